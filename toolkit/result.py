@@ -1,0 +1,51 @@
+"""The answer to a query: one verdict out of a closed list, with its reason and what it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolkit.formats.witness import Witness
+
+
+class Verdict(StrEnum):
+    """The only words an answer can be; the values are those of VNN-COMP's ``results.csv``."""
+
+    SAT = "sat"
+    UNSAT = "unsat"
+    UNKNOWN = "unknown"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one verification took."""
+
+    seconds: float = 0.0
+    domains: int = 0
+    """Domains bounded by branch and bound; 0 when the root bounds or the attack decided."""
+    depth: int = 0
+    """Largest number of splits on a path."""
+    relus: int = 0
+    """Number of ReLU neurons."""
+    unstable_interval: int = 0
+    """Unstable ReLU neurons by interval bounds, the largest over the query's boxes."""
+    unstable: int = 0
+    """Unstable ReLU neurons by the root bounds that branch and bound starts from."""
+    bounds: str = ""
+    """The method of the root bounds that ``unstable`` was counted with."""
+    decided_by: str = ""
+    """The phase that decided: attack, interval, crown, alpha-crown, branch-and-bound, input-split."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Verdict of one query. ``sat`` always carries a witness that onnxruntime replayed."""
+
+    verdict: Verdict
+    reason: str = ""
+    witness: Witness | None = None
+    statistics: Statistics = field(default_factory=Statistics)

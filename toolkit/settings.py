@@ -1,0 +1,26 @@
+"""One settings record for the verifier; the command line and the documentation are made from it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Everything that can be set about one verification; frozen, and passed explicitly."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timeout: Annotated[float, Field(gt=0, description="time limit of one query, in seconds")] = 60.0
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where bounds are computed")] = "auto"
+    seed: Annotated[int, Field(ge=0, description="seed of the attack")] = 0
+    strategy: Annotated[
+        Literal["auto", "relu", "input"], Field(description="what branch and bound splits: ReLU phases or the input box")
+    ] = "auto"
+    batch: Annotated[int, Field(ge=1, le=1 << 20, description="largest number of domains bounded at once")] = 1024
+    attack_restarts: Annotated[int, Field(ge=0, description="random starts of the gradient attack")] = 30
+    attack_steps: Annotated[int, Field(ge=0, description="steps of the gradient attack")] = 50
+    alpha_iterations: Annotated[int, Field(ge=0, description="steps that optimise the slopes alpha at the root")] = 20
+    beta_iterations: Annotated[int, Field(ge=0, description="steps of alpha and beta for each batch of domains")] = 10
+    max_domains: Annotated[int, Field(ge=1, description="domains after which the answer is unknown")] = 10_000_000
