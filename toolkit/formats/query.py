@@ -9,9 +9,12 @@ A query asserts the *unsafe* set: it is ``sat`` when some input makes the formul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,21 +87,69 @@ class Atoms:
     def __len__(self) -> int:
         return len(self.relation)
 
-    def values(self, monomials: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Left-hand sides of all atoms for the monomials' values, shape ``(len(self),)``.
+    def take(self, rows: NDArray[np.integer]) -> Atoms:
+        """The atoms with these numbers, in this order and as often as they occur."""
+        first, last = self.starts[:-1][rows], self.starts[1:][rows]
+        terms = ranges(first, last)
+        return Atoms(
+            self.relation[rows],
+            self.constant[rows],
+            offsets(last - first),
+            self.coefficient[terms],
+            self.monomial[terms],
+        )
 
-        A row of one or two terms is computed without rounding its sign away: a single subtraction of doubles.
-        """
+    @property
+    def row_of_term(self) -> NDArray[np.int64]:
+        """The row that each term belongs to."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def values(self, monomials: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Left-hand sides of all atoms for the monomials' values, shape ``(len(self),)``, in float64 arithmetic."""
         terms = self.coefficient * monomials[self.monomial]
-        sums = np.add.reduceat(np.append(terms, 0.0), self.starts[:-1]) if len(self) else np.zeros(0)
-        sums = np.where(np.diff(self.starts) > 0, sums, 0.0)
-        return sums + self.constant
+        return self._row_sums(terms) + self.constant
+
+    def compare(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which atoms are true for their left-hand sides, strict ones strictly; NaN makes an atom false."""
+        truth = np.stack([values <= 0, values < 0, values == 0, (values < 0) | (values > 0)])
+        return truth[self.relation, np.arange(len(self))]
 
     def hold(self, monomials: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which atoms are true, strict ones strictly; NaN makes an atom false. Shape ``(len(self),)``."""
-        value = self.values(monomials)
-        truth = np.stack([value <= 0, value < 0, value == 0, (value < 0) | (value > 0)])
-        return truth[self.relation, np.arange(len(self))]
+        """Which atoms are true for the monomials' values, up to rounding (:meth:`Query.holds` is exact)."""
+        return self.compare(self.values(monomials))
+
+    def doubtful(
+        self, monomials: NDArray[np.float64], values: NDArray[np.float64], num_variables: int
+    ) -> NDArray[np.int64]:
+        """Rows whose float64 value may have the wrong sign; all rows with products are among them.
+
+        A row that adds at most two numbers is exempt: the sign of one sum or difference of doubles is exact. For the
+        others the rounding error is below ``operations * eps`` times the sum of magnitudes (Higham, 2002).
+        """
+        scaled = self._row_sums(np.abs(self.coefficient) != 1)
+        summands = np.diff(self.starts) + (self.constant != 0)
+        scale = self._row_sums(np.abs(self.coefficient * monomials[self.monomial])) + np.abs(self.constant)
+        error = (summands + scaled) * np.finfo(np.float64).eps * scale + np.finfo(np.float64).tiny
+        near = (np.abs(values) <= error) & ((scaled > 0) | (summands > 2))
+        product = self._row_sums(self.monomial >= num_variables) > 0
+        return np.flatnonzero(np.isfinite(values) & (near | product))
+
+    def _row_sums(self, terms: NDArray) -> NDArray[np.float64]:
+        # reduceat returns the next element for an empty row, hence the padding and the mask.
+        sums = np.add.reduceat(np.append(terms, 0.0), self.starts[:-1]) if len(self) else np.zeros(0)
+        return np.where(np.diff(self.starts) > 0, sums, 0.0)
+
+
+def ranges(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers ``starts[0] .. stops[0] - 1, starts[1] ..`` in one array."""
+    lengths = stops - starts
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
+def offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Row pointers of a compressed sparse matrix whose rows have these lengths."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -148,17 +199,95 @@ class Query:
         """Size of the variable space."""
         return sum(tensor.size for tensor in self.tensors)
 
+    @property
+    def inputs(self) -> NDArray[np.int64]:
+        """The variables of all inputs of all networks, ascending."""
+        tensors = [tensor for tensor in self.tensors if tensor.kind is Kind.INPUT]
+        starts = np.array([tensor.offset for tensor in tensors], dtype=np.int64)
+        return ranges(starts, starts + np.array([tensor.size for tensor in tensors], dtype=np.int64))
+
     def monomials(self, variables: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values of all monomials for an assignment of shape ``(num_variables,)``."""
         products = [np.prod(variables[list(product)]) for product in self.products]
         return np.concatenate([variables, np.asarray(products, dtype=np.float64)])
 
     def holds(self, variables: NDArray[np.float64]) -> bool:
-        """Whether an assignment of shape ``(num_variables,)`` makes the formula true, exactly as written."""
-        truth = self.atoms.hold(self.monomials(np.asarray(variables, dtype=np.float64)))
+        """Whether an assignment of shape ``(num_variables,)`` makes the formula true, exactly as written.
+
+        Atoms are evaluated in float64, and in rational arithmetic where rounding could decide.
+        """
+        variables = np.asarray(variables, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            monomials = self.monomials(variables)
+            values = self.atoms.values(monomials)
+            for row in self.atoms.doubtful(monomials, values, self.num_variables):
+                values[row] = self._exact_sign(row, variables)
+        truth = self.atoms.compare(values)
         # prefix[i] counts the false atoms before i, so a block is true when nothing in its range is false.
         false_before = np.concatenate([[0], np.cumsum(~truth)])
         return _holds(self.formula, false_before)
+
+    def _exact_sign(self, row: int, variables: NDArray[np.float64]) -> int:
+        total = Fraction(float(self.atoms.constant[row]))
+        for term in range(self.atoms.starts[row], self.atoms.starts[row + 1]):
+            monomial = int(self.atoms.monomial[term])
+            beyond = monomial - self.num_variables
+            factors = (monomial,) if beyond < 0 else self.products[beyond]
+            value = math.prod(Fraction(float(variables[factor])) for factor in factors)
+            total += Fraction(float(self.atoms.coefficient[term])) * value
+        return (total > 0) - (total < 0)
+
+
+def conjoin(parts: Iterable[Formula]) -> Formula:
+    """The conjunction of formulas, without nested ``And`` and with adjacent blocks merged."""
+    flat: list[Formula] = []
+    for part in itertools.chain.from_iterable(p.parts if isinstance(p, And) else (p,) for p in parts):
+        last = flat[-1] if flat else None
+        if isinstance(part, Block) and isinstance(last, Block) and last.stop == part.start:
+            flat[-1] = Block(last.start, part.stop)
+        else:
+            flat.append(part)
+    return flat[0] if len(flat) == 1 else And(tuple(flat))
+
+
+def disjoin(parts: Iterable[Formula]) -> Formula:
+    """The disjunction of formulas, without nested ``Or``."""
+    flat = tuple(itertools.chain.from_iterable(p.parts if isinstance(p, Or) else (p,) for p in parts))
+    return flat[0] if len(flat) == 1 else Or(flat)
+
+
+def map_blocks(formula: Formula, change: Callable[[Block], Formula]) -> Formula:
+    """The formula with each block replaced."""
+    match formula:
+        case Block():
+            return change(formula)
+        case And(parts):
+            return conjoin(map_blocks(part, change) for part in parts)
+        case Or(parts):
+            return disjoin(map_blocks(part, change) for part in parts)
+
+
+def count_disjuncts(formula: Formula) -> int:
+    """How many conjunctions the disjunctive normal form has, before any is built."""
+    match formula:
+        case Block():
+            return 1
+        case And(parts):
+            return math.prod(count_disjuncts(part) for part in parts)
+        case Or(parts):
+            return sum(count_disjuncts(part) for part in parts)
+
+
+def disjuncts(formula: Formula) -> list[tuple[Block, ...]]:
+    """Disjunctive normal form: each tuple of blocks is one conjunction, in the order of the text."""
+    match formula:
+        case Block():
+            return [(formula,)]
+        case And(parts):
+            choices = itertools.product(*(disjuncts(part) for part in parts))
+            return [tuple(itertools.chain.from_iterable(choice)) for choice in choices]
+        case Or(parts):
+            return [case for part in parts for case in disjuncts(part)]
 
 
 def _holds(formula: Formula, false_before: NDArray[np.int64]) -> bool:

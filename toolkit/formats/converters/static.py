@@ -1,0 +1,174 @@
+"""Converters of the operators whose parameters are all attributes (``toolkit.formats.onnx_normalise.STATIC``).
+
+Each is one plain torch expression, out of place, without control flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.formats.converters.library import onnx2torch
+from toolkit.formats.onnx_normalise import STATIC
+
+_common = onnx2torch.utils.common
+_registry = onnx2torch.node_converters.registry
+
+Attributes = dict[str, Any]
+
+
+class Expression(nn.Module):
+    """A torch expression of the operands, with the node's attributes bound."""
+
+    def __init__(self, function: Callable[..., Tensor], attributes: Attributes) -> None:
+        super().__init__()
+        self.function = function
+        self.attributes = attributes
+
+    def forward(self, *operands: Tensor) -> Tensor:
+        """Value of the expression."""
+        return self.function(*operands, **self.attributes)
+
+    def extra_repr(self) -> str:
+        """Name and attributes, for printing."""
+        return f"{self.function.__name__}, {self.attributes}"
+
+
+def static(op_type: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Register a function of the operands and the attributes as the meaning of a static operator."""
+
+    def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def convert(node: Any, graph: Any) -> Any:
+            module = Expression(function, dict(node.attributes))
+            return _common.OperationConverterResult(module, _common.onnx_mapping_from_node(node))
+
+        _registry.add_converter(op_type, version=1, domain=STATIC)(convert)
+        return function
+
+    return register
+
+
+@static("Output")
+def output(x: Tensor) -> Tensor:
+    """An output of the model."""
+    return x
+
+
+@static("View")
+def view(x: Tensor, shape: tuple[int, ...] | list[int] = ()) -> Tensor:
+    """The same values, row-major, in another shape."""
+    return x.reshape(tuple(shape))
+
+
+@static("Expand")
+def expand(x: Tensor, shape: list[int] | tuple[int, ...] = ()) -> Tensor:
+    """Broadcasting to a shape."""
+    return x.expand(tuple(shape))
+
+
+@static("Tile")
+def tile(x: Tensor, repeats: list[int]) -> Tensor:
+    """Repetition along each axis."""
+    return x.repeat(repeats)
+
+
+@static("Slice")
+def slice_(x: Tensor, axis: int, start: int, end: int, step: int) -> Tensor:
+    """Every ``step``-th row from ``start`` to before ``end`` of one axis."""
+    index = [slice(None)] * axis + [slice(start, end, step)]
+    return x[tuple(index)]
+
+
+@static("Rows")
+def rows(x: Tensor, index: Tensor, axis: int) -> Tensor:
+    """Selected rows of one axis."""
+    return torch.index_select(x, axis, index)
+
+
+@static("Scatter")
+def scatter(x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
+    """A copy with ``updates`` put at the places that the last axis of ``index`` names."""
+    return torch.index_put(x, tuple(index.unbind(-1)), updates)
+
+
+@static("AxisMatMul")
+def axis_matmul(x: Tensor, weights: Tensor, axis: int) -> Tensor:
+    """A matrix applied along one axis."""
+    return torch.matmul(x.movedim(axis, -1), weights.t()).movedim(-1, axis)
+
+
+_PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+
+
+@static("Pad")
+def pad(x: Tensor, pads: list[int], value: float, mode: str) -> Tensor:
+    """Padding of all axes; ``pads`` are those of ONNX: all begins, then all ends."""
+    rank = x.dim()
+    amounts = [pads[k + side * rank] for k in reversed(range(rank)) for side in (0, 1)]
+    if mode == "constant":
+        return nn.functional.pad(x, amounts, value=value)
+    while amounts and amounts[-2:] == [0, 0]:
+        amounts = amounts[:-2]
+    return nn.functional.pad(x, amounts, mode=_PAD_MODES[mode])
+
+
+@static("Maximum")
+def maximum(x: Tensor, y: Tensor) -> Tensor:
+    """The larger of two."""
+    return torch.maximum(x, y)
+
+
+@static("Minimum")
+def minimum(x: Tensor, y: Tensor) -> Tensor:
+    """The smaller of two."""
+    return torch.minimum(x, y)
+
+
+@static("Plus")
+def plus(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of two."""
+    return x + y
+
+
+@static("Clip")
+def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    """Values limited from below, from above or both."""
+    return x if min is None and max is None else torch.clamp(x, min, max)
+
+
+@static("Power")
+def power(x: Tensor, exponent: float) -> Tensor:
+    """A power with a constant exponent."""
+    return torch.pow(x, exponent)
+
+
+def _reduction(op_type: str, function: Callable[[Tensor, list[int], bool], Tensor]) -> None:
+    def reduce(x: Tensor, axes: list[int] | tuple[int, ...] = (), keepdims: int = 1) -> Tensor:
+        return function(x, list(axes), bool(keepdims))
+
+    reduce.__name__ = op_type
+    static(op_type)(reduce)
+
+
+def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+    for axis in sorted(axes, reverse=True):
+        x = x.prod(axis, keepdim=keep)
+    return x
+
+
+_reduction("ReduceSum", torch.sum)
+_reduction("ReduceMean", torch.mean)
+_reduction("ReduceMax", torch.amax)
+_reduction("ReduceMin", torch.amin)
+_reduction("ReduceProd", _product)
+_reduction("ReduceL1", lambda x, axes, keep: x.abs().sum(axes, keep))
+_reduction("ReduceL2", lambda x, axes, keep: (x * x).sum(axes, keep).sqrt())
+_reduction("ReduceSumSquare", lambda x, axes, keep: (x * x).sum(axes, keep))
+_reduction("ReduceLogSum", lambda x, axes, keep: x.sum(axes, keep).log())
+_reduction("ReduceLogSumExp", torch.logsumexp)
+
+for _function in (torch.sinh, torch.cosh, torch.asinh, torch.acosh, torch.atanh):
+    static(_function.__name__.capitalize())(_function)

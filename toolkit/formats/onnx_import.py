@@ -1,0 +1,146 @@
+"""ONNX to torch: the network that the verifier traces, compared with onnxruntime before anyone may use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from toolkit.errors import UnsupportedError
+from toolkit.formats.converters import static  # noqa: F401  (registers its converters)
+from toolkit.formats.converters.library import onnx2torch
+from toolkit.formats.onnx_file import OnnxModel
+from toolkit.formats.onnx_normalise import Normalised, normalise
+from toolkit.formats.onnx_probe import sample_inputs
+from toolkit.formats.runtime import Session, close
+
+DISCONTINUOUS = {"Sign", "Floor", "Ceil", "Round", "ArgMax", "ArgMin", "Equal", "Greater", "Less", "Cast", "TopK"}
+"""Operators that may turn a last-digit difference into a large one."""
+
+SAMPLES = 5
+"""Inputs tried before a network with such operators is said to differ."""
+
+Box = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+class ImportedModel(nn.Module):
+    """A network read from ONNX: takes the model's inputs at their concrete shapes, returns a tuple of outputs."""
+
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        constants: Mapping[str, torch.Tensor],
+        steps: Sequence[tuple[nn.Module, Sequence[str], Sequence[str]]],
+    ) -> None:
+        """``steps`` are (operator, names of operands, names of results) in order; "" is an absent operand."""
+        super().__init__()
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.operators = nn.ModuleList(module for module, _, _ in steps)
+        self.wiring = tuple((tuple(operands), tuple(results)) for _, operands, results in steps)
+        self.constants = {name: f"constant_{index}" for index, name in enumerate(constants)}
+        for name, buffer in self.constants.items():
+            self.register_buffer(buffer, constants[name])
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Outputs in the model's order."""
+        values: dict[str, Any] = {"": None}
+        values.update(zip(self.inputs, inputs, strict=True))
+        values.update({name: getattr(self, buffer) for name, buffer in self.constants.items()})
+        for operator, (operands, results) in zip(self.operators, self.wiring, strict=True):
+            computed = operator(*(values[name] for name in operands))
+            computed = computed if isinstance(computed, (tuple, list)) else (computed,)
+            values.update(zip(results, computed[: len(results)], strict=True))
+        return tuple(values[name] for name in self.outputs)
+
+
+def import_module(model: OnnxModel) -> nn.Module:
+    """The torch module of ``model``, in evaluation mode, on the CPU, without gradients for its weights.
+
+    Its outputs were compared with onnxruntime's on one sample. Raises UnsupportedError naming file, operator, version
+    and node for what cannot be imported.
+    """
+    normalised = normalise(model)
+    module = _convert(normalised).eval().requires_grad_(False)
+    _check_probe(model, module, normalised)
+    return module
+
+
+def check_import(model: OnnxModel, module: nn.Module, box: Box | None = None, samples: int = SAMPLES) -> bool:
+    """Whether ``module`` computes what onnxruntime does on random inputs, up to rounding.
+
+    ``box`` is a lower and an upper bound for the concatenated, flattened inputs. A network with discontinuous
+    operators passes when one sample agrees.
+    """
+    session = Session(model)
+    verdicts = []
+    for seed in range(samples):
+        inputs = sample_inputs(model, seed) if box is None else _inputs_in(model, box, seed)
+        verdicts.append(_agree(model, module, inputs, session.run(inputs)))
+    discontinuous = any(node.op_type in DISCONTINUOUS for node in model.proto.graph.node)
+    return any(verdicts) if discontinuous else all(verdicts)
+
+
+def _convert(normalised: Normalised) -> nn.Module:
+    """Ask the library's registry for the module of each node and wire them."""
+    graph = onnx2torch.onnx_graph.OnnxGraph(normalised.proto.graph)
+    steps, used = [], set()
+    for node in graph.nodes.values():
+        module, mapping = _operator(node, graph, normalised)
+        steps.append((module, mapping.inputs, node.output_values))
+        used.update(mapping.inputs)
+    constants = {name: tensor.to_torch() for name, tensor in graph.initializers.items() if name in used}
+    return ImportedModel(graph.input_values, graph.output_values, constants, steps)
+
+
+def _operator(node: Any, graph: Any, normalised: Normalised) -> Any:
+    """The module of one node and which of its operands it still takes."""
+    versions = {entry.domain: entry.version for entry in normalised.proto.opset_import}
+    try:
+        convert = onnx2torch.node_converters.registry.get_converter(
+            node.operation_type, versions[node.domain], node.domain
+        )
+        return convert(node, graph)
+    except Exception as error:  # a converter refuses with whatever it likes
+        source = normalised.source_nodes[node.name]
+        raise UnsupportedError(f"{normalised.facts.where(source)}: not supported ({_one_line(error)})") from None
+
+
+def _check_probe(model: OnnxModel, module: nn.Module, normalised: Normalised) -> None:
+    values = normalised.facts.values
+    inputs = [values[info.name] for info in model.inputs]
+    expected = [values[info.name] for info in model.outputs]
+    if not _agree(model, module, inputs, expected) and not check_import(model, module):
+        raise UnsupportedError(f"{model.path}: the imported network does not compute what onnxruntime does")
+
+
+def _agree(
+    model: OnnxModel, module: nn.Module, inputs: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]
+) -> bool:
+    try:
+        with torch.no_grad():
+            outputs = module(*(torch.from_numpy(array) for array in inputs))
+    except Exception as error:  # whatever a converter's module raises, it is not the network
+        raise UnsupportedError(f"{model.path}: the imported network fails ({_one_line(error)})") from None
+    return all(
+        output.shape == reference.shape and close(output.numpy(), reference)
+        for output, reference in zip(outputs, expected, strict=True)
+    )
+
+
+def _inputs_in(model: OnnxModel, box: Box, seed: int) -> list[NDArray[Any]]:
+    lower, upper = box
+    point = lower + np.random.default_rng(seed).random(lower.shape) * (upper - lower)
+    offsets = np.cumsum([0] + [info.size for info in model.inputs])
+    return [
+        point[start : start + info.size].reshape(info.shape).astype(info.dtype)
+        for start, info in zip(offsets[:-1], model.inputs, strict=True)
+    ]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

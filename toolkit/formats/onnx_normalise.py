@@ -1,0 +1,220 @@
+"""A model as an equivalent one of few operators: what the importer reads.
+
+At concrete shapes (`toolkit.formats.onnx_probe`) everything that does not depend on the inputs becomes an initializer,
+and operators that only move values get their parameters as attributes, in a domain of our own (``STATIC``); what they
+mean no longer depends on the operator set version. All other operators are emitted unchanged at one version of the
+default operator set, at which their meaning is that of the version the file was written for
+(`toolkit.formats.rewrites` sees to the exceptions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+from numpy.typing import NDArray
+
+from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx_file import OnnxModel
+from toolkit.formats.onnx_probe import Facts, probe
+
+STATIC = "prunecert"
+"""Domain of the operators whose parameters are all attributes; converters in `toolkit.formats.converters`."""
+
+OPSET = 17
+OLDEST_OPSET = 7
+"""Before it, binary operators broadcast in another way."""
+
+Rewrite = Callable[[onnx.NodeProto, Facts, "Builder"], None]
+REWRITES: dict[str, Rewrite] = {}
+
+
+def rewrite(*op_types: str) -> Callable[[Rewrite], Rewrite]:
+    """Register how nodes of these operator types are emitted."""
+
+    def register(function: Rewrite) -> Rewrite:
+        for op_type in op_types:
+            if op_type in REWRITES:
+                raise ValueError(f"{op_type} has a rewrite already")
+            REWRITES[op_type] = function
+        return function
+
+    return register
+
+
+class Builder:
+    """Collects the nodes and the new initializers of the emitted graph."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.aliases: dict[str, str] = {}
+        self._count = 0
+
+    def fresh(self, hint: str) -> str:
+        """A tensor name that nothing else has."""
+        self._count += 1
+        return f"__{hint}_{self._count}"
+
+    def constant(self, value: NDArray[Any]) -> str:
+        """Name of a new initializer."""
+        name = self.fresh("constant")
+        self.initializers[name] = onnx.numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def alias(self, name: str, source: str) -> None:
+        """Let ``name`` be another name of ``source``."""
+        self.aliases[name] = self.resolve(source)
+
+    def resolve(self, name: str) -> str:
+        """The tensor that a name stands for."""
+        return self.aliases.get(name, name)
+
+    def emit(self, op_type: str, inputs: list[str], output: str = "", domain: str = "", **attributes: Any) -> str:
+        """Append a node with one output; returns the output's name."""
+        output = output or self.fresh(op_type)
+        inputs = [self.resolve(name) for name in inputs]
+        self.nodes.append(onnx.helper.make_node(op_type, inputs, [output], domain=domain, **attributes))
+        return output
+
+    def static(self, op_type: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        """Append a node of the ``STATIC`` domain; empty lists are left out, converters supply them."""
+        given = {key: value for key, value in attributes.items() if not (isinstance(value, list) and not value)}
+        return self.emit(op_type, inputs, output, STATIC, **given)
+
+    def copy(self, node: onnx.NodeProto, used: frozenset[str]) -> None:
+        """Append a node of the source graph as it is, without trailing outputs that nothing uses."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.domain = ""
+        while len(copy.output) > 1 and copy.output[-1] not in used:
+            del copy.output[-1]
+        copy.input[:] = [self.resolve(name) for name in node.input]
+        self.nodes.append(copy)
+
+
+@dataclass(frozen=True, eq=False)
+class Normalised:
+    """An equivalent model, with what the original computes for the sample inputs."""
+
+    proto: onnx.ModelProto
+    facts: Facts
+    source_nodes: dict[str, onnx.NodeProto]
+    """Node of the source graph by the name of the emitted node that came from it."""
+
+
+def normalise(model: OnnxModel) -> Normalised:
+    """Write ``model`` with few operators at its concrete shapes.
+
+    Raises UnsupportedError, naming file, operator and node, for control flow, randomness and shapes or parameters
+    that depend on the values of the inputs.
+    """
+    import toolkit.formats.rewrites  # noqa: F401  (registers them)
+
+    model = _expanded(model)
+    if model.opset < OLDEST_OPSET:
+        raise UnsupportedError(
+            f"{model.path}: operator set {model.opset} is too old; convert it with onnx.version_converter to 13"
+        )
+    facts = probe(model)
+    builder = Builder()
+    origins: list[onnx.NodeProto] = []
+    for node in model.proto.graph.node:
+        if not all(name in facts.constants for name in node.output if name):
+            _emit(node, facts, builder)
+            origins.extend([node] * (len(builder.nodes) - len(origins)))
+    names = [f"{node.op_type}_{index}" for index, node in enumerate(builder.nodes)]
+    for name, node in zip(names, builder.nodes, strict=True):
+        node.name = name
+    outputs = [builder.static("Output", [info.name]) for info in model.outputs]
+    for index, node in enumerate(builder.nodes[len(names) :]):
+        node.name = f"Output_{index}"
+    return Normalised(_assemble(model, facts, builder, outputs), facts, dict(zip(names, origins, strict=True)))
+
+
+def _emit(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    if node.domain not in {"", "ai.onnx"}:
+        raise UnsupportedError(f"{facts.where(node)}: operators of the domain {node.domain!r} are not supported")
+    REWRITES.get(node.op_type, _copy)(node, facts, builder)
+
+
+def _copy(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """Emit a node unchanged, if it can be said at version ``OPSET``."""
+    try:
+        known = onnx.defs.get_schema(node.op_type, max_inclusive_version=OPSET).attributes
+    except onnx.defs.SchemaError:
+        raise UnsupportedError(f"{facts.where(node)}: not supported") from None
+    for attribute in node.attribute:
+        if attribute.name not in known:
+            raise UnsupportedError(f"{facts.where(node)}: its attribute {attribute.name!r} is not supported")
+    builder.copy(node, facts.used)
+
+
+def _expanded(model: OnnxModel) -> OnnxModel:
+    """Replace functions of the model, and operators that the standard defines by others, by their bodies."""
+    used = {node.op_type for node in model.proto.graph.node if node.domain in {"", "ai.onnx"}}
+    if not model.proto.functions and not used & COMPOSED:
+        return model
+    try:
+        proto = onnx.inliner.inline_local_functions(model.proto)
+        proto = onnx.inliner.inline_selected_functions(
+            proto, [("", op_type) for op_type in sorted(COMPOSED)], inline_schema_functions=True
+        )
+    except Exception as error:  # the library raises errors of several kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UnsupportedError(f"{model.path}: its functions cannot be expanded ({reason})") from None
+    return replace(model, proto=proto, data=proto.SerializeToString())
+
+
+COMPOSED = {
+    "Attention", "Celu", "Gelu", "GreaterOrEqual", "GroupNormalization", "LessOrEqual", "MeanVarianceNormalization",
+    "Mish", "RMSNormalization", "RotaryEmbedding", "Shrink", "SwiGLU", "Swish", "ThresholdedRelu",
+}  # fmt: skip
+"""Operators that the ONNX standard defines by a function body."""
+
+
+def _assemble(model: OnnxModel, facts: Facts, builder: Builder, outputs: list[str]) -> onnx.ModelProto:
+    """The model made of the emitted nodes that the outputs need and the constants that these need."""
+    nodes = _live(builder.nodes, outputs)
+    used = {name for node in nodes for name in node.input if name}
+    originals = {tensor.name: tensor for tensor in model.proto.graph.initializer}
+    produced = {name for node in nodes for name in node.output}
+    free = sorted(used - produced - {info.name for info in model.inputs})
+    initializers = [_initializer(name, originals, builder, facts) for name in free]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "normalised",
+        [_value_info(info.name, facts.values[info.name]) for info in model.inputs],
+        [_value_info(name, facts.values[info.name]) for name, info in zip(outputs, model.outputs, strict=True)],
+        initializers,
+        value_info=[_value_info(name, facts.values[name]) for name in sorted(produced) if name in facts.values],
+    )
+    opsets = [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(STATIC, 1)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def _live(nodes: list[onnx.NodeProto], outputs: list[str]) -> list[onnx.NodeProto]:
+    """The nodes that the outputs depend on, in order."""
+    needed = set(outputs)
+    live = []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            live.append(node)
+            needed.update(node.input)
+    return live[::-1]
+
+
+def _initializer(name: str, originals: dict[str, onnx.TensorProto], builder: Builder, facts: Facts) -> onnx.TensorProto:
+    if name in builder.initializers:
+        return builder.initializers[name]
+    if name in originals:
+        return originals[name]
+    return onnx.numpy_helper.from_array(facts.values[name], name)
+
+
+def _value_info(name: str, value: NDArray[Any]) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)

@@ -1,0 +1,119 @@
+"""What a model computes at its concrete shapes, learnt by running it once with every tensor as an output.
+
+One run of onnxruntime gives the shape of every tensor, the value of every tensor that does not depend on the inputs
+(shape arithmetic, folded weights), and the outputs that an importer can be compared with. It replaces symbolic shape
+inference, which does not know every operator and every exporter's habits.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx_file import OnnxModel
+from toolkit.formats.runtime import Session
+
+SHAPE_ONLY = {"Shape", "Size"}
+"""Operators whose result depends on the shape of their input alone, and shapes are concrete here."""
+
+VALUE_DEPENDENT_SHAPE = {"NonZero", "Unique", "NonMaxSuppression", "Compress"}
+RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about the tensors of a graph at its concrete shapes."""
+
+    path: Path
+    opset: int
+    values: Mapping[str, NDArray[Any]]
+    """Value of every tensor at the sample input, by name."""
+    constants: frozenset[str]
+    """Tensors that do not depend on the inputs: their value in ``values`` is their value always."""
+    used: frozenset[str]
+    """Tensors that some node or the caller reads."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Concrete shape of a tensor."""
+        return tuple(self.values[name].shape)
+
+    def size(self, name: str) -> int:
+        """Number of elements of a tensor; 0 for one that is not in the file."""
+        return int(self.values[name].size) if name in self.values else 0
+
+    def constant(self, name: str, node: onnx.NodeProto) -> NDArray[Any]:
+        """Value of a constant tensor; UnsupportedError when it depends on the inputs of the network."""
+        if name not in self.constants:
+            raise UnsupportedError(f"{self.where(node)}: its operand {name!r} depends on the input of the network")
+        return self.values[name]
+
+    def where(self, node: onnx.NodeProto) -> str:
+        """File, operator, version and node, for messages."""
+        domain = node.domain + "." if node.domain not in {"", "ai.onnx"} else ""
+        name = node.name or (node.output[0] if node.output else "")
+        kind = " ".join(f"{domain}{node.op_type}".split())
+        return f"{self.path}: operator {kind} (opset {self.opset}, node {name!r})"
+
+
+def sample_inputs(model: OnnxModel, seed: int = 0) -> list[NDArray[Any]]:
+    """Inputs between 0 and 1 (0 or 1 for integers) in the model's shapes and element types."""
+    rng = np.random.default_rng(seed)
+    return [np.asarray(rng.random(info.shape).round(3), dtype=info.dtype) for info in model.inputs]
+
+
+class _Arrays(Mapping[str, NDArray[Any]]):
+    """Initializers as arrays, made when they are asked for: most weights never are."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._arrays:
+            self._arrays[name] = onnx.numpy_helper.to_array(self._tensors[name])
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def probe(model: OnnxModel) -> Facts:
+    """Run ``model`` once on `sample_inputs` and keep every tensor."""
+    graph = model.proto.graph
+    names = [name for node in graph.node for name in node.output if name]
+    inputs = sample_inputs(model)
+    session = Session(model, hidden=names, optimise=False)
+    computed = {info.name: array for info, array in zip(model.inputs, inputs, strict=True)}
+    computed.update(zip([info.name for info in model.outputs] + names, session.run(inputs), strict=True))
+    initializers = _Arrays(graph)
+    # The type asks for mutable mappings; nothing is ever written to it.
+    values = ChainMap(computed, initializers)  # type: ignore[arg-type]
+    used = frozenset(name for node in graph.node for name in node.input) | {info.name for info in model.outputs}
+    facts = Facts(model.path, model.opset, values, frozenset(initializers), used)
+    return replace(facts, constants=_constants(graph, facts))
+
+
+def _constants(graph: onnx.GraphProto, facts: Facts) -> frozenset[str]:
+    """Tensors that do not depend on the inputs; refuses graphs whose shapes are not fixed."""
+    constants = set(facts.constants)
+    for node in graph.node:
+        if node.op_type in RANDOM:
+            raise UnsupportedError(f"{facts.where(node)}: the network is random")
+        if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
+            raise UnsupportedError(f"{facts.where(node)}: control flow is not supported; export without it")
+        if node.op_type in SHAPE_ONLY or all(name in constants for name in node.input if name):
+            constants.update(name for name in node.output if name)
+        elif node.op_type in VALUE_DEPENDENT_SHAPE:
+            raise UnsupportedError(f"{facts.where(node)}: a shape depends on the value of an input")
+    return frozenset(constants)

@@ -1,0 +1,5 @@
+"""How operators are emitted by `toolkit.formats.onnx_normalise`, for those that are not emitted as they are."""
+
+from toolkit.formats.rewrites import arithmetic, structure, windows
+
+__all__ = ["arithmetic", "structure", "windows"]

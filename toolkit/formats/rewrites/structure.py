@@ -1,0 +1,145 @@
+"""Operators that move values or vanish: whatever version they come from, their parameters become attributes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx_normalise import Builder, rewrite
+from toolkit.formats.onnx_probe import Facts
+from toolkit.formats.rewrites.nodes import attribute, integers, select_rows
+
+
+@rewrite("Identity")
+def identity(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """Nothing: a second name of its operand."""
+    builder.alias(node.output[0], node.input[0])
+
+
+@rewrite("Dropout")
+def dropout(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """Nothing, at inference."""
+    if len(node.input) > 2 and node.input[2] and facts.constant(node.input[2], node).any():
+        raise UnsupportedError(f"{facts.where(node)}: in training mode; export in evaluation mode")
+    builder.alias(node.output[0], node.input[0])
+
+
+@rewrite("Cast", "CastLike")
+def cast(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """Nothing when the type stays; else Cast."""
+    source, target = facts.values[node.input[0]].dtype, facts.values[node.output[0]].dtype
+    if source == target:
+        builder.alias(node.output[0], node.input[0])
+    else:
+        builder.emit("Cast", [node.input[0]], node.output[0], to=onnx.helper.np_dtype_to_tensor_dtype(target))
+
+
+@rewrite("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def view(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """The same values, row-major, in the shape that the output has."""
+    if len(node.input) > 1 and node.input[1]:
+        facts.constant(node.input[1], node)
+    builder.static("View", [node.input[0]], node.output[0], shape=list(facts.shape(node.output[0])))
+
+
+@rewrite("Expand")
+def expand(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """Broadcasting to the shape of the output."""
+    facts.constant(node.input[1], node)
+    builder.static("Expand", [node.input[0]], node.output[0], shape=list(facts.shape(node.output[0])))
+
+
+@rewrite("Tile")
+def tile(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """Repetition along each axis."""
+    repeats = facts.constant(node.input[1], node)
+    builder.static("Tile", [node.input[0]], node.output[0], repeats=[int(r) for r in repeats])
+
+
+@rewrite("Slice")
+def slice_(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """One static slice or, for a negative step, selection of rows for each axis; kept if it depends on the inputs."""
+    if any(name and name not in facts.constants for name in node.input[1:]):
+        _moving_slice(node, facts, builder)
+        return
+    shape = facts.shape(node.input[0])
+    starts, ends = integers(node, facts, "starts", 1) or [], integers(node, facts, "ends", 2) or []
+    axes = integers(node, facts, "axes", 3) or list(range(len(starts)))
+    steps = integers(node, facts, "steps", 4) or [1] * len(starts)
+    current = node.input[0]
+    for start, end, given, step in zip(starts, ends, axes, steps, strict=True):
+        axis = given % len(shape)
+        rows = range(*slice(start, end, step).indices(shape[axis]))
+        if rows == range(shape[axis]):
+            continue
+        if step > 0:
+            stop = max(rows.stop, rows.start)
+            current = builder.static("Slice", [current], axis=axis, start=rows.start, end=stop, step=step)
+        else:
+            current = select_rows(builder, current, axis, np.array(rows, dtype=np.int64))
+    builder.alias(node.output[0], current)
+
+
+def _moving_slice(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """A window of constant size whose position depends on the inputs: selection of computed rows."""
+    target = facts.shape(node.output[0])
+    axes = integers(node, facts, "axes", 3) or list(range(len(target)))
+    steps = integers(node, facts, "steps", 4) or [1] * len(axes)
+    current = node.input[0]
+    for position, (axis, step) in enumerate(zip(axes, steps, strict=True)):
+        start = builder.static("Slice", [node.input[1]], axis=0, start=position, end=position + 1, step=1)
+        offsets = np.arange(target[axis], dtype=facts.values[node.input[1]].dtype) * step
+        current = builder.static(
+            "Rows", [current, builder.static("Plus", [start, builder.constant(offsets)])], axis=axis
+        )
+    builder.alias(node.output[0], current)
+
+
+@rewrite("Gather")
+def gather(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """Selection of rows by constant indices; kept as it is when the indices depend on the inputs."""
+    if node.input[1] not in facts.constants:
+        builder.copy(node, facts.used)
+        return
+    shape = facts.shape(node.input[0])
+    axis = attribute(node, "axis", 0) % len(shape)
+    index = facts.values[node.input[1]]
+    rows = select_rows(builder, node.input[0], axis, np.where(index < 0, index + shape[axis], index).reshape(-1))
+    builder.static("View", [rows], node.output[0], shape=list(facts.shape(node.output[0])))
+
+
+@rewrite("Split")
+def split(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """One slice for each output."""
+    axis = attribute(node, "axis", 0) % len(facts.shape(node.input[0]))
+    start = 0
+    for name in node.output:
+        end = start + facts.shape(name)[axis]
+        builder.static("Slice", [node.input[0]], name, axis=axis, start=start, end=end, step=1)
+        start = end
+
+
+@rewrite("Pad")
+def pad(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """Padding of all axes with parameters as attributes."""
+    rank = len(facts.shape(node.input[0]))
+    given = integers(node, facts, "pads", 1) or []
+    axes = integers(node, facts, "axes", 3) or list(range(rank))
+    pads = [0] * (2 * rank)
+    for position, axis in enumerate(axes):
+        pads[axis % rank] = given[position]
+        pads[axis % rank + rank] = given[position + len(axes)]
+    value = attribute(node, "value", 0.0)
+    if len(node.input) > 2 and node.input[2]:
+        value = float(facts.constant(node.input[2], node).reshape(-1)[0])
+    mode = attribute(node, "mode", "constant")
+    builder.static("Pad", [node.input[0]], node.output[0], pads=pads, value=float(value), mode=mode)
+
+
+@rewrite("ScatterND")
+def scatter(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """Values put at the places that the last axis of the indices names."""
+    if attribute(node, "reduction", "none") != "none":
+        raise UnsupportedError(f"{facts.where(node)}: reduction is not supported")
+    builder.static("Scatter", list(node.input), node.output[0])

@@ -1,0 +1,91 @@
+"""Input boxes: which atoms bound one input element, and what boxes the conjunctions of a query make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.formats.names import listed, namer
+from toolkit.formats.query import Atoms, Block, Query, Relation, ranges
+
+MAX_BOUNDS = 1 << 27
+"""Box bounds in memory: a gibibyte for each side."""
+
+
+@dataclass(frozen=True)
+class BoxAtoms:
+    """What each atom of a query says about one input element; all arrays have one entry for each atom."""
+
+    single: NDArray[np.bool_]
+    """The atom bounds one input element and nothing else."""
+    exact: NDArray[np.bool_]
+    """The closed bound says all that the atom says."""
+    strict: NDArray[np.bool_]
+    is_upper: NDArray[np.bool_]
+    column: NDArray[np.int64]
+    """Position among the inputs."""
+    bound: NDArray[np.float64]
+
+
+def box_atoms(atoms: Atoms, inputs: NDArray[np.int64], num_variables: int) -> BoxAtoms:
+    """Find the atoms (LE and LT only) of the form ``coefficient * x + constant <= 0`` for an input element x.
+
+    The bound ``-constant / coefficient`` is exact for a coefficient of one. Otherwise the division rounds: then the
+    bound is moved outwards by one double, and the atom is not ``exact``.
+    """
+    position = np.full(num_variables + 1, -1, dtype=np.int64)
+    position[inputs] = np.arange(len(inputs))
+    first = np.minimum(atoms.starts[:-1], max(len(atoms.monomial) - 1, 0))
+    one_term = np.diff(atoms.starts) == 1
+    monomial = np.append(atoms.monomial, num_variables)[first]
+    coefficient = np.append(atoms.coefficient, 1.0)[first]
+    column = np.where(one_term, position[np.minimum(monomial, num_variables)], -1)
+    unit, is_upper = np.abs(coefficient) == 1, coefficient > 0
+    with np.errstate(over="ignore"):
+        bound = 0.0 - atoms.constant / coefficient
+    bound = np.where(unit, bound, np.nextafter(bound, np.where(is_upper, np.inf, -np.inf)))
+    strict = atoms.relation == Relation.LT
+    return BoxAtoms(column >= 0, unit & ~strict, unit & strict, is_upper, column, bound)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Closed boxes, shape [R, n] each, and whether any point is left in them, shape [R]."""
+
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    alive: NDArray[np.bool_]
+
+
+def intersect_boxes(found: BoxAtoms, regions: Sequence[tuple[Block, ...]], size: int) -> Boxes:
+    """One box of ``size`` dimensions for each tuple of blocks, infinite where nothing bounds it."""
+    if len(regions) * size > MAX_BOUNDS:
+        raise UnsupportedError(f"{len(regions)} input boxes of {size} dimensions exceed the memory; split the query")
+    starts = np.array([block.start for blocks in regions for block in blocks], dtype=np.int64)
+    stops = np.array([block.stop for blocks in regions for block in blocks], dtype=np.int64)
+    of_block = np.repeat(np.arange(len(regions)), [len(blocks) for blocks in regions])
+    atom, region = ranges(starts, stops), np.repeat(of_block, stops - starts)
+    kept = found.single[atom]
+    atom, region = atom[kept], region[kept]
+    lower, upper = np.full((len(regions), size), -np.inf), np.full((len(regions), size), np.inf)
+    entry, bound, is_upper = region * size + found.column[atom], found.bound[atom], found.is_upper[atom]
+    np.minimum.at(upper.reshape(-1), entry[is_upper], bound[is_upper])
+    np.maximum.at(lower.reshape(-1), entry[~is_upper], bound[~is_upper])
+    alive: NDArray[np.bool_] = np.all(lower <= upper, axis=1)
+    # A strict bound excludes its own value: nothing in [1, 2] is below 1.
+    opposite = np.where(is_upper, lower.reshape(-1)[entry], upper.reshape(-1)[entry])
+    alive[region[found.strict[atom] & (bound == opposite)]] = False
+    return Boxes(lower, upper, alive)
+
+
+def check_bounded(query: Query, inputs: NDArray[np.int64], boxes: Boxes) -> None:
+    """Raises InputError naming the inputs that lack a bound in some box that is not empty."""
+    for side, bound in (("lower", boxes.lower), ("upper", boxes.upper)):
+        missing = inputs[~np.isfinite(bound[boxes.alive]).all(axis=0)]
+        if len(missing):
+            names = listed(map(namer(query), missing.tolist()), len(missing))
+            raise InputError(f"no {side} bound for {names}: every input must be bounded on both sides in every case")
