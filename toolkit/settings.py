@@ -16,11 +16,12 @@ class Settings(BaseModel):
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where bounds are computed")] = "auto"
     seed: Annotated[int, Field(ge=0, description="seed of the attack")] = 0
     strategy: Annotated[
-        Literal["auto", "relu", "input"], Field(description="what branch and bound splits: ReLU phases or the input box")
+        Literal["auto", "relu", "input"],
+        Field(description="what branch and bound splits: ReLU phases or the input box"),
     ] = "auto"
     batch: Annotated[int, Field(ge=1, le=1 << 20, description="largest number of domains bounded at once")] = 1024
     attack_restarts: Annotated[int, Field(ge=0, description="random starts of the gradient attack")] = 30
     attack_steps: Annotated[int, Field(ge=0, description="steps of the gradient attack")] = 50
-    alpha_iterations: Annotated[int, Field(ge=0, description="steps that optimise the slopes alpha at the root")] = 20
+    alpha_iterations: Annotated[int, Field(ge=0, description="steps that optimise the slopes alpha at the root")] = 64
     beta_iterations: Annotated[int, Field(ge=0, description="steps of alpha and beta for each batch of domains")] = 10
     max_domains: Annotated[int, Field(ge=1, description="domains after which the answer is unknown")] = 10_000_000

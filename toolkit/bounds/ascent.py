@@ -1,0 +1,224 @@
+"""Optimised bounds: slopes alpha, multipliers beta and atom weights lambda, improved together without a tape.
+
+The bound of a domain is the minimum over the box of a piecewise linear function of (alpha, beta, lambda) that is
+concave in beta and lambda. Its supergradient follows from the minimiser itself (envelope theorem): push the minimising
+corner forward through the lines that the backward pass chose; with z the pre-activations met there and A the
+coefficients on activations,
+
+    d bound / d alpha = max(A, 0) z        d bound / d beta = - phase z        d bound / d lambda = atoms(z)
+
+so one step costs one backward and one forward pass of vectors (alpha-CROWN, Xu et al. 2021; beta-CROWN, Wang et al.
+2021, with the gradient in closed form instead of by automatic differentiation). Any alpha in [0, 1], beta >= 0 and
+lambda in the simplex give a sound bound, so the best one met is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.backward import Linear, backward, functional, layer_lines
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.relaxations import Lines
+from toolkit.problem.program import INPUT, Program, split_layers
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """What is optimised, per domain: slopes and multipliers over all neurons, and weights over the case's atoms."""
+
+    alpha: Tensor
+    """Lower slopes in [0, 1], ``(B, num_neurons)``."""
+    beta: Tensor
+    """Multipliers of the split constraints, at least 0, ``(B, num_neurons)``; only split neurons' count."""
+    weight: Tensor
+    """Weights of the conjunction's atoms, in the simplex, ``(B, K)``."""
+
+    def select(self, index: Tensor) -> Multipliers:
+        """The multipliers of some domains."""
+        return Multipliers(self.alpha[index], self.beta[index], self.weight[index])
+
+    def where(self, better: Tensor, other: Multipliers) -> Multipliers:
+        """Row by row, ``other`` where ``better`` (shape ``(B,)``), else these."""
+        keep = better.unsqueeze(1)
+        return Multipliers(
+            torch.where(keep, other.alpha, self.alpha),
+            torch.where(keep, other.beta, self.beta),
+            torch.where(keep, other.weight, self.weight),
+        )
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What is bounded, per domain: box, neuron bounds, phases (+1 active, -1 inactive, 0 open) and the case's atoms."""
+
+    box: Bounds
+    bounds: Bounds
+    phase: Tensor
+    """``(B, num_neurons)`` int8."""
+    atoms: Tensor
+    """Coefficients of the case's atoms on the features, ``(B, K, F)``."""
+    constants: Tensor
+    """Constants of the atoms, ``(B, K)``."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The best bound of each domain, the multipliers that prove it, and the relaxation's minimiser there."""
+
+    lower: Tensor
+    """Lower bounds ``(B,)``: positive and finite means that no point of the domain satisfies the case."""
+    multipliers: Multipliers
+    point: Tensor
+    """Minimising input ``(B, n)``: a candidate witness."""
+    pre: Tensor
+    """Pre-activations of the minimiser in the relaxation, ``(B, num_neurons)``."""
+    post: Tensor
+    """Coefficients on activations, ``(B, num_neurons)``: how much each neuron's relaxation matters."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps and step sizes of the ascent (Adam)."""
+
+    iterations: int
+    rate_alpha: float = 0.1
+    rate_beta: float = 0.1
+    rate_weight: float = 0.1
+    decay: float = 0.98
+    until_proved: bool = True
+    """Stop as soon as every bound is positive."""
+
+
+def evaluate(program: Program, domain: Domain, multipliers: Multipliers) -> tuple[Bound, Multipliers]:
+    """The bound for given multipliers, and its supergradient with respect to them."""
+    rows = (multipliers.weight.unsqueeze(1) @ domain.atoms).contiguous()
+    constant = (multipliers.weight * domain.constants).sum(1, keepdim=True)
+    lines = layer_lines(program, domain.bounds, multipliers.alpha)
+    signed = multipliers.beta * domain.phase
+    linear = backward(program, functional(program.features, rows, constant), lines, split_layers(program, signed))
+    point = linear.minimiser(domain.box).squeeze(1)
+    pre, features = push_forward(program, point, linear, lines)
+    post = _concatenate_post(program, linear, len(point))
+    gradient = Multipliers(
+        alpha=post.clamp(min=0) * pre,
+        beta=-domain.phase * pre,
+        weight=(domain.atoms @ features.unsqueeze(-1)).squeeze(-1) + domain.constants,
+    )
+    return Bound(linear.minimum(domain.box).squeeze(1), multipliers, point, pre, post), gradient
+
+
+def push_forward(program: Program, point: Tensor, linear: Linear, lines: list[Lines]) -> tuple[Tensor, Tensor]:
+    """Pre-activations ``(B, num_neurons)`` and features ``(B, F)`` of a point in the relaxation the bound chose."""
+    values: dict[int, Tensor] = {INPUT: point}
+    pre: list[Tensor] = []
+    for number, layer in enumerate(program.layers):
+        z = layer.affine.apply([values[source] for source in layer.affine.sources])
+        pre.append(z)
+        values[number] = _chosen_line(z, linear.post[number], lines[number])
+    features = program.features.apply([values[source] for source in program.features.sources])
+    return (torch.cat(pre, 1) if pre else point[:, :0]), features
+
+
+def _chosen_line(z: Tensor, coefficients: Tensor | None, lines: Lines) -> Tensor:
+    """The activation on the lower line under a non-negative coefficient, on the upper line under a negative one."""
+    lower = lines.lower_slope * z + lines.lower_offset
+    if coefficients is None:
+        return lower
+    upper = lines.upper_slope * z + lines.upper_offset
+    return torch.where(coefficients.squeeze(1) < 0, upper, lower)
+
+
+def _concatenate_post(program: Program, linear: Linear, batch: int) -> Tensor:
+    parts = [
+        torch.zeros(batch, layer.affine.size, dtype=program.dtype, device=program.device)
+        if coefficients is None
+        else coefficients.squeeze(1)
+        for layer, coefficients in zip(program.layers, linear.post, strict=True)
+    ]
+    return torch.cat(parts, 1) if parts else linear.offset.new_zeros(batch, 0)
+
+
+def optimise(
+    program: Program,
+    domain: Domain,
+    start: Multipliers,
+    schedule: Schedule,
+    check: Callable[[], None] = lambda: None,
+) -> Bound:
+    """Improve the bound of every domain for a number of steps; the best bound met is returned.
+
+    Domains that are proved early simply keep their bound. The first evaluation is at ``start``. ``check`` is called
+    before every step and may raise to stop the work.
+    """
+    best, gradient = evaluate(program, domain, start)
+    if schedule.iterations == 0:
+        return best
+    momentum, square = _zeros(start), _zeros(start)
+    current = start
+    for step in range(1, schedule.iterations + 1):
+        check()
+        momentum = _mix(momentum, gradient, 0.9)
+        square = _mix(square, _squared(gradient), 0.999)
+        current = _ascend(current, momentum, square, step, schedule)
+        bound, gradient = evaluate(program, domain, current)
+        best = _better(best, bound)
+        if schedule.until_proved and bool((best.lower > 0).all()):
+            break
+    return best
+
+
+def _better(best: Bound, bound: Bound) -> Bound:
+    # A comparison with NaN is false, so a broken step never replaces a good bound.
+    better = bound.lower > best.lower
+    row = better.unsqueeze(1)
+    return Bound(
+        torch.where(better, bound.lower, best.lower),
+        best.multipliers.where(better, bound.multipliers),
+        torch.where(row, bound.point, best.point),
+        torch.where(row, bound.pre, best.pre),
+        torch.where(row, bound.post, best.post),
+    )
+
+
+def _zeros(like: Multipliers) -> Multipliers:
+    return Multipliers(torch.zeros_like(like.alpha), torch.zeros_like(like.beta), torch.zeros_like(like.weight))
+
+
+def _squared(m: Multipliers) -> Multipliers:
+    return Multipliers(m.alpha.square(), m.beta.square(), m.weight.square())
+
+
+def _mix(old: Multipliers, new: Multipliers, share: float) -> Multipliers:
+    return Multipliers(
+        torch.lerp(new.alpha, old.alpha, share),
+        torch.lerp(new.beta, old.beta, share),
+        torch.lerp(new.weight, old.weight, share),
+    )
+
+
+def _ascend(
+    current: Multipliers, momentum: Multipliers, square: Multipliers, step: int, schedule: Schedule
+) -> Multipliers:
+    """One step of Adam, projected back to where every bound is sound."""
+    scale = schedule.decay ** (step - 1) * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
+
+    def move(value: Tensor, first: Tensor, second: Tensor, rate: float) -> Tensor:
+        return value + rate * scale * first / (second.sqrt() + 1e-8)
+
+    return Multipliers(
+        move(current.alpha, momentum.alpha, square.alpha, schedule.rate_alpha).clamp(0, 1),
+        move(current.beta, momentum.beta, square.beta, schedule.rate_beta).clamp(min=0),
+        onto_simplex(move(current.weight, momentum.weight, square.weight, schedule.rate_weight)),
+    )
+
+
+def onto_simplex(weight: Tensor) -> Tensor:
+    """Non-negative weights that sum to one, ``(B, K)``: clipped and rescaled (any such weights are sound)."""
+    if weight.shape[1] == 1:
+        return torch.ones_like(weight)
+    clipped = weight.clamp(min=0) + 1e-12
+    return clipped / clipped.sum(1, keepdim=True)

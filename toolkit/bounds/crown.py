@@ -1,0 +1,88 @@
+"""Bounds of all neurons of a box: intervals first, then CROWN for the rows that are still unstable.
+
+Every layer is bounded with the bounds of the layers before it; the better of both methods is kept. Only neurons whose
+relaxation would be inexact pay for a backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.backward import Functional, Linear, backward, layer_lines
+from toolkit.bounds.interval import Bounds, concatenate, map_interval
+from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.problem.affine import Affine
+from toolkit.problem.program import INPUT, Layer, Program
+
+ELEMENTS = 1 << 25
+"""Largest number of coefficients in one backward pass; more rows are bounded in several passes."""
+
+
+def crown_bounds(
+    program: Program, box: Bounds, known: Bounds | None = None, check: Callable[[], None] = lambda: None
+) -> Bounds:
+    """Pre-activation bounds of all neurons, ``(B, num_neurons)``, for boxes ``(B, n)``.
+
+    ``known`` are sound bounds to start from. ``check`` is called between passes and may raise to stop the work.
+    """
+    layers: list[Bounds] = []
+    lines: list[Lines] = []
+    for layer in program.layers:
+        bounds = map_interval(program, layer.affine, box, layers)
+        if known is not None:
+            bounds = intersect(bounds, Bounds(known.lower[:, layer.neurons], known.upper[:, layer.neurons]))
+        if layer.affine.sources != (INPUT,):  # intervals of a map of the box alone are exact
+            bounds = _tighten(program, layer, box, bounds, lines, check)
+        layers.append(bounds)
+        lines.append(RELAXATIONS[layer.op].lines(bounds.lower, bounds.upper, None))
+    return concatenate(layers, box)
+
+
+def intersect(first: Bounds, second: Bounds) -> Bounds:
+    """Bounds that are both; where rounding lets them cross, the first are kept."""
+    lower, upper = torch.maximum(first.lower, second.lower), torch.minimum(first.upper, second.upper)
+    crossed = lower > upper
+    return Bounds(torch.where(crossed, first.lower, lower), torch.where(crossed, first.upper, upper))
+
+
+def _tighten(
+    program: Program, layer: Layer, box: Bounds, bounds: Bounds, lines: list[Lines], check: Callable[[], None]
+) -> Bounds:
+    """CROWN bounds of the layer's inexact rows, intersected with ``bounds``."""
+    inexact = RELAXATIONS[layer.op].inexact(bounds.lower, bounds.upper).any(0)
+    index = inexact.nonzero().squeeze(1)
+    if not len(index):
+        return bounds
+    lower, upper = bounds.lower.clone(), bounds.upper.clone()
+    for part in index.split(rows_per_pass(program, len(bounds.lower))):
+        check()
+        found = bound_rows(program, layer.affine, part, box, lines)
+        better = intersect(Bounds(lower[:, part], upper[:, part]), found)
+        lower[:, part], upper[:, part] = better.lower, better.upper
+    return Bounds(lower, upper)
+
+
+def rows_per_pass(program: Program, batch: int) -> int:
+    """How many rows of a layer are pushed back at once."""
+    widest = max([program.num_inputs, *(layer.affine.size for layer in program.layers)])
+    return max(1, ELEMENTS // (2 * batch * widest))
+
+
+def bound_rows(program: Program, affine: Affine, index: Tensor, box: Bounds, lines: list[Lines]) -> Bounds:
+    """CROWN bounds, ``(B, len(index))`` each, of some rows of an affine map."""
+    rows = affine.select(index)
+    both = [torch.cat([part, -part], 1) for part in rows]
+    bias = affine.bias[index]
+    offset = torch.cat([bias, -bias]).unsqueeze(0)
+    bound = backward(program, Functional(affine.sources, both, offset), lines).minimum(box)
+    low, negated = bound.split(len(index), 1)
+    return Bounds(low, -negated)
+
+
+def bound_functional(program: Program, start: Functional, box: Bounds, bounds: Bounds) -> tuple[Linear, Tensor]:
+    """CROWN lower bounds ``(B, R)`` of functionals, for known bounds of all neurons, with the linear form itself."""
+    linear = backward(program, start, layer_lines(program, bounds))
+    return linear, linear.minimum(box)

@@ -1,0 +1,156 @@
+"""The network that is left on a box: stable neurons removed exactly.
+
+On a box, an inactive ReLU is zero and an active one is the identity, so both vanish into the affine maps between the
+unstable ones (Serra et al. 2021; REDNet, Zhong et al. 2023). Input elements that the box fixes vanish into the biases.
+What remains is as large as the part that verification is about, which is how a pruned network becomes cheap to verify:
+zero rows and columns are simply not there.
+
+The new maps come from the backward pass itself: rows are pushed back through active neurons and cut at the kept ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.ascent import Multipliers
+from toolkit.bounds.backward import Functional, backward
+from toolkit.bounds.crown import rows_per_pass
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.problem.affine import Affine, DenseAffine
+from toolkit.problem.program import INPUT, Layer, Program
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A smaller program that equals the original on a set of boxes, and how to translate between them."""
+
+    program: Program
+    inputs: Tensor
+    """Input elements that vary in some box: the inputs of the smaller program, ``(n',)``."""
+    neurons: Tensor
+    """Neurons that are not stable in all boxes: the neurons of the smaller program, ``(num_neurons',)``."""
+    base: Tensor
+    """A point of the boxes, ``(n,)``: the values of the input elements that do not vary."""
+
+    def restrict(self, bounds: Bounds) -> Bounds:
+        """Neuron bounds of the original as bounds of the smaller program."""
+        return Bounds(bounds.lower[:, self.neurons], bounds.upper[:, self.neurons])
+
+    def restrict_multipliers(self, multipliers: Multipliers) -> Multipliers:
+        """Slopes and multipliers of the original as those of the smaller program."""
+        alpha, beta = multipliers.alpha[:, self.neurons], multipliers.beta[:, self.neurons]
+        return Multipliers(alpha, beta, multipliers.weight)
+
+    def restrict_box(self, box: Bounds) -> Bounds:
+        """Input boxes of the original as boxes of the smaller program."""
+        return Bounds(box.lower[:, self.inputs], box.upper[:, self.inputs])
+
+    def restore(self, point: Tensor) -> Tensor:
+        """A point of the smaller program, ``(n',)``, as a point of the original, ``(n,)``."""
+        full = self.base.clone()
+        full[self.inputs] = point.to(full.dtype)
+        return full
+
+
+def reduce_program(program: Program, box: Bounds, bounds: Bounds) -> Reduction:
+    """Remove what is stable on all boxes ``(R, n)`` with neuron bounds ``(R, num_neurons)``."""
+    varying = (box.lower < box.upper).any(0) | (box.lower != box.lower[0]).any(0)
+    base = torch.where(varying, torch.zeros_like(box.lower[0]), box.lower[0])
+    kept = [_kept(layer, bounds) for layer in program.layers]
+    lines = [_through_active(layer, bounds, keep) for layer, keep in zip(program.layers, kept, strict=True)]
+    cut = _Cut(program, kept, lines, varying, base)
+    numbers = _renumber(kept)
+    layers: list[Layer] = []
+    for layer, keep in zip(program.layers, kept, strict=True):
+        if not len(keep):
+            continue
+        start = layers[-1].stop if layers else 0
+        layers.append(replace(layer, affine=cut.reduced(layer.affine, keep, numbers), start=start))
+    features = cut.reduced(program.features, torch.arange(program.features.size, device=program.device), numbers)
+    smaller = Program(int(varying.sum()), tuple(layers), features, program.device, program.dtype)
+    neurons = torch.cat(
+        [layer.start + keep for layer, keep in zip(program.layers, kept, strict=True)] or [base[:0].long()]
+    )
+    return Reduction(smaller, varying.nonzero().squeeze(1), neurons, box.lower[0].clone())
+
+
+def _kept(layer: Layer, bounds: Bounds) -> Tensor:
+    """Neurons of a layer that its operator does not make affine in every box."""
+    lower, upper = bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]
+    relaxation = RELAXATIONS[layer.op]
+    if not relaxation.piecewise_linear:
+        return torch.arange(layer.affine.size, device=lower.device)
+    stable = (lower >= 0).all(0) | (upper <= 0).all(0)
+    return (~stable).nonzero().squeeze(1)
+
+
+def _through_active(layer: Layer, bounds: Bounds, kept: Tensor) -> Lines:
+    """Identity for active neurons, zero for inactive and for kept ones: kept ones end the backward pass."""
+    slope = (bounds.lower[:, layer.neurons] >= 0).all(0).to(bounds.lower.dtype)
+    slope[kept] = 0.0
+    slope, zero = slope.unsqueeze(0), torch.zeros_like(slope).unsqueeze(0)
+    return Lines(slope, zero, slope, zero)
+
+
+def _renumber(kept: list[Tensor]) -> dict[int, int]:
+    """Old layer number -> new one, for layers of which something is left."""
+    left = [number for number, keep in enumerate(kept) if len(keep)]
+    return {old: new for new, old in enumerate(left)}
+
+
+@dataclass(frozen=True)
+class _Cut:
+    program: Program
+    kept: list[Tensor]
+    lines: list[Lines]
+    varying: Tensor
+    base: Tensor
+
+    def reduced(self, affine: Affine, rows: Tensor, numbers: dict[int, int]) -> DenseAffine:
+        """Some rows of a map as one dense map of the varying inputs and the kept neurons."""
+        parts = [self._rows(affine, part) for part in rows.split(rows_per_pass(self.program, 1))]
+        old = sorted({source for part in parts for source in part[0]})
+        matrices = [torch.cat([_of(part[0], source, part[0][INPUT], self) for part in parts]) for source in old]
+        bias = torch.cat([part[1] for part in parts])
+        sources = tuple(INPUT if source == INPUT else numbers[source] for source in old)
+        return DenseAffine(sources, tuple(m.contiguous() for m in matrices), bias)
+
+    def _rows(self, affine: Affine, rows: Tensor) -> tuple[dict[int, Tensor], Tensor]:
+        """Coefficients by source, ``(len(rows), size of source)``, and the bias, ``(len(rows),)``."""
+        start = Functional(affine.sources, affine.select(rows), affine.bias[rows].unsqueeze(0))
+        linear = backward(self.program, start, self.lines)
+        coefficients = linear.coefficients[0]
+        found = {INPUT: coefficients[:, self.varying]}
+        for number, keep in enumerate(self.kept):
+            post = linear.post[number]
+            if post is not None and len(keep):
+                found[number] = post[0][:, keep]
+        return found, linear.offset[0] + coefficients @ self.base
+
+
+def _of(found: dict[int, Tensor], source: int, like: Tensor, cut: _Cut) -> Tensor:
+    return found[source] if source in found else like.new_zeros(len(like), len(cut.kept[source]))
+
+
+def cost(program: Program) -> int:
+    """Multiplications of one backward pass of one row, estimated."""
+    return sum(_map_cost(affine) for affine in program.maps())
+
+
+def _map_cost(affine: Affine) -> int:
+    if isinstance(affine, DenseAffine):
+        return sum(matrix.numel() for matrix in affine.matrices)
+    graph: Any = affine
+    return sum(_node_cost(node) for node in graph.module.graph.nodes)
+
+
+def _node_cost(node: Any) -> int:
+    if node.target is not torch.ops.aten.convolution.default:
+        return 0
+    return prod(node.meta["shape"]) * prod(node.args[1].meta["shape"][1:])

@@ -1,0 +1,64 @@
+"""Optimised bounds of intermediate layers: every unstable row gets slopes of its own (alpha-CROWN, Xu et al. 2021).
+
+A row of layer i is bounded as if it were the output of the program that ends there, so the ascent that serves the
+query's cases serves the neurons too: rows are its batch, and all share the box and the bounds of the earlier layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.ascent import Domain, Multipliers, Schedule, optimise
+from toolkit.bounds.crown import intersect, rows_per_pass
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.problem.program import INPUT, Layer, Program
+
+
+def refine_bounds(
+    program: Program, box: Bounds, bounds: Bounds, schedule: Schedule, check: Callable[[], None] = lambda: None
+) -> Bounds:
+    """Tighter bounds of all neurons of one box (batch 1), layer by layer, from sound ones."""
+    schedule = replace(schedule, until_proved=False)
+    lower, upper = bounds.lower.clone(), bounds.upper.clone()
+    for number, layer in enumerate(program.layers):
+        if layer.affine.sources == (INPUT,):
+            continue
+        current = Bounds(lower[:, layer.neurons], upper[:, layer.neurons])
+        index = RELAXATIONS[layer.op].inexact(current.lower, current.upper)[0].nonzero().squeeze(1)
+        ending_here = Program(program.num_inputs, program.layers[:number], layer.affine, program.device, program.dtype)
+        earlier = Bounds(lower[:, : layer.start], upper[:, : layer.start])
+        for part in index.split(max(1, rows_per_pass(program, 1) // 4)):
+            found = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)
+            better = intersect(Bounds(lower[:, layer.start + part], upper[:, layer.start + part]), found)
+            lower[:, layer.start + part], upper[:, layer.start + part] = better.lower, better.upper
+    return Bounds(lower, upper)
+
+
+def _bound_rows(
+    program: Program,
+    layer: Layer,
+    index: Tensor,
+    box: Bounds,
+    bounds: Bounds,
+    schedule: Schedule,
+    check: Callable[[], None],
+) -> Bounds:
+    """Bounds ``(1, len(index))`` of some rows of the program's features."""
+    rows = torch.zeros(len(index), layer.affine.size, dtype=program.dtype, device=program.device)
+    rows[torch.arange(len(index), device=program.device), index] = 1.0
+    atoms = torch.cat([rows, -rows]).unsqueeze(1)
+    domain = Domain(box, bounds, _none(program, len(atoms), torch.int8), atoms, atoms.new_zeros(len(atoms), 1))
+    slopes = (bounds.upper > -bounds.lower).to(program.dtype).expand(len(atoms), -1)
+    start = Multipliers(slopes, _none(program, len(atoms), program.dtype), atoms.new_ones(len(atoms), 1))
+    low, negated = optimise(program, domain, start, schedule, check).lower.unsqueeze(0).split(len(index), 1)
+    return Bounds(low, -negated)
+
+
+def _none(program: Program, rows: int, dtype: torch.dtype) -> Tensor:
+    """Zeros for every row and neuron, without memory of their own."""
+    return torch.zeros(1, 1, dtype=dtype, device=program.device).expand(rows, program.num_neurons)

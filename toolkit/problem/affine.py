@@ -1,0 +1,199 @@
+"""Affine maps between flat activation vectors, batched, as a matrix or as the operators themselves.
+
+Every map takes the flat values of its sources, ``(B, size of source)`` each, and can be applied, applied to radii
+(with absolute coefficients) and transposed. Transposition is the vector-Jacobian product of the operators, so no
+operator needs a backward rule of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import torch
+from torch import Tensor, fx
+
+from toolkit.problem.transpose import transpose_graph
+
+aten = torch.ops.aten
+
+
+class Affine(Protocol):
+    """``y = sum_i M_i s_i + bias`` over the sources s_i."""
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Layer numbers of the sources, ascending; -1 is the input box."""
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+
+    @property
+    def bias(self) -> Tensor:
+        """Value at zero, ``(size,)``."""
+
+    def apply(self, values: Sequence[Tensor]) -> Tensor:
+        """Values ``(B, size)`` of the map for source values ``(B, size of source)``."""
+
+    def radius(self, radii: Sequence[Tensor]) -> Tensor:
+        """Radii ``(B, size)`` of the interval image of boxes with these radii: ``sum_i |M_i| r_i``."""
+
+    def transpose(self, rows: Tensor) -> list[Tensor]:
+        """Coefficients on each source, ``(B, R, size of source)``, of the functionals ``rows``, ``(B, R, size)``."""
+
+    def select(self, index: Tensor) -> list[Tensor]:
+        """Coefficients on each source of the rows ``index``: ``(1, len(index), size of source)``."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Affine:
+        """The same map on another device, in another precision."""
+
+
+@dataclass(frozen=True)
+class DenseAffine:
+    """Explicit matrices, ``(size, size of source)``: fastest for small and fully connected maps."""
+
+    sources: tuple[int, ...]
+    matrices: tuple[Tensor, ...]
+    bias: Tensor
+
+    @property
+    def size(self) -> int:
+        return len(self.bias)
+
+    def apply(self, values: Sequence[Tensor]) -> Tensor:
+        result = self.bias.expand(values[0].shape[0], -1)
+        for matrix, value in zip(self.matrices, values, strict=True):
+            result = torch.addmm(result, value, matrix.T)
+        return result
+
+    def radius(self, radii: Sequence[Tensor]) -> Tensor:
+        return sum_of([radius @ matrix.abs().T for matrix, radius in zip(self.matrices, radii, strict=True)])
+
+    def transpose(self, rows: Tensor) -> list[Tensor]:
+        return [rows @ matrix for matrix in self.matrices]
+
+    def select(self, index: Tensor) -> list[Tensor]:
+        return [matrix[index].unsqueeze(0) for matrix in self.matrices]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> DenseAffine:
+        return DenseAffine(
+            self.sources, tuple(m.to(device, dtype).contiguous() for m in self.matrices), self.bias.to(device, dtype)
+        )
+
+
+@dataclass(frozen=True)
+class GraphAffine:
+    """The operators themselves (convolutions, mostly), for one sample, batched by ``torch.func.vmap``."""
+
+    sources: tuple[int, ...]
+    source_sizes: tuple[int, ...]
+    size: int
+    module: fx.GraphModule
+    absolute: fx.GraphModule
+    """The same operators with absolute coefficients; it has an offset of its own, which ``radius`` takes away."""
+    bias: Tensor
+
+    def _zeros(self) -> list[Tensor]:
+        return [self.bias.new_zeros(size) for size in self.source_sizes]
+
+    def apply(self, values: Sequence[Tensor]) -> Tensor:
+        return torch.func.vmap(self.module)(*values)
+
+    def radius(self, radii: Sequence[Tensor]) -> Tensor:
+        return torch.func.vmap(self.absolute)(*radii) - self.absolute(*self._zeros())
+
+    def transpose(self, rows: Tensor) -> list[Tensor]:
+        parts = transpose_graph(self.module, rows.reshape(-1, self.size))
+        return [part.reshape(*rows.shape[:2], -1) for part in parts]
+
+    def select(self, index: Tensor) -> list[Tensor]:
+        rows = self.bias.new_zeros(1, len(index), self.size)
+        rows[0, torch.arange(len(index), device=index.device), index] = 1.0
+        return self.transpose(rows)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> GraphAffine:
+        module, absolute = (_copy(graph).to(device=device, dtype=dtype) for graph in (self.module, self.absolute))
+        return GraphAffine(self.sources, self.source_sizes, self.size, module, absolute, self.bias.to(device, dtype))
+
+
+def sum_of(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of one or more tensors."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _copy(module: fx.GraphModule) -> fx.GraphModule:
+    return _with_buffers(module.graph, dict(module.named_buffers()))
+
+
+def _with_buffers(graph: fx.Graph, buffers: dict[str, Tensor]) -> fx.GraphModule:
+    root = torch.nn.Module()
+    for name, buffer in buffers.items():
+        root.register_buffer(name, buffer)
+    return fx.GraphModule(root, graph)
+
+
+_WITHOUT_SIGN = {
+    aten.sub.Tensor: aten.add.Tensor,
+    aten.sub.Scalar: aten.add.Scalar,
+    aten.rsub.Tensor: aten.add.Tensor,
+    aten.rsub.Scalar: aten.add.Scalar,
+    aten.neg.default: aten.alias.default,
+}
+"""Operators whose coefficients are negative, and their counterparts with positive ones."""
+
+_SCALED_BY_NUMBERS = {
+    *_WITHOUT_SIGN,
+    aten.add.Tensor,
+    aten.add.Scalar,
+    aten.mul.Tensor,
+    aten.mul.Scalar,
+    aten.div.Tensor,
+    aten.div.Scalar,
+    aten.addmm.default,
+    aten.baddbmm.default,
+}
+"""Operators whose plain numbers are coefficients, not positions."""
+
+
+def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
+    """The same affine operators with absolute values of all coefficients (and of all constants).
+
+    Its linear part is ``|M|`` because every other affine operator moves, adds or scales by its constants.
+    """
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target in _SCALED_BY_NUMBERS:
+            node.target = _WITHOUT_SIGN.get(node.target, node.target)
+            node.args = tuple(abs(a) if isinstance(a, (int, float)) else a for a in node.args)
+            node.kwargs = {k: abs(v) if isinstance(v, (int, float)) else v for k, v in node.kwargs.items()}
+    return _with_buffers(graph, {k: v.abs() if v.is_floating_point() else v for k, v in module.named_buffers()})
+
+
+DENSE_LIMIT = 1 << 26
+"""Largest number of matrix elements of a map without convolutions that is written out."""
+DENSE_CONVOLUTION_LIMIT = 1 << 19
+"""The same for a map with convolutions, where the operators need far fewer multiplications than the matrix."""
+
+
+def compact(affine: GraphAffine) -> Affine:
+    """The matrix form where it is the faster one."""
+    elements = affine.size * sum(affine.source_sizes)
+    has_convolution = any(node.target is aten.convolution.default for node in affine.module.graph.nodes)
+    if elements > (DENSE_CONVOLUTION_LIMIT if has_convolution else DENSE_LIMIT):
+        return affine
+    # Exact columns or rows of the Jacobian, whichever are fewer.
+    rows = torch.eye(affine.size, dtype=affine.bias.dtype, device=affine.bias.device).unsqueeze(0)
+    matrices = tuple(part[0].contiguous() for part in affine.transpose(rows))
+    return DenseAffine(affine.sources, matrices, affine.bias)
+
+
+def flat_size(shape: Sequence[int]) -> int:
+    """Number of elements of a tensor of this shape."""
+    return prod(shape)

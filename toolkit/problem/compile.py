@@ -1,0 +1,158 @@
+"""A query and its networks, compiled into one bounded problem.
+
+``sat`` iff some case has a point of its box (its *region*) at which all its atoms are at most zero. Every atom is a row
+``weights[i] . features(x) + offsets[i]`` over the program's features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.formats.query import Network, Query
+from toolkit.problem.cases import Cases, compile_cases
+from toolkit.problem.program import Program, build_program
+from toolkit.problem.trace import trace
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Program, boxes and cases as tensors on one device."""
+
+    program: Program
+    lower: Tensor
+    """Lower corners of the regions, ``(R, n)``."""
+    upper: Tensor
+    """Upper corners of the regions, ``(R, n)``."""
+    region: Tensor
+    """Region of each case, ``(C,)``."""
+    rows: Tensor
+    """Atoms of each case, ``(C, K)``; a case with fewer than K atoms repeats its first."""
+    weights: Tensor
+    """Coefficients of the atoms on the features, ``(m, F)``."""
+    offsets: Tensor
+    """Constants of the atoms, ``(m,)``."""
+
+    @property
+    def num_cases(self) -> int:
+        """Number of cases, C."""
+        return len(self.region)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Problem:
+        """The same problem on another device, in another precision. Boxes are rounded outward."""
+        lower, upper = outward(self.lower, self.upper, dtype)
+        return replace(
+            self,
+            program=self.program.to(device, dtype),
+            lower=lower.to(device),
+            upper=upper.to(device),
+            region=self.region.to(device),
+            rows=self.rows.to(device),
+            weights=self.weights.to(device, dtype),
+            offsets=self.offsets.to(device, dtype),
+        )
+
+
+def outward(lower: Tensor, upper: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Intervals in another precision that contain the given ones."""
+    low, high = lower.to(dtype), upper.to(dtype)
+    below, above = torch.full_like(low, -torch.inf), torch.full_like(high, torch.inf)
+    low = torch.where(low.to(lower.dtype) > lower, torch.nextafter(low, below), low)
+    high = torch.where(high.to(upper.dtype) < upper, torch.nextafter(high, above), high)
+    return low, high
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A network's module and the shapes it takes, in the order of the ONNX model's inputs."""
+
+    module: torch.nn.Module
+    input_shapes: tuple[tuple[int, ...], ...]
+    input_dtypes: tuple[torch.dtype, ...]
+    """Element types of the inputs; tracing happens in them, bounding in the program's own."""
+
+
+def compile_problem(query: Query, networks: Mapping[str, Binding], cases: Cases | None = None) -> Problem:
+    """Compile a query over the given networks, in float64 on the CPU.
+
+    ``networks`` maps each declared network's name to its module; a network that is ``equal-to`` another may be left
+    out. Raises InputError where sizes disagree, UnsupportedError for what has no bounding rule.
+    """
+    cases = compile_cases(query) if cases is None else cases
+    if cases.products:
+        raise UnsupportedError("the specification multiplies variables, which has no bounding rule yet")
+    used, weights = _atom_matrix(cases)
+    example = torch.as_tensor(
+        (cases.lower[0] + cases.upper[0]) / 2 if len(cases.lower) else np.zeros(len(cases.inputs))
+    )
+    index = torch.as_tensor(used)
+    graph = trace(lambda x: _variables(query, networks, x)[index], [example.float()])
+    return Problem(
+        program=build_program(graph),
+        lower=torch.as_tensor(cases.lower),
+        upper=torch.as_tensor(cases.upper),
+        region=torch.as_tensor(cases.region),
+        rows=torch.as_tensor(_padded(cases)),
+        # One more atom, always true (-1 <= 0), stands in for the atoms of a case that has none.
+        weights=torch.as_tensor(np.pad(weights, ((0, 1), (0, 0)))),
+        offsets=torch.as_tensor(np.append(cases.atoms.constant, -1.0)),
+    )
+
+
+def _variables(query: Query, networks: Mapping[str, Binding], x: Tensor) -> Tensor:
+    """Values of the whole variable space, in declaration order, for the concatenated inputs ``x``."""
+    parts: list[Tensor] = []
+    position = 0
+    for network in query.networks:
+        if network.hidden:
+            raise UnsupportedError(f"network {network.name} declares hidden tensors, which are not supported yet")
+        binding = networks.get(network.name) or networks[network.equal_to or ""]
+        size = sum(tensor.size for tensor in network.inputs)
+        inputs = x[position : position + size]
+        position += size
+        parts += [inputs, _run(network, binding, inputs)]
+    return torch.cat(parts)
+
+
+def _run(network: Network, binding: Binding, flat: Tensor) -> Tensor:
+    """All outputs of one network, flat."""
+    sizes = [int(np.prod(shape)) for shape in binding.input_shapes]
+    if sizes != [tensor.size for tensor in network.inputs]:
+        declared = [tensor.size for tensor in network.inputs]
+        raise InputError(f"network {network.name}: the specification declares inputs of {declared} elements, the ONNX "
+                         f"model has {sizes}")  # fmt: skip
+    pieces = flat.split(sizes)
+    inputs = [
+        piece.reshape(shape).to(dtype)
+        for piece, shape, dtype in zip(pieces, binding.input_shapes, binding.input_dtypes, strict=True)
+    ]
+    result = binding.module(*inputs)
+    outputs: Sequence[Tensor] = result if isinstance(result, (list, tuple)) else [result]
+    found = [output.numel() for output in outputs[: len(network.outputs)]]
+    if found != [tensor.size for tensor in network.outputs]:
+        declared = [tensor.size for tensor in network.outputs]
+        raise InputError(f"network {network.name}: the specification declares outputs of {declared} elements, the ONNX "
+                         f"model has {found}")  # fmt: skip
+    return torch.cat([output.reshape(-1).to(flat.dtype) for output in outputs[: len(network.outputs)]])
+
+
+def _atom_matrix(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
+    """Variables that the atoms mention, and the atoms as a dense matrix over just these."""
+    used, column = np.unique(cases.atoms.monomial, return_inverse=True)
+    weights = np.zeros((len(cases.atoms), len(used)))
+    row = np.repeat(np.arange(len(cases.atoms)), np.diff(cases.atoms.starts))
+    np.add.at(weights, (row, column), cases.atoms.coefficient)
+    return used, weights
+
+
+def _padded(cases: Cases) -> np.ndarray:
+    """The cases' atoms as a rectangle, (C, K); a short row repeats its first atom, an empty one the true atom."""
+    counts = np.diff(cases.starts)
+    columns = np.minimum(np.arange(max(1, *counts, 1)), np.maximum(counts - 1, 0)[:, None])
+    rows = np.append(cases.rows, len(cases.atoms))[cases.starts[:-1, None] + columns]
+    return np.where(counts[:, None] > 0, rows, len(cases.atoms))

@@ -1,0 +1,141 @@
+"""The bounded program: what every analysis works on.
+
+A network and the quantities its query asks about, as alternating affine maps and elementwise nonlinear *layers* over
+flat vectors: layer i has pre-activations ``z_i = affine_i(x, a_0 .. a_{i-1})`` and activations ``a_i = op_i(z_i)``;
+the *features* (the outputs, and inputs where the query mixes them) are one last affine map. Residual connections are
+affine maps with several sources. All neurons also have one number in the concatenation of the layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx
+
+from toolkit.problem.affine import Affine, GraphAffine, absolute_module, compact, flat_size
+from toolkit.problem.ops import NONLINEAR, check_supported
+
+INPUT = -1
+"""Source number of the input box."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One elementwise nonlinear operator and the affine map that feeds it."""
+
+    name: str
+    op: str
+    affine: Affine
+    start: int
+    """Number of its first neuron; its neurons are ``start : stop``."""
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.affine.size
+
+    @property
+    def neurons(self) -> slice:
+        """The layer's slice of any vector over all neurons."""
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network as layers of affine maps and elementwise nonlinearities, from an input vector to features."""
+
+    num_inputs: int
+    layers: tuple[Layer, ...]
+    features: Affine
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def num_neurons(self) -> int:
+        """Number of neurons of all layers."""
+        return self.layers[-1].stop if self.layers else 0
+
+    def maps(self) -> list[Affine]:
+        """The affine map of every layer, then that of the features."""
+        return [*(layer.affine for layer in self.layers), self.features]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Program:
+        """The same program on another device, in another precision."""
+        if (device, dtype) == (self.device, self.dtype):
+            return self
+        layers = tuple(replace(layer, affine=layer.affine.to(device, dtype)) for layer in self.layers)
+        return Program(self.num_inputs, layers, self.features.to(device, dtype), device, dtype)
+
+
+def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> Program:
+    """Cut a traced graph (one flat input, one flat output) at its nonlinear operators.
+
+    Raises UnsupportedError for an operator without a rule.
+    """
+    check_supported(graph.graph)
+    graph = _in_precision(graph, dtype)
+    (x,) = (node for node in graph.graph.nodes if node.op == "placeholder")
+    (output,) = (node for node in graph.graph.nodes if node.op == "output")
+    cuts = [node for node in graph.graph.nodes if node.op == "call_function" and node.target in NONLINEAR]
+    sources = {x: INPUT, **{node: number for number, node in enumerate(cuts)}}
+    layers: list[Layer] = []
+    for node in cuts:
+        affine = compact(_affine_between(graph, sources, node.args[0], dtype))
+        start = layers[-1].stop if layers else 0
+        layers.append(Layer(node.name, NONLINEAR[node.target], affine, start))
+    features = compact(_affine_between(graph, sources, output.args[0], dtype))
+    return Program(flat_size(x.meta["shape"]), tuple(layers), features, torch.device("cpu"), dtype)
+
+
+def _in_precision(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
+    """All floating constants, and every cast, in one precision: the program is about real numbers."""
+    result = graph.to(dtype=dtype)
+    for node in list(result.graph.nodes):
+        if node.target is torch.ops.aten._to_copy.default:
+            node.replace_all_uses_with(node.args[0])
+            result.graph.erase_node(node)
+    return result
+
+
+def _affine_between(
+    graph: fx.GraphModule, sources: dict[fx.Node, int], target: fx.Node, dtype: torch.dtype
+) -> GraphAffine:
+    """The affine operators between the nearest cuts and ``target``, as a map of flat vectors."""
+    needed, used = _ancestors(target, sources)
+    part = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in used:
+        flat = part.placeholder(f"s{sources[node] + 1}")
+        flat.meta["shape"] = (flat_size(node.meta["shape"]),)
+        copies[node] = part.call_function(torch.reshape, (flat, list(node.meta["shape"])))
+        copies[node].meta["shape"] = node.meta["shape"]
+    for node in needed:
+        copies[node] = part.node_copy(node, lambda old: copies[old])
+    part.output(part.call_function(torch.reshape, (copies[target], [-1])))
+    module = fx.GraphModule(graph, part)
+    sizes = tuple(flat_size(node.meta["shape"]) for node in used)
+    bias = module(*(torch.zeros(size, dtype=dtype) for size in sizes)).detach()
+    numbers = tuple(sources[node] for node in used)
+    return GraphAffine(numbers, sizes, flat_size(target.meta["shape"]), module, absolute_module(module), bias)
+
+
+def _ancestors(target: fx.Node, sources: dict[fx.Node, int]) -> tuple[list[fx.Node], list[fx.Node]]:
+    """Nodes to recompute for ``target`` in topological order, and the sources they start from."""
+    needed: set[fx.Node] = set()
+    used: set[fx.Node] = set()
+    pending = [target]
+    while pending:
+        node = pending.pop()
+        if node in sources:
+            used.add(node)
+        elif node not in needed:
+            needed.add(node)
+            pending.extend(node.all_input_nodes)
+    ordered = [node for node in target.graph.nodes if node in needed]
+    # A constant target is an affine map too: of the input, with coefficients zero.
+    return ordered, sorted(used or {next(iter(sources))}, key=lambda node: sources[node])
+
+
+def split_layers(program: Program, neurons: Tensor) -> list[Tensor]:
+    """A tensor over all neurons, ``(..., num_neurons)``, as one view a layer."""
+    return [neurons[..., layer.neurons] for layer in program.layers]

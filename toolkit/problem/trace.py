@@ -1,0 +1,123 @@
+"""A network as a torch.fx graph of ATen operators, by running it once and writing down what it did.
+
+Whatever does not depend on the inputs (shape arithmetic, folded weights) is evaluated on the way and becomes a
+constant, so that the graph holds only the operators that matter. Piecewise-linear operators are written with ReLU
+(`toolkit.problem.rewrites`), so that one relaxation and one way of branching serve them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from toolkit.errors import UnsupportedError
+from toolkit.problem.rewrites import REWRITES
+
+
+class _Recorder(TorchDispatchMode):
+    """Appends every operator that touches a recorded tensor to an fx graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self.root = torch.nn.Module()
+        self.nodes: dict[int, fx.Node] = {}
+        self.alive: list[torch.Tensor] = []  # ids are only unique while the tensors live
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; saying so spares every command the import of torch's compiler (over a second)."""
+        return False
+
+    def bind(self, tensor: torch.Tensor, node: fx.Node) -> None:
+        node.meta["shape"] = tuple(tensor.shape)
+        self.nodes[id(tensor)] = node
+        self.alive.append(tensor)
+
+    def input(self, tensor: torch.Tensor) -> None:
+        self.bind(tensor, self.graph.placeholder(f"x{len(self.nodes)}"))
+
+    def constant(self, tensor: torch.Tensor) -> fx.Node:
+        name = f"c{len(list(self.root.buffers()))}"
+        self.root.register_buffer(name, tensor.detach().clone())
+        node = self.graph.get_attr(name)
+        node.meta["shape"] = tuple(tensor.shape)
+        self.alive.append(tensor)
+        self.nodes[id(tensor)] = node
+        node.meta["constant"] = True
+        return node
+
+    def is_recorded(self, value: object) -> bool:
+        node = self.nodes.get(id(value))
+        return node is not None and "constant" not in node.meta
+
+    def as_argument(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self.nodes.get(id(value)) or self.constant(value)
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.as_argument(item) for item in value)
+        return value
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not any(self.is_recorded(tensor) for tensor in _tensors((args, tuple(kwargs.values())))):
+            return func(*args, **kwargs)
+        if func in REWRITES:
+            with self:
+                return REWRITES[func](*args, **kwargs)
+        _refuse_data_dependence(func)
+        result = func(*args, **kwargs)
+        self.record(func, args, kwargs, result)
+        return result
+
+    def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        call = self.graph.call_function(
+            func, tuple(self.as_argument(a) for a in args), {k: self.as_argument(v) for k, v in kwargs.items()}
+        )
+        if isinstance(result, torch.Tensor):
+            self.bind(result, call)
+            return
+        for index, part in enumerate(result):
+            if isinstance(part, torch.Tensor):
+                self.bind(part, self.graph.call_function(_getitem, (call, index)))
+
+
+def _getitem(parts: Sequence[torch.Tensor], index: int) -> torch.Tensor:
+    return parts[index]
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []
+
+
+def _refuse_data_dependence(func: Any) -> None:
+    if func is torch.ops.aten._local_scalar_dense.default:
+        raise UnsupportedError("the network's control flow or a shape depends on the value of an input")
+    if func._schema.is_mutable:
+        raise UnsupportedError(f"operator {func} changes a tensor in place; export the network without it")
+
+
+def trace(function: Callable[..., torch.Tensor], examples: Sequence[torch.Tensor]) -> fx.GraphModule:
+    """Record ``function(*examples)`` as a graph of ATen operators with one output.
+
+    ``function`` must not branch on the values of its inputs. Every node carries its tensor's shape in
+    ``node.meta["shape"]``. Raises UnsupportedError for data-dependent control flow and in-place operators.
+    """
+    recorder = _Recorder()
+    for example in examples:
+        recorder.input(example)
+    with torch.no_grad(), recorder:
+        result = function(*examples)
+    recorder.graph.output(recorder.as_argument(result))
+    recorder.graph.eliminate_dead_code()
+    return fx.GraphModule(recorder.root, recorder.graph)
