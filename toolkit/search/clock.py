@@ -1,0 +1,38 @@
+"""The time limit of one query."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+
+class OutOfTime(Exception):  # noqa: N818 - not an error: the search ends with the verdict `timeout`
+    """The time limit has passed."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Counts from its creation; ``check`` is called between steps that take well under a second."""
+
+    limit: float
+    start: float
+
+    @classmethod
+    def started(cls, limit: float) -> Clock:
+        """A clock that starts now, with a limit in seconds."""
+        return cls(limit, time.perf_counter())
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.start
+
+    @property
+    def left(self) -> float:
+        """Seconds left, negative when the limit has passed."""
+        return self.limit - self.elapsed
+
+    def check(self) -> None:
+        """Raise OutOfTime when the limit has passed."""
+        if self.left <= 0:
+            raise OutOfTime

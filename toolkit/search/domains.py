@@ -1,0 +1,152 @@
+"""The state of branch and bound over ReLU phases: one record of batched tensors on the device.
+
+Only neurons that are unstable at the root are stored; `Space` knows which they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.ascent import Bound, Domain, Multipliers
+from toolkit.bounds.interval import Bounds
+from toolkit.problem.compile import Problem
+
+
+@dataclass(frozen=True)
+class Space:
+    """The problem, its root bounds and the neurons that can be split."""
+
+    problem: Problem
+    root: Bounds
+    """Root bounds of each region, ``(R, num_neurons)``."""
+    unstable: Tensor
+    """Neurons that are unstable in some region, ``(U,)``."""
+
+
+@dataclass(frozen=True)
+class Domains:
+    """Subproblems: a case, the phases of split neurons, and the multipliers that gave the bound."""
+
+    case: Tensor
+    """``(B,)`` int64."""
+    phase: Tensor
+    """``(B, U)`` int8: +1 active, -1 inactive, 0 open."""
+    alpha: Tensor
+    """Lower slopes, ``(B, U)``."""
+    beta: Tensor
+    """Split multipliers, ``(B, U)``."""
+    weight: Tensor
+    """Weights of the case's atoms, ``(B, K)``."""
+    lower: Tensor
+    """Best lower bound known, ``(B,)``; a child's is never below its parent's."""
+    candidates: Tensor
+    """Neurons that may be split next, as indices into the space's unstable ones, ``(B, k)``; -1 where there is none."""
+    neuron_lower: Tensor
+    """Bounds of the unstable neurons in the domain, ``(B, U)``, never looser than the root's and the parent's."""
+    neuron_upper: Tensor
+
+    def __len__(self) -> int:
+        return len(self.case)
+
+    def select(self, index: Tensor) -> Domains:
+        """Some of the domains, by position or mask."""
+        return Domains(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @property
+    def depth(self) -> int:
+        """Splits on the longest path."""
+        return int((self.phase != 0).sum(1).max()) if len(self) and self.phase.shape[1] else 0
+
+
+def concat(parts: Sequence[Domains]) -> Domains:
+    """All domains of several records."""
+    return Domains(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Domains)))
+
+
+def root_domains(space: Space, cases: Tensor, multipliers: Multipliers, lower: Tensor) -> Domains:
+    """One unsplit domain for each of the given cases; it has no candidates before it is bounded."""
+    count, unstable = len(cases), space.unstable
+    bounds = space.root.select(space.problem.region[cases])
+    return Domains(
+        case=cases,
+        phase=torch.zeros(count, len(unstable), dtype=torch.int8, device=lower.device),
+        alpha=multipliers.alpha[:, unstable],
+        beta=multipliers.beta[:, unstable],
+        weight=multipliers.weight,
+        lower=lower,
+        candidates=torch.full((count, 1), -1, device=lower.device),
+        neuron_lower=bounds.lower[:, unstable],
+        neuron_upper=bounds.upper[:, unstable],
+    )
+
+
+def case_domain(problem: Problem, root: Bounds, case: Tensor) -> Domain:
+    """What is bounded for unsplit cases: their boxes, their regions' bounds and their atoms."""
+    region, rows = problem.region[case], problem.rows[case]
+    return Domain(
+        box=Bounds(problem.lower[region], problem.upper[region]),
+        bounds=root.select(region),
+        phase=torch.zeros(len(case), root.lower.shape[1], dtype=torch.int8, device=root.lower.device),
+        atoms=problem.weights[rows],
+        constants=problem.offsets[rows],
+    )
+
+
+def expand(space: Space, domains: Domains) -> tuple[Domain, Multipliers]:
+    """The domains and their multipliers over all neurons, ready to be bounded."""
+    plain = case_domain(space.problem, space.root, domains.case)
+    lower, upper, phase = plain.bounds.lower.clone(), plain.bounds.upper.clone(), plain.phase
+    index = space.unstable
+    lower[:, index], upper[:, index] = domains.neuron_lower, domains.neuron_upper
+    phase[:, index] = domains.phase
+    alpha, beta = torch.zeros_like(lower), torch.zeros_like(lower)
+    alpha[:, index], beta[:, index] = domains.alpha, domains.beta
+    domain = Domain(plain.box, Bounds(lower, upper), phase, plain.atoms, plain.constants)
+    return domain, Multipliers(alpha, beta, domains.weight)
+
+
+def split(domains: Domains, neuron: Tensor) -> Domains:
+    """Both children of every domain at its neuron, ``(B,)``: first all with it active, then all with it inactive."""
+    neuron = neuron.unsqueeze(1)
+    active = domains.phase.scatter(1, neuron, 1)
+    inactive = domains.phase.scatter(1, neuron, -1)
+    twice = concat([domains, domains])
+    phase = torch.cat([active, inactive])
+    return _with(
+        twice,
+        phase=phase,
+        neuron_lower=torch.where(phase > 0, twice.neuron_lower.clamp(min=0), twice.neuron_lower),
+        neuron_upper=torch.where(phase < 0, twice.neuron_upper.clamp(max=0), twice.neuron_upper),
+    )
+
+
+def bounded(space: Space, domains: Domains, bound: Bound, candidates: Tensor) -> Domains:
+    """The domains with a new bound, its multipliers and the neurons that may be split next."""
+    index = space.unstable
+    return _with(
+        domains,
+        alpha=bound.multipliers.alpha[:, index],
+        beta=bound.multipliers.beta[:, index],
+        weight=bound.multipliers.weight,
+        lower=torch.fmax(domains.lower, bound.lower),
+        candidates=candidates,
+    )
+
+
+def _with(domains: Domains, **changes: Tensor) -> Domains:
+    return Domains(*(changes.get(field.name, getattr(domains, field.name)) for field in fields(domains)))
+
+
+def with_bounds(space: Space, domains: Domains, bounds: Bounds) -> Domains:
+    """The domains with other bounds of all neurons, ``(B, num_neurons)``."""
+    index = space.unstable
+    return _with(domains, neuron_lower=bounds.lower[:, index], neuron_upper=bounds.upper[:, index])
+
+
+def proved(lower: Tensor) -> Tensor:
+    """Where a bound is a proof: positive and finite, ``(B,)``. NaN and infinity prove nothing."""
+    return torch.isfinite(lower) & (lower > 0)

@@ -1,0 +1,172 @@
+"""Branch and bound over ReLU phases (beta-CROWN, Wang et al., NeurIPS 2021): complete for piecewise-linear networks.
+
+Pick open domains, split each at its most promising neuron, bound the children with slopes and split multipliers
+optimised together, close what is proved, decide exactly what has nothing left to split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.ascent import Bound, evaluate, optimise
+from toolkit.bounds.crown import crown_bounds
+from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.search.attack import Accept, accept_best, case_loss
+from toolkit.search.branching import SCORES, candidates
+from toolkit.search.clock import Clock
+from toolkit.search.domains import Domains, Space, bounded, concat, expand, proved, split, with_bounds
+from toolkit.search.events import MemoryShort, Observer, RoundDone
+from toolkit.search.leaf import close_leaves
+from toolkit.search.plan import SearchPlan
+from toolkit.search.rebound import due, worth_rebounding
+
+
+@dataclass
+class Progress:
+    """Counters of one search."""
+
+    rounds: int = 0
+    bounded: int = 0
+    depth: int = 0
+
+    def count(self, children: Domains) -> None:
+        """One more round, with these domains."""
+        self.rounds += 1
+        self.bounded += len(children)
+        self.depth = max(self.depth, children.depth)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the search found: a witness was accepted, everything is proved, or neither, with the reason."""
+
+    witness: bool
+    proved: bool
+    reason: str = ""
+
+
+def relu_split(
+    space: Space,
+    frontier: Domains,
+    plan: SearchPlan,
+    clock: Clock,
+    accept: Accept,
+    observer: Observer,
+    progress: Progress,
+) -> Outcome:
+    """Decide all domains of ``frontier``. Raises OutOfTime when the clock runs out."""
+    frontier, _ = bound_domains(space, frontier, plan, clock)
+    frontier = frontier.select(~proved(frontier.lower))
+    undecided = 0
+    batch = plan.batch
+    while len(frontier):
+        clock.check()
+        frontier, leaves = set_leaves_apart(frontier)
+        if len(leaves):
+            found = close_leaves(space, leaves, accept, clock)
+            undecided += found.undecided
+            if found.witness:
+                return Outcome(True, False)
+            continue
+        if progress.bounded >= plan.max_domains:
+            return Outcome(False, False, f"the limit of {plan.max_domains} domains was reached")
+        if due(progress.rounds, frontier):
+            plan = replace(plan, rebound=worth_rebounding(space, frontier, plan, clock))
+        chosen, rest = pick(frontier, max(1, batch // 2))
+        try:
+            children, bound = bound_domains(space, split(chosen, decide(space, chosen, clock)), plan, clock)
+        except torch.OutOfMemoryError:
+            batch = _less(batch, observer)
+            continue
+        progress.count(children)
+        if accept_points(space, children, bound, accept):
+            return Outcome(True, False)
+        frontier = concat([rest, children.select(~proved(children.lower))])
+        observer(RoundDone(progress.bounded, len(frontier), _weakest(frontier), progress.depth))
+    if undecided:
+        return Outcome(False, False, f"{undecided} leaves lie so close to the threshold that rounding hides the answer")
+    return Outcome(False, True)
+
+
+def set_leaves_apart(frontier: Domains) -> tuple[Domains, Domains]:
+    """Domains with something left to split, and those without."""
+    leaves = (frontier.candidates < 0).all(1)
+    return frontier.select(~leaves), frontier.select(leaves)
+
+
+def _weakest(frontier: Domains) -> float:
+    return float(frontier.lower.min()) if len(frontier) else float("inf")
+
+
+def _less(batch: int, observer: Observer) -> int:
+    """Half the batch after running out of memory; no verdict depends on it."""
+    if batch <= 2:
+        raise MemoryError("one domain does not fit into the device's memory")
+    torch.cuda.empty_cache()
+    observer(MemoryShort(batch // 2))
+    return batch // 2
+
+
+def pick(frontier: Domains, count: int) -> tuple[Domains, Domains]:
+    """The domains with the weakest bounds, at most ``count``, and the rest."""
+    if len(frontier) <= count:
+        return frontier, frontier.select(torch.zeros(0, dtype=torch.int64, device=frontier.lower.device))
+    order = frontier.lower.argsort()
+    return frontier.select(order[:count]), frontier.select(order[count:])
+
+
+def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock) -> tuple[Domains, Bound]:
+    """Bound every domain, and choose where each would be split next."""
+    clock.check()
+    domain, start = expand(space, domains)
+    if plan.rebound:
+        bounds = crown_bounds(space.problem.program, domain.box, domain.bounds, clock.check)
+        domain = replace(domain, bounds=bounds)
+        domains = with_bounds(space, domains, bounds)
+    bound = optimise(space.problem.program, domain, start, plan.schedule, clock.check)
+    scores = [SCORES[name](space.problem.program, domain.bounds, bound)[:, space.unstable] for name in plan.scores]
+    free = splittable(space, domains)
+    found = torch.cat([candidates(score, free, plan.candidates) for score in scores], 1)
+    return bounded(space, domains, bound, found), bound
+
+
+def decide(space: Space, domains: Domains, clock: Clock) -> Tensor:
+    """The neuron to split in each domain, ``(B,)``: the candidate whose weaker child is the strongest.
+
+    Both children of every candidate are bounded once, with the parent's multipliers (filtered smart branching, De
+    Palma et al. 2021). A domain has at least one candidate.
+    """
+    count = domains.candidates.shape[1]
+    clock.check()
+    worst = torch.full(domains.candidates.shape, -torch.inf, dtype=domains.lower.dtype, device=domains.lower.device)
+    for column in range(count):
+        neuron = domains.candidates[:, column]
+        valid = neuron >= 0
+        domain, multipliers = expand(space, split(domains, neuron.clamp(min=0)))
+        bound, _ = evaluate(space.problem.program, domain, multipliers)
+        active, inactive = bound.lower.split(len(domains))
+        worst[:, column] = torch.where(valid, torch.minimum(active, inactive), -torch.inf)
+    return domains.candidates.gather(1, worst.argmax(1, keepdim=True)).squeeze(1)
+
+
+def splittable(space: Space, domains: Domains) -> Tensor:
+    """Unstable neurons of piecewise-linear operators, ``(B, U)``."""
+    unstable = (domains.neuron_lower < 0) & (domains.neuron_upper > 0)
+    return (domains.phase == 0) & unstable & _piecewise_linear(space)
+
+
+def _piecewise_linear(space: Space) -> Tensor:
+    flags = [
+        torch.full((layer.affine.size,), RELAXATIONS[layer.op].piecewise_linear, device=space.unstable.device)
+        for layer in space.problem.program.layers
+    ]
+    return torch.cat(flags)[space.unstable] if flags else torch.zeros(0, dtype=torch.bool, device=space.unstable.device)
+
+
+def accept_points(space: Space, domains: Domains, bound: Bound, accept: Accept) -> bool:
+    """Try the minimisers of the bounds as witnesses, the most promising first."""
+    loss = case_loss(space.problem, bound.point, domains.case)
+    return accept_best(bound.point, loss, space.problem.region[domains.case], accept)

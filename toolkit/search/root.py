@@ -1,0 +1,122 @@
+"""Root bounds: what can be decided before anything is split.
+
+Intervals, then CROWN for the rows that stay unstable, then slopes optimised for the cases still open. Cases are rows of
+one batch; every case keeps the best bound met.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.ascent import Multipliers, Schedule, optimise
+from toolkit.bounds.backward import backward, functional, layer_lines
+from toolkit.bounds.crown import crown_bounds
+from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.bounds.refine import refine_bounds
+from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.problem.compile import Problem
+from toolkit.search.clock import Clock
+from toolkit.search.domains import case_domain, proved
+from toolkit.search.events import Observer, RootBounded
+
+CASES_PER_PASS = 1024
+"""Cases bounded at once."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """Bounds of all neurons in each region, and for each case its lower bound and the multipliers that give it."""
+
+    bounds: Bounds
+    lower: Tensor
+    """``(C,)``."""
+    multipliers: Multipliers
+    method: str
+    unstable_interval: int
+    unstable: int
+
+
+def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
+    """Interval and CROWN bounds of every case. Raises OutOfTime."""
+    box = Bounds(problem.lower, problem.upper)
+    intervals, _ = interval_bounds(problem.program, box)
+    bounds = crown_bounds(problem.program, box, known=intervals, check=clock.check)
+    lower, multipliers = first_bounds(problem, bounds, clock)
+    root = Root(bounds, lower, multipliers, "crown", unstable(problem, intervals), unstable(problem, bounds))
+    _tell(root, observer)
+    return root
+
+
+def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, observer: Observer) -> Root:
+    """Optimise the slopes of the neurons' bounds, then of the open cases' (alpha-CROWN). Raises OutOfTime."""
+    bounds = root.bounds
+    if len(problem.lower) == 1:
+        box = Bounds(problem.lower, problem.upper)
+        schedule = Schedule(max(1, iterations // 8), rate_alpha=0.3)
+        bounds = refine_bounds(problem.program, box, bounds, schedule, clock.check)
+    lower, multipliers = first_bounds(problem, bounds, clock)
+    lower = torch.fmax(root.lower, lower)
+    root = Root(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, unstable(problem, bounds))
+    root = optimise_cases(problem, root, iterations, clock)
+    _tell(root, observer)
+    return root
+
+
+def _tell(root: Root, observer: Observer) -> None:
+    still_open = int((~proved(root.lower)).sum())
+    weakest = float(root.lower.min()) if len(root.lower) else float("inf")
+    observer(RootBounded(root.method, root.unstable, weakest, still_open))
+
+
+def unstable(problem: Problem, bounds: Bounds) -> int:
+    """Largest number of unstable piecewise-linear neurons over the regions."""
+    return int(unstable_neurons(problem, bounds).sum(1).max()) if len(bounds.lower) else 0
+
+
+def unstable_neurons(problem: Problem, bounds: Bounds) -> Tensor:
+    """Which neurons a split would make linear, ``(R, num_neurons)``."""
+    masks = [
+        RELAXATIONS[layer.op].inexact(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons])
+        & RELAXATIONS[layer.op].piecewise_linear
+        for layer in problem.program.layers
+    ]
+    return torch.cat(masks, 1) if masks else torch.zeros_like(bounds.lower, dtype=torch.bool)
+
+
+def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor, Multipliers]:
+    """CROWN bounds of all cases with adaptive slopes; a conjunction is refuted by its best single atom."""
+    lowers, parts = [], []
+    for case in torch.arange(problem.num_cases, device=problem.region.device).split(CASES_PER_PASS):
+        clock.check()
+        domain = case_domain(problem, bounds, case)
+        start = functional(problem.program.features, domain.atoms, domain.constants)
+        linear = backward(problem.program, start, layer_lines(problem.program, domain.bounds))
+        lower, best = linear.minimum(domain.box).max(1)
+        weight = torch.nn.functional.one_hot(best, domain.atoms.shape[1]).to(lower.dtype)
+        slopes = (domain.bounds.upper > -domain.bounds.lower).to(lower.dtype)
+        lowers.append(lower)
+        parts.append(Multipliers(slopes, torch.zeros_like(slopes), weight))
+    return torch.cat(lowers), _concat(parts)
+
+
+def _concat(parts: list[Multipliers]) -> Multipliers:
+    return Multipliers(
+        torch.cat([p.alpha for p in parts]), torch.cat([p.beta for p in parts]), torch.cat([p.weight for p in parts])
+    )
+
+
+def optimise_cases(problem: Problem, root: Root, iterations: int, clock: Clock) -> Root:
+    """Optimise slopes and atom weights of the cases that are still open (alpha-CROWN, Xu et al. 2021)."""
+    schedule = Schedule(iterations, rate_alpha=0.3, decay=0.96)
+    lower = root.lower.clone()
+    kept = Multipliers(*(t.clone() for t in (root.multipliers.alpha, root.multipliers.beta, root.multipliers.weight)))
+    for case in (~proved(lower)).nonzero().squeeze(1).split(CASES_PER_PASS):
+        clock.check()
+        domain = case_domain(problem, root.bounds, case)
+        bound = optimise(problem.program, domain, kept.select(case), schedule, clock.check)
+        lower[case] = torch.fmax(lower[case], bound.lower)
+        kept.alpha[case], kept.weight[case] = bound.multipliers.alpha, bound.multipliers.weight
+    return Root(root.bounds, lower, kept, "alpha-crown", root.unstable_interval, root.unstable)

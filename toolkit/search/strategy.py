@@ -1,0 +1,108 @@
+"""From root bounds to branch and bound: the phases that need torch, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from toolkit.bounds.ascent import Schedule
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.reduce import cost, reduce_program
+from toolkit.problem.compile import Problem
+from toolkit.search.attack import Accept, attack
+from toolkit.search.clock import Clock
+from toolkit.search.domains import Space, proved, root_domains
+from toolkit.search.events import Observer
+from toolkit.search.plan import SearchPlan
+from toolkit.search.relu_split import Outcome, Progress, relu_split
+from toolkit.search.root import Root, refined_root, root_bounds, unstable_neurons
+from toolkit.settings import Settings
+
+WORTH_REDUCING = 8.0
+"""Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
+of a matrix product's rate."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the phases found, and which of them."""
+
+    witness: bool
+    proved: bool
+    by: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem with everything a phase needs to work on it."""
+
+    problem: Problem
+    settings: Settings
+    clock: Clock
+    accept: Accept
+    observer: Observer
+    note: Callable[..., None]
+    """Takes statistics by name."""
+
+
+def prove(task: Task) -> Found:
+    """Decide all cases of a problem. Raises OutOfTime."""
+    task.note(relus=task.problem.program.num_neurons)
+    root = root_bounds(task.problem, task.clock, task.observer)
+    task.note(unstable_interval=root.unstable_interval, unstable=root.unstable, bounds=root.method)
+    if not len(open_cases(root)):
+        return Found(False, True, root.method)
+    if _attack(task, open_cases(root)):
+        return Found(True, False, "attack")
+    return by_relu_phases(task, root)
+
+
+def open_cases(root: Root) -> Tensor:
+    """Cases that the root bounds do not refute."""
+    return (~proved(root.lower)).nonzero().squeeze(1)
+
+
+def _attack(task: Task, cases: Tensor) -> bool:
+    settings = task.settings
+    restarts, steps = settings.attack_restarts, settings.attack_steps
+    return attack(task.problem, cases, restarts, steps, settings.seed, task.clock, task.accept)
+
+
+def by_relu_phases(task: Task, root: Root) -> Found:
+    """Optimised root bounds on the reduced network, then branch and bound over the phases of its unstable neurons."""
+    task, root = reduced(task, root)
+    if task.settings.alpha_iterations:
+        root = refined_root(task.problem, root, task.settings.alpha_iterations, task.clock, task.observer)
+        task.note(unstable=root.unstable, bounds=root.method)
+        task, root = reduced(task, root)
+    cases = open_cases(root)
+    if not len(cases):
+        return Found(False, True, root.method)
+    space = Space(task.problem, root.bounds, unstable_neurons(task.problem, root.bounds).any(0).nonzero().squeeze(1))
+    frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
+    schedule = Schedule(task.settings.beta_iterations, rate_beta=0.3, decay=0.95)
+    plan = SearchPlan(schedule, task.settings.batch, task.settings.max_domains)
+    progress = Progress()
+    try:
+        outcome: Outcome = relu_split(space, frontier, plan, task.clock, task.accept, task.observer, progress)
+    finally:
+        task.note(domains=progress.bounded, depth=progress.depth)
+    return Found(outcome.witness, outcome.proved, "branch-and-bound", outcome.reason)
+
+
+def reduced(task: Task, root: Root) -> tuple[Task, Root]:
+    """The task on the network that is left on its boxes, where that is the cheaper one."""
+    problem = task.problem
+    box = Bounds(problem.lower, problem.upper)
+    reduction = reduce_program(problem.program, box, root.bounds)
+    if cost(reduction.program) > WORTH_REDUCING * cost(problem.program):
+        return task, root
+    smaller = reduction.restrict_box(box)
+    problem = replace(problem, program=reduction.program, lower=smaller.lower, upper=smaller.upper)
+    accept = task.accept
+    task = replace(task, problem=problem, accept=lambda point, region: accept(reduction.restore(point), region))
+    multipliers = reduction.restrict_multipliers(root.multipliers)
+    return task, replace(root, bounds=reduction.restrict(root.bounds), multipliers=multipliers)

@@ -1,0 +1,176 @@
+"""Deciding one query: the strategy, readable from top to bottom.
+
+Light attempts come before heavy ones: random points by onnxruntime and numpy (no torch), root bounds, a gradient
+attack, then branch and bound. Everything is read from the ONNX and VNN-LIB files, so what is verified is what others
+get. `sat` is only ever answered with a witness that onnxruntime replayed, `unsat` only when every case is refuted by a
+positive finite bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolkit.errors import UnsupportedError
+from toolkit.formats.binding import bind, check_binding
+from toolkit.formats.onnx_file import OnnxModel, load_model
+from toolkit.formats.query import Query
+from toolkit.formats.read import read_query
+from toolkit.formats.runtime import Session
+from toolkit.formats.witness import Witness, open_sessions, replay
+from toolkit.problem.cases import Cases, compile_cases
+from toolkit.result import Result, Statistics, Verdict
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.events import Event, Observer
+from toolkit.search.sampling import sample
+from toolkit.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from toolkit.problem.compile import Binding, Problem
+
+
+def silent(event: Event) -> None:
+    """The observer that does not care."""
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A model with everything that several queries on it can share."""
+
+    model: OnnxModel
+
+    @cached_property
+    def binding(self) -> Binding:
+        """The torch module, imported on first use."""
+        from toolkit.problem.binding import bind_module
+
+        return bind_module(self.model)
+
+
+def load_networks(paths: Mapping[str, Path]) -> dict[str, LoadedNetwork]:
+    """Load the models of a query, by the name the query gives them (or ``""`` for its only one)."""
+    return {name: LoadedNetwork(load_model(path)) for name, path in paths.items()}
+
+
+def verify_files(networks: Mapping[str, Path], spec: Path, settings: Settings, observer: Observer = silent) -> Result:
+    """Decide the query in a specification file about networks in ONNX files.
+
+    Raises ToolkitError for files that cannot be read; what can be read but not decided is a verdict with a reason.
+    """
+    clock = Clock.started(settings.timeout)
+    query = read_query(spec)
+    return verify(load_networks(networks), query, settings, observer, clock)
+
+
+def verify(
+    networks: Mapping[str, LoadedNetwork],
+    query: Query,
+    settings: Settings,
+    observer: Observer = silent,
+    clock: Clock | None = None,
+) -> Result:
+    """Decide a query about loaded networks."""
+    clock = Clock.started(settings.timeout) if clock is None else clock
+    bound = bind(query, networks)
+    models = {name: network.model for name, network in bound.items()}
+    check_binding(query, models)
+    attempt = Attempt(query, compile_cases(query), open_sessions(models, query), settings, clock, observer)
+    result = attempt.decide(bound)
+    return replace(result, statistics=replace(result.statistics, seconds=clock.elapsed))
+
+
+@dataclass
+class Attempt:
+    """One query on its way to a verdict."""
+
+    query: Query
+    cases: Cases
+    sessions: Mapping[str, Session]
+    settings: Settings
+    clock: Clock
+    observer: Observer
+    statistics: Statistics = field(default_factory=Statistics)
+    witness: Witness | None = None
+
+    def decide(self, networks: Mapping[str, LoadedNetwork]) -> Result:
+        """Run the phases in order until one decides."""
+        try:
+            if not len(self.cases.region):
+                return self._unsat("specification")
+            if sample(self.cases, self.sessions, self.query, self.settings.seed, self.clock, self._accept_array):
+                return self._sat("sampling")
+            return self._prove(networks)
+        except OutOfTime:
+            return Result(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s", statistics=self.statistics)
+        except UnsupportedError as error:
+            return Result(Verdict.UNKNOWN, f"unsupported: {error}", statistics=self.statistics)
+        except MemoryError as error:
+            return Result(Verdict.UNKNOWN, f"out of memory: {error}", statistics=self.statistics)
+
+    def _prove(self, networks: Mapping[str, LoadedNetwork]) -> Result:
+        import torch
+
+        from toolkit.problem.compile import compile_problem
+        from toolkit.search.strategy import Task, prove
+
+        bindings = {name: network.binding for name, network in networks.items()}
+        with torch.no_grad():
+            problem = compile_problem(self.query, bindings, self.cases)
+            device = pick_device(self.settings.device)
+            problem = problem.to(device, precision(problem))
+            task = Task(problem, self.settings, self.clock, self._accept_tensor, self.observer, self._note)
+            found = prove(task)
+        if found.witness:
+            return self._sat(found.by)
+        return self._unsat(found.by) if found.proved else Result(Verdict.UNKNOWN, found.reason, None, self.statistics)
+
+    def _note(self, **facts: object) -> None:
+        self.statistics = replace(self.statistics, **facts)  # type: ignore[arg-type]
+
+    def _accept_array(self, inputs: np.ndarray, region: int | None = None) -> bool:
+        """Replay a candidate; for a known region it is rounded into its box."""
+        box = (None, None) if region is None else (self.cases.lower[region], self.cases.upper[region])
+        self.witness = replay(self.sessions, self.query, inputs, *box)
+        return self.witness is not None
+
+    def _accept_tensor(self, point: torch.Tensor, region: int) -> bool:
+        return self._accept_array(point.detach().double().cpu().numpy(), region)
+
+    def _sat(self, by: str) -> Result:
+        return Result(Verdict.SAT, "", self.witness, replace(self.statistics, decided_by=by))
+
+    def _unsat(self, by: str) -> Result:
+        return Result(Verdict.UNSAT, "", None, replace(self.statistics, decided_by=by))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device a setting names; ``auto`` is CUDA where there is one."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UnsupportedError("device cuda was asked for, but torch sees no CUDA device; use --device cpu")
+    return torch.device(name)
+
+
+DOUBLE_WIDTH = 128
+"""Widest layer that is bounded in double precision: below it, arithmetic is not what takes the time."""
+
+
+def precision(problem: Problem) -> torch.dtype:
+    """Double precision for narrow networks of plain matrices, single otherwise."""
+    import torch
+
+    from toolkit.problem.affine import DenseAffine
+
+    maps = problem.program.maps()
+    narrow = all(isinstance(affine, DenseAffine) and affine.size <= DOUBLE_WIDTH for affine in maps)
+    return torch.float64 if narrow else torch.float32
