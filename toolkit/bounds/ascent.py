@@ -41,15 +41,6 @@ class Multipliers:
         """The multipliers of some domains."""
         return Multipliers(self.alpha[index], self.beta[index], self.weight[index])
 
-    def where(self, better: Tensor, other: Multipliers) -> Multipliers:
-        """Row by row, ``other`` where ``better`` (shape ``(B,)``), else these."""
-        keep = better.unsqueeze(1)
-        return Multipliers(
-            torch.where(keep, other.alpha, self.alpha),
-            torch.where(keep, other.beta, self.beta),
-            torch.where(keep, other.weight, self.weight),
-        )
-
 
 @dataclass(frozen=True)
 class Domain:
@@ -63,6 +54,16 @@ class Domain:
     """Coefficients of the case's atoms on the features, ``(B, K, F)``."""
     constants: Tensor
     """Constants of the atoms, ``(B, K)``."""
+
+    def select(self, index: Tensor) -> Domain:
+        """Some of the domains; what all share (batch 1) stays shared."""
+
+        def part(tensor: Tensor) -> Tensor:
+            return tensor if tensor.shape[0] == 1 != len(self.atoms) else tensor[index]
+
+        box = Bounds(part(self.box.lower), part(self.box.upper))
+        bounds = Bounds(part(self.bounds.lower), part(self.bounds.upper))
+        return Domain(box, bounds, part(self.phase), part(self.atoms), part(self.constants))
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Schedule:
     rate_weight: float = 0.1
     decay: float = 0.98
     until_proved: bool = True
-    """Stop as soon as every bound is positive."""
+    """Whether positive bounds need no further improvement."""
 
 
 def evaluate(program: Program, domain: Domain, multipliers: Multipliers) -> tuple[Bound, Multipliers]:
@@ -151,36 +152,61 @@ def optimise(
 ) -> Bound:
     """Improve the bound of every domain for a number of steps; the best bound met is returned.
 
-    Domains that are proved early simply keep their bound. The first evaluation is at ``start``. ``check`` is called
-    before every step and may raise to stop the work.
+    The first evaluation is at ``start``. ``check`` is called before every step and may raise to stop the work. Domains
+    that are proved leave the batch early, if the schedule says so, with the bound that proves them.
     """
     best, gradient = evaluate(program, domain, start)
-    if schedule.iterations == 0:
-        return best
-    momentum, square = _zeros(start), _zeros(start)
-    current = start
+    state = _Adam(start, _zeros(start), _zeros(start))
+    index = torch.arange(len(best.lower), device=best.lower.device)
     for step in range(1, schedule.iterations + 1):
         check()
-        momentum = _mix(momentum, gradient, 0.9)
-        square = _mix(square, _squared(gradient), 0.999)
-        current = _ascend(current, momentum, square, step, schedule)
-        bound, gradient = evaluate(program, domain, current)
-        best = _better(best, bound)
-        if schedule.until_proved and bool((best.lower > 0).all()):
-            break
+        if schedule.until_proved:
+            still_open = ~(best.lower[index] > 0)
+            if not bool(still_open.any()):
+                break
+            if float(still_open.float().mean()) < 1 - LEAVE:
+                domain, gradient, state = (
+                    domain.select(still_open),
+                    gradient.select(still_open),
+                    state.select(still_open),
+                )
+                index = index[still_open]
+        state = _ascend(state, gradient, step, schedule)
+        bound, gradient = evaluate(program, domain, state.current)
+        best = _better(best, bound, index)
     return best
 
 
-def _better(best: Bound, bound: Bound) -> Bound:
+LEAVE = 0.2
+"""Share of a batch that must be proved before it is worth making the batch smaller."""
+
+
+@dataclass(frozen=True)
+class _Adam:
+    current: Multipliers
+    momentum: Multipliers
+    square: Multipliers
+
+    def select(self, index: Tensor) -> _Adam:
+        return _Adam(self.current.select(index), self.momentum.select(index), self.square.select(index))
+
+
+def _better(best: Bound, bound: Bound, index: Tensor) -> Bound:
+    """The better of two bounds, row by row; ``bound`` has the rows ``index`` of ``best``."""
     # A comparison with NaN is false, so a broken step never replaces a good bound.
-    better = bound.lower > best.lower
-    row = better.unsqueeze(1)
+    improved = bound.lower > best.lower[index]
+    rows = index[improved]
+
+    def updated(old: Tensor, new: Tensor) -> Tensor:
+        return old.index_copy(0, rows, new[improved])
+
+    old, new = best.multipliers, bound.multipliers
     return Bound(
-        torch.where(better, bound.lower, best.lower),
-        best.multipliers.where(better, bound.multipliers),
-        torch.where(row, bound.point, best.point),
-        torch.where(row, bound.pre, best.pre),
-        torch.where(row, bound.post, best.post),
+        updated(best.lower, bound.lower),
+        Multipliers(updated(old.alpha, new.alpha), updated(old.beta, new.beta), updated(old.weight, new.weight)),
+        updated(best.point, bound.point),
+        updated(best.pre, bound.pre),
+        updated(best.post, bound.post),
     )
 
 
@@ -200,20 +226,22 @@ def _mix(old: Multipliers, new: Multipliers, share: float) -> Multipliers:
     )
 
 
-def _ascend(
-    current: Multipliers, momentum: Multipliers, square: Multipliers, step: int, schedule: Schedule
-) -> Multipliers:
+def _ascend(state: _Adam, gradient: Multipliers, step: int, schedule: Schedule) -> _Adam:
     """One step of Adam, projected back to where every bound is sound."""
+    momentum = _mix(state.momentum, gradient, 0.9)
+    square = _mix(state.square, _squared(gradient), 0.999)
     scale = schedule.decay ** (step - 1) * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
 
     def move(value: Tensor, first: Tensor, second: Tensor, rate: float) -> Tensor:
         return value + rate * scale * first / (second.sqrt() + 1e-8)
 
-    return Multipliers(
-        move(current.alpha, momentum.alpha, square.alpha, schedule.rate_alpha).clamp(0, 1),
-        move(current.beta, momentum.beta, square.beta, schedule.rate_beta).clamp(min=0),
-        onto_simplex(move(current.weight, momentum.weight, square.weight, schedule.rate_weight)),
+    old = state.current
+    current = Multipliers(
+        move(old.alpha, momentum.alpha, square.alpha, schedule.rate_alpha).clamp(0, 1),
+        move(old.beta, momentum.beta, square.beta, schedule.rate_beta).clamp(min=0),
+        onto_simplex(move(old.weight, momentum.weight, square.weight, schedule.rate_weight)),
     )
+    return _Adam(current, momentum, square)
 
 
 def onto_simplex(weight: Tensor) -> Tensor:

@@ -18,6 +18,10 @@ from toolkit.errors import UnsupportedError
 from toolkit.problem.rewrites import REWRITES
 
 
+PORTABLE = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
+"""A view asks for strides that only this run has (ReLU keeps those of a transposed tensor); its values do not."""
+
+
 class _Recorder(TorchDispatchMode):
     """Appends every operator that touches a recorded tensor to an fx graph."""
 
@@ -78,7 +82,9 @@ class _Recorder(TorchDispatchMode):
 
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         call = self.graph.call_function(
-            func, tuple(self.as_argument(a) for a in args), {k: self.as_argument(v) for k, v in kwargs.items()}
+            PORTABLE.get(func, func),
+            tuple(self.as_argument(a) for a in args),
+            {k: self.as_argument(v) for k, v in kwargs.items()},
         )
         if isinstance(result, torch.Tensor):
             self.bind(result, call)
@@ -111,13 +117,18 @@ def trace(function: Callable[..., torch.Tensor], examples: Sequence[torch.Tensor
     """Record ``function(*examples)`` as a graph of ATen operators with one output.
 
     ``function`` must not branch on the values of its inputs. Every node carries its tensor's shape in
-    ``node.meta["shape"]``. Raises UnsupportedError for data-dependent control flow and in-place operators.
+    ``node.meta["shape"]``. Raises UnsupportedError for data-dependent control flow and indices, and for in-place
+    operators.
     """
     recorder = _Recorder()
     for example in examples:
         recorder.input(example)
-    with torch.no_grad(), recorder:
-        result = function(*examples)
+    try:
+        with torch.no_grad(), recorder:
+            result = function(*examples)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        # Shapes and weights are known to be right, so this is an operator that needs particular input values.
+        raise UnsupportedError(f"the network cannot be traced ({' '.join(str(error).split())[:160]})") from error
     recorder.graph.output(recorder.as_argument(result))
     recorder.graph.eliminate_dead_code()
     return fx.GraphModule(recorder.root, recorder.graph)

@@ -73,7 +73,7 @@ def relu_split(
             continue
         if progress.bounded >= plan.max_domains:
             return Outcome(False, False, f"the limit of {plan.max_domains} domains was reached")
-        if due(progress.rounds, frontier):
+        if not plan.rebound and due(progress.rounds, frontier):
             plan = replace(plan, rebound=worth_rebounding(space, frontier, plan, clock))
         chosen, rest = pick(frontier, max(1, batch // 2))
         try:

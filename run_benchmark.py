@@ -1,0 +1,12 @@
+"""The main job: a recipe or a benchmark folder -> verdicts, results.csv and a report. Same as ``prunecert bench``.
+
+``python run_benchmark.py`` runs specs/digits.toml; ``python run_benchmark.py TARGET`` another recipe or a folder with
+instances.csv; ``--help`` lists the options.
+"""
+
+import sys
+
+if __name__ == "__main__":
+    from toolkit.cli import main  # worker processes import this file too, and need none of it
+
+    main(["bench", *sys.argv[1:]])

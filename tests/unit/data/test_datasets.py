@@ -1,0 +1,103 @@
+"""Data sets: shapes, ranges, splits, and errors that tell what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from toolkit.data.dataset import load_dataset
+from toolkit.errors import InputError
+from toolkit.recipe import Data
+
+
+def test_digits_are_split_the_same_way_every_time() -> None:
+    first, second = (load_dataset(Data(name="digits")) for _ in range(2))
+    assert [len(split) for split in (first.train, first.validation, first.test)] == [1200, 197, 400]
+    assert first.input_shape == (1, 8, 8)
+    assert first.train.images.dtype == torch.float32
+    assert first.train.labels.dtype == torch.int64
+    assert (float(first.train.images.min()), float(first.train.images.max())) == (0, 1)
+    assert torch.equal(first.test.images, second.test.images)
+    assert first.digest == second.digest
+
+
+def test_digits_are_stratified() -> None:
+    counts = load_dataset(Data(name="digits")).test.labels.bincount()
+    assert counts.min() >= 38
+    assert counts.max() <= 42
+
+
+def _arrays(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images = {f"x_{part}": rng.integers(0, 256, (20, *shape), dtype=np.uint8) for part in ("train", "test")}
+    return images | {f"y_{part}": np.arange(20, dtype=np.uint8) % 4 for part in ("train", "test")}
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((6, 5, 3), 3), ((3, 6, 5), 3), ((6, 5), 1), ((6, 5, 1), 1)])
+def test_npz_images_come_out_channels_first(tmp_path: Path, shape: tuple[int, ...], channels: int) -> None:
+    arrays = _arrays(shape)
+    np.savez(tmp_path / "images.npz", **arrays)
+    dataset = load_dataset(Data(name="npz:images.npz", base=tmp_path, validation=0.25))
+    assert dataset.input_shape == (channels, 6, 5)
+    assert dataset.classes == 4
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (15, 5, 20)
+    first = arrays["x_test"][0].astype(np.float32) / 255
+    wanted = first.transpose(2, 0, 1) if shape[-1:] in ((3,), (1,)) else first.reshape(channels, 6, 5)
+    assert torch.equal(dataset.test.images[0], torch.from_numpy(wanted.copy()))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x_train": None}, "no array 'x_train'"),
+        ({"x_test": np.zeros((20, 6, 5, 3))}, "float64"),
+        ({"y_train": np.zeros(3, dtype=np.uint8)}, "y_train"),
+        ({"x_train": np.zeros((20, 6), dtype=np.uint8)}, "shape"),
+    ],
+)
+def test_malformed_npz_is_one_line(tmp_path: Path, change: dict[str, np.ndarray | None], words: str) -> None:
+    arrays = {key: value for key, value in (_arrays((6, 5, 3)) | change).items() if value is not None}
+    np.savez(tmp_path / "images.npz", **arrays)
+    with pytest.raises(InputError, match=words) as caught:
+        load_dataset(Data(name="npz:images.npz", base=tmp_path))
+    assert "images.npz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 broken", b"no zip file"])
+def test_unreadable_npz_is_an_input_error(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "images.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"images\.npz"):
+        load_dataset(Data(name="npz:images.npz", base=tmp_path))
+
+
+def test_image_folders(tmp_path: Path) -> None:
+    for part, count in (("train", 4), ("test", 2)):
+        for label, name in enumerate(("cat", "dog")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (5, 4), (255 * label, 51 * index, 0)).save(folder / f"{index}.png")
+    dataset = load_dataset(Data(name=f"folder:{tmp_path}", validation=0.5))
+    assert dataset.input_shape == (3, 4, 5)
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    assert dataset.test.images[3, :, 0, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])
+    Image.new("RGB", (7, 4)).save(tmp_path / "test" / "dog" / "odd.png")
+    with pytest.raises(InputError, match=r"odd\.png"):
+        load_dataset(Data(name=f"folder:{tmp_path}"))
+
+
+@pytest.mark.parametrize("name", ["digit", "npz", "folder:missing", "url:somewhere"])
+def test_unknown_data_is_an_input_error(name: str) -> None:
+    with pytest.raises(InputError):
+        load_dataset(Data(name=name))
+
+
+def test_absent_download_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="mnist is not in"):
+        load_dataset(Data(name="mnist", root=tmp_path, download=False))

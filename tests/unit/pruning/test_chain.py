@@ -1,0 +1,235 @@
+"""Chains: rewinding, nesting, the cache, and what a recipe's networks look like."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.errors import InputError
+from toolkit.pruning import ChainModel, build_chains
+from toolkit.pruning.chain import ChainState, Workshop, initial_model, prune_chain, rewind, rewound_job
+from toolkit.pruning.masks import density
+from toolkit.pruning.options import Chain
+from toolkit.pruning.ticket import Quality, is_certified_ticket
+from toolkit.recipe import Data, Recipe, parse_recipe
+from toolkit.training.loop import Job, train
+
+CONV = {"architecture": "conv", "blocks": [{"channels": 4, "stride": 2}], "hidden": [8]}
+QUICK = {"loss": "standard", "epochs": 2, "batch": 100, "optimizer": "adam", "learning_rate": 0.01}
+
+
+def _recipe(*chains: dict[str, Any], **changes: Any) -> Recipe:
+    named = [{"name": f"c{i}", "model": "net", "densities": [0.6, 0.3]} | chain for i, chain in enumerate(chains)]
+    values = {
+        "name": "test",
+        "data": {"name": "digits"},
+        "models": {"net": CONV},
+        "training": QUICK | {"milestones": [1], "decay": 0.5},
+        "chains": named,
+        "specification": {"epsilon": 0.05},
+    }
+    return parse_recipe(values | changes, "test.toml", Path())
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    full = load_dataset(Data(name="digits"))
+    return replace(full, train=full.train.first(200))
+
+
+def _states(digits: Dataset, method: object, cache: Path | None = None, **options: Any) -> list[ChainState]:
+    recipe = _recipe({"method": method} | options)
+    chain = recipe.chains[0]
+    return list(prune_chain(Workshop(digits, cache=cache), recipe.models["net"], chain, recipe.training_of(chain)))
+
+
+def _equal(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("method", ["random", "magnitude", "slim"])
+def test_masks_nest_and_hold_in_the_trained_networks(digits: Dataset, method: str) -> None:
+    states = _states(digits, method)
+    assert [state.index for state in states] == [0, 1, 2]
+    for outer, inner in pairwise(states[1:]):
+        assert all(not bool((inner.masks[name] & ~outer.masks[name]).any()) for name in outer.masks)
+    for state in states[1:]:
+        for name, parameter in state.model.named_parameters():
+            if name in state.masks:
+                assert bool((parameter[~state.masks[name]] == 0).all())
+
+
+def test_reported_densities(digits: Dataset) -> None:
+    assert [state.density for state in _states(digits, "magnitude")] == pytest.approx([1, 22 / 36, 11 / 36])
+    assert [state.density for state in _states(digits, "slim")] == pytest.approx([1, 0.75, 0.5])
+
+
+def _rewound(digits: Dataset, variant: str) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, Job]:
+    recipe = _recipe({"method": "magnitude", "rewind": variant, "rewind_epoch": 1})
+    chain, workshop = recipe.chains[0], Workshop(digits)
+    training = recipe.training_of(chain)
+    initial = initial_model(workshop, recipe.models["net"], training)
+    job = Job(training, digits.train, seed=7)
+    dense, current = (train(copy.deepcopy(initial), replace(job, seed=seed)) for seed in (7, 8))
+    return rewind(chain, job, initial, dense, current), initial, dense, current, job
+
+
+def test_rewinding_restores_every_bit(digits: Dataset) -> None:
+    restored, initial, _, _, _ = _rewound(digits, "lt")
+    assert _equal(restored, initial)
+    assert all(a is not b for a, b in zip(restored.parameters(), initial.parameters(), strict=True))
+    restored, initial, _, _, job = _rewound(digits, "rewind_lt")
+    assert _equal(restored, train(initial, replace(job, epochs=1)))
+    restored, _, dense, _, _ = _rewound(digits, "pt")
+    assert _equal(restored, dense)
+    restored, _, _, current, _ = _rewound(digits, "finetune")
+    assert _equal(restored, current)
+
+
+def test_fine_tuning_stays_at_the_end_of_the_schedules(digits: Dataset) -> None:
+    recipe = _recipe({"method": "magnitude", "rewind": "finetune"})
+    job = Job(recipe.training_of(recipe.chains[0]), digits.train)
+    tuned = rewound_job(job, recipe.chains[0], Workshop(digits), 1).training
+    assert (tuned.learning_rate, tuned.milestones, tuned.ramp) == (0.005, (), None)
+
+
+def test_training_does_not_touch_the_initial_weights(digits: Dataset) -> None:
+    recipe = _recipe({"method": "magnitude"})
+    chain, workshop = recipe.chains[0], Workshop(digits)
+    training = recipe.training_of(chain)
+    states = list(prune_chain(workshop, recipe.models["net"], chain, training))
+    initial = initial_model(workshop, recipe.models["net"], training)
+    start = dict(initial.named_parameters())
+    assert not _equal(states[0].model, initial)
+    retrained = copy.deepcopy(initial)
+    train(retrained, rewound_job(Job(training, digits.train), chain, workshop, 1), states[1].masks)
+    assert _equal(retrained, states[1].model)
+    assert all(bool((start[name] != 0).all()) for name in states[1].masks)
+
+
+def test_one_shot_scores_the_initial_network(digits: Dataset) -> None:
+    states = _states(digits, "magnitude", one_shot=True)
+    recipe = _recipe({"method": "magnitude"})
+    model = initial_model(Workshop(digits), recipe.models["net"], recipe.training_of(recipe.chains[0]))
+    weight = dict(model.named_parameters())["1.weight"].abs()
+    for state in states[1:]:
+        mask = state.masks["1.weight"]
+        assert weight[mask].min() >= weight[~mask].max()
+
+
+def test_one_shot_random_masks_nest(digits: Dataset) -> None:
+    _, first, second = _states(digits, "random", one_shot=True)
+    assert not bool((second.masks["1.weight"] & ~first.masks["1.weight"]).any())
+
+
+class _KilledError(Exception):
+    pass
+
+
+def test_a_killed_chain_goes_on_with_the_same_result(digits: Dataset, tmp_path: Path) -> None:
+    recipe = _recipe({"method": "snip"}, {"method": "slim"})
+    whole = list(build_chains(recipe, digits))
+    told: list[str] = []
+
+    def killer(name: str, done: int, total: int) -> None:
+        told.append(name)
+        if len(told) == 4:
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        list(build_chains(recipe, digits, progress=killer, cache=tmp_path))
+    told.clear()
+    resumed = list(build_chains(recipe, digits, progress=lambda name, *_: told.append(name), cache=tmp_path))
+    assert "net dense" not in told
+    assert [model.name for model in resumed] == [model.name for model in whole]
+    assert all(_equal(a.module, b.module) for a, b in zip(resumed, whole, strict=True))
+    assert all(a.metadata == b.metadata for a, b in zip(resumed, whole, strict=True))
+    told.clear()
+    list(build_chains(recipe, digits, progress=lambda name, *_: told.append(name), cache=tmp_path))
+    assert told == []
+    assert {path.suffix for path in tmp_path.iterdir()} == {".pt"}
+
+
+def test_a_damaged_cache_file_is_made_again(digits: Dataset, tmp_path: Path) -> None:
+    recipe = _recipe({"method": "magnitude", "densities": [0.5]})
+    whole = list(build_chains(recipe, digits, cache=tmp_path))
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    again = list(build_chains(recipe, digits, cache=tmp_path))
+    assert all(_equal(a.module, b.module) for a, b in zip(again, whole, strict=True))
+
+
+def test_networks_of_a_recipe(digits: Dataset) -> None:
+    nrs = {"regularisers": [{"name": "nrs", "weight": 0.1}]}
+    recipe = _recipe({"method": "magnitude"}, {"method": "slim"}, {"method": "magnitude", "training": nrs})
+    models = {model.name: model for model in build_chains(recipe, digits)}
+    assert list(models) == [
+        "net-dense",
+        "c0-01",
+        "c0-02",
+        "c1-01",
+        "c1-02",
+        "c2-dense",
+        "c2-01",
+        "c2-02",
+    ]
+    dense = models["net-dense"]
+    assert (dense.method, dense.chains, dense.density, dense.relus) == ("dense", ("c0", "c1"), 1.0, 4 * 16 + 8)
+    assert dense.parameters == 36 + 4 + 8 + 64 * 8 + 8 + 80 + 10
+    assert models["c0-02"].parameters == dense.parameters - 25
+    assert models["c1-02"].relus == 2 * 16 + 8
+    assert models["c1-02"].parameters == 18 + 2 + 4 + 32 * 8 + 8 + 80 + 10
+    assert models["c1-02"].metadata["density"] == "0.500000"
+    assert all(isinstance(value, str) for model in models.values() for value in model.metadata.values())
+    assert all(not model.module.training for model in models.values())
+    for model in models.values():
+        assert sum(layer.neurons for layer in model.stability.layers) == model.relus
+        assert model.stability.epsilon == 0.05
+        correct = model.module(digits.test.images).argmax(1) == digits.test.labels
+        assert model.standard_accuracy == pytest.approx(correct.float().mean().item())
+    _check_attacked(dense, digits)
+
+
+def _check_attacked(model: ChainModel, digits: Dataset) -> None:
+    attacked = [model.pgd_accuracy(digits.test, epsilon, steps=5, restarts=1) for epsilon in (0.0, 0.2)]
+    assert attacked[0] == model.standard_accuracy
+    assert attacked[1] < attacked[0]
+
+
+def test_weights_of_linear_layers_can_be_pruned(digits: Dataset) -> None:
+    state = _states(digits, {"name": "magnitude", "layers": ["linear"]})[1]
+    assert set(state.masks) == {"5.weight", "7.weight"}
+    assert density(state.masks) == pytest.approx(0.6, abs=0.002)
+
+
+def test_clashing_names_are_an_input_error(digits: Dataset) -> None:
+    recipe = _recipe(
+        {"method": "magnitude", "name": "first"},
+        {"method": "slim", "name": "other", "training": {"epochs": 1}},
+        {"method": "slim", "name": "last", "model": "other"},
+        models={"net": CONV, "other": CONV | {"hidden": [9]}},
+    )
+    with pytest.raises(InputError, match="other-dense"):
+        next(iter(build_chains(recipe, digits)))
+
+
+def test_certified_tickets() -> None:
+    dense = Quality(correct=90, certified=40)
+    assert is_certified_ticket(dense, Quality(90, 41))
+    assert not is_certified_ticket(dense, Quality(89, 60))
+    assert not is_certified_ticket(dense, Quality(99, 39))
+
+
+def test_chain_needs_falling_densities() -> None:
+    for densities in ([], [0.3, 0.6], [0.5, 0.5], [1.0]):
+        with pytest.raises(ValueError, match="densities"):
+            Chain(name="c", model="m", method="magnitude", densities=densities)

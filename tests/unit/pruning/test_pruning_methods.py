@@ -1,0 +1,201 @@
+"""Every pruning method: density, nesting, and what is particular to each."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from toolkit.data.dataset import Dataset, Split, load_dataset
+from toolkit.errors import InputError
+from toolkit.models.build import build_model
+from toolkit.models.options import ConvNet, Mlp
+from toolkit.models.structure import channel_sites
+from toolkit.pruning import hydra
+from toolkit.pruning.masks import Masks, density, live_channels
+from toolkit.pruning.methods import Round, prune
+from toolkit.pruning.options import (
+    Hydra,
+    HydraFilter,
+    Magnitude,
+    MethodOptions,
+    NrsChannel,
+    Random,
+    Refill,
+    Sensitivity,
+    Slim,
+    Structured,
+    UpperBound,
+)
+from toolkit.recipe import Data
+from toolkit.training.loop import Job, apply_masks, train
+from toolkit.training.options import Standard, Training
+
+METHODS: list[MethodOptions] = [
+    Random(),
+    Random(layerwise=True),
+    Magnitude(layers=("conv", "linear")),
+    Sensitivity(name="snip"),
+    Sensitivity(name="taylor", batches=2),
+    Hydra(epochs=1),
+    Slim(),
+    Slim(layerwise=True),
+    Refill(),
+    NrsChannel(),
+    UpperBound(),
+    HydraFilter(epochs=1),
+]
+NET = ConvNet(blocks=({"channels": 6}, {"channels": 8, "stride": 2}), hidden=(16,))
+TRAINING = Training(loss=Standard(), epsilon=0.05, epochs=1, batch=100, optimizer="adam", learning_rate=0.01)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset(Data(name="digits"))
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Dataset) -> nn.Module:
+    return train(build_model(NET, digits, 0), Job(TRAINING, digits.train.first(300)))
+
+
+@pytest.fixture
+def first(digits: Dataset, trained: nn.Module) -> Round:
+    job = Job(TRAINING, digits.train.first(300))
+    return Round(copy.deepcopy(trained), {}, 0.6, job, digits.validation, 0)
+
+
+def _second(first: Round, trained: nn.Module, masks: Masks, target: float) -> Round:
+    model = copy.deepcopy(trained)
+    apply_masks(model, masks)
+    return replace(first, model=model, masks=masks, density=target)
+
+
+def _entries(options: MethodOptions, model: nn.Module, masks: Masks) -> Masks:
+    return live_channels(model, masks) if isinstance(options, Structured) else masks
+
+
+def test_every_kind_of_options_is_tested() -> None:
+    assert {type(options) for options in METHODS} == set(get_args(get_args(MethodOptions)[0]))
+
+
+@pytest.mark.parametrize("options", METHODS, ids=lambda options: options.name)
+def test_density_is_met_and_masks_nest(options: MethodOptions, first: Round, trained: nn.Module) -> None:
+    outer = prune(options, first)
+    inner = prune(options, _second(first, trained, outer, 0.3))
+    assert set(inner) == set(outer)
+    for name in outer:
+        assert not bool((inner[name] & ~outer[name]).any())
+    for masks, target in ((outer, 0.6), (inner, 0.3)):
+        entries = _entries(options, trained, masks)
+        slack = len(entries) / sum(mask.numel() for mask in entries.values())
+        assert target <= density(entries) + 1e-9
+        assert density(entries) <= target + slack
+
+
+@pytest.mark.parametrize("options", METHODS, ids=lambda options: options.name)
+def test_methods_are_deterministic(options: MethodOptions, first: Round, trained: nn.Module) -> None:
+    again = replace(first, model=copy.deepcopy(trained))
+    one, two = prune(options, first), prune(options, again)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_only_convolutions_are_pruned_by_default(first: Round) -> None:
+    assert set(prune(Magnitude(), first)) == {"1.weight", "4.weight"}
+    assert set(prune(Magnitude(layers=("linear",)), first)) == {"8.weight", "10.weight"}
+
+
+def test_magnitude_keeps_the_largest_weights(first: Round, trained: nn.Module) -> None:
+    masks = prune(Magnitude(), first)
+    parameters = dict(trained.named_parameters())
+    kept = torch.cat([parameters[name][mask].abs() for name, mask in masks.items()])
+    dropped = torch.cat([parameters[name][~mask].abs() for name, mask in masks.items()])
+    assert kept.min() >= dropped.max()
+
+
+def test_sensitivity_is_the_derivative_with_respect_to_the_mask(digits: Dataset) -> None:
+    """On all data in one batch the score of a linear layer is |dL/dm|, measured by differences."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
+    data = Split(digits.train.images[:50].double(), digits.train.labels[:50])
+    training = TRAINING.model_copy(update={"batch": 50})
+    round_ = Round(model, {}, 0.5, Job(training, data), data, 0)
+    masks = prune(Sensitivity(name="snip", layers=("linear",)), round_)["1.weight"]
+    slopes = torch.zeros_like(model[1].weight)
+    for index in range(0, slopes.numel(), 7):
+        changed = [copy.deepcopy(model) for _ in range(2)]
+        for net, factor in zip(changed, (1 + 1e-4, 1 - 1e-4), strict=True):
+            net[1].weight.data.view(-1)[index] *= factor
+        up, down = (cross_entropy(net(data.images), data.labels).item() for net in changed)
+        slopes.view(-1)[index] = abs(up - down) / 2e-4
+    measured, kept = slopes.view(-1)[::7], masks.view(-1)[::7]
+    assert measured[kept].min() >= measured[~kept].max() - 1e-9
+
+
+def test_slimming_drops_the_smallest_scales_but_never_a_whole_layer(first: Round) -> None:
+    site = channel_sites(first.model)[0]
+    norm = dict(first.model.named_modules())[site.batch_norm]
+    norm.weight.data = torch.arange(1, 7) * 1e-6
+    kept = live_channels(first.model, prune(Slim(), replace(first, density=0.4)))
+    assert kept[site.batch_norm].tolist() == [False] * 5 + [True]
+
+
+def test_refill_makes_whole_channels_live(first: Round) -> None:
+    masks = prune(Refill(), first)
+    for site in channel_sites(first.model):
+        rows = masks[f"{site.conv}.weight"].flatten(1)
+        assert torch.equal(rows.all(1), rows.any(1))
+        assert torch.equal(rows.all(1), masks[f"{site.batch_norm}.bias"])
+
+
+def test_pruned_channels_output_zero(first: Round, digits: Dataset) -> None:
+    masks = prune(NrsChannel(), first)
+    apply_masks(first.model, masks)
+    model = first.model.eval()
+    values = model[:4](digits.test.images)
+    assert bool((values[:, ~masks["2.weight"]] == 0).all())
+    assert bool((values[:, masks["2.weight"]] != 0).any())
+
+
+def test_instability_ranks_wide_channels_last(first: Round) -> None:
+    """A channel whose shift puts it far from zero is stable and stays; one centred on zero goes."""
+    norm = first.model[5]
+    norm.bias.data[:] = 50.0
+    norm.bias.data[3] = 0.0
+    norm.weight.data[:] = 1.0
+    assert not bool(live_channels(first.model, prune(NrsChannel(layerwise=True), first))["5"][3])
+
+
+def test_channel_scores_need_held_out_images(first: Round) -> None:
+    with pytest.raises(InputError, match=r"data\.validation"):
+        prune(UpperBound(), replace(first, validation=first.validation.first(0)))
+
+
+def test_channels_need_batch_normalisation(first: Round, digits: Dataset) -> None:
+    with pytest.raises(InputError, match="batch normalisation"):
+        prune(Slim(), replace(first, model=build_model(Mlp(), digits, 0)))
+
+
+def test_hydra_learns_scores_and_leaves_weights_alone(first: Round, trained: nn.Module) -> None:
+    learned = prune(Hydra(epochs=3, learning_rate=0.05), first)
+    by_size = prune(Magnitude(layerwise=True), replace(first, model=copy.deepcopy(trained)))
+    assert any(not torch.equal(learned[name], by_size[name]) for name in learned)
+    gates = dict(first.model.named_parameters())
+    for name in learned:
+        original = gates[name.replace(".weight", ".parametrizations.weight.original")]
+        assert torch.equal(original, dict(trained.named_parameters())[name])
+
+
+def test_straight_through_gradient_reaches_unchosen_scores() -> None:
+    scores = torch.tensor([3.0, -2.0, 1.0, 0.5], requires_grad=True)
+    live = torch.ones(4, dtype=torch.bool)
+    mask = hydra.StraightThrough.apply(scores, live, 0.5)
+    assert mask.tolist() == [1, 1, 0, 0]
+    (mask * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
+    assert scores.grad is not None
+    assert scores.grad.tolist() == [1, 2, 3, 4]

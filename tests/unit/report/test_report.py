@@ -1,0 +1,175 @@
+import csv
+import io
+import math
+import random
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from toolkit.bench.journal import Record
+from toolkit.bench.scoring import score
+from toolkit.report.page import Page, facts, render, write_page
+from toolkit.report.plots import cactus, certified_versus_density, instability_versus_density, save_png, to_svg
+from toolkit.report.summary import Model, changes, summarise, summary_csv
+from toolkit.report.tables import score_table, short, summary_table, to_rich
+from toolkit.result import Statistics, Verdict
+
+CHAINS = [("conv-magnitude", "conv", "magnitude"), ("conv-slim", "conv", "slim"), ("mlp-magnitude", "mlp", "magnitude")]
+DENSITIES = (1.0, 0.6, 0.36, 0.2)
+
+
+def make_models() -> list[Model]:
+    dense = {"conv": ("conv-magnitude", "conv-slim"), "mlp": ("mlp-magnitude",)}
+    models = [
+        Model(f"{name}-dense", chains, name, "dense", 0, 1.0, 9000, f"onnx/{name}-dense.onnx", 0.95, 0.8)
+        for name, chains in dense.items()
+    ]
+    for chain, name, method in CHAINS:
+        for state, density in enumerate(DENSITIES[1:], 1):
+            facts = (state, density, round(9000 * density), f"onnx/{chain}-{state}.onnx", 0.94, 0.81)
+            models.append(Model(f"{chain}-{state}", (chain,), name, method, *facts))
+    return models
+
+
+def make_record(network: str, image: int, verdict: str, unstable: int = 40, seconds: float = 0.2) -> Record:
+    spec = f"vnnlib/image_{image}.vnnlib"
+    statistics = Statistics(seconds, 12, 3, 200, unstable + 30, unstable, "alpha-crown", "branch-and-bound")
+    return Record(f"{network} {spec}", "toy", network, spec, 10.0, Verdict(verdict), "", seconds, statistics)
+
+
+def make_records(models: list[Model], images: int = 20) -> list[Record]:
+    rng = random.Random(0)
+    networks = {model.network: model for model in models}
+    return [
+        make_record(network, image, rng.choices(["unsat", "sat", "timeout"], [8 - 2 * model.density, 2, 0.5])[0],
+                    round(60 * model.density + rng.random() * 9), rng.expovariate(3))
+        for network, model in networks.items()
+        for image in range(images)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    models = make_models()
+    records = make_records(models)
+    return models, records, summarise(models, records)
+
+
+def test_a_row_counts_its_own_instances_only(experiment):
+    models, _, _ = experiment
+    records = [
+        make_record(models[2].network, n, word) for n, word in enumerate(["unsat"] * 6 + ["sat"] * 3 + ["error"])
+    ]
+    rows = summarise(models, [*records, make_record("onnx/other.onnx", 0, "unsat")])
+    row = rows[2]
+    assert (row.images, row.certified, row.falsified, row.undecided) == (10, 6, 3, 1)
+    assert row.certified_accuracy == pytest.approx(0.6)
+    assert row.certified_low < 0.6 < row.certified_high
+    assert (row.mean_unstable, row.mean_unstable_interval, row.bounds, row.relus) == (40, 70, "alpha-crown", 200)
+    assert rows[3].images == 0
+    assert math.isnan(rows[3].certified_accuracy)
+
+
+def test_chains_share_their_dense_network(experiment):
+    models, records, rows = experiment
+    found = changes(models, rows, records)
+    assert [change.chain for change in found] == [chain for chain, _, _ in CHAINS]
+    assert found[0].dense == found[1].dense == rows[0]
+
+
+def test_changes_are_paired_and_corrected_for_choosing(experiment):
+    models, _, _ = experiment
+    chain = [model for model in models if "mlp-magnitude" in model.chains]
+    before = [make_record(chain[0].network, n, "unsat" if n < 2 else "sat") for n in range(12)]
+    after = [make_record(chain[1].network, n, "unsat" if n > 0 else "sat") for n in range(12)]
+    [change] = changes(chain, summarise(chain, before + after), before + after)
+    assert (change.gained, change.lost) == (10, 1)
+    assert change.points == pytest.approx(75)
+    # Eleven changed images, one against: 2 (1 + 11) / 2^11, times the three pruned models.
+    assert change.p_value == pytest.approx(3 * 2 * 12 / 2048)
+    assert "rises" in str(change)
+    assert "significant" in str(change)
+
+
+def test_the_csv_has_one_line_per_model(experiment):
+    models, _, rows = experiment
+    read = list(csv.DictReader(io.StringIO(summary_csv(rows))))
+    assert [line["model"] for line in read] == [model.name for model in models]
+    assert float(read[0]["certified_accuracy"]) == pytest.approx(rows[0].certified_accuracy)
+
+
+def test_plots_are_drawn(experiment, tmp_path):
+    _, records, rows = experiment
+    for figure in (
+        certified_versus_density(rows),
+        instability_versus_density(rows),
+        cactus({"all": records, "no": []}),
+        cactus({"nothing decided": []}),
+        cactus({}),
+    ):
+        assert to_svg(figure).startswith("<svg")
+        save_png(figure, tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_are_the_same_bytes_every_time(experiment):
+    _, _, rows = experiment
+    assert to_svg(certified_versus_density(rows)) == to_svg(certified_versus_density(rows))
+
+
+class Tags(HTMLParser):
+    """Collects what a page refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.rows = 0
+
+    def handle_starttag(self, tag, attrs):
+        self.rows += tag == "tr"
+        self.links += [
+            value for name, value in attrs if name in ("src", "href") and value and not value.startswith("#")
+        ]
+
+
+def make_page(experiment, **more) -> Page:
+    models, records, rows = experiment
+    values = {
+        "title": "digits",
+        "subtitle": "12 models, 20 images each",
+        "cards": (("models", "12"), ("certified", "120")),
+        "findings": tuple(str(change) for change in changes(models, rows, records)),
+        "table": summary_table(rows),
+        "figures": {"certified accuracy": certified_versus_density(rows)},
+        "records": records,
+        "facts": facts(records),
+    }
+    return Page(**(values | more))
+
+
+def test_the_page_needs_no_other_file(experiment, tmp_path):
+    write_page(make_page(experiment), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    tags = Tags()
+    tags.feed(text)
+    assert tags.links == []
+    assert tags.rows == 2 + len(experiment[2]) + len(experiment[1])
+    assert not re.search(r"url\(\s*['\"]?http", text)
+
+
+def test_text_on_the_page_is_escaped_and_contradictions_stand_out(experiment):
+    records = [make_record("<script>alert(1)</script>", 0, "unsat"), make_record("onnx/b.onnx", 1, "unsat")]
+    text = render(make_page(experiment, records=records, expected={records[1].key: Verdict.SAT}))
+    assert "<script>alert" not in text
+    assert text.count('class="wrong"') == 1
+
+
+def test_tables_fit_terminal_and_page(experiment):
+    table = summary_table(experiment[2])
+    assert len(to_rich(table).rows) == len(experiment[2])
+    empty = summarise(experiment[0], [])
+    assert "–" in [cell.text for cell in summary_table(empty).rows[0]]
+    scores = score_table([score("toy", experiment[1], [None] * len(experiment[1]))])
+    assert scores.rows[0][0].text == "toy"
+    assert [short(value) for value in (0.01234, 7.0, 12345.6)] == ["0.0123", "7", "12,346"]

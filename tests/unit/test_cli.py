@@ -1,0 +1,243 @@
+"""The command line: outputs of the standard, one line and exit code 2 for bad input, light commands without torch."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+from toolkit import __version__, cli
+from toolkit.commands.arguments import network_paths
+from toolkit.errors import InputError
+
+NETWORK = """<ir_version: 8, opset_import: ["" : 13]>
+main (float[N,2] x) => (float[N,2] y) { h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }"""
+DECLARED = "(declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)\n"
+BOX = "(assert (>= X_0 0.0)) (assert (<= X_0 1.0)) (assert (>= X_1 0.0)) (assert (<= X_1 1.0))\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A network computing (x0 + x1, |x0 - x1|) on [0, 1]^2, with one specification of each verdict."""
+    model = onnx.parser.parse_model(NETWORK)
+    weights = {"a": [[1, 1, 1, -1], [1, 1, -1, 1]], "b": [[1, 0], [0, 0], [0, 1], [0, 1]]}
+    for name, value in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "sat.vnnlib").write_text(DECLARED + BOX + "(assert (>= Y_1 0.5))")
+    (tmp_path / "unsat.vnnlib").write_text(DECLARED + BOX + "(assert (>= Y_1 1.5))")
+    (tmp_path / "witness").write_text("((X_0 1.0)\n(X_1 0.25))")
+    return tmp_path
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    code = cli.run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_name_version_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--name") == (0, "prunecert\n", "")
+    assert run(capsys, "--version") == (0, f"prunecert {__version__}\n", "")
+    for arguments in ([], ["--help"]):
+        code, out, _ = run(capsys, *arguments)
+        assert code == 0
+        assert all(name in out for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_of_commands(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"prunecert {command}" in out
+
+
+def test_verify_sat(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, "verify", folder / "sat.vnnlib", "--network", folder / "net.onnx", "--timeout", 30)
+    verdict, witness = out.split("\n", 1)
+    assert (code, verdict) == (0, "sat")
+    (folder / "found").write_text(witness)
+    code, out, _ = run(capsys, "check-witness", folder / "net.onnx", folder / "sat.vnnlib", folder / "found")
+    assert (code, out.splitlines()[0]) == (0, "correct")
+
+
+def test_verify_unsat(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    network = f"N={folder / 'net.onnx'}"
+    code, out, _ = run(capsys, "verify", folder / "unsat.vnnlib", "--network", network, "--timeout", "30")
+    assert (code, out) == (0, "unsat\n")
+
+
+def test_serialised_assignments(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    spec = folder / "v2.vnnlib"
+    run(capsys, "convert", folder / "sat.vnnlib", "--to", "2.0", "--network", folder / "net.onnx", "-o", spec)
+    common = ["verify", spec, "--network", folder / "net.onnx", "--serialise-assignments", folder / "tensors"]
+    code, out, err = run(capsys, *common)
+    assert (code, out) == (2, "")
+    assert "float32" in err
+    assert "--real-semantics" in err
+    code, out, _ = run(capsys, *common, "--real-semantics")
+    assert (code, out) == (0, "sat\n")
+    protos = {path.stem: onnx.TensorProto.FromString(path.read_bytes()) for path in (folder / "tensors").iterdir()}
+    x, y = (onnx.numpy_helper.to_array(protos[name]) for name in ("X", "Y"))
+    assert x.shape == y.shape == (1, 2)
+    assert abs(x[0, 0] - x[0, 1]) == pytest.approx(y[0, 1], abs=1e-6)
+
+
+def test_network_arguments(tmp_path: Path) -> None:
+    assert network_paths(["f=a.onnx", "g=b=c.onnx"]) == {"f": Path("a.onnx"), "g": Path("b=c.onnx")}
+    assert network_paths(["runs/n=2.onnx"]) == {"": Path("runs/n=2.onnx")}
+    (tmp_path / "n=2.onnx").touch()
+    assert network_paths([str(tmp_path / "n=2.onnx")]) == {"": tmp_path / "n=2.onnx"}
+    for values in ([], ["a.onnx", "f=b.onnx"], ["f=a.onnx", "f=b.onnx"]):
+        with pytest.raises(InputError):
+            network_paths(values)
+
+
+def test_check_witness(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    net, sat, unsat = folder / "net.onnx", folder / "sat.vnnlib", folder / "unsat.vnnlib"
+    assert run(capsys, "check-witness", net, sat, folder / "witness")[:2] == (
+        0,
+        "correct\nthe specification holds for the replayed outputs\n",
+    )
+    code, out, _ = run(capsys, "check-witness", net, unsat, folder / "witness")
+    assert (code, out.splitlines()[0]) == (1, "spec_not_violated")
+    code, out, _ = run(capsys, "check-witness", net, unsat, folder / "none")
+    assert (code, out.splitlines()[0]) == (1, "missing")
+
+
+def test_convert_there_and_back(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    there, back = folder / "two.vnnlib", folder / "one.vnnlib"
+    arguments = ["--network", folder / "net.onnx", "--real", "-o", there]
+    assert run(capsys, "convert", folder / "sat.vnnlib", "--to", "2.0", *arguments)[0] == 0
+    assert "(declare-input X real [1,2])" in there.read_text()
+    assert run(capsys, "convert", there, "--to", "1.0", "--output", back)[0] == 0
+    assert "(assert (>= Y_1 0.5))" in back.read_text()
+
+
+def test_inspect(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, "inspect", folder / "net.onnx", folder / "sat.vnnlib")
+    assert code == 0
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    for expected in (
+        "parameters 16",
+        "ReLU neurons 4",
+        "MatMul 2 affine",
+        "cases 1, over 1 atoms",
+        "boxes 1 of 2 inputs",
+    ):
+        assert expected in lines
+    assert "branch and bound" in lines[-1]
+
+
+def test_inspect_names_what_is_not_supported(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 13]> main (float[1,2] x) => (float[1,2] y) { y = LpNormalization(x) }'
+    (folder / "odd.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    code, out, _ = run(capsys, "inspect", folder / "odd.onnx")
+    assert code == 0
+    assert "! LpNormalization" in " ".join(out.split())
+    assert "random points only" in out
+
+
+@pytest.mark.parametrize(
+    ("capability", "lines"),
+    [
+        ("--onnx-opset-versions", ["7", "23"]),
+        ("--vnnlib-versions", ["1.0", "2.1"]),
+        ("--multiple-network-theories", ["MNET"]),
+        ("--serialise-assignments", ["true"]),
+    ],
+)
+def test_supports(capsys: pytest.CaptureFixture[str], capability: str, lines: list[str]) -> None:
+    code, out, _ = run(capsys, "supports", capability)
+    assert code == 0
+    assert out.splitlines() == lines
+
+
+def test_ops(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "ops")
+    assert code == 0
+    assert "aten.relu.default" in out
+    assert "Gemm" in out
+
+
+BAD = {
+    "unknown command": (["frobnicate"], "'frobnicate' is no command"),
+    "unknown option": (["verify", "sat.vnnlib", "--network", "net.onnx", "--bogus", "1"], "--bogus"),
+    "no network": (["verify", "sat.vnnlib"], "--network"),
+    "two bare networks": (["verify", "sat.vnnlib", "--network", "net.onnx", "--network", "net.onnx"], "given twice"),
+    "missing specification": (["verify", "none.vnnlib", "--network", "net.onnx"], "none.vnnlib"),
+    "missing model": (["verify", "sat.vnnlib", "--network", "none.onnx"], "none.onnx: no such file"),
+    "other name": (["verify", "sat.vnnlib", "--network", "f=net.onnx"], "no network 'f'"),
+    "negative timeout": (["verify", "sat.vnnlib", "--network", "net.onnx", "--timeout", "-1"], "--timeout"),
+    "no number": (["verify", "sat.vnnlib", "--network", "net.onnx", "--timeout", "soon"], "--timeout"),
+    "no model": (["verify", "sat.vnnlib", "--network", "sat.vnnlib"], "not an ONNX model"),
+    "no specification": (["verify", "net.onnx", "--network", "net.onnx"], "net.onnx"),
+    "no capability": (["supports", "--colour"], "'--colour' is no capability"),
+    "conversion without shapes": (["convert", "sat.vnnlib", "--to", "2.0", "-o", "out.vnnlib"], "--network"),
+    "unknown version": (["convert", "sat.vnnlib", "--to", "3.0", "-o", "out.vnnlib"], "3.0"),
+    "inspect no model": (["inspect", "sat.vnnlib"], "not an ONNX model"),
+    "nothing to bench": (["bench", "nowhere"], "nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(folder)
+    arguments, what = BAD[name]
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("prunecert: ")
+    assert what in err
+    assert err.count("\n") == 1
+
+
+def test_internal_errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> int:
+        raise RuntimeError("a\nb")
+
+    monkeypatch.setattr("toolkit.commands.supports.CAPABILITIES", {"x": fail})
+    assert run(capsys, "supports", "--x") == (
+        1,
+        "",
+        "prunecert: internal error: RuntimeError: a b (run again with --debug for the traceback)\n",
+    )
+    with pytest.raises(RuntimeError):
+        cli.run(["supports", "--x"], debug=True)
+
+
+def test_main_exits_with_the_code() -> None:
+    with pytest.raises(SystemExit) as error:
+        cli.main(["frobnicate", "--debug"])
+    assert error.value.code == 2
+
+
+def test_light_commands_do_not_load_torch(folder: Path) -> None:
+    for arguments in (["inspect", "net.onnx", "sat.vnnlib"], ["check-witness", "net.onnx", "sat.vnnlib", "witness"]):
+        code = f"import sys; from toolkit import cli; cli.run({arguments}); sys.exit('torch' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], cwd=folder, check=False, env=ENVIRONMENT).returncode == 0
+
+
+def test_light_commands_are_quick(folder: Path) -> None:
+    """Under a second of processor time from start to finish; the machine may be busy, so not of wall time."""
+    before = _children_seconds()
+    start = time.monotonic()
+    command = [sys.executable, "-m", "toolkit.cli", "inspect", "net.onnx", "sat.vnnlib"]
+    subprocess.run(command, cwd=folder, check=True, env=ENVIRONMENT)
+    assert min(_children_seconds() - before, time.monotonic() - start) < 1.5
+
+
+def _children_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

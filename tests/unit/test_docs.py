@@ -1,0 +1,44 @@
+"""What the documentation says exists, and what exists is said."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from toolkit.recipe import load_recipe
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_reference_is_up_to_date():
+    maker = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
+    assert (ROOT / "docs" / "reference.md").read_text() == maker["reference"](), "run: python docs/make_reference.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert not missing
+
+
+def test_the_recipe_in_the_documentation_is_valid(tmp_path):
+    [text] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.DOTALL)
+    (tmp_path / "recipe.toml").write_text(text)
+    assert load_recipe(tmp_path / "recipe.toml").chains[0].name == "conv-magnitude-nrs"
+
+
+def test_every_choice_is_named():
+    """All tags that the reference knows stand on the page for people."""
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    tags = re.findall(r"^\| `(?:name|architecture)` \| (`.+?) \|", reference, re.MULTILINE)
+    for tag in re.findall(r"`(\w+)`", " ".join(tags)):
+        assert f"`{tag}`" in page, tag
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "specs").glob("*.toml")), ids=lambda path: path.name)
+def test_recipes_are_valid(recipe):
+    assert load_recipe(recipe).name

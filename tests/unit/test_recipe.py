@@ -1,0 +1,132 @@
+"""Recipes: what is read, and one line for whatever is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolkit.errors import InputError
+from toolkit.pruning.options import Slim
+from toolkit.recipe import load_recipe
+from toolkit.training.options import Pgd, Stability
+
+ROOT = Path(__file__).parents[2]
+
+TEXT = """
+name = "small"
+seed = 3
+[data]
+name = "npz:images.npz"
+[models.net]
+architecture = "conv"
+blocks = [{ channels = 4 }]
+[training]
+loss = "pgd"
+epochs = 4
+weight_decay = 1e-3
+[[chains]]
+name = "one"
+model = "net"
+method = { name = "slim", compress = false }
+rate = 0.5
+states = 3
+[chains.training]
+weight_decay = 0.0
+regularisers = [{ name = "nrs", weight = 0.5 }]
+[specification]
+epsilon = 0.1
+[verification]
+timeout = 5
+"""
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_is_read(tmp_path: Path) -> None:
+    recipe = load_recipe(_write(tmp_path, TEXT))
+    chain = recipe.chains[0]
+    training = recipe.training_of(chain)
+    assert recipe.training.loss == Pgd()
+    assert chain.method == Slim(compress=False)
+    assert chain.targets == (0.5, 0.25)
+    assert (training.epochs, training.weight_decay, training.epsilon) == (4, 0.0, 0.1)
+    assert training.regularisers == (Stability(name="nrs", weight=0.5),)
+    assert recipe.verification.timeout == 5
+    assert recipe.data.base == tmp_path
+
+
+def test_the_digest_depends_on_the_content_alone(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    same = load_recipe(_write(tmp_path / "other", "# a remark\n" + TEXT))
+    assert load_recipe(_write(tmp_path, TEXT)).digest == same.digest
+    assert load_recipe(_write(tmp_path, TEXT.replace("0.1", "0.2"))).digest != same.digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('"npz:images.npz"', "7", "data.name"),
+        ('architecture = "conv"', 'architecture = "cnv"', "models.net"),
+        ("channels = 4", "channels = 0", "models.net.conv.blocks.0.channels"),
+        ('loss = "pgd"', 'loss = "pdg"', "training.loss"),
+        ("epochs = 4", "epoch = 4", "training.epoch"),
+        ('model = "net"', 'model = "nets"', "chains.0.model"),
+        ('"slim"', '"slimming"', "chains.0.method"),
+        ("rate = 0.5", "rate = 1.5", "chains.0.rate"),
+        ("states = 3", "", "chains.0"),
+        ("weight = 0.5", "weigth = 0.5", "weigth"),
+        ("weight_decay = 0.0", "weight_decay = -1", "weight_decay"),
+        ("epsilon = 0.1", "epsilon = nan", "specification.epsilon"),
+        ("epsilon = 0.1", "", "specification.epsilon"),
+        ("timeout = 5", "timeout = 0", "verification.timeout"),
+        ("seed = 3", "seed = ", "line 3"),
+        ('name = "small"', 'name = "../small"', "name"),
+    ],
+)
+def test_mistakes_are_one_line_with_file_and_key(tmp_path: Path, old: str, new: str, key: str) -> None:
+    assert old in TEXT
+    path = _write(tmp_path, TEXT.replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert key in message
+    assert "\n" not in message
+
+
+def test_a_chain_name_twice_is_an_error(tmp_path: Path) -> None:
+    chain = TEXT[TEXT.index("[[chains]]") : TEXT.index("[specification]")]
+    with pytest.raises(InputError, match="'one' is used twice"):
+        load_recipe(_write(tmp_path, TEXT.replace("[specification]", chain + "[specification]")))
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", b"name = 'a'\nname = 'b'"])
+def test_unreadable_files(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "recipe.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"recipe\.toml"):
+        load_recipe(path)
+    with pytest.raises(InputError):
+        load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "specs").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_recipes_that_come_along(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert all(recipe.training_of(chain).epsilon is not None for chain in recipe.chains)
+
+
+def test_reading_a_recipe_needs_no_torch() -> None:
+    code = (
+        "import sys; from toolkit.recipe import load_recipe; import toolkit.pruning; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0

@@ -1,0 +1,108 @@
+"""Losses: every kind has an implementation, certified ones bound adversarial ones, and known identities hold."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from toolkit.training import certified
+from toolkit.training.adversarial import misalignment
+from toolkit.training.losses import robust_loss
+from toolkit.training.options import (
+    CrownIbp,
+    FgsmGradAlign,
+    Ibp,
+    LossOptions,
+    MtlIbp,
+    Pgd,
+    Sabr,
+    Standard,
+)
+from toolkit.training.step import Step
+
+LOSSES = [Standard(), FgsmGradAlign(), Pgd(steps=2), Ibp(), CrownIbp(), Sabr(steps=2), MtlIbp(steps=2)]
+
+
+def _step(net: nn.Module, epsilon: float = 0.03, maximum: float = 0.05) -> Step:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(6, 2, 6, 6, generator=generator, dtype=torch.float64)
+    labels = torch.arange(6) % 3
+    return Step(net, images, labels, epsilon, maximum, generator)
+
+
+def test_every_kind_of_options_has_a_loss() -> None:
+    kinds = get_args(get_args(LossOptions)[0])
+    assert {type(options) for options in LOSSES} == set(kinds)
+    assert set(robust_loss.registry) >= set(kinds)
+
+
+@pytest.mark.parametrize("options", LOSSES, ids=lambda options: options.name)
+def test_without_a_radius_every_loss_is_the_cross_entropy(net: nn.Module, options: LossOptions) -> None:
+    step = _step(net, epsilon=0.0)
+    natural = cross_entropy(net(step.images), step.labels)
+    assert robust_loss(options, step).item() == pytest.approx(natural.item())
+
+
+@pytest.mark.parametrize("options", LOSSES, ids=lambda options: options.name)
+def test_every_loss_has_a_finite_gradient_for_every_weight(net: nn.Module, options: LossOptions) -> None:
+    net.train()
+    loss = robust_loss(options, _step(net))
+    gradients = torch.autograd.grad(loss, list(net.parameters()))
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0
+
+
+def test_losses_are_ordered_from_natural_to_certified(net: nn.Module) -> None:
+    losses = [robust_loss(options, _step(net)).item() for options in (Standard(), Pgd(), CrownIbp(), Ibp())]
+    assert losses == sorted(losses)
+
+
+def test_the_fused_loss_at_the_end_of_the_ramp_is_ibp(net: nn.Module) -> None:
+    fused, ibp = (robust_loss(options, _step(net, 0.05)).item() for options in (CrownIbp(), Ibp()))
+    assert fused == pytest.approx(ibp)
+
+
+def test_the_fused_crown_bound_holds_for_every_sample(net: nn.Module) -> None:
+    step = _step(net)
+    logits, trace = step.bounds("scheduled")
+    bound = certified.fused_loss(step, logits, trace, share=1.0).item()
+    for _ in range(20):
+        noise = torch.rand(step.images.shape, generator=step.generator, dtype=torch.float64) * 2 - 1
+        x = (step.images + step.epsilon * noise.sign()).clamp(0, 1)
+        assert cross_entropy(net(x), step.labels).item() <= bound
+
+
+def test_sabr_with_the_whole_radius_is_ibp(net: nn.Module) -> None:
+    step = _step(net)
+    assert robust_loss(Sabr(ratio=1.0), step).item() == pytest.approx(robust_loss(Ibp(), step).item(), rel=1e-6)
+
+
+def test_mtl_ibp_mixes_its_two_losses(net: nn.Module) -> None:
+    low, half, high = (robust_loss(MtlIbp(mix=mix), _step(net)).item() for mix in (0.0, 0.5, 1.0))
+    assert half == pytest.approx((low + high) / 2)
+    assert low == pytest.approx(robust_loss(Pgd(steps=8), _step(net)).item())
+    assert high == pytest.approx(robust_loss(Ibp(), _step(net)).item())
+
+
+def test_misalignment_of_known_gradients() -> None:
+    first = torch.tensor([[1.0, 0.0], [1e-20, 0.0], [0.0, 0.0]])
+    second = torch.tensor([[0.0, 2.0], [-1.0, 0.0], [1.0, 1.0]])
+    assert misalignment(first, second).item() == pytest.approx(1.5)
+    assert misalignment(first, 3 * first).item() == pytest.approx(0.0, abs=1e-6)
+    assert misalignment(first[2:], second[2:]).item() == 0
+
+
+def test_fgsm_attacks_at_the_image_itself() -> None:
+    """On a linear two-class net one signed step is the worst case, which is known in closed form."""
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).double()
+    images = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
+    step = Step(linear, images, torch.tensor([0]), 0.1, 0.1, torch.Generator().manual_seed(0))
+    difference = linear[1].weight[1] - linear[1].weight[0]
+    worst = 0.5 * difference.sum() + 0.1 * difference.abs().sum()
+    loss = robust_loss(FgsmGradAlign(weight=0), step).item()
+    assert loss == pytest.approx(math.log1p(math.exp(worst.item())))

@@ -1,0 +1,170 @@
+"""The loop learns, is deterministic, survives a kill with the same result, and keeps masked weights at zero."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from toolkit.data.dataset import Dataset, Split, load_dataset
+from toolkit.errors import InputError
+from toolkit.models.build import build_model
+from toolkit.models.options import Mlp, PresetNet
+from toolkit.models.structure import relu_sites
+from toolkit.pruning.masks import weight_masks
+from toolkit.recipe import Data
+from toolkit.training.evaluate import accuracy, pgd_accuracy
+from toolkit.training.initialise import ibp_initialise
+from toolkit.training.intervals import image_box, propagate
+from toolkit.training.loop import Job, batches, train
+from toolkit.training.options import Pgd, Ramp, Standard, Training
+from toolkit.training.stats import measure_stability
+
+QUICK = Training(
+    loss=Pgd(steps=2, step_size=0.6),
+    epsilon=0.05,
+    epochs=5,
+    batch=100,
+    optimizer="adam",
+    learning_rate=0.005,
+    ramp=Ramp(length=2),
+    milestones=(4,),
+    checkpoint_seconds=0,
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset(Data(name="digits"))
+
+
+@pytest.fixture(scope="module")
+def few(digits: Dataset) -> Split:
+    return digits.train.first(250)
+
+
+def _conv(digits: Dataset) -> nn.Module:
+    return build_model(PresetNet(architecture="digits_conv", channels=(4, 8)), digits, 0)
+
+
+def _same(first: nn.Module, second: nn.Module) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+def test_a_tiny_run_learns(digits: Dataset) -> None:
+    model = train(build_model(Mlp(hidden=(32,)), digits, 0), Job(QUICK, digits.train))
+    standard, attacked = accuracy(model, digits.test), pgd_accuracy(model, digits.test, 0.05, steps=10, restarts=1)
+    assert standard > 0.9
+    assert 0.5 < attacked <= standard
+    assert not model.training
+
+
+class _KilledError(Exception):
+    pass
+
+
+def _kill_after(epoch: int) -> object:
+    def observer(done: int, total: int) -> None:
+        if done > epoch:
+            raise _KilledError
+
+    return observer
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_killed_run_ends_with_the_same_weights(digits: Dataset, few: Split, tmp_path: Path, optimizer: str) -> None:
+    job = Job(QUICK.model_copy(update={"optimizer": optimizer}), few, "crop", seed=3)
+    whole = train(_conv(digits), job)
+    checkpoint = tmp_path / "run.part"
+    with pytest.raises(_KilledError):
+        train(_conv(digits), job, checkpoint=checkpoint, observer=_kill_after(2))
+    assert checkpoint.exists()
+    epochs: list[int] = []
+    resumed = train(_conv(digits), job, checkpoint=checkpoint, observer=lambda done, total: epochs.append(done))
+    assert epochs == [3, 4, 5]
+    assert _same(whole, resumed)
+    assert not checkpoint.exists()
+
+
+def test_a_damaged_checkpoint_is_ignored(digits: Dataset, few: Split, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.part"
+    checkpoint.write_bytes(b"not a checkpoint")
+    job = Job(QUICK.model_copy(update={"epochs": 1}), few)
+    assert _same(train(_conv(digits), job, checkpoint=checkpoint), train(_conv(digits), job))
+
+
+def test_other_seeds_give_other_weights(digits: Dataset, few: Split) -> None:
+    training = QUICK.model_copy(update={"epochs": 1})
+    first, second = (train(_conv(digits), Job(training, few, seed=seed)) for seed in (0, 1))
+    assert not _same(first, second)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_masked_weights_stay_zero(digits: Dataset, few: Split, optimizer: str) -> None:
+    training = QUICK.model_copy(update={"epochs": 1, "optimizer": optimizer, "weight_decay": 0.1})
+    model = _conv(digits)
+    masks = {
+        name: torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+        for name, mask in weight_masks(model, ("conv", "linear")).items()
+    }
+    train(model, Job(training, few), masks)
+    for name, parameter in model.named_parameters():
+        if name in masks:
+            assert torch.equal(parameter != 0, masks[name])
+
+
+def test_a_shorter_job_follows_the_same_schedule(digits: Dataset, few: Split) -> None:
+    snapshots: list[nn.Module] = []
+    model = _conv(digits)
+
+    def observer(done: int, total: int) -> None:
+        if done == 2:
+            snapshots.append(_conv(digits))
+            snapshots[0].load_state_dict(model.state_dict())
+
+    train(model, Job(QUICK, few), observer=observer)
+    assert _same(snapshots[0], train(_conv(digits), Job(QUICK, few, epochs=2)))
+
+
+def test_batches_cover_the_data_once(digits: Dataset) -> None:
+    job = Job(QUICK.model_copy(update={"batch": 64}), digits.validation)
+    sizes = [len(labels) for _, labels in batches(job, torch.Generator().manual_seed(0))]
+    assert sum(sizes) == 197
+    assert len(sizes) == job.batches == 4
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_divergence_is_an_input_error(digits: Dataset) -> None:
+    training = Training(loss=Standard(), epsilon=0.0, epochs=3, learning_rate=1e18, clip=1e30)
+    with pytest.raises(InputError, match=r"training\.learning_rate"):
+        train(build_model(Mlp(), digits, 0), Job(training, digits.train))
+
+
+def test_ibp_initialisation_scales_with_the_fan_in(digits: Dataset) -> None:
+    model = build_model(Mlp(hidden=(500, 400)), digits, 0)
+    last = model[-1].weight.clone()
+    ibp_initialise(model, 0)
+    assert model[4].weight.std().item() == pytest.approx((2 * torch.pi) ** 0.5 / 500, rel=0.02)
+    assert torch.equal(model[-1].weight, last)
+
+
+def test_stability_statistics(digits: Dataset) -> None:
+    model = _conv(digits).eval()
+    small, large = (measure_stability(model, digits.test.images, epsilon) for epsilon in (0.0, 0.1))
+    assert [layer.neurons for layer in large.layers] == [4 * 16, 8 * 4, 32]
+    assert small.unstable_ratio == 0
+    assert 0 < large.unstable_ratio < 1
+    assert small.mean("width") == pytest.approx(0, abs=1e-6)
+    assert large.instability > small.instability
+
+
+def test_sensitivity_is_the_deviation_of_centres_over_images(digits: Dataset) -> None:
+    model, images = _conv(digits).eval(), digits.test.images[:300]
+    _, trace = propagate(model, image_box(images, 0.1))
+    wanted = [trace[site.relu].centre.flatten(1).std(0, unbiased=False).mean().item() for site in relu_sites(model)]
+    found = [layer.sensitivity for layer in measure_stability(model, images, 0.1).layers]
+    assert found == pytest.approx(wanted, rel=1e-3)

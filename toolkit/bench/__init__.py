@@ -1,0 +1,1 @@
+"""Answering many instances: jobs, executors, the journal, benchmark folders, scores, VNN-COMP."""

@@ -1,0 +1,100 @@
+"""Benchmark folders in VNN-COMP layout: which there are, what they hold, and their instances as jobs.
+
+Three layouts are read: ``instances.csv`` in the folder itself (2021 to 2025), ``1.0/instances.csv`` and
+``2.0/instances.csv`` (2026), and a folder of such folders, each of which is a category.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.bench.expected import Expected, read_expected
+from toolkit.bench.fingerprint import fingerprint, provenance
+from toolkit.bench.job import Job
+from toolkit.errors import InputError
+from toolkit.formats.instances import Instance, read_instances
+from toolkit.settings import Settings
+
+INSTANCES = "instances.csv"
+VERSIONS = ("1.0", "2.0")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The instances of one category."""
+
+    category: str
+    folder: Path
+    """Where ``instances.csv`` lies; networks and specifications are relative to it."""
+    instances: tuple[Instance, ...]
+    expected: Expected
+
+
+def find_benchmarks(path: Path, version: str | None = None, categories: Collection[str] = ()) -> list[Benchmark]:
+    """The benchmarks in a folder, by name; ``version`` picks the specifications' language where both are there.
+
+    Raises :class:`InputError` when there are none, or none of a name in ``categories``.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; give a recipe (.toml) or a folder with instances.csv")
+    root = path.resolve()
+    found = {_name(root): path} if _instances_folder(path, version) else _inner(path, version)
+    if not found:
+        raise InputError(
+            f"{path}: no {INSTANCES} in it, nor in its folders{f' for VNN-LIB {version}' if version else ''}"
+        )
+    missing = [name for name in categories if name not in found]
+    if missing:
+        raise InputError(f"{path}: no category '{missing[0]}'; there are {', '.join(sorted(found))}")
+    return [_read(name, folder, version) for name, folder in found.items() if not categories or name in categories]
+
+
+def _name(folder: Path) -> str:
+    return folder.parent.name if folder.name in VERSIONS else folder.name
+
+
+def _inner(path: Path, version: str | None) -> dict[str, Path]:
+    return {folder.name: folder for folder in sorted(path.iterdir()) if _instances_folder(folder, version)}
+
+
+def _instances_folder(path: Path, version: str | None) -> Path | None:
+    """Where the ``instances.csv`` of that version lies; without a version the folder's own, then 1.0, then 2.0."""
+    names = {None: ("", *VERSIONS), "1.0": ("1.0", ""), "2.0": ("2.0",)}[version]
+    return next((path / name for name in names if (path / name / INSTANCES).is_file()), None)
+
+
+def _read(category: str, path: Path, version: str | None) -> Benchmark:
+    folder = _instances_folder(path, version)
+    assert folder is not None
+    return Benchmark(category, folder, tuple(read_instances(folder / INSTANCES)), read_expected(folder))
+
+
+def make_jobs(
+    benchmark: Benchmark, settings: Settings, timeout: float | None = None, limit: int | None = None
+) -> list[Job]:
+    """The first ``limit`` instances as jobs; ``timeout`` (seconds) replaces the time limit of every instance."""
+    return [_make_job(benchmark, instance, settings, timeout) for instance in benchmark.instances[:limit]]
+
+
+def _make_job(benchmark: Benchmark, instance: Instance, settings: Settings, timeout: float | None) -> Job:
+    settings = settings.model_copy(update={"timeout": timeout or instance.timeout})
+    networks = tuple((name, _present(path)) for name, path in instance.networks.items())
+    spec = _present(instance.spec)
+    origin = provenance(networks, spec, settings)
+    return Job(
+        key=fingerprint(benchmark.category, instance.onnx_field, instance.spec_field, origin),
+        category=benchmark.category,
+        onnx=instance.onnx_field,
+        vnnlib=instance.spec_field,
+        networks=networks,
+        spec=spec,
+        settings=settings,
+    )
+
+
+def _present(path: Path) -> Path:
+    """The path itself, or its compressed form where only that is there."""
+    compressed = path.with_name(path.name + ".gz")
+    return compressed if not path.exists() and compressed.exists() else path

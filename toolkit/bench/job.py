@@ -1,0 +1,85 @@
+"""What the runner hands to an executor and gets back: jobs, answers and the two events between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from toolkit.result import Statistics, Verdict
+from toolkit.settings import Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """One instance of a benchmark: networks, specification, time limit (``settings.timeout``)."""
+
+    key: str
+    """Fingerprint of everything the answer depends on (see :mod:`toolkit.bench.fingerprint`)."""
+    category: str
+    onnx: str
+    """The network as ``results.csv`` names it."""
+    vnnlib: str
+    """The specification as ``results.csv`` names it."""
+    networks: tuple[tuple[str, Path], ...]
+    spec: Path
+    settings: Settings
+
+    @property
+    def timeout(self) -> float:
+        """Time limit in seconds."""
+        return self.settings.timeout
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out of one job. Picklable: it travels between processes."""
+
+    verdict: Verdict
+    reason: str = ""
+    seconds: float = 0.0
+    """Wall time as seen from outside the verifier."""
+    statistics: Statistics = field(default_factory=Statistics)
+    witness: str | None = None
+    """Text of the counterexample file; present exactly when the verdict is ``sat``."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker does: get ready once (imports, device), then answer jobs. Both must be importable by name."""
+
+    prepare: Callable[[], None]
+    answer: Callable[[Job], Answer]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker took the job."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The job has its answer."""
+
+    job: Job
+    answer: Answer
+
+
+Event = Started | Finished
+
+
+def failure(error: BaseException) -> Answer:
+    """The answer to a job whose verification raised: always ``error``, never a verdict about the network."""
+    text = (str(error).splitlines() or [""])[0]
+    return Answer(Verdict.ERROR, f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def settle(job: Job, answer: Answer, seconds: float) -> Answer:
+    """Stamp the outside time on an answer; one that came after the limit is a ``timeout``, as in VNN-COMP."""
+    answer = replace(answer, seconds=seconds)
+    if seconds <= job.timeout or answer.verdict not in (Verdict.SAT, Verdict.UNSAT):
+        return answer
+    reason = f"{answer.verdict} after {seconds:.2f} s, past the limit of {job.timeout:g} s"
+    return replace(answer, verdict=Verdict.TIMEOUT, reason=reason, witness=None)

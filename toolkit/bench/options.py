@@ -1,0 +1,74 @@
+"""What the command line can say about a run; the options and their help are made from this record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from pydantic import ValidationError
+
+from toolkit.bench.executors import find_executor
+from toolkit.errors import InputError
+from toolkit.settings import Settings
+
+Flag = Annotated[bool, Parameter(negative=())]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """Options of a run; None leaves the recipe's or the default value."""
+
+    out: Path | None = None
+    """Folder for the results; results/NAME by default."""
+    device: Literal["auto", "cpu", "cuda"] | None = None
+    """Where to train and to bound."""
+    timeout: float | None = None
+    """Time limit of each instance in seconds, in place of those in the recipe or in instances.csv."""
+    seed: int | None = None
+    """Seed of training, pruning and attack."""
+    workers: int | None = None
+    """Processes that verify at the same time; by default one per core, on a GPU at most four."""
+    executor: str = "processes"
+    """How instances are run: processes, or in-process for debugging (no time limit from outside)."""
+    category: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    """Only this benchmark of a folder of benchmarks; may be repeated."""
+    limit: int | None = None
+    """Only the first N instances of each benchmark; of a recipe, the first N images."""
+    spec_version: Literal["1.0", "2.0"] | None = None
+    """Version of the specifications to run where a benchmark has both."""
+    setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    """Any setting of the verifier as NAME=VALUE (strategy=input, batch=4096); may be repeated."""
+    retry_errors: Flag = False
+    """Run instances again whose answer was error."""
+    fresh: Flag = False
+    """Forget the answers of an earlier run."""
+    freeze: Path | None = None
+    """Copy the benchmark that a recipe makes, with its verdicts, to this folder."""
+
+    def settings(self, base: Settings) -> Settings:
+        """The settings with what the command line says; :class:`InputError` for a value out of range."""
+        options = {"device": self.device, "timeout": self.timeout, "seed": self.seed}
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        given |= dict(_pair(text) for text in self.setting)
+        try:
+            return Settings(**(base.model_dump() | given))
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            raise InputError(f"{problem['loc'][0]}: {problem['msg']}, not {problem['input']}") from error
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for an option out of range, before any work starts."""
+        find_executor(self.executor)
+        for name, value in (("workers", self.workers), ("limit", self.limit)):
+            if value is not None and value < 1:
+                raise InputError(f"--{name}: at least 1, not {value}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--setting {text}: expected NAME=VALUE; names are {', '.join(Settings.model_fields)}")
+    return name, value

@@ -1,0 +1,161 @@
+"""The executor of long-living worker processes, each with one job at a time.
+
+Workers are spawned, never forked (CUDA and threads do not survive a fork). The parent holds the clock: a worker that
+is not back in time is killed and replaced, and so is one that dies. Workers ignore Ctrl-C, which is the parent's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from toolkit.bench.executors import Limits, executor, guarded
+from toolkit.bench.job import Answer, Event, Finished, Job, Started, Task, failure, settle
+from toolkit.bench.schedule import group, take
+from toolkit.errors import ToolkitError
+from toolkit.result import Verdict
+
+READY = "ready"
+
+
+def serve(connection: Connection, task: Task, threads: int) -> None:
+    """What a worker process does: get ready, then answer jobs until the parent hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Read by OpenMP and by torch when they are loaded, which task.prepare does: nothing here may load them earlier.
+    # Passive waiting matters where cores are shared: spinning threads cost a preempted torch a factor of seven.
+    os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        task.prepare()
+    except BaseException as error:
+        connection.send(failure(error))
+        return
+    connection.send(READY)
+    try:
+        while True:
+            connection.send(guarded(task, connection.recv()))
+    except (EOFError, BrokenPipeError):
+        return
+
+
+@dataclass
+class Worker:
+    """A worker process as the parent sees it. ``job`` is None while it has nothing to do."""
+
+    process: BaseProcess
+    connection: Connection
+    deadline: float
+    ready: bool = False
+    job: Job | None = None
+    started: float = 0.0
+    loaded: tuple | None = None
+
+
+def start(task: Task, limits: Limits) -> Worker:
+    """Start a worker; it will report ``READY``."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, task, limits.threads), daemon=True)
+    process.start()
+    theirs.close()
+    return Worker(process, ours, deadline=time.monotonic() + limits.startup)
+
+
+def stop(worker: Worker) -> None:
+    """Kill a worker and wait until it is gone."""
+    worker.process.kill()
+    worker.process.join()
+    worker.connection.close()
+
+
+def assign(worker: Worker, job: Job, limits: Limits) -> None:
+    """Give an idle worker a job; its clock starts now."""
+    worker.job, worker.loaded, worker.started = job, job.networks, time.monotonic()
+    worker.deadline = worker.started + job.timeout + limits.grace
+    with suppress(BrokenPipeError, ConnectionResetError):  # it died while idle: receive() finds that out and says so
+        worker.connection.send(job)
+
+
+def receive(worker: Worker) -> Answer | str | None:
+    """What the worker says, or what its silence means; None when it is only busy."""
+    try:
+        if worker.connection.poll():
+            return worker.connection.recv()
+    except (EOFError, OSError):
+        worker.process.join()
+        return Answer(Verdict.ERROR, f"the verifier process died ({_exit_reason(worker.process.exitcode)})")
+    if time.monotonic() > worker.deadline:
+        return Answer(Verdict.TIMEOUT, f"stopped from outside after {time.monotonic() - worker.started:.1f} s")
+    return None
+
+
+def _exit_reason(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"{name}: probably out of memory" if name == "SIGKILL" else name
+    return f"exit code {code}"
+
+
+def must_be_replaced(worker: Worker) -> bool:
+    """Whether the worker is dead or past its deadline."""
+    return not worker.process.is_alive() or time.monotonic() > worker.deadline
+
+
+def finish(worker: Worker, answer: Answer) -> Finished:
+    """Take the job off the worker and make its event."""
+    assert worker.job is not None
+    job, worker.job = worker.job, None
+    return Finished(job, settle(job, answer, time.monotonic() - worker.started))
+
+
+def check_start(message: Answer | str) -> None:
+    """Raise when a worker that has not been ready says anything but READY."""
+    if isinstance(message, Answer):
+        reason = message.reason if message.verdict == Verdict.ERROR else "it does not get ready"
+        raise ToolkitError(f"a verifier process cannot start: {reason}; check the installation")
+
+
+@executor("processes")
+def processes(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Event, None, None]:
+    """Run the jobs in ``limits.workers`` processes; events come as they happen."""
+    waiting = group(jobs)
+    workers: list[Worker] = []
+    try:
+        workers += [start(task, limits) for _ in range(min(limits.workers, len(jobs)))]
+        while waiting or any(worker.job for worker in workers):
+            for worker in workers:
+                if worker.ready and worker.job is None and (job := take(waiting, worker.loaded)):
+                    assign(worker, job, limits)
+                    yield Started(job)
+            _wait(workers)
+            for index, worker in enumerate(workers):
+                if (worker.job is None and worker.ready) or (message := receive(worker)) is None:
+                    continue
+                if not worker.ready:
+                    check_start(message)
+                    worker.ready = True
+                    continue
+                assert isinstance(message, Answer)
+                spent = must_be_replaced(worker)
+                yield finish(worker, message)
+                if spent:
+                    stop(worker)
+                    workers[index] = start(task, limits)
+    finally:
+        for worker in workers:
+            stop(worker)
+
+
+def _wait(workers: Sequence[Worker]) -> None:
+    """Sleep until a worker speaks, dies or passes its deadline."""
+    busy = [worker for worker in workers if worker.job is not None or not worker.ready]
+    if busy:
+        patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+        wait([worker.connection for worker in busy], timeout=patience + 0.01)

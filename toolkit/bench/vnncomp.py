@@ -1,0 +1,66 @@
+"""One VNN-COMP instance: ``python -m toolkit.bench.vnncomp CATEGORY ONNX VNNLIB RESULTS_FILE TIMEOUT``.
+
+``unknown`` is written first and the verdict replaces it atomically, so the file is right whenever the harness looks.
+The harness kills at the time limit without grace: the verifier gets what is left of it after start-up.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.bench.executors import guarded
+from toolkit.bench.job import Answer, Job
+from toolkit.bench.store import write_text_atomically
+from toolkit.bench.verifier import VERIFY
+from toolkit.errors import InputError, ToolkitError
+from toolkit.formats.instances import parse_networks
+from toolkit.result import Verdict
+from toolkit.settings import Settings
+
+STARTED = "PRUNECERT_STARTED"
+"""Environment variable with the time of day, in seconds, at which the harness called the script."""
+MARGIN = 1.0
+"""Seconds kept for writing the answer and for the end of the process."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Answer one instance; the exit code is 0 whenever the results file has a verdict."""
+    try:
+        category, onnx, vnnlib, results, timeout = arguments
+        job = make_job(category, onnx, vnnlib, float(timeout))
+    except ValueError:
+        print(f"expected CATEGORY ONNX VNNLIB RESULTS_FILE TIMEOUT, got {' '.join(arguments)}", file=sys.stderr)
+        return 2
+    except ToolkitError as error:
+        print(error, file=sys.stderr)
+        return 2
+    path = Path(results)
+    write_text_atomically(path, "unknown\n")
+    answer = guarded(VERIFY, job)
+    if answer.reason:
+        print(f"{answer.verdict}: {answer.reason}", file=sys.stderr)
+    write_text_atomically(path, to_text(answer))
+    return 0
+
+
+def make_job(category: str, onnx: str, vnnlib: str, timeout: float) -> Job:
+    """The instance as a job, its time limit shortened by what has passed and a margin."""
+    passed = max(0.0, time.time() - float(os.environ.get(STARTED, time.time())))
+    left = timeout - passed - MARGIN
+    if left <= 0:
+        raise InputError(f"no time is left: {passed:.1f} of {timeout:g} s have passed")
+    networks = tuple((name, Path(path)) for name, path in parse_networks(onnx).items())
+    return Job("", category, onnx, vnnlib, networks, Path(vnnlib), Settings(timeout=left))
+
+
+def to_text(answer: Answer) -> str:
+    """The results file: the verdict, then the counterexample."""
+    return f"{answer.verdict}\n{answer.witness if answer.verdict == Verdict.SAT else ''}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,173 @@
+"""Answer the instances of a benchmark folder and write everything about them; also the common part of experiments.
+
+What a run leaves in its folder::
+
+    journal.jsonl    every answer, as it came; a run started again continues from it
+    results.csv      VNN-COMP: category, network, specification, prepare time, verdict, run time
+    witnesses/       counterexamples, one file each
+    plots/           PNG
+    report.html      everything on one page
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from toolkit.bench import journal
+from toolkit.bench.executors import default_limits, find_executor
+from toolkit.bench.expected import Comparison, compare
+from toolkit.bench.folder import Benchmark, find_benchmarks, make_jobs
+from toolkit.bench.job import Job, Task
+from toolkit.bench.journal import Record
+from toolkit.bench.options import Options
+from toolkit.bench.progress import make_observer
+from toolkit.bench.runner import Run, answered, claimed, run_jobs
+from toolkit.bench.scoring import Score, score
+from toolkit.bench.store import WITNESSES, write_results
+from toolkit.bench.verifier import VERIFY
+from toolkit.errors import InputError
+from toolkit.report.page import Page, facts, write_page
+from toolkit.report.plots import cactus, save_png
+from toolkit.report.tables import score_table, short, to_rich
+from toolkit.result import Verdict
+from toolkit.settings import Settings
+
+
+def run_folder(path: Path, options: Options, task: Task = VERIFY) -> int:
+    """Run the benchmark folder; the exit code is 1 when an answer contradicts ``expected.csv``, else 0."""
+    if options.freeze is not None:
+        raise InputError("--freeze: only the benchmark of a recipe can be frozen")
+    benchmarks = find_benchmarks(path, options.spec_version, options.category)
+    settings = options.settings(Settings())
+    jobs = {b.category: make_jobs(b, settings, options.timeout, options.limit) for b in benchmarks}
+    name = benchmarks[0].category if len(benchmarks) == 1 else path.resolve().name
+    out = options.out or Path("results") / name
+    with claimed(out):
+        every = [job for group in jobs.values() for job in group]
+        records = execute(every, out, options, folders(benchmarks), task)
+        return int(conclude(name, out, records, expected_verdicts(benchmarks, jobs)))
+
+
+def conclude(name: str, out: Path, records: Sequence[Record], expected: Mapping[str, Verdict]) -> bool:
+    """Print and write the results; whether an answer contradicts what is known."""
+    console = make_console()
+    groups = by_category(records)
+    if len(groups) > 1:
+        groups["all"] = list(records)
+    scores = [score(name, own, [expected.get(record.key) for record in own]) for name, own in groups.items()]
+    write_folder_report(out, name, scores, records, expected)
+    console.print(to_rich(score_table(scores)))
+    comparison = compare((record, expected.get(record.key)) for record in records)
+    print_comparison(comparison, bool(expected), console)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    return bool(comparison.contradictions)
+
+
+def by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each category, in order."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.category, []).append(record)
+    return groups
+
+
+def make_console() -> Console:
+    """Where a run prints its results: as wide as its tables when that is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def folders(benchmarks: Sequence[Benchmark]) -> dict[str, Path]:
+    """Where the networks and specifications of each category lie."""
+    return {benchmark.category: benchmark.folder for benchmark in benchmarks}
+
+
+def expected_verdicts(benchmarks: Sequence[Benchmark], jobs: Mapping[str, Sequence[Job]]) -> dict[str, Verdict]:
+    """Known verdicts by the jobs' keys."""
+    return {
+        job.key: benchmark.expected[job.onnx, job.vnnlib]
+        for benchmark in benchmarks
+        for job in jobs[benchmark.category]
+        if (job.onnx, job.vnnlib) in benchmark.expected
+    }
+
+
+def execute(jobs: Sequence[Job], out: Path, options: Options, where: Mapping[str, Path], task: Task) -> list[Record]:
+    """Answer the jobs and write ``results.csv``, also for what is done when the run is interrupted."""
+    path = out / journal.NAME
+    if options.fresh:
+        forget(out)
+    done = len(answered(jobs, out))
+    if done:
+        text = f"{done} of {len(jobs)} instances are answered in {path} (--fresh starts over)"
+        make_console().print(text, highlight=False, soft_wrap=True)
+    run = Run(
+        out=out,
+        task=task,
+        execute=find_executor(options.executor),
+        limits=default_limits(options.workers, jobs[0].settings.device),
+        observer=make_observer(),
+        retry_errors=options.retry_errors,
+    )
+    try:
+        return run_jobs(jobs, run)
+    finally:
+        write_results(out / "results.csv", answered(jobs, out), where)
+
+
+def forget(out: Path) -> None:
+    """Remove the answers of an earlier run."""
+    (out / journal.NAME).unlink(missing_ok=True)
+    shutil.rmtree(out / WITNESSES, ignore_errors=True)
+
+
+def print_comparison(comparison: Comparison, known: bool, console: Console) -> None:
+    """Say how the answers compare with the known verdicts."""
+    if not known:
+        return
+    console.print(
+        f"expected.csv: {comparison.agreements} agree, {comparison.undecided} undecided, "
+        f"{len(comparison.contradictions)} contradict",
+        highlight=False,
+    )
+    for record, truth in comparison.contradictions:
+        text = f"CONTRADICTION: {record.category} {record.onnx} {record.vnnlib}: {record.verdict}, expected {truth}"
+        console.print(text, style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
+def write_folder_report(
+    out: Path, name: str, scores: Sequence[Score], records: Sequence[Record], expected: Mapping[str, Verdict]
+) -> None:
+    """Write the page and the plots of a folder run."""
+    groups = by_category(records)
+    plot = cactus(groups)
+    save_png(plot, out / "plots" / "cactus.png")
+    page = Page(
+        title=name,
+        subtitle=f"{len(records)} instances of {len(groups)} benchmark{'s' * (len(groups) > 1)}",
+        cards=cards(records, contradictions=scores[-1].contradictions if expected else None),
+        findings=(),
+        table=score_table(scores),
+        figures={"Time of the k-th fastest decided instance (lower and further right is better).": plot},
+        records=records,
+        expected=expected,
+        facts=facts(records),
+    )
+    write_page(page, out / "report.html")
+
+
+def cards(records: Sequence[Record], contradictions: int | None = None) -> tuple[tuple[str, str], ...]:
+    """The headline numbers of a run."""
+    count = {verdict: sum(record.verdict == verdict for record in records) for verdict in Verdict}
+    open_ones = len(records) - count[Verdict.UNSAT] - count[Verdict.SAT]
+    shown = [
+        ("proved (unsat)", f"{count[Verdict.UNSAT]:,}"),
+        ("refuted (sat)", f"{count[Verdict.SAT]:,}"),
+        ("undecided", f"{open_ones:,}"),
+        ("seconds in total", short(sum(record.seconds for record in records))),
+    ]
+    return (*shown, ("contradictions", str(contradictions))) if contradictions is not None else tuple(shown)

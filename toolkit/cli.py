@@ -1,0 +1,107 @@
+"""The command line: ``prunecert COMMAND``. Each command is a module that is imported only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+
+from toolkit import __version__
+from toolkit.errors import ToolkitError
+
+NAME = "prunecert"
+USER_ERROR = 2
+INTERNAL_ERROR = 1
+INTERRUPTED = 130
+
+COMMANDS = {
+    "verify": "Decide a VNN-LIB query about ONNX networks.",
+    "bench": "Run a recipe, or all instances of a benchmark folder.",
+    "inspect": "Show what a network and a specification contain and what would be tried.",
+    "check-witness": "Judge a counterexample file with onnxruntime, as VNN-COMP's scorer does.",
+    "convert": "Convert a specification between VNN-LIB 1.0 and 2.0.",
+    "supports": "Say what the verifier supports, as the VNN-LIB standard asks.",
+    "ops": "Print the table of operators that the verifier can bound.",
+}
+"""Name of each command and its one line of help; the code is ``toolkit.commands.NAME``."""
+
+
+def build_app() -> App:
+    """The application with all its commands, none of them imported."""
+    app = App(name=NAME, version=f"{NAME} {__version__}", help=_SUMMARY, result_action="return_value")
+    app.default(_name_or_help(app))
+    for name, summary in COMMANDS.items():
+        module = name.replace("-", "_")
+        app.command(f"toolkit.commands.{module}:{module}", name=name, help=summary)
+    return app
+
+
+_SUMMARY = "Prune neural networks for certified robustness and verify them. --debug shows tracebacks."
+
+
+def _name_or_help(app: App) -> Callable[..., int]:
+    def show(*, name: Annotated[bool, Parameter(negative=())] = False) -> int:
+        """Print the name of the tool, or this help."""
+        if name:
+            print(NAME)
+        else:
+            app.help_print([])
+        return 0
+
+    return show
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 2 the input cannot be used, 1 anything else, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    sys.exit(run([argument for argument in arguments if argument != "--debug"], debug))
+
+
+def run(arguments: Sequence[str], debug: bool = False) -> int:
+    """Run one command; returns the exit code. Errors are one line on stderr; ``debug`` lets them through."""
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        return _fail(f"'{arguments[0]}' is no command; there are {', '.join(COMMANDS)}", USER_ERROR)
+    try:
+        code = build_app()(arguments, exit_on_error=False, print_error=False)
+        return code if isinstance(code, int) else 0
+    except (CycloptsError, ValidationError) as error:
+        return _fail(_bad_argument(error), USER_ERROR)
+    except ToolkitError as error:
+        if debug:
+            raise
+        return _fail(_one_line(error), USER_ERROR)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {_one_line(error)}"
+        return _fail(f"internal error: {what} (run again with --debug for the traceback)", INTERNAL_ERROR)
+
+
+def _bad_argument(error: Exception) -> str:
+    """What is wrong with an argument; errors of settings name their option."""
+    cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
+    if not isinstance(cause, ValidationError):
+        return _one_line(error)
+    first = cause.errors(include_url=False)[0]
+    return f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']}, not {first['input']}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"{NAME}: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.errors import InputError
+from toolkit.formats.binding import BARE
+
+
+def network_paths(values: Sequence[str]) -> dict[str, Path]:
+    """``NAME=PATH`` arguments as a mapping; a bare path stands for the only network of a specification.
+
+    A path that contains ``=`` and exists is a bare path. Raises InputError for repeated or missing names.
+    """
+    paths: dict[str, Path] = {}
+    for value in values:
+        name, path = _split(value)
+        if name in paths:
+            raise InputError(f"--network {value}: the network was given twice" + ("" if name else "; use NAME=PATH"))
+        paths[name] = Path(path)
+    if not paths:
+        raise InputError("no network: add --network PATH, or --network NAME=PATH for each network of the specification")
+    if BARE in paths and len(paths) > 1:
+        raise InputError(f"--network {paths[BARE]}: with several networks each needs a name, as in NAME=PATH")
+    return paths
+
+
+def _split(value: str) -> tuple[str, str]:
+    name, equals, path = value.partition("=")
+    if equals and name.isidentifier() and not Path(value).exists():
+        return name, path
+    return BARE, value

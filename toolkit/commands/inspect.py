@@ -1,0 +1,109 @@
+"""``prunecert inspect``: what a network and a specification contain; loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import onnx
+from cyclopts import Parameter
+
+from toolkit.commands.arguments import network_paths
+from toolkit.errors import UnsupportedError
+from toolkit.formats.binding import bind, check_binding
+from toolkit.formats.onnx_file import OnnxModel, TensorInfo, load_model
+from toolkit.formats.onnx_normalise import normalise
+from toolkit.formats.operators import OperatorRow, operator_rows
+from toolkit.formats.query import Query
+from toolkit.formats.read import read_query
+from toolkit.problem.cases import Cases, compile_cases
+
+
+def inspect(
+    net: str,
+    spec: Path | None = None,
+    /,
+    *,
+    network: Annotated[list[str], Parameter(negative=())] = [],  # noqa: B006
+) -> int:
+    """Show what a network and a specification contain and what would be tried. Loads no torch.
+
+    Parameters
+    ----------
+    net
+        The network, .onnx or .onnx.gz, or NAME=PATH.
+    spec
+        The specification, plain or .gz.
+    network
+        NAME=PATH of further networks of the specification.
+    """
+    models = {name: load_model(path) for name, path in network_paths([net, *network]).items()}
+    supported = True
+    for model in models.values():
+        rows, problem = _operators(model)
+        supported = supported and not problem and all(row.supported for row in rows)
+        print("\n".join(_describe_model(model, rows, problem)))
+    if spec is not None:
+        query = read_query(spec)
+        check_binding(query, bind(query, models))
+        print("\n".join(_describe_query(query, compile_cases(query), spec)))
+    print(f"plan            {_plan(supported)}")
+    return 0
+
+
+def _operators(model: OnnxModel) -> tuple[list[OperatorRow], str]:
+    """The operators of a model, and why it cannot be imported, if it cannot."""
+    try:
+        return operator_rows(normalise(model)), ""
+    except UnsupportedError as error:
+        return [], str(error)
+
+
+def _plan(supported: bool) -> str:
+    if not supported:
+        return "random points only: something in the network cannot be bounded"
+    return "random points, root bounds, gradient attack, branch and bound"
+
+
+def _describe_model(model: OnnxModel, rows: list[OperatorRow], problem: str) -> Iterator[str]:
+    floats = [tensor for tensor in model.proto.graph.initializer if tensor.data_type in _FLOATS]
+    yield f"network         {model.path}"
+    yield f"  sha256        {model.sha256}"
+    yield f"  operator set  {model.opset}, by {model.proto.producer_name or 'unknown'} {model.proto.producer_version}"
+    for entry in model.proto.metadata_props:
+        yield f"  {entry.key:<13} {entry.value}"
+    for title, infos in (("input", model.inputs), ("output", model.outputs)):
+        for info in infos:
+            yield f"  {title:<13} {_describe_tensor(info)}"
+    yield f"  parameters    {sum(int(np.prod(tensor.dims)) for tensor in floats):,}"
+    yield f"  ReLU neurons  {sum(row.neurons for row in rows if row.op_type == 'Relu'):,}"
+    for row in rows:
+        mark = " " if row.supported else "!"
+        yield f"  {mark} {row.op_type:<20} {row.count:>5}  {row.handling}"
+    if problem:
+        yield f"  ! {problem}"
+
+
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+
+
+def _describe_tensor(info: TensorInfo) -> str:
+    declared = ", ".join(str(dim or "?") for dim in info.declared_shape or ())
+    return f"{info.name} {info.dtype} [{declared}], {info.size} elements"
+
+
+def _describe_query(query: Query, cases: Cases, path: Path) -> Iterator[str]:
+    yield f"specification   {path}"
+    yield f"  version       {query.version}"
+    for network in query.networks:
+        yield f"  network       {network.name}: {', '.join(f'{t.name} ({t.size})' for t in network.tensors)}"
+    widths = cases.upper - cases.lower
+    yield f"  boxes         {len(cases.lower)} of {len(cases.inputs)} inputs"
+    if widths.size:
+        fixed = int((widths == 0).all(axis=0).sum())
+        yield f"  widths        mean {widths.mean():.4g}, largest {widths.max():.4g}; {fixed} inputs fixed"
+    yield f"  cases         {len(cases)}, over {len(cases.atoms)} atoms"
+    if query.products:
+        yield f"  ! products    {len(query.products)} of variables: no bounding rule"

@@ -1,0 +1,46 @@
+"""Random crops and flips of whole batches at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+AUGMENTATIONS: dict[str, Augmentation] = {}
+
+
+def _register(name: str) -> Callable[[Augmentation], Augmentation]:
+    def keep(augmentation: Augmentation) -> Augmentation:
+        AUGMENTATIONS[name] = augmentation
+        return augmentation
+
+    return keep
+
+
+@_register("none")
+def keep(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The images as they are."""
+    return images
+
+
+@_register("crop")
+def crop(images: Tensor, generator: torch.Generator, margin: int = 4) -> Tensor:
+    """Each image ``(B, C, H, W)`` padded with zeros by ``margin`` and cut out again at a random place."""
+    count, channels, height, width = images.shape
+    padded = pad(images, (margin,) * 4)
+    top, left = torch.randint(2 * margin + 1, (2, count), generator=generator, device=images.device)
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    columns = left[:, None] + torch.arange(width, device=images.device)
+    rows = rows[:, None, :, None].expand(-1, channels, -1, padded.shape[3])
+    return padded.gather(2, rows).gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
+
+
+@_register("crop_flip")
+def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A random crop, then a mirror image of every other one at random."""
+    mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    cropped = crop(images, generator)
+    return torch.where(mirrored[:, None, None, None], cropped.flip(3), cropped)

@@ -1,0 +1,111 @@
+"""What a data set is: three splits of tensors in memory, and the registry of data sets by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from toolkit.errors import InputError
+
+if TYPE_CHECKING:
+    from toolkit.recipe import Data
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images ``(N, C, H, W)`` float32 in [0, 1] and labels ``(N,)`` int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same images on another device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def first(self, count: int) -> Split:
+        """The first ``count`` images."""
+        return Split(self.images[:count], self.labels[:count])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three disjoint splits and what a model needs to know about them."""
+
+    name: str
+    train: Split
+    validation: Split
+    """Held out of training, for scores and choices; may be empty."""
+    test: Split
+    classes: int
+    mean: tuple[float, ...]
+    """Per channel, of the [0, 1] images; the model's first layer subtracts it."""
+    std: tuple[float, ...]
+    augmentation: str = "none"
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the images and labels that training can see, 16 hexadecimal digits."""
+        tensors = (self.train.images, self.train.labels, self.validation.images, self.validation.labels)
+        state = hashlib.sha256()
+        for tensor in tensors:
+            state.update(tensor.contiguous().numpy().data)
+        return state.hexdigest()[:16]
+
+
+Loader = Callable[["Data"], Dataset]
+LOADERS: dict[str, Loader] = {}
+
+
+def register(*names: str) -> Callable[[Loader], Loader]:
+    """Makes a loader known under some names, or under prefixes that end in a colon and precede a path."""
+
+    def keep(loader: Loader) -> Loader:
+        LOADERS.update(dict.fromkeys(names, loader))
+        return loader
+
+    return keep
+
+
+def load_dataset(data: Data) -> Dataset:
+    """Loads a data set by its recipe entry.
+
+    Raises:
+        InputError: the name is unknown, or its files are missing or malformed.
+    """
+    from toolkit.data import builtin, files, vision  # noqa: F401 - importing them registers their loaders
+
+    kind, colon, _ = data.name.partition(":")
+    loader = LOADERS.get(kind + colon)
+    if loader is None:
+        raise InputError(f"data.name: no data set {data.name!r}; known: {', '.join(sorted(LOADERS))}")
+    return loader(data)
+
+
+def hold_out(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:
+    """A random division into training and validation images, the same for every run."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    count = round(fraction * len(split))
+    rest, held = order[count:], order[:count]
+    return Split(split.images[rest], split.labels[rest]), Split(split.images[held], split.labels[held])
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, rounded to four digits so that they read well in the exported net."""
+    flat = images.transpose(0, 1).flatten(1)
+    mean, std = flat.mean(1), flat.std(1).clamp_min(1e-3)
+    return tuple(round(value, 4) for value in mean.tolist()), tuple(round(value, 4) for value in std.tolist())

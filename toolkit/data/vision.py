@@ -1,0 +1,70 @@
+"""Data sets of torchvision, downloaded once, with the normalisation and augmentation of the paper (section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from toolkit.data.dataset import Dataset, Split, hold_out, register
+from toolkit.errors import InputError
+
+if TYPE_CHECKING:
+    from toolkit.recipe import Data
+
+
+@dataclass(frozen=True)
+class Source:
+    """A torchvision class and how the literature treats its images."""
+
+    constructor: str
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: str
+
+
+SOURCES = {
+    "mnist": Source("MNIST", 10, (0.1307,), (0.3081,), "none"),
+    "fashion_mnist": Source("FashionMNIST", 10, (0.286,), (0.315,), "crop_flip"),
+    "cifar10": Source("CIFAR10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "crop_flip"),
+    "cifar100": Source("CIFAR100", 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), "crop_flip"),
+    "svhn": Source("SVHN", 10, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "crop"),
+}
+
+
+@register(*SOURCES)
+def load_vision(data: Data) -> Dataset:
+    """MNIST, FashionMNIST, CIFAR-10, CIFAR-100 or SVHN from ``data.root``."""
+    source = SOURCES[data.name]
+    train, validation = hold_out(_load_split(data, source, train=True), data.validation)
+    test = _load_split(data, source, train=False)
+    return Dataset(data.name, train, validation, test, source.classes, source.mean, source.std, source.augmentation)
+
+
+def _load_split(data: Data, source: Source, *, train: bool) -> Split:
+    import torchvision
+
+    constructor = getattr(torchvision.datasets, source.constructor)
+    part: dict[str, Any] = {"split": "train" if train else "test"} if data.name == "svhn" else {"train": train}
+    try:
+        raw = constructor(root=str(data.root), download=data.download, **part)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"data.name: {data.name} is not in {data.root} and cannot be fetched ({reason}); put its files there"
+        ) from error
+    return _to_split(raw)
+
+
+def _to_split(raw: Any) -> Split:
+    pixels = torch.as_tensor(np.asarray(raw.data))
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.shape[-1] == 3:
+        pixels = pixels.permute(0, 3, 1, 2)
+    labels = getattr(raw, "targets", None)
+    labels = raw.labels if labels is None else labels
+    return Split(pixels.contiguous().float() / 255, torch.as_tensor(np.asarray(labels), dtype=torch.int64))

@@ -1,0 +1,236 @@
+"""One experiment: a recipe's networks, pruned step by step, exported, verified and put in one table.
+
+The verifier reads only what was exported: the folder ``benchmark/`` of a run is a complete VNN-COMP benchmark, and its
+table would be the same with any other verifier's ``results.csv``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from toolkit.bench.fingerprint import code_hash, fingerprint
+from toolkit.bench.folder import find_benchmarks, make_jobs
+from toolkit.bench.freeze import freeze
+from toolkit.bench.job import Task
+from toolkit.bench.journal import Record
+from toolkit.bench.options import Options
+from toolkit.bench.runner import claimed
+from toolkit.bench.store import write_text_atomically
+from toolkit.bench.verifier import VERIFY
+from toolkit.bench.writer import Robustness, write_benchmark
+from toolkit.campaign import cards, execute, make_console
+from toolkit.errors import InputError
+from toolkit.formats.onnx_file import load_model
+from toolkit.formats.runtime import Session
+from toolkit.recipe import Recipe, load_recipe
+from toolkit.report.page import Page, facts, write_page
+from toolkit.report.plots import cactus, certified_versus_density, instability_versus_density, save_png
+from toolkit.report.summary import Model, Row, chain_names, changes, summarise, summary_csv
+from toolkit.report.tables import percent, summary_table, to_rich
+
+if TYPE_CHECKING:
+    from toolkit.data.dataset import Dataset, Split
+    from toolkit.pruning import ChainModel
+
+MAKERS = ("data", "models", "training", "pruning", "formats", "bench/writer.py", "experiment.py", "recipe.py")
+"""The parts of this package that the exported benchmark depends on."""
+
+
+def run_recipe(path: Path, options: Options, task: Task = VERIFY) -> int:
+    """Run a recipe; the exit code is 1 when a verdict contradicts the attack, else 0."""
+    recipe = adapt(load_recipe(path), options)
+    out = options.out or Path("results") / recipe.name
+    console = make_console()
+    with claimed(out):
+        models = make_models(recipe, out, console)
+        records = verify_models(recipe, out, options, task)
+        wrong = conclude(recipe, out, models, records, console)
+        if options.freeze is not None:
+            freeze(out / "benchmark", options.freeze, records)
+            console.print(f"frozen: {options.freeze}", highlight=False, soft_wrap=True)
+    return int(wrong)
+
+
+def verify_models(recipe: Recipe, out: Path, options: Options, task: Task) -> list[Record]:
+    """Answer all instances of the benchmark that was written."""
+    [benchmark] = find_benchmarks(out / "benchmark", options.spec_version)
+    benchmark = replace(benchmark, category=recipe.name)
+    jobs = make_jobs(benchmark, recipe.verification, recipe.verification.timeout)
+    return execute(jobs, out, options, {benchmark.category: benchmark.folder}, task)
+
+
+def conclude(recipe: Recipe, out: Path, models: Sequence[Model], records: Sequence[Record], console: Console) -> bool:
+    """Print and write the results; whether something in them cannot be true."""
+    rows = summarise(models, records)
+    found = [str(change) for change in changes(models, rows, records)]
+    wrong = impossible(rows)
+    write_report(recipe, out, models, records, [*wrong, *found])
+    console.print(to_rich(summary_table(rows)))
+    for line in found:
+        console.print(line, highlight=False, soft_wrap=True)
+    for line in wrong:
+        console.print(line, style="bold red", highlight=False, soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    return bool(wrong)
+
+
+def adapt(recipe: Recipe, options: Options) -> Recipe:
+    """The recipe with what the command line says."""
+    if options.category:
+        raise InputError("--category: a recipe makes one benchmark only")
+    images = min(recipe.specification.images, options.limit or recipe.specification.images)
+    return recipe.model_copy(
+        update={
+            "seed": recipe.seed if options.seed is None else options.seed,
+            "verification": options.settings(recipe.verification),
+            "specification": recipe.specification.model_copy(update={"images": images}),
+        }
+    )
+
+
+def make_models(recipe: Recipe, out: Path, console: Console) -> list[Model]:
+    """Train, prune and export, and write the benchmark folder; or take all of that from an earlier run."""
+    path = out / "models.json"
+    key = fingerprint(recipe.name, "", "", {"recipe": recipe.digest, "code": code_hash(MAKERS)})
+    known = _read_models(path, key)
+    if known is not None and (out / "benchmark" / "instances.csv").exists():
+        console.print(f"networks and benchmark of an earlier run: {out / 'benchmark'}", highlight=False, soft_wrap=True)
+        return known
+    from toolkit.data.dataset import load_dataset
+
+    dataset = load_dataset(recipe.data)
+    models = list(_export_all(recipe, dataset, out, console))
+    pool = dataset.test.images.numpy(), dataset.test.labels.numpy()
+    write_benchmark(out / "benchmark", [model.network for model in models], pool, properties(recipe))
+    text = json.dumps({"key": key, "models": [asdict(model) for model in models]}, indent=1)
+    write_text_atomically(path, text + "\n")
+    return models
+
+
+def properties(recipe: Recipe) -> Robustness:
+    """What is verified."""
+    wanted = recipe.specification
+    return Robustness(recipe.name, wanted.epsilon, recipe.verification.timeout, wanted.images)
+
+
+def _read_models(path: Path, key: str) -> list[Model] | None:
+    """The models of an earlier run that was made in the same way."""
+    try:
+        stored = json.loads(path.read_text())
+        if stored["key"] != key:
+            return None
+        return [Model(**(model | {"chains": tuple(model["chains"])})) for model in stored["models"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -> Iterator[Model]:
+    from toolkit.pruning import build_chains
+
+    device = choose_device(recipe.verification.device)
+    verified = dataset.test.first(recipe.specification.images)
+    for model in build_chains(recipe, dataset, device, cache=out / "cache"):
+        exported = _export(model, recipe, dataset, verified, out / "benchmark")
+        console.print(
+            f"{exported.name}: density {exported.density:.3g}, {exported.parameters:,} parameters, "
+            f"standard accuracy {percent(exported.standard_accuracy)}, PGD {percent(exported.pgd_accuracy)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        yield exported
+
+
+def _export(model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, folder: Path) -> Model:
+    from toolkit.formats.onnx_export import export_model
+
+    network = f"onnx/{model.name}.onnx"
+    export_model(model.module, dataset.test.images[:1], folder / network, model.metadata)
+    return Model(
+        name=model.name,
+        chains=model.chains,
+        architecture=model.architecture,
+        method=model.method,
+        state=model.state,
+        density=model.density,
+        parameters=model.parameters,
+        network=network,
+        standard_accuracy=measured_accuracy(folder / network, dataset.test),
+        pgd_accuracy=model.pgd_accuracy(verified, recipe.specification.epsilon, seed=recipe.seed),
+    )
+
+
+def choose_device(device: str) -> str:
+    """``auto`` is cuda where there is one."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no CUDA device; use --device cpu")
+    return device
+
+
+def measured_accuracy(network: Path, split: Split) -> float:
+    """Part of the images that the exported file classifies correctly, by onnxruntime."""
+    images = split.images.reshape(len(split), -1).numpy()
+    [scores] = Session(load_model(network)).run_batch([images])
+    return float(np.mean(scores.argmax(1) == split.labels.numpy()))
+
+
+def impossible(rows: Sequence[Row]) -> list[str]:
+    """Rows that cannot be true: more images proved robust than survive the attack."""
+    return [
+        f"CONTRADICTION: {row.model}: certified accuracy {row.certified_accuracy:.1%} above PGD accuracy "
+        f"{row.pgd_accuracy:.1%} on the same images"
+        for row in rows
+        if row.certified_accuracy > row.pgd_accuracy + 1e-9
+    ]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its file name and caption."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+def write_report(
+    recipe: Recipe, out: Path, models: Sequence[Model], records: Sequence[Record], findings: list[str]
+) -> None:
+    """Write ``summary.csv``, the plots and the page."""
+    rows = summarise(models, records)
+    write_text_atomically(out / "summary.csv", summary_csv(rows))
+    networks = {chain: {model.network for model in models if chain in model.chains} for chain in chain_names(models)}
+    plots = (
+        Plot("certified", "Certified accuracy against density, with 95 % intervals.", certified_versus_density(rows)),
+        Plot("instability", "Unstable ReLUs: root bounds solid, intervals dotted.", instability_versus_density(rows)),
+        Plot(
+            "cactus",
+            "Time of the k-th fastest decided instance, by chain (lower and further right is better).",
+            cactus({name: [r for r in records if r.onnx in group] for name, group in networks.items()}),
+        ),
+    )
+    for plot in plots:
+        save_png(plot.figure, out / "plots" / f"{plot.name}.png")
+    page = Page(
+        title=recipe.name,
+        subtitle=f"{len(rows)} networks, {recipe.specification.images} images each, "
+        f"radius {recipe.specification.epsilon:g} in the maximum norm, {recipe.verification.timeout:g} s each",
+        cards=(("networks", str(len(rows))), ("instances", f"{len(records):,}"), *cards(records)),
+        findings=tuple(findings),
+        table=summary_table(rows),
+        figures={plot.caption: plot.figure for plot in plots},
+        records=records,
+        facts=(("recipe", recipe.digest), *facts(records)),
+    )
+    write_page(page, out / "report.html")

@@ -1,0 +1,1 @@
+"""Architectures by name, each a ``torch.nn.Sequential`` whose first layer normalises the input."""

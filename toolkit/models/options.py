@@ -1,0 +1,78 @@
+"""Which network to build, as written in a recipe; needs no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from toolkit.options import Options, shorthand
+
+PresetName = Literal["paper7", "cnn_7layer_bn", "cnn_b", "cifar_small", "digits_conv"]
+
+
+class Block(Options):
+    """One convolution block: convolution, batch normalisation (optional), ReLU."""
+
+    channels: PositiveInt
+    kernel: PositiveInt = 3
+    stride: PositiveInt = 1
+    padding: Annotated[int, Field(ge=0)] = 1
+    batch_norm: bool = True
+
+
+class ConvNet(Options):
+    """Convolution blocks, then fully connected layers with ReLU, then the classifier."""
+
+    architecture: Literal["conv"] = "conv"
+    blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
+    hidden: tuple[PositiveInt, ...] = ()
+    normalise: bool = True
+
+
+class PresetNet(Options):
+    """A named convolution net of the literature, with its widths as arguments.
+
+    ``channels`` and ``hidden`` replace the preset's own widths; the kernels and strides stay.
+    """
+
+    architecture: PresetName
+    channels: tuple[PositiveInt, ...] | None = None
+    hidden: tuple[PositiveInt, ...] | None = None
+    normalise: bool = True
+
+
+class Mlp(Options):
+    """Fully connected layers with ReLU between them."""
+
+    architecture: Literal["mlp"] = "mlp"
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (48, 48)
+    normalise: bool = True
+
+
+class ResNet(Options):
+    """CIFAR residual net of 6n + 2 layers with basic blocks (He et al., CVPR 2016, section 4.2)."""
+
+    architecture: Literal["resnet"] = "resnet"
+    depth: Annotated[int, Field(ge=8)] = 20
+    width: PositiveInt = 16
+    normalise: bool = True
+
+    @model_validator(mode="after")
+    def _check_depth(self) -> ResNet:
+        if (self.depth - 2) % 6:
+            raise ValueError(f"the depth of a residual net is 6n + 2 (8, 14, 20, ...), not {self.depth}")
+        return self
+
+
+class Vgg(Options):
+    """VGG16 with batch normalisation and one fully connected layer, for inputs of at least 32x32."""
+
+    architecture: Literal["vgg16_bn"] = "vgg16_bn"
+    width: PositiveInt = 64
+    normalise: bool = True
+
+
+ModelOptions = Annotated[
+    ConvNet | PresetNet | Mlp | ResNet | Vgg, Field(discriminator="architecture"), shorthand("architecture")
+]

@@ -1,0 +1,90 @@
+"""What stands where in a network of ``Sequential`` and ``Residual``: ReLUs, their batch normalisation, channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+PASSING = (nn.Flatten, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+"""Layers that keep channels apart and map zero to zero."""
+
+
+@dataclass(frozen=True)
+class ReluSite:
+    """A ReLU, and the batch normalisation directly before it if there is one."""
+
+    relu: nn.ReLU
+    batch_norm: nn.BatchNorm2d | None
+
+
+@dataclass(frozen=True)
+class ChannelSite:
+    """Output channels that can be pruned: convolution, batch normalisation and ReLU in a row (module names)."""
+
+    conv: str
+    batch_norm: str
+    channels: int
+
+
+def sequences(model: nn.Module) -> Iterator[tuple[str, nn.Sequential]]:
+    """All ``Sequential`` modules with the prefix of their children's names, outermost first."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Sequential):
+            yield f"{name}." if name else "", module
+
+
+def relu_sites(model: nn.Module) -> list[ReluSite]:
+    """All ReLUs in the order of the network's definition."""
+    return [
+        ReluSite(module, before if isinstance(before, nn.BatchNorm2d) else None)
+        for _, sequence in sequences(model)
+        for before, module in pairwise((None, *sequence))
+        if isinstance(module, nn.ReLU)
+    ]
+
+
+def channel_sites(model: nn.Module) -> list[ChannelSite]:
+    """All groups of prunable channels.
+
+    Channels that a residual addition couples are not among them: their sum stays alive as long as one summand does,
+    so zeroing one batch normalisation would not allow an exact removal.
+    """
+    return [
+        ChannelSite(prefix + children[i][0], prefix + children[i + 1][0], _width(children[i + 1][1]))
+        for prefix, sequence in sequences(model)
+        for children in [list(sequence.named_children())]
+        for i in range(len(children) - 3)
+        if _is_prunable([module for _, module in children[i:]])
+    ]
+
+
+def _is_prunable(modules: list[nn.Module]) -> bool:
+    conv, batch_norm, relu, *rest = modules
+    pattern = isinstance(batch_norm, nn.BatchNorm2d) and isinstance(relu, nn.ReLU)
+    reader = next((module for module in rest if not isinstance(module, PASSING)), None)
+    return isinstance(conv, nn.Conv2d) and conv.groups == 1 and pattern and isinstance(reader, nn.Conv2d | nn.Linear)
+
+
+def _width(module: nn.Module) -> int:
+    assert isinstance(module, nn.BatchNorm2d)
+    return module.num_features
+
+
+def count_relus(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Number of ReLU neurons for one input of ``shape``."""
+    counts: list[int] = []
+    hooks = [
+        site.relu.register_forward_hook(lambda _, __, out: counts.append(out[0].numel())) for site in relu_sites(model)
+    ]
+    device = next(model.parameters()).device
+    training = model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device=device))
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)

@@ -1,0 +1,178 @@
+"""One chain: train, prune, rewind, train again; every state stored so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from toolkit.data.dataset import Dataset, Split
+from toolkit.models.build import build_model
+from toolkit.models.options import ModelOptions
+from toolkit.pruning.masks import Masks, density, live_channels
+from toolkit.pruning.methods import Round, prune
+from toolkit.pruning.options import Chain, MethodOptions, Structured
+from toolkit.training.initialise import ibp_initialise
+from toolkit.training.loop import Job, derive_seed, train
+from toolkit.training.options import Training
+from toolkit.training.schedule import learning_rate_at
+from toolkit.training.storage import load, save
+
+Progress = Callable[[str, int, int], None]
+"""Told the name of what is being trained, the epochs done and the epochs in all."""
+
+Masked = tuple[nn.Module, Masks]
+
+FORMAT = 1
+"""Part of every key: raised when a change of the code makes stored states wrong."""
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """A trained network of a chain."""
+
+    index: int
+    """0 is dense."""
+    density: float
+    """Kept entries over prunable entries: weights, or channels for structured methods."""
+    model: nn.Module
+    """The masked network in evaluation mode; do not change it."""
+    masks: Masks
+    key: str
+    """Hash of everything that made this state."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all chains of an experiment have in common."""
+
+    dataset: Dataset
+    device: str = "cpu"
+    seed: int = 0
+    cache: Path | None = None
+    progress: Progress | None = None
+
+    def split(self, name: str) -> Split:
+        """A split of the data set on the device."""
+        part: Split = getattr(self.dataset, name)
+        return part.to(self.device)
+
+
+def prune_chain(workshop: Workshop, options: ModelOptions, chain: Chain, training: Training) -> Iterator[ChainState]:
+    """The dense network and then one trained network for each density of the chain.
+
+    ``training`` is the chain's own (``Recipe.training_of``). Chains of equal model and training share the dense
+    network through the cache.
+
+    Raises:
+        InputError: the method does not fit the network or the data, or training diverged.
+    """
+    initial = initial_model(workshop, options, training)
+    job = Job(training, workshop.split("train"), workshop.dataset.augmentation, derive_seed(workshop.seed, "train", 0))
+    key = dense_key(workshop, options, training)
+    dense, _ = trained(workshop, f"{chain.model} dense", key, (initial, {}), job)
+    state = ChainState(0, 1.0, dense, {}, key)
+    yield state
+    for index, target in enumerate(chain.targets, 1):
+        key = _round_key(state, chain, index, target)
+        make = partial(_start, workshop, chain, job, target, state, initial, dense)
+        start = stored(workshop, f"{key}.start", initial, make)
+        name = f"{chain.name} {index}/{len(chain.targets)}"
+        model, masks = trained(workshop, name, key, start, rewound_job(job, chain, workshop, index))
+        state = ChainState(index, state_density(chain.method, model, masks), model, masks, key)
+        yield state
+
+
+def dense_key(workshop: Workshop, options: ModelOptions, training: Training) -> str:
+    """Hash of everything that makes a dense network."""
+    content = {"format": FORMAT, "data": workshop.dataset.digest, "model": options.model_dump(), "seed": workshop.seed}
+    return digest(content | {"training": training.model_dump(exclude={"checkpoint_seconds"})})
+
+
+def _round_key(state: ChainState, chain: Chain, index: int, target: float) -> str:
+    options = chain.model_dump(include={"method", "rewind", "rewind_epoch", "one_shot"})
+    options["method"].pop("compress", None)
+    return digest({"parent": state.key, "index": index, "density": target, "options": options})
+
+
+def digest(content: dict[str, Any]) -> str:
+    """Hash of a JSON value, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def initial_model(workshop: Workshop, options: ModelOptions, training: Training) -> nn.Module:
+    """The network at epoch 0, on the device."""
+    model = build_model(options, workshop.dataset, derive_seed(workshop.seed, "initial"))
+    if training.initialisation == "ibp":
+        ibp_initialise(model, derive_seed(workshop.seed, "initial"))
+    return model.to(workshop.device)
+
+
+def _start(
+    workshop: Workshop, chain: Chain, job: Job, target: float, state: ChainState, initial: nn.Module, dense: nn.Module
+) -> Masked:
+    """The weights that a round's training starts from, and its masks."""
+    # One-shot pruning uses one seed for all densities, so that sparser networks are parts of denser ones.
+    source, old, number = (initial, {}, 0) if chain.one_shot else (state.model, state.masks, state.index)
+    seed = derive_seed(workshop.seed, "prune", number)
+    round_ = Round(copy.deepcopy(source), old, target, job, workshop.split("validation"), seed)
+    masks = prune(chain.method, round_)
+    return rewind(chain, job, initial, dense, state.model), masks
+
+
+def rewind(chain: Chain, job: Job, initial: nn.Module, dense: nn.Module, current: nn.Module) -> nn.Module:
+    """A copy of the weights that the chain's pruned networks start from."""
+    if chain.rewind == "rewind_lt":
+        return train(copy.deepcopy(initial), replace(job, epochs=chain.rewind_epoch))
+    return copy.deepcopy({"lt": initial, "pt": dense, "finetune": current}[chain.rewind])
+
+
+def rewound_job(job: Job, chain: Chain, workshop: Workshop, index: int) -> Job:
+    """The training of a pruned state: schedules start again, or stay at their end when fine-tuning."""
+    training = job.training
+    if chain.rewind == "finetune":
+        last_rate = learning_rate_at(training, training.epochs)
+        training = training.model_copy(update={"learning_rate": last_rate, "milestones": (), "ramp": None})
+    return replace(job, training=training, seed=derive_seed(workshop.seed, "train", index))
+
+
+def state_density(method: MethodOptions, model: nn.Module, masks: Masks) -> float:
+    """Density of the prunable set: channels for structured methods, weights otherwise."""
+    return density(live_channels(model, masks) if isinstance(method, Structured) else masks)
+
+
+def trained(workshop: Workshop, name: str, key: str, start: Masked, job: Job) -> Masked:
+    """The network trained from ``start``: from the cache, or trained now."""
+    observer = None if workshop.progress is None else partial(workshop.progress, name)
+    checkpoint = None if workshop.cache is None else workshop.cache / f"{key}.part"
+
+    def make() -> Masked:
+        model, masks = start
+        return train(copy.deepcopy(model), job, masks, checkpoint=checkpoint, observer=observer), masks
+
+    result = stored(workshop, f"{key}.pt", start[0], make)
+    if workshop.cache is not None:
+        (workshop.cache / f"{key}.start").unlink(missing_ok=True)
+    return result
+
+
+def stored(workshop: Workshop, file: str, template: nn.Module, make: Callable[[], Masked]) -> Masked:
+    """What the cache holds under a name, or what ``make`` gives, which is then kept. ``template`` gives the layers."""
+    if workshop.cache is None:
+        return make()
+    path = workshop.cache / file
+    record = load(path, workshop.device)
+    if record is not None:
+        model = copy.deepcopy(template)
+        model.load_state_dict(record["model"])
+        return model.eval(), record["masks"]
+    model, masks = make()
+    save({"model": model.state_dict(), "masks": masks}, path)
+    return model, masks

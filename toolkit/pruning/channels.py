@@ -1,0 +1,118 @@
+"""Methods that prune channels by a score: slimming, refill, instability, upper bound.
+
+A channel is a convolution's output with the batch normalisation and the ReLU that follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.errors import InputError
+from toolkit.models.structure import ReluSite, channel_sites, relu_sites
+from toolkit.pruning.masks import Masks, Scores, channel_masks, live_channels, select
+from toolkit.pruning.options import NrsChannel, Refill, Slim, Structured, UpperBound
+from toolkit.pruning.round import Round, prune
+from toolkit.training.attack import evaluation_mode
+from toolkit.training.intervals import Interval, image_box, propagate
+from toolkit.training.options import Stability
+from toolkit.training.regularisers import stability_terms
+
+CHUNK = 256
+
+
+def keep_channels(options: Structured, round_: Round, scores: Scores) -> Masks:
+    """Masks of the channels with the largest scores; the best channel of each layer always stays.
+
+    Raises:
+        InputError: the network has no prunable channels.
+    """
+    live = live_channels(round_.model, round_.masks)
+    if not live:
+        raise InputError("chains.method: channels need a convolution, batch normalisation and ReLU in a row; none here")
+    kept = {name: _protect_best(scores[name], live[name]) for name in live}
+    return channel_masks(round_.model, select(kept, live, round_.density, layerwise=options.layerwise))
+
+
+def _protect_best(scores: Tensor, live: Tensor) -> Tensor:
+    alive = scores.masked_fill(~live, -torch.inf)
+    return alive.index_fill(0, alive.argmax(), torch.inf)
+
+
+@prune.register
+def _(options: Slim, round_: Round) -> Masks:
+    scores = {name: norm.weight.detach().abs() for name, norm in _batch_norms(round_.model).items()}
+    return keep_channels(options, round_, scores)
+
+
+@prune.register
+def _(options: Refill, round_: Round) -> Masks:
+    """Mean ``|w|`` of each channel after a magnitude step; the mean makes layers of different fan-in comparable.
+
+    Every weight of a kept channel is live afterwards, so the magnitude step only decides the ranking.
+    """
+    modules = dict(round_.model.named_modules())
+    sites = channel_sites(round_.model)
+    weights = {site.batch_norm: _weight(modules[site.conv]) for site in sites}
+    channels = live_channels(round_.model, round_.masks)
+    live = {name: channels[name].reshape(-1, 1, 1, 1).expand_as(weight) for name, weight in weights.items()}
+    total = sum(mask.numel() for mask in live.values())
+    remaining = sum(int(mask.sum()) for mask in live.values()) / max(1, total)
+    kept = select(
+        {name: weight.abs() for name, weight in weights.items()}, live, (1 - options.rate) * remaining, layerwise=False
+    )
+    scores = {name: (weight.abs() * kept[name]).mean((1, 2, 3)) for name, weight in weights.items()}
+    return keep_channels(options, round_, scores)
+
+
+@prune.register
+def _(options: NrsChannel, round_: Round) -> Masks:
+    """The channels with the largest NRSLoss on held-out images go first; dropped channels never come back."""
+    nrs = Stability(name="nrs")
+    return keep_channels(options, round_, _mean_over_bounds(round_, lambda site, x: -stability_terms(nrs, site, x)))
+
+
+@prune.register
+def _(options: UpperBound, round_: Round) -> Masks:
+    """Mean over images of the largest upper bound in the channel: small for channels that are nearly inactive."""
+    return keep_channels(options, round_, _mean_over_bounds(round_, lambda _, x: x.upper.amax((2, 3), keepdim=True)))
+
+
+def _batch_norms(model: nn.Module) -> dict[str, nn.BatchNorm2d]:
+    names = {site.batch_norm for site in channel_sites(model)}
+    return {
+        name: module for name, module in model.named_modules() if name in names and isinstance(module, nn.BatchNorm2d)
+    }
+
+
+def _weight(module: nn.Module) -> Tensor:
+    assert isinstance(module, nn.Conv2d)
+    return module.weight.detach()
+
+
+def _mean_over_bounds(round_: Round, score: Callable[[ReluSite, Interval], Tensor]) -> Scores:
+    """Mean over held-out images and positions of a score ``(B, C, H, W)`` of the bounds before each ReLU.
+
+    Raises:
+        InputError: there are no held-out images.
+    """
+    if len(round_.validation) == 0:
+        raise InputError("data.validation: this pruning method scores channels on held-out images; hold some out")
+    names = {module: name for name, module in _batch_norms(round_.model).items()}
+    sites = {names[site.batch_norm]: site for site in relu_sites(round_.model) if site.batch_norm in names}
+    epsilon = round_.job.training.epsilon
+    assert epsilon is not None
+    sums = {name: torch.zeros(_width(site), device=round_.validation.labels.device) for name, site in sites.items()}
+    with torch.no_grad(), evaluation_mode(round_.model):
+        for images in round_.validation.images.split(CHUNK):
+            _, trace = propagate(round_.model, image_box(images, epsilon))
+            for name, site in sites.items():
+                sums[name] += score(site, trace[site.relu]).mean((2, 3)).sum(0)
+    return {name: total / len(round_.validation) for name, total in sums.items()}
+
+
+def _width(site: ReluSite) -> int:
+    assert site.batch_norm is not None
+    return site.batch_norm.num_features

@@ -1,0 +1,107 @@
+"""HYDRA: scores learned by gradient descent with the weights frozen (Sehwag et al., NeurIPS 2020).
+
+The forward pass uses a weight only while its score is among the best of its layer; the backward pass pretends that the
+choice were the identity (straight-through), so scores of weights that would help grow until they are chosen.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from toolkit.models.structure import channel_sites
+from toolkit.pruning.channels import keep_channels
+from toolkit.pruning.masks import Masks, live_channels, select, weight_masks
+from toolkit.pruning.options import Hydra, HydraFilter
+from toolkit.pruning.round import Round, prune
+
+
+class StraightThrough(torch.autograd.Function):
+    """The mask of the best scores going forward, the identity going backward."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, live: Tensor, target: float) -> Tensor:
+        """Mask of the scores' shape and type."""
+        return select({"": scores.abs()}, {"": live}, target, layerwise=True)[""].to(scores.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient as it comes."""
+        return gradients[0], None, None
+
+
+class Gate(nn.Module):
+    """Multiplies a parameter by the mask of learned scores, one score for each entry of the first axes."""
+
+    def __init__(self, scores: nn.Parameter, live: Tensor, target: float) -> None:
+        super().__init__()
+        self.scores = scores
+        self.live = live
+        self.target = target
+
+    def forward(self, parameter: Tensor) -> Tensor:
+        """The parameter with unchosen entries zero."""
+        mask = StraightThrough.apply(self.scores, self.live, self.target)
+        return parameter * mask.reshape(*mask.shape, *[1] * (parameter.ndim - mask.ndim))
+
+
+@prune.register
+def _(options: Hydra, round_: Round) -> Masks:
+    live = weight_masks(round_.model, options.layers) | round_.masks
+    modules = dict(round_.model.named_modules())
+    scores: dict[str, nn.Parameter] = {}
+    for name, mask in live.items():
+        module = modules[name.removesuffix(".weight")]
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        scores[name] = nn.Parameter(initial_scores(weight.detach() * mask))
+        parametrize.register_parametrization(module, "weight", Gate(scores[name], mask, round_.density))
+    learn(round_, list(scores.values()), options.epochs, options.learning_rate)
+    return select({name: s.detach().abs() for name, s in scores.items()}, live, round_.density, layerwise=True)
+
+
+@prune.register
+def _(options: HydraFilter, round_: Round) -> Masks:
+    """One score for each channel, which scales both parameters of its batch normalisation."""
+    live = live_channels(round_.model, round_.masks)
+    modules = dict(round_.model.named_modules())
+    scores: dict[str, nn.Parameter] = {}
+    for site in channel_sites(round_.model):
+        kept, norm, weight = live[site.batch_norm], modules[site.batch_norm], modules[site.conv].weight
+        assert isinstance(weight, Tensor)
+        size = weight.detach().flatten(1).norm(dim=1) * kept
+        scores[site.batch_norm] = nn.Parameter(size / size.max().clamp_min(1e-12))
+        for name in ("weight", "bias"):
+            gate = Gate(scores[site.batch_norm], kept, round_.density)
+            parametrize.register_parametrization(norm, name, gate)
+    learn(round_, list(scores.values()), options.epochs, options.learning_rate)
+    for site in channel_sites(round_.model):
+        for name in ("weight", "bias"):
+            parametrize.remove_parametrizations(modules[site.batch_norm], name, leave_parametrized=False)
+    return keep_channels(options, round_, {name: s.detach().abs() for name, s in scores.items()})
+
+
+def initial_scores(weight: Tensor) -> Tensor:
+    """Signed and scaled weights: ``sqrt(6 / fan_in) w / max|w|``; pruned weights get 0 and stay there."""
+    fan_in = weight[0].numel()
+    return sqrt(6 / fan_in) * weight / weight.abs().max().clamp_min(1e-12)
+
+
+def learn(round_: Round, scores: list[nn.Parameter], epochs: int, learning_rate: float) -> None:
+    """Adam on the training loss at the full epsilon, rate divided by ten after half and three quarters of the epochs.
+
+    Batch statistics keep updating; everything but the scores is frozen.
+    """
+    optimizer = torch.optim.Adam(scores, learning_rate)
+    steps = epochs * round_.job.batches
+    for index, loss in enumerate(islice(round_.losses(round_.model, "hydra"), steps)):
+        passed = sum(index >= steps * part for part in (0.5, 0.75))
+        optimizer.param_groups[0]["lr"] = learning_rate * 0.1**passed
+        for parameter, gradient in zip(scores, torch.autograd.grad(loss, scores), strict=True):
+            parameter.grad = gradient
+        optimizer.step()

@@ -1,0 +1,147 @@
+"""How a chain of pruned networks is made, as written in a recipe; needs no torch.
+
+Defaults are those of Li et al., "Can pruning improve certified robustness of neural networks?" (TMLR 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from toolkit.options import Options, shorthand
+
+Density = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Unstructured(Options):
+    """Options that all methods which prune single weights share."""
+
+    layers: Annotated[tuple[Literal["conv", "linear"], ...], Field(min_length=1)] = ("conv",)
+    """Kinds of layers whose weights are pruned; the paper prunes convolutions only."""
+    layerwise: bool = False
+    """The same density in every layer, in place of one threshold over all of them."""
+
+
+class Random(Unstructured):
+    """A uniformly random choice among the live weights."""
+
+    name: Literal["random"] = "random"
+
+
+class Magnitude(Unstructured):
+    """Smallest absolute weight after training (IMP; Frankle & Carbin, ICLR 2019)."""
+
+    name: Literal["magnitude"] = "magnitude"
+
+
+class Sensitivity(Unstructured):
+    """Smallest ``|w dL/dw|``: SNIP (Lee et al., ICLR 2019) and the first-order Taylor score are this same number."""
+
+    name: Literal["snip", "taylor"]
+    batches: PositiveInt = 1
+    """Training batches that the gradient is averaged over."""
+
+
+class Hydra(Options):
+    """Learned scores, one density per layer (Sehwag et al., NeurIPS 2020)."""
+
+    name: Literal["hydra"] = "hydra"
+    layers: Annotated[tuple[Literal["conv", "linear"], ...], Field(min_length=1)] = ("conv",)
+    epochs: PositiveInt = 20
+    learning_rate: PositiveFloat = 0.01
+
+
+class Structured(Options):
+    """Options that all methods which prune channels share."""
+
+    layerwise: bool = False
+    compress: bool = True
+    """Remove pruned channels physically from the networks handed out (exact); training keeps the masked network."""
+
+
+class Slim(Structured):
+    """Smallest ``|gamma|`` of the batch normalisation (network slimming; Liu et al., ICCV 2017)."""
+
+    name: Literal["slim"] = "slim"
+
+
+class Refill(Structured):
+    """IMP decides, whole channels go, kept channels are refilled (Chen et al., 2022, "IMP-Refill")."""
+
+    name: Literal["refill"] = "refill"
+    rate: Density = 0.2
+    """Part of the live convolution weights that the magnitude step ignores in the ranking."""
+
+
+class NrsChannel(Structured):
+    """Most unstable channels first: largest NRSLoss on held-out images."""
+
+    name: Literal["nrs_channel"] = "nrs_channel"
+
+
+class UpperBound(Structured):
+    """Channels with the smallest upper bound first, as they are nearly inactive (Xu et al., TACAS 2024)."""
+
+    name: Literal["upper_bound"] = "upper_bound"
+
+
+class HydraFilter(Structured):
+    """Learned scores, one per channel."""
+
+    name: Literal["hydra_filter"] = "hydra_filter"
+    epochs: PositiveInt = 20
+    learning_rate: PositiveFloat = 0.01
+
+
+MethodOptions = Annotated[
+    Random | Magnitude | Sensitivity | Hydra | Slim | Refill | NrsChannel | UpperBound | HydraFilter,
+    Field(discriminator="name"),
+    shorthand("name"),
+]
+
+
+class Chain(Options):
+    """One chain: the dense network, then ever sparser ones, each rewound and retrained.
+
+    The densities are given one by one, or as ``rate`` (part of the remaining entries pruned per round) and ``states``
+    (number of trained networks, the dense one included). The paper: rate 0.2, 16 states; channels 0.11, 12 states.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    model: str
+    method: MethodOptions
+    densities: tuple[Density, ...] | None = None
+    rate: Density | None = None
+    states: Annotated[int, Field(ge=2)] | None = None
+    rewind: Literal["lt", "rewind_lt", "pt", "finetune"] = "lt"
+    """Weights a pruned network starts from: the initial ones, those after ``rewind_epoch`` epochs of dense training,
+    the trained dense ones, or those it has (learning rate and epsilon then stay where they ended)."""
+    rewind_epoch: PositiveInt = 8
+    one_shot: bool = False
+    """Score the initial network, each density on its own, in place of the trained one round after round."""
+    training: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Keys that replace those of the recipe's training for this chain."""
+
+    @model_validator(mode="after")
+    def _check_densities(self) -> Chain:
+        if (self.densities is None) == (self.rate is None) or (self.rate is None) != (self.states is None):
+            raise ValueError("give either densities, or rate and states")
+        if self.densities is not None and not _falls(self.densities):
+            raise ValueError(f"densities must be a falling list of numbers between 0 and 1, not {list(self.densities)}")
+        return self
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """Densities of states 1, 2, ...; state 0 is dense."""
+        if self.densities is not None:
+            return self.densities
+        assert self.rate is not None
+        assert self.states is not None
+        return tuple((1 - self.rate) ** state for state in range(1, self.states))
+
+
+def _falls(values: Sequence[float]) -> bool:
+    return len(values) > 0 and all(first > second for first, second in pairwise(values))

@@ -1,0 +1,55 @@
+"""The frame that every pruning method fits in: what it sees of a round, and the function that it registers with.
+
+Import ``prune`` from ``toolkit.pruning.methods``, which knows all methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import singledispatch
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.data.dataset import Split
+from toolkit.pruning.masks import Masks
+from toolkit.pruning.options import MethodOptions
+from toolkit.training.loop import Job, batches, derive_seed, objective
+
+
+@dataclass(frozen=True)
+class Round:
+    """A network that was just trained (or is initial, for one-shot pruning), and what to make of it."""
+
+    model: nn.Module
+    """A copy: methods may change its gradients and modes."""
+    masks: Masks
+    """Masks it was trained with; a new mask keeps nothing that these dropped."""
+    density: float
+    """Density to reach, of all prunable entries."""
+    job: Job
+    validation: Split
+    """Images held out of training, on the model's device."""
+    seed: int
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Randomness for one purpose, on the model's device."""
+        device = self.job.data.labels.device
+        return torch.Generator(device=device).manual_seed(derive_seed(self.seed, purpose))
+
+    def losses(self, model: nn.Module, purpose: str) -> Iterator[Tensor]:
+        """The training loss at the full epsilon on one shuffled, augmented batch after the other, for ever."""
+        epsilon = self.job.training.epsilon
+        assert epsilon is not None
+        generator = self.generator(purpose)
+        while True:
+            for images, labels in batches(self.job, generator):
+                model.train()
+                yield objective(model, self.job.training, images, labels, epsilon, generator)
+
+
+@singledispatch
+def prune(options: MethodOptions, round_: Round) -> Masks:
+    """New masks for a round; one implementation for each type of options."""
+    raise NotImplementedError(type(options).__name__)

@@ -1,0 +1,159 @@
+"""The plots of a run; each function returns a figure, drawn without a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from toolkit.bench.journal import Record
+from toolkit.bench.scoring import DECIDED
+from toolkit.bench.store import write_bytes_atomically
+from toolkit.report.summary import Row, chain_names
+
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*"
+DASHES = ("-", "--", ":")
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9aa4b2",
+    "axes.labelcolor": "#334155",
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "grid.color": "#e5e9f0",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#64748b",
+    "ytick.color": "#64748b",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "prunecert",
+}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        yield
+
+
+Draw = Callable[[Axes, Sequence[Row], str, dict[str, str]], None]
+"""Draws one chain: axes, its rows by falling density, its name, and its colour and marker."""
+
+
+def certified_versus_density(rows: Sequence[Row]) -> Figure:
+    """Certified accuracy against density, a panel per architecture and a line per chain; bars are 95 % intervals."""
+    return _panels(rows, _draw_certified, "certified accuracy (%)")
+
+
+def instability_versus_density(rows: Sequence[Row]) -> Figure:
+    """Mean number of unstable ReLUs against density: by the root bounds (solid) and by intervals (dotted)."""
+    return _panels(rows, _draw_instability, "unstable ReLUs (mean per image)")
+
+
+def _draw_certified(axes: Axes, rows: Sequence[Row], chain: str, look: dict[str, str]) -> None:
+    # Chains stand a little apart, or their intervals would hide each other.
+    density = [row.density * (1 + 0.02 * len(axes.lines)) for row in rows]
+    value = [100 * row.certified_accuracy for row in rows]
+    axes.vlines(
+        density,
+        [100 * row.certified_low for row in rows],
+        [100 * row.certified_high for row in rows],
+        color=look["color"],
+        alpha=0.35,
+        linewidth=1.4,
+    )
+    axes.plot(density, value, markersize=5, label=chain, **look)  # type: ignore[arg-type]
+
+
+def _draw_instability(axes: Axes, rows: Sequence[Row], chain: str, look: dict[str, str]) -> None:
+    density = [row.density for row in rows]
+    axes.plot(density, [row.mean_unstable for row in rows], markersize=5, label=chain, **look)  # type: ignore[arg-type]
+    axes.plot(density, [row.mean_unstable_interval for row in rows], color=look["color"], linestyle=":", linewidth=1.2)
+
+
+def _panels(rows: Sequence[Row], draw: Draw, label: str) -> Figure:
+    names = list(dict.fromkeys(row.architecture for row in rows))
+    with _style():
+        figure = Figure(figsize=(1.2 + 4.4 * len(names), 3.5), layout="constrained")
+        panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+        for axes, name in zip(panels, names, strict=True):
+            _panel(axes, name, [row for row in rows if row.architecture == name], draw)
+        figure.axes[0].set_ylabel(label)
+    return figure
+
+
+def _panel(axes: Axes, name: str, rows: Sequence[Row], draw: Draw) -> None:
+    for index, chain in enumerate(chain_names(rows)):
+        line = sorted((row for row in rows if chain in row.chains), key=lambda row: -row.density)
+        draw(axes, line, chain, {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]})
+    densities = sorted({round(row.density, 2) for row in rows})
+    axes.set(title=name, xlabel="density (part of the weights left; sparser to the right)", xscale="log")
+    ticks = _spread(densities)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+    axes.minorticks_off()
+    axes.invert_xaxis()
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8.5, loc="best")
+
+
+def _spread(values: Sequence[float], ratio: float = 1.25) -> list[float]:
+    """The values from the largest down, leaving out those whose labels would touch on a logarithmic axis."""
+    kept: list[float] = []
+    for value in sorted(values, reverse=True):
+        if not kept or kept[-1] / value >= ratio:
+            kept.append(value)
+    return kept
+
+
+def cactus(groups: Mapping[str, Sequence[Record]]) -> Figure:
+    """Instances decided within a time limit: for each group, the k-th fastest answer against k."""
+    with _style():
+        figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for index, (name, records) in enumerate(groups.items()):
+            seconds = _decision_times(records)
+            label = f"{name} ({len(seconds)}/{len(records)})"
+            style = DASHES[index // len(COLOURS) % len(DASHES)]
+            axes.plot(range(1, len(seconds) + 1), seconds, style, color=COLOURS[index % len(COLOURS)], label=label)
+        axes.set(xlabel="instances decided", ylabel="seconds each", xlim=(0, None))
+        if any(_decision_times(records) for records in groups.values()):
+            axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if groups:
+            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _decision_times(records: Sequence[Record]) -> list[float]:
+    """Seconds of the decided instances, rising; at least a millisecond, for the logarithmic axis."""
+    return sorted(max(record.seconds, 1e-3) for record in records if record.verdict in DECIDED)
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element for a page."""
+    with _style():
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG, atomically."""
+    with _style():
+        data = io.BytesIO()
+        figure.savefig(data, format="png", dpi=160, facecolor="white")
+    write_bytes_atomically(path, data.getvalue())

@@ -1,0 +1,192 @@
+"""The table of an experiment: one row per model, from what its instances were answered."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from statistics import fmean
+
+from toolkit.bench.journal import Record
+from toolkit.bench.scoring import DECIDED, mcnemar, wilson
+from toolkit.result import Verdict
+
+
+@dataclass(frozen=True)
+class Model:
+    """What an experiment knows of a model before verification. Accuracies lie in [0, 1]."""
+
+    name: str
+    chains: tuple[str, ...]
+    """Chains it belongs to: chains of equal training share their dense network."""
+    architecture: str
+    method: str
+    """How it was pruned; ``dense`` when it was not."""
+    state: int
+    """Pruning steps done; 0 is dense."""
+    density: float
+    """Part of the prunable weights (or channels) that is left."""
+    parameters: int
+    """Parameters other than zero."""
+    network: str
+    """The exported file, as ``instances.csv`` names it."""
+    standard_accuracy: float
+    """Of the exported file, on the whole test set."""
+    pgd_accuracy: float
+    """Under a gradient attack, on the whole test set."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; rates lie in [0, 1]."""
+
+    model: str
+    chains: tuple[str, ...]
+    architecture: str
+    method: str
+    state: int
+    density: float
+    parameters: int
+    standard_accuracy: float
+    pgd_accuracy: float
+    images: int
+    """Images verified."""
+    certified: int
+    """Proved robust (``unsat``)."""
+    falsified: int
+    """With a counterexample (``sat``), misclassified images among them."""
+    undecided: int
+    """Neither: time limit, unknown or error."""
+    certified_accuracy: float
+    certified_low: float
+    """Lower end of the 95 % Wilson interval of the certified accuracy."""
+    certified_high: float
+    mean_seconds: float
+    relus: int
+    mean_unstable_interval: float
+    """Unstable ReLUs by interval bounds, mean over the images."""
+    mean_unstable: float
+    """Unstable ReLUs by the root bounds ``bounds``, mean over the images that have them."""
+    bounds: str
+    mean_domains: float
+    """Branch-and-bound domains, mean over the images."""
+
+
+def summarise(models: Sequence[Model], records: Sequence[Record]) -> list[Row]:
+    """One row per model, from the records of its network."""
+    return [_row(model, [record for record in records if record.onnx == model.network]) for model in models]
+
+
+def _row(model: Model, records: Sequence[Record]) -> Row:
+    count = {verdict: sum(record.verdict == verdict for record in records) for verdict in Verdict}
+    certified, images = count[Verdict.UNSAT], len(records)
+    low, high = wilson(certified, images)
+    bounded = [record.statistics for record in records if record.statistics.bounds]
+    return Row(
+        model=model.name,
+        **{name: value for name, value in vars(model).items() if name not in ("name", "network")},
+        images=images,
+        certified=certified,
+        falsified=count[Verdict.SAT],
+        undecided=sum(record.verdict not in DECIDED for record in records),
+        certified_accuracy=certified / images if images else math.nan,
+        certified_low=low,
+        certified_high=high,
+        mean_seconds=_mean([record.seconds for record in records]),
+        relus=max((record.statistics.relus for record in records), default=0),
+        mean_unstable_interval=_mean([statistics.unstable_interval for statistics in bounded]),
+        mean_unstable=_mean([statistics.unstable for statistics in bounded]),
+        bounds=", ".join(sorted({statistics.bounds for statistics in bounded})),
+        mean_domains=_mean([record.statistics.domains for record in records]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else math.nan
+
+
+def summary_csv(rows: Sequence[Row]) -> str:
+    """The table as CSV with a header, numbers rounded to six digits."""
+    header = [field.name for field in fields(Row)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_csv_value(getattr(row, name)) for name in header] for row in rows)
+    return text.getvalue()
+
+
+def _csv_value(value: object) -> object:
+    if isinstance(value, tuple):
+        return " ".join(value)
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def chain_names(items: Iterable[Model] | Iterable[Row]) -> list[str]:
+    """All chains, in the order of the models."""
+    return list(dict.fromkeys(chain for item in items for chain in item.chains))
+
+
+@dataclass(frozen=True)
+class Change:
+    """How the best pruned model of a chain compares with its dense one, on the same images."""
+
+    chain: str
+    best: Row
+    dense: Row
+    gained: int
+    """Images certified after pruning and not before."""
+    lost: int
+    tried: int
+    """Pruned models that the best was chosen from."""
+    p_value: float
+    """Exact McNemar test, times ``tried`` (Bonferroni)."""
+
+    @property
+    def points(self) -> float:
+        """Change of certified accuracy in percentage points."""
+        return 100 * (self.best.certified_accuracy - self.dense.certified_accuracy)
+
+    def __str__(self) -> str:
+        what = "rises" if self.points > 0 else "falls" if self.points < 0 else "stays"
+        strength = "significant" if self.p_value < 0.05 else "within chance"
+        return (
+            f"{self.chain}: certified accuracy {what} from {self.dense.certified_accuracy:.1%} (dense) to "
+            f"{self.best.certified_accuracy:.1%} (density {self.best.density:.3g}, the best of {self.tried}): "
+            f"{self.points:+.1f} points, {self.gained} gained and {self.lost} lost of {self.dense.images} images, "
+            f"{strength} (p = {self.p_value:.2g})"
+        )
+
+
+def changes(models: Sequence[Model], rows: Sequence[Row], records: Sequence[Record]) -> list[Change]:
+    """For each chain with a dense and a pruned model: did certified accuracy rise?"""
+    found = []
+    for chain in chain_names(models):
+        pairs = [(model, row) for model, row in zip(models, rows, strict=True) if chain in model.chains]
+        dense = next((pair for pair in pairs if pair[0].state == 0), None)
+        pruned = [pair for pair in pairs if pair[0].state > 0]
+        if dense and pruned and dense[1].images:
+            best = max(pruned, key=lambda pair: (pair[1].certified, -pair[1].density))
+            found.append(_change(chain, dense, best, len(pruned), records))
+    return found
+
+
+def _change(
+    chain: str, dense: tuple[Model, Row], best: tuple[Model, Row], tried: int, records: Sequence[Record]
+) -> Change:
+    before, after = (_certified(model.network, records) for model, _ in (dense, best))
+    pairs = [(before[spec], after[spec]) for spec in before.keys() & after.keys()]
+    return Change(
+        chain=chain,
+        best=best[1],
+        dense=dense[1],
+        gained=sum(new and not old for old, new in pairs),
+        lost=sum(old and not new for old, new in pairs),
+        tried=tried,
+        p_value=min(1.0, tried * mcnemar(pairs)),
+    )
+
+
+def _certified(network: str, records: Sequence[Record]) -> dict[str, bool]:
+    return {record.vnnlib: record.verdict == Verdict.UNSAT for record in records if record.onnx == network}

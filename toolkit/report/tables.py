@@ -1,0 +1,128 @@
+"""Tables as text: what a terminal and the page show, with the value each cell sorts by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table as RichTable
+
+from toolkit.bench.scoring import Score
+from toolkit.report.summary import Row
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: a title, what it means, and of each item the value to sort by and its text."""
+
+    title: str
+    meaning: str
+    value: Callable[[Any], Any]
+    text: Callable[[Any], str]
+    numeric: bool = True
+
+
+def number(title: str, meaning: str, value: Callable[[Any], Any], write: Callable[[Any], str] = str) -> Column:
+    """A column of numbers, written by ``write``."""
+    return Column(title, meaning, value, lambda item: write(value(item)))
+
+
+def word(title: str, meaning: str, value: Callable[[Any], str]) -> Column:
+    """A column of words."""
+    return Column(title, meaning, value, value, numeric=False)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell, written out."""
+
+    text: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and the cells of each row."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def make_table(columns: Sequence[Column], items: Sequence[Any]) -> Table:
+    """One row per item. A number that does not exist (NaN) is written as a dash and sorts last."""
+    return Table(tuple(columns), tuple(tuple(_cell(column, item) for column in columns) for item in items))
+
+
+def _cell(column: Column, item: Any) -> Cell:
+    value = column.value(item)
+    if isinstance(value, float) and math.isnan(value):
+        return Cell("–", "")
+    return Cell(column.text(item), value)
+
+
+def percent(value: float) -> str:
+    """A rate as a percentage with one digit."""
+    return f"{100 * value:.1f} %"
+
+
+def short(value: float) -> str:
+    """A number with three significant digits, large ones in full."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def interval(row: Row) -> str:
+    """Certified accuracy with its 95 % interval."""
+    return f"{100 * row.certified_accuracy:.1f} % [{100 * row.certified_low:.0f}, {100 * row.certified_high:.0f}]"
+
+
+SUMMARY_COLUMNS = (
+    word("model", "name of the exported network", lambda row: row.model),
+    word("method", "pruning method", lambda row: row.method),
+    number("density", "part of the prunable weights or channels left", lambda row: row.density, short),
+    number("parameters", "parameters other than zero", lambda row: row.parameters, "{:,}".format),
+    number("standard", "accuracy on the whole test set", lambda row: row.standard_accuracy, percent),
+    number("PGD", "accuracy under a gradient attack, whole test set", lambda row: row.pgd_accuracy, percent),
+    Column("certified [95 %]", "images proved robust, Wilson interval", lambda row: row.certified_accuracy, interval),
+    number("undecided", "images neither proved nor refuted", lambda row: row.undecided),
+    number("seconds", "mean time per image", lambda row: row.mean_seconds, short),
+    number("unstable", "mean unstable ReLUs by the root bounds", lambda row: row.mean_unstable, short),
+    word("by", "method of those bounds", lambda row: row.bounds),
+    number("by interval", "mean unstable ReLUs by interval bounds", lambda row: row.mean_unstable_interval, short),
+    number("ReLUs", "ReLU neurons", lambda row: row.relus, "{:,}".format),
+    number("domains", "mean branch-and-bound domains per image", lambda row: row.mean_domains, short),
+)
+
+SCORE_COLUMNS = (
+    word("category", "benchmark", lambda score: score.category),
+    number("instances", "instances run", lambda score: score.instances),
+    number("unsat", "property holds", lambda score: score.unsat),
+    number("sat", "counterexample found and replayed", lambda score: score.sat),
+    number("unknown", "gave up", lambda score: score.unknown),
+    number("timeout", "time limit", lambda score: score.timeout),
+    number("error", "could not be run", lambda score: score.error),
+    number("contradictions", "opposite of the expected verdict", lambda score: score.contradictions),
+    number("points", "VNN-COMP points: 10 decided, -150 contradiction", lambda score: score.points),
+    number("PAR-2", "mean seconds, undecided counted as twice the limit", lambda score: score.par2, short),
+)
+
+
+def summary_table(rows: Sequence[Row]) -> Table:
+    """The table of an experiment."""
+    return make_table(SUMMARY_COLUMNS, rows)
+
+
+def score_table(scores: Sequence[Score]) -> Table:
+    """The table of a benchmark run."""
+    return make_table(SCORE_COLUMNS, scores)
+
+
+def to_rich(table: Table, title: str = "") -> RichTable:
+    """The table for a terminal."""
+    drawn = RichTable(title=title, title_justify="left", header_style="bold", show_edge=False, pad_edge=False)
+    for column in table.columns:
+        drawn.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=True)
+    for row in table.rows:
+        drawn.add_row(*(cell.text for cell in row))
+    return drawn

@@ -1,0 +1,1 @@
+"""Training of networks: standard, adversarial, certified; with stability regularisers."""

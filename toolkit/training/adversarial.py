@@ -1,0 +1,59 @@
+"""Standard and adversarial losses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, cross_entropy
+
+from toolkit.training.attack import input_gradient, pgd, uniform_start
+from toolkit.training.options import FgsmGradAlign, Pgd, Standard
+from toolkit.training.step import Step, robust_loss
+
+
+@robust_loss.register
+def _(options: Standard, step: Step) -> Tensor:
+    return cross_entropy(step.model(step.images), step.labels)
+
+
+@robust_loss.register
+def _(options: Pgd, step: Step) -> Tensor:
+    if step.epsilon == 0:
+        return cross_entropy(step.model(step.images), step.labels)
+    x = pgd(
+        step.model,
+        step.images,
+        step.labels,
+        step.epsilon,
+        step.generator,
+        steps=options.steps,
+        step_size=options.step_size,
+    )
+    return cross_entropy(step.model(x), step.labels)
+
+
+@robust_loss.register
+def _(options: FgsmGradAlign, step: Step) -> Tensor:
+    """Cross-entropy after one signed step, plus the misalignment of gradients at the image and at a random point.
+
+    Only the second gradient is differentiated through, as in the released code of Andriushchenko & Flammarion.
+    """
+    at_image = input_gradient(step.model, step.images, step.labels)
+    change = (options.alpha * step.epsilon * at_image.sign()).clamp(-step.epsilon, step.epsilon)
+    loss = cross_entropy(step.model((step.images + change).clamp(0, 1)), step.labels)
+    if options.weight == 0 or step.epsilon == 0:
+        return loss
+    start = uniform_start(step.images, step.epsilon, step.generator)
+    at_start = input_gradient(step.model, start, step.labels, create_graph=True)
+    return loss + options.weight * misalignment(at_image, at_start)
+
+
+def misalignment(first: Tensor, second: Tensor) -> Tensor:
+    """Mean of ``1 - cos`` over the samples whose gradients are both nonzero; 0 when there is none."""
+    first, second = first.flatten(1), second.flatten(1)
+    usable = (first.detach().abs().amax(1) > 0) & (second.detach().abs().amax(1) > 0)
+    if not bool(usable.any()):
+        return torch.zeros((), device=first.device)
+    # Tiny gradients are scaled up first: the cosine's own guard against division by zero would shrink them.
+    scaled = [g[usable] / g[usable].detach().abs().amax(1, keepdim=True) for g in (first, second)]
+    return (1 - cosine_similarity(scaled[0], scaled[1], dim=1)).mean()

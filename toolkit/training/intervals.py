@@ -1,0 +1,131 @@
+"""Differentiable interval propagation through a live torch module, for training losses and statistics.
+
+Interval arithmetic of Gowal et al. (ICCV 2019): an affine layer maps centre c and radius r to W c + b and |W| r, a
+monotone layer maps both ends. Verification does not use this file: it reads the exported network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from toolkit.errors import UnsupportedError
+from toolkit.models.layers import Normalise, Residual
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Bounds ``lower <= upper`` of a layer's values, shape ``(B, ...)``.
+
+    ``point`` is the value at the clean image, carried along when batch normalisation uses the statistics of the batch.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    point: Tensor | None = None
+
+    @property
+    def centre(self) -> Tensor:
+        """The middle of the interval."""
+        return (self.lower + self.upper) / 2
+
+    @property
+    def radius(self) -> Tensor:
+        """Half the width of the interval."""
+        return (self.upper - self.lower) / 2
+
+
+Trace = dict[nn.Module, Interval]
+"""The interval at the input of each layer."""
+
+
+def image_box(images: Tensor, epsilon: float, point: Tensor | None = None) -> Interval:
+    """The L-infinity ball around images, clipped to [0, 1]."""
+    return Interval((images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1), point)
+
+
+def propagate(module: nn.Module, box: Interval) -> tuple[Interval, Trace]:
+    """Bounds of a module's output over a box, and the intervals before each of its layers.
+
+    Batch normalisation uses its running statistics, or those of ``box.point`` when that is given and the layer is in
+    training mode; its running statistics are then updated, as by a forward pass on the point.
+
+    Raises:
+        UnsupportedError: a layer has no rule here.
+    """
+    trace: Trace = {}
+    return _step(module, box, trace), trace
+
+
+def _step(module: nn.Module, x: Interval, trace: Trace) -> Interval:
+    trace[module] = x
+    return transfer(module, x, trace)
+
+
+@singledispatch
+def transfer(module: nn.Module, x: Interval, trace: Trace) -> Interval:
+    """Interval image of one layer; compound layers record their parts in the trace."""
+    raise UnsupportedError(f"interval propagation has no rule for layer {type(module).__name__}")
+
+
+@transfer.register(nn.ReLU)
+@transfer.register(nn.Flatten)
+@transfer.register(nn.Identity)
+@transfer.register(nn.MaxPool2d)
+@transfer.register(nn.AvgPool2d)
+@transfer.register(nn.AdaptiveAvgPool2d)
+@transfer.register(Normalise)
+def _monotone(module: nn.Module, x: Interval, trace: Trace) -> Interval:
+    return Interval(module(x.lower), module(x.upper), None if x.point is None else module(x.point))
+
+
+@transfer.register
+def _(module: nn.Linear, x: Interval, trace: Trace) -> Interval:
+    centre, radius = module(x.centre), functional.linear(x.radius, module.weight.abs())
+    return Interval(centre - radius, centre + radius, None if x.point is None else module(x.point))
+
+
+@transfer.register
+def _(module: nn.Conv2d, x: Interval, trace: Trace) -> Interval:
+    centre = module(x.centre)
+    radius = functional.conv2d(
+        x.radius, module.weight.abs(), None, module.stride, module.padding, module.dilation, module.groups
+    )
+    return Interval(centre - radius, centre + radius, None if x.point is None else module(x.point))
+
+
+@transfer.register
+def _(module: nn.BatchNorm2d, x: Interval, trace: Trace) -> Interval:
+    scale, shift = batch_norm_affine(module, x)
+    centre, radius = x.centre * scale + shift, x.radius * scale.abs()
+    return Interval(centre - radius, centre + radius, None if x.point is None else module(x.point))
+
+
+@transfer.register
+def _(module: nn.Sequential, x: Interval, trace: Trace) -> Interval:
+    for layer in module:
+        x = _step(layer, x, trace)
+    return x
+
+
+@transfer.register
+def _(module: Residual, x: Interval, trace: Trace) -> Interval:
+    main, shortcut = _step(module.main, x, trace), _step(module.shortcut, x, trace)
+    point = None if main.point is None or shortcut.point is None else main.point + shortcut.point
+    return Interval(main.lower + shortcut.lower, main.upper + shortcut.upper, point)
+
+
+def batch_norm_affine(module: nn.BatchNorm2d, x: Interval) -> tuple[Tensor, Tensor]:
+    """Scale and shift ``(1, C, 1, 1)`` that the layer applies to the interval at its input."""
+    if module.training and x.point is not None:
+        variance, mean = torch.var_mean(x.point, (0, 2, 3), unbiased=False)
+    else:
+        assert module.running_var is not None
+        assert module.running_mean is not None
+        variance, mean = module.running_var, module.running_mean
+    scale = module.weight / (variance + module.eps).sqrt()
+    return scale.reshape(1, -1, 1, 1), (module.bias - mean * scale).reshape(1, -1, 1, 1)

@@ -1,0 +1,163 @@
+"""The training loop: the same result for the same seed, also when it was killed and continued in between."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil, isfinite
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.data.augment import AUGMENTATIONS
+from toolkit.data.dataset import Split
+from toolkit.errors import InputError
+from toolkit.training.losses import robust_loss
+from toolkit.training.options import Training
+from toolkit.training.regularisers import regulariser
+from toolkit.training.schedule import epsilon_at, learning_rate_at
+from toolkit.training.step import Step
+from toolkit.training.storage import load, save
+
+Masks = Mapping[str, Tensor]
+"""Boolean masks by parameter name, of the parameters' shapes; False entries stay zero."""
+Observer = Callable[[int, int], None]
+"""Told after each epoch: epochs done, epochs in all."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything but the initial weights that decides how a training run ends."""
+
+    training: Training
+    data: Split
+    """On the model's device."""
+    augmentation: str = "none"
+    seed: int = 0
+    epochs: int | None = None
+    """Stop after this many epochs of the schedule; None runs all of it."""
+
+    @property
+    def last_epoch(self) -> int:
+        """Number of epochs to run."""
+        return self.training.epochs if self.epochs is None else min(self.epochs, self.training.epochs)
+
+    @property
+    def batches(self) -> int:
+        """Steps in an epoch."""
+        return max(1, ceil(len(self.data) / self.training.batch))
+
+
+def train(
+    model: nn.Module,
+    job: Job,
+    masks: Masks | None = None,
+    *,
+    checkpoint: Path | None = None,
+    observer: Observer | None = None,
+) -> nn.Module:
+    """Trains ``model`` in place to the last epoch and returns it in evaluation mode.
+
+    A checkpoint file, if named, is written now and then, continued from if it exists, and removed at the end.
+
+    Raises:
+        InputError: the loss became infinite or NaN.
+    """
+    masks = masks or {}
+    apply_masks(model, masks)
+    optimizer = make_optimizer(model, job.training)
+    first = _resume(model, optimizer, checkpoint)
+    saved = time.monotonic()
+    for epoch in range(first, job.last_epoch + 1):
+        train_epoch(model, optimizer, job, epoch, masks)
+        if observer is not None:
+            observer(epoch, job.last_epoch)
+        if checkpoint is not None and time.monotonic() - saved >= job.training.checkpoint_seconds:
+            save({"epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, checkpoint)
+            saved = time.monotonic()
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return model.eval()
+
+
+def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, job: Job, epoch: int, masks: Masks) -> None:
+    """One pass over the data; ``epoch`` counts from 1 and fixes all randomness together with the seed."""
+    model.train()
+    optimizer.param_groups[0]["lr"] = learning_rate_at(job.training, epoch)
+    generator = torch.Generator(device=job.data.labels.device).manual_seed(derive_seed(job.seed, "epoch", epoch))
+    parameters = list(model.parameters())
+    masked = [(parameter, masks[name]) for name, parameter in model.named_parameters() if name in masks]
+    total = torch.zeros((), device=job.data.labels.device)
+    for index, (images, labels) in enumerate(batches(job, generator)):
+        epsilon = epsilon_at(job.training, (epoch - 1) * job.batches + index, job.batches)
+        loss = objective(model, job.training, images, labels, epsilon, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for parameter, mask in masked:
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
+        nn.utils.clip_grad_norm_(parameters, job.training.clip)
+        optimizer.step()
+        total += loss.detach()
+    if not isfinite(float(total)):
+        raise InputError(f"training.learning_rate: the loss became {float(total)} in epoch {epoch}; use a smaller rate")
+
+
+def objective(
+    model: nn.Module,
+    training: Training,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Robust loss plus regularisers of one batch, a scalar; the model is in training mode."""
+    assert training.epsilon is not None
+    step = Step(model, images, labels, epsilon, training.epsilon, generator)
+    loss = robust_loss(training.loss, step)
+    for options in training.regularisers:
+        loss = loss + regulariser(options, step)
+    return loss
+
+
+def batches(job: Job, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled, augmented batches of nearly equal size, none larger than ``training.batch``."""
+    order = torch.randperm(len(job.data), generator=generator, device=job.data.labels.device)
+    augment = AUGMENTATIONS[job.augmentation if job.training.augment else "none"]
+    for chosen in order.tensor_split(job.batches):
+        yield augment(job.data.images[chosen], generator), job.data.labels[chosen]
+
+
+def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """A fresh optimizer over all parameters."""
+    if training.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), training.learning_rate, training.momentum, weight_decay=training.weight_decay
+    )
+
+
+def apply_masks(model: nn.Module, masks: Masks) -> None:
+    """Sets masked entries to zero; with masked gradients they stay zero through momentum and weight decay."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in masks:
+                parameter.mul_(masks[name])
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed for one purpose out of the experiment's seed and words that name the purpose."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7])
+
+
+def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> int:
+    """Epoch to go on with, after loading the checkpoint if there is one."""
+    record = None if checkpoint is None else load(checkpoint, next(model.parameters()).device)
+    if record is None:
+        return 1
+    model.load_state_dict(record["model"])
+    optimizer.load_state_dict(record["optimizer"])
+    return int(record["epoch"]) + 1

@@ -1,0 +1,175 @@
+"""How a network is trained, as written in a recipe; needs no torch.
+
+Defaults are those of Li et al., "Can pruning improve certified robustness of neural networks?" (TMLR 2023).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from toolkit.options import Options, shorthand
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Standard(Options):
+    """Cross-entropy on clean images."""
+
+    name: Literal["standard"] = "standard"
+
+
+class FgsmGradAlign(Options):
+    """One-step attack with gradient alignment (Andriushchenko & Flammarion, NeurIPS 2020)."""
+
+    name: Literal["fgsm_gradalign"] = "fgsm_gradalign"
+    alpha: PositiveFloat = 1.25
+    """Step of the attack in multiples of epsilon, before clipping to the box."""
+    weight: NonNegativeFloat = 0.2
+
+
+class Pgd(Options):
+    """Adversarial training with projected gradient descent (Madry et al., ICLR 2018)."""
+
+    name: Literal["pgd"] = "pgd"
+    steps: PositiveInt = 7
+    step_size: PositiveFloat = 0.25
+    """Step in multiples of epsilon."""
+
+
+class Ibp(Options):
+    """Interval bound propagation (Gowal et al., ICCV 2019)."""
+
+    name: Literal["ibp"] = "ibp"
+
+
+class CrownIbp(Options):
+    """CROWN-IBP with loss fusion (Zhang et al., ICLR 2020; Xu et al., NeurIPS 2020)."""
+
+    name: Literal["crown_ibp"] = "crown_ibp"
+
+
+class Sabr(Options):
+    """Interval bounds of a small box around an adversarial point (Mueller et al., ICLR 2023)."""
+
+    name: Literal["sabr"] = "sabr"
+    ratio: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Radius of the small box in multiples of epsilon."""
+    steps: PositiveInt = 8
+    step_size: PositiveFloat = 0.25
+
+
+class MtlIbp(Options):
+    """Convex combination of the IBP and the adversarial loss (De Palma et al., ICLR 2024)."""
+
+    name: Literal["mtl_ibp"] = "mtl_ibp"
+    mix: Fraction = 0.01
+    """Weight of the IBP loss; the adversarial loss has weight 1 - mix."""
+    attack_range: PositiveFloat = 1.0
+    """Radius of the attack in multiples of epsilon."""
+    steps: PositiveInt = 8
+    step_size: PositiveFloat = 0.25
+
+
+LossOptions = Annotated[
+    Standard | FgsmGradAlign | Pgd | Ibp | CrownIbp | Sabr | MtlIbp, Field(discriminator="name"), shorthand("name")
+]
+
+Bounds = Literal["maximum", "scheduled"]
+"""Which interval bounds a regulariser reads: at the largest epsilon with running batch statistics (the paper's
+adversarial trainer), or at the scheduled epsilon with those of the clean batch (its certified trainer)."""
+
+
+class Stability(Options):
+    """Stability of ReLUs, with pre-activation bounds l and u.
+
+    ``rs`` is ``-tanh(1 + l u)`` (Xiao et al., ICLR 2019); ``nrs`` is ``-tanh(1 + l u / gamma^2)`` with the scale gamma
+    of the batch normalisation before the ReLU (NRSLoss; Li et al., Eq. 5).
+    """
+
+    name: Literal["rs", "nrs"]
+    weight: NonNegativeFloat = 0.01
+    """0.01 for adversarial training; the released code of the paper uses 0.001 for certified training."""
+    detach: Literal["denominator", "gamma"] = "denominator"
+    """Where the gradient to gamma stops: in the divisor only (the released code), or everywhere (the paper's text)."""
+    reduction: Literal["neurons", "channels"] = "neurons"
+    """Mean over all neurons, or over channels of their means (small late layers then weigh more)."""
+    without_batch_norm: Literal["rs", "skip"] = "rs"
+    """What a ReLU without batch normalisation before it contributes."""
+    bounds: Bounds = "maximum"
+
+
+class Volume(Options):
+    """Area of the triangle relaxations, ``relu(-l) relu(u)``: mean over neurons."""
+
+    name: Literal["volume"] = "volume"
+    weight: NonNegativeFloat = 0.01
+    bounds: Bounds = "maximum"
+
+
+class Slimming(Options):
+    """L1 norm of the batch-normalisation scales that a ReLU follows (Liu et al., ICCV 2017)."""
+
+    name: Literal["slimming"] = "slimming"
+    weight: NonNegativeFloat = 1e-4
+    reduction: Literal["sum", "mean"] = "sum"
+    """Liu et al. sum over channels; the released code of Li et al. takes the mean."""
+
+
+class L1(Options):
+    """L1 norm of the weights of convolutions and linear layers."""
+
+    name: Literal["l1"] = "l1"
+    weight: NonNegativeFloat = 1e-6
+
+
+class FastIbp(Options):
+    """Warm-up regularisers of Shi et al. (NeurIPS 2021): tight bounds and balanced ReLU states."""
+
+    name: Literal["fastibp"] = "fastibp"
+    weight: NonNegativeFloat = 0.5
+    tolerance: PositiveFloat = 0.5
+
+
+RegulariserOptions = Annotated[
+    Stability | Volume | Slimming | L1 | FastIbp, Field(discriminator="name"), shorthand("name")
+]
+
+
+class Ramp(Options):
+    """Smoothed schedule of epsilon: 0 until epoch ``start`` (counted from 1), full ``length`` epochs later."""
+
+    start: PositiveInt = 1
+    length: PositiveInt = 1
+    middle: Fraction = 0.4
+    """Part of the ramp that grows like a power; it is linear afterwards."""
+    exponent: Annotated[float, Field(ge=1)] = 4.0
+
+
+class Training(Options):
+    """One training run, from the initial (or rewound) weights to the last epoch."""
+
+    loss: LossOptions = Pgd()
+    epsilon: NonNegativeFloat | None = None
+    """Radius in [0, 1] pixels; None takes the radius of the specification."""
+    epochs: PositiveInt = 200
+    batch: PositiveInt = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: PositiveFloat = 0.01
+    momentum: Fraction = 0.9
+    """Of ``sgd``; ``adam`` has its usual moments."""
+    weight_decay: NonNegativeFloat = 5e-4
+    milestones: tuple[PositiveInt, ...] = ()
+    """Epochs (counted from 1) after which the learning rate is multiplied by ``decay``."""
+    decay: PositiveFloat = 0.1
+    clip: PositiveFloat = 8.0
+    """Largest norm of the gradient."""
+    ramp: Ramp | None = None
+    """None trains at the full epsilon from the first step."""
+    augment: bool = True
+    initialisation: Literal["default", "ibp"] = "default"
+    """``ibp``: normal weights of deviation sqrt(2 pi) / fan-in (Shi et al., 2021) except in the last layer."""
+    regularisers: tuple[RegulariserOptions, ...] = ()
+    checkpoint_seconds: NonNegativeInt = 20
+    """A killed run loses at most about this much work; it does not change the result."""

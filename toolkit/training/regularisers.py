@@ -1,0 +1,109 @@
+"""Terms added to the training loss: stability of ReLUs, sparsity, and the warm-up terms of FastIBP."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.models.structure import ReluSite, relu_sites
+from toolkit.training.intervals import Interval
+from toolkit.training.options import L1, FastIbp, RegulariserOptions, Slimming, Stability, Volume
+from toolkit.training.step import Step
+
+SMALLEST_SQUARE = 1e-8
+"""Divisor of NRSLoss at least; a channel whose gamma vanishes must not make the ratio explode."""
+
+
+@singledispatch
+def regulariser(options: RegulariserOptions, step: Step) -> Tensor:
+    """A weighted term of the loss, a scalar; one implementation for each type of options."""
+    raise NotImplementedError(type(options).__name__)
+
+
+@regulariser.register
+def _(options: Stability, step: Step) -> Tensor:
+    if options.bounds == "scheduled" and step.epsilon == 0:
+        return torch.zeros((), device=step.images.device)
+    _, trace = step.bounds(options.bounds)
+    sites = [site for site in relu_sites(step.model) if site.batch_norm or options.without_batch_norm == "rs"]
+    terms = [stability_terms(options, site, trace[site.relu]) for site in sites]
+    return options.weight * _reduce(terms, options.reduction)
+
+
+def stability_terms(options: Stability, site: ReluSite, bounds: Interval) -> Tensor:
+    """``-tanh(1 + l u / gamma^p)`` of every neuron of a ReLU, shape ``(B, ...)``; p is 2 for NRS and 0 for RS."""
+    lower, upper = bounds.lower, bounds.upper
+    if options.name == "nrs" and site.batch_norm is not None:
+        if options.detach == "gamma":
+            lower, upper = (_stop_gamma(site.batch_norm, bound) for bound in (lower, upper))
+        square = site.batch_norm.weight.detach().square().clamp_min(SMALLEST_SQUARE)
+        return -torch.tanh(1 + lower * upper / square.reshape(1, -1, 1, 1))
+    return -torch.tanh(1 + lower * upper)
+
+
+def _stop_gamma(batch_norm: nn.BatchNorm2d, bound: Tensor) -> Tensor:
+    """The same value without a gradient to gamma: ``bound = gamma * h + beta``, and h is cut off from gamma."""
+    gamma, beta = (p.reshape(1, -1, 1, 1) for p in (batch_norm.weight, batch_norm.bias))
+    # d(bound)/d(gamma) = (bound - beta) / gamma; subtracting gamma times it (a constant) removes just this gradient.
+    slope = ((bound - beta) / torch.where(gamma == 0, 1, gamma)).detach()
+    return bound - slope * (gamma - gamma.detach())
+
+
+def _reduce(terms: list[Tensor], reduction: str) -> Tensor:
+    if reduction == "channels":
+        return torch.cat([term.flatten(2).mean((0, 2)) if term.ndim > 2 else term.mean(0) for term in terms]).mean()
+    return torch.cat([term.flatten() for term in terms]).mean()
+
+
+@regulariser.register
+def _(options: Volume, step: Step) -> Tensor:
+    _, trace = step.bounds(options.bounds)
+    bounds = [trace[site.relu] for site in relu_sites(step.model)]
+    return options.weight * torch.cat([((-x.lower).relu() * x.upper.relu()).flatten() for x in bounds]).mean()
+
+
+@regulariser.register
+def _(options: Slimming, step: Step) -> Tensor:
+    scales = [site.batch_norm.weight.abs() for site in relu_sites(step.model) if site.batch_norm is not None]
+    if not scales:
+        return torch.zeros((), device=step.images.device)
+    joined = torch.cat(scales)
+    return options.weight * (joined.sum() if options.reduction == "sum" else joined.mean())
+
+
+@regulariser.register
+def _(options: L1, step: Step) -> Tensor:
+    weights = [m.weight.abs().sum() for m in step.model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    return options.weight * torch.stack(weights).sum()
+
+
+@regulariser.register
+def _(options: FastIbp, step: Step) -> Tensor:
+    """Tightness and ReLU balance over the ramp, fading out as epsilon grows (Shi et al., Eqs. 10-13)."""
+    fading = 1 - step.epsilon / step.maximum_epsilon if step.maximum_epsilon else 0.0
+    if fading <= 0 or step.epsilon == 0:
+        return torch.zeros((), device=step.images.device)
+    _, trace = step.bounds("scheduled")
+    first = trace[step.model].radius.mean()
+    terms = [_warm_up(trace[site.relu], first, options.tolerance) for site in relu_sites(step.model)]
+    return options.weight * fading * torch.stack(terms).mean()
+
+
+def _warm_up(bounds: Interval, first_radius: Tensor, tolerance: float) -> Tensor:
+    tightness = (tolerance - first_radius / bounds.radius.mean().clamp_min(1e-12)).relu()
+    active, inactive = (bounds.lower > 0).float(), (bounds.upper < 0).float()
+    centre = bounds.centre
+    spread = (centre - centre.mean()).square()
+    means = _balance((centre * active).mean(), -(centre * inactive).mean(), tolerance)
+    spreads = _balance((spread * active).sum(), (spread * inactive).sum(), tolerance)
+    return (tightness + means + spreads) / tolerance
+
+
+def _balance(active: Tensor, inactive: Tensor, tolerance: float) -> Tensor:
+    """Zero when both sides are of the same order; terms of an empty side are skipped."""
+    if not bool((active > 0) & (inactive > 0)):
+        return torch.zeros((), device=active.device)
+    ratio = active / inactive
+    return (tolerance - torch.minimum(ratio, 1 / ratio)).relu()
