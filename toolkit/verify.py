@@ -27,7 +27,7 @@ from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, Observer
-from toolkit.search.sampling import sample
+from toolkit.search.sampling import sample, sample_longer
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -104,15 +104,21 @@ class Attempt:
         try:
             if not len(self.cases.region):
                 return self._unsat("specification")
-            if sample(self.cases, self.sessions, self.query, self.settings.seed, self.clock, self._accept_array):
+            if sample(self.cases, self.settings.seed, self.clock, self._accept_array):
                 return self._sat("sampling")
             return self._prove(networks)
         except OutOfTime:
             return Result(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s", statistics=self.statistics)
         except UnsupportedError as error:
-            return Result(Verdict.UNKNOWN, f"unsupported: {error}", statistics=self.statistics)
+            return self._without_bounds(error)
         except MemoryError as error:
             return Result(Verdict.UNKNOWN, f"out of memory: {error}", statistics=self.statistics)
+
+    def _without_bounds(self, error: UnsupportedError) -> Result:
+        """What can still be said about a network that cannot be bounded: that a witness was found."""
+        if sample_longer(self.cases, self.settings.seed, self.clock, self._accept_array):
+            return self._sat("sampling")
+        return Result(Verdict.UNKNOWN, f"unsupported: {error}", statistics=self.statistics)
 
     def _prove(self, networks: Mapping[str, LoadedNetwork]) -> Result:
         import torch

@@ -6,13 +6,11 @@ takes to import a deep learning library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.formats.query import Query
-from toolkit.formats.runtime import Session
 from toolkit.problem.cases import Cases
 from toolkit.search.clock import Clock
 
@@ -20,27 +18,33 @@ POINTS = 64
 """Points tried for each region, as long as time and the number of regions allow."""
 SECONDS = 0.3
 """Time after which sampling gives way to stronger means."""
+LAST_RESORT = 0.25
+"""Share of the time left that sampling gets where no stronger means exist."""
 
 Accept = Callable[[NDArray[np.float64], int], bool]
 
 
 def sample(
-    cases: Cases, sessions: Mapping[str, Session], query: Query, seed: int, clock: Clock, accept: Accept
+    cases: Cases, seed: int, clock: Clock, accept: Accept, points: int = POINTS, seconds: float = SECONDS
 ) -> bool:
-    """Whether some sampled point was accepted as a witness.
+    """Whether one of up to ``points`` points of each region was accepted as a witness within ``seconds``.
 
-    ``accept`` replays a point of a region; the first look at a point costs one run of the network.
+    ``accept`` replays a point of a region, which costs one run of the networks.
     """
     generator = np.random.default_rng(seed)
     start = clock.elapsed
-    regions = len(cases.lower)
-    for attempt in range(POINTS):
-        for region in range(regions):
-            if clock.elapsed - start > SECONDS:
+    for attempt in range(points):
+        for region in range(len(cases.lower)):
+            if clock.elapsed - start > seconds:
                 return False
             if accept(_point(cases, region, attempt, generator), region):
                 return True
     return False
+
+
+def sample_longer(cases: Cases, seed: int, clock: Clock, accept: Accept) -> bool:
+    """As `sample`, for a share of the time left: the last resort for networks that cannot be bounded."""
+    return sample(cases, seed + 1, clock, accept, points=1 << 20, seconds=LAST_RESORT * clock.left)
 
 
 def _point(cases: Cases, region: int, attempt: int, generator: np.random.Generator) -> NDArray[np.float64]:
