@@ -60,7 +60,7 @@ class Reduction:
 
 def reduce_program(program: Program, box: Bounds, bounds: Bounds) -> Reduction:
     """Remove what is stable on all boxes ``(R, n)`` with neuron bounds ``(R, num_neurons)``."""
-    varying = (box.lower < box.upper).any(0) | (box.lower != box.lower[0]).any(0)
+    varying = _varying(box)
     base = torch.where(varying, torch.zeros_like(box.lower[0]), box.lower[0])
     kept = [_kept(layer, bounds) for layer in program.layers]
     lines = [_through_active(layer, bounds, keep) for layer, keep in zip(program.layers, kept, strict=True)]
@@ -78,6 +78,11 @@ def reduce_program(program: Program, box: Bounds, bounds: Bounds) -> Reduction:
         [layer.start + keep for layer, keep in zip(program.layers, kept, strict=True)] or [base[:0].long()]
     )
     return Reduction(smaller, varying.nonzero().squeeze(1), neurons, box.lower[0].clone())
+
+
+def _varying(box: Bounds) -> Tensor:
+    """Input elements that are not one fixed number, ``(n,)``."""
+    return (box.lower < box.upper).any(0) | (box.lower != box.lower[0]).any(0)
 
 
 def _kept(layer: Layer, bounds: Bounds) -> Tensor:
@@ -136,6 +141,15 @@ class _Cut:
 
 def _of(found: dict[int, Tensor], source: int, like: Tensor, cut: _Cut) -> Tensor:
     return found[source] if source in found else like.new_zeros(len(like), len(cut.kept[source]))
+
+
+def reduced_cost(program: Program, box: Bounds, bounds: Bounds) -> int:
+    """At most the cost of the reduced program, without making it: dense rows over all earlier kept neurons."""
+    width, total = int(_varying(box).sum()), 0
+    for rows in [*(len(_kept(layer, bounds)) for layer in program.layers), program.features.size]:
+        total += rows * width
+        width += rows
+    return total
 
 
 def cost(program: Program) -> int:

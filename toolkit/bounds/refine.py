@@ -18,7 +18,6 @@ from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.program import INPUT, Layer, Program
 
-
 SAMPLE = 48
 """Rows of a layer that are tried first."""
 GAIN = 0.02

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from toolkit.bounds.ascent import Schedule
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.reduce import cost, reduce_program
+from toolkit.bounds.reduce import cost, reduce_program, reduced_cost
 from toolkit.problem.compile import Problem
 from toolkit.search.attack import Accept, attack
 from toolkit.search.clock import Clock
 from toolkit.search.domains import Space, proved, root_domains
 from toolkit.search.events import Observer
+from toolkit.search.input_split import InputPlan, input_split
+from toolkit.search.memory import largest_batch
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Progress, relu_split
 from toolkit.search.root import Root, refined_root, root_bounds, unstable_neurons
@@ -23,6 +25,13 @@ from toolkit.settings import Settings
 WORTH_REDUCING = 8.0
 """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
 of a matrix product's rate."""
+
+MANY_INPUTS = 20
+"""Most varying inputs for which the input box is split."""
+MANY_NEURONS = 20_000
+"""Most neurons for which the input box is split: every box bounds all of them again."""
+FILL_PROCESSOR = 16
+"""Boxes in a batch that keep a processor busy."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,40 @@ def prove(task: Task) -> Found:
         return Found(False, True, root.method)
     if _attack(task, open_cases(root)):
         return Found(True, False, "attack")
-    return by_relu_phases(task, root)
+    return by_input_boxes(task, root) if splits_input(task) else by_relu_phases(task, root)
+
+
+def splits_input(task: Task) -> bool:
+    """Whether branch and bound should cut the input box: by the setting, or because few inputs vary."""
+    if task.settings.strategy != "auto":
+        return task.settings.strategy == "input"
+    varying = int((task.problem.lower < task.problem.upper).sum(1).max())
+    return varying <= MANY_INPUTS and task.problem.program.num_neurons <= MANY_NEURONS
+
+
+def by_input_boxes(task: Task, root: Root) -> Found:
+    """Branch and bound over the input box, on the reduced network."""
+    task, root = reduced(task, root)
+    problem = task.problem
+    batch = largest_batch(problem.program, task.settings.batch)
+    fill = FILL_PROCESSOR if problem.program.device.type == "cpu" else batch
+    plan = InputPlan(batch, fill, task.settings.max_domains)
+    cases = open_cases(root)
+    return _search(
+        task,
+        "input-split",
+        lambda progress: input_split(problem, root, cases, plan, task.clock, task.accept, task.observer, progress),
+    )
+
+
+def _search(task: Task, name: str, run: Callable[[Progress], Outcome]) -> Found:
+    """Run one search; its counters are noted however it ends."""
+    progress = Progress()
+    try:
+        outcome = run(progress)
+    finally:
+        task.note(domains=progress.bounded, depth=progress.depth)
+    return Found(outcome.witness, outcome.proved, name, outcome.reason)
 
 
 def open_cases(root: Root) -> Tensor:
@@ -84,22 +126,22 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     space = Space(task.problem, root.bounds, unstable_neurons(task.problem, root.bounds).any(0).nonzero().squeeze(1))
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, rate_beta=0.3, decay=0.95)
-    plan = SearchPlan(schedule, task.settings.batch, task.settings.max_domains)
-    progress = Progress()
-    try:
-        outcome: Outcome = relu_split(space, frontier, plan, task.clock, task.accept, task.observer, progress)
-    finally:
-        task.note(domains=progress.bounded, depth=progress.depth)
-    return Found(outcome.witness, outcome.proved, "branch-and-bound", outcome.reason)
+    batch = largest_batch(task.problem.program, task.settings.batch)
+    plan = SearchPlan(schedule, batch, task.settings.max_domains)
+    return _search(
+        task,
+        "branch-and-bound",
+        lambda progress: relu_split(space, frontier, plan, task.clock, task.accept, task.observer, progress),
+    )
 
 
 def reduced(task: Task, root: Root) -> tuple[Task, Root]:
     """The task on the network that is left on its boxes, where that is the cheaper one."""
     problem = task.problem
     box = Bounds(problem.lower, problem.upper)
-    reduction = reduce_program(problem.program, box, root.bounds)
-    if cost(reduction.program) > WORTH_REDUCING * cost(problem.program):
+    if reduced_cost(problem.program, box, root.bounds) > WORTH_REDUCING * cost(problem.program):
         return task, root
+    reduction = reduce_program(problem.program, box, root.bounds)
     smaller = reduction.restrict_box(box)
     problem = replace(problem, program=reduction.program, lower=smaller.lower, upper=smaller.upper)
     accept = task.accept

@@ -1,0 +1,33 @@
+"""How many domains fit: the batch follows from the memory that is free, and no verdict follows from the batch."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from toolkit.problem.program import Program
+
+TENSORS = 40
+"""Vectors over all neurons and inputs that bounding one domain holds at once, with a margin."""
+SHARE = 0.5
+"""Share of the free memory that one batch may take."""
+UNKNOWN = 4 << 30
+"""Bytes assumed to be free where the system does not say."""
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return UNKNOWN
+
+
+def largest_batch(program: Program, wanted: int) -> int:
+    """Domains that may be bounded at once: those wanted, or as many as fit, but at least 2."""
+    width = program.num_neurons + program.num_inputs
+    each = TENSORS * width * torch.finfo(program.dtype).bits // 8
+    return max(2, min(wanted, int(SHARE * free_bytes(program.device)) // max(1, each)))
