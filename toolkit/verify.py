@@ -132,7 +132,10 @@ class Attempt:
             device = pick_device(self.settings.device)
             problem = problem.to(device, precision(problem))
             task = Task(problem, self.settings, self.clock, self._accept_tensor, self.observer, self._note)
-            found = prove(task)
+            try:
+                found = prove(task)
+            except torch.OutOfMemoryError as error:  # where a smaller batch does not help
+                raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
         if found.witness:
             return self._sat(found.by)
         return self._unsat(found.by) if found.proved else Result(Verdict.UNKNOWN, found.reason, None, self.statistics)

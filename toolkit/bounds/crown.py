@@ -42,8 +42,8 @@ def crown_bounds(
 
 
 def intersect(first: Bounds, second: Bounds) -> Bounds:
-    """Bounds that are both; where rounding lets them cross, the first are kept."""
-    lower, upper = torch.maximum(first.lower, second.lower), torch.minimum(first.upper, second.upper)
+    """Bounds that are both; where rounding lets them cross, or one is NaN, the first are kept."""
+    lower, upper = torch.fmax(first.lower, second.lower), torch.fmin(first.upper, second.upper)
     crossed = lower > upper
     return Bounds(torch.where(crossed, first.lower, lower), torch.where(crossed, first.upper, upper))
 

@@ -1,4 +1,4 @@
-"""Interval bounds: centre and radius through affine maps, end points through increasing operators (Gowal 2018)."""
+"""Interval bounds: centre and radius through affine maps, images through nonlinear operators (Gowal 2018)."""
 
 from __future__ import annotations
 
@@ -35,20 +35,24 @@ def rounding(dtype: torch.dtype) -> float:
 
 
 def affine_interval(affine: Affine, lower: list[Tensor], upper: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Interval image, ``(B, size)`` each, of boxes of the map's sources."""
+    """Interval image, ``(B, size)`` each, of boxes of the map's sources.
+
+    Where sources are unbounded, so is the image: no bound is NaN.
+    """
     centre = affine.apply([(l + u) / 2 for l, u in zip(lower, upper, strict=True)])
     allowance = rounding(centre.dtype)
     radii = [(u - l) / 2 + allowance * torch.maximum(l.abs(), u.abs()) for l, u in zip(lower, upper, strict=True)]
     radius = affine.radius(radii) + allowance * affine.bias.abs()
-    return centre - radius, centre + radius
+    unknown = torch.isnan(centre - radius)
+    return torch.where(unknown, -torch.inf, centre - radius), torch.where(unknown, torch.inf, centre + radius)
 
 
 def source_interval(program: Program, source: int, box: Bounds, bounds: list[Bounds]) -> Bounds:
     """The interval of one source: the input box, or the image of a layer's pre-activation bounds."""
     if source == INPUT:
         return box
-    function = RELAXATIONS[program.layers[source].op].function
-    return Bounds(function(bounds[source].lower), function(bounds[source].upper))
+    relaxation = RELAXATIONS[program.layers[source].op]
+    return Bounds(*relaxation.image(bounds[source].lower, bounds[source].upper))
 
 
 def map_interval(program: Program, affine: Affine, box: Bounds, bounds: list[Bounds]) -> Bounds:

@@ -148,7 +148,9 @@ def _load_external_data(path: Path, proto: onnx.ModelProto, digest: hashlib._Has
         for name in names:
             digest.update((path.parent / name).read_bytes())
     except (OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
-        raise InputError(f"{path}: its weights in {', '.join(names)} cannot be read ({_one_line(error)})") from None
+        raise InputError(
+            f"{path}: its weights in {', '.join(map(repr, names))} cannot be read ({_one_line(error)})"
+        ) from None
     return True
 
 

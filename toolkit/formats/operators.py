@@ -25,16 +25,33 @@ class Handling(StrEnum):
     RELAXED = "relaxation"
 
 
-OneVariable = "one operand may depend on the input"
 FirstOnly = "only the first operand may depend on the input"
 ConstantCondition = "the condition must not depend on the input"
+KnownExponent = "the exponent must be an integer or 0.5"
 
-CONDITIONS: dict[str, Callable[[list[bool]], bool]] = {
-    "": lambda variable: True,
-    OneVariable: lambda variable: sum(variable) <= 1,
-    FirstOnly: lambda variable: not any(variable[1:]),
-    ConstantCondition: lambda variable: not variable[0],
+Condition = Callable[[onnx.NodeProto, list[bool]], bool]
+"""Of a node, and of which of its operands depend on the input."""
+
+
+def _known_exponent(node: onnx.NodeProto, variable: list[bool]) -> bool:
+    exponent = next(attribute.f for attribute in node.attribute if attribute.name == "exponent")
+    return exponent.is_integer() or abs(exponent) == 0.5
+
+
+CONDITIONS: dict[str, Condition] = {
+    "": lambda node, variable: True,
+    FirstOnly: lambda node, variable: not any(variable[1:]),
+    ConstantCondition: lambda node, variable: not variable[0],
+    KnownExponent: _known_exponent,
 }
+
+
+def _two_vary(variable: list[bool]) -> bool:
+    return sum(variable) > 1
+
+
+def _divisor_varies(variable: list[bool]) -> bool:
+    return variable[1]
 
 
 @dataclass(frozen=True)
@@ -44,9 +61,16 @@ class Rule:
     handling: Handling
     condition: str = ""
     onnx_names: tuple[str, ...] = ()
+    product: Callable[[list[bool]], bool] = lambda variable: False
+    """Of which operands depend on the input: whether the node multiplies several of them, and is relaxed."""
+
+    def handling_of(self, variable: list[bool]) -> Handling:
+        """How a node with these operands is handled."""
+        return Handling.RELAXED if self.product(variable) else self.handling
 
 
 _MOVING = Rule(Handling.AFFINE)
+_SMOOTH = Rule(Handling.RELAXED)
 TABLE: dict[str, Rule] = {
     "Output": _MOVING,
     "View": Rule(Handling.AFFINE, onnx_names=("Flatten", "Reshape", "Squeeze", "Unsqueeze")),
@@ -69,9 +93,9 @@ TABLE: dict[str, Rule] = {
     "Conv": Rule(Handling.AFFINE, FirstOnly),
     "ConvTranspose": Rule(Handling.AFFINE, FirstOnly),
     "Gemm": Rule(Handling.AFFINE, FirstOnly),
-    "MatMul": Rule(Handling.AFFINE, OneVariable),
-    "Mul": Rule(Handling.AFFINE, OneVariable),
-    "Div": Rule(Handling.AFFINE, FirstOnly),
+    "MatMul": Rule(Handling.AFFINE, product=_two_vary),
+    "Mul": Rule(Handling.AFFINE, product=_two_vary),
+    "Div": Rule(Handling.AFFINE, product=_divisor_varies),
     "Where": Rule(Handling.AFFINE, ConstantCondition),
     "Relu": Rule(Handling.PIECEWISE),
     "LeakyRelu": Rule(Handling.PIECEWISE),
@@ -82,8 +106,37 @@ TABLE: dict[str, Rule] = {
     "Minimum": Rule(Handling.PIECEWISE, onnx_names=("Min",)),
     "MaxPool": Rule(Handling.PIECEWISE),
     "ReduceMax": Rule(Handling.PIECEWISE, onnx_names=("GlobalMaxPool", "ReduceMax")),
-    "Sigmoid": Rule(Handling.RELAXED),
-    "Tanh": Rule(Handling.RELAXED),
+    "Sigmoid": _SMOOTH,
+    "Tanh": _SMOOTH,
+    "Erf": _SMOOTH,
+    "Atan": _SMOOTH,
+    "Exp": _SMOOTH,
+    "Log": _SMOOTH,
+    "Sqrt": _SMOOTH,
+    "Reciprocal": _SMOOTH,
+    "Power": Rule(Handling.RELAXED, KnownExponent, ("Pow",)),
+    "Sin": _SMOOTH,
+    "Cos": _SMOOTH,
+    "Softplus": _SMOOTH,
+    "Elu": _SMOOTH,
+    "Selu": _SMOOTH,
+    "Softsign": _SMOOTH,
+    "HardSigmoid": Rule(Handling.PIECEWISE),
+    "HardSwish": _SMOOTH,
+    "Softmax": _SMOOTH,
+    "LogSoftmax": _SMOOTH,
+    "LayerNormalization": Rule(Handling.RELAXED, FirstOnly),
+    "InstanceNormalization": Rule(Handling.RELAXED, FirstOnly),
+    "ReduceProd": _SMOOTH,
+    "ReduceL1": Rule(Handling.PIECEWISE),
+    "ReduceMin": Rule(Handling.PIECEWISE),
+    "ReduceL2": _SMOOTH,
+    "ReduceSumSquare": _SMOOTH,
+    "ReduceLogSum": _SMOOTH,
+    "ReduceLogSumExp": _SMOOTH,
+    "Sign": _SMOOTH,
+    "Floor": _SMOOTH,
+    "Ceil": _SMOOTH,
 }
 
 EVALUATED = ("Cast", "Constant", "ConstantOfShape", "Dropout", "Identity", "Range", "Shape", "Size")
@@ -106,29 +159,37 @@ def operator_rows(normalised: Normalised) -> list[OperatorRow]:
     """The operators of a network by kind, in the order of their first use."""
     count: Counter[str] = Counter()
     neurons: Counter[str] = Counter()
+    handling: dict[str, str] = {}
     problems: dict[str, str] = {}
     for node in normalised.proto.graph.node:
         if node.op_type == "Output":
             continue
         count[node.op_type] += 1
         neurons[node.op_type] += normalised.facts.size(node.output[0])
-        problem = _problem(node, normalised)
+        variable = _variable(node, normalised)
+        problem = _problem(node, variable)
         if problem:
             problems.setdefault(node.op_type, problem)
+        elif handling.get(node.op_type) != Handling.RELAXED:
+            handling[node.op_type] = TABLE[node.op_type].handling_of(variable)
     return [
-        OperatorRow(op, number, neurons[op], problems.get(op) or TABLE[op].handling.value, op not in problems)
+        OperatorRow(op, number, neurons[op], problems.get(op) or handling[op], op not in problems)
         for op, number in count.items()
     ]
 
 
-def _problem(node: onnx.NodeProto, normalised: Normalised) -> str:
+def _variable(node: onnx.NodeProto, normalised: Normalised) -> list[bool]:
+    """Which operands depend on the input."""
+    constants = {tensor.name for tensor in normalised.proto.graph.initializer}
+    return [name not in constants for name in node.input if name]
+
+
+def _problem(node: onnx.NodeProto, variable: list[bool]) -> str:
     """Why the verifier cannot bound a node; empty when it can."""
     rule = TABLE.get(node.op_type)
     if rule is None:
         return "no bounding rule"
-    constants = {tensor.name for tensor in normalised.proto.graph.initializer}
-    variable = [name not in constants for name in node.input if name]
-    return "" if CONDITIONS[rule.condition](variable) else f"no bounding rule: {rule.condition}"
+    return "" if CONDITIONS[rule.condition](node, variable) else f"no bounding rule: {rule.condition}"
 
 
 def onnx_operators() -> list[str]:

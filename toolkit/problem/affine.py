@@ -141,8 +141,6 @@ def _with_buffers(graph: fx.Graph, buffers: dict[str, Tensor]) -> fx.GraphModule
 _WITHOUT_SIGN = {
     aten.sub.Tensor: aten.add.Tensor,
     aten.sub.Scalar: aten.add.Scalar,
-    aten.rsub.Tensor: aten.add.Tensor,
-    aten.rsub.Scalar: aten.add.Scalar,
     aten.neg.default: aten.alias.default,
 }
 """Operators whose coefficients are negative, and their counterparts with positive ones."""

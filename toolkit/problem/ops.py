@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from toolkit.errors import UnsupportedError
-from toolkit.problem.rewrites import REWRITES
+from toolkit.problem.rewrites import REWRITES, elementwise
 
 aten = torch.ops.aten
 
@@ -66,10 +66,10 @@ AFFINE: dict[Any, Callable[[fx.Node], bool]] = {
             aten.stack.default, aten.slice.Tensor, aten.select.int, aten.index_select.default, aten.split.Tensor,
             aten.split_with_sizes.default, aten.unbind.int, aten.chunk.default, aten.repeat.default, aten.flip.default,
             aten.constant_pad_nd.default, aten.reflection_pad2d.default, aten.replication_pad2d.default,
-            aten.lift_fresh.default, aten.contiguous.default, aten.pixel_shuffle.default,
-            aten.unfold.default, aten.diagonal.default, aten.roll.default, aten.as_strided.default,
+            aten.contiguous.default, aten.pixel_shuffle.default,
+            aten.unfold.default, aten.diagonal.default, aten.roll.default,
             # sums
-            aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar, aten.rsub.Scalar, aten.rsub.Tensor,
+            aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar,
             aten.neg.default, aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim,
             aten.cumsum.default, aten.avg_pool2d.default, aten._adaptive_avg_pool2d.default,
             aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.default,
@@ -96,6 +96,21 @@ NONLINEAR: dict[Any, str] = {
     aten.relu.default: "relu",
     aten.sigmoid.default: "sigmoid",
     aten.tanh.default: "tanh",
+    aten.erf.default: "erf",
+    aten.atan.default: "atan",
+    aten.exp.default: "exp",
+    aten.log.default: "log",
+    aten.sqrt.default: "sqrt",
+    aten.rsqrt.default: "rsqrt",
+    aten.reciprocal.default: "reciprocal",
+    elementwise.softplus: "softplus",
+    aten.sin.default: "sin",
+    aten.sign.default: "sign",
+    aten.floor.default: "floor",
+    elementwise.square: "square",
+    elementwise.cube: "cube",
+    elementwise.reciprocal_from_one: "reciprocal_from_one",
+    elementwise.rsqrt_from_one: "rsqrt_from_one",
 }
 """Elementwise operator -> name of its relaxation."""
 

@@ -17,9 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toolkit.errors import UnsupportedError
 from toolkit.problem.rewrites import REWRITES
 
-
-PORTABLE = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
-"""A view asks for strides that only this run has (ReLU keeps those of a transposed tensor); its values do not."""
+PORTABLE = {
+    # A view asks for strides that only this run has (ReLU keeps those of a transposed tensor); its values do not.
+    torch.ops.aten.view.default: torch.ops.aten.reshape.default,
+    # torch writes the product of a vector and a matrix with it, on a tensor that nobody else sees.
+    torch.ops.aten.squeeze_.dim: torch.ops.aten.squeeze.dim,
+}
+"""Operators that are recorded as others with the same values."""
 
 
 class _Recorder(TorchDispatchMode):
@@ -59,6 +63,10 @@ class _Recorder(TorchDispatchMode):
         node = self.nodes.get(id(value))
         return node is not None and "constant" not in node.meta
 
+    def varies(self, argument: Any) -> bool:
+        """Whether an argument depends on the inputs, lists included."""
+        return any(self.is_recorded(tensor) for tensor in _tensors(argument))
+
     def as_argument(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return self.nodes.get(id(value)) or self.constant(value)
@@ -70,9 +78,9 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not any(self.is_recorded(tensor) for tensor in _tensors((args, tuple(kwargs.values())))):
+        if not self.varies((args, tuple(kwargs.values()))):
             return func(*args, **kwargs)
-        if func in REWRITES:
+        if func in REWRITES and REWRITES[func].when([self.varies(argument) for argument in args]):
             with self:
                 return REWRITES[func](*args, **kwargs)
         _refuse_data_dependence(func)
@@ -109,7 +117,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 def _refuse_data_dependence(func: Any) -> None:
     if func is torch.ops.aten._local_scalar_dense.default:
         raise UnsupportedError("the network's control flow or a shape depends on the value of an input")
-    if func._schema.is_mutable:
+    if func._schema.is_mutable and func not in PORTABLE:
         raise UnsupportedError(f"operator {func} changes a tensor in place; export the network without it")
 
 

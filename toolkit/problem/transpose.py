@@ -76,18 +76,21 @@ def _by_gradient(node: fx.Node, coefficients: Tensor, constants: Constants) -> l
     """The vector-Jacobian product of any operator; the access to one of several results includes its producer."""
     call: Any = node.args[0] if _is_part(node) else node
     operands = [operand for operand in call.all_input_nodes if depends_on_input(operand)]
-    points = [coefficients.new_zeros(operand.meta["shape"]).requires_grad_() for operand in operands]
-    values = dict(zip(operands, points, strict=True))
 
-    def resolve(argument: Any) -> Any:
-        return values[argument] if argument in values else constants.of(argument)
+    def apply(*values: Tensor) -> Tensor:
+        given = dict(zip(operands, values, strict=True))
 
-    with torch.enable_grad():
+        def resolve(argument: Any) -> Any:
+            return given[argument] if argument in given else constants.of(argument)
+
         result = call.target(*fx.node.map_arg(call.args, resolve), **fx.node.map_arg(call.kwargs, resolve))
-        result = result[node.args[1]] if call is not node else result
-    parts = torch.autograd.grad(
-        result, points, coefficients, is_grads_batched=True, create_graph=coefficients.requires_grad
-    )
+        return result[node.args[1]] if call is not node else result
+
+    # One sum over the batch instead of a batched gradient: the latter imports a computer algebra system.
+    points = [coefficients.new_zeros(len(coefficients), *o.meta["shape"]).requires_grad_() for o in operands]
+    with torch.enable_grad():
+        total = (torch.func.vmap(apply)(*points) * coefficients).sum()
+    parts = torch.autograd.grad(total, points, create_graph=coefficients.requires_grad)
     return list(zip(operands, parts, strict=True))
 
 

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from toolkit.bounds.clip import HalfSpaces
 from toolkit.bounds.interval import Bounds
+from toolkit.search.domains import proved
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Parts of the cases' input boxes, not yet refuted."""
+    """Parts of the cases' input boxes."""
 
     case: Tensor
     """``(B,)`` int64."""
@@ -39,7 +40,7 @@ class Boxes:
     offset: Tensor
     """Their constants, ``(B, K)``."""
     gain: Tensor
-    """What cutting a dimension in half is expected to gain, ``(B, n)``."""
+    """What cutting each dimension in half is expected to gain, ``(B, n)``."""
 
     def __len__(self) -> int:
         return len(self.case)
@@ -70,22 +71,31 @@ def concat(parts: Sequence[Boxes]) -> Boxes:
     return Boxes(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Boxes)))
 
 
+def unrefuted(boxes: Boxes) -> Boxes:
+    """The boxes whose bound is not a proof."""
+    return boxes.select(~proved(boxes.bound))
+
+
 def bisect(boxes: Boxes, dimension: Tensor) -> Boxes:
-    """Both halves of every box, cut in the middle of one dimension each, ``(B,)``: all lower halves first."""
+    """Both halves of every box, cut in the middle of one dimension each, ``(B,)``: all lower halves first.
+
+    A half expects half the gain from its next cut along the same dimension.
+    """
     column = dimension.unsqueeze(1)
-    low, high = boxes.lower.gather(1, column), boxes.upper.gather(1, column)
+    low, high, gain = (part.gather(1, column) for part in (boxes.lower, boxes.upper, boxes.gain))
     # Between its ends even when the sum rounds: both halves together are the box in any case.
     middle = torch.minimum(torch.maximum((low + high) / 2, low), high)
-    below = replace(boxes, upper=boxes.upper.scatter(1, column, middle), depth=boxes.depth + 1)
-    above = replace(boxes, lower=boxes.lower.scatter(1, column, middle), depth=boxes.depth + 1)
+    boxes = replace(boxes, gain=boxes.gain.scatter(1, column, gain / 2), depth=boxes.depth + 1)
+    below = replace(boxes, upper=boxes.upper.scatter(1, column, middle))
+    above = replace(boxes, lower=boxes.lower.scatter(1, column, middle))
     return concat([below, above])
 
 
 class Stack:
     """Open boxes, the last in the first out, so that their number grows with the depth and not with the tree."""
 
-    def __init__(self, boxes: Boxes) -> None:
-        self._parts = [boxes]
+    def __init__(self) -> None:
+        self._parts: list[Boxes] = []
 
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts)
@@ -100,14 +110,14 @@ class Stack:
         taken: list[Boxes] = []
         while self._parts and count:
             part = self._parts.pop()
-            keep = max(0, len(part) - count)
+            kept = max(0, len(part) - count)
             positions = torch.arange(len(part), device=part.case.device)
-            taken.append(part.select(positions[keep:]))
-            if keep:
-                self._parts.append(part.select(positions[:keep]))
-            count -= len(part) - keep
+            taken.append(part.select(positions[kept:]))
+            if kept:
+                self._parts.append(part.select(positions[:kept]))
+            count -= len(part) - kept
         return concat(taken)
 
     def weakest(self) -> float:
         """The weakest bound of all open boxes."""
-        return min((float(part.bound.min()) for part in self._parts if len(part)), default=float("inf"))
+        return min((float(part.bound.min()) for part in self._parts), default=float("inf"))

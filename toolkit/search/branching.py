@@ -23,6 +23,8 @@ def babsr(program: Program, bounds: Bounds, bound: Bound) -> Tensor:
     With A the coefficient on the activation, b the bias, r = u / (u - l) the chord's slope:
     ``| min(b A (r - 1), b A r) + min(A, 0) (-l r) |``.
     """
+    if not program.layers:
+        return bound.post
     bias = torch.cat([layer.affine.bias for layer in program.layers]).unsqueeze(0)
     chord = bounds.upper / (bounds.upper - bounds.lower).clamp(min=1e-30)
     product = bias * bound.post

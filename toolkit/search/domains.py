@@ -56,6 +56,11 @@ class Domains:
         """Some of the domains, by position or mask."""
         return Domains(*(getattr(self, field.name)[index] for field in fields(self)))
 
+    def parts(self, size: int) -> list[Domains]:
+        """The domains in parts of at most ``size``."""
+        positions = torch.arange(len(self), device=self.lower.device)
+        return [self.select(part) for part in positions.split(size)]
+
     @property
     def depth(self) -> int:
         """Splits on the longest path."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
 from torch import Tensor
 
 from toolkit.bounds.ascent import Domain, Multipliers, evaluate, onto_simplex
@@ -77,6 +76,8 @@ def _minimise(program: Program, domain: Domain, split: Tensor) -> Solution | Non
     An infeasible leaf (no input has these phases) is made feasible by one slack on all phase constraints, whose price
     is high enough to give the multipliers of a proof.
     """
+    from scipy.optimize import linprog  # half a second that most queries need not pay
+
     phases, phase_offset = _linear_rows(program, domain, split)
     atoms, atom_offset = _linear_atoms(program, domain)
     count, rows, conjuncts = program.num_inputs, len(split), len(atom_offset)
@@ -85,6 +86,8 @@ def _minimise(program: Program, domain: Domain, split: Tensor) -> Solution | Non
     upper_rows = np.block([[-phases, np.zeros((rows, 1)), -np.ones((rows, 1))],
                            [atoms, -np.ones((conjuncts, 1)), np.zeros((conjuncts, 1))]])  # fmt: skip
     limits = np.concatenate([phase_offset, -atom_offset])
+    if not (np.isfinite(upper_rows).all() and np.isfinite(limits).all()):
+        return None
     box = np.stack([_array(domain.box.lower[0]), _array(domain.box.upper[0])], 1)
     ranges = [*map(tuple, box), (None, None), (0, None)]
     result = linprog([*np.zeros(count), 1.0, price], A_ub=upper_rows, b_ub=limits, bounds=ranges, method="highs")

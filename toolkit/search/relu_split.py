@@ -58,7 +58,7 @@ def relu_split(
     progress: Progress,
 ) -> Outcome:
     """Decide all domains of ``frontier``. Raises OutOfTime when the clock runs out."""
-    frontier, _ = bound_domains(space, frontier, plan, clock)
+    frontier = concat([bound_domains(space, part, plan, clock)[0] for part in frontier.parts(plan.batch)])
     frontier = frontier.select(~proved(frontier.lower))
     undecided = 0
     batch = plan.batch

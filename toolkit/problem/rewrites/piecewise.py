@@ -1,34 +1,21 @@
-"""Operators that are written with others before anything is bounded: one entry per operator.
+"""Piecewise-linear operators, written with ReLU: ``max(a, b) = b + relu(a - b)``; and batch normalisation.
 
-Piecewise-linear operators become affine ones and ReLU, exactly: ``max(a, b) = b + relu(a - b)``. Batch normalisation in
-evaluation mode becomes one multiplication and one addition.
+Batch normalisation in evaluation mode becomes one multiplication and one addition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
 import torch
 
 from toolkit.errors import UnsupportedError
+from toolkit.problem.rewrites.registry import rewrite
+from toolkit.problem.rewrites.smooth import standardise
 
 aten = torch.ops.aten
-REWRITES: dict[Any, Callable[..., Any]] = {}
-
-
-def rewrite(*operators: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function of the operator's own arguments that computes the same with other operators."""
-
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        for operator in operators:
-            if operator in REWRITES:
-                raise ValueError(f"{operator} has a rewrite already")
-            REWRITES[operator] = function
-        return function
-
-    return register
 
 
 def _maximum(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -45,6 +32,12 @@ def maximum(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def minimum(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """min(a, b) = b - relu(b - a)."""
     return b - torch.relu(b - a)
+
+
+@rewrite(aten.rsub.Tensor, aten.rsub.Scalar)
+def reversed_subtraction(x: torch.Tensor, other: Any, alpha: float = 1) -> torch.Tensor:
+    """other - alpha x, with the coefficient on ``x``: affine operators scale their second operand only."""
+    return x * -alpha + other
 
 
 @rewrite(aten.abs.default)
@@ -88,13 +81,15 @@ def batch_norm(
     x: torch.Tensor,
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
-    mean: torch.Tensor,
-    variance: torch.Tensor,
+    mean: torch.Tensor | None,
+    variance: torch.Tensor | None,
     training: bool,
     momentum: float,
     eps: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Evaluation mode: one scale and one shift a channel."""
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Evaluation mode: one scale and one shift a channel. Without statistics, those of the one sample are meant."""
+    if mean is None or variance is None:
+        return _with_own_statistics(x, weight, bias, eps), None, None
     if training:
         raise UnsupportedError("batch normalisation in training mode depends on the batch; export in evaluation mode")
     scale = torch.rsqrt(variance.double() + eps) * (1.0 if weight is None else weight.double())
@@ -102,6 +97,16 @@ def batch_norm(
     shape = [1, -1, *[1] * (x.dim() - 2)]
     result = x * scale.to(x.dtype).reshape(shape) + shift.to(x.dtype).reshape(shape)
     return result, mean, variance
+
+
+def _with_own_statistics(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float
+) -> torch.Tensor:
+    """Every channel standardised: what instance normalisation comes down to."""
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    result = standardise(x, [0, *range(2, x.dim())], eps)
+    result = result if weight is None else result * weight.reshape(shape)
+    return result if bias is None else result + bias.reshape(shape)
 
 
 @rewrite(aten._native_batch_norm_legit_no_training.default)
@@ -113,7 +118,7 @@ def batch_norm_inference(
     variance: torch.Tensor,
     momentum: float,
     eps: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """As ``batch_norm``; the operator of inference-only graphs."""
     return batch_norm(x, weight, bias, mean, variance, False, momentum, eps)
 
@@ -133,7 +138,7 @@ def max_pool2d(
     dilation: Sequence[int] = (1, 1),
     ceil_mode: bool = False,
 ) -> tuple[torch.Tensor, None]:
-    """A tournament of ``max(a, b)`` over the offsets of the window."""
+    """Tournaments of ``max(a, b)`` over the rows of the window, then over its columns."""
     (kh, kw), (sh, sw) = (_pair(kernel), _pair(stride or kernel))
     (ph, pw), (dh, dw) = (_pair(padding), _pair(dilation))
     if (dh, dw) != (1, 1):
@@ -141,9 +146,9 @@ def max_pool2d(
     height, width = torch.nn.functional.max_pool2d(
         torch.zeros(1, 1, *x.shape[-2:]), (kh, kw), (sh, sw), (ph, pw), 1, ceil_mode
     ).shape[-2:]
-    rows = [_window(x, -2, i - ph, sh, height) for i in range(kh)]
-    offsets = [_window(row, -1, j - pw, sw, width) for row in rows for j in range(kw)]
-    return _tournament(offsets), None
+    # Axis by axis: windows share their columns, and a repeated edge meets itself, where a - a is exactly zero.
+    columns = _tournament([_window(x, -2, i - ph, sh, height) for i in range(kh)])
+    return _tournament([_window(columns, -1, j - pw, sw, width) for j in range(kw)]), None
 
 
 def _pair(value: Sequence[int]) -> tuple[int, int]:
@@ -166,3 +171,9 @@ def amax(x: torch.Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> tor
     for axis in axes:
         x = _tournament(list(x.split(1, axis)))
     return x if keepdim else reduce(lambda t, axis: t.squeeze(axis), axes, x)
+
+
+@rewrite(aten.amin.default)
+def amin(x: torch.Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> torch.Tensor:
+    """-amax(-x)."""
+    return -amax(-x, dim, keepdim)

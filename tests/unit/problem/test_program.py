@@ -1,0 +1,84 @@
+"""Programs and compiled problems compute what onnxruntime does, in both forms of the affine maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from random_networks import FAMILIES, random_network, save, sizes
+from random_queries import query_text, random_cases
+
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.formats.onnx_file import load_model
+from toolkit.formats.read import parse_query
+from toolkit.problem import affine
+from toolkit.problem.binding import bind_module
+from toolkit.problem.compile import Problem, compile_problem, outward
+from toolkit.search.attack import case_loss
+
+
+def compiled(text: str, path: Path) -> Problem:
+    query = parse_query(text)
+    return compile_problem(query, {query.networks[0].name: bind_module(load_model(path))})
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 20], ids=["graph", "dense"])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_atoms_are_those_of_the_query(
+    name: str, seed: int, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(affine, "DENSE_LIMIT", limit)
+    monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", limit)
+    model = random_network(name, seed)
+    generator = np.random.default_rng(seed)
+    cases = random_cases(generator, *sizes(model))
+    problem = compiled(query_text(cases), save(model, tmp_path))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    shape = session.get_inputs()[0].shape
+    assert problem.num_cases == len(cases)
+    for number, case in enumerate(cases):
+        points = case.points(generator, 10).astype(np.float32)
+        outputs = np.stack([session.run(None, {"x": p.reshape(shape)})[0].reshape(-1) for p in points])
+        expected = case.worst(points.astype(float), outputs.astype(float))
+        found = case_loss(problem, torch.tensor(points, dtype=torch.float64), torch.full((10,), number))
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+        region = problem.region[number]
+        np.testing.assert_array_equal(problem.lower[region], case.lower)
+        np.testing.assert_array_equal(problem.upper[region], case.upper)
+
+
+def test_boxes_are_rounded_outward() -> None:
+    lower = torch.tensor([0.1, -0.1, 1.0, 1e-60, -1e300], dtype=torch.float64)
+    low, high = outward(lower, lower, torch.float32)
+    assert low.dtype == high.dtype == torch.float32
+    assert bool((low.double() <= lower).all() and (high.double() >= lower).all())
+    assert low[2] == high[2] == 1.0
+
+
+def test_a_case_without_atoms_is_always_true(tmp_path: Path) -> None:
+    path = save(random_network("mlp", 0), tmp_path)
+    inputs, outputs = sizes(random_network("mlp", 0))
+    text = "".join(f"(declare-const X_{i} Real)(assert (<= X_{i} 1))(assert (>= X_{i} 0))" for i in range(inputs))
+    text += "".join(f"(declare-const Y_{i} Real)" for i in range(outputs))
+    problem = compiled(text + "(assert (or (<= Y_0 3) (and (<= X_0 1) (>= X_0 0))))", path)
+    points = torch.full((2, inputs), 0.5, dtype=torch.float64)
+    assert case_loss(problem, points, torch.tensor([0, 1]))[1] == -1.0
+
+
+def test_sizes_that_disagree_are_told(tmp_path: Path) -> None:
+    path = save(random_network("wired", 0), tmp_path)
+    text = "(declare-const X_0 Real)(declare-const Y_0 Real)(assert (<= X_0 1))(assert (>= X_0 0))(assert (<= Y_0 0))"
+    with pytest.raises(InputError, match="elements"):
+        compiled(text, path)
+
+
+def test_products_of_variables_are_refused(tmp_path: Path) -> None:
+    path = save(random_network("wired", 0), tmp_path)
+    text = "".join(f"(declare-const X_{i} Real)(assert (<= X_{i} 1))(assert (>= X_{i} 0))" for i in range(4))
+    text += "(declare-const Y_0 Real)(declare-const Y_1 Real)(assert (<= (* Y_0 Y_1) 0))"
+    with pytest.raises(UnsupportedError, match="multiplies"):
+        compiled(text, path)

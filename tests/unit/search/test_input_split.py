@@ -1,0 +1,204 @@
+"""Branch and bound over the input: covers what it cuts, proves what holds, and never proves what does not."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from programs import mlp, program_of
+
+from toolkit.problem.compile import Problem
+from toolkit.problem.program import Program
+from toolkit.search.attack import forward
+from toolkit.search.boxes import Boxes, Stack, bisect, unrefuted
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.events import Event, RoundDone
+from toolkit.search.input_split import InputPlan, branch, divisible, input_split, root_boxes
+from toolkit.search.relu_split import Outcome, Progress
+from toolkit.search.root import root_bounds
+from toolkit.search.strategy import open_cases
+
+PLAN = InputPlan(batch=256, fill=16, max_domains=100_000)
+
+
+def _problem(program: Program, weights: list[list[float]], offsets: list[float], cases: list[list[int]]) -> Problem:
+    """Cases over the box [-1, 1]^n; all have the same number of atoms."""
+    side = torch.ones(1, program.num_inputs, dtype=torch.float64)
+    return Problem(
+        program,
+        -side,
+        side,
+        torch.zeros(len(cases), dtype=torch.int64),
+        torch.tensor(cases),
+        torch.tensor(weights, dtype=torch.float64),
+        torch.tensor(offsets, dtype=torch.float64),
+    )
+
+
+def _network(seed: int, smooth: bool = False) -> Program:
+    torch.manual_seed(seed)
+    if not smooth:
+        return program_of(mlp(3, 16, 16, 2), 3)
+    return program_of(torch.nn.Sequential(mlp(3, 12, 8), torch.nn.Sigmoid(), torch.nn.Linear(8, 2)), 3)
+
+
+def _least(program: Program) -> float:
+    """The least value of the first feature on a fine sample of the box, and of points near the best."""
+    points = torch.rand(40_000, 3, dtype=torch.float64) * 2 - 1
+    best = points[forward(program, points)[:, 0].argmin()]
+    near = (best + 0.05 * torch.randn(20_000, 3, dtype=torch.float64)).clamp(-1, 1)
+    return float(torch.cat([forward(program, points), forward(program, near)])[:, 0].min())
+
+
+def _search(problem: Problem, plan: InputPlan = PLAN, limit: float = 20.0, truthful: bool = True) -> Outcome:
+    """Searched with a witness test in exact terms of the program, or one that refuses everything."""
+
+    def accept(point: torch.Tensor, region: int) -> bool:
+        atoms = problem.weights @ forward(problem.program, point.unsqueeze(0))[0] + problem.offsets
+        assert bool((point >= problem.lower[region]).all() & (point <= problem.upper[region]).all())
+        return truthful and bool((atoms[problem.rows] <= 0).all(1).any())
+
+    with torch.no_grad():
+        clock = Clock.started(limit)
+        root = root_bounds(problem, clock, lambda event: None)
+        return input_split(problem, root, open_cases(root), plan, clock, accept, lambda event: None, Progress())
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_proves_above_the_minimum_and_finds_below(seed: int, smooth: bool) -> None:
+    program = _network(seed, smooth)
+    least = _least(program)
+    # y0 <= least - 0.02 has no solution (the sample is that fine); y0 <= least + 0.002 has one.
+    proof = _search(_problem(program, [[1.0, 0.0]], [-(least - 0.02)], [[0]]))
+    assert (proof.witness, proof.proved) == (False, True)
+    found = _search(_problem(program, [[1.0, 0.0]], [-(least + 0.002)], [[0]]))
+    assert (found.witness, found.proved) == (True, False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_refused_witness_is_never_a_proof(seed: int) -> None:
+    program = _network(seed)
+    problem = _problem(program, [[1.0, 0.0]], [-(_least(program) + 0.01)], [[0]])
+    plan = InputPlan(batch=64, fill=16, max_domains=3000)
+    outcome = _search(problem, plan, truthful=False)
+    assert (outcome.witness, outcome.proved) == (False, False)
+    assert "limit" in outcome.reason or "narrow" in outcome.reason
+
+
+def test_atoms_that_only_contradict_each_other_are_refuted_together() -> None:
+    torch.manual_seed(0)
+    program = program_of(torch.nn.Linear(3, 2), 3)
+    # y0 <= 0 and y0 >= 0.01: each alone has solutions all over the box, together none.
+    problem = _problem(program, [[1.0, 0.0], [-1.0, 0.0]], [0.0, 0.01], [[0, 1]])
+    progress = _search(problem)
+    assert progress.proved
+
+
+def test_all_cases_have_to_be_refuted() -> None:
+    program = _network(5)
+    least = _least(program)
+    rows, below, above = [[1.0, 0.0]] * 2, -(least - 0.05), -(least + 0.05)
+    assert _search(_problem(program, rows, [below, below], [[0], [1]])).proved
+    assert _search(_problem(program, rows, [below, above], [[0], [1]])).witness
+
+
+def test_a_boundary_case_is_left_undecided() -> None:
+    # y = x on [-1, 1] is at most -1 in one point only, and that one is refused.
+    program = program_of(torch.nn.Linear(1, 1, bias=False), 1)
+    program.features.matrices[0].fill_(1.0)  # type: ignore[union-attr]
+    outcome = _search(_problem(program, [[1.0]], [1.0], [[0]]), truthful=False)
+    assert (outcome.witness, outcome.proved) == (False, False)
+    assert "narrow" in outcome.reason
+
+
+def test_runs_out_of_time() -> None:
+    program = _network(1)
+    problem = _problem(program, [[1.0, 0.0]], [-(_least(program) + 0.01)], [[0]])
+    start = time.perf_counter()
+    with pytest.raises(OutOfTime):
+        _search(problem, limit=0.3, truthful=False)
+    assert time.perf_counter() - start < 3
+
+
+def test_rounds_are_reported() -> None:
+    program = _network(2)
+    problem = _problem(program, [[1.0, 0.0]], [-(_least(program) - 0.02)], [[0]])
+    events: list[Event] = []
+    progress = Progress()
+    with torch.no_grad():
+        clock = Clock.started(20)
+        root = root_bounds(problem, clock, events.append)
+        input_split(problem, root, open_cases(root), PLAN, clock, lambda *_: False, events.append, progress)
+    rounds = [event for event in events if isinstance(event, RoundDone)]
+    assert rounds[-1].open == 0
+    assert rounds[-1].bounded == progress.bounded > 0
+    assert rounds[-1].depth == progress.depth > 0
+
+
+def _boxes(count: int = 6, inputs: int = 3) -> Boxes:
+    program = _network(0)
+    problem = _problem(program, [[1.0, 0.0]], [0.0], [[0]])
+    clock = Clock.started(10)
+    root = root_bounds(problem, clock, lambda event: None)
+    boxes = root_boxes(problem, root, torch.zeros(count, dtype=torch.int64))
+    torch.manual_seed(3)
+    boxes.bound.copy_(-torch.rand(count, dtype=torch.float64))
+    boxes.gain.copy_(torch.rand(count, inputs, dtype=torch.float64))
+    boxes.lower.copy_(-torch.rand(count, inputs, dtype=torch.float64))
+    return boxes
+
+
+def test_halves_cover_their_box() -> None:
+    boxes = _boxes()
+    dimension = boxes.gain.argmax(1)
+    below, above = bisect(boxes, dimension).box, bisect(boxes, dimension)
+    count = len(boxes)
+    for row in range(count):
+        for column in range(3):
+            low, high = float(boxes.lower[row, column]), float(boxes.upper[row, column])
+            assert (float(below.lower[row, column]), float(above.upper[row + count, column])) == (low, high)
+            meets = float(below.upper[row, column]) == float(above.lower[row + count, column])
+            assert meets == (column == int(dimension[row]))
+    assert bool((above.depth == 1).all())
+
+
+def test_branching_fills_the_batch_with_a_partition() -> None:
+    boxes = _boxes(count=2)
+    parts = branch(boxes, 16)
+    assert len(parts) == 16
+    volume = (parts.upper - parts.lower).prod(1).sum()
+    torch.testing.assert_close(volume, (boxes.upper - boxes.lower).prod(1).sum())
+    assert len(branch(boxes, 1)) == 4
+
+
+def test_sides_too_narrow_are_not_cut() -> None:
+    boxes = _boxes(count=3)
+    boxes.lower[0], boxes.upper[0] = 1.0, 1.0
+    boxes.lower[1, 0], boxes.upper[1, 0] = 0.5, 0.5
+    boxes.gain[1] = torch.tensor([9.0, 1.0, 0.0], dtype=torch.float64)
+    kept, narrow = divisible(boxes)
+    assert (len(kept), narrow) == (2, 1)
+    assert int(kept.gain[0].argmax()) == 1
+
+
+def test_broken_bounds_refute_nothing() -> None:
+    boxes = _boxes(count=4)
+    boxes.bound.copy_(torch.tensor([float("nan"), float("inf"), 0.0, 1e-9]))
+    assert len(unrefuted(boxes)) == 3
+
+
+def test_stack_returns_everything_once_the_weakest_first() -> None:
+    boxes = _boxes(count=6)
+    stack = Stack()
+    stack.push(boxes.select(torch.arange(4)))
+    stack.push(boxes.select(torch.arange(4, 6)))
+    assert len(stack) == 6
+    assert stack.weakest() == float(boxes.bound.min())
+    first = stack.pop(3)
+    rest = stack.pop(10)
+    assert (len(first), len(rest), len(stack)) == (3, 3, 0)
+    found = torch.cat([first.bound, rest.bound]).sort().values
+    assert torch.equal(found, boxes.bound.sort().values)
+    assert float(first.bound.min()) == min(float(boxes.bound[:4].min()), float(boxes.bound[4:].min()))

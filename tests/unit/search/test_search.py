@@ -1,0 +1,224 @@
+"""The small pieces of branch and bound: domains, choices, leaves, the clock, sampling and the attack."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from toolkit.bounds.ascent import Multipliers
+from toolkit.bounds.crown import crown_bounds
+from toolkit.bounds.interval import Bounds
+from toolkit.formats.read import parse_query
+from toolkit.problem.cases import compile_cases
+from toolkit.problem.compile import Binding, Problem, compile_problem
+from toolkit.search.attack import accept_best, attack, case_loss, descend
+from toolkit.search.branching import SCORES, candidates
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.domains import Domains, Space, concat, expand, proved, root_domains, split
+from toolkit.search.leaf import close_leaves
+from toolkit.search.relu_split import pick
+from toolkit.search.root import root_bounds, unstable_neurons
+from toolkit.search.sampling import sample
+
+TEXT = """
+(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)
+(assert (>= X_0 -1.0))(assert (<= X_0 1.0))(assert (>= X_1 -1.0))(assert (<= X_1 1.0))
+(assert (or (<= Y_0 {0}) (and (<= Y_0 {1}) (>= X_0 0.5))))
+"""
+
+
+class Distance(nn.Module):
+    """|x0| + |x1| + max(0, x0 + x1), with five ReLUs: at least 0 everywhere, and at least 1 where x0 >= 0.5."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.relu(torch.cat([x, -x, x.sum(1, keepdim=True)], 1))
+        return both.sum(1, keepdim=True)
+
+
+def problem_below(first: float, second: float) -> Problem:
+    """Whether the network is at most ``first`` somewhere, or at most ``second`` where x0 >= 0.5."""
+    query = parse_query(TEXT.format(first, second))
+    return compile_problem(query, {query.networks[0].name: Binding(Distance(), ((1, 2),), (torch.float32,))})
+
+
+def unbounded_space(first: float, second: float) -> tuple[Space, Domains]:
+    """Root domains of both cases with CROWN bounds of the neurons and no optimised multipliers."""
+    problem = problem_below(first, second)
+    root = crown_bounds(problem.program, Bounds(problem.lower, problem.upper))
+    space = Space(problem, root, unstable_neurons(problem, root).any(0).nonzero().squeeze(1))
+    zeros = torch.zeros(2, problem.program.num_neurons, dtype=torch.float64)
+    weight = torch.full((2, problem.rows.shape[1]), 1 / problem.rows.shape[1], dtype=torch.float64)
+    lower = torch.full((2,), -torch.inf, dtype=torch.float64)
+    return space, root_domains(space, torch.arange(2), Multipliers(zeros, zeros, weight), lower)
+
+
+def test_only_positive_finite_bounds_are_proofs() -> None:
+    lower = torch.tensor([1.0, 0.0, -1.0, torch.inf, -torch.inf, torch.nan, 1e-300], dtype=torch.float64)
+    assert proved(lower).tolist() == [True, False, False, False, False, False, True]
+
+
+def test_children_partition_their_parent() -> None:
+    _, domains = unbounded_space(-0.1, -0.1)
+    neuron = torch.tensor([1, 0])
+    children = split(domains, neuron)
+    assert len(children) == 4
+    for row, parent in enumerate([0, 1, 0, 1]):
+        sign = 1 if row < 2 else -1
+        assert children.phase[row].nonzero().tolist() == [[int(neuron[parent])]]
+        assert int(children.phase[row, neuron[parent]]) == sign
+        low, high = children.neuron_lower[row, neuron[parent]], children.neuron_upper[row, neuron[parent]]
+        assert low >= 0 if sign > 0 else high <= 0
+    assert children.case.tolist() == [0, 1, 0, 1]
+    assert children.depth == 1
+
+
+def test_expansion_puts_splits_in_their_place() -> None:
+    space, domains = unbounded_space(-0.1, -0.1)
+    child = split(domains.select(torch.tensor([0])), torch.tensor([1]))
+    domain, multipliers = expand(space, child)
+    neuron = int(space.unstable[1])
+    assert domain.phase.shape == multipliers.alpha.shape == (2, 5)
+    assert domain.phase[:, neuron].tolist() == [1, -1]
+    assert domain.bounds.lower[0, neuron] == 0
+    assert domain.bounds.upper[1, neuron] == 0
+
+
+def test_records_join_and_select() -> None:
+    _, domains = unbounded_space(-0.1, -0.1)
+    joined = concat([domains, domains.select(torch.tensor([1]))])
+    assert joined.case.tolist() == [0, 1, 1]
+    assert len(joined.select(torch.tensor([True, False, False]))) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_the_weakest_domains_are_picked_and_none_is_lost(count: int) -> None:
+    _, domains = unbounded_space(-0.1, -0.1)
+    three = concat([domains, domains.select(torch.tensor([0]))])
+    three = Domains(**{**three.__dict__, "lower": torch.tensor([-1.0, -3.0, -2.0], dtype=torch.float64)})
+    chosen, rest = pick(three, count)
+    assert len(chosen) == min(count, 3)
+    assert sorted([*chosen.lower.tolist(), *rest.lower.tolist()]) == [-3.0, -2.0, -1.0]
+    assert max(chosen.lower.tolist()) <= min([*rest.lower.tolist(), 0.0])
+
+
+def test_only_splittable_neurons_are_candidates() -> None:
+    score = torch.tensor([[5.0, 1.0, torch.nan], [2.0, 3.0, torch.inf], [1.0, 1.0, 1.0]])
+    splittable = torch.tensor([[False, True, True], [True, True, False], [False, False, False]])
+    found = candidates(score, splittable, 2)
+    assert sorted(found[0].tolist()) == [1, 2]
+    assert found[1].tolist() == [1, 0]
+    assert found[2].tolist() == [-1, -1]
+    assert (candidates(score[:, :0], splittable[:, :0], 2) == -1).all()
+
+
+@pytest.mark.parametrize(("first", "second"), [(-0.01, 0.99), (0.01, 0.99), (-0.01, 1.01)])
+def test_linear_programs_decide_leaves(first: float, second: float) -> None:
+    """All leaves of both cases, infeasible ones too, are proved, or the leaf with the minimum gives a witness."""
+    space, domains = unbounded_space(first, second)
+    accepted: list[Tensor] = []
+
+    def accept(point: Tensor, region: int) -> bool:
+        value = float(Distance()(point.unsqueeze(0)))
+        if value <= first or (value <= second and float(point[0]) >= 0.5):
+            accepted.append(point)
+        return bool(accepted)
+
+    satisfiable = first > 0 or second > 1
+    leaves = domains
+    for neuron in range(len(space.unstable)):
+        leaves = split(leaves, torch.full((len(leaves),), neuron))
+    found = close_leaves(space, leaves, accept, Clock.started(60))
+    assert found.witness == bool(accepted) == satisfiable
+    assert found.undecided == 0 or satisfiable
+
+
+def test_nan_leaves_stay_undecided() -> None:
+    space, domains = unbounded_space(-0.01, -0.01)
+    broken = Space(
+        Problem(**{**space.problem.__dict__, "offsets": space.problem.offsets * torch.nan}), space.root, space.unstable
+    )
+    found = close_leaves(broken, domains, lambda point, region: False, Clock.started(60))
+    assert found.undecided == len(domains)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_have_one_number_for_each_neuron(name: str) -> None:
+    space, domains = unbounded_space(-0.1, -0.1)
+    domain, multipliers = expand(space, domains)
+    from toolkit.bounds.ascent import evaluate
+
+    bound, _ = evaluate(space.problem.program, domain, multipliers)
+    score = SCORES[name](space.problem.program, domain.bounds, bound)
+    assert score.shape == (2, 5)
+    assert bool(torch.isfinite(score).all() and (score >= 0).all())
+
+
+def test_root_bounds_hold() -> None:
+    problem = problem_below(-0.1, 0.4)
+    root = root_bounds(problem, Clock.started(60), lambda event: None)
+    assert bool(torch.isfinite(root.lower).all())
+    assert float(root.lower[0]) <= 0.1 + 1e-9
+    assert float(root.lower[1]) <= 0.6 + 1e-9
+    assert root.unstable <= root.unstable_interval <= problem.program.num_neurons
+
+
+def test_the_clock_runs_out() -> None:
+    clock = Clock.started(1e-9)
+    with pytest.raises(OutOfTime):
+        clock.check()
+    assert clock.left < 0 < clock.elapsed
+    Clock.started(100).check()
+
+
+def test_sampling_stays_in_the_boxes_and_begins_at_centres() -> None:
+    cases = compile_cases(parse_query(TEXT.format(0.0, 0.0)))
+    seen: list[tuple[np.ndarray, int]] = []
+    assert not sample(cases, 0, Clock.started(60), lambda p, r: bool(seen.append((p, r))))
+    for point, region in seen:
+        assert (point >= cases.lower[region]).all()
+        assert (point <= cases.upper[region]).all()
+    for (point, region), _ in zip(seen, range(len(cases.lower)), strict=False):
+        np.testing.assert_array_equal(point, (cases.lower[region] + cases.upper[region]) / 2)
+    again: list[np.ndarray] = []
+    sample(cases, 0, Clock.started(60), lambda p, r: bool(again.append(p)))
+    shared = min(len(seen), len(again))
+    assert all((a == b).all() for (a, _), b in itertools.islice(zip(seen, again, strict=False), shared))
+
+
+def test_sampling_ends_with_the_first_witness() -> None:
+    cases = compile_cases(parse_query(TEXT.format(0.0, 0.0)))
+    calls: list[int] = []
+    assert sample(cases, 0, Clock.started(60), lambda p, r: len(calls) == 3 or bool(calls.append(r)))
+    assert len(calls) == 3
+
+
+def test_descent_stays_in_the_boxes_and_goes_down() -> None:
+    problem = problem_below(0.05, 0.6)
+    case = torch.tensor([0, 1]).repeat(8)
+    region = problem.region[case]
+    start = problem.lower[region] + torch.rand(16, 2, dtype=torch.float64) * (problem.upper - problem.lower)[region]
+    path = list(descend(problem, case, start, 30, Clock.started(60)))
+    for points, loss in path:
+        assert bool((points >= problem.lower[region]).all() and (points <= problem.upper[region]).all())
+        torch.testing.assert_close(loss, case_loss(problem, points, case))
+    assert float(path[-1][1].mean()) < float(path[0][1].mean())
+
+
+def test_the_attack_reports_only_accepted_points() -> None:
+    problem = problem_below(0.2, 0.6)
+    cases, clock = torch.arange(2), Clock.started(60)
+    tried: list[Tensor] = []
+    assert not attack(problem, cases, 3, 20, 0, clock, lambda p, r: bool(tried.append(p)))
+    assert tried
+    assert attack(problem, cases, 3, 20, 0, clock, lambda p, r: True)
+    assert not attack(problem, cases, 0, 20, 0, clock, lambda p, r: True)
+    assert not attack(problem_below(-1.0, -1.0), cases, 3, 20, 0, clock, lambda p, r: True)
+
+
+def test_nan_losses_are_no_candidates() -> None:
+    points, loss = torch.zeros(3, 2), torch.tensor([torch.nan, 1.0, torch.inf])
+    assert not accept_best(points, loss, torch.zeros(3, dtype=torch.int64), lambda p, r: True)

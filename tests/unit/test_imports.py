@@ -1,0 +1,135 @@
+"""Imports run one way through the package, and commands that need no torch do not wait for it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import toolkit
+
+ROOT = Path(toolkit.__file__).parent
+BASE = {"", "errors", "result", "settings", "options"}
+"""What everyone may import: the package itself, its errors, verdicts and records of settings."""
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "options": set(),
+    "settings": set(),
+    "result": {"formats"},
+    "formats": set(),
+    "problem": {"formats"},
+    "bounds": {"problem", "formats"},
+    "search": {"bounds", "problem", "formats"},
+    "verify": {"search", "bounds", "problem", "formats"},
+    "bench": {"verify", "search", "formats"},
+    "report": {"bench", "formats"},
+    "campaign": {"bench", "report", "verify", "formats"},
+    "data": {"recipe", "formats"},
+    "models": {"data", "formats"},
+    "training": {"data", "models", "bounds", "problem", "formats"},
+    "pruning": {"training", "data", "models", "bounds", "problem", "formats", "recipe"},
+    "recipe": {"data", "models", "training", "pruning"},
+    "proof": {"search", "bounds", "problem", "formats", "verify"},
+}
+"""Package -> the others it may import. The command line, its commands and the experiment may import all of them."""
+TOP = {"", "cli", "commands", "experiment"}
+LIGHT = [
+    "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.cli", "toolkit.problem.cases",
+    "toolkit.search.sampling", "toolkit.search.clock", "toolkit.search.events", "toolkit.verify",
+    "toolkit.formats.read", "toolkit.formats.write", "toolkit.formats.vnnlib1", "toolkit.formats.vnnlib2",
+    "toolkit.formats.query", "toolkit.formats.onnx_file", "toolkit.formats.runtime", "toolkit.formats.witness",
+    "toolkit.formats.instances", "toolkit.formats.binding", "toolkit.formats.convert", "toolkit.formats.specs",
+    "toolkit.commands.inspect", "toolkit.commands.convert", "toolkit.commands.check_witness",
+]  # fmt: skip
+"""Modules that must not import torch."""
+
+
+def package_of(module: str) -> str:
+    """The part of a dotted name after ``toolkit``: ``search`` for ``toolkit.search.root``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def files() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Modules of this package that run when the code does; those for type checkers alone are not counted."""
+    for node in ast.iter_child_nodes(tree):
+        if is_type_checking(node):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "toolkit")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "toolkit":
+                yield from (f"toolkit.{a.name}" if (ROOT / a.name).is_dir() or (ROOT / f"{a.name}.py").is_file() else
+                            "toolkit" for a in node.names)  # fmt: skip
+            elif node.module and node.module.startswith("toolkit."):
+                yield node.module
+        yield from imports(node)
+
+
+def imports_of(path: Path) -> set[str]:
+    return set(imports(ast.parse(path.read_text())))
+
+
+def test_every_package_has_its_place() -> None:
+    packages = {package_of(module_of(path)) for path in files()}
+    assert packages <= set(MAY_IMPORT) | TOP
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_run_one_way(package: str) -> None:
+    allowed = MAY_IMPORT[package] | BASE | {package}
+    wrong = [
+        f"{module_of(path)} imports {name}"
+        for path in files()
+        if package_of(module_of(path)) == package
+        for name in imports_of(path)
+        if package_of(name) not in allowed
+    ]
+    assert not wrong
+
+
+def test_the_order_has_no_cycles_below_the_verifier() -> None:
+    order = ["formats", "problem", "bounds", "search", "verify", "bench", "report", "campaign"]
+    for position, package in enumerate(order):
+        assert not MAY_IMPORT[package] & set(order[position:])
+
+
+def test_proof_checker_stands_alone() -> None:
+    checkers = [path for path in files() if path.relative_to(ROOT).as_posix().startswith("proof/checker")]
+    assert all(not imports_of(path) for path in checkers)
+
+
+def test_the_checks_see_a_wrong_import() -> None:
+    tree = ast.parse("if TYPE_CHECKING:\n  import toolkit.cli\ndef f():\n  from toolkit.search.root import Root\n")
+    assert list(imports(tree)) == ["toolkit.search.root"]
+
+
+def test_light_modules_do_not_import_torch() -> None:
+    """One fresh interpreter imports them in turn and says after which one torch was there."""
+    code = (
+        "import importlib, sys\n"
+        f"for name in {LIGHT!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    if 'torch' in sys.modules: sys.exit(f'{name} imports torch')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=ROOT.parent, timeout=60
+    )
+    assert result.returncode == 0, result.stderr.strip().splitlines()[-1]

@@ -1,0 +1,235 @@
+"""The strategy as a whole: verdicts that only hold with a proof or a replayed witness, whatever goes wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from random_networks import Builder, save
+
+from toolkit.errors import InputError
+from toolkit.formats.onnx_file import load_model
+from toolkit.formats.read import parse_query
+from toolkit.formats.runtime import Session
+from toolkit.formats.witness import open_sessions, replay
+from toolkit.result import Result, Verdict
+from toolkit.search import relu_split
+from toolkit.search.events import Event, MemoryShort, RootBounded, RoundDone
+from toolkit.settings import Settings
+from toolkit.verify import load_networks, pick_device, silent, verify, verify_files
+
+FAST = Settings(timeout=30, device="cpu", attack_restarts=2, attack_steps=10, alpha_iterations=3, beta_iterations=3)
+BY_PHASES = FAST.model_copy(update={"strategy": "relu", "attack_restarts": 0, "alpha_iterations": 0, "batch": 64})
+
+
+def header(inputs: int, outputs: int, low: float = -1.0, high: float = 1.0) -> str:
+    """Declarations, and one box for all inputs."""
+    text = "".join(f"(declare-const X_{i} Real)" for i in range(inputs))
+    text += "".join(f"(declare-const Y_{i} Real)" for i in range(outputs))
+    return text + "".join(f"(assert (>= X_{i} {low}))(assert (<= X_{i} {high}))" for i in range(inputs))
+
+
+def absolute(tmp_path: Path, width: int = 1, bias: float = 0.0) -> Path:
+    """The network ``|x_1| + ... + |x_n| + bias`` as ReLUs: its minimum is ``bias``, at the origin only."""
+    builder = Builder(np.random.default_rng(0), (1, width))
+    both = np.concatenate([np.eye(width), -np.eye(width)])
+    hidden = builder.op("Gemm", "x", builder.constant(both), builder.constant(np.zeros(2 * width)), transB=1)
+    ones, offset = builder.constant(np.ones((1, 2 * width))), builder.constant(np.array([bias]))
+    return save(builder.model(builder.op("Gemm", builder.op("Relu", hidden), ones, offset, transB=1), 1), tmp_path)
+
+
+def hard(tmp_path: Path) -> tuple[Path, str]:
+    """A network and a query that no strategy decides in a second: many inputs, many unstable neurons, no slack."""
+    generator = np.random.default_rng(0)
+    builder, x = Builder(generator, (1, 40)), "x"
+    for inputs, outputs in ((40, 120), (120, 120), (120, 120)):
+        x = builder.op("Relu", builder.dense(x, inputs, outputs))
+    path = save(builder.model(builder.dense(x, 120, 1), 1), tmp_path)
+    session = Session(load_model(path))
+    least = min(float(session.run([generator.uniform(-1, 1, 40)])[0].item()) for _ in range(200))
+    return path, header(40, 1) + f"(assert (<= Y_0 {least - 3 * abs(least) - 1:.6f}))"
+
+
+def decide(path: Path, text: str, settings: Settings = FAST, observer: Callable[[Event], None] = silent) -> Result:
+    return verify(load_networks({"": path}), parse_query(text), settings, observer)
+
+
+def test_unsat_by_splitting(tmp_path: Path) -> None:
+    result = decide(absolute(tmp_path, 3, 0.01), header(3, 1) + "(assert (<= Y_0 0.0))", BY_PHASES)
+    assert result.verdict == Verdict.UNSAT
+    assert result.witness is None
+    assert result.statistics.relus == 6
+
+
+@pytest.mark.parametrize("strategy", ["auto", "relu", "input"])
+def test_sat_has_a_witness_that_replays(strategy: str, tmp_path: Path) -> None:
+    path, text = absolute(tmp_path, 2, -0.01), header(2, 1, -0.9, 1.0) + "(assert (<= Y_0 -0.002))"
+    result = decide(path, text, BY_PHASES.model_copy(update={"strategy": strategy}))
+    assert result.verdict == Verdict.SAT
+    assert result.witness is not None
+    query = parse_query(text)
+    sessions = open_sessions({"": load_model(path)}, query)
+    assert replay(sessions, query, result.witness.inputs) is not None
+
+
+def test_a_strict_assertion_stays_strict(tmp_path: Path) -> None:
+    """The minimum of |x| is 0: not below, but at most."""
+    path = absolute(tmp_path)
+    assert decide(path, header(1, 1) + "(assert (<= Y_0 0.0))").verdict == Verdict.SAT
+    assert decide(path, header(1, 1) + "(assert (< Y_0 0.0))").verdict != Verdict.SAT
+
+
+def test_a_minimum_at_the_threshold_is_never_unsat(tmp_path: Path) -> None:
+    for strategy in ("relu", "input"):
+        settings = BY_PHASES.model_copy(update={"strategy": strategy, "timeout": 3.0})
+        result = decide(absolute(tmp_path, 2), header(2, 1, -0.7, 1.1) + "(assert (<= Y_0 0.0))", settings)
+        assert result.verdict != Verdict.UNSAT
+
+
+def test_a_query_without_cases_is_unsat(tmp_path: Path) -> None:
+    result = decide(absolute(tmp_path), header(1, 1) + "(assert (>= X_0 3.0))(assert (<= Y_0 9.0))")
+    assert (result.verdict, result.statistics.decided_by) == (Verdict.UNSAT, "specification")
+
+
+def with_weights(path: Path, value: float) -> Path:
+    """The model with one weight replaced."""
+    model = onnx.load(path)
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight.flat[0] = value
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, model.graph.initializer[0].name))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("strategy", ["relu", "input"])
+def test_weights_that_are_not_finite_prove_nothing(value: float, strategy: str, tmp_path: Path) -> None:
+    path = with_weights(absolute(tmp_path, 2, 5.0), value)
+    settings = FAST.model_copy(update={"strategy": strategy, "timeout": 2.0})
+    result = decide(path, header(2, 1) + "(assert (<= Y_0 1.0))", settings)
+    assert result.verdict in {Verdict.UNKNOWN, Verdict.TIMEOUT}
+    assert result.reason
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e38])
+def test_weights_that_overflow_prove_nothing_false(scale: float, tmp_path: Path) -> None:
+    """|1e38 x| + |y| - 0.5 is negative at the origin, whatever overflows elsewhere."""
+    path = with_weights(absolute(tmp_path, 2, -0.5), scale)
+    result = decide(path, header(2, 1, -0.9) + "(assert (<= Y_0 -0.4))", FAST.model_copy(update={"timeout": 5.0}))
+    assert result.verdict != Verdict.UNSAT
+
+
+@pytest.mark.parametrize("strategy", ["relu", "input"])
+def test_the_time_limit_is_kept(strategy: str, tmp_path: Path) -> None:
+    path, text = hard(tmp_path)
+    networks, query = load_networks({"": path}), parse_query(text)
+    _ = networks[""].binding  # importing a network is done once for all its queries
+    settings = Settings(timeout=1.0, device="cpu", strategy=strategy)
+    start = time.perf_counter()
+    result = verify(networks, query, settings)
+    assert result.verdict == Verdict.TIMEOUT
+    assert "1 s" in result.reason
+    # Processor time is not what counts, but a loaded machine stretches the steps between two looks at the clock.
+    assert time.perf_counter() - start < 4.0
+
+
+def test_an_unsupported_operator_is_named(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cosh", ["x"], ["e"], name="growth"), helper.make_node("Mul", ["e", "x"], ["y"])]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 2)) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "unsupported", infos[:1], infos[1:])
+    path = save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path)
+    result = decide(path, header(2, 2) + "(assert (<= Y_0 -100.0))", FAST.model_copy(update={"timeout": 2.0}))
+    assert result.verdict == Verdict.UNKNOWN
+    assert "unsupported" in result.reason
+    assert "cosh" in result.reason.lower()
+
+
+def test_memory_errors_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*args: object, **kwargs: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("toolkit.search.strategy.root_bounds", exhausted)
+    result = decide(absolute(tmp_path, 2, 1.0), header(2, 1) + "(assert (<= Y_0 0.0))")
+    assert result.verdict == Verdict.UNKNOWN
+    assert "no room" in result.reason
+
+
+def failing(times: set[int], original: Callable[..., object]) -> Callable[..., object]:
+    """A function that runs out of device memory at some of its calls."""
+    calls = [0]
+
+    def run(*args: object, **kwargs: object) -> object:
+        calls[0] += 1
+        if calls[0] in times:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(*args, **kwargs)
+
+    return run
+
+
+@pytest.mark.parametrize("times", [{2}, {2, 3, 5}], ids=str)
+@pytest.mark.parametrize("bias", [0.01, -0.01])
+def test_running_out_of_memory_shrinks_the_batch_and_changes_no_verdict(
+    times: set[int], bias: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, text = absolute(tmp_path, 3, bias), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))"
+    expected = decide(path, text, BY_PHASES).verdict
+    monkeypatch.setattr(relu_split, "bound_domains", failing(times, relu_split.bound_domains))
+    events: list[Event] = []
+    result = decide(path, text, BY_PHASES, events.append)
+    assert result.verdict == expected
+    assert any(isinstance(event, MemoryShort) for event in events)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_memory_that_is_never_enough_is_unknown(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relu_split, "bound_domains", failing(set(range(first, 100)), relu_split.bound_domains))
+    result = decide(absolute(tmp_path, 3, 0.01), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))", BY_PHASES)
+    assert result.verdict == Verdict.UNKNOWN
+    assert "memory" in result.reason
+
+
+def test_the_limit_on_domains_is_unknown(tmp_path: Path) -> None:
+    path, text = hard(tmp_path)
+    result = decide(path, text, BY_PHASES.model_copy(update={"max_domains": 1, "beta_iterations": 0}))
+    assert result.verdict == Verdict.UNKNOWN
+    assert "limit of 1 domains" in result.reason
+
+
+def test_observers_hear_of_bounds_and_rounds(tmp_path: Path) -> None:
+    events: list[Event] = []
+    text = header(3, 1, -0.9) + "(assert (<= Y_0 0.0))"
+    result = decide(absolute(tmp_path, 3, 0.01), text, BY_PHASES, events.append)
+    assert isinstance(events[0], RootBounded)
+    rounds = [event for event in events if isinstance(event, RoundDone)]
+    assert rounds
+    assert rounds[-1].bounded == result.statistics.domains > 0
+
+
+def test_the_answer_is_the_same_twice(tmp_path: Path) -> None:
+    path, text = absolute(tmp_path, 3, 0.01), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))"
+    first, second = (decide(path, text, BY_PHASES) for _ in range(2))
+    assert first.statistics.domains == second.statistics.domains
+    assert first.verdict == second.verdict
+
+
+def test_files_are_enough(tmp_path: Path) -> None:
+    spec = tmp_path / "query.vnnlib"
+    spec.write_text(header(2, 1) + "(assert (<= Y_0 -1.0))")
+    assert verify_files({"": absolute(tmp_path, 2)}, spec, FAST).verdict == Verdict.UNSAT
+
+
+def test_a_query_about_another_network_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        decide(absolute(tmp_path, 2), header(3, 1) + "(assert (<= Y_0 -1.0))")
+
+
+def test_devices() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

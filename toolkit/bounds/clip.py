@@ -1,0 +1,124 @@
+"""Clipping: what the linear bounds of the outputs say about where in a box a violation can still be.
+
+A lower bound ``a . x + d`` of an atom is at most zero wherever the atom is. So the points that matter lie in
+half-spaces ``a . x + d <= 0``, which shrink the box (relaxed clipping) and tighten the bound of any other linear
+function over it (complete clipping; both from Clip-and-Verify, 2025).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.interval import Bounds, rounding
+
+MAX_BREAKPOINTS = 8
+"""Most multipliers tried for one half-space: those at the breakpoints of the dimensions that matter most."""
+
+
+@dataclass(frozen=True)
+class HalfSpaces:
+    """``coefficients . x + offset <= 0``: ``(B, K, n)`` and ``(B, K)``, K for each box."""
+
+    coefficients: Tensor
+    offset: Tensor
+
+
+@dataclass(frozen=True)
+class Centred:
+    """Linear functions in coordinates where their boxes are [-1, 1]^n; functions are the last dimension."""
+
+    value: Tensor
+    """At the centre, ``(N,)``."""
+    spread: Tensor
+    """Change from the centre to the side of each dimension, ``(n, N)``."""
+    allowance: Tensor
+    """What rounding may have changed, ``(N,)``."""
+
+    def minimum(self) -> Tensor:
+        """Least values over the boxes, ``(N,)``."""
+        return self.value - self.spread.abs().sum(0) - self.allowance
+
+    def select(self, index: Tensor) -> Centred:
+        """Some of the functions, or the same more than once."""
+        return Centred(
+            self.value.index_select(0, index), self.spread.index_select(1, index), self.allowance.index_select(0, index)
+        )
+
+    def plus(self, beta: Tensor, other: Centred) -> Centred:
+        """``self + beta * other``, ``(N,)``. Coefficients may cancel, allowances never do."""
+        return Centred(
+            torch.addcmul(self.value, beta, other.value),
+            torch.addcmul(self.spread, beta, other.spread),
+            torch.addcmul(self.allowance, beta, other.allowance),
+        )
+
+
+def centred(coefficients: Tensor, offset: Tensor, box: Bounds) -> Centred:
+    """Functions ``coefficients . x + offset``, ``(N, n)`` and ``(N,)``, with a box ``(N, n)`` each."""
+    centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
+    magnitude = torch.maximum(box.lower.abs(), box.upper.abs())
+    return Centred(
+        (coefficients * centre).sum(1) + offset,
+        (coefficients * radius).T.contiguous(),
+        rounding(offset.dtype) * ((coefficients.abs() * magnitude).sum(1) + offset.abs()),
+    )
+
+
+def clip_box(box: Bounds, spaces: HalfSpaces) -> Bounds:
+    """Boxes ``(B, n)`` that still contain every point of theirs in all of their half-spaces.
+
+    A point that starts in the corner where a row is least, at ``m <= 0``, can move at most ``-m / |a_i|`` along
+    dimension i before it leaves the half-space. Rounding is outward; a row that is broken (NaN) clips nothing. Sides
+    that cross mean that no point is left.
+    """
+    lower, upper = box.lower, box.upper
+    eps = torch.finfo(lower.dtype).eps
+    allowance = 4 * eps * torch.maximum(lower.abs(), upper.abs())
+    for k in range(spaces.offset.shape[1]):
+        normal = spaces.coefficients[:, k]
+        slack = centred(normal, spaces.offset[:, k], box).minimum().clamp(max=0).neg()
+        step = slack.unsqueeze(1) * (1 + 8 * eps) / normal.abs() + allowance
+        step = torch.where(torch.isfinite(step), step, torch.inf)
+        upper = torch.where(normal > 0, torch.minimum(upper, box.lower + step), upper)
+        lower = torch.where(normal < 0, torch.maximum(lower, box.upper - step), lower)
+    return Bounds(lower, upper)
+
+
+def minimum_within(coefficients: Tensor, offset: Tensor, box: Bounds, spaces: HalfSpaces, owner: Tensor) -> Tensor:
+    """Lower bounds ``(N,)`` of ``coefficients . x + offset`` over the box and the half-spaces of each row's owner.
+
+    ``coefficients`` ``(N, n)``, ``offset`` ``(N,)``, boxes ``(B, n)``, half-spaces ``(B, K, n)``, ``owner`` ``(N,)``.
+    For any beta >= 0 the minimum of ``c . x + beta (a . x + d)`` over the box is a lower bound; it is concave in beta
+    with breakpoints ``-c_i / a_i``, which are tried one half-space after the other.
+    """
+    own = Bounds(box.lower.index_select(0, owner), box.upper.index_select(0, owner))
+    function = centred(coefficients, offset, own)
+    best = function.minimum()
+    for k in range(spaces.offset.shape[1]):
+        space = centred(spaces.coefficients[:, k], spaces.offset[:, k], box).select(owner)
+        beta, found = _best_multiplier(function, space)
+        better = found > best
+        function = function.plus(torch.where(better, beta, 0.0), space)
+        best = torch.where(better, found, best)
+    return best
+
+
+def _best_multiplier(function: Centred, space: Centred) -> tuple[Tensor, Tensor]:
+    """The breakpoint ``(N,)`` with the greatest dual bound, and that bound."""
+    beta = _breakpoints(function.spread, space.spread)
+    spread = torch.addcmul(function.spread, beta.unsqueeze(1), space.spread).abs_().sum(1)
+    bound = torch.addcmul(function.value - function.allowance, beta, space.value - space.allowance) - spread
+    best, index = bound.max(0, keepdim=True)
+    return beta.gather(0, index).squeeze(0), best.squeeze(0)
+
+
+def _breakpoints(spread: Tensor, slope: Tensor) -> Tensor:
+    """Multipliers ``(breakpoints, N)`` at which the dual bound can bend; zero where there is none."""
+    if len(spread) > MAX_BREAKPOINTS:
+        widest = slope.abs().topk(MAX_BREAKPOINTS, 0).indices
+        spread, slope = spread.gather(0, widest), slope.gather(0, widest)
+    beta = -spread / slope
+    return torch.where(torch.isfinite(beta) & (beta > 0), beta, 0.0)

@@ -1,0 +1,26 @@
+"""Linear relaxations of elementwise nonlinear operators: the only thing such an operator has to declare.
+
+A relaxation is two lines a neuron, ``lower_slope z + lower_offset <= op(z) <= upper_slope z + upper_offset`` for all z
+in [l, u]. Free slopes (``alpha``) may choose among sound lower lines. One file for each shape of function.
+"""
+
+from __future__ import annotations
+
+from toolkit.bounds.relaxations.convex import CONVEX
+from toolkit.bounds.relaxations.periodic import SINE
+from toolkit.bounds.relaxations.record import Lines, Relaxation
+from toolkit.bounds.relaxations.relu import RELU
+from toolkit.bounds.relaxations.s_shaped import S_SHAPED
+from toolkit.bounds.relaxations.step import FLOOR, SIGN
+
+__all__ = ["RELAXATIONS", "Lines", "Relaxation"]
+
+RELAXATIONS: dict[str, Relaxation] = {
+    "relu": RELU,
+    **S_SHAPED,
+    **CONVEX,
+    "sin": SINE,
+    "sign": SIGN,
+    "floor": FLOOR,
+}
+"""Name in `toolkit.problem.ops.NONLINEAR` -> relaxation."""

@@ -1,0 +1,80 @@
+"""Sine: the best line of all slopes above it, by the closed form of its distance from a line.
+
+``sin z - s z`` has its local maxima at ``arccos(s) + 2 pi k``, so the least offset of any slope is known. The line that
+leaves the least area is the lowest at the middle of the interval; its height there is convex in the slope, whose best
+value is found by bisection.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.relaxations.record import (
+    Line,
+    Lines,
+    Relaxation,
+    allowance,
+    chord_slope,
+    combine,
+    outward,
+    reach,
+    wide,
+)
+
+BISECTIONS = 12
+PERIOD = 2 * torch.pi
+
+
+def _peaks(angle: Tensor | float, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether some ``angle + 2 pi k`` is in [lower, upper], and the first and the last of them."""
+    first, last = torch.ceil((lower - angle) / PERIOD), torch.floor((upper - angle) / PERIOD)
+    return first <= last, angle + PERIOD * first, angle + PERIOD * last
+
+
+def _farthest(slope: Tensor, lower: Tensor, upper: Tensor) -> Line:
+    """Where in [lower, upper] ``sin z - slope z`` is largest, and an upper bound of its value there."""
+    some, first, last = _peaks(torch.arccos(slope), lower, upper)
+    first, last = (torch.where(some, z, lower).clamp(lower, upper) for z in (first, last))
+    points = torch.stack([lower, upper, first, last])
+    value, index = (torch.sin(points) - slope * points).max(0)
+    size = reach(lower, upper)
+    # A peak that is off by its own rounding costs the square of that.
+    error = allowance(1 + slope.abs() * size) + allowance(size).square()
+    return points.gather(0, index.unsqueeze(0)).squeeze(0), value + error
+
+
+def _above(lower: Tensor, upper: Tensor) -> Line:
+    """A line above the sine: the lowest at the middle among chord, constant, and the bisected one."""
+    middle = lower + (upper - lower) / 2
+    chord = chord_slope(lower, upper, torch.sin(lower), torch.sin(upper)).clamp(-1, 1)
+    low, high = torch.full_like(lower, -1), torch.ones_like(lower)
+    for _ in range(BISECTIONS):
+        slope = (low + high) / 2
+        rising = _farthest(slope, lower, upper)[0] > middle
+        low, high = torch.where(rising, slope, low), torch.where(rising, high, slope)
+    slopes = [chord, torch.zeros_like(chord), (low + high) / 2]
+    lines = [(slope, _farthest(slope, lower, upper)[1]) for slope in slopes]
+    best = torch.stack([slope * middle + offset for slope, offset in lines]).argmin(0, keepdim=True)
+    slope, offset = (torch.stack(part).gather(0, best).squeeze(0) for part in zip(*lines, strict=True))
+    return slope, offset
+
+
+def _lines(lower: Tensor, upper: Tensor, alpha: Tensor | None) -> Lines:
+    slope, offset = _above(-upper, -lower)  # sine is odd
+    return combine((slope, -offset), _above(lower, upper), *_image(lower, upper))
+
+
+def _image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """End points, and the peaks between them; -1 and 1 where bounds are not known."""
+    ends = torch.stack([torch.sin(lower), torch.sin(upper)])
+    whole = ~(upper - lower < PERIOD)
+    has_top, has_bottom = (_peaks(angle, lower, upper)[0] | whole for angle in (torch.pi / 2, -torch.pi / 2))
+    # A peak missed by rounding is so near an end point that the square of the distance is all that is lost.
+    missed = allowance(reach(lower, upper)).square()
+    low = torch.where(has_bottom, -1.0, ends.amin(0) - missed)
+    high = torch.where(has_top, 1.0, ends.amax(0) + missed)
+    return outward(low, high, -1, 1)
+
+
+SINE = Relaxation(torch.sin, _lines, _image, wide)

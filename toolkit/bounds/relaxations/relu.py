@@ -1,0 +1,40 @@
+"""ReLU: the triangle."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.relaxations.record import Lines, Relaxation
+
+
+def _lines(lower: Tensor, upper: Tensor, alpha: Tensor | None) -> Lines:
+    """Chord above; below, a line through the origin with slope alpha (CROWN, Zhang et al. 2018).
+
+    Without alpha the slope is the adaptive one: 1 where the positive part is the wider, else 0.
+    """
+    active, inactive = lower >= 0, upper <= 0
+    unstable = ~(active | inactive)
+    chord = upper / torch.where(unstable, upper - lower, torch.ones_like(upper))
+    below = (upper > -lower).to(upper.dtype) if alpha is None else alpha
+    fixed = active.to(upper.dtype)
+    zero = torch.zeros_like(upper)
+    slope = torch.where(unstable, chord, fixed)
+    return Lines(torch.where(unstable, below, fixed), zero, slope, torch.where(unstable, -chord * lower, zero))
+
+
+def _image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.relu(lower), torch.relu(upper)
+
+
+def _inexact(lower: Tensor, upper: Tensor) -> Tensor:
+    return ~((lower >= 0) | (upper <= 0))
+
+
+def _height(lines: Lines, lower: Tensor, upper: Tensor) -> Tensor:
+    """The chord's distance from the function at zero, whatever the slope of the line below."""
+    width = (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)
+    return lower.clamp(max=0) * -upper.clamp(min=0) / width
+
+
+RELU = Relaxation(torch.relu, _lines, _image, _inexact, piecewise_linear=True, gap=_height)

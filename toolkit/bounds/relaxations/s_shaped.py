@@ -1,0 +1,83 @@
+"""Functions with one inflection point, at zero: sigmoids, and odd powers with the bends the other way round.
+
+The line above a function that is convex, then concave: the chord where the function is still steeper than it at the
+upper end, else the tangent at the point of the concave side whose tangent meets the lower end (CROWN, Zhang et al.
+2018, for sigmoid and tanh). That point is found by bisection, and need not be exact: a tangent of the concave side,
+raised until it clears the lower end, is above the function.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.relaxations.record import (
+    Function,
+    Line,
+    Lines,
+    Relaxation,
+    chord_slope,
+    combine,
+    increasing,
+    resting_above,
+    wide,
+)
+
+BISECTIONS = 12
+"""Halvings of the range of the tangent point: enough for three digits, and any result is sound."""
+
+
+def _above(function: Function, derivative: Function, lower: Tensor, upper: Tensor) -> Line:
+    """A line above a function that is convex below zero and concave above."""
+    f_lower, f_upper = function(lower), function(upper)
+    chord = chord_slope(lower, upper, f_lower, f_upper)
+    concave = lower >= 0
+    by_chord = (upper <= 0) | (~concave & (derivative(upper) >= chord))
+    touch = torch.where(concave, (lower + upper) / 2, _touching(function, derivative, lower, upper, f_lower))
+    touch = torch.where(by_chord, upper, touch)
+    slope = torch.where(by_chord, chord, derivative(touch))
+    return slope, resting_above(slope, lower, upper, [lower, touch], [f_lower, function(touch)])
+
+
+def _touching(function: Function, derivative: Function, lower: Tensor, upper: Tensor, f_lower: Tensor) -> Tensor:
+    """A point of [0, upper] whose tangent is just above the function at ``lower``, where there is one."""
+    low, high = torch.zeros_like(upper), upper.clamp(min=0)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        clears = function(middle) + derivative(middle) * (lower - middle) >= f_lower
+        low, high = torch.where(clears, low, middle), torch.where(clears, middle, high)
+    return high
+
+
+def convex_concave(function: Function, derivative: Function, least: float, most: float) -> Relaxation:
+    """An increasing function that is convex below zero and concave above, with its range."""
+    image = increasing(function, least, most)
+
+    def lines(lower: Tensor, upper: Tensor, alpha: Tensor | None) -> Lines:
+        # -f(-z) bends as f does, so the line below is a line above, seen from the other side.
+        slope, offset = _above(lambda z: -function(-z), lambda z: derivative(-z), -upper, -lower)
+        return combine((slope, -offset), _above(function, derivative, lower, upper), *image(lower, upper))
+
+    return Relaxation(function, lines, image, wide)
+
+
+def concave_convex(function: Function, derivative: Function) -> Relaxation:
+    """An increasing, unbounded function that is concave below zero and convex above."""
+    image = increasing(function)
+
+    def lines(lower: Tensor, upper: Tensor, alpha: Tensor | None) -> Lines:
+        down, down_offset = _above(lambda z: -function(z), lambda z: -derivative(z), lower, upper)
+        up, up_offset = _above(lambda z: function(-z), lambda z: -derivative(-z), -upper, -lower)
+        return combine((-down, -down_offset), (-up, up_offset), *image(lower, upper))
+
+    return Relaxation(function, lines, image, wide)
+
+
+# Derivatives are written so that their relative error is small in the tails too.
+S_SHAPED: dict[str, Relaxation] = {
+    "sigmoid": convex_concave(torch.sigmoid, lambda z: torch.sigmoid(z) * torch.sigmoid(-z), 0, 1),
+    "tanh": convex_concave(torch.tanh, lambda z: torch.cosh(z) ** -2, -1, 1),
+    "erf": convex_concave(torch.erf, lambda z: torch.exp(-z * z) * (2 / torch.pi**0.5), -1, 1),
+    "atan": convex_concave(torch.atan, lambda z: 1 / (1 + z * z), -torch.inf, torch.inf),
+    "cube": concave_convex(lambda z: z**3, lambda z: 3 * z * z),
+}

@@ -1,0 +1,53 @@
+"""The table of rewrites: operator -> a function of its arguments that computes the same with other operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Condition = Callable[[Sequence[bool]], bool]
+"""Of which of the positional arguments depend on the inputs."""
+
+
+def always(varies: Sequence[bool]) -> bool:
+    """Rewritten whatever varies."""
+    return True
+
+
+def several(varies: Sequence[bool]) -> bool:
+    """Rewritten where two arguments vary; otherwise the operator is affine and stays."""
+    return sum(varies) > 1
+
+
+def divisor(varies: Sequence[bool]) -> bool:
+    """Rewritten where the second argument varies."""
+    return any(varies[1:])
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """How an operator is written with others, and when."""
+
+    function: Callable[..., Any]
+    when: Condition
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the operator computes for these arguments."""
+        return self.function(*args, **kwargs)
+
+
+REWRITES: dict[Any, Rewrite] = {}
+
+
+def rewrite(*operators: Any, when: Condition = always) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function of the operator's own arguments that computes the same with other operators."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        for operator in operators:
+            if operator in REWRITES:
+                raise ValueError(f"{operator} has a rewrite already")
+            REWRITES[operator] = Rewrite(function, when)
+        return function
+
+    return register

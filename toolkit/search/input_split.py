@@ -1,0 +1,227 @@
+"""Branch and bound over the input box, for networks with few inputs: there, halves of a box soon look linear.
+
+Take open boxes, cut each along its most promising dimension, clip the halves to where a violation can be, bound them,
+close what is refuted, look for witnesses among the rest. Complete in the limit for all operators, s-shaped ones too.
+
+What makes boxes few is that a child knows where its parent's violations can be: half-spaces, in which alone it bounds
+its neurons (Clip-and-Verify, 2025). What makes them cheap is that neurons once stable are not bounded again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.backward import Linear, backward, functional, layer_lines
+from toolkit.bounds.boxes import Tightened, tighten
+from toolkit.bounds.clip import HalfSpaces, clip_box, minimum_within
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.problem.compile import Problem
+from toolkit.problem.program import Program, split_layers
+from toolkit.search.attack import Accept, accept_best, case_loss, descend
+from toolkit.search.boxes import Boxes, Stack, bisect, unrefuted
+from toolkit.search.clock import Clock
+from toolkit.search.events import MemoryShort, Observer, RoundDone
+from toolkit.search.relu_split import Outcome, Progress
+from toolkit.search.root import Root
+
+STARTS = 32
+"""Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
+STEPS = 6
+"""Steps of gradient descent inside each of them."""
+LINEAR_SHARE = 0.1
+"""Weight of the atoms' own variation when a dimension is chosen, against that of the relaxations' gaps."""
+ULPS = 16
+"""Width of a side, in units in the last place, that is not cut any more."""
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """How the search is run."""
+
+    batch: int
+    """Largest number of boxes bounded at once."""
+    fill: int
+    """Boxes are cut along several dimensions at once until they are so many: what keeps the device busy."""
+    max_domains: int
+
+
+def input_split(
+    problem: Problem,
+    root: Root,
+    cases: Tensor,
+    plan: InputPlan,
+    clock: Clock,
+    accept: Accept,
+    observer: Observer,
+    progress: Progress,
+) -> Outcome:
+    """Decide the given cases. Raises OutOfTime when the clock runs out."""
+    frontier = Stack()
+    for part in cases.split(plan.batch):
+        frontier.push(unrefuted(bound_boxes(problem, root_boxes(problem, root, part), clock)))
+    undecided, batch = 0, plan.batch
+    while len(frontier):
+        clock.check()
+        if progress.bounded >= plan.max_domains:
+            return Outcome(False, False, f"the limit of {plan.max_domains} domains was reached")
+        chosen, narrow = divisible(frontier.pop(max(1, batch // 2)))
+        undecided += narrow
+        try:
+            children = bound_boxes(problem, unrefuted(clip(branch(chosen, min(plan.fill, batch)))), clock)
+        except torch.OutOfMemoryError:
+            frontier.push(chosen)
+            batch = _less(batch, observer)
+            continue
+        progress.bounded += len(children)
+        progress.depth = max([progress.depth, *children.depth.tolist()])
+        still_open = unrefuted(clip(unrefuted(children)))
+        if accept_points(problem, still_open, clock, accept):
+            return Outcome(True, False)
+        frontier.push(still_open)
+        observer(RoundDone(progress.bounded, len(frontier), frontier.weakest(), progress.depth))
+    if undecided:
+        return Outcome(False, False, f"{undecided} boxes are so narrow that rounding hides the answer")
+    return Outcome(False, True)
+
+
+def _less(batch: int, observer: Observer) -> int:
+    """Half the batch after running out of memory; no verdict depends on it."""
+    if batch <= 2:
+        raise MemoryError("one box does not fit into the device's memory")
+    torch.cuda.empty_cache()
+    observer(MemoryShort(batch // 2))
+    return batch // 2
+
+
+def root_boxes(problem: Problem, root: Root, cases: Tensor) -> Boxes:
+    """The whole boxes of some cases, with their root bounds and nothing known of their atoms."""
+    region = problem.region[cases]
+    lower, upper = problem.lower[region], problem.upper[region]
+    count, atoms = len(cases), problem.rows.shape[1]
+    return Boxes(
+        case=cases,
+        lower=lower,
+        upper=upper,
+        bound=root.lower[cases],
+        depth=torch.zeros_like(cases),
+        neuron_lower=root.bounds.lower[region],
+        neuron_upper=root.bounds.upper[region],
+        rows=lower.new_zeros(count, atoms, lower.shape[1]),
+        offset=lower.new_zeros(count, atoms),
+        gain=torch.zeros_like(lower),
+    )
+
+
+def divisible(boxes: Boxes) -> tuple[Boxes, int]:
+    """The boxes that can still be cut, with no gain expected of sides that cannot, and the number of the others."""
+    unit = torch.finfo(boxes.lower.dtype).eps * torch.maximum(boxes.lower.abs(), boxes.upper.abs())
+    wide = boxes.upper - boxes.lower > ULPS * unit
+    gain = torch.where(wide, boxes.gain.nan_to_num(0.0, posinf=0.0), -1.0)
+    some = wide.any(1)
+    return replace(boxes, gain=gain).select(some), int((~some).sum())
+
+
+def branch(boxes: Boxes, fill: int) -> Boxes:
+    """Cut every box once, and again as long as there is room."""
+    boxes = bisect(boxes, boxes.gain.argmax(1))
+    while 0 < 2 * len(boxes) <= fill:
+        boxes = bisect(boxes, boxes.gain.argmax(1))
+    return boxes
+
+
+def clip(boxes: Boxes) -> Boxes:
+    """The boxes without what their atoms' linear bounds refute; sides that cross refute a whole box."""
+    box = clip_box(boxes.box, boxes.spaces)
+    empty = (box.lower - box.upper).amax(1)
+    bound = torch.where(empty > 0, torch.fmax(empty, boxes.bound), boxes.bound)
+    return replace(boxes, lower=box.lower, upper=torch.maximum(box.lower, box.upper), bound=bound)
+
+
+def bound_boxes(problem: Problem, boxes: Boxes, clock: Clock) -> Boxes:
+    """Bound all neurons and the atoms of every box."""
+    program = problem.program
+    tightened = tighten(program, boxes.box, boxes.neurons, boxes.spaces, clock.check)
+    atoms = problem.rows[boxes.case]
+    start = functional(program.features, problem.weights[atoms], problem.offsets[atoms])
+    lines = layer_lines(program, tightened.bounds)
+    linear = backward(program, start, lines)
+    lower = joint_minimum(boxes.box, HalfSpaces(linear.coefficients, linear.offset))
+    lower = torch.where(tightened.contradiction > 0, torch.fmax(lower, tightened.contradiction), lower)
+    return replace(
+        boxes,
+        bound=torch.fmax(boxes.bound, lower),
+        neuron_lower=tightened.bounds.lower,
+        neuron_upper=tightened.bounds.upper,
+        rows=linear.coefficients,
+        offset=linear.offset,
+        gain=gains(program, boxes.box, tightened, lines, linear),
+    )
+
+
+def joint_minimum(box: Bounds, spaces: HalfSpaces) -> Tensor:
+    """Lower bounds ``(B,)`` of the best atom where all atoms' linear bounds are at most zero: of the conjunction."""
+    count, atoms, inputs = spaces.coefficients.shape
+    owner = torch.arange(count, device=box.lower.device).repeat_interleave(atoms)
+    lower = minimum_within(spaces.coefficients.reshape(-1, inputs), spaces.offset.reshape(-1), box, spaces, owner)
+    return lower.reshape(count, atoms).amax(1)
+
+
+def gains(program: Program, box: Bounds, tightened: Tightened, lines: list[Lines], linear: Linear) -> Tensor:
+    """What cutting each dimension in half is expected to gain, ``(B, n)``.
+
+    A cut narrows the gaps that the relaxations of neurons leave: each is the relaxation's largest error times the
+    neuron's coefficients in the atoms, shared among the dimensions that move the neuron. The atoms' own variation
+    counts for less, because cutting it helps one of the halves only.
+    """
+    reach = tightened.reach
+    error = _gaps(program, tightened.bounds, lines) * _coefficients(program, linear)
+    error = error.reshape(-1).index_select(0, reach.owner * error.shape[1] + reach.neuron)
+    variation = linear.coefficients.abs().sum(1) * (box.upper - box.lower)
+    return (LINEAR_SHARE * variation).index_add(0, reach.owner, error.unsqueeze(1) * reach.share)
+
+
+def _gaps(program: Program, bounds: Bounds, lines: list[Lines]) -> Tensor:
+    """Largest error of the relaxation of every neuron, ``(B, num_neurons)``."""
+    lower, upper = split_layers(program, bounds.lower), split_layers(program, bounds.upper)
+    parts = [
+        RELAXATIONS[layer.op].gap(line, l, u)
+        for layer, line, l, u in zip(program.layers, lines, lower, upper, strict=True)
+    ]
+    return torch.cat(parts, 1) if parts else bounds.lower
+
+
+def _coefficients(program: Program, linear: Linear) -> Tensor:
+    """Absolute coefficients of the atoms on every activation, ``(B, num_neurons)``, summed over the atoms."""
+    batch = len(linear.offset)
+    parts = [
+        linear.offset.new_zeros(batch, layer.affine.size) if post is None else post.abs().sum(1).expand(batch, -1)
+        for layer, post in zip(program.layers, linear.post, strict=True)
+    ]
+    return torch.cat(parts, 1) if parts else linear.offset.new_zeros(batch, 0)
+
+
+def accept_points(problem: Problem, boxes: Boxes, clock: Clock, accept: Accept) -> bool:
+    """Try points of the open boxes as witnesses: descend from the best centres and from the corners of the weakest."""
+    if not len(boxes):
+        return False
+    centres = (boxes.lower + boxes.upper) / 2
+    best = case_loss(problem, centres, boxes.case).argsort()[:STARTS]
+    weakest = boxes.bound.argsort()[:STARTS]
+    corners = torch.where(boxes.rows.sum(1) > 0, boxes.lower, boxes.upper)
+    chosen = boxes.select(torch.cat([best, weakest]))
+    inside = parts_as_problem(problem, chosen)
+    starts = torch.cat([centres[best], corners[weakest]])
+    return any(
+        accept_best(points, loss, problem.region[chosen.case], accept)
+        for points, loss in descend(inside, torch.arange(len(chosen), device=starts.device), starts, STEPS, clock)
+    )
+
+
+def parts_as_problem(problem: Problem, boxes: Boxes) -> Problem:
+    """The question whether some of these boxes holds a witness: each is a case with a region of its own."""
+    numbers = torch.arange(len(boxes), device=boxes.case.device)
+    return replace(problem, lower=boxes.lower, upper=boxes.upper, region=numbers, rows=problem.rows[boxes.case])
