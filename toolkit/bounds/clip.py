@@ -97,7 +97,7 @@ def minimum_within(coefficients: Tensor, offset: Tensor, box: Bounds, spaces: Ha
     own = Bounds(box.lower.index_select(0, owner), box.upper.index_select(0, owner))
     function = centred(coefficients, offset, own)
     best = function.minimum()
-    for k in range(spaces.offset.shape[1]):
+    for k in range(spaces.offset.shape[1] if len(function.spread) else 0):
         space = centred(spaces.coefficients[:, k], spaces.offset[:, k], box).select(owner)
         beta, found = _best_multiplier(function, space)
         better = found > best

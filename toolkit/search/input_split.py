@@ -70,6 +70,8 @@ def input_split(
             return Outcome(False, False, f"the limit of {plan.max_domains} domains was reached")
         chosen, narrow = divisible(frontier.pop(max(1, batch // 2)))
         undecided += narrow
+        if not len(chosen):
+            continue
         try:
             children = bound_boxes(problem, unrefuted(clip(branch(chosen, min(plan.fill, batch)))), clock)
         except torch.OutOfMemoryError:
@@ -77,7 +79,7 @@ def input_split(
             batch = _less(batch, observer)
             continue
         progress.bounded += len(children)
-        progress.depth = max([progress.depth, *children.depth.tolist()])
+        progress.depth = max(progress.depth, int(children.depth.max()) if len(children) else 0)
         still_open = unrefuted(clip(unrefuted(children)))
         if accept_points(problem, still_open, clock, accept):
             return Outcome(True, False)
@@ -166,7 +168,8 @@ def joint_minimum(box: Bounds, spaces: HalfSpaces) -> Tensor:
     """Lower bounds ``(B,)`` of the best atom where all atoms' linear bounds are at most zero: of the conjunction."""
     count, atoms, inputs = spaces.coefficients.shape
     owner = torch.arange(count, device=box.lower.device).repeat_interleave(atoms)
-    lower = minimum_within(spaces.coefficients.reshape(-1, inputs), spaces.offset.reshape(-1), box, spaces, owner)
+    rows, offset = spaces.coefficients.reshape(count * atoms, inputs), spaces.offset.reshape(-1)
+    lower = minimum_within(rows, offset, box, spaces, owner)
     return lower.reshape(count, atoms).amax(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,15 @@ def test_a_boundary_case_is_left_undecided() -> None:
     outcome = _search(_problem(program, [[1.0]], [1.0], [[0]]), truthful=False)
     assert (outcome.witness, outcome.proved) == (False, False)
     assert "narrow" in outcome.reason
+
+
+def test_a_query_without_free_inputs_is_left_undecided() -> None:
+    linear = torch.nn.Linear(1, 1)
+    program = program_of(linear, 1)
+    value = float(linear.bias)
+    fixed = replace(program, num_inputs=0, features=replace(program.features, matrices=(torch.zeros(1, 0).double(),)))
+    outcome = _search(_problem(fixed, [[1.0]], [-value], [[0]]), truthful=False)
+    assert (outcome.witness, outcome.proved) == (False, False)
 
 
 def test_runs_out_of_time() -> None:
