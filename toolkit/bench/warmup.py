@@ -31,7 +31,7 @@ def warm_up() -> Result:
         network, spec = Path(folder) / "warmup.onnx", Path(folder) / "warmup.vnnlib"
         onnx.save(_network(), network)
         spec.write_text(SPEC)
-        return verify_files({"": network}, spec, Settings(timeout=60))
+        return verify_files({"": network}, spec, Settings(timeout=60, strategy="relu"))
 
 
 def _network() -> onnx.ModelProto:

@@ -32,6 +32,10 @@ class Clock:
         """Seconds left, negative when the limit has passed."""
         return self.limit - self.elapsed
 
+    def part(self, share: float) -> Clock:
+        """A clock that ends after a share of the time left."""
+        return Clock(self.elapsed + share * max(self.left, 0.0), self.start)
+
     def check(self) -> None:
         """Raise OutOfTime when the limit has passed."""
         if self.left <= 0:

@@ -10,9 +10,10 @@ from torch import Tensor
 from toolkit.bounds.ascent import Schedule
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.reduce import cost, reduce_program, reduced_cost
+from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.search.attack import Accept, attack
-from toolkit.search.clock import Clock
+from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
 from toolkit.search.events import Observer
 from toolkit.search.input_split import InputPlan, input_split
@@ -26,10 +27,14 @@ WORTH_REDUCING = 8.0
 """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
 of a matrix product's rate."""
 
-MANY_INPUTS = 20
-"""Most varying inputs for which the input box is split."""
+FEW_INPUTS = 20
+"""Most varying inputs for which splitting the input box comes first."""
+SOME_INPUTS = 64
+"""Most varying inputs for which splitting the input box is tried at all where phases could be split instead."""
 MANY_NEURONS = 20_000
 """Most neurons for which the input box is split: every box bounds all of them again."""
+SHORT, LONG = 0.15, 0.7
+"""Shares of the time left that a strategy gets before another has its turn."""
 FILL_PROCESSOR = 16
 """Boxes in a batch that keep a processor busy."""
 
@@ -66,15 +71,45 @@ def prove(task: Task) -> Found:
         return Found(False, True, root.method)
     if _attack(task, open_cases(root)):
         return Found(True, False, "attack")
-    return by_input_boxes(task, root) if splits_input(task) else by_relu_phases(task, root)
+    return in_turn(task, root)
 
 
-def splits_input(task: Task) -> bool:
-    """Whether branch and bound should cut the input box: by the setting, or because few inputs vary."""
+def in_turn(task: Task, root: Root) -> Found:
+    """One strategy after the other, each for its share of the time that is left, until one decides."""
+    found: Found | None = None
+    for strategy, share in turns(task, root):
+        try:
+            found = strategy(replace(task, clock=task.clock.part(share)), root)
+        except OutOfTime:
+            continue
+        if found.witness or found.proved:
+            return found
+    if found is None:
+        raise OutOfTime
+    return found
+
+
+Strategy = Callable[[Task, Root], Found]
+
+
+def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
+    """Strategies with their shares of the time left: as set, or the likelier one first.
+
+    Boxes of few inputs soon look linear. Phases can only be split where operators are piecewise linear.
+    """
     if task.settings.strategy != "auto":
-        return task.settings.strategy == "input"
+        return [(STRATEGIES[task.settings.strategy], 1.0)]
+    program = task.problem.program
     varying = int((task.problem.lower < task.problem.upper).sum(1).max())
-    return varying <= MANY_INPUTS and task.problem.program.num_neurons <= MANY_NEURONS
+    phases = bool(unstable_neurons(task.problem, root.bounds).any())
+    smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
+    boxes = program.num_neurons <= MANY_NEURONS and (smooth or varying <= SOME_INPUTS)
+    if not boxes or not phases:
+        return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
+    if varying <= FEW_INPUTS:
+        return [(by_input_boxes, LONG), (by_relu_phases, 1.0)]
+    # What either decides, it mostly decides soon: a short try first costs little.
+    return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_relu_phases, 1.0)]
 
 
 def by_input_boxes(task: Task, root: Root) -> Found:
@@ -148,3 +183,7 @@ def reduced(task: Task, root: Root) -> tuple[Task, Root]:
     task = replace(task, problem=problem, accept=lambda point, region: accept(reduction.restore(point), region))
     multipliers = reduction.restrict_multipliers(root.multipliers)
     return task, replace(root, bounds=reduction.restrict(root.bounds), multipliers=multipliers)
+
+
+STRATEGIES: dict[str, Strategy] = {"relu": by_relu_phases, "input": by_input_boxes}
+"""Strategies by the name that the settings give them."""
