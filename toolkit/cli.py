@@ -22,6 +22,7 @@ COMMANDS = {
     "bench": "Run a recipe, or all instances of a benchmark folder.",
     "inspect": "Show what a network and a specification contain and what would be tried.",
     "check-witness": "Judge a counterexample file with onnxruntime, as VNN-COMP's scorer does.",
+    "spec": "Make a specification: robustness, output range, agreement of two networks, monotonicity.",
     "convert": "Convert a specification between VNN-LIB 1.0 and 2.0.",
     "supports": "Say what the verifier supports, as the VNN-LIB standard asks.",
     "ops": "Print the table of operators that the verifier can bound.",

@@ -43,6 +43,7 @@ LIGHT = [
     "toolkit.formats.read", "toolkit.formats.write", "toolkit.formats.vnnlib1", "toolkit.formats.vnnlib2",
     "toolkit.formats.query", "toolkit.formats.onnx_file", "toolkit.formats.runtime", "toolkit.formats.witness",
     "toolkit.formats.instances", "toolkit.formats.binding", "toolkit.formats.convert", "toolkit.formats.specs",
+    "toolkit.commands.spec", "toolkit.formats.points",
     "toolkit.commands.inspect", "toolkit.commands.convert", "toolkit.commands.check_witness",
 ]  # fmt: skip
 """Modules that must not import torch."""

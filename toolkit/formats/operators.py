@@ -50,7 +50,7 @@ def _two_vary(variable: list[bool]) -> bool:
     return sum(variable) > 1
 
 
-def _divisor_varies(variable: list[bool]) -> bool:
+def _second_varies(variable: list[bool]) -> bool:
     return variable[1]
 
 
@@ -95,11 +95,11 @@ TABLE: dict[str, Rule] = {
     "Gemm": Rule(Handling.AFFINE, FirstOnly),
     "MatMul": Rule(Handling.AFFINE, product=_two_vary),
     "Mul": Rule(Handling.AFFINE, product=_two_vary),
-    "Div": Rule(Handling.AFFINE, product=_divisor_varies),
+    "Div": Rule(Handling.AFFINE, product=_second_varies),
     "Where": Rule(Handling.AFFINE, ConstantCondition),
     "Relu": Rule(Handling.PIECEWISE),
     "LeakyRelu": Rule(Handling.PIECEWISE),
-    "PRelu": Rule(Handling.PIECEWISE, FirstOnly),
+    "PRelu": Rule(Handling.PIECEWISE, product=_second_varies),
     "Abs": Rule(Handling.PIECEWISE),
     "Clip": Rule(Handling.PIECEWISE),
     "Maximum": Rule(Handling.PIECEWISE, onnx_names=("Max",)),

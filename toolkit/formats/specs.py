@@ -106,14 +106,26 @@ def top_k(box: Box, label: int, num_outputs: int, k: int) -> Query:
     return _one_network(box, num_outputs, rows, disjoin(Block(i * k, i * k + k) for i in range(len(subsets))))
 
 
-def output_range(box: Box, num_outputs: int, low: ArrayLike | None = None, high: ArrayLike | None = None) -> Query:
-    """Unsafe: some output is at or below ``low``, or at or above ``high`` (numbers, or one for each output)."""
-    outputs = np.arange(num_outputs)
+def output_range(
+    box: Box,
+    num_outputs: int,
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+    outputs: Sequence[int] | None = None,
+) -> Query:
+    """Unsafe: one of ``outputs`` (all by default) is at or below ``low``, or at or above ``high``.
+
+    The bounds are numbers, or one for each of these outputs.
+    """
+    chosen = np.arange(num_outputs) if outputs is None else np.array(outputs, dtype=np.int64)
+    _check_outputs(chosen.tolist(), num_outputs)
     sides = [(bound, sign) for bound, sign in ((low, 1.0), (high, -1.0)) if bound is not None]
     if not sides:
         raise InputError("an output range needs a lower or an upper bound")
-    values = [np.broadcast_to(np.asarray(bound, dtype=np.float64), (num_outputs,)) for bound, _ in sides]
-    rows = concatenate([_bounds(outputs, sign, value) for (_, sign), value in zip(sides, values, strict=True)])
+    values = [np.broadcast_to(np.asarray(bound, dtype=np.float64), chosen.shape) for bound, _ in sides]
+    if not all(np.isfinite(value).all() for value in values):
+        raise InputError("the bounds of an output range must be finite")
+    rows = concatenate([_bounds(chosen, sign, value) for (_, sign), value in zip(sides, values, strict=True)])
     return _one_network(box, num_outputs, rows, disjoin(Block(i, i + 1) for i in range(len(rows))))
 
 
@@ -135,10 +147,12 @@ def monotonicity(
     output: int,
     increasing: bool = True,
     dtype: str = "float32",
+    tolerance: float = 0.0,
 ) -> Query:
     """Unsafe: raising one input (flat index) lowers an output, or raises it if ``increasing`` is false. Version 2.0.
 
-    ``g`` is the same network as ``f``; its input is equal except for ``feature``, where it is not smaller.
+    ``g`` is the same network as ``f``; its input is equal except for ``feature``, where it is not smaller. A change of
+    up to ``tolerance`` is safe; with none, two equal inputs lie exactly on the edge, where rounding hides proofs.
     """
     f, g = _two_networks(input_shape, output_shape, dtype, equal=True)
     _check_outputs([output], f.outputs[0].size)
@@ -147,7 +161,7 @@ def monotonicity(
         raise InputError(f"input {feature} is not one of {len(xf)}")
     tie = _differences(xf, xg, np.where(np.arange(len(xf)) == feature, Relation.LE, Relation.EQ))
     yf, yg = _variables(f.outputs[0])[[output]], _variables(g.outputs[0])[[output]]
-    drop = _differences(yg, yf, Relation.LT) if increasing else _differences(yf, yg, Relation.LT)
+    drop = _differences(*((yg, yf) if increasing else (yf, yg)), Relation.LT, tolerance)
     return _two_copies(f, g, box, tie, drop, Block(0, 1))
 
 

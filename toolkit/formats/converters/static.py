@@ -110,9 +110,19 @@ def pad(x: Tensor, pads: list[int], value: float, mode: str) -> Tensor:
     amounts = [pads[k + side * rank] for k in reversed(range(rank)) for side in (0, 1)]
     if mode == "constant":
         return nn.functional.pad(x, amounts, value=value)
-    while amounts and amounts[-2:] == [0, 0]:
+    # torch wants all axes but the first one or two, be they padded or not.
+    while len(amounts) > 2 * max(rank - 2, 1) and amounts[-2:] == [0, 0]:
         amounts = amounts[:-2]
     return nn.functional.pad(x, amounts, mode=_PAD_MODES[mode])
+
+
+@static("MaxPool")
+def max_pool(x: Tensor, kernel_shape: list[int], strides: list[int]) -> Tensor:
+    """The largest element of each window; no padding, and only whole windows."""
+    if x.dim() == 3:  # torch's own pooling of one axis hands out indices, which traced operators do not have
+        return nn.functional.max_pool2d(x.unsqueeze(2), [1, *kernel_shape], [1, *strides]).squeeze(2)
+    pool = nn.functional.max_pool2d if x.dim() == 4 else nn.functional.max_pool3d
+    return pool(x, kernel_shape, strides)
 
 
 @static("Maximum")
@@ -131,6 +141,12 @@ def minimum(x: Tensor, y: Tensor) -> Tensor:
 def plus(x: Tensor, y: Tensor) -> Tensor:
     """The sum of two."""
     return x + y
+
+
+@static("PRelu")
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """x above zero and ``slope * x`` below, with one ReLU; ``slope`` broadcasts to ``x`` from the last axis on."""
+    return slope * x + (1 - slope) * torch.relu(x)
 
 
 @static("Clip")

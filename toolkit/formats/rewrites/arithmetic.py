@@ -171,7 +171,7 @@ def cumulative_sum(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None
     builder.static("AxisMatMul", [node.input[0], weights], node.output[0], axis=axis)
 
 
-@rewrite("Sinh", "Cosh", "Asinh", "Acosh", "Atanh")
+@rewrite("Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "PRelu")
 def elementwise(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
-    """Functions of one variable that the library lacks."""
-    builder.static(node.op_type, [node.input[0]], node.output[0])
+    """Functions that the library lacks, or writes with assignments in place."""
+    builder.static(node.op_type, list(node.input), node.output[0])

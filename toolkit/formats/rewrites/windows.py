@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_normalise import Builder, rewrite
@@ -12,13 +13,52 @@ from toolkit.formats.onnx_resize import resize_matrix
 from toolkit.formats.rewrites.nodes import attribute, select_rows
 
 
-@rewrite("Conv", "ConvTranspose", "MaxPool", "AveragePool")
+@rewrite("Conv", "ConvTranspose", "AveragePool")
 def windowed(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
     """Automatic padding is written out; everything else stays."""
-    mode = attribute(node, "auto_pad", "NOTSET")
-    if mode == "NOTSET":
+    builder.copy(_with_explicit_pads(node, facts), facts.used)
+
+
+@rewrite("MaxPool")
+def max_pool(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """Padding that torch's pooling of images does not take (uneven, or over half a window) becomes repeated edges.
+
+    A window without gaps that holds a padded cell and a real one holds the edge between them, so its maximum is the
+    same; infinite cells, which is what padding means, would leave no finite bounds.
+    """
+    node = _with_explicit_pads(node, facts)
+    kernel = attribute(node, "kernel_shape")
+    pads = attribute(node, "pads") or [0] * 2 * len(kernel)
+    begins, ends = pads[: len(kernel)], pads[len(kernel) :]
+    even = begins == ends and all(2 * pad <= size for pad, size in zip(begins, kernel, strict=True))
+    with_gaps = any(step != 1 for step in attribute(node, "dilations") or [])
+    if (even and len(kernel) > 1) or with_gaps or any(name in facts.used for name in node.output[1:]):
         builder.copy(node, facts.used)
         return
+    strides = attribute(node, "strides") or [1] * len(kernel)
+    current = node.input[0]
+    for axis, geometry in enumerate(zip(begins, kernel, strides, strict=True), 2):
+        index = _edge_padded(facts.shape(node.input[0])[axis], facts.shape(node.output[0])[axis], *geometry)
+        current = current if index is None else select_rows(builder, current, axis, index)
+    builder.static("MaxPool", [current], node.output[0], kernel_shape=kernel, strides=strides)
+
+
+def _edge_padded(size: int, windows: int, begin: int, kernel: int, stride: int) -> NDArray[np.int64] | None:
+    """The rows that the windows along one axis cover, with the edge in place of padding; None when that is all rows.
+
+    Only what the windows reach is padded, so that rounding their number down gives the file's, however that was
+    rounded. Each has a real row: onnxruntime takes no padding of a whole window and drops windows that start after the
+    last row.
+    """
+    stop = max((windows - 1) * stride + kernel - begin, size)
+    return None if (begin, stop) == (0, size) else np.arange(-begin, stop).clip(0, size - 1)
+
+
+def _with_explicit_pads(node: onnx.NodeProto, facts: Facts) -> onnx.NodeProto:
+    """The node with ``pads`` instead of ``auto_pad``."""
+    mode = attribute(node, "auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        return node
     if node.op_type == "ConvTranspose":
         raise UnsupportedError(f"{facts.where(node)}: auto_pad is not supported")
     explicit = onnx.NodeProto()
@@ -26,7 +66,7 @@ def windowed(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
     kept = [entry for entry in node.attribute if entry.name not in {"auto_pad", "pads"}]
     del explicit.attribute[:]
     explicit.attribute.extend([*kept, onnx.helper.make_attribute("pads", _automatic_pads(node, facts, mode))])
-    builder.copy(explicit, facts.used)
+    return explicit
 
 
 def _automatic_pads(node: onnx.NodeProto, facts: Facts, mode: str) -> list[int]:
