@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from toolkit.bounds.ascent import Schedule
+
+MOST_ITERATIONS = 40
+"""Steps of the ascent beyond which more are not tried."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,14 @@ class SearchPlan:
     """Neurons that each score nominates for the filter."""
     rebound: bool = False
     """Whether every domain's neuron bounds are computed anew."""
+
+    def more_thorough(self) -> SearchPlan:
+        """Twice the steps for each domain, up to a limit: what helps where splits alone do not raise the bound.
+
+        A domain that no input satisfies is only recognised when its split multipliers have grown large.
+        """
+        iterations = max(self.schedule.iterations, min(2 * self.schedule.iterations, MOST_ITERATIONS))
+        return replace(self, schedule=replace(self.schedule, iterations=iterations))
 
     @property
     def price(self) -> int:

@@ -23,6 +23,9 @@ from toolkit.search.leaf import close_leaves
 from toolkit.search.plan import SearchPlan
 from toolkit.search.rebound import due, worth_rebounding
 
+PATIENCE = 6
+"""Rounds without a rise of the weakest bound after which domains are bounded more thoroughly."""
+
 
 @dataclass
 class Progress:
@@ -32,11 +35,20 @@ class Progress:
     bounded: int = 0
     depth: int = 0
 
+    weakest: float = -float("inf")
+    stalled: int = 0
+    """Rounds since the weakest bound of all open domains last rose."""
+
     def count(self, children: Domains) -> None:
         """One more round, with these domains."""
         self.rounds += 1
         self.bounded += len(children)
         self.depth = max(self.depth, children.depth)
+
+    def watch(self, weakest: float) -> None:
+        """The weakest bound after a round."""
+        self.stalled = 0 if weakest > self.weakest else self.stalled + 1
+        self.weakest = max(weakest, self.weakest)
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,8 @@ def relu_split(
             continue
         if progress.bounded >= plan.max_domains:
             return Outcome(False, False, f"the limit of {plan.max_domains} domains was reached")
+        if progress.stalled >= PATIENCE:
+            plan, progress.stalled = plan.more_thorough(), 0
         if not plan.rebound and due(progress.rounds, frontier):
             plan = replace(plan, rebound=worth_rebounding(space, frontier, plan, clock))
         chosen, rest = pick(frontier, max(1, batch // 2))
@@ -85,7 +99,8 @@ def relu_split(
         if accept_points(space, children, bound, accept):
             return Outcome(True, False)
         frontier = concat([rest, children.select(~proved(children.lower))])
-        observer(RoundDone(progress.bounded, len(frontier), _weakest(frontier), progress.depth))
+        progress.watch(_weakest(frontier))
+        observer(RoundDone(progress.bounded, len(frontier), progress.weakest, progress.depth))
     if undecided:
         return Outcome(False, False, f"{undecided} leaves lie so close to the threshold that rounding hides the answer")
     return Outcome(False, True)

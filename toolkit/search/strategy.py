@@ -21,6 +21,7 @@ from toolkit.search.memory import largest_batch
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Progress, relu_split
 from toolkit.search.root import Root, refined_root, root_bounds, unstable_neurons
+from toolkit.search.threads import suited_threads
 from toolkit.settings import Settings
 
 WORTH_REDUCING = 8.0
@@ -131,7 +132,8 @@ def _search(task: Task, name: str, run: Callable[[Progress], Outcome]) -> Found:
     """Run one search; its counters are noted however it ends."""
     progress = Progress()
     try:
-        outcome = run(progress)
+        with suited_threads(task.problem.program):
+            outcome = run(progress)
     finally:
         task.note(domains=progress.bounded, depth=progress.depth)
     return Found(outcome.witness, outcome.proved, name, outcome.reason)

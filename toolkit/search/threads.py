@@ -1,0 +1,26 @@
+"""How many threads a search uses: waking a second one costs more than a small matrix product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from toolkit.bounds.reduce import cost
+from toolkit.problem.program import Program
+
+SMALL = 1_000_000
+"""Multiplications of one pass of one row below which one thread is the fastest (measured on two cores)."""
+
+
+@contextmanager
+def suited_threads(program: Program) -> Iterator[None]:
+    """One thread while a small program is searched on the processor, else as many as before."""
+    before = torch.get_num_threads()
+    if cost(program) < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
