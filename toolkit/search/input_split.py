@@ -24,7 +24,8 @@ from toolkit.problem.program import Program, split_layers
 from toolkit.search.attack import Accept, accept_best, case_loss, descend
 from toolkit.search.boxes import Boxes, Stack, bisect, unrefuted
 from toolkit.search.clock import Clock
-from toolkit.search.events import MemoryShort, Observer, RoundDone
+from toolkit.search.events import Observer, RoundDone
+from toolkit.search.memory import smaller_batch
 from toolkit.search.relu_split import Outcome, Progress
 from toolkit.search.root import Root
 
@@ -76,7 +77,7 @@ def input_split(
             children = bound_boxes(problem, unrefuted(clip(branch(chosen, min(plan.fill, batch)))), clock)
         except torch.OutOfMemoryError:
             frontier.push(chosen)
-            batch = _less(batch, observer)
+            batch = smaller_batch(batch, observer)
             continue
         progress.bounded += len(children)
         progress.depth = max(progress.depth, int(children.depth.max()) if len(children) else 0)
@@ -88,15 +89,6 @@ def input_split(
     if undecided:
         return Outcome(False, False, f"{undecided} boxes are so narrow that rounding hides the answer")
     return Outcome(False, True)
-
-
-def _less(batch: int, observer: Observer) -> int:
-    """Half the batch after running out of memory; no verdict depends on it."""
-    if batch <= 2:
-        raise MemoryError("one box does not fit into the device's memory")
-    torch.cuda.empty_cache()
-    observer(MemoryShort(batch // 2))
-    return batch // 2
 
 
 def root_boxes(problem: Problem, root: Root, cases: Tensor) -> Boxes:

@@ -7,6 +7,7 @@ import os
 import torch
 
 from toolkit.problem.program import Program
+from toolkit.search.events import MemoryShort, Observer
 
 TENSORS = 40
 """Vectors over all neurons and inputs that bounding one domain holds at once, with a margin."""
@@ -31,3 +32,12 @@ def largest_batch(program: Program, wanted: int) -> int:
     width = program.num_neurons + program.num_inputs
     each = TENSORS * width * torch.finfo(program.dtype).bits // 8
     return max(2, min(wanted, int(SHARE * free_bytes(program.device)) // max(1, each)))
+
+
+def smaller_batch(batch: int, observer: Observer) -> int:
+    """Half the batch after running out of memory; no verdict depends on it. Raises MemoryError below one domain."""
+    if batch <= 2:
+        raise MemoryError("one domain does not fit into the device's memory")
+    torch.cuda.empty_cache()
+    observer(MemoryShort(batch // 2))
+    return batch // 2

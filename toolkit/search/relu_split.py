@@ -18,8 +18,9 @@ from toolkit.search.attack import Accept, accept_best, case_loss
 from toolkit.search.branching import SCORES, candidates
 from toolkit.search.clock import Clock
 from toolkit.search.domains import Domains, Space, bounded, concat, expand, proved, split, with_bounds
-from toolkit.search.events import MemoryShort, Observer, RoundDone
+from toolkit.search.events import Observer, RoundDone
 from toolkit.search.leaf import close_leaves
+from toolkit.search.memory import smaller_batch
 from toolkit.search.plan import SearchPlan
 from toolkit.search.rebound import due, worth_rebounding
 
@@ -93,7 +94,7 @@ def relu_split(
         try:
             children, bound = bound_domains(space, split(chosen, decide(space, chosen, clock)), plan, clock)
         except torch.OutOfMemoryError:
-            batch = _less(batch, observer)
+            batch = smaller_batch(batch, observer)
             continue
         progress.count(children)
         if accept_points(space, children, bound, accept):
@@ -114,15 +115,6 @@ def set_leaves_apart(frontier: Domains) -> tuple[Domains, Domains]:
 
 def _weakest(frontier: Domains) -> float:
     return float(frontier.lower.min()) if len(frontier) else float("inf")
-
-
-def _less(batch: int, observer: Observer) -> int:
-    """Half the batch after running out of memory; no verdict depends on it."""
-    if batch <= 2:
-        raise MemoryError("one domain does not fit into the device's memory")
-    torch.cuda.empty_cache()
-    observer(MemoryShort(batch // 2))
-    return batch // 2
 
 
 def pick(frontier: Domains, count: int) -> tuple[Domains, Domains]:
