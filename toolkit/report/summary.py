@@ -35,7 +35,7 @@ class Model:
     standard_accuracy: float
     """Of the exported file, on the whole test set."""
     pgd_accuracy: float
-    """Under a gradient attack, on the whole test set."""
+    """Under a gradient attack, on the images that are verified: an upper bound of certified accuracy."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ SUMMARY_COLUMNS = (
     number("density", "part of the prunable weights or channels left", lambda row: row.density, short),
     number("parameters", "parameters other than zero", lambda row: row.parameters, "{:,}".format),
     number("standard", "accuracy on the whole test set", lambda row: row.standard_accuracy, percent),
-    number("PGD", "accuracy under a gradient attack, whole test set", lambda row: row.pgd_accuracy, percent),
+    number("PGD", "accuracy under a gradient attack, on the verified images", lambda row: row.pgd_accuracy, percent),
     Column("certified [95 %]", "images proved robust, Wilson interval", lambda row: row.certified_accuracy, interval),
     number("undecided", "images neither proved nor refuted", lambda row: row.undecided),
     number("seconds", "mean time per image", lambda row: row.mean_seconds, short),

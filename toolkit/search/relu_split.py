@@ -103,7 +103,8 @@ def relu_split(
         progress.watch(_weakest(frontier))
         observer(RoundDone(progress.bounded, len(frontier), progress.weakest, progress.depth))
     if undecided:
-        return Outcome(False, False, f"{undecided} leaves lie so close to the threshold that rounding hides the answer")
+        why = "nothing is left to split, and rounding or a smooth operator hides the answer"
+        return Outcome(False, False, f"{undecided} leaves stay open: {why}")
     return Outcome(False, True)
 
 
