@@ -23,5 +23,5 @@ class Settings(BaseModel):
     attack_restarts: Annotated[int, Field(ge=0, description="random starts of the gradient attack")] = 30
     attack_steps: Annotated[int, Field(ge=0, description="steps of the gradient attack")] = 50
     alpha_iterations: Annotated[int, Field(ge=0, description="steps that optimise the slopes alpha at the root")] = 64
-    beta_iterations: Annotated[int, Field(ge=0, description="steps of alpha and beta for each batch of domains")] = 10
+    beta_iterations: Annotated[int, Field(ge=0, description="steps of alpha and beta for each batch of domains")] = 4
     max_domains: Annotated[int, Field(ge=1, description="domains after which the answer is unknown")] = 10_000_000

@@ -31,22 +31,36 @@ def refine_bounds(
 
     A layer whose first rows hardly gain is left as it is.
     """
-    schedule = replace(schedule, until_proved=False)
+    for number in range(len(program.layers)):
+        bounds = refine_layer(program, number, box, bounds, schedule, check)
+    return bounds
+
+
+def refine_layer(
+    program: Program,
+    number: int,
+    box: Bounds,
+    bounds: Bounds,
+    schedule: Schedule,
+    check: Callable[[], None] = lambda: None,
+) -> Bounds:
+    """The bounds with those of one layer's inexact rows tightened."""
+    layer = program.layers[number]
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
-    for number, layer in enumerate(program.layers):
-        if layer.affine.sources == (INPUT,):
-            continue
-        current = Bounds(lower[:, layer.neurons], upper[:, layer.neurons])
-        index = RELAXATIONS[layer.op].inexact(current.lower, current.upper)[0].nonzero().squeeze(1)
-        ending_here = Program(program.num_inputs, program.layers[:number], layer.affine, program.device, program.dtype)
-        earlier = Bounds(lower[:, : layer.start], upper[:, : layer.start])
-        for part in _sample_first(index, max(1, rows_per_pass(program, 1) // 4)):
-            found = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)
-            old = Bounds(lower[:, layer.start + part], upper[:, layer.start + part])
-            new = intersect(old, found)
-            lower[:, layer.start + part], upper[:, layer.start + part] = new.lower, new.upper
-            if float((new.upper - new.lower).sum()) > (1 - GAIN) * float((old.upper - old.lower).sum()):
-                break
+    current = Bounds(lower[:, layer.neurons], upper[:, layer.neurons])
+    index = RELAXATIONS[layer.op].inexact(current.lower, current.upper)[0].nonzero().squeeze(1)
+    if layer.affine.sources == (INPUT,) or not len(index):
+        return bounds
+    schedule = replace(schedule, until_proved=False)
+    ending_here = Program(program.num_inputs, program.layers[:number], layer.affine, program.device, program.dtype)
+    earlier = Bounds(lower[:, : layer.start], upper[:, : layer.start])
+    for part in _sample_first(index, max(1, rows_per_pass(program, 1) // 4)):
+        found = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)
+        old = Bounds(lower[:, layer.start + part], upper[:, layer.start + part])
+        new = intersect(old, found)
+        lower[:, layer.start + part], upper[:, layer.start + part] = new.lower, new.upper
+        if float((new.upper - new.lower).sum()) > (1 - GAIN) * float((old.upper - old.lower).sum()):
+            break
     return Bounds(lower, upper)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Bound, evaluate, optimise
+from toolkit.bounds.ascent import Bound, lower_bound, optimise
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.search.attack import Accept, accept_best, case_loss
@@ -154,8 +154,7 @@ def decide(space: Space, domains: Domains, clock: Clock) -> Tensor:
         neuron = domains.candidates[:, column]
         valid = neuron >= 0
         domain, multipliers = expand(space, split(domains, neuron.clamp(min=0)))
-        bound, _ = evaluate(space.problem.program, domain, multipliers)
-        active, inactive = bound.lower.split(len(domains))
+        active, inactive = lower_bound(space.problem.program, domain, multipliers).split(len(domains))
         worst[:, column] = torch.where(valid, torch.minimum(active, inactive), -torch.inf)
     return domains.candidates.gather(1, worst.argmax(1, keepdim=True)).squeeze(1)
 

@@ -18,6 +18,7 @@ from toolkit.search.domains import Space, proved, root_domains
 from toolkit.search.events import Observer
 from toolkit.search.input_split import InputPlan, input_split
 from toolkit.search.memory import largest_batch
+from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Progress, relu_split
 from toolkit.search.root import Root, refined_root, root_bounds, unstable_neurons
@@ -36,6 +37,8 @@ MANY_NEURONS = 20_000
 """Most neurons for which the input box is split: every box bounds all of them again."""
 SHORT, LONG = 0.15, 0.7
 """Shares of the time left that a strategy gets before another has its turn."""
+TIGHTENING = 0.3
+"""Share of the time left that better bounds of neurons may take."""
 FILL_PROCESSOR = 16
 """Boxes in a batch that keep a processor busy."""
 
@@ -99,18 +102,18 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     Boxes of few inputs soon look linear. Phases can only be split where operators are piecewise linear.
     """
     if task.settings.strategy != "auto":
-        return [(STRATEGIES[task.settings.strategy], 1.0)]
+        return STRATEGIES[task.settings.strategy]
     program = task.problem.program
     varying = int((task.problem.lower < task.problem.upper).sum(1).max())
     phases = bool(unstable_neurons(task.problem, root.bounds).any())
     smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
     boxes = program.num_neurons <= MANY_NEURONS and (smooth or varying <= SOME_INPUTS)
     if not boxes or not phases:
-        return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
+        return STRATEGIES["relu" if phases or not boxes else "input"]
     if varying <= FEW_INPUTS:
-        return [(by_input_boxes, LONG), (by_relu_phases, 1.0)]
+        return [(by_input_boxes, LONG), (by_tighter_phases, 1.0)]
     # What either decides, it mostly decides soon: a short try first costs little.
-    return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_relu_phases, 1.0)]
+    return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_tighter_phases, 1.0)]
 
 
 def by_input_boxes(task: Task, root: Root) -> Found:
@@ -172,6 +175,16 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     )
 
 
+def by_tighter_phases(task: Task, root: Root) -> Found:
+    """As `by_relu_phases`, after a search for better bounds of all neurons of the reduced network."""
+    if len(task.problem.lower) == 1:
+        task, root = reduced(task, root)
+        batch = largest_batch(task.problem.program, task.settings.batch)
+        bounds = branch_neurons(task.problem, root.bounds, batch, task.clock.part(TIGHTENING))
+        root = replace(root, bounds=bounds)
+    return by_relu_phases(task, root)
+
+
 def reduced(task: Task, root: Root) -> tuple[Task, Root]:
     """The task on the network that is left on its boxes, where that is the cheaper one."""
     problem = task.problem
@@ -187,5 +200,8 @@ def reduced(task: Task, root: Root) -> tuple[Task, Root]:
     return task, replace(root, bounds=reduction.restrict(root.bounds), multipliers=multipliers)
 
 
-STRATEGIES: dict[str, Strategy] = {"relu": by_relu_phases, "input": by_input_boxes}
-"""Strategies by the name that the settings give them."""
+STRATEGIES: dict[str, list[tuple[Strategy, float]]] = {
+    "relu": [(by_relu_phases, SHORT), (by_tighter_phases, 1.0)],
+    "input": [(by_input_boxes, 1.0)],
+}
+"""Turns by the name that the settings give them."""

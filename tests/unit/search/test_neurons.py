@@ -1,0 +1,103 @@
+"""Bounds of neurons by branch and bound: sound, tighter than slopes alone, and near what sampling finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from programs import Residual, boxes, mlp, points_in, program_of
+from torch import Tensor
+
+from toolkit.bounds.ascent import Schedule
+from toolkit.bounds.crown import crown_bounds
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.refine import refine_bounds
+from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.problem.compile import Problem
+from toolkit.problem.program import INPUT, Program
+from toolkit.search.clock import Clock
+from toolkit.search.neurons import branch_neurons, plant, weakest_leaves
+
+
+def problem_on(program: Program, box: Bounds) -> Problem:
+    """A problem with this box; what it asks of the features does not matter here."""
+    size, dtype = program.features.size, program.dtype
+    first = torch.zeros(1, dtype=torch.int64)
+    return Problem(program, box.lower, box.upper, first, first.unsqueeze(1), torch.ones(1, size, dtype=dtype),
+                   torch.zeros(1, dtype=dtype))  # fmt: skip
+
+
+def pre_activations(program: Program, points: Tensor) -> Tensor:
+    values = {INPUT: points}
+    found = []
+    for number, layer in enumerate(program.layers):
+        found.append(layer.affine.apply([values[source] for source in layer.affine.sources]))
+        values[number] = RELAXATIONS[layer.op].function(found[-1])
+    return torch.cat(found, 1)
+
+
+def width(bounds: Bounds) -> float:
+    return float((bounds.upper - bounds.lower).sum())
+
+
+def branched(program: Program, radius: float, seconds: float = 20.0) -> tuple[Problem, Bounds, Bounds]:
+    """The problem, the bounds that slopes give, and those of branch and bound."""
+    problem = problem_on(program, boxes(program, radius))
+    box = Bounds(problem.lower, problem.upper)
+    start = crown_bounds(program, box)
+    slopes = refine_bounds(program, box, start, Schedule(40, rate_alpha=0.3))
+    return problem, slopes, branch_neurons(problem, start, 256, Clock.started(seconds))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_contains_sampled_values(seed: int) -> None:
+    torch.manual_seed(seed)
+    for program in (program_of(mlp(4, 12, 12, 12, 2), 4), program_of(Residual(), 1, 6, 6)):
+        problem, _, found = branched(program, 0.3, seconds=2.0)
+        z = pre_activations(program, points_in(Bounds(problem.lower, problem.upper), 2000))
+        assert bool((z >= found.lower - 1e-9).all())
+        assert bool((z <= found.upper + 1e-9).all())
+
+
+def test_is_tighter_than_slopes_and_nearly_exact() -> None:
+    torch.manual_seed(5)
+    program = program_of(mlp(2, 8, 8, 8, 2), 2)
+    problem, slopes, found = branched(program, 1.0)
+    z = pre_activations(program, points_in(Bounds(problem.lower, problem.upper), 40_000))
+    # Neurons that turn out stable are left with any bound of the right sign.
+    unstable = (found.lower < 0) & (found.upper > 0)
+    reached = Bounds(z.amin(0, keepdim=True)[unstable], z.amax(0, keepdim=True)[unstable])
+    inside = Bounds(found.lower[unstable], found.upper[unstable])
+    assert width(found) < 0.95 * width(slopes)
+    assert width(inside) < 1.1 * width(reached)
+
+
+def test_no_time_means_no_change() -> None:
+    torch.manual_seed(6)
+    program = program_of(mlp(4, 12, 12, 2), 4)
+    problem = problem_on(program, boxes(program, 0.5))
+    start = crown_bounds(program, Bounds(problem.lower, problem.upper))
+    found = branch_neurons(problem, start, 256, Clock.started(-1.0))
+    assert torch.equal(found.lower, start.lower)
+    assert torch.equal(found.upper, start.upper)
+
+
+def test_each_open_tree_splits_its_weakest_leaf() -> None:
+    torch.manual_seed(7)
+    program = program_of(mlp(4, 12, 12, 2), 4)
+    box = boxes(program, 0.5)
+    rows = torch.arange(3)
+    trees = plant(program, 1, box, crown_bounds(program, box), rows, 64, Clock.started(10.0))
+    leaves = trees.leaves
+    twice = replace(
+        trees,
+        leaves=leaves.select(torch.arange(6).repeat(2)),
+    )
+    lower = torch.tensor([-1.0, -1, -1, 2, -1, -1, -3, -1, -1, 3, -1, -2], dtype=torch.float64)
+    twice = replace(twice, leaves=replace(twice.leaves, lower=lower))
+    chosen = set(weakest_leaves(twice, 100).tolist())
+    assert {6, 11} <= chosen  # the weaker leaf of the first tree and of the last
+    assert not {0, 5, 3, 9} & chosen  # and none of a tree that is proved
+    assert len(chosen) == 5
+    assert len(weakest_leaves(twice, 2)) == 2
