@@ -14,6 +14,7 @@ from torch import Tensor
 from toolkit.bounds.ascent import Multipliers, Schedule, optimise
 from toolkit.bounds.backward import backward, functional, layer_lines
 from toolkit.bounds.crown import crown_bounds
+from toolkit.bounds.forward import forward_bounds, suits
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.refine import refine_bounds
 from toolkit.bounds.relaxations import RELAXATIONS
@@ -24,6 +25,8 @@ from toolkit.search.events import Observer, RootBounded
 
 CASES_PER_PASS = 1024
 """Cases bounded at once."""
+MANY_ROWS = 32
+"""Unstable neurons for each varying input beyond which their bounds come from a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,22 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
     """Interval and CROWN bounds of every case. Raises OutOfTime."""
     box = Bounds(problem.lower, problem.upper)
     intervals, _ = interval_bounds(problem.program, box)
-    bounds = crown_bounds(problem.program, box, known=intervals, check=clock.check)
+    method = "forward" if prefers_forward(problem, intervals) else "crown"
+    bounds = ROOT_BOUNDS[method](problem.program, box, intervals, clock.check)
     lower, multipliers = first_bounds(problem, bounds, clock)
-    root = Root(bounds, lower, multipliers, "crown", unstable(problem, intervals), unstable(problem, bounds))
+    root = Root(bounds, lower, multipliers, method, unstable(problem, intervals), unstable(problem, bounds))
     _tell(root, observer)
     return root
+
+
+ROOT_BOUNDS = {"crown": crown_bounds, "forward": forward_bounds}
+"""Bounds of all neurons by the name of their method."""
+
+
+def prefers_forward(problem: Problem, intervals: Bounds) -> bool:
+    """Whether a pass for each input that varies is a small part of what a pass for each unstable neuron costs."""
+    varying = int((problem.lower < problem.upper).any(0).sum())
+    return suits(problem.program) and unstable(problem, intervals) > MANY_ROWS * (varying + 1)
 
 
 def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, observer: Observer) -> Root:

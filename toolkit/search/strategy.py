@@ -9,9 +9,10 @@ from torch import Tensor
 
 from toolkit.bounds.ascent import Schedule
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.reduce import cost, reduce_program, reduced_cost
+from toolkit.bounds.reduce import cost, kept_neurons, reduce_program, reduced_cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
+from toolkit.problem.program import Program
 from toolkit.search.attack import Accept, attack
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
@@ -29,14 +30,19 @@ WORTH_REDUCING = 8.0
 """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
 of a matrix product's rate."""
 
+MOST_TO_REDUCE = 1 << 36
+"""Most multiplications that making a reduced program may take: ten seconds of a processor."""
+
 FEW_INPUTS = 20
 """Most varying inputs for which splitting the input box comes first."""
 SOME_INPUTS = 64
 """Most varying inputs for which splitting the input box is tried at all where phases could be split instead."""
 MANY_NEURONS = 20_000
-"""Most neurons for which the input box is split: every box bounds all of them again."""
+"""Most neurons for which a box of more inputs is split: every box bounds all of them again."""
 SHORT, LONG = 0.15, 0.7
 """Shares of the time left that a strategy gets before another has its turn."""
+ATTACKING = 0.1
+"""Share of the time left that the attack may take: the searches look for witnesses too."""
 TIGHTENING = 0.3
 """Share of the time left that better bounds of neurons may take."""
 FILL_PROCESSOR = 16
@@ -107,7 +113,8 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     varying = int((task.problem.lower < task.problem.upper).sum(1).max())
     phases = bool(unstable_neurons(task.problem, root.bounds).any())
     smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
-    boxes = program.num_neurons <= MANY_NEURONS and (smooth or varying <= SOME_INPUTS)
+    affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
+    boxes = affordable and (smooth or varying <= SOME_INPUTS)
     if not boxes or not phases:
         return STRATEGIES["relu" if phases or not boxes else "input"]
     if varying <= FEW_INPUTS:
@@ -148,9 +155,12 @@ def open_cases(root: Root) -> Tensor:
 
 
 def _attack(task: Task, cases: Tensor) -> bool:
-    settings = task.settings
+    settings, clock = task.settings, task.clock.part(ATTACKING)
     restarts, steps = settings.attack_restarts, settings.attack_steps
-    return attack(task.problem, cases, restarts, steps, settings.seed, task.clock, task.accept)
+    try:
+        return attack(task.problem, cases, restarts, steps, settings.seed, clock, task.accept)
+    except OutOfTime:
+        return False
 
 
 def by_relu_phases(task: Task, root: Root) -> Found:
@@ -189,15 +199,21 @@ def reduced(task: Task, root: Root) -> tuple[Task, Root]:
     """The task on the network that is left on its boxes, where that is the cheaper one."""
     problem = task.problem
     box = Bounds(problem.lower, problem.upper)
-    if reduced_cost(problem.program, box, root.bounds) > WORTH_REDUCING * cost(problem.program):
+    if not worth_reducing(problem.program, box, root.bounds):
         return task, root
-    reduction = reduce_program(problem.program, box, root.bounds)
+    reduction = reduce_program(problem.program, box, root.bounds, task.clock.check)
     smaller = reduction.restrict_box(box)
     problem = replace(problem, program=reduction.program, lower=smaller.lower, upper=smaller.upper)
     accept = task.accept
     task = replace(task, problem=problem, accept=lambda point, region: accept(reduction.restore(point), region))
     multipliers = reduction.restrict_multipliers(root.multipliers)
     return task, replace(root, bounds=reduction.restrict(root.bounds), multipliers=multipliers)
+
+
+def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
+    """Whether the reduced program is quickly made, a pass for each of its neurons, and the cheaper one."""
+    price = kept_neurons(program, bounds) * cost(program)
+    return price <= MOST_TO_REDUCE and reduced_cost(program, box, bounds) <= WORTH_REDUCING * cost(program)
 
 
 STRATEGIES: dict[str, list[tuple[Strategy, float]]] = {
