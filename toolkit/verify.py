@@ -120,17 +120,17 @@ class Attempt:
                 return self._sat("sampling")
             return self._prove(networks)
         except OutOfTime:
-            return Result(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s", statistics=self.statistics)
+            return self._undecided(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s")
         except UnsupportedError as error:
             return self._without_bounds(error)
         except MemoryError as error:
-            return self._unknown(f"out of memory: {error}")
+            return self._undecided(Verdict.UNKNOWN, f"out of memory: {error}")
 
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""
         if sample_longer(self.cases, self.settings.seed, self.clock, self._accept_array):
             return self._sat("sampling")
-        return self._unknown(f"unsupported: {error}")
+        return self._undecided(Verdict.UNKNOWN, f"unsupported: {error}")
 
     def _prove(self, networks: Mapping[str, LoadedNetwork]) -> Result:
         import torch
@@ -154,7 +154,7 @@ class Attempt:
                 raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
         if found.witness:
             return self._sat(found.by)
-        return self._unsat(found.by) if found.proved else self._unknown(found.reason)
+        return self._unsat(found.by) if found.proved else self._undecided(Verdict.UNKNOWN, found.reason)
 
     def _second_bounds(self, bindings: Mapping[str, Binding], device: torch.device) -> SecondBounds:
         """Root bounds by auto_LiRPA, for which no operator needs a rule of ours."""
@@ -186,8 +186,8 @@ class Attempt:
     def _sat(self, by: str) -> Result:
         return Result(Verdict.SAT, "", self.witness, replace(self.statistics, decided_by=by))
 
-    def _unknown(self, reason: str) -> Result:
-        return Result(Verdict.UNKNOWN, "; ".join(filter(None, [reason, self.remark])), None, self.statistics)
+    def _undecided(self, verdict: Verdict, reason: str) -> Result:
+        return Result(verdict, "; ".join(filter(None, [reason, self.remark])), None, self.statistics)
 
     def _unsat(self, by: str) -> Result:
         return Result(Verdict.UNSAT, "", None, replace(self.statistics, decided_by=by))

@@ -19,10 +19,12 @@ from programs import Residual, mlp
 from random_networks import Builder, save
 from torch import Tensor, nn
 
+from toolkit.bench.options import Options
 from toolkit.bounds import lirpa
 from toolkit.bounds.backward import functional
 from toolkit.bounds.crown import bound_functional, crown_bounds
 from toolkit.bounds.interval import Bounds
+from toolkit.campaign import run_folder
 from toolkit.cli import run
 from toolkit.errors import InputError
 from toolkit.formats.read import parse_query
@@ -323,3 +325,28 @@ def test_without_the_library_the_command_exits_with_2(tmp_path: Path, capsys: py
     assert captured.out == ""
     assert "Verified-Intelligence/auto_LiRPA" in captured.err
     assert run(arguments) == 0
+
+
+@pytest.mark.usefixtures("absent")
+def test_without_the_library_no_run_starts(tmp_path: Path) -> None:
+    network(tmp_path, "Relu", 0.1)
+    (tmp_path / "spec.vnnlib").write_text(header(0.5) + "(assert (<= Y_0 0.0))")
+    (tmp_path / "instances.csv").write_text("network.onnx,spec.vnnlib,10\n")
+    with pytest.raises(InputError, match="auto_LiRPA"):
+        run_folder(tmp_path, Options(setting=("bounds=auto-lirpa",), out=tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("results.csv"))
+
+
+def test_the_remark_is_told_with_a_timeout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: Any) -> Tensor:
+        raise RuntimeError("odd shape")
+
+    def late(*_: Any) -> None:
+        raise OutOfTime
+
+    monkeypatch.setattr("toolkit.verify.check_backend", lambda settings: None)
+    monkeypatch.setattr(second, "lower_bounds", fail)
+    monkeypatch.setattr("toolkit.search.strategy.root_bounds", late)
+    result = decide(network(tmp_path, "Relu", 0.1), header(0.5) + "(assert (<= Y_0 0.0))", SECOND)
+    assert result.verdict == Verdict.TIMEOUT
+    assert "odd shape" in result.reason
