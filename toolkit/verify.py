@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from toolkit.problem.compile import Binding, Problem
+    from toolkit.search.second import SecondBounds
 
 
 def silent(event: Event) -> None:
@@ -76,7 +77,8 @@ def verify(
     observer: Observer = silent,
     clock: Clock | None = None,
 ) -> Result:
-    """Decide a query about loaded networks."""
+    """Decide a query about loaded networks. Raises InputError for settings that need a library that is not there."""
+    check_backend(settings)
     clock = Clock.started(settings.timeout) if clock is None else clock
     bound = bind(query, networks)
     models = {name: network.model for name, network in bound.items()}
@@ -84,6 +86,14 @@ def verify(
     attempt = Attempt(query, compile_cases(query), open_sessions(models, query), settings, clock, observer)
     result = attempt.decide(bound)
     return replace(result, statistics=replace(result.statistics, seconds=clock.elapsed))
+
+
+def check_backend(settings: Settings) -> None:
+    """Raise InputError where the bounds that are asked for cannot be had, whatever the query would come to."""
+    if settings.bounds == "auto-lirpa":
+        from toolkit.bounds.lirpa import library
+
+        library()
 
 
 @dataclass
@@ -98,6 +108,8 @@ class Attempt:
     observer: Observer
     statistics: Statistics = field(default_factory=Statistics)
     witness: Witness | None = None
+    remark: str = ""
+    """What the second backend left open, and why; part of the reason where nothing decides."""
 
     def decide(self, networks: Mapping[str, LoadedNetwork]) -> Result:
         """Run the phases in order until one decides."""
@@ -108,17 +120,17 @@ class Attempt:
                 return self._sat("sampling")
             return self._prove(networks)
         except OutOfTime:
-            return Result(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s", statistics=self.statistics)
+            return self._undecided(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s")
         except UnsupportedError as error:
             return self._without_bounds(error)
         except MemoryError as error:
-            return Result(Verdict.UNKNOWN, f"out of memory: {error}", statistics=self.statistics)
+            return self._undecided(Verdict.UNKNOWN, f"out of memory: {error}")
 
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""
         if sample_longer(self.cases, self.settings.seed, self.clock, self._accept_array):
             return self._sat("sampling")
-        return Result(Verdict.UNKNOWN, f"unsupported: {error}", statistics=self.statistics)
+        return self._undecided(Verdict.UNKNOWN, f"unsupported: {error}")
 
     def _prove(self, networks: Mapping[str, LoadedNetwork]) -> Result:
         import torch
@@ -128,8 +140,12 @@ class Attempt:
 
         bindings = {name: network.binding for name, network in networks.items()}
         with torch.no_grad():
-            problem = compile_problem(self.query, bindings, self.cases)
             device = pick_device(self.settings.device)
+            second = self._second_bounds(bindings, device) if self.settings.bounds == "auto-lirpa" else None
+            if second is not None and not len(second.open):
+                return self._unsat(second.method)
+            problem = compile_problem(self.query, bindings, self.cases)
+            problem = problem if second is None else problem.with_cases(second.open)
             problem = problem.to(device, precision(problem))
             task = Task(problem, self.settings, self.clock, self._accept_tensor, self.observer, self._note)
             try:
@@ -138,7 +154,22 @@ class Attempt:
                 raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
         if found.witness:
             return self._sat(found.by)
-        return self._unsat(found.by) if found.proved else Result(Verdict.UNKNOWN, found.reason, None, self.statistics)
+        return self._unsat(found.by) if found.proved else self._undecided(Verdict.UNKNOWN, found.reason)
+
+    def _second_bounds(self, bindings: Mapping[str, Binding], device: torch.device) -> SecondBounds:
+        """Root bounds by auto_LiRPA, for which no operator needs a rule of ours."""
+        import torch
+
+        from toolkit.bounds.lirpa import in_double
+        from toolkit.problem.compile import Features, compile_question
+        from toolkit.search.second import second_bounds
+
+        features = Features(self.query, in_double(bindings, device), self.cases).to(device)
+        question = compile_question(self.cases).to(device, torch.float64)
+        found = second_bounds(features, question, self.settings.alpha_iterations, self.clock, self.observer)
+        self._note(bounds=found.method)
+        self.remark = found.reason
+        return found
 
     def _note(self, **facts: object) -> None:
         self.statistics = replace(self.statistics, **facts)  # type: ignore[arg-type]
@@ -154,6 +185,9 @@ class Attempt:
 
     def _sat(self, by: str) -> Result:
         return Result(Verdict.SAT, "", self.witness, replace(self.statistics, decided_by=by))
+
+    def _undecided(self, verdict: Verdict, reason: str) -> Result:
+        return Result(verdict, "; ".join(filter(None, [reason, self.remark])), None, self.statistics)
 
     def _unsat(self, by: str) -> Result:
         return Result(Verdict.UNSAT, "", None, replace(self.statistics, decided_by=by))
