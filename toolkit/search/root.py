@@ -71,6 +71,13 @@ def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, ob
         box = Bounds(problem.lower, problem.upper)
         schedule = Schedule(max(1, iterations // 8), rate_alpha=0.3)
         bounds = refine_bounds(problem.program, box, bounds, schedule, clock.check)
+    return optimised_root(problem, root, bounds, iterations, clock, observer)
+
+
+def optimised_root(
+    problem: Problem, root: Root, bounds: Bounds, iterations: int, clock: Clock, observer: Observer
+) -> Root:
+    """The root with better bounds of its neurons, and the slopes of its open cases optimised. Raises OutOfTime."""
     lower, multipliers = first_bounds(problem, bounds, clock)
     lower = torch.fmax(root.lower, lower)
     root = Root(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, unstable(problem, bounds))

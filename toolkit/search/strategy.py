@@ -22,7 +22,7 @@ from toolkit.search.memory import largest_batch
 from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Progress, relu_split
-from toolkit.search.root import Root, refined_root, root_bounds, unstable_neurons
+from toolkit.search.root import Root, optimised_root, refined_root, root_bounds, unstable_neurons
 from toolkit.search.threads import suited_threads
 from toolkit.settings import Settings
 
@@ -108,7 +108,7 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     Boxes of few inputs soon look linear. Phases can only be split where operators are piecewise linear.
     """
     if task.settings.strategy != "auto":
-        return STRATEGIES[task.settings.strategy]
+        return [(STRATEGIES[task.settings.strategy], 1.0)]
     program = task.problem.program
     varying = int((task.problem.lower < task.problem.upper).sum(1).max())
     phases = bool(unstable_neurons(task.problem, root.bounds).any())
@@ -116,11 +116,11 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
     boxes = affordable and (smooth or varying <= SOME_INPUTS)
     if not boxes or not phases:
-        return STRATEGIES["relu" if phases or not boxes else "input"]
+        return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
     if varying <= FEW_INPUTS:
-        return [(by_input_boxes, LONG), (by_tighter_phases, 1.0)]
+        return [(by_input_boxes, LONG), (by_relu_phases, 1.0)]
     # What either decides, it mostly decides soon: a short try first costs little.
-    return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_tighter_phases, 1.0)]
+    return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_relu_phases, 1.0)]
 
 
 def by_input_boxes(task: Task, root: Root) -> Found:
@@ -164,12 +164,43 @@ def _attack(task: Task, cases: Tensor) -> bool:
 
 
 def by_relu_phases(task: Task, root: Root) -> Found:
-    """Optimised root bounds on the reduced network, then branch and bound over the phases of its unstable neurons."""
+    """Branch and bound over the phases of the unstable neurons, from optimised root bounds on the reduced network.
+
+    A short try comes first, then a search for better bounds of all neurons (`toolkit.search.neurons`) and another.
+    """
+    task, root = refined(task, root)
+    try:
+        found = branch_phases(replace(task, clock=task.clock.part(SHORT)), root)
+    except OutOfTime:
+        found = None
+    if found and (found.witness or found.proved):
+        return found
+    return branch_phases(*tightened(task, root))
+
+
+def refined(task: Task, root: Root) -> tuple[Task, Root]:
+    """The task on the network that is left after the slopes of the root bounds are optimised."""
     task, root = reduced(task, root)
-    if task.settings.alpha_iterations:
-        root = refined_root(task.problem, root, task.settings.alpha_iterations, task.clock, task.observer)
-        task.note(unstable=root.unstable, bounds=root.method)
-        task, root = reduced(task, root)
+    if not task.settings.alpha_iterations:
+        return task, root
+    root = refined_root(task.problem, root, task.settings.alpha_iterations, task.clock, task.observer)
+    task.note(unstable=root.unstable, bounds=root.method)
+    return reduced(task, root)
+
+
+def tightened(task: Task, root: Root) -> tuple[Task, Root]:
+    """The task with bounds of its neurons found by branch and bound, for a share of the time left."""
+    if len(task.problem.lower) > 1:
+        return task, root
+    batch = largest_batch(task.problem.program, task.settings.batch)
+    bounds = branch_neurons(task.problem, root.bounds, batch, task.clock.part(TIGHTENING))
+    root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
+    task.note(unstable=root.unstable, bounds=root.method)
+    return reduced(task, root)
+
+
+def branch_phases(task: Task, root: Root) -> Found:
+    """Branch and bound over ReLU phases from root bounds."""
     cases = open_cases(root)
     if not len(cases):
         return Found(False, True, root.method)
@@ -183,16 +214,6 @@ def by_relu_phases(task: Task, root: Root) -> Found:
         "branch-and-bound",
         lambda progress: relu_split(space, frontier, plan, task.clock, task.accept, task.observer, progress),
     )
-
-
-def by_tighter_phases(task: Task, root: Root) -> Found:
-    """As `by_relu_phases`, after a search for better bounds of all neurons of the reduced network."""
-    if len(task.problem.lower) == 1:
-        task, root = reduced(task, root)
-        batch = largest_batch(task.problem.program, task.settings.batch)
-        bounds = branch_neurons(task.problem, root.bounds, batch, task.clock.part(TIGHTENING))
-        root = replace(root, bounds=bounds)
-    return by_relu_phases(task, root)
 
 
 def reduced(task: Task, root: Root) -> tuple[Task, Root]:
@@ -216,8 +237,5 @@ def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
     return price <= MOST_TO_REDUCE and reduced_cost(program, box, bounds) <= WORTH_REDUCING * cost(program)
 
 
-STRATEGIES: dict[str, list[tuple[Strategy, float]]] = {
-    "relu": [(by_relu_phases, SHORT), (by_tighter_phases, 1.0)],
-    "input": [(by_input_boxes, 1.0)],
-}
-"""Turns by the name that the settings give them."""
+STRATEGIES: dict[str, Strategy] = {"relu": by_relu_phases, "input": by_input_boxes}
+"""Strategies by the name that the settings give them."""
