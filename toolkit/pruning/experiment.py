@@ -48,6 +48,8 @@ class ChainModel:
     """On the whole test split."""
     stability: NetworkStability
     """By interval bounds at the specification's radius, over the test images that are verified."""
+    retrained: bool
+    """Trained from the initial weights, of which pruning took some away: what a lottery ticket is."""
     metadata: dict[str, str]
     """What was pruned, how, and out of which recipe: for the exported file."""
 
@@ -74,7 +76,7 @@ def build_chains(
     workshop = Workshop(dataset, device, recipe.seed, cache, progress)
     shared = dense_networks(recipe, workshop)
     seen: set[str] = set()
-    for chain in recipe.chains:
+    for chain in recipe.all_chains:
         for state in prune_chain(workshop, recipe.models[chain.model], chain, recipe.training_of(chain)):
             if state.index > 0 or state.key not in seen:
                 yield finished(recipe, workshop, chain, state, shared)
@@ -90,20 +92,21 @@ class DenseNetwork:
 
 
 def dense_networks(recipe: Recipe, workshop: Workshop) -> dict[str, DenseNetwork]:
-    """The distinct dense networks of a recipe by key: the first of each model is named after the model.
+    """The distinct dense networks of a recipe by key: the first of each model and named training is named after them.
 
     Raises:
         InputError: two networks would have the same name.
     """
-    keys = {c.name: dense_key(workshop, recipe.models[c.model], recipe.training_of(c)) for c in recipe.chains}
+    keys = {c.name: dense_key(workshop, recipe.models[c.model], recipe.training_of(c)) for c in recipe.all_chains}
     found: dict[str, DenseNetwork] = {}
-    models: set[str] = set()
-    for chain in recipe.chains:
+    taken: set[str] = set()
+    for chain in recipe.all_chains:
         key = keys[chain.name]
         if key not in found:
-            name = f"{chain.name if chain.model in models else chain.model}-dense"
+            usual = chain.model if chain.trained is None else f"{chain.model}-{chain.trained}"
+            name = f"{chain.name if usual in taken else usual}-dense"
             found[key] = DenseNetwork(name, tuple(other for other, of in keys.items() if of == key))
-            models.add(chain.model)
+            taken.add(usual)
     _check_unique([dense.name for dense in found.values()])
     return found
 
@@ -145,6 +148,7 @@ def finished(
         module=module,
         standard_accuracy=accuracy(module, test),
         stability=measure_stability(module, test.first(wanted.images).images, wanted.epsilon),
+        retrained=state.index > 0 and chain.rewind == "lt",
         metadata=metadata,
     )
 
