@@ -30,6 +30,7 @@ from toolkit.campaign import cards, execute, make_console
 from toolkit.errors import InputError
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.runtime import Session
+from toolkit.models.options import OnnxNet
 from toolkit.recipe import Data, Recipe, load_recipe
 from toolkit.report.beside import paper_table
 from toolkit.report.page import Page, facts, write_page
@@ -40,6 +41,7 @@ from toolkit.report.summary import (
     Row,
     chain_names,
     changes,
+    effects,
     stability_csv,
     summarise,
     summary_csv,
@@ -57,7 +59,12 @@ MAKERS = ("data", "models", "training", "pruning", "formats", "bench/writer.py",
 
 def run_recipe(path: Path, options: Options, task: Task = VERIFY) -> int:
     """Run a recipe; the exit code is 1 when a verdict contradicts the attack, else 0."""
-    recipe = adapt(load_recipe(path), options)
+    return run_parsed(load_recipe(path), options, task)
+
+
+def run_parsed(recipe: Recipe, options: Options, task: Task = VERIFY) -> int:
+    """Run a recipe that was read; the exit code as above."""
+    recipe = adapt(recipe, options)
     out = options.out or Path("results") / recipe.name
     console = make_console()
     with claimed(out):
@@ -84,6 +91,8 @@ def conclude(recipe: Recipe, out: Path, models: Sequence[Model], records: Sequen
     means = averages(models, rows)
     found = [str(finding) for finding in (*gains(models, rows), *changes(models, rows, records))]
     found += ticket_findings(means)
+    if any(isinstance(options, OnnxNet) for options in recipe.models.values()):
+        found += effects(means)
     wrong = impossible(rows)
     write_report(recipe, out, models, records, [*wrong, *found])
     console.print(to_rich(summary_table(means)))
@@ -199,6 +208,7 @@ def _export(name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, veri
         name=name,
         group=model.name,
         seed=recipe.seed,
+        tested=len(dataset.test),
         retrained=model.retrained,
         layers=tuple(asdict(layer) for layer in model.stability.layers),
         chains=model.chains,

@@ -6,6 +6,7 @@ Everything is checked before any work starts; an error names the file and the ke
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from toolkit.errors import InputError
-from toolkit.models.options import ModelOptions
+from toolkit.models.options import ModelOptions, OnnxNet, identity
 from toolkit.options import Options
 from toolkit.pruning.options import Chain, Sweep
 from toolkit.settings import Settings
@@ -127,8 +128,9 @@ class Recipe(Options):
     @property
     def digest(self) -> str:
         """Hash of everything in the recipe that can change a result, 16 hexadecimal digits."""
-        text = self.model_dump_json(exclude={"data": {"root", "download", "source"}})
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        values = self.model_dump(mode="json", exclude={"data": {"root", "download", "source"}})
+        values["models"] = {name: identity(options) for name, options in self.models.items()}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_recipe(path: Path | str) -> Recipe:
@@ -153,7 +155,15 @@ def parse_recipe(values: dict[str, Any], source: str, folder: Path) -> Recipe:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{source}: {_first_problem(error)}") from error
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"base": folder})})
+    models = {name: _located(options, folder) for name, options in recipe.models.items()}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"base": folder}), "models": models})
+
+
+def _located(options: ModelOptions, folder: Path) -> ModelOptions:
+    """Relative files of a network start at the recipe's folder."""
+    if isinstance(options, OnnxNet):
+        return options.model_copy(update={"file": folder / options.file})
+    return options
 
 
 def _first_problem(error: ValidationError) -> str:

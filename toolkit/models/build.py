@@ -10,10 +10,13 @@ from torch import nn
 
 from toolkit.data.dataset import Dataset
 from toolkit.errors import InputError
+from toolkit.models.imported import insert_batch_norms, read_network
 from toolkit.models.layers import Normalise, Residual
-from toolkit.models.options import Block, ConvNet, Mlp, ModelOptions, PresetName, PresetNet, ResNet, Vgg
+from toolkit.models.options import Block, ConvNet, Mlp, ModelOptions, OnnxNet, PresetName, PresetNet, ResNet, Vgg
 
 Shape = tuple[int, int, int]
+STATISTICS = 512
+"""Images whose statistics inserted batch normalisation starts with."""
 
 PRESETS: dict[PresetName, ConvNet] = {
     # "cifar_model_deep" of Li et al. (TMLR 2023), Table III: no batch normalisation after the hidden linear layer.
@@ -65,13 +68,21 @@ def build_model(options: ModelOptions, dataset: Dataset, seed: int) -> nn.Sequen
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = list(layers(options, dataset.input_shape, dataset.classes))
-    return nn.Sequential(*([Normalise(dataset.mean, dataset.std)] if options.normalise else []), *body)
+    row = [*([Normalise(dataset.mean, dataset.std)] if options.normalise else []), *body]
+    if isinstance(options, OnnxNet) and options.batch_norm:
+        row = insert_batch_norms(row, dataset.train.images[:STATISTICS])
+    return nn.Sequential(*row)
 
 
 @singledispatch
 def layers(options: ModelOptions, shape: Shape, classes: int) -> Iterator[nn.Module]:
     """The layers after the normalisation, for inputs of ``shape`` (channels, height, width)."""
     raise NotImplementedError(type(options).__name__)
+
+
+@layers.register
+def _(options: OnnxNet, shape: Shape, classes: int) -> Iterator[nn.Module]:
+    yield from read_network(options.file, shape, classes)
 
 
 @layers.register

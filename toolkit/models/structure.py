@@ -77,9 +77,8 @@ def _width(module: nn.Module) -> int:
 def count_relus(model: nn.Module, shape: tuple[int, int, int]) -> int:
     """Number of ReLU neurons for one input of ``shape``."""
     counts: list[int] = []
-    hooks = [
-        site.relu.register_forward_hook(lambda _, __, out: counts.append(out[0].numel())) for site in relu_sites(model)
-    ]
+    relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    hooks = [relu.register_forward_hook(lambda _, __, out: counts.append(out[0].numel())) for relu in relus]
     device = next(model.parameters()).device
     training = model.training
     with torch.no_grad():

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from toolkit.data.dataset import Dataset, Split
-from toolkit.errors import InputError
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.models.options import OnnxNet
 from toolkit.models.structure import count_relus
 from toolkit.pruning.chain import ChainState, Progress, Workshop, dense_key, prune_chain
 from toolkit.pruning.compress import compress
@@ -33,7 +34,7 @@ class ChainModel:
     architecture: str
     """Name of the model in the recipe."""
     method: str
-    """Pruning method; ``dense`` for state 0."""
+    """Pruning method; ``dense`` for state 0, ``retrained`` for the control."""
     state: int
     """Rounds of pruning behind it; 0 is dense."""
     density: float
@@ -124,7 +125,8 @@ def finished(
     dense = shared[state.key] if state.index == 0 else None
     module = exported_module(workshop, chain, state)
     test, wanted = workshop.dataset.test, recipe.specification
-    method = chain.method.name if dense is None else "dense"
+    method = "dense" if dense else chain.method.name if state.density < 1 else "retrained"
+    given = isinstance(recipe.models[chain.model], OnnxNet)
     parameters = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
     metadata = {
         "recipe": recipe.name,
@@ -147,10 +149,18 @@ def finished(
         relus=count_relus(module, workshop.dataset.input_shape),
         module=module,
         standard_accuracy=accuracy(module, test),
-        stability=measure_stability(module, test.first(wanted.images).images, wanted.epsilon),
-        retrained=state.index > 0 and chain.rewind == "lt",
+        stability=stability(module, test.first(wanted.images).images, wanted.epsilon),
+        retrained=state.density < 1 and chain.rewind == "lt" and not given,
         metadata=metadata,
     )
+
+
+def stability(module: nn.Module, images: Tensor, epsilon: float) -> NetworkStability:
+    """Stability of the ReLUs; of no layers where the network has layers without interval rules."""
+    try:
+        return measure_stability(module, images, epsilon)
+    except UnsupportedError:
+        return NetworkStability(epsilon, ())
 
 
 def exported_module(workshop: Workshop, chain: Chain, state: ChainState) -> nn.Module:

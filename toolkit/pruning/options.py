@@ -119,6 +119,8 @@ class Rounds(Options):
     """Weights a pruned network starts from: the initial ones, those after ``rewind_epoch`` epochs of dense training,
     the trained dense ones, or those it has (learning rate and epsilon then stay where they ended)."""
     rewind_epoch: PositiveInt = 8
+    control: bool = False
+    """After the dense network, train it once more without pruning: what training alone does to it."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Seeds of this chain, in place of the recipe's."""
     one_shot: bool = False
@@ -138,12 +140,13 @@ class Rounds(Options):
 
     @property
     def targets(self) -> tuple[float, ...]:
-        """Densities of states 1, 2, ...; state 0 is dense."""
+        """Densities of states 1, 2, ...; state 0 is dense, and so is state 1 where it is the control."""
+        first = (1.0,) if self.control else ()
         if self.densities is not None:
-            return self.densities
+            return first + self.densities
         assert self.rate is not None
         assert self.states is not None
-        return tuple((1 - self.rate) ** state for state in range(1, self.states))
+        return first + tuple((1 - self.rate) ** state for state in range(1, self.states))
 
 
 class Chain(Rounds):

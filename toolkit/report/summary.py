@@ -41,6 +41,8 @@ class Model:
     group: str = ""
     """Name without the seed: the same network of every seed; the name itself if empty."""
     seed: int = 0
+    tested: int = 0
+    """Test images of the standard accuracy."""
     retrained: bool = False
     """Pruned and then trained from the initial weights, so that it can be a lottery ticket."""
     layers: tuple[dict[str, float], ...] = ()
@@ -82,6 +84,7 @@ class Row:
     mean_domains: float
     """Branch-and-bound domains, mean over the images."""
     seed: int = 0
+    tested: int = 0
     seeds: int = 1
     """Runs that the row is the mean of."""
     ticket: bool = False
@@ -163,6 +166,27 @@ def _csv_value(value: object) -> object:
     return round(value, 6) if isinstance(value, float) else value
 
 
+def effects(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each pruned or retrained network: its accuracies beside those of its dense one."""
+    dense = {chain: row for row in rows if row.state == 0 for chain in row.chains}
+    return [
+        f"{row.model} ({row.method}, density {row.density:.3g}, {row.parameters:,} parameters): "
+        f"standard accuracy {_standard(dense[row.chains[0]])} -> {_standard(row)}, "
+        f"certified {_certified_accuracy(dense[row.chains[0]])} -> {_certified_accuracy(row)}"
+        for row in rows
+        if row.state > 0 and row.chains[0] in dense
+    ]
+
+
+def _standard(row: Row) -> str:
+    low, high = wilson(round(row.standard_accuracy * row.tested), row.tested)
+    return f"{row.standard_accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _certified_accuracy(row: Row) -> str:
+    return f"{row.certified_accuracy:.1%} [{100 * row.certified_low:.0f}, {100 * row.certified_high:.0f}]"
+
+
 class Quality(Protocol):
     """Accuracies of a network, on the same images for all networks."""
 
@@ -185,7 +209,7 @@ def ticket_findings(rows: Sequence[Row]) -> list[str]:
     """One sentence for each chain: which of its networks are certified lottery tickets."""
     found = []
     for chain in chain_names(rows):
-        own = [row for row in rows if chain in row.chains and row.method != "dense"]
+        own = [row for row in rows if chain in row.chains and row.density < 1]
         tickets = [row for row in own if row.ticket]
         which = ", ".join(f"{row.density:.3g}" for row in tickets)
         many = f"certified lottery tickets at density {which}" if tickets else "no certified lottery ticket"
@@ -224,7 +248,8 @@ class Change:
         what = "rises" if self.points > 0 else "falls" if self.points < 0 else "stays"
         strength = "significant" if self.p_value < 0.05 else "within chance"
         return (
-            f"{self.chain}: certified accuracy {what} from {self.dense.certified_accuracy:.1%} (dense) to "
+            f"{self.chain}: certified accuracy {what} from {self.dense.certified_accuracy:.1%} "
+            f"({self.dense.method}) to "
             f"{self.best.certified_accuracy:.1%} (density {self.best.density:.3g}, the best of {self.tried}): "
             f"{self.points:+.1f} points, {self.gained} gained and {self.lost} lost of {self.dense.images} images, "
             f"{strength} (p = {self.p_value:.2g})"
@@ -232,7 +257,8 @@ class Change:
 
 
 def changes(models: Sequence[Model], rows: Sequence[Row], records: Sequence[Record]) -> list[Change]:
-    """For each chain and seed with a dense and a pruned model: did certified accuracy rise?"""
+    """For each chain and seed with a dense and a pruned model: did certified accuracy rise? The control counts as dense
+    too."""
     found = []
     seeds = list(dict.fromkeys(model.seed for model in models))
     for chain, seed in itertools.product(chain_names(models), seeds):
@@ -242,9 +268,8 @@ def changes(models: Sequence[Model], rows: Sequence[Row], records: Sequence[Reco
             if chain in model.chains and model.seed == seed
         ]
         label = chain if len(seeds) == 1 else f"{chain} (seed {seed})"
-        dense = next((pair for pair in pairs if pair[0].state == 0), None)
-        pruned = [pair for pair in pairs if pair[0].state > 0]
-        if dense and pruned and dense[1].images:
+        pruned = [pair for pair in pairs if pair[0].density < 1]
+        for dense in [pair for pair in pairs if pair[0].density == 1 and pruned and pair[1].images]:
             best = max(pruned, key=lambda pair: (pair[1].certified, -pair[1].density))
             found.append(_change(label, dense, best, len(pruned), records))
     return found
