@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import InputError
-from toolkit.pruning.options import Slim
+from toolkit.paper import dense_key, paper_rows
+from toolkit.pruning.options import Slim, Structured
 from toolkit.recipe import load_recipe
-from toolkit.training.options import Ibp, Pgd, Stability
+from toolkit.training.options import Ibp, Pgd, Ramp, Stability
 
 ROOT = Path(__file__).parents[2]
 
@@ -168,6 +169,32 @@ def test_the_recipes_that_come_along(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     assert all(recipe.training_of(chain).epsilon is not None for chain in recipe.all_chains)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("cifar10_paper", "cifar10-2"), ("svhn_paper", "svhn-2"), ("fashion_paper", "fashion-0.1"),
+     ("cifar10_paper_8_255", "cifar10-8")],
+)  # fmt: skip
+def test_the_papers_recipes_have_every_row_of_its_tables(name: str, table: str) -> None:
+    recipe = load_recipe(ROOT / "specs" / f"{name}.toml")
+    shown = {key for chain in recipe.all_chains for key in chain.paper}
+    shown |= {dense_key(key) for key in shown}
+    assert shown == {key for key in paper_rows() if key.startswith(f"{table}/")}
+    for chain in recipe.all_chains:
+        training, wide = recipe.training_of(chain), table == "cifar10-8"
+        certified = chain.trained == "certified"
+        assert training.epochs == (300 if wide else 200)
+        assert training.milestones == ((210, 255) if wide else (140, 170))
+        assert training.ramp == (Ramp(start=16, length=121) if wide else Ramp(start=11, length=81))
+        assert (training.batch, training.clip, training.decay) == (128, 8.0, 0.1)
+        assert len(recipe.seeds_of(chain)) == (5 if certified else 1)
+        assert (training.optimizer, training.learning_rate) == (("adam", 1e-3) if certified else ("sgd", 1e-2))
+        assert len(chain.targets) == (11 if isinstance(chain.method, Structured) else 15)
+        assert chain.rewind == "lt"
+    assert recipe.verification.timeout == 300
+    assert recipe.specification.images == 200
+    assert recipe.data.validation == 0
 
 
 def test_reading_a_recipe_needs_no_torch() -> None:

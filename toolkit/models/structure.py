@@ -19,6 +19,8 @@ class ReluSite:
 
     relu: nn.ReLU
     batch_norm: nn.BatchNorm2d | None
+    before: nn.Module | None = None
+    """The layer directly before it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def sequences(model: nn.Module) -> Iterator[tuple[str, nn.Sequential]]:
 def relu_sites(model: nn.Module) -> list[ReluSite]:
     """All ReLUs in the order of the network's definition."""
     return [
-        ReluSite(module, before if isinstance(before, nn.BatchNorm2d) else None)
+        ReluSite(module, before if isinstance(before, nn.BatchNorm2d) else None, before)
         for _, sequence in sequences(model)
         for before, module in pairwise((None, *sequence))
         if isinstance(module, nn.ReLU)
