@@ -13,6 +13,7 @@ from toolkit.errors import InputError
 from toolkit.models.imported import insert_batch_norms, read_network
 from toolkit.models.layers import Normalise, Residual
 from toolkit.models.options import Block, ConvNet, Mlp, ModelOptions, OnnxNet, PresetName, PresetNet, ResNet, Vgg
+from toolkit.models.structure import channel_sites
 
 Shape = tuple[int, int, int]
 STATISTICS = 512
@@ -63,7 +64,7 @@ def build_model(options: ModelOptions, dataset: Dataset, seed: int) -> nn.Sequen
     """A network with torch's default initial weights, on the CPU, the same for the same seed.
 
     Raises:
-        InputError: the images are too small for the architecture.
+        InputError: the images do not fit the architecture or the file, or a file has no channels to prune.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -71,7 +72,13 @@ def build_model(options: ModelOptions, dataset: Dataset, seed: int) -> nn.Sequen
     row = [*([Normalise(dataset.mean, dataset.std)] if options.normalise else []), *body]
     if isinstance(options, OnnxNet) and options.batch_norm:
         row = insert_batch_norms(row, dataset.train.images[:STATISTICS])
-    return nn.Sequential(*row)
+    network = nn.Sequential(*row)
+    if isinstance(options, OnnxNet) and options.batch_norm and not channel_sites(network):
+        raise InputError(
+            f"{options.file}: channels need a convolution followed by a ReLU, in a straight line of layers; "
+            "there is none, so prune weights"
+        )
+    return network
 
 
 @singledispatch

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.errors import UnsupportedError
+from toolkit.models.imported import Graph
 from toolkit.models.layers import Normalise, Residual
 
 
@@ -70,6 +71,14 @@ def _step(module: nn.Module, x: Interval, trace: Trace) -> Interval:
 def transfer(module: nn.Module, x: Interval, trace: Trace) -> Interval:
     """Interval image of one layer; compound layers record their parts in the trace."""
     raise UnsupportedError(f"interval propagation has no rule for layer {type(module).__name__}")
+
+
+@transfer.register
+def _(module: Graph, x: Interval, trace: Trace) -> Interval:
+    raise UnsupportedError(
+        "the imported network is no straight line of known layers, which all bounds in training need: "
+        "use the loss standard, pgd or fgsm_gradalign, without regularisers or channel scores by bounds"
+    )
 
 
 @transfer.register(nn.ReLU)

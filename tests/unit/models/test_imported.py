@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from toolkit.data.dataset import Dataset, load_dataset
-from toolkit.errors import InputError
+from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx_export import export_model
 from toolkit.models.build import build_model
 from toolkit.models.imported import Graph, insert_batch_norms
@@ -85,6 +85,15 @@ def test_other_graphs_can_be_trained_too(digits: Dataset, tmp_path: Path) -> Non
     assert len(weight_masks(network, ["conv"])) == len(convolutions) == 9
     assert all(module.weight.grad is not None for module in convolutions)
     assert count_relus(network, SHAPE) == count_relus(original, SHAPE)
+
+
+def test_other_graphs_say_what_they_cannot_do(digits: Dataset, tmp_path: Path) -> None:
+    export(build_model(ResNet(depth=8, width=4), digits, 1), tmp_path / "net.onnx")
+    network = build_model(OnnxNet(file=tmp_path / "net.onnx"), digits, 0)
+    with pytest.raises(UnsupportedError, match="use the loss standard"):
+        propagate(network, image_box(digits.test.images[:2], 0.02))
+    with pytest.raises(InputError, match="so prune weights"):
+        build_model(OnnxNet(file=tmp_path / "net.onnx", batch_norm=True), digits, 0)
 
 
 def test_inserted_batch_normalisation_changes_nothing(digits: Dataset, tmp_path: Path) -> None:
