@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from toolkit.models.layers import GraftedReLU
+
 PASSING = (nn.Flatten, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 """Layers that keep channels apart and map zero to zero."""
 
@@ -42,10 +44,14 @@ def sequences(model: nn.Module) -> Iterator[tuple[str, nn.Sequential]]:
 def relu_sites(model: nn.Module) -> list[ReluSite]:
     """All ReLUs in the order of the network's definition."""
     return [
-        ReluSite(module, before if isinstance(before, nn.BatchNorm2d) else None, before)
+        ReluSite(
+            module.relu if isinstance(module, GraftedReLU) else module,
+            before if isinstance(before, nn.BatchNorm2d) and not isinstance(module, GraftedReLU) else None,
+            before,
+        )
         for _, sequence in sequences(model)
         for before, module in pairwise((None, *sequence))
-        if isinstance(module, nn.ReLU)
+        if isinstance(module, nn.ReLU | GraftedReLU)
     ]
 
 

@@ -16,9 +16,10 @@ from torch import nn
 from toolkit.data.dataset import Dataset, Split
 from toolkit.models.build import build_model
 from toolkit.models.options import ModelOptions, OnnxNet, identity
+from toolkit.pruning.graft import graft, grafted_job
 from toolkit.pruning.masks import Masks, density, live_channels
 from toolkit.pruning.methods import Round, prune
-from toolkit.pruning.options import Chain, MethodOptions, Structured
+from toolkit.pruning.options import Chain, Graft, MethodOptions, Structured
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.loop import Job, derive_seed, train
 from toolkit.training.options import Training
@@ -47,6 +48,8 @@ class ChainState:
     masks: Masks
     key: str
     """Hash of everything that made this state."""
+    grafted: bool = False
+    """Whether some of its ReLUs were made linear."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,19 @@ def prune_chain(workshop: Workshop, options: ModelOptions, chain: Chain, trainin
         yield made
         # The control is no parent: what is pruned next was not trained more often than the control itself.
         state = made if masks else state
+    if chain.graft is not None:
+        yield grafted_state(workshop, chain, chain.graft, state, job)
+
+
+def grafted_state(workshop: Workshop, chain: Chain, options: Graft, parent: ChainState, job: Job) -> ChainState:
+    """The network of a state with some of its ReLUs linear, trained on with the masks of the state."""
+    epsilon, index = job.training.epsilon, len(chain.targets) + 1
+    assert epsilon is not None
+    key = digest({"parent": parent.key, "graft": options.model_dump()})
+    start = graft(parent.model, options, workshop.split("train"), epsilon)
+    tuned = grafted_job(job, options, derive_seed(workshop.seed, "train", index))
+    model, masks = trained(workshop, f"{chain.name} grafted", key, (start, parent.masks), tuned)
+    return ChainState(index, parent.density, model, masks, key, grafted=True)
 
 
 def dense_key(workshop: Workshop, options: ModelOptions, training: Training) -> str:

@@ -125,7 +125,7 @@ def finished(
     dense = shared[state.key] if state.index == 0 else None
     module = exported_module(workshop, chain, state)
     test, wanted = workshop.dataset.test, recipe.specification
-    method = "dense" if dense else chain.method.name if state.density < 1 else "retrained"
+    method = _method(chain, state)
     given = isinstance(recipe.models[chain.model], OnnxNet)
     parameters = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
     metadata = {
@@ -150,9 +150,17 @@ def finished(
         module=module,
         standard_accuracy=accuracy(module, test),
         stability=stability(module, test.first(wanted.images).images, wanted.epsilon),
-        retrained=state.density < 1 and chain.rewind == "lt" and not given,
+        retrained=state.density < 1 and chain.rewind == "lt" and not (given or state.grafted),
         metadata=metadata,
     )
+
+
+def _method(chain: Chain, state: ChainState) -> str:
+    """How the table names what was done to a network."""
+    if state.index == 0:
+        return "dense"
+    name = chain.method.name if state.density < 1 else "retrained"
+    return f"{name}+graft" if state.grafted else name
 
 
 def stability(module: nn.Module, images: Tensor, epsilon: float) -> NetworkStability:
@@ -166,7 +174,7 @@ def stability(module: nn.Module, images: Tensor, epsilon: float) -> NetworkStabi
 def exported_module(workshop: Workshop, chain: Chain, state: ChainState) -> nn.Module:
     """The state's network on the CPU, without its pruned channels where the method removes any."""
     module = copy.deepcopy(state.model).cpu()
-    if isinstance(chain.method, Structured) and chain.method.compress and state.masks:
+    if isinstance(chain.method, Structured) and chain.method.compress and state.masks and not state.grafted:
         live = {name: kept.cpu() for name, kept in live_channels(state.model, state.masks).items()}
         return compress(module, live, workshop.dataset.input_shape)
     return module

@@ -105,6 +105,20 @@ MethodOptions = Annotated[
 ]
 
 
+class Graft(Options):
+    """Linearity grafting: unstable ReLUs that matter little become learned affine maps (Chen et al., ICML 2022)."""
+
+    share: Density = 0.5
+    """Part of all neurons that is grafted."""
+    slope: float = 0.4
+    """Slope that grafted neurons start with; their shift starts at zero."""
+    images: PositiveInt = 1000
+    """Training images that the neurons are ranked on."""
+    epochs: PositiveInt = 100
+    """Epochs of training after grafting."""
+    learning_rate: PositiveFloat = 1e-3
+
+
 class Rounds(Options):
     """Densities, rewinding and training of a chain.
 
@@ -121,6 +135,8 @@ class Rounds(Options):
     rewind_epoch: PositiveInt = 8
     control: bool = False
     """After the dense network, train it once more without pruning: what training alone does to it."""
+    graft: Graft | None = None
+    """After the sparsest network, graft it: one more network, of the same density; channels are then not removed."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Seeds of this chain, in place of the recipe's."""
     one_shot: bool = False
