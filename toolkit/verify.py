@@ -8,7 +8,7 @@ positive finite bound.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import torch
 
     from toolkit.problem.compile import Binding, Problem
+    from toolkit.problem.specialise import Part
+    from toolkit.search.strategy import Found
 
 
 def silent(event: Event) -> None:
@@ -124,21 +126,34 @@ class Attempt:
         import torch
 
         from toolkit.problem.compile import compile_problem
-        from toolkit.search.strategy import Task, prove
+        from toolkit.problem.specialise import specialised
 
         bindings = {name: network.binding for name, network in networks.items()}
+        device, reason, by = pick_device(self.settings.device), "", ""
         with torch.no_grad():
-            problem = compile_problem(self.query, bindings, self.cases)
-            device = pick_device(self.settings.device)
-            problem = problem.to(device, precision(problem))
-            task = Task(problem, self.settings, self.clock, self._accept_tensor, self.observer, self._note)
-            try:
-                found = prove(task)
-            except torch.OutOfMemoryError as error:  # where a smaller batch does not help
-                raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
-        if found.witness:
-            return self._sat(found.by)
-        return self._unsat(found.by) if found.proved else Result(Verdict.UNKNOWN, found.reason, None, self.statistics)
+            whole = compile_problem(self.query, bindings, self.cases)
+            self._note(relus=whole.program.num_neurons)
+            for part in specialised(whole):
+                found = self._prove_part(part, device)
+                if found.witness:
+                    return self._sat(found.by)
+                reason, by = reason if found.proved else found.reason, found.by
+        return Result(Verdict.UNKNOWN, reason, None, self.statistics) if reason else self._unsat(by)
+
+    def _prove_part(self, part: Part, device: torch.device) -> Found:
+        """Decide some of the cases; what it took is added to the statistics."""
+        import torch
+
+        from toolkit.search.strategy import Task, prove
+
+        problem = part.problem.to(device, precision(part.problem))
+        before, self.statistics = self.statistics, Statistics()
+        try:
+            return prove(Task(problem, self.settings, self.clock, self._accept_in(part), self.observer, self._note))
+        except torch.OutOfMemoryError as error:  # where a smaller batch does not help
+            raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
+        finally:
+            self.statistics = before.plus(self.statistics)
 
     def _note(self, **facts: object) -> None:
         self.statistics = replace(self.statistics, **facts)  # type: ignore[arg-type]
@@ -149,8 +164,13 @@ class Attempt:
         self.witness = replay(self.sessions, self.query, inputs, *box)
         return self.witness is not None
 
-    def _accept_tensor(self, point: torch.Tensor, region: int) -> bool:
-        return self._accept_array(point.detach().double().cpu().numpy(), region)
+    def _accept_in(self, part: Part) -> Callable[[torch.Tensor, int], bool]:
+        """Replays a point of one of the part's regions."""
+
+        def accept(point: torch.Tensor, region: int) -> bool:
+            return self._accept_array(point.detach().double().cpu().numpy(), int(part.regions[region]))
+
+        return accept
 
     def _sat(self, by: str) -> Result:
         return Result(Verdict.SAT, "", self.witness, replace(self.statistics, decided_by=by))

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from toolkit.bounds.ascent import Multipliers, Schedule, optimise
 from toolkit.bounds.backward import backward, functional, layer_lines
+from toolkit.bounds.boxes import tighten
+from toolkit.bounds.clip import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.refine import refine_bounds
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
+from toolkit.problem.program import Program
 from toolkit.search.clock import Clock
 from toolkit.search.domains import case_domain, proved
 from toolkit.search.events import Observer, RootBounded
@@ -43,11 +46,21 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
     """Interval and CROWN bounds of every case. Raises OutOfTime."""
     box = Bounds(problem.lower, problem.upper)
     intervals, _ = interval_bounds(problem.program, box)
-    bounds = crown_bounds(problem.program, box, known=intervals, check=clock.check)
+    bounds = neuron_bounds(problem.program, box, intervals, clock)
     lower, multipliers = first_bounds(problem, bounds, clock)
     root = Root(bounds, lower, multipliers, "crown", unstable(problem, intervals), unstable(problem, bounds))
     _tell(root, observer)
     return root
+
+
+def neuron_bounds(program: Program, box: Bounds, intervals: Bounds, clock: Clock) -> Bounds:
+    """CROWN bounds of all neurons; where there are many boxes, each pays for its own unstable neurons only."""
+    if len(box.lower) == 1:
+        return crown_bounds(program, box, known=intervals, check=clock.check)
+    nowhere = HalfSpaces(
+        box.lower.new_zeros(len(box.lower), 0, program.num_inputs), box.lower.new_zeros(len(box.lower), 0)
+    )
+    return tighten(program, box, intervals, nowhere, clock.check).bounds
 
 
 def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, observer: Observer) -> Root:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,8 @@ SHORT, LONG = 0.15, 0.7
 """Shares of the time left that a strategy gets before another has its turn."""
 TIGHTENING = 0.3
 """Share of the time left that better bounds of neurons may take."""
+ATTACKED_CASES = 64
+"""Open cases up to which each is attacked with all restarts and steps."""
 FILL_PROCESSOR = 16
 """Boxes in a batch that keep a processor busy."""
 
@@ -148,8 +151,10 @@ def open_cases(root: Root) -> Tensor:
 
 
 def _attack(task: Task, cases: Tensor) -> bool:
+    """The settings' effort for each of up to so many cases, less where there are more."""
     settings = task.settings
-    restarts, steps = settings.attack_restarts, settings.attack_steps
+    share = min(1.0, ATTACKED_CASES / max(1, len(cases)))
+    restarts, steps = (math.ceil(share * full) for full in (settings.attack_restarts, settings.attack_steps))
     return attack(task.problem, cases, restarts, steps, settings.seed, task.clock, task.accept)
 
 
