@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,17 @@ class Statistics:
     decided_by: str = ""
     """The phase that decided: specification, sampling, attack, crown, alpha-crown, branch-and-bound, input-split,
     auto-lirpa-crown, auto-lirpa-alpha-crown."""
+
+    def plus(self, other: Statistics) -> Statistics:
+        """Of both parts of a verification: work is added, sizes are the largest, methods the later part's."""
+        return replace(
+            other,
+            domains=self.domains + other.domains,
+            depth=max(self.depth, other.depth),
+            relus=max(self.relus, other.relus),
+            unstable_interval=max(self.unstable_interval, other.unstable_interval),
+            unstable=max(self.unstable, other.unstable),
+        )
 
 
 @dataclass(frozen=True)

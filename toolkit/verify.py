@@ -8,7 +8,7 @@ positive finite bound.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     import torch
 
     from toolkit.problem.compile import Binding, Problem
+    from toolkit.problem.specialise import Part
     from toolkit.search.second import SecondBounds
+    from toolkit.search.strategy import Found
 
 
 def silent(event: Event) -> None:
@@ -136,25 +138,48 @@ class Attempt:
         import torch
 
         from toolkit.problem.compile import compile_problem
-        from toolkit.search.strategy import Task, prove
+        from toolkit.problem.specialise import specialised
 
         bindings = {name: network.binding for name, network in networks.items()}
+        device = pick_device(self.settings.device)
         with torch.no_grad():
-            device = pick_device(self.settings.device)
             second = self._second_bounds(bindings, device) if self.settings.bounds == "auto-lirpa" else None
             if second is not None and not len(second.open):
                 return self._unsat(second.method)
-            problem = compile_problem(self.query, bindings, self.cases)
-            problem = problem if second is None else problem.with_cases(second.open)
-            problem = problem.to(device, precision(problem))
-            task = Task(problem, self.settings, self.clock, self._accept_tensor, self.observer, self._note)
-            try:
-                found = prove(task)
-            except torch.OutOfMemoryError as error:  # where a smaller batch does not help
-                raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
-        if found.witness:
-            return self._sat(found.by)
-        return self._unsat(found.by) if found.proved else self._undecided(Verdict.UNKNOWN, found.reason)
+            whole = compile_problem(self.query, bindings, self.cases)
+            whole = whole if second is None else whole.with_cases(second.open.cpu())
+            self._note(relus=whole.program.num_neurons)
+            return self._prove_parts(specialised(whole), whole.num_cases, device)
+
+    def _prove_parts(self, parts: Iterable[Part], num_cases: int, device: torch.device) -> Result:
+        """Decide one part after the other; only when all cases are in parts that are proved is it a proof."""
+        proved, by, reasons = 0, "", []
+        for part in parts:
+            found = self._prove_part(part, device)
+            if found.witness:
+                return self._sat(found.by)
+            if found.proved:
+                proved, by = proved + part.problem.num_cases, found.by
+            else:
+                reasons.append(found.reason)
+        if proved == num_cases:
+            return self._unsat(by)
+        return self._undecided(Verdict.UNKNOWN, reasons[0] if reasons else "not all cases were looked at")
+
+    def _prove_part(self, part: Part, device: torch.device) -> Found:
+        """Decide some of the cases; what it took is added to the statistics."""
+        import torch
+
+        from toolkit.search.strategy import Task, prove
+
+        problem = part.problem.to(device, precision(part.problem))
+        before, self.statistics = self.statistics, Statistics()
+        try:
+            return prove(Task(problem, self.settings, self.clock, self._accept_in(part), self.observer, self._note))
+        except torch.OutOfMemoryError as error:  # where a smaller batch does not help
+            raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
+        finally:
+            self.statistics = before.plus(self.statistics)
 
     def _second_bounds(self, bindings: Mapping[str, Binding], device: torch.device) -> SecondBounds:
         """Root bounds by auto_LiRPA, for which no operator needs a rule of ours."""
@@ -180,8 +205,13 @@ class Attempt:
         self.witness = replay(self.sessions, self.query, inputs, *box)
         return self.witness is not None
 
-    def _accept_tensor(self, point: torch.Tensor, region: int) -> bool:
-        return self._accept_array(point.detach().double().cpu().numpy(), region)
+    def _accept_in(self, part: Part) -> Callable[[torch.Tensor, int], bool]:
+        """Replays a point of one of the part's regions."""
+
+        def accept(point: torch.Tensor, region: int) -> bool:
+            return self._accept_array(point.detach().double().cpu().numpy(), int(part.regions[region]))
+
+        return accept
 
     def _sat(self, by: str) -> Result:
         return Result(Verdict.SAT, "", self.witness, replace(self.statistics, decided_by=by))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.problem.ops import depends_on_input
+from toolkit.problem.sparse import product
 
 aten = torch.ops.aten
 
@@ -172,7 +173,7 @@ def _addmm(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Co
 
 def _matrix_product(first: Any, second: Any, coefficients: Tensor, constants: Constants) -> list[Contribution]:
     if depends_on_input(first):
-        return [(first, coefficients @ constants.of(second).mT)]
+        return [(first, product(coefficients, constants.of(second).mT))]
     if depends_on_input(second):
         return [(second, constants.of(first).mT @ coefficients)]
     return []

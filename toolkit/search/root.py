@@ -6,6 +6,7 @@ one batch; every case keeps the best bound met.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +14,15 @@ from torch import Tensor
 
 from toolkit.bounds.ascent import Multipliers, Schedule, optimise
 from toolkit.bounds.backward import backward, functional, layer_lines
+from toolkit.bounds.boxes import tighten
+from toolkit.bounds.clip import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.forward import forward_bounds, suits
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.refine import refine_bounds
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
+from toolkit.problem.program import Program
 from toolkit.search.clock import Clock
 from toolkit.search.domains import case_domain, proved
 from toolkit.search.events import Observer, RootBounded
@@ -54,14 +58,24 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
     return root
 
 
-ROOT_BOUNDS = {"crown": crown_bounds, "forward": forward_bounds}
-"""Bounds of all neurons by the name of their method."""
-
-
 def prefers_forward(problem: Problem, intervals: Bounds) -> bool:
     """Whether a pass for each input that varies is a small part of what a pass for each unstable neuron costs."""
     varying = int((problem.lower < problem.upper).any(0).sum())
     return suits(problem.program) and unstable(problem, intervals) > MANY_ROWS * (varying + 1)
+
+
+def neuron_bounds(program: Program, box: Bounds, intervals: Bounds, check: Callable[[], None]) -> Bounds:
+    """CROWN bounds of all neurons; where there are many boxes, each pays for its own unstable neurons only."""
+    if len(box.lower) == 1:
+        return crown_bounds(program, box, known=intervals, check=check)
+    nowhere = HalfSpaces(
+        box.lower.new_zeros(len(box.lower), 0, program.num_inputs), box.lower.new_zeros(len(box.lower), 0)
+    )
+    return tighten(program, box, intervals, nowhere, check).bounds
+
+
+ROOT_BOUNDS = {"crown": neuron_bounds, "forward": forward_bounds}
+"""Bounds of all neurons by the name of their method."""
 
 
 def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, observer: Observer) -> Root:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -45,6 +46,8 @@ ATTACKING = 0.1
 """Share of the time left that the attack may take: the searches look for witnesses too."""
 TIGHTENING = 0.3
 """Share of the time left that better bounds of neurons may take."""
+ATTACKED_CASES = 64
+"""Open cases up to which each is attacked with all restarts and steps."""
 FILL_PROCESSOR = 16
 """Boxes in a batch that keep a processor busy."""
 
@@ -155,8 +158,10 @@ def open_cases(root: Root) -> Tensor:
 
 
 def _attack(task: Task, cases: Tensor) -> bool:
+    """The settings' effort for each of up to so many cases, less where there are more."""
     settings, clock = task.settings, task.clock.part(ATTACKING)
-    restarts, steps = settings.attack_restarts, settings.attack_steps
+    share = min(1.0, ATTACKED_CASES / max(1, len(cases)))
+    restarts, steps = (math.ceil(share * full) for full in (settings.attack_restarts, settings.attack_steps))
     try:
         return attack(task.problem, cases, restarts, steps, settings.seed, clock, task.accept)
     except OutOfTime:

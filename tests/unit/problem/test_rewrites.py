@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.errors import UnsupportedError
 from toolkit.problem.ops import check_supported
+from toolkit.problem.program import build_program
 from toolkit.problem.rewrites import REWRITES
 from toolkit.problem.rewrites.registry import rewrite
 from toolkit.problem.trace import trace
+from toolkit.search.attack import forward
 
 aten = torch.ops.aten
 Function = Callable[[Tensor], Tensor]
@@ -182,3 +185,25 @@ def test_a_second_rewrite_of_an_operator_is_refused() -> None:
 def test_what_cannot_be_rewritten_is_said(function: Function) -> None:
     with pytest.raises(UnsupportedError):
         check_supported(trace(function, [torch.randn(1, 4, 5, 4)]).graph)
+
+
+@pytest.mark.parametrize("size", [1e-5, 1.0, 1e5])
+def test_a_quotient_of_numbers_of_any_size_is_accurate_and_tightly_bounded(size: float) -> None:
+    """A share of a sum of cubes: dividend and reciprocal differ by the sixth power of that."""
+
+    def shares(x: Tensor) -> Tensor:
+        cubes = (x * size) ** 3
+        return cubes / cubes.sum()
+
+    example = torch.tensor([1.0, 2.0, 3.0])
+    program = build_program(trace(shares, [example]))
+    point = example.double().unsqueeze(0) * 1.01
+    torch.testing.assert_close(forward(program, point), shares(point[0]).unsqueeze(0), rtol=1e-9, atol=0)
+    _, features = interval_bounds(program, Bounds(point * 0.999, point * 1.001))
+    assert float((features.upper - features.lower).max()) < 0.05
+
+
+def test_a_quotient_with_an_example_of_zeros_is_right_elsewhere() -> None:
+    program = build_program(trace(lambda x: x[:1] / (x[1:] + 2), [torch.zeros(2)]))
+    point = torch.tensor([[3.0, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(forward(program, point), torch.tensor([[1.2]], dtype=torch.float64))

@@ -6,6 +6,7 @@ from functools import reduce
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from toolkit.errors import UnsupportedError
 from toolkit.problem.rewrites.elementwise import cube, square
@@ -24,8 +25,26 @@ def product(x: Tensor, y: Tensor) -> Tensor:
 
 @rewrite(aten.div.Tensor, when=divisor)
 def quotient(x: Tensor, y: Tensor) -> Tensor:
-    """The product with the reciprocal."""
-    return x * torch.reciprocal(y)
+    """The product with the reciprocal, ``(x / s) (1 / (y / c)) (s / c)``, for s and c about as large as x and y.
+
+    Any powers of two would be right. But the squares of a sum and a difference are only worth something, as bounds and
+    as numbers, where both terms are of one magnitude, and a reciprocal's is the opposite of the divisor's.
+    """
+    below = magnitude(y)
+    above = torch.maximum(magnitude(x), below * LEAST_SHARE)
+    return (x * (1 / above)) * torch.reciprocal(y * (1 / below)) * (above / below)
+
+
+LEAST_SHARE = 1 / 16
+"""Share of the divisor's magnitude below which a dividend is not scaled up: it may be small by chance."""
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """Powers of two next above the absolute values of the traced example, as constants; 1 where these say nothing."""
+    with _disable_current_modes():
+        mantissa, exponent = torch.frexp(x.detach())
+        known = torch.isfinite(x) & (mantissa != 0)
+        return torch.where(known, torch.ldexp(torch.ones_like(x), exponent.clamp(-60, 60)), 1.0)
 
 
 @rewrite(aten.mm.default, aten.bmm.default, when=several)

@@ -1,0 +1,19 @@
+"""Products with matrices that are mostly zeros, such as the selections and comparisons of lattice networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SPARSE = 0.02
+"""Share of elements that are not zero below which a sparse product is the faster one (measured on one core)."""
+LARGE = 1 << 16
+"""Elements of a matrix from which on it is worth counting the zeros."""
+
+
+def product(rows: Tensor, matrix: Tensor) -> Tensor:
+    """``rows @ matrix``, for ``(..., n)`` and ``(n, m)``; a zero of the matrix contributes nothing."""
+    if matrix.numel() < LARGE or int(torch.count_nonzero(matrix)) > SPARSE * matrix.numel():
+        return rows @ matrix
+    flat = rows.reshape(-1, rows.shape[-1])
+    return torch.sparse.mm(matrix.T.to_sparse(), flat.T).T.reshape(*rows.shape[:-1], matrix.shape[1])
