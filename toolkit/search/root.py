@@ -74,7 +74,10 @@ def neuron_bounds(program: Program, box: Bounds, intervals: Bounds, check: Calla
     return tighten(program, box, intervals, nowhere, check).bounds
 
 
-ROOT_BOUNDS = {"crown": neuron_bounds, "forward": forward_bounds}
+ROOT_BOUNDS: dict[str, Callable[[Program, Bounds, Bounds, Callable[[], None]], Bounds]] = {
+    "crown": neuron_bounds,
+    "forward": forward_bounds,
+}
 """Bounds of all neurons by the name of their method."""
 
 
