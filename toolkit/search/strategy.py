@@ -13,6 +13,7 @@ from toolkit.bounds.interval import Bounds
 from toolkit.bounds.reduce import cost, reduce_program, reduced_cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
+from toolkit.problem.program import INPUT
 from toolkit.search.attack import Accept, attack
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
@@ -76,6 +77,7 @@ def prove(task: Task) -> Found:
     task.note(unstable_interval=root.unstable_interval, unstable=root.unstable, bounds=root.method)
     if not len(open_cases(root)):
         return Found(False, True, root.method)
+    task, root = reduced(task, root)
     if _attack(task, open_cases(root)):
         return Found(True, False, "attack")
     return in_turn(task, root)
@@ -107,21 +109,27 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     if task.settings.strategy != "auto":
         return STRATEGIES[task.settings.strategy]
     program = task.problem.program
-    varying = int((task.problem.lower < task.problem.upper).sum(1).max())
+    varying = varying_inputs(task.problem)
     phases = bool(unstable_neurons(task.problem, root.bounds).any())
     smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
     boxes = program.num_neurons <= MANY_NEURONS and (smooth or varying <= SOME_INPUTS)
     if not boxes or not phases:
         return STRATEGIES["relu" if phases or not boxes else "input"]
-    if varying <= FEW_INPUTS:
+    # One hidden layer leaves its neurons' bounds exact on every box, so that only the last map is relaxed.
+    shallow = all(layer.affine.sources == (INPUT,) for layer in program.layers)
+    if varying <= FEW_INPUTS or shallow:
         return [(by_input_boxes, LONG), (by_tighter_phases, 1.0)]
     # What either decides, it mostly decides soon: a short try first costs little.
     return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_tighter_phases, 1.0)]
 
 
+def varying_inputs(problem: Problem) -> int:
+    """Largest number of inputs that are not fixed, over the regions."""
+    return int((problem.lower < problem.upper).sum(1).max())
+
+
 def by_input_boxes(task: Task, root: Root) -> Found:
-    """Branch and bound over the input box, on the reduced network."""
-    task, root = reduced(task, root)
+    """Branch and bound over the input box."""
     problem = task.problem
     batch = largest_batch(problem.program, task.settings.batch)
     fill = FILL_PROCESSOR if problem.program.device.type == "cpu" else batch
@@ -159,8 +167,7 @@ def _attack(task: Task, cases: Tensor) -> bool:
 
 
 def by_relu_phases(task: Task, root: Root) -> Found:
-    """Optimised root bounds on the reduced network, then branch and bound over the phases of its unstable neurons."""
-    task, root = reduced(task, root)
+    """Optimised root bounds, then branch and bound over the phases of unstable neurons of the reduced network."""
     if task.settings.alpha_iterations:
         root = refined_root(task.problem, root, task.settings.alpha_iterations, task.clock, task.observer)
         task.note(unstable=root.unstable, bounds=root.method)
