@@ -35,6 +35,7 @@ from toolkit.report.plots import cactus, save_png
 from toolkit.report.tables import score_table, short, to_rich
 from toolkit.result import Verdict
 from toolkit.settings import Settings
+from toolkit.verify import check_backend
 
 
 def run_folder(path: Path, options: Options, task: Task = VERIFY) -> int:
@@ -98,6 +99,8 @@ def expected_verdicts(benchmarks: Sequence[Benchmark], jobs: Mapping[str, Sequen
 
 def execute(jobs: Sequence[Job], out: Path, options: Options, where: Mapping[str, Path], task: Task) -> list[Record]:
     """Answer the jobs and write ``results.csv``, also for what is done when the run is interrupted."""
+    for settings in {job.settings for job in jobs}:
+        check_backend(settings)
     path = out / journal.NAME
     if options.fresh:
         forget(out)

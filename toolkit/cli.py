@@ -20,6 +20,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "verify": "Decide a VNN-LIB query about ONNX networks.",
     "bench": "Run a recipe, or all instances of a benchmark folder.",
+    "prune": "Prune an ONNX network, fine-tune, export and verify it; compare with the original.",
     "inspect": "Show what a network and a specification contain and what would be tried.",
     "check-witness": "Judge a counterexample file with onnxruntime, as VNN-COMP's scorer does.",
     "spec": "Make a specification: robustness, output range, agreement of two networks, monotonicity.",

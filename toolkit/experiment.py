@@ -30,11 +30,24 @@ from toolkit.campaign import cards, execute, make_console
 from toolkit.errors import InputError
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.runtime import Session
-from toolkit.recipe import Recipe, load_recipe
+from toolkit.models.options import OnnxNet
+from toolkit.recipe import Data, Recipe, load_recipe
+from toolkit.report.beside import paper_table
 from toolkit.report.page import Page, facts, write_page
 from toolkit.report.plots import cactus, certified_versus_density, instability_versus_density, save_png
-from toolkit.report.summary import Model, Row, chain_names, changes, summarise, summary_csv
-from toolkit.report.tables import percent, summary_table, to_rich
+from toolkit.report.seeds import averages, gains
+from toolkit.report.summary import (
+    Model,
+    Row,
+    chain_names,
+    changes,
+    effects,
+    stability_csv,
+    summarise,
+    summary_csv,
+    ticket_findings,
+)
+from toolkit.report.tables import Table, percent, summary_table, to_rich
 
 if TYPE_CHECKING:
     from toolkit.data.dataset import Dataset, Split
@@ -46,7 +59,12 @@ MAKERS = ("data", "models", "training", "pruning", "formats", "bench/writer.py",
 
 def run_recipe(path: Path, options: Options, task: Task = VERIFY) -> int:
     """Run a recipe; the exit code is 1 when a verdict contradicts the attack, else 0."""
-    recipe = adapt(load_recipe(path), options)
+    return run_parsed(load_recipe(path), options, task)
+
+
+def run_parsed(recipe: Recipe, options: Options, task: Task = VERIFY) -> int:
+    """Run a recipe that was read; the exit code as above."""
+    recipe = adapt(recipe, options)
     out = options.out or Path("results") / recipe.name
     console = make_console()
     with claimed(out):
@@ -70,10 +88,17 @@ def verify_models(recipe: Recipe, out: Path, options: Options, task: Task) -> li
 def conclude(recipe: Recipe, out: Path, models: Sequence[Model], records: Sequence[Record], console: Console) -> bool:
     """Print and write the results; whether something in them cannot be true."""
     rows = summarise(models, records)
-    found = [str(change) for change in changes(models, rows, records)]
+    means = averages(models, rows)
+    found = [str(finding) for finding in (*gains(models, rows), *changes(models, rows, records))]
+    found += ticket_findings(means)
+    if any(isinstance(options, OnnxNet) for options in recipe.models.values()):
+        found += effects(means)
     wrong = impossible(rows)
     write_report(recipe, out, models, records, [*wrong, *found])
-    console.print(to_rich(summary_table(rows)))
+    console.print(to_rich(summary_table(means)))
+    beside = paper_table(means, paper_keys(recipe))
+    if beside.rows:
+        console.print(to_rich(beside, "beside the paper's networks, whose training may be another"))
     for line in found:
         console.print(line, highlight=False, soft_wrap=True)
     for line in wrong:
@@ -87,19 +112,41 @@ def adapt(recipe: Recipe, options: Options) -> Recipe:
     if options.category:
         raise InputError("--category: a recipe makes one benchmark only")
     images = min(recipe.specification.images, options.limit or recipe.specification.images)
+    recipe = recipe if options.seed is None else recipe.only_seed(options.seed)
     return recipe.model_copy(
         update={
-            "seed": recipe.seed if options.seed is None else options.seed,
+            "data": recipe.data if options.data is None else with_source(recipe.data, options.data),
             "verification": options.settings(recipe.verification),
             "specification": recipe.specification.model_copy(update={"images": images}),
         }
     )
 
 
+def with_source(data: Data, source: str) -> Data:
+    """The data set with its images from ``source``; relative paths start at the working directory."""
+    kind, _, path = source.partition(":")
+    if kind not in ("npz", "folder") or not path:
+        raise InputError(f"--data {source}: expected npz:FILE or folder:DIRECTORY")
+    return data.model_copy(update={"source": f"{kind}:{Path(path).resolve()}"})
+
+
+def source_stamp(data: Data) -> list[object]:
+    """What tells that the files of ``data.source`` are others than before: name, size and time of change."""
+    if data.source is None:
+        return []
+    path = data.base / data.source.partition(":")[2]
+    if not path.exists():
+        raise InputError(f"data.source: {path} does not exist")
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
 def make_models(recipe: Recipe, out: Path, console: Console) -> list[Model]:
     """Train, prune and export, and write the benchmark folder; or take all of that from an earlier run."""
     path = out / "models.json"
-    key = fingerprint(recipe.name, "", "", {"recipe": recipe.digest, "code": code_hash(MAKERS)})
+    key = fingerprint(
+        recipe.name, "", "", {"recipe": recipe.digest, "source": source_stamp(recipe.data), "code": code_hash(MAKERS)}
+    )
     known = _read_models(path, key)
     if known is not None and (out / "benchmark" / "instances.csv").exists():
         console.print(f"networks and benchmark of an earlier run: {out / 'benchmark'}", highlight=False, soft_wrap=True)
@@ -127,7 +174,9 @@ def _read_models(path: Path, key: str) -> list[Model] | None:
         stored = json.loads(path.read_text())
         if stored["key"] != key:
             return None
-        return [Model(**(model | {"chains": tuple(model["chains"])})) for model in stored["models"]]
+        return [
+            Model(**(model | {key: tuple(model[key]) for key in ("chains", "layers")})) for model in stored["models"]
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -137,24 +186,31 @@ def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -
 
     device = choose_device(recipe.verification.device)
     verified = dataset.test.first(recipe.specification.images)
-    for model in build_chains(recipe, dataset, device, cache=out / "cache"):
-        exported = _export(model, recipe, dataset, verified, out / "benchmark")
-        console.print(
-            f"{exported.name}: density {exported.density:.3g}, {exported.parameters:,} parameters, "
-            f"standard accuracy {percent(exported.standard_accuracy)}, PGD {percent(exported.pgd_accuracy)}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        yield exported
+    for seed in recipe.all_seeds:
+        for model in build_chains(recipe.with_seed(seed), dataset, device, cache=out / "cache"):
+            name = f"{model.name}-seed{seed}" if len(recipe.all_seeds) > 1 else model.name
+            exported = _export(name, model, recipe.with_seed(seed), dataset, verified, out / "benchmark")
+            console.print(
+                f"{exported.name}: density {exported.density:.3g}, {exported.parameters:,} parameters, "
+                f"standard accuracy {percent(exported.standard_accuracy)}, PGD {percent(exported.pgd_accuracy)}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            yield exported
 
 
-def _export(model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, folder: Path) -> Model:
+def _export(name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, folder: Path) -> Model:
     from toolkit.formats.onnx_export import export_model
 
-    network = f"onnx/{model.name}.onnx"
+    network = f"onnx/{name}.onnx"
     export_model(model.module, dataset.test.images[:1], folder / network, model.metadata)
     return Model(
-        name=model.name,
+        name=name,
+        group=model.name,
+        seed=recipe.seed,
+        tested=len(dataset.test),
+        retrained=model.retrained,
+        layers=tuple(asdict(layer) for layer in model.stability.layers),
         chains=model.chains,
         architecture=model.architecture,
         method=model.method,
@@ -195,6 +251,19 @@ def impossible(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def paper_keys(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Rows of the paper by the chain that they stand beside."""
+    return {chain.name: chain.paper for chain in recipe.all_chains if chain.paper}
+
+
+def extra_tables(recipe: Recipe, means: Sequence[Row], rows: Sequence[Row]) -> dict[str, Table]:
+    """What the page shows besides the summary: the paper's figures, and every seed on its own."""
+    tables = {"Beside the paper": paper_table(means, paper_keys(recipe))}
+    if len(means) < len(rows):
+        tables["Every seed"] = summary_table(rows)
+    return {heading: table for heading, table in tables.items() if table.rows}
+
+
 @dataclass(frozen=True)
 class Plot:
     """A figure with its file name and caption."""
@@ -207,13 +276,17 @@ class Plot:
 def write_report(
     recipe: Recipe, out: Path, models: Sequence[Model], records: Sequence[Record], findings: list[str]
 ) -> None:
-    """Write ``summary.csv``, the plots and the page."""
+    """Write the tables, the plots and the page."""
     rows = summarise(models, records)
+    means = averages(models, rows)
     write_text_atomically(out / "summary.csv", summary_csv(rows))
+    if len(means) < len(rows):
+        write_text_atomically(out / "seeds.csv", summary_csv(means))
+    write_text_atomically(out / "stability.csv", stability_csv(models))
     networks = {chain: {model.network for model in models if chain in model.chains} for chain in chain_names(models)}
     plots = (
-        Plot("certified", "Certified accuracy against density, with 95 % intervals.", certified_versus_density(rows)),
-        Plot("instability", "Unstable ReLUs: root bounds solid, intervals dotted.", instability_versus_density(rows)),
+        Plot("certified", "Certified accuracy against density, with 95 % intervals.", certified_versus_density(means)),
+        Plot("instability", "Unstable ReLUs: root bounds solid, intervals dotted.", instability_versus_density(means)),
         Plot(
             "cactus",
             "Time of the k-th fastest decided instance, by chain (lower and further right is better).",
@@ -228,7 +301,8 @@ def write_report(
         f"radius {recipe.specification.epsilon:g} in the maximum norm, {recipe.verification.timeout:g} s each",
         cards=(("networks", str(len(rows))), ("instances", f"{len(records):,}"), *cards(records)),
         findings=tuple(findings),
-        table=summary_table(rows),
+        table=summary_table(means),
+        more_tables=extra_tables(recipe, means, rows),
         figures={plot.caption: plot.figure for plot in plots},
         records=records,
         facts=(("recipe", recipe.digest), *facts(records)),

@@ -6,18 +6,22 @@ Everything is checked before any work starts; an error names the file and the ke
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from toolkit.errors import InputError
-from toolkit.models.options import ModelOptions
+from toolkit.models.options import ModelOptions, OnnxNet, identity
 from toolkit.options import Options
-from toolkit.pruning.options import Chain
+from toolkit.pruning.options import Chain, Sweep
 from toolkit.settings import Settings
 from toolkit.training.options import Training
+
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Data(Options):
@@ -25,11 +29,16 @@ class Data(Options):
 
     name: str
     """A registered name (``digits``, ``mnist``, ``cifar10``, ...), ``npz:FILE`` or ``folder:DIRECTORY``."""
+    source: Annotated[str | None, Field(pattern=r"^(npz|folder):.")] = None
+    """Where the images are, ``npz:FILE`` or ``folder:DIRECTORY``, in place of a download; a registered name keeps its
+    normalisation and augmentation. The command line says ``--data``."""
     root: Path = Path("data")
     """Where downloaded data sets are kept."""
     download: bool = True
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Part of the training images held out, for data sets without a split of their own."""
+    train: PositiveInt | None = None
+    """Only so many of the training images, the same for every run; None takes all."""
     base: Annotated[Path, Field(exclude=True)] = Path()
     """Folder at which relative files start; ``load_recipe`` puts the recipe's own folder here."""
 
@@ -46,28 +55,69 @@ class Recipe(Options):
     """One experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
+    seeds: tuple[Seed, ...] = ()
+    """Several seeds in place of one: every network is made once for each, and the table averages over them."""
     data: Data
     models: Annotated[dict[str, ModelOptions], Field(min_length=1)]
     training: Training = Training()
-    chains: Annotated[tuple[Chain, ...], Field(min_length=1)]
+    trainings: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict)]
+    """Named sets of keys that replace those of ``training`` in the chains which say ``trained = NAME``."""
+    chains: tuple[Chain, ...] = ()
+    sweeps: tuple[Sweep, ...] = ()
+    """Many chains at once: every model with every method."""
     specification: Specification
     verification: Settings = Settings()
 
     @model_validator(mode="after")
     def _check_references(self) -> Recipe:
-        names = [chain.name for chain in self.chains]
-        for index, chain in enumerate(self.chains):
-            if chain.model not in self.models:
-                raise ValueError(f"chains.{index}.model: no model {chain.model!r}; known: {', '.join(self.models)}")
+        names = [chain.name for chain in self.all_chains]
+        if not names:
+            raise ValueError("chains: a recipe needs at least one chain or sweep")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: a seed is given twice in {list(self.seeds)}")
+        for index, chain in enumerate(self.all_chains):
+            self._check_name(f"chains.{index}.model", "model", chain.model, self.models)
+            if chain.trained is not None:
+                self._check_name(f"chains.{index}.trained", "training", chain.trained, self.trainings)
             if names.count(chain.name) > 1:
                 raise ValueError(f"chains.{index}.name: {chain.name!r} is used twice")
             self.training_of(chain)
         return self
 
+    def _check_name(self, key: str, what: str, name: str, known: Mapping[str, object]) -> None:
+        if name not in known:
+            raise ValueError(f"{key}: no {what} {name!r}; known: {', '.join(known) or 'none'}")
+
+    @property
+    def all_chains(self) -> tuple[Chain, ...]:
+        """The chains, and then those of the sweeps."""
+        return (*self.chains, *(chain for sweep in self.sweeps for chain in sweep.chains))
+
+    def seeds_of(self, chain: Chain) -> tuple[int, ...]:
+        """The seeds to run a chain with."""
+        return chain.seeds or self.seeds or (self.seed,)
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds to run, in order."""
+        return tuple(dict.fromkeys(seed for chain in self.all_chains for seed in self.seeds_of(chain)))
+
+    def only_seed(self, seed: int) -> Recipe:
+        """All of the experiment with this one seed."""
+        chains = tuple(chain.model_copy(update={"seeds": None}) for chain in self.all_chains)
+        return self.model_copy(update={"seed": seed, "seeds": (), "chains": chains, "sweeps": ()})
+
+    def with_seed(self, seed: int) -> Recipe:
+        """The part of the experiment that runs with one seed."""
+        chains = tuple(chain for chain in self.all_chains if seed in self.seeds_of(chain))
+        return self.model_copy(update={"chains": chains, "sweeps": ()}).only_seed(seed)
+
     def training_of(self, chain: Chain) -> Training:
-        """The training of one chain: the recipe's, with the chain's own keys and the specification's radius."""
-        values = self.training.model_dump() | chain.training
+        """The training of one chain: the recipe's, with the keys of ``trained`` and the chain's own, and the
+        specification's radius."""
+        named = {} if chain.trained is None else self.trainings[chain.trained]
+        values = self.training.model_dump() | named | chain.training
         if values["epsilon"] is None:
             values["epsilon"] = self.specification.epsilon
         try:
@@ -78,8 +128,9 @@ class Recipe(Options):
     @property
     def digest(self) -> str:
         """Hash of everything in the recipe that can change a result, 16 hexadecimal digits."""
-        text = self.model_dump_json(exclude={"data": {"root", "download"}})
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        values = self.model_dump(mode="json", exclude={"data": {"root", "download", "source"}})
+        values["models"] = {name: identity(options) for name, options in self.models.items()}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_recipe(path: Path | str) -> Recipe:
@@ -104,7 +155,15 @@ def parse_recipe(values: dict[str, Any], source: str, folder: Path) -> Recipe:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{source}: {_first_problem(error)}") from error
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"base": folder})})
+    models = {name: _located(options, folder) for name, options in recipe.models.items()}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"base": folder}), "models": models})
+
+
+def _located(options: ModelOptions, folder: Path) -> ModelOptions:
+    """Relative files of a network start at the recipe's folder."""
+    if isinstance(options, OnnxNet):
+        return options.model_copy(update={"file": folder / options.file})
+    return options
 
 
 def _first_problem(error: ValidationError) -> str:

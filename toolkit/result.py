@@ -38,7 +38,8 @@ class Statistics:
     bounds: str = ""
     """The method of the root bounds that ``unstable`` was counted with."""
     decided_by: str = ""
-    """The phase that decided: attack, interval, crown, alpha-crown, branch-and-bound, input-split."""
+    """The phase that decided: specification, sampling, attack, crown, alpha-crown, branch-and-bound, input-split,
+    auto-lirpa-crown, auto-lirpa-alpha-crown."""
 
     def plus(self, other: Statistics) -> Statistics:
         """Of both parts of a verification: work is added, sizes are the largest, methods the later part's."""

@@ -19,6 +19,10 @@ class Settings(BaseModel):
         Literal["auto", "relu", "input"],
         Field(description="what branch and bound splits: ReLU phases or the input box"),
     ] = "auto"
+    bounds: Annotated[
+        Literal["native", "auto-lirpa"],
+        Field(description="what bounds the root: our own bounds, or first the library auto_LiRPA, where installed"),
+    ] = "native"
     batch: Annotated[int, Field(ge=1, le=1 << 20, description="largest number of domains bounded at once")] = 1024
     attack_restarts: Annotated[int, Field(ge=0, description="random starts of the gradient attack")] = 30
     attack_steps: Annotated[int, Field(ge=0, description="steps of the gradient attack")] = 50

@@ -8,7 +8,7 @@ positive finite bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from toolkit.problem.compile import Binding, Problem
     from toolkit.problem.specialise import Part
+    from toolkit.search.second import SecondBounds
     from toolkit.search.strategy import Found
 
 
@@ -78,7 +79,8 @@ def verify(
     observer: Observer = silent,
     clock: Clock | None = None,
 ) -> Result:
-    """Decide a query about loaded networks."""
+    """Decide a query about loaded networks. Raises InputError for settings that need a library that is not there."""
+    check_backend(settings)
     clock = Clock.started(settings.timeout) if clock is None else clock
     bound = bind(query, networks)
     models = {name: network.model for name, network in bound.items()}
@@ -86,6 +88,14 @@ def verify(
     attempt = Attempt(query, compile_cases(query), open_sessions(models, query), settings, clock, observer)
     result = attempt.decide(bound)
     return replace(result, statistics=replace(result.statistics, seconds=clock.elapsed))
+
+
+def check_backend(settings: Settings) -> None:
+    """Raise InputError where the bounds that are asked for cannot be had, whatever the query would come to."""
+    if settings.bounds == "auto-lirpa":
+        from toolkit.bounds.lirpa import library
+
+        library()
 
 
 @dataclass
@@ -100,6 +110,8 @@ class Attempt:
     observer: Observer
     statistics: Statistics = field(default_factory=Statistics)
     witness: Witness | None = None
+    remark: str = ""
+    """What the second backend left open, and why; part of the reason where nothing decides."""
 
     def decide(self, networks: Mapping[str, LoadedNetwork]) -> Result:
         """Run the phases in order until one decides."""
@@ -110,17 +122,17 @@ class Attempt:
                 return self._sat("sampling")
             return self._prove(networks)
         except OutOfTime:
-            return Result(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s", statistics=self.statistics)
+            return self._undecided(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s")
         except UnsupportedError as error:
             return self._without_bounds(error)
         except MemoryError as error:
-            return Result(Verdict.UNKNOWN, f"out of memory: {error}", statistics=self.statistics)
+            return self._undecided(Verdict.UNKNOWN, f"out of memory: {error}")
 
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""
         if sample_longer(self.cases, self.settings.seed, self.clock, self._accept_array):
             return self._sat("sampling")
-        return Result(Verdict.UNKNOWN, f"unsupported: {error}", statistics=self.statistics)
+        return self._undecided(Verdict.UNKNOWN, f"unsupported: {error}")
 
     def _prove(self, networks: Mapping[str, LoadedNetwork]) -> Result:
         import torch
@@ -129,16 +141,30 @@ class Attempt:
         from toolkit.problem.specialise import specialised
 
         bindings = {name: network.binding for name, network in networks.items()}
-        device, reason, by = pick_device(self.settings.device), "", ""
+        device = pick_device(self.settings.device)
         with torch.no_grad():
+            second = self._second_bounds(bindings, device) if self.settings.bounds == "auto-lirpa" else None
+            if second is not None and not len(second.open):
+                return self._unsat(second.method)
             whole = compile_problem(self.query, bindings, self.cases)
+            whole = whole if second is None else whole.with_cases(second.open.cpu())
             self._note(relus=whole.program.num_neurons)
-            for part in specialised(whole):
-                found = self._prove_part(part, device)
-                if found.witness:
-                    return self._sat(found.by)
-                reason, by = reason if found.proved else found.reason, found.by
-        return Result(Verdict.UNKNOWN, reason, None, self.statistics) if reason else self._unsat(by)
+            return self._prove_parts(specialised(whole), whole.num_cases, device)
+
+    def _prove_parts(self, parts: Iterable[Part], num_cases: int, device: torch.device) -> Result:
+        """Decide one part after the other; only when all cases are in parts that are proved is it a proof."""
+        proved, by, reasons = 0, "", []
+        for part in parts:
+            found = self._prove_part(part, device)
+            if found.witness:
+                return self._sat(found.by)
+            if found.proved:
+                proved, by = proved + part.problem.num_cases, found.by
+            else:
+                reasons.append(found.reason)
+        if proved == num_cases:
+            return self._unsat(by)
+        return self._undecided(Verdict.UNKNOWN, reasons[0] if reasons else "not all cases were looked at")
 
     def _prove_part(self, part: Part, device: torch.device) -> Found:
         """Decide some of the cases; what it took is added to the statistics."""
@@ -154,6 +180,21 @@ class Attempt:
             raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
         finally:
             self.statistics = before.plus(self.statistics)
+
+    def _second_bounds(self, bindings: Mapping[str, Binding], device: torch.device) -> SecondBounds:
+        """Root bounds by auto_LiRPA, for which no operator needs a rule of ours."""
+        import torch
+
+        from toolkit.bounds.lirpa import in_double
+        from toolkit.problem.compile import Features, compile_question
+        from toolkit.search.second import second_bounds
+
+        features = Features(self.query, in_double(bindings, device), self.cases).to(device)
+        question = compile_question(self.cases).to(device, torch.float64)
+        found = second_bounds(features, question, self.settings.alpha_iterations, self.clock, self.observer)
+        self._note(bounds=found.method)
+        self.remark = found.reason
+        return found
 
     def _note(self, **facts: object) -> None:
         self.statistics = replace(self.statistics, **facts)  # type: ignore[arg-type]
@@ -174,6 +215,9 @@ class Attempt:
 
     def _sat(self, by: str) -> Result:
         return Result(Verdict.SAT, "", self.witness, replace(self.statistics, decided_by=by))
+
+    def _undecided(self, verdict: Verdict, reason: str) -> Result:
+        return Result(verdict, "; ".join(filter(None, [reason, self.remark])), None, self.statistics)
 
     def _unsat(self, by: str) -> Result:
         return Result(Verdict.UNSAT, "", None, replace(self.statistics, decided_by=by))

@@ -143,6 +143,29 @@ def test_a_wrong_expected_verdict_is_loud(finished, bench):
     assert text.count("CONTRADICTION") == 10
 
 
+def test_several_seeds_are_averaged(tmp_path, bench):
+    text = RECIPE.replace('name = "tiny"', 'name = "seeds"\nseeds = [1, 2]').replace("images = 5", "images = 2")
+    (tmp_path / "seeds.toml").write_text(text)
+    code, printed = bench(tmp_path / "seeds.toml", "--out", tmp_path / "out")
+    assert code == 0
+    every, means = (
+        list(csv.DictReader((tmp_path / "out" / name).read_text().splitlines()))
+        for name in ("summary.csv", "seeds.csv")
+    )
+    assert [line["model"] for line in every] == [
+        f"{name}-seed{seed}" for seed in (1, 2) for name in ("mlp-dense", "mlp-magnitude-01")
+    ]
+    assert [(line["model"], line["seeds"]) for line in means] == [("mlp-dense", "2"), ("mlp-magnitude-01", "2")]
+    dense = [float(line["standard_accuracy"]) for line in every if line["method"] == "dense"]
+    assert dense[0] != dense[1]
+    assert float(means[0]["standard_accuracy"]) == pytest.approx(sum(dense) / 2, abs=1e-5)
+    assert "over 2 seeds" in printed
+    assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 2 * 2 * 2
+    assert {line["neurons"] for line in csv.DictReader((tmp_path / "out/stability.csv").read_text().splitlines())} == {
+        "12"
+    }
+
+
 def test_the_generator_repeats_and_redraws_the_specifications(finished, tmp_path):
     import shutil
 

@@ -13,11 +13,12 @@ import pytest
 import toolkit
 
 ROOT = Path(toolkit.__file__).parent
-BASE = {"", "errors", "result", "settings", "options"}
+BASE = {"", "errors", "result", "settings", "options", "paper"}
 """What everyone may import: the package itself, its errors, verdicts and records of settings."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "options": set(),
+    "paper": set(),
     "settings": set(),
     "result": {"formats"},
     "formats": set(),

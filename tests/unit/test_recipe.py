@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import InputError
-from toolkit.pruning.options import Slim
+from toolkit.paper import dense_key, paper_rows
+from toolkit.pruning.options import Slim, Structured
 from toolkit.recipe import load_recipe
-from toolkit.training.options import Pgd, Stability
+from toolkit.training.options import Ibp, Pgd, Ramp, Stability
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +102,51 @@ def test_mistakes_are_one_line_with_file_and_key(tmp_path: Path, old: str, new: 
     assert "\n" not in message
 
 
+SWEEP = """
+[trainings.certified]
+loss = "ibp"
+epochs = 7
+[[sweeps]]
+name = "all"
+models = ["net"]
+methods = ["magnitude", { name = "snip", batches = 2 }]
+densities = [0.5]
+trained = "certified"
+seeds = [7]
+"""
+
+
+def test_a_sweep_is_many_chains(tmp_path: Path) -> None:
+    recipe = load_recipe(_write(tmp_path, TEXT + SWEEP))
+    assert [chain.name for chain in recipe.all_chains] == ["one", "all-magnitude", "all-snip"]
+    training = recipe.training_of(recipe.all_chains[1])
+    assert (training.loss, training.epochs, training.weight_decay) == (Ibp(), 7, 1e-3)
+    assert recipe.all_seeds == (3, 7)
+    assert [chain.name for chain in recipe.with_seed(3).all_chains] == ["one"]
+    assert [chain.name for chain in recipe.with_seed(7).all_chains] == ["all-magnitude", "all-snip"]
+    assert recipe.only_seed(5).all_seeds == (5,)
+    assert len(recipe.only_seed(5).all_chains) == 3
+
+
+def test_seeds_of_the_recipe_are_for_all_chains(tmp_path: Path) -> None:
+    recipe = load_recipe(_write(tmp_path, TEXT.replace("seed = 3", "seeds = [1, 2]")))
+    assert recipe.all_seeds == (1, 2)
+    assert recipe.with_seed(2).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("seed = 3", "seeds = [1, 1]", "twice"),
+        ('model = "net"', 'model = "net"\ntrained = "hard"', "no training 'hard'"),
+        ('model = "net"', 'model = "net"\npaper = "IMP"', "no row 'IMP'"),
+    ],
+)
+def test_wrong_names_in_chains(tmp_path: Path, old: str, new: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_recipe(_write(tmp_path, TEXT.replace(old, new, 1)))
+
+
 def test_a_chain_name_twice_is_an_error(tmp_path: Path) -> None:
     chain = TEXT[TEXT.index("[[chains]]") : TEXT.index("[specification]")]
     with pytest.raises(InputError, match="'one' is used twice"):
@@ -122,7 +168,33 @@ def test_unreadable_files(tmp_path: Path, content: bytes | None) -> None:
 def test_the_recipes_that_come_along(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert all(recipe.training_of(chain).epsilon is not None for chain in recipe.chains)
+    assert all(recipe.training_of(chain).epsilon is not None for chain in recipe.all_chains)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("cifar10_paper", "cifar10-2"), ("svhn_paper", "svhn-2"), ("fashion_paper", "fashion-0.1"),
+     ("cifar10_paper_8_255", "cifar10-8")],
+)  # fmt: skip
+def test_the_papers_recipes_have_every_row_of_its_tables(name: str, table: str) -> None:
+    recipe = load_recipe(ROOT / "specs" / f"{name}.toml")
+    shown = {key for chain in recipe.all_chains for key in chain.paper}
+    shown |= {dense_key(key) for key in shown}
+    assert shown == {key for key in paper_rows() if key.startswith(f"{table}/")}
+    for chain in recipe.all_chains:
+        training, wide = recipe.training_of(chain), table == "cifar10-8"
+        certified = chain.trained == "certified"
+        assert training.epochs == (300 if wide else 200)
+        assert training.milestones == ((210, 255) if wide else (140, 170))
+        assert training.ramp == (Ramp(start=16, length=121) if wide else Ramp(start=11, length=81))
+        assert (training.batch, training.clip, training.decay) == (128, 8.0, 0.1)
+        assert len(recipe.seeds_of(chain)) == (5 if certified else 1)
+        assert (training.optimizer, training.learning_rate) == (("adam", 1e-3) if certified else ("sgd", 1e-2))
+        assert len(chain.targets) == (11 if isinstance(chain.method, Structured) else 15)
+        assert chain.rewind == "lt"
+    assert recipe.verification.timeout == 300
+    assert recipe.specification.images == 200
+    assert recipe.data.validation == 0
 
 
 def test_reading_a_recipe_needs_no_torch() -> None:

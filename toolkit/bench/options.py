@@ -27,6 +27,8 @@ class Options:
     """Where to train and to bound."""
     timeout: float | None = None
     """Time limit of each instance in seconds, in place of those in the recipe or in instances.csv."""
+    data: str | None = None
+    """Where a recipe's images are, npz:FILE or folder:DIRECTORY, in place of a download; normalisation stays."""
     seed: int | None = None
     """Seed of training, pruning and attack."""
     workers: int | None = None

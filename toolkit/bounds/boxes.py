@@ -18,7 +18,7 @@ from toolkit.bounds.clip import HalfSpaces, minimum_within
 from toolkit.bounds.forward import band_bounds, input_band, suits, through_layer, through_map
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.problem.affine import Affine
+from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
 
 ELEMENTS = 1 << 18
@@ -26,7 +26,9 @@ ELEMENTS = 1 << 18
 MIN_ROWS = 128
 """Rows of one pass at least, however wide the layers are."""
 MANY_ROWS = 256
-"""Neurons of a layer, for each box, beyond which forward bounds have to do where there are any."""
+"""Neurons of a layer of matrices, for each box, beyond which forward bounds have to do where there are any."""
+FEW_ROWS = 2
+"""The same for a layer of operators, and for each input."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,13 @@ def tighten(
     bands = {INPUT: input_band(box)} if suits(program) else None
     contradiction = box.lower.new_full((len(box.lower),), -torch.inf)
     for number, layer in enumerate(program.layers):
+        check()
         bounds = _inherited(program, layer, box, known)
         if bands is not None:
             bands[number] = through_map(layer.affine, [bands[source] for source in layer.affine.sources])
             bounds = _intersected(bounds, band_bounds(bands[number], box))
         rows = _doubtful(layer, bounds, values, number)
-        if bands is not None and len(rows.owner) > MANY_ROWS * len(box.lower):
+        if bands is not None and len(rows.owner) > _most_rows(layer, box) * len(box.lower):
             share = _shares(bands[number].centre[:, :-1].mT[rows.owner, rows.neuron], box, rows.owner)
             reaches.append(Reach(rows.owner, rows.neuron + layer.start, share))
         elif len(rows.owner):
@@ -92,6 +95,14 @@ def tighten(
         if bands is not None:
             bands[number] = through_layer(bands[number], lines[-1])
     return Tightened(concatenate(layers, box), contradiction, _joined(reaches, box))
+
+
+def _most_rows(layer: Layer, box: Bounds) -> int:
+    """Rows of a layer, for each box, that are worth a backward pass where forward bounds are known.
+
+    A matrix serves many rows at little cost; operators cost as much for each row as for a column of forward bounds.
+    """
+    return MANY_ROWS if isinstance(layer.affine, DenseAffine) else FEW_ROWS * (box.lower.shape[1] + 1)
 
 
 def _inherited(program: Program, layer: Layer, box: Bounds, known: Bounds) -> Bounds:

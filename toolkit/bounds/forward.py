@@ -7,16 +7,17 @@ then bounds again what is still unstable (the two together: Xu et al., NeurIPS 2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from toolkit.bounds.interval import Bounds, rounding
-from toolkit.bounds.relaxations import Lines
+from toolkit.bounds.crown import intersect
+from toolkit.bounds.interval import Bounds, concatenate, rounding
+from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.problem.affine import Affine, DenseAffine, sum_of
-from toolkit.problem.program import Program
+from toolkit.problem.program import INPUT, Program
 
 WIDE = 512
 """Neurons of a layer from which on forward bounds are worth their price."""
@@ -34,9 +35,38 @@ class Band:
 
 
 def suits(program: Program) -> bool:
-    """Whether forward bounds pay: some layer is wide, and all maps are matrices."""
-    dense = all(isinstance(layer.affine, DenseAffine) for layer in program.layers)
-    return dense and max((layer.affine.size for layer in program.layers), default=0) > WIDE
+    """Whether forward bounds pay where inputs are few: some layer is wide."""
+    return max((layer.affine.size for layer in program.layers), default=0) > WIDE
+
+
+def forward_bounds(program: Program, box: Bounds, known: Bounds, check: Callable[[], None] = lambda: None) -> Bounds:
+    """Pre-activation bounds of all neurons, ``(B, num_neurons)``, never looser than the ``known`` ones.
+
+    Costs two passes for each input that varies in some box ``(B, n)``. ``check`` is called before every layer and may
+    raise to stop the work.
+    """
+    varying = (box.lower < box.upper).any(0).nonzero().squeeze(1)
+    inner = Bounds(box.lower[:, varying], box.upper[:, varying])
+    bands = {INPUT: _varying_band(box, varying)}
+    layers: list[Bounds] = []
+    for number, layer in enumerate(program.layers):
+        check()
+        bands[number] = through_map(layer.affine, [bands[source] for source in layer.affine.sources])
+        old = Bounds(known.lower[:, layer.neurons], known.upper[:, layer.neurons])
+        layers.append(intersect(old, band_bounds(bands[number], inner)))
+        bands[number] = through_layer(
+            bands[number], RELAXATIONS[layer.op].lines(layers[-1].lower, layers[-1].upper, None)
+        )
+    return concatenate(layers, box)
+
+
+def _varying_band(box: Bounds, varying: Tensor) -> Band:
+    """The inputs as functions of those that vary; the others are constants."""
+    count, inputs = box.lower.shape
+    centre = box.lower.new_zeros(count, len(varying) + 1, inputs)
+    centre[:, -1] = box.lower.index_fill(1, varying, 0.0)
+    centre[:, torch.arange(len(varying), device=varying.device), varying] = 1.0
+    return Band(centre, torch.zeros_like(centre))
 
 
 def input_band(box: Bounds) -> Band:
@@ -48,17 +78,28 @@ def input_band(box: Bounds) -> Band:
 
 def through_map(affine: Affine, sources: Sequence[Band]) -> Band:
     """The band of an affine map's value."""
-    assert isinstance(affine, DenseAffine)
-    parts = list(zip(affine.matrices, sources, strict=True))
-    centre = sum_of([band.centre @ matrix.T for matrix, band in parts])
+    if isinstance(affine, DenseAffine):
+        parts = list(zip(affine.matrices, sources, strict=True))
+        centre = sum_of([band.centre @ matrix.T for matrix, band in parts])
+        half = sum_of([band.half @ matrix.T.abs() for matrix, band in parts])
+    else:
+        centre = _by_columns(affine.apply, [band.centre for band in sources]) - affine.bias
+        half = _by_columns(affine.radius, [band.half for band in sources])
+        half[:, -1] += rounding(half.dtype) * affine.bias.abs()  # which every column has met and lost again
     centre[:, -1] += affine.bias
-    return Band(centre, sum_of([band.half @ matrix.T.abs() for matrix, band in parts]))
+    return Band(centre, half)
+
+
+def _by_columns(function: Callable[[list[Tensor]], Tensor], parts: list[Tensor]) -> Tensor:
+    """A map of vectors on each row of ``(B, columns, size)`` tensors."""
+    return function([part.flatten(0, 1) for part in parts]).unflatten(0, parts[0].shape[:2])
 
 
 def through_layer(band: Band, lines: Lines) -> Band:
-    """The band of the activations, for lines of the layer, ``(B, size)``; all slopes are at least zero."""
-    lower = (band.centre - band.half) * lines.lower_slope.unsqueeze(1)
-    upper = (band.centre + band.half) * lines.upper_slope.unsqueeze(1)
+    """The band of the activations, for lines of the layer, ``(B, size)``, with slopes of any sign."""
+    below, above = lines.lower_slope.unsqueeze(1), lines.upper_slope.unsqueeze(1)
+    lower = below * band.centre - below.abs() * band.half
+    upper = above * band.centre + above.abs() * band.half
     lower[:, -1] += lines.lower_offset
     upper[:, -1] += lines.upper_offset
     return Band((lower + upper) / 2, (upper - lower) / 2)

@@ -10,6 +10,7 @@ The new maps come from the backward pass itself: rows are pushed back through ac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -58,13 +59,18 @@ class Reduction:
         return full
 
 
-def reduce_program(program: Program, box: Bounds, bounds: Bounds) -> Reduction:
-    """Remove what is stable on all boxes ``(R, n)`` with neuron bounds ``(R, num_neurons)``."""
+def reduce_program(
+    program: Program, box: Bounds, bounds: Bounds, check: Callable[[], None] = lambda: None
+) -> Reduction:
+    """Remove what is stable on all boxes ``(R, n)`` with neuron bounds ``(R, num_neurons)``.
+
+    ``check`` is called between passes and may raise to stop the work.
+    """
     varying = _varying(box)
     base = torch.where(varying, torch.zeros_like(box.lower[0]), box.lower[0])
     kept = [_kept(layer, bounds) for layer in program.layers]
     lines = [_through_active(layer, bounds, keep) for layer, keep in zip(program.layers, kept, strict=True)]
-    cut = _Cut(program, kept, lines, varying, base)
+    cut = _Cut(program, kept, lines, varying, base, check)
     numbers = _renumber(kept)
     layers: list[Layer] = []
     for layer, keep in zip(program.layers, kept, strict=True):
@@ -116,6 +122,7 @@ class _Cut:
     lines: list[Lines]
     varying: Tensor
     base: Tensor
+    check: Callable[[], None]
 
     def reduced(self, affine: Affine, rows: Tensor, numbers: dict[int, int]) -> DenseAffine:
         """Some rows of a map as one dense map of the varying inputs and the kept neurons."""
@@ -128,6 +135,7 @@ class _Cut:
 
     def _rows(self, affine: Affine, rows: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """Coefficients by source, ``(len(rows), size of source)``, and the bias, ``(len(rows),)``."""
+        self.check()
         start = Functional(affine.sources, affine.select(rows), affine.bias[rows].unsqueeze(0))
         linear = backward(self.program, start, self.lines)
         coefficients = linear.coefficients[0]
@@ -141,6 +149,11 @@ class _Cut:
 
 def _of(found: dict[int, Tensor], source: int, like: Tensor, cut: _Cut) -> Tensor:
     return found[source] if source in found else like.new_zeros(len(like), len(cut.kept[source]))
+
+
+def kept_neurons(program: Program, bounds: Bounds) -> int:
+    """Number of neurons of the reduced program."""
+    return sum(len(_kept(layer, bounds)) for layer in program.layers)
 
 
 def reduced_cost(program: Program, box: Bounds, bounds: Bounds) -> int:
@@ -167,4 +180,6 @@ def _map_cost(affine: Affine) -> int:
 def _node_cost(node: Any) -> int:
     if node.target is not torch.ops.aten.convolution.default:
         return 0
-    return prod(node.meta["shape"]) * prod(node.args[1].meta["shape"][1:])
+    transposed = node.args[6]
+    positions = node.args[0] if transposed else node
+    return prod(positions.meta["shape"]) * prod(node.args[1].meta["shape"][1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -89,11 +89,19 @@ def load_dataset(data: Data) -> Dataset:
     """
     from toolkit.data import builtin, files, vision  # noqa: F401 - importing them registers their loaders
 
-    kind, colon, _ = data.name.partition(":")
+    where = data.source or data.name
+    kind, colon, _ = where.partition(":")
     loader = LOADERS.get(kind + colon)
     if loader is None:
-        raise InputError(f"data.name: no data set {data.name!r}; known: {', '.join(sorted(LOADERS))}")
-    return loader(data)
+        raise InputError(f"data.name: no data set {where!r}; known: {', '.join(sorted(LOADERS))}")
+    dataset = vision.conventional(replace(loader(data.model_copy(update={"name": where})), name=data.name))
+    return dataset if data.train is None else replace(dataset, train=some(dataset.train, data.train))
+
+
+def some(split: Split, count: int, seed: int = 0) -> Split:
+    """Randomly chosen images, the same for every run; a smaller choice is part of a larger one."""
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:count]
+    return Split(split.images[chosen], split.labels[chosen])
 
 
 def hold_out(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,21 @@ SOURCES = {
     "cifar100": Source("CIFAR100", 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), "crop_flip"),
     "svhn": Source("SVHN", 10, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "crop"),
 }
+
+
+def conventional(dataset: Dataset) -> Dataset:
+    """The data set with the classes, normalisation and augmentation that its name stands for, if it is known here.
+
+    Raises:
+        InputError: its images have another number of channels than those of that name.
+    """
+    source = SOURCES.get(dataset.name)
+    if source is None:
+        return dataset
+    channels = dataset.input_shape[0]
+    if channels != len(source.mean):
+        raise InputError(f"data.source: {dataset.name} has {len(source.mean)} channels, these images have {channels}")
+    return replace(dataset, classes=source.classes, mean=source.mean, std=source.std, augmentation=source.augmentation)
 
 
 @register(*SOURCES)

@@ -10,10 +10,14 @@ from torch import nn
 
 from toolkit.data.dataset import Dataset
 from toolkit.errors import InputError
+from toolkit.models.imported import insert_batch_norms, read_network
 from toolkit.models.layers import Normalise, Residual
-from toolkit.models.options import Block, ConvNet, Mlp, ModelOptions, PresetName, PresetNet, ResNet, Vgg
+from toolkit.models.options import Block, ConvNet, Mlp, ModelOptions, OnnxNet, PresetName, PresetNet, ResNet, Vgg
+from toolkit.models.structure import channel_sites
 
 Shape = tuple[int, int, int]
+STATISTICS = 512
+"""Images whose statistics inserted batch normalisation starts with."""
 
 PRESETS: dict[PresetName, ConvNet] = {
     # "cifar_model_deep" of Li et al. (TMLR 2023), Table III: no batch normalisation after the hidden linear layer.
@@ -60,18 +64,32 @@ def build_model(options: ModelOptions, dataset: Dataset, seed: int) -> nn.Sequen
     """A network with torch's default initial weights, on the CPU, the same for the same seed.
 
     Raises:
-        InputError: the images are too small for the architecture.
+        InputError: the images do not fit the architecture or the file, or a file has no channels to prune.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = list(layers(options, dataset.input_shape, dataset.classes))
-    return nn.Sequential(*([Normalise(dataset.mean, dataset.std)] if options.normalise else []), *body)
+    row = [*([Normalise(dataset.mean, dataset.std)] if options.normalise else []), *body]
+    if isinstance(options, OnnxNet) and options.batch_norm:
+        row = insert_batch_norms(row, dataset.train.images[:STATISTICS])
+    network = nn.Sequential(*row)
+    if isinstance(options, OnnxNet) and options.batch_norm and not channel_sites(network):
+        raise InputError(
+            f"{options.file}: channels need a convolution followed by a ReLU, in a straight line of layers; "
+            "there is none, so prune weights"
+        )
+    return network
 
 
 @singledispatch
 def layers(options: ModelOptions, shape: Shape, classes: int) -> Iterator[nn.Module]:
     """The layers after the normalisation, for inputs of ``shape`` (channels, height, width)."""
     raise NotImplementedError(type(options).__name__)
+
+
+@layers.register
+def _(options: OnnxNet, shape: Shape, classes: int) -> Iterator[nn.Module]:
+    yield from read_network(options.file, shape, classes)
 
 
 @layers.register

@@ -38,3 +38,33 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``main(x) + shortcut(x)``."""
         return self.main(x) + self.shortcut(x)
+
+
+class GraftedReLU(nn.Module):
+    """A ReLU in which some neurons are affine maps ``slope * x + shift`` of their own (Chen et al., ICML 2022)."""
+
+    kept: Tensor
+    grafted: Tensor
+    order: Tensor
+
+    def __init__(self, mask: Tensor, slope: float = 0.4) -> None:
+        """``mask`` ``(C, H, W)`` or ``(n,)`` says which neurons are grafted."""
+        super().__init__()
+        flat = mask.flatten()
+        self.shape = tuple(mask.shape)
+        self.relu = nn.ReLU()
+        self.register_buffer("kept", (~flat).nonzero().flatten())
+        self.register_buffer("grafted", flat.nonzero().flatten())
+        self.register_buffer("order", torch.cat([self.kept, self.grafted]).argsort())
+        count = len(self.grafted)
+        self.slope = nn.Parameter(torch.full((count,), slope, device=mask.device))
+        self.shift = nn.Parameter(torch.zeros(count, device=mask.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activations of the same shape. Only the neurons that are not grafted pass through a ReLU."""
+        flat = x.flatten(1)
+        return self.join(self.relu(flat[:, self.kept]), self.slope * flat[:, self.grafted] + self.shift)
+
+    def join(self, kept: Tensor, grafted: Tensor) -> Tensor:
+        """Values of both kinds of neurons ``(B, .)`` in their places."""
+        return torch.cat([kept, grafted], 1)[:, self.order].reshape(-1, *self.shape)

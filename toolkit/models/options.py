@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from toolkit.errors import InputError
 from toolkit.options import Options, shorthand
 
 PresetName = Literal["paper7", "cnn_7layer_bn", "cnn_b", "cifar_small", "digits_conv"]
@@ -73,6 +76,33 @@ class Vgg(Options):
     normalise: bool = True
 
 
+class OnnxNet(Options):
+    """A trained network of one's own: the dense network of its chains, as it is in the file."""
+
+    architecture: Literal["onnx"] = "onnx"
+    file: Path
+    """The network, ``.onnx`` or ``.onnx.gz``; a relative path starts at the recipe's folder."""
+    batch_norm: bool = False
+    """Insert batch normalisation, without effect at first, between convolutions and ReLUs: channel pruning needs it."""
+    normalise: bool = False
+    """Put the data set's normalisation before the network."""
+
+
 ModelOptions = Annotated[
-    ConvNet | PresetNet | Mlp | ResNet | Vgg, Field(discriminator="architecture"), shorthand("architecture")
+    ConvNet | PresetNet | Mlp | ResNet | Vgg | OnnxNet, Field(discriminator="architecture"), shorthand("architecture")
 ]
+
+
+def identity(options: ModelOptions) -> dict[str, Any]:
+    """Everything that tells networks apart; a file counts by its content.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    values: dict[str, Any] = options.model_dump(mode="json")
+    if isinstance(options, OnnxNet):
+        try:
+            values["file"] = hashlib.sha256(options.file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(f"{options.file}: cannot read the network: {error.strerror or error}") from error
+    return values

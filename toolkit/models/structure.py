@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from toolkit.models.layers import GraftedReLU
+
 PASSING = (nn.Flatten, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 """Layers that keep channels apart and map zero to zero."""
 
@@ -19,6 +21,8 @@ class ReluSite:
 
     relu: nn.ReLU
     batch_norm: nn.BatchNorm2d | None
+    before: nn.Module | None = None
+    """The layer directly before it."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,14 @@ def sequences(model: nn.Module) -> Iterator[tuple[str, nn.Sequential]]:
 def relu_sites(model: nn.Module) -> list[ReluSite]:
     """All ReLUs in the order of the network's definition."""
     return [
-        ReluSite(module, before if isinstance(before, nn.BatchNorm2d) else None)
+        ReluSite(
+            module.relu if isinstance(module, GraftedReLU) else module,
+            before if isinstance(before, nn.BatchNorm2d) and not isinstance(module, GraftedReLU) else None,
+            before,
+        )
         for _, sequence in sequences(model)
         for before, module in pairwise((None, *sequence))
-        if isinstance(module, nn.ReLU)
+        if isinstance(module, nn.ReLU | GraftedReLU)
     ]
 
 
@@ -77,9 +85,8 @@ def _width(module: nn.Module) -> int:
 def count_relus(model: nn.Module, shape: tuple[int, int, int]) -> int:
     """Number of ReLU neurons for one input of ``shape``."""
     counts: list[int] = []
-    hooks = [
-        site.relu.register_forward_hook(lambda _, __, out: counts.append(out[0].numel())) for site in relu_sites(model)
-    ]
+    relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    hooks = [relu.register_forward_hook(lambda _, __, out: counts.append(out[0].numel())) for relu in relus]
     device = next(model.parameters()).device
     training = model.training
     with torch.no_grad():

@@ -186,10 +186,26 @@ def compact(affine: GraphAffine) -> Affine:
     has_convolution = any(node.target is aten.convolution.default for node in affine.module.graph.nodes)
     if elements > (DENSE_CONVOLUTION_LIMIT if has_convolution else DENSE_LIMIT):
         return affine
-    # Exact columns or rows of the Jacobian, whichever are fewer.
-    rows = torch.eye(affine.size, dtype=affine.bias.dtype, device=affine.bias.device).unsqueeze(0)
-    matrices = tuple(part[0].contiguous() for part in affine.transpose(rows))
-    return DenseAffine(affine.sources, matrices, affine.bias)
+    matrices = _by_rows(affine) if affine.size <= sum(affine.source_sizes) else _by_columns(affine)
+    return DenseAffine(affine.sources, tuple(matrix.contiguous() for matrix in matrices), affine.bias)
+
+
+def _by_rows(affine: GraphAffine) -> list[Tensor]:
+    rows = torch.eye(affine.size, dtype=affine.bias.dtype, device=affine.bias.device)
+    return [part[0] for part in affine.transpose(rows.unsqueeze(0))]
+
+
+SCALE = 2.0**64
+"""Size of the vectors that columns are read off: beside it the bias, which is taken away again, rounds nothing."""
+
+
+def _by_columns(affine: GraphAffine) -> list[Tensor]:
+    matrices = []
+    for position, size in enumerate(affine.source_sizes):
+        values = [affine.bias.new_zeros(1, other).expand(size, -1) for other in affine.source_sizes]
+        values[position] = SCALE * torch.eye(size, dtype=affine.bias.dtype, device=affine.bias.device)
+        matrices.append(((affine.apply(values) - affine.bias) / SCALE).T)
+    return matrices
 
 
 def flat_size(shape: Sequence[int]) -> int:

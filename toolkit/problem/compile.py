@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,10 +22,9 @@ from toolkit.problem.trace import trace
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Program, boxes and cases as tensors on one device."""
+class Question:
+    """What is asked about the features, without the network: boxes, cases and atoms as tensors on one device."""
 
-    program: Program
     lower: Tensor
     """Lower corners of the regions, ``(R, n)``."""
     upper: Tensor
@@ -43,12 +43,11 @@ class Problem:
         """Number of cases, C."""
         return len(self.region)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Problem:
-        """The same problem on another device, in another precision. Boxes are rounded outward."""
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """The same question on another device, in another precision. Boxes are rounded outward."""
         lower, upper = outward(self.lower, self.upper, dtype)
         return replace(
             self,
-            program=self.program.to(device, dtype),
             lower=lower.to(device),
             upper=upper.to(device),
             region=self.region.to(device),
@@ -56,6 +55,21 @@ class Problem:
             weights=self.weights.to(device, dtype),
             offsets=self.offsets.to(device, dtype),
         )
+
+    def with_cases(self, cases: Tensor) -> Self:
+        """The same question about some of its cases, by position or mask."""
+        return replace(self, region=self.region[cases], rows=self.rows[cases])
+
+
+@dataclass(frozen=True)
+class Problem(Question):
+    """A question with the program that computes the features."""
+
+    program: Program
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """The same problem on another device, in another precision. Boxes are rounded outward."""
+        return replace(super().to(device, dtype), program=self.program.to(device, dtype))
 
 
 def outward(lower: Tensor, upper: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -77,6 +91,42 @@ class Binding:
     """Element types of the inputs; tracing happens in them, bounding in the program's own."""
 
 
+class Features(torch.nn.Module):
+    """The features of a query as a function of its inputs, ``(B, n)`` to ``(B, F)``.
+
+    A network that fixes its batch dimension takes B = 1 only.
+    """
+
+    used: Tensor
+
+    def __init__(self, query: Query, networks: Mapping[str, Binding], cases: Cases) -> None:
+        """``networks`` maps each declared network's name to its module; one that is ``equal-to`` another may lack."""
+        super().__init__()
+        self.query, self.networks = query, networks
+        self.parts = torch.nn.ModuleList(binding.module for binding in networks.values())
+        self.register_buffer("used", torch.as_tensor(np.unique(cases.atoms.monomial)))
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values of the variables that the atoms mention. Raises InputError where sizes disagree."""
+        return _variables(self.query, self.networks, x).index_select(1, self.used)
+
+
+def compile_question(cases: Cases) -> Question:
+    """What a query asks about its features, in float64 on the CPU. Raises UnsupportedError for products."""
+    if cases.products:
+        raise UnsupportedError("the specification multiplies variables, which has no bounding rule yet")
+    return Question(
+        lower=torch.as_tensor(cases.lower),
+        upper=torch.as_tensor(cases.upper),
+        region=torch.as_tensor(cases.region),
+        rows=torch.as_tensor(_padded(cases)),
+        # One more atom, always true (-1 <= 0), stands in for the atoms of a case that has none.
+        weights=torch.as_tensor(np.pad(_atom_matrix(cases), ((0, 1), (0, 0)))),
+        offsets=torch.as_tensor(np.append(cases.atoms.constant, -1.0)),
+    )
+
+
 def compile_problem(query: Query, networks: Mapping[str, Binding], cases: Cases | None = None) -> Problem:
     """Compile a query over the given networks, in float64 on the CPU.
 
@@ -84,28 +134,16 @@ def compile_problem(query: Query, networks: Mapping[str, Binding], cases: Cases 
     out. Raises InputError where sizes disagree, UnsupportedError for what has no bounding rule.
     """
     cases = compile_cases(query) if cases is None else cases
-    if cases.products:
-        raise UnsupportedError("the specification multiplies variables, which has no bounding rule yet")
-    used, weights = _atom_matrix(cases)
+    question, features = compile_question(cases), Features(query, networks, cases)
     example = torch.as_tensor(
         (cases.lower[0] + cases.upper[0]) / 2 if len(cases.lower) else np.zeros(len(cases.inputs))
     )
-    index = torch.as_tensor(used)
-    graph = trace(lambda x: _variables(query, networks, x)[index], [example.float()])
-    return Problem(
-        program=build_program(graph),
-        lower=torch.as_tensor(cases.lower),
-        upper=torch.as_tensor(cases.upper),
-        region=torch.as_tensor(cases.region),
-        rows=torch.as_tensor(_padded(cases)),
-        # One more atom, always true (-1 <= 0), stands in for the atoms of a case that has none.
-        weights=torch.as_tensor(np.pad(weights, ((0, 1), (0, 0)))),
-        offsets=torch.as_tensor(np.append(cases.atoms.constant, -1.0)),
-    )
+    graph = trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [example.float()])
+    return Problem(**vars(question), program=build_program(graph))
 
 
 def _variables(query: Query, networks: Mapping[str, Binding], x: Tensor) -> Tensor:
-    """Values of the whole variable space, in declaration order, for the concatenated inputs ``x``."""
+    """Values ``(B, variables)`` of the whole variable space, in declaration order, for inputs ``(B, n)``."""
     parts: list[Tensor] = []
     position = 0
     for network in query.networks:
@@ -113,41 +151,47 @@ def _variables(query: Query, networks: Mapping[str, Binding], x: Tensor) -> Tens
             raise UnsupportedError(f"network {network.name} declares hidden tensors, which are not supported yet")
         binding = networks.get(network.name) or networks[network.equal_to or ""]
         size = sum(tensor.size for tensor in network.inputs)
-        inputs = x[position : position + size]
+        inputs = x[:, position : position + size]
         position += size
         parts += [inputs, _run(network, binding, inputs)]
-    return torch.cat(parts)
+    return torch.cat(parts, 1)
+
+
+def _batched(shape: Sequence[int], batch: int) -> tuple[int, ...]:
+    """The shape of so many samples, side by side along the leading dimension."""
+    return (batch * shape[0], *shape[1:]) if shape else ()
 
 
 def _run(network: Network, binding: Binding, flat: Tensor) -> Tensor:
-    """All outputs of one network, flat."""
+    """All outputs of one network, ``(B, size)``, for inputs ``(B, n)``."""
+    batch = len(flat)
     sizes = [int(np.prod(shape)) for shape in binding.input_shapes]
     if sizes != [tensor.size for tensor in network.inputs]:
         declared = [tensor.size for tensor in network.inputs]
         raise InputError(f"network {network.name}: the specification declares inputs of {declared} elements, the ONNX "
                          f"model has {sizes}")  # fmt: skip
-    pieces = flat.split(sizes)
+    pieces = flat.split(sizes, 1)
     inputs = [
-        piece.reshape(shape).to(dtype)
+        piece.reshape(_batched(shape, batch)).to(dtype)
         for piece, shape, dtype in zip(pieces, binding.input_shapes, binding.input_dtypes, strict=True)
     ]
     result = binding.module(*inputs)
     outputs: Sequence[Tensor] = result if isinstance(result, (list, tuple)) else [result]
-    found = [output.numel() for output in outputs[: len(network.outputs)]]
+    found = [output.numel() // batch for output in outputs[: len(network.outputs)]]
     if found != [tensor.size for tensor in network.outputs]:
         declared = [tensor.size for tensor in network.outputs]
         raise InputError(f"network {network.name}: the specification declares outputs of {declared} elements, the ONNX "
                          f"model has {found}")  # fmt: skip
-    return torch.cat([output.reshape(-1).to(flat.dtype) for output in outputs[: len(network.outputs)]])
+    return torch.cat([output.reshape(batch, -1).to(flat.dtype) for output in outputs[: len(network.outputs)]], 1)
 
 
-def _atom_matrix(cases: Cases) -> tuple[np.ndarray, np.ndarray]:
-    """Variables that the atoms mention, and the atoms as a dense matrix over just these."""
+def _atom_matrix(cases: Cases) -> np.ndarray:
+    """The atoms as a dense matrix over the variables that they mention."""
     used, column = np.unique(cases.atoms.monomial, return_inverse=True)
     weights = np.zeros((len(cases.atoms), len(used)))
     row = np.repeat(np.arange(len(cases.atoms)), np.diff(cases.atoms.starts))
     np.add.at(weights, (row, column), cases.atoms.coefficient)
-    return used, weights
+    return weights
 
 
 def _padded(cases: Cases) -> np.ndarray:

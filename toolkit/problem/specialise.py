@@ -41,6 +41,8 @@ def specialised(problem: Problem) -> Iterator[Part]:
         return
     for number, value in enumerate(values):
         regions = (part == number).nonzero().squeeze(1)
+        if not torch.isin(problem.region, regions).any():
+            continue
         program = merge_neurons(substitute(problem.program, columns, value))
         yield Part(replace(_restricted(problem, regions), program=program), regions)
 

@@ -15,10 +15,11 @@ from torch import nn
 
 from toolkit.data.dataset import Dataset, Split
 from toolkit.models.build import build_model
-from toolkit.models.options import ModelOptions
+from toolkit.models.options import ModelOptions, OnnxNet, identity
+from toolkit.pruning.graft import graft, grafted_job
 from toolkit.pruning.masks import Masks, density, live_channels
 from toolkit.pruning.methods import Round, prune
-from toolkit.pruning.options import Chain, MethodOptions, Structured
+from toolkit.pruning.options import Chain, Graft, MethodOptions, Structured
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.loop import Job, derive_seed, train
 from toolkit.training.options import Training
@@ -47,6 +48,8 @@ class ChainState:
     masks: Masks
     key: str
     """Hash of everything that made this state."""
+    grafted: bool = False
+    """Whether some of its ReLUs were made linear."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def prune_chain(workshop: Workshop, options: ModelOptions, chain: Chain, trainin
     initial = initial_model(workshop, options, training)
     job = Job(training, workshop.split("train"), workshop.dataset.augmentation, derive_seed(workshop.seed, "train", 0))
     key = dense_key(workshop, options, training)
-    dense, _ = trained(workshop, f"{chain.model} dense", key, (initial, {}), job)
+    first = replace(job, epochs=0) if isinstance(options, OnnxNet) else job
+    dense, _ = trained(workshop, f"{chain.model} dense", key, (initial, {}), first)
     state = ChainState(0, 1.0, dense, {}, key)
     yield state
     for index, target in enumerate(chain.targets, 1):
@@ -86,13 +90,28 @@ def prune_chain(workshop: Workshop, options: ModelOptions, chain: Chain, trainin
         start = stored(workshop, f"{key}.start", initial, make)
         name = f"{chain.name} {index}/{len(chain.targets)}"
         model, masks = trained(workshop, name, key, start, rewound_job(job, chain, workshop, index))
-        state = ChainState(index, state_density(chain.method, model, masks), model, masks, key)
-        yield state
+        made = ChainState(index, state_density(chain.method, model, masks), model, masks, key)
+        yield made
+        # The control is no parent: what is pruned next was not trained more often than the control itself.
+        state = made if masks else state
+    if chain.graft is not None:
+        yield grafted_state(workshop, chain, chain.graft, state, job)
+
+
+def grafted_state(workshop: Workshop, chain: Chain, options: Graft, parent: ChainState, job: Job) -> ChainState:
+    """The network of a state with some of its ReLUs linear, trained on with the masks of the state."""
+    epsilon, index = job.training.epsilon, len(chain.targets) + 1
+    assert epsilon is not None
+    key = digest({"parent": parent.key, "graft": options.model_dump()})
+    start = graft(parent.model, options, workshop.split("train"), epsilon)
+    tuned = grafted_job(job, options, derive_seed(workshop.seed, "train", index))
+    model, masks = trained(workshop, f"{chain.name} grafted", key, (start, parent.masks), tuned)
+    return ChainState(index, parent.density, model, masks, key, grafted=True)
 
 
 def dense_key(workshop: Workshop, options: ModelOptions, training: Training) -> str:
     """Hash of everything that makes a dense network."""
-    content = {"format": FORMAT, "data": workshop.dataset.digest, "model": options.model_dump(), "seed": workshop.seed}
+    content = {"format": FORMAT, "data": workshop.dataset.digest, "model": identity(options), "seed": workshop.seed}
     return digest(content | {"training": training.model_dump(exclude={"checkpoint_seconds"})})
 
 
@@ -123,7 +142,7 @@ def _start(
     source, old, number = (initial, {}, 0) if chain.one_shot else (state.model, state.masks, state.index)
     seed = derive_seed(workshop.seed, "prune", number)
     round_ = Round(copy.deepcopy(source), old, target, job, workshop.split("validation"), seed)
-    masks = prune(chain.method, round_)
+    masks = prune(chain.method, round_) if target < 1 else {}
     return rewind(chain, job, initial, dense, state.model), masks
 
 
@@ -144,7 +163,9 @@ def rewound_job(job: Job, chain: Chain, workshop: Workshop, index: int) -> Job:
 
 
 def state_density(method: MethodOptions, model: nn.Module, masks: Masks) -> float:
-    """Density of the prunable set: channels for structured methods, weights otherwise."""
+    """Density of the prunable set: channels for structured methods, weights otherwise; 1 without masks."""
+    if not masks:
+        return 1.0
     return density(live_channels(model, masks) if isinstance(method, Structured) else masks)
 
 

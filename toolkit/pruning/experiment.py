@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from toolkit.data.dataset import Dataset, Split
-from toolkit.errors import InputError
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.models.options import OnnxNet
 from toolkit.models.structure import count_relus
 from toolkit.pruning.chain import ChainState, Progress, Workshop, dense_key, prune_chain
 from toolkit.pruning.compress import compress
@@ -33,7 +34,7 @@ class ChainModel:
     architecture: str
     """Name of the model in the recipe."""
     method: str
-    """Pruning method; ``dense`` for state 0."""
+    """Pruning method; ``dense`` for state 0, ``retrained`` for the control."""
     state: int
     """Rounds of pruning behind it; 0 is dense."""
     density: float
@@ -48,6 +49,8 @@ class ChainModel:
     """On the whole test split."""
     stability: NetworkStability
     """By interval bounds at the specification's radius, over the test images that are verified."""
+    retrained: bool
+    """Trained from the initial weights, of which pruning took some away: what a lottery ticket is."""
     metadata: dict[str, str]
     """What was pruned, how, and out of which recipe: for the exported file."""
 
@@ -74,7 +77,7 @@ def build_chains(
     workshop = Workshop(dataset, device, recipe.seed, cache, progress)
     shared = dense_networks(recipe, workshop)
     seen: set[str] = set()
-    for chain in recipe.chains:
+    for chain in recipe.all_chains:
         for state in prune_chain(workshop, recipe.models[chain.model], chain, recipe.training_of(chain)):
             if state.index > 0 or state.key not in seen:
                 yield finished(recipe, workshop, chain, state, shared)
@@ -90,20 +93,21 @@ class DenseNetwork:
 
 
 def dense_networks(recipe: Recipe, workshop: Workshop) -> dict[str, DenseNetwork]:
-    """The distinct dense networks of a recipe by key: the first of each model is named after the model.
+    """The distinct dense networks of a recipe by key: the first of each model and named training is named after them.
 
     Raises:
         InputError: two networks would have the same name.
     """
-    keys = {c.name: dense_key(workshop, recipe.models[c.model], recipe.training_of(c)) for c in recipe.chains}
+    keys = {c.name: dense_key(workshop, recipe.models[c.model], recipe.training_of(c)) for c in recipe.all_chains}
     found: dict[str, DenseNetwork] = {}
-    models: set[str] = set()
-    for chain in recipe.chains:
+    taken: set[str] = set()
+    for chain in recipe.all_chains:
         key = keys[chain.name]
         if key not in found:
-            name = f"{chain.name if chain.model in models else chain.model}-dense"
+            usual = chain.model if chain.trained is None else f"{chain.model}-{chain.trained}"
+            name = f"{chain.name if usual in taken else usual}-dense"
             found[key] = DenseNetwork(name, tuple(other for other, of in keys.items() if of == key))
-            models.add(chain.model)
+            taken.add(usual)
     _check_unique([dense.name for dense in found.values()])
     return found
 
@@ -121,7 +125,8 @@ def finished(
     dense = shared[state.key] if state.index == 0 else None
     module = exported_module(workshop, chain, state)
     test, wanted = workshop.dataset.test, recipe.specification
-    method = chain.method.name if dense is None else "dense"
+    method = _method(chain, state)
+    given = isinstance(recipe.models[chain.model], OnnxNet)
     parameters = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
     metadata = {
         "recipe": recipe.name,
@@ -144,15 +149,32 @@ def finished(
         relus=count_relus(module, workshop.dataset.input_shape),
         module=module,
         standard_accuracy=accuracy(module, test),
-        stability=measure_stability(module, test.first(wanted.images).images, wanted.epsilon),
+        stability=stability(module, test.first(wanted.images).images, wanted.epsilon),
+        retrained=state.density < 1 and chain.rewind == "lt" and not (given or state.grafted),
         metadata=metadata,
     )
+
+
+def _method(chain: Chain, state: ChainState) -> str:
+    """How the table names what was done to a network."""
+    if state.index == 0:
+        return "dense"
+    name = chain.method.name if state.density < 1 else "retrained"
+    return f"{name}+graft" if state.grafted else name
+
+
+def stability(module: nn.Module, images: Tensor, epsilon: float) -> NetworkStability:
+    """Stability of the ReLUs; of no layers where the network has layers without interval rules."""
+    try:
+        return measure_stability(module, images, epsilon)
+    except UnsupportedError:
+        return NetworkStability(epsilon, ())
 
 
 def exported_module(workshop: Workshop, chain: Chain, state: ChainState) -> nn.Module:
     """The state's network on the CPU, without its pruned channels where the method removes any."""
     module = copy.deepcopy(state.model).cpu()
-    if isinstance(chain.method, Structured) and chain.method.compress and state.masks:
+    if isinstance(chain.method, Structured) and chain.method.compress and state.masks and not state.grafted:
         live = {name: kept.cpu() for name, kept in live_channels(state.model, state.masks).items()}
         return compress(module, live, workshop.dataset.input_shape)
     return module

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from toolkit.models.structure import channel_sites
 from toolkit.pruning.channels import keep_channels
-from toolkit.pruning.masks import Masks, live_channels, select, weight_masks
+from toolkit.pruning.masks import Masks, live_channels, prunable_weights, select
 from toolkit.pruning.options import Hydra, HydraFilter
 from toolkit.pruning.round import Round, prune
 
@@ -52,7 +52,7 @@ class Gate(nn.Module):
 
 @prune.register
 def _(options: Hydra, round_: Round) -> Masks:
-    live = weight_masks(round_.model, options.layers) | round_.masks
+    live = prunable_weights(round_.model, options.layers) | round_.masks
     modules = dict(round_.model.named_modules())
     scores: dict[str, nn.Parameter] = {}
     for name, mask in live.items():

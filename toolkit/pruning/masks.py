@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from toolkit.errors import InputError
 from toolkit.models.structure import ChannelSite, channel_sites
 
 Masks = dict[str, Tensor]
@@ -28,6 +29,18 @@ def weight_masks(model: nn.Module, layers: Sequence[Literal["conv", "linear"]]) 
         for name, parameter in model.named_parameters()
         if name in names
     }
+
+
+def prunable_weights(model: nn.Module, layers: Sequence[Literal["conv", "linear"]]) -> Masks:
+    """The same, of at least one layer.
+
+    Raises:
+        InputError: the network has no layer of these kinds.
+    """
+    masks = weight_masks(model, layers)
+    if not masks:
+        raise InputError(f"chains.method.layers: the network has no layer of these kinds: {', '.join(layers)}")
+    return masks
 
 
 def channel_masks(model: nn.Module, keep: Mapping[str, Tensor]) -> Masks:

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from toolkit.options import Options, shorthand
+from toolkit.paper import paper_rows
 
 Density = Annotated[float, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class Unstructured(Options):
@@ -103,16 +105,27 @@ MethodOptions = Annotated[
 ]
 
 
-class Chain(Options):
-    """One chain: the dense network, then ever sparser ones, each rewound and retrained.
+class Graft(Options):
+    """Linearity grafting: unstable ReLUs that matter little become learned affine maps (Chen et al., ICML 2022)."""
+
+    share: Density = 0.5
+    """Part of all neurons that is grafted."""
+    slope: float = 0.4
+    """Slope that grafted neurons start with; their shift starts at zero."""
+    images: PositiveInt = 1000
+    """Training images that the neurons are ranked on."""
+    epochs: PositiveInt = 100
+    """Epochs of training after grafting."""
+    learning_rate: PositiveFloat = 1e-3
+
+
+class Rounds(Options):
+    """Densities, rewinding and training of a chain.
 
     The densities are given one by one, or as ``rate`` (part of the remaining entries pruned per round) and ``states``
     (number of trained networks, the dense one included). The paper: rate 0.2, 16 states; channels 0.11, 12 states.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-    model: str
-    method: MethodOptions
     densities: tuple[Density, ...] | None = None
     rate: Density | None = None
     states: Annotated[int, Field(ge=2)] | None = None
@@ -120,13 +133,21 @@ class Chain(Options):
     """Weights a pruned network starts from: the initial ones, those after ``rewind_epoch`` epochs of dense training,
     the trained dense ones, or those it has (learning rate and epsilon then stay where they ended)."""
     rewind_epoch: PositiveInt = 8
+    control: bool = False
+    """After the dense network, train it once more without pruning: what training alone does to it."""
+    graft: Graft | None = None
+    """After the sparsest network, graft it: one more network, of the same density; channels are then not removed."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Seeds of this chain, in place of the recipe's."""
     one_shot: bool = False
     """Score the initial network, each density on its own, in place of the trained one round after round."""
+    trained: str | None = None
+    """One of the recipe's ``trainings``, whose keys replace those of its training."""
     training: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Keys that replace those of the recipe's training for this chain."""
 
     @model_validator(mode="after")
-    def _check_densities(self) -> Chain:
+    def _check_densities(self) -> Rounds:
         if (self.densities is None) == (self.rate is None) or (self.rate is None) != (self.states is None):
             raise ValueError("give either densities, or rate and states")
         if self.densities is not None and not _falls(self.densities):
@@ -135,12 +156,54 @@ class Chain(Options):
 
     @property
     def targets(self) -> tuple[float, ...]:
-        """Densities of states 1, 2, ...; state 0 is dense."""
+        """Densities of states 1, 2, ...; state 0 is dense, and so is state 1 where it is the control."""
+        first = (1.0,) if self.control else ()
         if self.densities is not None:
-            return self.densities
+            return first + self.densities
         assert self.rate is not None
         assert self.states is not None
-        return tuple((1 - self.rate) ** state for state in range(1, self.states))
+        return first + tuple((1 - self.rate) ** state for state in range(1, self.states))
+
+
+class Chain(Rounds):
+    """One chain: the dense network, then ever sparser ones, each rewound and retrained."""
+
+    name: Name
+    model: str
+    method: MethodOptions
+    paper: Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)] = ()
+    """Rows of the paper's tables to show beside this chain, as ``cifar10-2/certified/IMP+NRSLoss``."""
+
+    @field_validator("paper")
+    @classmethod
+    def _check_paper(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            if key not in paper_rows():
+                raise ValueError(f"the paper has no row {key!r}; it has {', '.join(paper_rows())}")
+        return keys
+
+
+class Sweep(Rounds):
+    """One chain for every model and method, called ``NAME-METHOD``, or ``NAME-MODEL-METHOD`` for several models."""
+
+    name: Name
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    methods: Annotated[tuple[MethodOptions, ...], Field(min_length=1)]
+
+    @property
+    def chains(self) -> tuple[Chain, ...]:
+        """The chains of the sweep."""
+        common = {name: getattr(self, name) for name in Rounds.model_fields}
+        return tuple(
+            Chain(
+                name="-".join([self.name, *[model] * (len(self.models) > 1), method.name]),
+                model=model,
+                method=method,
+                **common,
+            )
+            for model in self.models
+            for method in self.methods
+        )
 
 
 def _falls(values: Sequence[float]) -> bool:

@@ -7,14 +7,14 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from toolkit.pruning.masks import Masks, Scores, select, weight_masks
+from toolkit.pruning.masks import Masks, Scores, prunable_weights, select
 from toolkit.pruning.options import Magnitude, Random, Sensitivity, Unstructured
 from toolkit.pruning.round import Round, prune
 
 
 def _live(options: Unstructured, round_: Round) -> Masks:
     """Masks of all prunable weights, full where nothing was pruned yet."""
-    return weight_masks(round_.model, options.layers) | round_.masks
+    return prunable_weights(round_.model, options.layers) | round_.masks
 
 
 def _weights(model: nn.Module, names: Masks) -> dict[str, Tensor]:

@@ -37,6 +37,8 @@ class Page:
     """Known verdicts by the records' keys."""
     facts: tuple[tuple[str, str], ...] = ()
     """Provenance at the foot: what and its value."""
+    more_tables: Mapping[str, Table] = field(default_factory=dict)
+    """Further tables by heading."""
 
 
 def render(page: Page) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
+from typing import Protocol
 
 from toolkit.bench.journal import Record
 from toolkit.bench.scoring import DECIDED, mcnemar, wilson
@@ -36,6 +38,15 @@ class Model:
     """Of the exported file, on the whole test set."""
     pgd_accuracy: float
     """Under a gradient attack, on the images that are verified: an upper bound of certified accuracy."""
+    group: str = ""
+    """Name without the seed: the same network of every seed; the name itself if empty."""
+    seed: int = 0
+    tested: int = 0
+    """Test images of the standard accuracy."""
+    retrained: bool = False
+    """Pruned and then trained from the initial weights, so that it can be a lottery ticket."""
+    layers: tuple[dict[str, float], ...] = ()
+    """Stability of each ReLU layer by interval bounds, as :class:`toolkit.training.stats.LayerStability` has it."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +83,18 @@ class Row:
     bounds: str
     mean_domains: float
     """Branch-and-bound domains, mean over the images."""
+    seed: int = 0
+    tested: int = 0
+    seeds: int = 1
+    """Runs that the row is the mean of."""
+    ticket: bool = False
+    """Whether the network is a certified lottery ticket."""
 
 
 def summarise(models: Sequence[Model], records: Sequence[Record]) -> list[Row]:
     """One row per model, from the records of its network."""
-    return [_row(model, [record for record in records if record.onnx == model.network]) for model in models]
+    rows = [_row(model, [record for record in records if record.onnx == model.network]) for model in models]
+    return with_tickets(models, rows)
 
 
 def _row(model: Model, records: Sequence[Record]) -> Row:
@@ -86,7 +104,7 @@ def _row(model: Model, records: Sequence[Record]) -> Row:
     bounded = [record.statistics for record in records if record.statistics.bounds]
     return Row(
         model=model.name,
-        **{name: value for name, value in vars(model).items() if name not in ("name", "network")},
+        **{name: value for name, value in vars(model).items() if name in _COMMON},
         images=images,
         certified=certified,
         falsified=count[Verdict.SAT],
@@ -103,6 +121,21 @@ def _row(model: Model, records: Sequence[Record]) -> Row:
     )
 
 
+_COMMON = {field.name for field in fields(Model)} & {field.name for field in fields(Row)}
+
+
+def with_tickets(models: Sequence[Model], rows: Sequence[Row]) -> list[Row]:
+    """The rows, with the certified lottery tickets among them marked."""
+    pairs = list(zip(models, rows, strict=True))
+    return [replace(row, ticket=model.retrained and _is_ticket(row, pairs)) for model, row in pairs]
+
+
+def _is_ticket(row: Row, pairs: Sequence[tuple[Model, Row]]) -> bool:
+    """As good as the dense network of the same chain and seed."""
+    rivals = [dense for model, dense in pairs if model.state == 0 and row.seed == dense.seed]
+    return any(is_certified_ticket(dense, row) for dense in rivals if set(row.chains) <= set(dense.chains))
+
+
 def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else math.nan
 
@@ -117,10 +150,73 @@ def summary_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
+def stability_csv(models: Sequence[Model]) -> str:
+    """One line for each ReLU layer of each model: stability by interval bounds, means over the verified images."""
+    lines = [{"model": model.name, "layer": str(i)} | layer for model in models for i, layer in enumerate(model.layers)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]) if lines else ["model", "layer"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _csv_value(value) for name, value in line.items()} for line in lines)
+    return text.getvalue()
+
+
 def _csv_value(value: object) -> object:
     if isinstance(value, tuple):
         return " ".join(value)
     return round(value, 6) if isinstance(value, float) else value
+
+
+def effects(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each pruned or retrained network: its accuracies beside those of its dense one."""
+    dense = {chain: row for row in rows if row.state == 0 for chain in row.chains}
+    return [
+        f"{row.model} ({row.method}, density {row.density:.3g}, {row.parameters:,} parameters): "
+        f"standard accuracy {_standard(dense[row.chains[0]])} -> {_standard(row)}, "
+        f"certified {_certified_accuracy(dense[row.chains[0]])} -> {_certified_accuracy(row)}"
+        for row in rows
+        if row.state > 0 and row.chains[0] in dense
+    ]
+
+
+def _standard(row: Row) -> str:
+    low, high = wilson(round(row.standard_accuracy * row.tested), row.tested)
+    return f"{row.standard_accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _certified_accuracy(row: Row) -> str:
+    return f"{row.certified_accuracy:.1%} [{100 * row.certified_low:.0f}, {100 * row.certified_high:.0f}]"
+
+
+class Quality(Protocol):
+    """Accuracies of a network, on the same images for all networks."""
+
+    @property
+    def standard_accuracy(self) -> float: ...
+
+    @property
+    def certified_accuracy(self) -> float: ...
+
+
+def is_certified_ticket(dense: Quality, pruned: Quality) -> bool:
+    """Whether a network pruned and retrained from its initial weights is as good as the dense one in both respects.
+
+    Certified lottery ticket of Li et al. (TMLR 2023). It speaks of the figures as they are, without their intervals.
+    """
+    return pruned.standard_accuracy >= dense.standard_accuracy and pruned.certified_accuracy >= dense.certified_accuracy
+
+
+def ticket_findings(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each chain: which of its networks are certified lottery tickets."""
+    found = []
+    for chain in chain_names(rows):
+        own = [row for row in rows if chain in row.chains and row.density < 1]
+        tickets = [row for row in own if row.ticket]
+        which = ", ".join(f"{row.density:.3g}" for row in tickets)
+        many = f"certified lottery tickets at density {which}" if tickets else "no certified lottery ticket"
+        found.append(
+            f"{chain}: {many} ({len(tickets)} of {len(own)} networks lose neither standard nor certified accuracy)"
+        )
+    return found
 
 
 def chain_names(items: Iterable[Model] | Iterable[Row]) -> list[str]:
@@ -152,7 +248,8 @@ class Change:
         what = "rises" if self.points > 0 else "falls" if self.points < 0 else "stays"
         strength = "significant" if self.p_value < 0.05 else "within chance"
         return (
-            f"{self.chain}: certified accuracy {what} from {self.dense.certified_accuracy:.1%} (dense) to "
+            f"{self.chain}: certified accuracy {what} from {self.dense.certified_accuracy:.1%} "
+            f"({self.dense.method}) to "
             f"{self.best.certified_accuracy:.1%} (density {self.best.density:.3g}, the best of {self.tried}): "
             f"{self.points:+.1f} points, {self.gained} gained and {self.lost} lost of {self.dense.images} images, "
             f"{strength} (p = {self.p_value:.2g})"
@@ -160,15 +257,21 @@ class Change:
 
 
 def changes(models: Sequence[Model], rows: Sequence[Row], records: Sequence[Record]) -> list[Change]:
-    """For each chain with a dense and a pruned model: did certified accuracy rise?"""
+    """For each chain and seed with a dense and a pruned model: did certified accuracy rise? The control counts as dense
+    too."""
     found = []
-    for chain in chain_names(models):
-        pairs = [(model, row) for model, row in zip(models, rows, strict=True) if chain in model.chains]
-        dense = next((pair for pair in pairs if pair[0].state == 0), None)
-        pruned = [pair for pair in pairs if pair[0].state > 0]
-        if dense and pruned and dense[1].images:
+    seeds = list(dict.fromkeys(model.seed for model in models))
+    for chain, seed in itertools.product(chain_names(models), seeds):
+        pairs = [
+            (model, row)
+            for model, row in zip(models, rows, strict=True)
+            if chain in model.chains and model.seed == seed
+        ]
+        label = chain if len(seeds) == 1 else f"{chain} (seed {seed})"
+        pruned = [pair for pair in pairs if pair[0].density < 1]
+        for dense in [pair for pair in pairs if pair[0].density == 1 and pruned and pair[1].images]:
             best = max(pruned, key=lambda pair: (pair[1].certified, -pair[1].density))
-            found.append(_change(chain, dense, best, len(pruned), records))
+            found.append(_change(label, dense, best, len(pruned), records))
     return found
 
 

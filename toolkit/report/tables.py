@@ -77,6 +77,10 @@ def interval(row: Row) -> str:
     return f"{100 * row.certified_accuracy:.1f} % [{100 * row.certified_low:.0f}, {100 * row.certified_high:.0f}]"
 
 
+def _yes(row: Row) -> str:
+    return "yes" if row.ticket else ""
+
+
 SUMMARY_COLUMNS = (
     word("model", "name of the exported network", lambda row: row.model),
     word("method", "pruning method", lambda row: row.method),
@@ -84,13 +88,19 @@ SUMMARY_COLUMNS = (
     number("parameters", "parameters other than zero", lambda row: row.parameters, "{:,}".format),
     number("standard", "accuracy on the whole test set", lambda row: row.standard_accuracy, percent),
     number("PGD", "accuracy under a gradient attack, on the verified images", lambda row: row.pgd_accuracy, percent),
-    Column("certified [95 %]", "images proved robust, Wilson interval", lambda row: row.certified_accuracy, interval),
+    Column(
+        "certified [95 %]",
+        "images proved robust, Wilson interval; over several seeds, Student's interval of their mean",
+        lambda row: row.certified_accuracy,
+        interval,
+    ),
     number("undecided", "images neither proved nor refuted", lambda row: row.undecided),
     number("seconds", "mean time per image", lambda row: row.mean_seconds, short),
     number("unstable", "mean unstable ReLUs by the root bounds", lambda row: row.mean_unstable, short),
     word("by", "method of those bounds", lambda row: row.bounds),
     number("by interval", "mean unstable ReLUs by interval bounds", lambda row: row.mean_unstable_interval, short),
     number("ReLUs", "ReLU neurons", lambda row: row.relus, "{:,}".format),
+    word("ticket", "certified lottery ticket: as accurate and as robust as its dense network", _yes),
     number("domains", "mean branch-and-bound domains per image", lambda row: row.mean_domains, short),
 )
 

@@ -112,7 +112,15 @@ def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
     cases = torch.arange(count, device=program.device)
     weights[cases, torch.cat([rows, rows])] = torch.cat([torch.ones_like(rows), -torch.ones_like(rows)]).to(weights)
     region = torch.zeros_like(cases)
-    return Problem(program, box.lower, box.upper, region, cases.unsqueeze(1), weights, weights.new_zeros(count))
+    return Problem(
+        program=program,
+        lower=box.lower,
+        upper=box.upper,
+        region=region,
+        rows=cases.unsqueeze(1),
+        weights=weights,
+        offsets=weights.new_zeros(count),
+    )
 
 
 def _unstable_before(earlier: Bounds) -> Tensor:

@@ -6,6 +6,7 @@ one batch; every case keeps the best bound met.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from toolkit.bounds.backward import backward, functional, layer_lines
 from toolkit.bounds.boxes import tighten
 from toolkit.bounds.clip import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
+from toolkit.bounds.forward import forward_bounds, suits
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.refine import refine_bounds
 from toolkit.bounds.relaxations import RELAXATIONS
@@ -27,6 +29,8 @@ from toolkit.search.events import Observer, RootBounded
 
 CASES_PER_PASS = 1024
 """Cases bounded at once."""
+MANY_ROWS = 32
+"""Unstable neurons for each varying input beyond which their bounds come from a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +50,35 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
     """Interval and CROWN bounds of every case. Raises OutOfTime."""
     box = Bounds(problem.lower, problem.upper)
     intervals, _ = interval_bounds(problem.program, box)
-    bounds = neuron_bounds(problem.program, box, intervals, clock)
+    method = "forward" if prefers_forward(problem, intervals) else "crown"
+    bounds = ROOT_BOUNDS[method](problem.program, box, intervals, clock.check)
     lower, multipliers = first_bounds(problem, bounds, clock)
-    root = Root(bounds, lower, multipliers, "crown", unstable(problem, intervals), unstable(problem, bounds))
+    root = Root(bounds, lower, multipliers, method, unstable(problem, intervals), unstable(problem, bounds))
     _tell(root, observer)
     return root
 
 
-def neuron_bounds(program: Program, box: Bounds, intervals: Bounds, clock: Clock) -> Bounds:
+def prefers_forward(problem: Problem, intervals: Bounds) -> bool:
+    """Whether a pass for each input that varies is a small part of what a pass for each unstable neuron costs."""
+    varying = int((problem.lower < problem.upper).any(0).sum())
+    return suits(problem.program) and unstable(problem, intervals) > MANY_ROWS * (varying + 1)
+
+
+def neuron_bounds(program: Program, box: Bounds, intervals: Bounds, check: Callable[[], None]) -> Bounds:
     """CROWN bounds of all neurons; where there are many boxes, each pays for its own unstable neurons only."""
     if len(box.lower) == 1:
-        return crown_bounds(program, box, known=intervals, check=clock.check)
+        return crown_bounds(program, box, known=intervals, check=check)
     nowhere = HalfSpaces(
         box.lower.new_zeros(len(box.lower), 0, program.num_inputs), box.lower.new_zeros(len(box.lower), 0)
     )
-    return tighten(program, box, intervals, nowhere, clock.check).bounds
+    return tighten(program, box, intervals, nowhere, check).bounds
+
+
+ROOT_BOUNDS: dict[str, Callable[[Program, Bounds, Bounds, Callable[[], None]], Bounds]] = {
+    "crown": neuron_bounds,
+    "forward": forward_bounds,
+}
+"""Bounds of all neurons by the name of their method."""
 
 
 def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, observer: Observer) -> Root:
@@ -70,6 +88,13 @@ def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, ob
         box = Bounds(problem.lower, problem.upper)
         schedule = Schedule(max(1, iterations // 8), rate_alpha=0.3)
         bounds = refine_bounds(problem.program, box, bounds, schedule, clock.check)
+    return optimised_root(problem, root, bounds, iterations, clock, observer)
+
+
+def optimised_root(
+    problem: Problem, root: Root, bounds: Bounds, iterations: int, clock: Clock, observer: Observer
+) -> Root:
+    """The root with better bounds of its neurons, and the slopes of its open cases optimised. Raises OutOfTime."""
     lower, multipliers = first_bounds(problem, bounds, clock)
     lower = torch.fmax(root.lower, lower)
     root = Root(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, unstable(problem, bounds))

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from toolkit.bounds.ascent import Schedule
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.reduce import cost, reduce_program, reduced_cost
+from toolkit.bounds.reduce import cost, kept_neurons, reduce_program, reduced_cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
-from toolkit.problem.program import INPUT
+from toolkit.problem.program import INPUT, Program
 from toolkit.search.attack import Accept, attack
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
@@ -23,7 +23,7 @@ from toolkit.search.memory import largest_batch
 from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Progress, relu_split
-from toolkit.search.root import Root, refined_root, root_bounds, unstable_neurons
+from toolkit.search.root import Root, optimised_root, refined_root, root_bounds, unstable_neurons
 from toolkit.search.threads import suited_threads
 from toolkit.settings import Settings
 
@@ -31,14 +31,19 @@ WORTH_REDUCING = 8.0
 """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
 of a matrix product's rate."""
 
+MOST_TO_REDUCE = 1 << 36
+"""Most multiplications that making a reduced program may take: ten seconds of a processor."""
+
 FEW_INPUTS = 20
 """Most varying inputs for which splitting the input box comes first."""
 SOME_INPUTS = 64
 """Most varying inputs for which splitting the input box is tried at all where phases could be split instead."""
 MANY_NEURONS = 20_000
-"""Most neurons for which the input box is split: every box bounds all of them again."""
+"""Most neurons for which a box of more inputs is split: every box bounds all of them again."""
 SHORT, LONG = 0.15, 0.7
 """Shares of the time left that a strategy gets before another has its turn."""
+ATTACKING = 0.1
+"""Share of the time left that the attack may take: the searches look for witnesses too."""
 TIGHTENING = 0.3
 """Share of the time left that better bounds of neurons may take."""
 ATTACKED_CASES = 64
@@ -107,20 +112,21 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     Boxes of few inputs soon look linear. Phases can only be split where operators are piecewise linear.
     """
     if task.settings.strategy != "auto":
-        return STRATEGIES[task.settings.strategy]
+        return [(STRATEGIES[task.settings.strategy], 1.0)]
     program = task.problem.program
     varying = varying_inputs(task.problem)
     phases = bool(unstable_neurons(task.problem, root.bounds).any())
     smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
-    boxes = program.num_neurons <= MANY_NEURONS and (smooth or varying <= SOME_INPUTS)
+    affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
+    boxes = affordable and (smooth or varying <= SOME_INPUTS)
     if not boxes or not phases:
-        return STRATEGIES["relu" if phases or not boxes else "input"]
+        return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
     # One hidden layer leaves its neurons' bounds exact on every box, so that only the last map is relaxed.
     shallow = all(layer.affine.sources == (INPUT,) for layer in program.layers)
     if varying <= FEW_INPUTS or shallow:
-        return [(by_input_boxes, LONG), (by_tighter_phases, 1.0)]
+        return [(by_input_boxes, LONG), (by_relu_phases, 1.0)]
     # What either decides, it mostly decides soon: a short try first costs little.
-    return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_tighter_phases, 1.0)]
+    return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_relu_phases, 1.0)]
 
 
 def varying_inputs(problem: Problem) -> int:
@@ -160,18 +166,53 @@ def open_cases(root: Root) -> Tensor:
 
 def _attack(task: Task, cases: Tensor) -> bool:
     """The settings' effort for each of up to so many cases, less where there are more."""
-    settings = task.settings
+    settings, clock = task.settings, task.clock.part(ATTACKING)
     share = min(1.0, ATTACKED_CASES / max(1, len(cases)))
     restarts, steps = (math.ceil(share * full) for full in (settings.attack_restarts, settings.attack_steps))
-    return attack(task.problem, cases, restarts, steps, settings.seed, task.clock, task.accept)
+    try:
+        return attack(task.problem, cases, restarts, steps, settings.seed, clock, task.accept)
+    except OutOfTime:
+        return False
 
 
 def by_relu_phases(task: Task, root: Root) -> Found:
-    """Optimised root bounds, then branch and bound over the phases of unstable neurons of the reduced network."""
-    if task.settings.alpha_iterations:
-        root = refined_root(task.problem, root, task.settings.alpha_iterations, task.clock, task.observer)
-        task.note(unstable=root.unstable, bounds=root.method)
-        task, root = reduced(task, root)
+    """Branch and bound over the phases of the unstable neurons, from optimised root bounds on the reduced network.
+
+    A short try comes first, then a search for better bounds of all neurons (`toolkit.search.neurons`) and another.
+    """
+    task, root = refined(task, root)
+    try:
+        found = branch_phases(replace(task, clock=task.clock.part(SHORT)), root)
+    except OutOfTime:
+        found = None
+    if found and (found.witness or found.proved):
+        return found
+    return branch_phases(*tightened(task, root))
+
+
+def refined(task: Task, root: Root) -> tuple[Task, Root]:
+    """The task on the network that is left after the slopes of the root bounds are optimised."""
+    task, root = reduced(task, root)
+    if not task.settings.alpha_iterations:
+        return task, root
+    root = refined_root(task.problem, root, task.settings.alpha_iterations, task.clock, task.observer)
+    task.note(unstable=root.unstable, bounds=root.method)
+    return reduced(task, root)
+
+
+def tightened(task: Task, root: Root) -> tuple[Task, Root]:
+    """The task with bounds of its neurons found by branch and bound, for a share of the time left."""
+    if len(task.problem.lower) > 1:
+        return task, root
+    batch = largest_batch(task.problem.program, task.settings.batch)
+    bounds = branch_neurons(task.problem, root.bounds, batch, task.clock.part(TIGHTENING))
+    root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
+    task.note(unstable=root.unstable, bounds=root.method)
+    return reduced(task, root)
+
+
+def branch_phases(task: Task, root: Root) -> Found:
+    """Branch and bound over ReLU phases from root bounds."""
     cases = open_cases(root)
     if not len(cases):
         return Found(False, True, root.method)
@@ -187,23 +228,13 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     )
 
 
-def by_tighter_phases(task: Task, root: Root) -> Found:
-    """As `by_relu_phases`, after a search for better bounds of all neurons of the reduced network."""
-    if len(task.problem.lower) == 1:
-        task, root = reduced(task, root)
-        batch = largest_batch(task.problem.program, task.settings.batch)
-        bounds = branch_neurons(task.problem, root.bounds, batch, task.clock.part(TIGHTENING))
-        root = replace(root, bounds=bounds)
-    return by_relu_phases(task, root)
-
-
 def reduced(task: Task, root: Root) -> tuple[Task, Root]:
     """The task on the network that is left on its boxes, where that is the cheaper one."""
     problem = task.problem
     box = Bounds(problem.lower, problem.upper)
-    if reduced_cost(problem.program, box, root.bounds) > WORTH_REDUCING * cost(problem.program):
+    if not worth_reducing(problem.program, box, root.bounds):
         return task, root
-    reduction = reduce_program(problem.program, box, root.bounds)
+    reduction = reduce_program(problem.program, box, root.bounds, task.clock.check)
     smaller = reduction.restrict_box(box)
     problem = replace(problem, program=reduction.program, lower=smaller.lower, upper=smaller.upper)
     accept = task.accept
@@ -212,8 +243,11 @@ def reduced(task: Task, root: Root) -> tuple[Task, Root]:
     return task, replace(root, bounds=reduction.restrict(root.bounds), multipliers=multipliers)
 
 
-STRATEGIES: dict[str, list[tuple[Strategy, float]]] = {
-    "relu": [(by_relu_phases, SHORT), (by_tighter_phases, 1.0)],
-    "input": [(by_input_boxes, 1.0)],
-}
-"""Turns by the name that the settings give them."""
+def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
+    """Whether the reduced program is quickly made, a pass for each of its neurons, and the cheaper one."""
+    price = kept_neurons(program, bounds) * cost(program)
+    return price <= MOST_TO_REDUCE and reduced_cost(program, box, bounds) <= WORTH_REDUCING * cost(program)
+
+
+STRATEGIES: dict[str, Strategy] = {"relu": by_relu_phases, "input": by_input_boxes}
+"""Strategies by the name that the settings give them."""

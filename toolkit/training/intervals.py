@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.errors import UnsupportedError
-from toolkit.models.layers import Normalise, Residual
+from toolkit.models.imported import Graph
+from toolkit.models.layers import GraftedReLU, Normalise, Residual
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,14 @@ def transfer(module: nn.Module, x: Interval, trace: Trace) -> Interval:
     raise UnsupportedError(f"interval propagation has no rule for layer {type(module).__name__}")
 
 
+@transfer.register
+def _(module: Graph, x: Interval, trace: Trace) -> Interval:
+    raise UnsupportedError(
+        "the imported network is no straight line of known layers, which all bounds in training need: "
+        "use the loss standard, pgd or fgsm_gradalign, without regularisers or channel scores by bounds"
+    )
+
+
 @transfer.register(nn.ReLU)
 @transfer.register(nn.Flatten)
 @transfer.register(nn.Identity)
@@ -110,6 +119,19 @@ def _(module: nn.Sequential, x: Interval, trace: Trace) -> Interval:
     for layer in module:
         x = _step(layer, x, trace)
     return x
+
+
+@transfer.register
+def _(module: GraftedReLU, x: Interval, trace: Trace) -> Interval:
+    lower, upper = x.lower.flatten(1), x.upper.flatten(1)
+    kept = Interval(lower[:, module.kept], upper[:, module.kept])
+    trace[module.relu] = kept
+    ends = [module.slope * bound[:, module.grafted] + module.shift for bound in (lower, upper)]
+    return Interval(
+        module.join(module.relu(kept.lower), torch.minimum(*ends)),
+        module.join(module.relu(kept.upper), torch.maximum(*ends)),
+        None if x.point is None else module(x.point),
+    )
 
 
 @transfer.register

@@ -19,6 +19,7 @@ from toolkit.training.losses import robust_loss
 from toolkit.training.options import Training
 from toolkit.training.regularisers import regulariser
 from toolkit.training.schedule import epsilon_at, learning_rate_at
+from toolkit.training.shaping import shape_biases
 from toolkit.training.step import Step
 from toolkit.training.storage import load, save
 
@@ -92,7 +93,8 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, job: Job, ep
     masked = [(parameter, masks[name]) for name, parameter in model.named_parameters() if name in masks]
     total = torch.zeros((), device=job.data.labels.device)
     for index, (images, labels) in enumerate(batches(job, generator)):
-        epsilon = epsilon_at(job.training, (epoch - 1) * job.batches + index, job.batches)
+        step = (epoch - 1) * job.batches + index
+        epsilon = epsilon_at(job.training, step, job.batches)
         loss = objective(model, job.training, images, labels, epsilon, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -102,8 +104,17 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, job: Job, ep
         nn.utils.clip_grad_norm_(parameters, job.training.clip)
         optimizer.step()
         total += loss.detach()
+        shape(model, job.training, step, images, masks)
     if not isfinite(float(total)):
         raise InputError(f"training.learning_rate: the loss became {float(total)} in epoch {epoch}; use a smaller rate")
+
+
+def shape(model: nn.Module, training: Training, step: int, images: Tensor, masks: Masks) -> None:
+    """Bias shaping after every ``pace`` steps, where the training has any."""
+    options = training.shaping
+    if options is not None and (step + 1) % options.pace == 0:
+        assert training.epsilon is not None
+        shape_biases(model, options, images, training.epsilon, masks)
 
 
 def objective(

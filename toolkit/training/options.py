@@ -147,6 +147,15 @@ class Ramp(Options):
     exponent: Annotated[float, Field(ge=1)] = 4.0
 
 
+class BiasShaping(Options):
+    """Now and then, shift the biases of almost stable units so that they are stable (Xu et al., TACAS 2024)."""
+
+    pace: PositiveInt = 200
+    """Steps between two shifts."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Part of the unstable units that is shifted, those with the smallest shifts; the authors take 0.01 to 0.05."""
+
+
 class Training(Options):
     """One training run, from the initial (or rewound) weights to the last epoch."""
 
@@ -171,5 +180,7 @@ class Training(Options):
     initialisation: Literal["default", "ibp"] = "default"
     """``ibp``: normal weights of deviation sqrt(2 pi) / fan-in (Shi et al., 2021) except in the last layer."""
     regularisers: tuple[RegulariserOptions, ...] = ()
+    shaping: BiasShaping | None = None
+    """None shifts no biases."""
     checkpoint_seconds: NonNegativeInt = 20
     """A killed run loses at most about this much work; it does not change the result."""

@@ -30,8 +30,10 @@ class LayerStability:
     """The same at the input of the batch normalisation (equal to the above without one)."""
     width: float
     """``u - l``."""
+    width_before_norm: float
     instability: float
     """``-l u``: negative for stable neurons."""
+    instability_before_norm: float
     sensitivity: float
     """Standard deviation over images of the interval's centre: how much the neuron tells images apart."""
 
@@ -73,7 +75,7 @@ def measure_stability(model: nn.Module, images: Tensor, epsilon: float) -> Netwo
 
 
 def _moments(sites: list[ReluSite], trace: Trace) -> list[Tensor]:
-    """Sums over images of six quantities of each neuron, one tensor ``(6, n)`` for each ReLU."""
+    """Sums over images of eight quantities of each neuron, one tensor ``(8, n)`` for each ReLU."""
     return [_site_moments(trace[site.relu], trace[site.batch_norm or site.relu]) for site in sites]
 
 
@@ -83,7 +85,9 @@ def _site_moments(bounds: Interval, before: Interval) -> Tensor:
         unstable(bounds),
         unstable(before),
         bounds.upper - bounds.lower,
+        before.upper - before.lower,
         -bounds.lower * bounds.upper,
+        -before.lower * before.upper,
         centre,
         centre.square(),
     )
@@ -97,6 +101,6 @@ def unstable(bounds: Interval) -> Tensor:
 
 def _layer(moments: Tensor, images: int) -> LayerStability:
     means = moments / images
-    deviation = (means[5] - means[4].square()).clamp_min(0).sqrt()
-    ratio, before, width, instability = means[:4].mean(1).tolist()
-    return LayerStability(moments.shape[1], ratio, before, width, instability, float(deviation.mean()))
+    deviation = (means[7] - means[6].square()).clamp_min(0).sqrt()
+    values = [*means[:6].mean(1).tolist(), float(deviation.mean())]
+    return LayerStability(moments.shape[1], *values)

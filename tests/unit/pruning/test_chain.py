@@ -18,7 +18,6 @@ from toolkit.pruning import ChainModel, build_chains
 from toolkit.pruning.chain import ChainState, Workshop, initial_model, prune_chain, rewind, rewound_job
 from toolkit.pruning.masks import density
 from toolkit.pruning.options import Chain
-from toolkit.pruning.ticket import Quality, is_certified_ticket
 from toolkit.recipe import Data, Recipe, parse_recipe
 from toolkit.training.loop import Job, train
 
@@ -220,13 +219,6 @@ def test_clashing_names_are_an_input_error(digits: Dataset) -> None:
     )
     with pytest.raises(InputError, match="other-dense"):
         next(iter(build_chains(recipe, digits)))
-
-
-def test_certified_tickets() -> None:
-    dense = Quality(correct=90, certified=40)
-    assert is_certified_ticket(dense, Quality(90, 41))
-    assert not is_certified_ticket(dense, Quality(89, 60))
-    assert not is_certified_ticket(dense, Quality(99, 39))
 
 
 def test_chain_needs_falling_densities() -> None:

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import math
 import random
@@ -9,9 +10,11 @@ import pytest
 
 from toolkit.bench.journal import Record
 from toolkit.bench.scoring import score
+from toolkit.report.beside import paper_table
 from toolkit.report.page import Page, facts, render, write_page
 from toolkit.report.plots import cactus, certified_versus_density, instability_versus_density, save_png, to_svg
-from toolkit.report.summary import Model, changes, summarise, summary_csv
+from toolkit.report.seeds import averages, gains, student
+from toolkit.report.summary import Model, changes, stability_csv, summarise, summary_csv, ticket_findings
 from toolkit.report.tables import score_table, short, summary_table, to_rich
 from toolkit.result import Statistics, Verdict
 
@@ -90,6 +93,94 @@ def test_changes_are_paired_and_corrected_for_choosing(experiment):
     assert change.p_value == pytest.approx(3 * 2 * 12 / 2048)
     assert "rises" in str(change)
     assert "significant" in str(change)
+
+
+def changed(model: Model, **values) -> Model:
+    return dataclasses.replace(model, **values)
+
+
+def test_a_ticket_loses_neither_accuracy():
+    dense = Model("d", ("c",), "conv", "dense", 0, 1.0, 9, "d.onnx", 0.9, 0.9)
+    pruned = {
+        "ticket": changed(dense, standard_accuracy=0.9, retrained=True),
+        "less-accurate": changed(dense, standard_accuracy=0.89, retrained=True),
+        "less-robust": changed(dense, standard_accuracy=0.99, retrained=True),
+        "fine-tuned": changed(dense, standard_accuracy=0.9),
+        "other-chain": changed(dense, chains=("e",), retrained=True),
+        "other-seed": changed(dense, seed=5, retrained=True),
+    }
+    models = [dense, *(changed(m, name=n, network=n, method="slim", state=1, density=0.5) for n, m in pruned.items())]
+    certified = {model.network: 3 if model.name == "less-robust" else 4 for model in models}
+    records = [
+        make_record(net, i, "unsat" if i < count else "sat") for net, count in certified.items() for i in range(9)
+    ]
+    rows = summarise(models, records)
+    assert [row.model for row in rows if row.ticket] == ["ticket"]
+    [chain, _] = ticket_findings(rows)
+    assert "at density 0.5 (1 of 5" in chain
+    other = ticket_findings(rows)[1]
+    assert other.startswith("e: no certified lottery ticket")
+
+
+def seeded(certified: dict[tuple[int, int], int]) -> tuple[list[Model], list[Record]]:
+    """Models by (state, seed), and records of ten images, of which some are certified."""
+    models = [
+        Model(f"m{state}-seed{seed}", ("c",), "conv", "slim" if state else "dense", state, 0.5**state, 9,
+              f"{state}-{seed}.onnx", 0.9, 1.0, group=f"m{state}", seed=seed, retrained=state > 0)
+        for state, seed in certified
+    ]  # fmt: skip
+    counts = zip(models, certified.values(), strict=True)
+    return models, [make_record(m.network, i, "unsat" if i < n else "sat") for m, n in counts for i in range(10)]
+
+
+def test_seeds_are_averaged_with_students_interval():
+    models, records = seeded({(0, 1): 4, (0, 2): 5, (0, 3): 6, (1, 1): 6, (1, 2): 7, (1, 3): 9})
+    rows = summarise(models, records)
+    dense, pruned = averages(models, rows)
+    assert (dense.model, dense.seeds, dense.images, dense.certified) == ("m0", 3, 30, 15)
+    assert dense.certified_accuracy == pytest.approx(0.5)
+    # Standard deviation 0.1 over three seeds; the 97.5 % point of Student's t with two degrees is 4.3027.
+    assert dense.certified_low == pytest.approx(0.5 - 4.302653 * 0.1 / math.sqrt(3), abs=1e-6)
+    assert pruned.ticket
+    assert not dense.ticket
+    [gain] = gains(models, rows)
+    assert (gain.seeds, gain.tried, gain.mean) == (3, 1, pytest.approx(7 / 30))
+    assert gain.low < gain.mean < gain.high
+    assert "+23.3 points" in str(gain)
+    assert [change.chain for change in changes(models, rows, records)] == [f"c (seed {n})" for n in (1, 2, 3)]
+
+
+def test_one_seed_keeps_its_row():
+    models, records = seeded({(0, 1): 4, (1, 1): 6})
+    rows = summarise(models, records)
+    assert [(row.model, row.certified_low) for row in averages(models, rows)] == [
+        (f"m{row.state}", row.certified_low) for row in rows
+    ]
+    assert gains(models, rows) == []
+    assert student([0.3]) == (-math.inf, math.inf)
+
+
+def test_our_networks_stand_beside_the_papers():
+    models, records = seeded({(0, 1): 4, (1, 1): 7, (2, 1): 6})
+    table = paper_table(summarise(models, records), {"c": ("cifar10-2/certified/SNIP", "cifar10-2/certified/TP")})
+    texts = [[cell.text for cell in row] for row in table.rows]
+    assert [(row[0], row[5]) for row in texts] == [
+        ("m0-seed1", "cifar10-2/certified/Dense"),
+        ("m1-seed1", "cifar10-2/certified/SNIP"),
+        ("m1-seed1", "cifar10-2/certified/TP"),
+    ]
+    assert texts[0][6:] == ["1", "54.1 %", "43.0 %", "6.68"]
+    assert paper_table(summarise(models, records), {}).rows == ()
+
+
+def test_stability_has_one_line_for_each_layer():
+    models, _ = seeded({(0, 1): 4})
+    models = [changed(models[0], layers=({"neurons": 5, "width": 0.25}, {"neurons": 3, "width": 0.5}))]
+    lines = list(csv.DictReader(io.StringIO(stability_csv(models))))
+    assert [(line["model"], line["layer"], line["width"]) for line in lines] == [
+        ("m0-seed1", "0", "0.25"),
+        ("m0-seed1", "1", "0.5"),
+    ]
 
 
 def test_the_csv_has_one_line_per_model(experiment):

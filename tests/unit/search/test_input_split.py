@@ -27,13 +27,13 @@ def _problem(program: Program, weights: list[list[float]], offsets: list[float],
     """Cases over the box [-1, 1]^n; all have the same number of atoms."""
     side = torch.ones(1, program.num_inputs, dtype=torch.float64)
     return Problem(
-        program,
-        -side,
-        side,
-        torch.zeros(len(cases), dtype=torch.int64),
-        torch.tensor(cases),
-        torch.tensor(weights, dtype=torch.float64),
-        torch.tensor(offsets, dtype=torch.float64),
+        program=program,
+        lower=-side,
+        upper=side,
+        region=torch.zeros(len(cases), dtype=torch.int64),
+        rows=torch.tensor(cases),
+        weights=torch.tensor(weights, dtype=torch.float64),
+        offsets=torch.tensor(offsets, dtype=torch.float64),
     )
 
 

@@ -24,8 +24,15 @@ def problem_on(program: Program, box: Bounds) -> Problem:
     """A problem with this box; what it asks of the features does not matter here."""
     size, dtype = program.features.size, program.dtype
     first = torch.zeros(1, dtype=torch.int64)
-    return Problem(program, box.lower, box.upper, first, first.unsqueeze(1), torch.ones(1, size, dtype=dtype),
-                   torch.zeros(1, dtype=dtype))  # fmt: skip
+    return Problem(
+        program=program,
+        lower=box.lower,
+        upper=box.upper,
+        region=first,
+        rows=first.unsqueeze(1),
+        weights=torch.ones(1, size, dtype=dtype),
+        offsets=torch.zeros(1, dtype=dtype),
+    )
 
 
 def pre_activations(program: Program, points: Tensor) -> Tensor:

@@ -1,0 +1,116 @@
+"""``prunecert prune`` on a small network: it prunes, tunes, writes, verifies and compares."""
+
+import csv
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from toolkit.cli import run
+from toolkit.data.dataset import load_dataset
+from toolkit.formats.onnx_export import export_model
+from toolkit.formats.onnx_file import load_model
+from toolkit.models.build import build_model
+from toolkit.models.options import PresetNet
+from toolkit.recipe import Data
+from toolkit.training.loop import Job, train
+from toolkit.training.options import Pgd, Training
+
+QUICK = ["--epsilon", "0.02", "--epochs", "1", "--images", "4", "--workers", "1"]
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> Path:
+    digits = load_dataset(Data(name="digits"))
+    model = build_model(PresetNet(architecture="digits_conv", channels=(4, 6), hidden=(12,)), digits, 0)
+    training = Training(loss=Pgd(steps=1), epsilon=0.02, epochs=5, optimizer="adam", learning_rate=0.01)
+    train(model, Job(training, digits.train))
+    path = tmp_path_factory.mktemp("given") / "my net.onnx"
+    export_model(model, torch.zeros(1, *digits.input_shape), path)
+    return path
+
+
+def prune(network: Path, out: Path, *arguments: str) -> list[dict[str, str]]:
+    assert run(["prune", str(network), "--data", "digits", "-o", str(out), *QUICK, *arguments]) == 0
+    return list(csv.DictReader((out / "summary.csv").read_text().splitlines()))
+
+
+def weights(path: Path) -> list[tuple[int, int]]:
+    """Size and zeros of each matrix or kernel in a file."""
+    arrays = [numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+    return [(array.size, int((array == 0).sum())) for array in arrays if array.ndim >= 2 and array.shape[0] > 1]
+
+
+def test_weights_of_a_given_network(network, tmp_path, capsys):
+    rows = prune(network, tmp_path / "out", "--density", "0.5", "--density", "0.25")
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        ("dense", "0"), ("retrained", "0"), ("magnitude", "0"), ("magnitude", "0"),
+    ]  # fmt: skip
+    assert [float(row["density"]) for row in rows] == pytest.approx([1, 1, 0.5, 0.25], abs=0.01)
+    folder = tmp_path / "out" / "benchmark"
+    for name, kept in (("original-dense", 1), ("magnitude-02", 0.5), ("magnitude-03", 0.25)):
+        found = weights(folder / "onnx" / f"{name}.onnx")
+        assert 1 - sum(zeros for _, zeros in found) / sum(size for size, _ in found) == pytest.approx(kept, abs=0.01)
+    assert len((folder / "instances.csv").read_text().splitlines()) == 4 * 4
+    text = capsys.readouterr().out
+    assert "magnitude-02 (magnitude, density 0.5" in text
+    assert text.count("standard accuracy") >= 4
+    assert "lottery ticket" in text
+    assert all(float(row["standard_accuracy"]) > 0.5 for row in rows[:3])
+
+
+def test_the_original_is_as_it_was_given(network, tmp_path):
+    import numpy as np
+
+    from toolkit.formats.runtime import Session
+
+    prune(network, tmp_path / "out")
+    images = load_dataset(Data(name="digits")).test.images.reshape(-1, 64).numpy()
+    [before] = Session(load_model(network)).run_batch([images])
+    [after] = Session(load_model(tmp_path / "out/benchmark/onnx/original-dense.onnx")).run_batch([images])
+    assert np.allclose(before, after, atol=1e-4)
+
+
+def test_channels_are_removed(network, tmp_path):
+    rows = prune(network, tmp_path / "out", "--method", "slim", "--density", "0.6")
+    assert rows[2]["method"] == "slim"
+    assert int(rows[2]["parameters"]) < int(rows[0]["parameters"])
+    first = load_model(tmp_path / "out/benchmark/onnx/slim-02.onnx")
+    shapes = [tuple(tensor.dims) for tensor in first.proto.graph.initializer if len(tensor.dims) == 4]
+    assert sum(shape[0] for shape in shapes if shape[2] == 3) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "digits", "--method", "magic"], "method"),
+        (["--data", "digits", "--density", "0.2", "--density", "0.5"], "falling"),
+        (["--data", "npz:none.npz"], "none.npz"),
+        (["--data", "cifar"], "cifar"),
+    ],
+)
+def test_mistakes_are_one_line(network, tmp_path, capsys, arguments, words):
+    assert run(["prune", str(network), "-o", str(tmp_path / "out"), *QUICK, *arguments]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+
+
+def test_channels_need_convolutions(tmp_path, capsys):
+    export_model(torch.nn.Linear(64, 10), torch.zeros(1, 64), tmp_path / "flat.onnx")
+    assert (
+        run(
+            [
+                "prune",
+                str(tmp_path / "flat.onnx"),
+                "-o",
+                str(tmp_path / "o"),
+                *QUICK,
+                *["--data", "digits", "--method", "slim"],
+            ]
+        )
+        == 2
+    )
+    assert "channels need a convolution" in capsys.readouterr().err

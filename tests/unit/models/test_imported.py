@@ -1,0 +1,117 @@
+"""Networks read from ONNX for training: same function, in a row where possible, batched, with parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.formats.onnx_export import export_model
+from toolkit.models.build import build_model
+from toolkit.models.imported import Graph, insert_batch_norms
+from toolkit.models.layers import Normalise
+from toolkit.models.options import Mlp, OnnxNet, PresetNet, ResNet
+from toolkit.models.structure import channel_sites, count_relus
+from toolkit.pruning.masks import weight_masks
+from toolkit.recipe import Data
+from toolkit.training.intervals import image_box, propagate
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset(Data(name="digits"))
+
+
+def export(network: nn.Module, path: Path) -> nn.Module:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+    export_model(network, torch.zeros(1, *SHAPE), path)
+    return network.eval()
+
+
+class Products(nn.Module):
+    """A flat network of matrix products and sums, as many other tools write them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first, self.second = (
+            nn.Parameter(torch.randn(shape, generator=generator) / 8) for shape in ((64, 12), (12, 10))
+        )
+        self.bias = nn.Parameter(torch.randn(12, generator=generator))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x.matmul(self.first) + self.bias).matmul(self.second)
+
+
+@pytest.mark.parametrize("options", [PresetNet(architecture="digits_conv"), Mlp(hidden=(12,))])
+def test_straight_lines_come_back_as_layers(digits: Dataset, tmp_path: Path, options: PresetNet | Mlp) -> None:
+    original = export(build_model(options, digits, 1), tmp_path / "net.onnx")
+    network = build_model(OnnxNet(file=tmp_path / "net.onnx"), digits, 0).eval()
+    images = digits.test.images[:50]
+    assert torch.allclose(network(images), original(images), atol=1e-5)
+    assert isinstance(network[0], Normalise)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    bounds, _ = propagate(network, image_box(images, 0.02))
+    reference, _ = propagate(original, image_box(images, 0.02))
+    assert torch.allclose(bounds.upper, reference.upper, atol=1e-4)
+
+
+def test_matrix_products_become_linear_layers(digits: Dataset, tmp_path: Path) -> None:
+    export_model(Products(), torch.zeros(1, 64), tmp_path / "flat.onnx")
+    network = build_model(OnnxNet(file=tmp_path / "flat.onnx"), digits, 0)
+    assert [type(layer) for layer in network] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear]
+    images = digits.test.images[:20]
+    assert torch.allclose(network(images), Products()(images.flatten(1)), atol=1e-5)
+    assert set(weight_masks(network, ["linear"])) == {"1.weight", "3.weight"}
+
+
+def test_other_graphs_can_be_trained_too(digits: Dataset, tmp_path: Path) -> None:
+    original = export(build_model(ResNet(depth=8, width=4), digits, 1), tmp_path / "net.onnx")
+    network = build_model(OnnxNet(file=tmp_path / "net.onnx"), digits, 0)
+    assert isinstance(network[0], Graph)
+    images = digits.test.images[:20]
+    assert torch.allclose(network(images), original(images), atol=1e-4)
+    network(images).sum().backward()
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert len(weight_masks(network, ["conv"])) == len(convolutions) == 9
+    assert all(module.weight.grad is not None for module in convolutions)
+    assert count_relus(network, SHAPE) == count_relus(original, SHAPE)
+
+
+def test_other_graphs_say_what_they_cannot_do(digits: Dataset, tmp_path: Path) -> None:
+    export(build_model(ResNet(depth=8, width=4), digits, 1), tmp_path / "net.onnx")
+    network = build_model(OnnxNet(file=tmp_path / "net.onnx"), digits, 0)
+    with pytest.raises(UnsupportedError, match="use the loss standard"):
+        propagate(network, image_box(digits.test.images[:2], 0.02))
+    with pytest.raises(InputError, match="so prune weights"):
+        build_model(OnnxNet(file=tmp_path / "net.onnx", batch_norm=True), digits, 0)
+
+
+def test_inserted_batch_normalisation_changes_nothing(digits: Dataset, tmp_path: Path) -> None:
+    original = export(build_model(PresetNet(architecture="digits_conv"), digits, 1), tmp_path / "net.onnx")
+    network = build_model(OnnxNet(file=tmp_path / "net.onnx", batch_norm=True), digits, 0).eval()
+    assert [site.channels for site in channel_sites(network)] == [8, 16]
+    images = digits.test.images[:50]
+    assert torch.allclose(network(images), original(images), atol=1e-4)
+
+
+def test_batch_normalisation_is_not_inserted_twice() -> None:
+    layers = [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2).eval(), nn.ReLU()]
+    assert insert_batch_norms(layers, torch.rand(4, 1, 8, 8)) == layers
+
+
+def test_files_that_do_not_fit_are_input_errors(digits: Dataset, tmp_path: Path) -> None:
+    export_model(nn.Linear(7, 10), torch.zeros(1, 7), tmp_path / "seven.onnx")
+    export_model(nn.Linear(64, 3), torch.zeros(1, 64), tmp_path / "three.onnx")
+    for name, words in (("seven.onnx", "but the images are"), ("three.onnx", "3 outputs"), ("none.onnx", "none.onnx")):
+        with pytest.raises(InputError, match=words):
+            build_model(OnnxNet(file=tmp_path / name), digits, 0)

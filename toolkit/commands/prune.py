@@ -1,0 +1,141 @@
+"""``prunecert prune``: prune a network of one's own, fine-tune it, and say what that did to its certified accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from toolkit.bench.options import Options
+from toolkit.errors import InputError
+
+Flag = Annotated[bool, Parameter(negative=())]
+CHANNELS = {"slim", "refill", "nrs_channel", "upper_bound", "hydra_filter"}
+"""Methods that remove whole channels."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Pruning:
+    """What is taken away."""
+
+    method: str = "magnitude"
+    """Of weights: magnitude, random, snip, taylor, hydra. Of channels, which are removed: slim, refill, nrs_channel,
+    upper_bound, hydra_filter."""
+    density: Annotated[tuple[float, ...], Parameter(negative=())] = (0.5,)
+    """Part of the weights (or channels) to keep; may be repeated, from the largest down."""
+    layers: Annotated[tuple[Literal["conv", "linear"], ...], Parameter(negative=())] = ("conv", "linear")
+    """Kinds of layers whose weights are pruned; may be repeated."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Tuning:
+    """Training after each step of pruning."""
+
+    loss: Literal["standard", "pgd", "fgsm_gradalign", "ibp", "crown_ibp", "sabr", "mtl_ibp"] = "pgd"
+    """Loss of the fine-tuning; those with bounds need a network that is a straight line of layers."""
+    epochs: int = 10
+    """Epochs after each step."""
+    learning_rate: float = 1e-3
+    """Learning rate of Adam."""
+    batch: int = 128
+    """Images in a batch."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Check:
+    """What is verified, and how it is run."""
+
+    images: int = 50
+    """Test images to verify."""
+    timeout: float = 30.0
+    """Seconds for each image."""
+    seed: int = 0
+    """Seed of fine-tuning, pruning and attack."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train and to bound."""
+    workers: int | None = None
+    """Processes that verify at the same time."""
+
+
+PRUNING, TUNING, CHECK = Pruning(), Tuning(), Check()
+
+
+def prune(
+    model: Path,
+    /,
+    *,
+    data: str,
+    epsilon: float,
+    output: Annotated[Path, Parameter(alias="-o")],
+    normalise: Flag = False,
+    pruning: Pruning = PRUNING,
+    tuning: Tuning = TUNING,
+    check: Check = CHECK,
+) -> int:
+    """Prune and fine-tune an ONNX classifier, export and verify it, and compare it with the original.
+
+    The folder gets benchmark/ (networks and specifications in VNN-COMP layout), results.csv, summary.csv and
+    report.html. The original is also fine-tuned without pruning, which tells what pruning does from what training
+    does. The same command continues a run that was interrupted.
+
+    Parameters
+    ----------
+    model
+        The network, .onnx or .onnx.gz: a classifier of images in [0, 1] whose largest output is its answer.
+    data
+        digits, mnist, cifar10, ..., or npz:FILE or folder:DIRECTORY.
+    epsilon
+        Radius of robustness in the maximum norm, of pixels in [0, 1].
+    output
+        Folder for everything.
+    normalise
+        The network expects images standardised by the data set's mean and deviation; it gets that as a first layer.
+    """
+    from toolkit.experiment import run_parsed
+    from toolkit.recipe import parse_recipe
+
+    if not model.is_file():
+        raise InputError(f"{model}: no such file")
+    options = Options(out=output, device=check.device, workers=check.workers)
+    options.check()
+    values = {
+        "name": recipe_name(model),
+        "seed": check.seed,
+        "data": {"name": data},
+        "models": {"original": network(model, pruning, normalise)},
+        "training": vars(tuning) | {"optimizer": "adam", "weight_decay": 0.0},
+        "chains": [chain(pruning)],
+        "specification": {"epsilon": epsilon, "images": check.images},
+        "verification": {"timeout": check.timeout},
+    }
+    return run_parsed(parse_recipe(values, "prunecert prune", Path.cwd()), options)
+
+
+def recipe_name(model: Path) -> str:
+    """The file's name as a recipe may be called."""
+    stem = model.name.removesuffix(".gz").removesuffix(".onnx")
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in stem).strip("-") or "network"
+
+
+def network(model: Path, pruning: Pruning, normalise: bool) -> dict[str, Any]:
+    """The model of the recipe; channels are pruned by their batch normalisation."""
+    whole = pruning.method in CHANNELS
+    return {"architecture": "onnx", "file": model.resolve(), "batch_norm": whole, "normalise": normalise}
+
+
+def chain(pruning: Pruning) -> dict[str, Any]:
+    """The chain of the recipe."""
+    single = {"name": pruning.method, "layers": pruning.layers}
+    return {
+        "name": pruning.method,
+        "model": "original",
+        "method": pruning.method if pruning.method in CHANNELS else single,
+        "densities": pruning.density,
+        "rewind": "finetune",
+        "control": True,
+    }

@@ -1,0 +1,218 @@
+"""A network read from ONNX as a network to train: batched, with parameters, and in a row where it is one.
+
+The importer's network runs at the file's concrete shapes and has constants. Here weights are parameters, reshapes keep
+the batch apart, and a straight line of layers becomes a ``Sequential``, which interval propagation, channel pruning
+and stability statistics understand. Any other graph can be trained and its weights pruned.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.formats.converters.static import Expression, output, view
+from toolkit.formats.onnx_file import OnnxModel, load_model
+from toolkit.formats.onnx_import import ImportedModel, import_module
+from toolkit.formats.runtime import close
+from toolkit.models.layers import Normalise
+
+KNOWN = (
+    nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.Flatten, nn.Identity, nn.MaxPool2d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d, Normalise,
+)  # fmt: skip
+"""Layers of a ``Sequential`` that all of training and pruning understands."""
+CHECKED = 3
+"""Samples that the trainable network and the file are compared on."""
+
+Step = tuple[nn.Module, tuple[str, ...], tuple[str, ...]]
+"""A layer, the names of its operands and of its results."""
+
+
+class Reshape(nn.Module):
+    """The same values in another shape; the batch stays."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values ``(B, *shape)``."""
+        return x.reshape(len(x), *self.shape)
+
+
+class Graph(nn.Module):
+    """Layers wired by the names of their operands and results; takes one input and returns one output."""
+
+    def __init__(self, source: str, target: str, steps: Sequence[Step], constants: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.source, self.target = source, target
+        self.layers = nn.ModuleList(layer for layer, _, _ in steps)
+        self.wiring = tuple((operands, results) for _, operands, results in steps)
+        self.constants = {name: f"constant_{index}" for index, name in enumerate(constants)}
+        for name, buffer in self.constants.items():
+            self.register_buffer(buffer, constants[name].clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output for a batch."""
+        values = {name: getattr(self, buffer) for name, buffer in self.constants.items()} | {self.source: x}
+        for layer, (operands, results) in zip(self.layers, self.wiring, strict=True):
+            values[results[0]] = layer(*(values[name] for name in operands))
+        return values[self.target]
+
+
+def read_network(path: Path, shape: tuple[int, int, int], classes: int) -> list[nn.Module]:
+    """The layers of a classifier for images of ``shape`` (channels, height, width), in evaluation mode.
+
+    Raises:
+        InputError: the file's input or output does not fit the images or classes.
+        UnsupportedError: the file cannot be imported, or not be run on several images at once.
+    """
+    model = load_model(path)
+    _check_interface(model, shape, classes)
+    imported = import_module(model)
+    assert isinstance(imported, ImportedModel)
+    graph = _trainable(imported)
+    rank = model.inputs[0].shape
+    row = straight_line(graph)
+    layers: list[nn.Module] = [graph] if row is None else row
+    if len(rank) != 4:
+        layers = [Reshape(rank[1:]) if len(rank) != 2 else nn.Flatten(), *layers]
+    network = nn.Sequential(*layers).eval().requires_grad_(True)
+    _check_batched(network, imported, model, shape)
+    return layers
+
+
+def _check_interface(model: OnnxModel, shape: tuple[int, int, int], classes: int) -> None:
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError(f"{model.path}: a network with one input and one output is needed")
+    given, wanted, size = model.inputs[0], model.outputs[0], int(np.prod(shape))
+    if given.dtype != "float32":
+        raise InputError(f"{model.path}: its input is of type {given.dtype}; float32 is needed")
+    if given.size != size or (len(given.shape) == 4 and given.shape[1:] != shape):
+        raise InputError(f"{model.path}: its input has shape {given.shape}, but the images are {shape} each")
+    if wanted.size < classes:
+        raise InputError(f"{model.path}: has {wanted.size} outputs, but the data set has {classes} classes")
+
+
+def _trainable(imported: ImportedModel) -> Graph:
+    """The same graph with reshapes that keep the batch, and products with constants as linear layers."""
+    constants: dict[str, Tensor] = {name: getattr(imported, buffer) for name, buffer in imported.constants.items()}
+    triples = zip(imported.operators, imported.wiring, strict=True)
+    steps = [_layer(copy.deepcopy(module), *wires, constants) for module, wires in triples]
+    used = {name for _, operands, _ in steps for name in operands}
+    kept = {name: value for name, value in constants.items() if name in used}
+    return Graph(imported.inputs[0], imported.outputs[0], steps, kept)
+
+
+def _layer(
+    module: nn.Module, operands: tuple[str, ...], results: tuple[str, ...], constants: dict[str, Tensor]
+) -> Step:
+    kind = type(module).__name__
+    if isinstance(module, Expression) and module.function is view:
+        shape = list(module.attributes.get("shape", ()))[1:]
+        return nn.Flatten() if len(shape) == 1 else Reshape(shape), operands, results
+    if isinstance(module, Expression) and module.function is output:
+        return nn.Identity(), operands, results
+    if kind == "OnnxMatMul" and len(operands) == 2 and operands[1] in constants:
+        return _linear(constants[operands[1]].t()), operands[:1], results
+    return module, operands, results
+
+
+def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
+    layer.weight = nn.Parameter(weight.detach().clone().contiguous())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().clone().reshape(-1))
+    return layer
+
+
+def straight_line(graph: Graph) -> list[nn.Module] | None:
+    """The layers in a row, or None where the graph is no straight line of layers known to training."""
+    current, row = graph.source, list[nn.Module]()
+    arithmetic: list[tuple[str, Tensor]] = []
+    for layer, (operands, results) in zip(graph.layers, graph.wiring, strict=True):
+        if operands[0] != current or len(results) != 1:
+            return None
+        if isinstance(layer, KNOWN) and len(operands) == 1:
+            row += [*_collect(arithmetic, row), layer]
+            arithmetic = []
+        elif len(operands) == 2 and operands[1] in graph.constants:
+            arithmetic.append((_operation(layer), getattr(graph, graph.constants[operands[1]])))
+        else:
+            return None
+        current = results[0]
+    row += _collect(arithmetic, row)
+    joined = None in row or current != graph.target
+    return None if joined else [layer for layer in row if not isinstance(layer, nn.Identity)]
+
+
+def _operation(layer: nn.Module) -> str:
+    function = getattr(layer, "math_op_function", None) or getattr(layer, "_operator", None)
+    return str(getattr(function, "__name__", "")).removeprefix("_onnx_")
+
+
+def _collect(arithmetic: list[tuple[str, Tensor]], row: list[nn.Module]) -> list[nn.Module]:
+    """Arithmetic with constants as layers: a standardisation, or the bias of the linear layer before it.
+
+    A list that holds None stands for what is neither.
+    """
+    names = [name for name, _ in arithmetic]
+    if not arithmetic:
+        return []
+    if names == ["sub", "div"] and not row:
+        mean, std = (value.flatten() for _, value in arithmetic)
+        return [Normalise(mean.tolist(), std.tolist())]
+    last = row[-1] if row else None
+    if names == ["add"] and isinstance(last, nn.Linear) and last.bias is None:
+        row[-1] = _linear(last.weight, arithmetic[0][1].expand(last.out_features))
+        return []
+    return [None]  # type: ignore[list-item]
+
+
+def _check_batched(network: nn.Module, imported: nn.Module, model: OnnxModel, shape: tuple[int, int, int]) -> None:
+    images = torch.rand(CHECKED, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        single = [imported(image.reshape(model.inputs[0].shape))[0].reshape(-1) for image in images]
+        try:
+            together = network(images).reshape(CHECKED, -1)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:120]
+            raise UnsupportedError(f"{model.path}: cannot be run on several images at once ({reason})") from None
+    if not close(together.numpy(), torch.stack(single).numpy()):
+        raise UnsupportedError(f"{model.path}: computes something else on several images at once; it cannot be trained")
+
+
+def insert_batch_norms(layers: Sequence[nn.Module], images: Tensor) -> list[nn.Module]:
+    """The layers with a batch normalisation between each convolution and its ReLU that has none, for channel pruning.
+
+    Its scale and shift undo what its statistics, those of ``images``, do: the network stays the same function.
+    """
+    row, x = list[nn.Module](), images
+    with torch.no_grad():
+        for layer, following in pairwise((*layers, None)):
+            assert layer is not None
+            row.append(layer)
+            x = layer(x)
+            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.ReLU):
+                row.append(_neutral(x))
+    return row
+
+
+def _neutral(x: Tensor) -> nn.BatchNorm2d:
+    """Batch normalisation with the statistics of ``x`` that gives ``x`` back."""
+    norm = nn.BatchNorm2d(x.shape[1]).eval()
+    variance, mean = torch.var_mean(x, (0, 2, 3))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+    norm.weight.copy_((variance + norm.eps).sqrt())
+    norm.bias.copy_(mean)
+    return norm

@@ -1,0 +1,63 @@
+"""Our networks beside those of the paper: the dense one and the best pruned one of each chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from toolkit.paper import PaperRow, dense_key, paper_rows
+from toolkit.report.summary import Row
+from toolkit.report.tables import Column, Table, interval, make_table, number, percent, short, word
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One of our networks and one of the paper's."""
+
+    chain: str
+    ours: Row
+    key: str
+    theirs: PaperRow
+
+
+def pairs(rows: Sequence[Row], keys: Mapping[str, Sequence[str]]) -> list[Pair]:
+    """For each chain with rows of the paper (by chain name): the dense pair once, then the best pruned network's.
+
+    The paper shows the network of a chain with the best certified accuracy; the same choice is made here.
+    """
+    found: dict[tuple[str, str], Pair] = {}
+    for chain, wanted in keys.items():
+        own = [row for row in rows if chain in row.chains and row.images]
+        pruned = [row for row in own if row.state > 0]
+        for row in own:
+            if row.state == 0:
+                found |= {(row.model, dense_key(key)): _pair(chain, row, dense_key(key)) for key in wanted}
+        if pruned:
+            best = max(pruned, key=lambda row: (row.certified_accuracy, -row.density))
+            found |= {(best.model, key): _pair(chain, best, key) for key in wanted}
+    return list(found.values())
+
+
+def _pair(chain: str, row: Row, key: str) -> Pair:
+    return Pair(chain, row, key, paper_rows()[key])
+
+
+COLUMNS = (
+    word("network", "the dense network of a chain, or its best certified one", lambda pair: pair.ours.model),
+    number("density", "part of the prunable weights or channels left", lambda pair: pair.ours.density, short),
+    number("standard", "accuracy on the whole test set", lambda pair: pair.ours.standard_accuracy, percent),
+    Column(
+        "certified [95 %]", "with its interval", lambda pair: pair.ours.certified_accuracy, lambda p: interval(p.ours)
+    ),
+    number("seconds", "mean time per image", lambda pair: pair.ours.mean_seconds, short),
+    word("paper", "row of Li et al. (TMLR 2023), Tables I and II", lambda pair: pair.key),
+    number("density (paper)", "", lambda pair: pair.theirs.density, short),
+    number("standard (paper)", "per cent", lambda pair: pair.theirs.standard, "{:.1f} %".format),
+    number("certified (paper)", "per cent of 200 images", lambda pair: pair.theirs.certified, "{:.1f} %".format),
+    number("seconds (paper)", "on one RTX A6000", lambda pair: pair.theirs.seconds, short),
+)
+
+
+def paper_table(rows: Sequence[Row], keys: Mapping[str, Sequence[str]]) -> Table:
+    """The pairs as a table; without rows where no chain names rows of the paper."""
+    return make_table(COLUMNS, pairs(rows, keys))
