@@ -165,10 +165,11 @@ def open_cases(root: Root) -> Tensor:
 
 
 def _attack(task: Task, cases: Tensor) -> bool:
-    """The settings' effort for each of up to so many cases, less where there are more."""
+    """The settings' effort for each of up to so many cases, less where there are more, in all too."""
     settings, clock = task.settings, task.clock.part(ATTACKING)
     share = min(1.0, ATTACKED_CASES / max(1, len(cases)))
-    restarts, steps = (math.ceil(share * full) for full in (settings.attack_restarts, settings.attack_steps))
+    restarts = math.ceil(share**2 * settings.attack_restarts)
+    steps = math.ceil(share * settings.attack_steps)
     try:
         return attack(task.problem, cases, restarts, steps, settings.seed, clock, task.accept)
     except OutOfTime:
