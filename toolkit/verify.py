@@ -236,14 +236,22 @@ def pick_device(name: str) -> torch.device:
 
 DOUBLE_WIDTH = 128
 """Widest layer that is bounded in double precision: below it, arithmetic is not what takes the time."""
+DOUBLE_COST = 2_000_000
+"""Multiplications of a pass up to which wider networks are, where few inputs vary: splitting these comes so close to
+the answer that the rounding of single precision would hide it."""
 
 
 def precision(problem: Problem) -> torch.dtype:
-    """Double precision for narrow networks of plain matrices, single otherwise."""
+    """Double precision for small networks of plain matrices, single otherwise."""
     import torch
 
+    from toolkit.bounds.reduce import cost
     from toolkit.problem.affine import DenseAffine
+    from toolkit.search.strategy import FEW_INPUTS, varying_inputs
 
     maps = problem.program.maps()
-    narrow = all(isinstance(affine, DenseAffine) and affine.size <= DOUBLE_WIDTH for affine in maps)
-    return torch.float64 if narrow else torch.float32
+    if not all(isinstance(affine, DenseAffine) for affine in maps):
+        return torch.float32
+    narrow = all(affine.size <= DOUBLE_WIDTH for affine in maps)
+    few = varying_inputs(problem) <= FEW_INPUTS and cost(problem.program) <= DOUBLE_COST
+    return torch.float64 if narrow or few else torch.float32

@@ -13,7 +13,7 @@ from toolkit.bounds.interval import Bounds
 from toolkit.bounds.reduce import cost, kept_neurons, reduce_program, reduced_cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
-from toolkit.problem.program import Program
+from toolkit.problem.program import INPUT, Program
 from toolkit.search.attack import Accept, attack
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
@@ -82,6 +82,7 @@ def prove(task: Task) -> Found:
     task.note(unstable_interval=root.unstable_interval, unstable=root.unstable, bounds=root.method)
     if not len(open_cases(root)):
         return Found(False, True, root.method)
+    task, root = reduced(task, root)
     if _attack(task, open_cases(root)):
         return Found(True, False, "attack")
     return in_turn(task, root)
@@ -113,22 +114,28 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     if task.settings.strategy != "auto":
         return [(STRATEGIES[task.settings.strategy], 1.0)]
     program = task.problem.program
-    varying = int((task.problem.lower < task.problem.upper).sum(1).max())
+    varying = varying_inputs(task.problem)
     phases = bool(unstable_neurons(task.problem, root.bounds).any())
     smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
     affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
     boxes = affordable and (smooth or varying <= SOME_INPUTS)
     if not boxes or not phases:
         return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
-    if varying <= FEW_INPUTS:
+    # One hidden layer leaves its neurons' bounds exact on every box, so that only the last map is relaxed.
+    shallow = all(layer.affine.sources == (INPUT,) for layer in program.layers)
+    if varying <= FEW_INPUTS or shallow:
         return [(by_input_boxes, LONG), (by_relu_phases, 1.0)]
     # What either decides, it mostly decides soon: a short try first costs little.
     return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_relu_phases, 1.0)]
 
 
+def varying_inputs(problem: Problem) -> int:
+    """Largest number of inputs that are not fixed, over the regions."""
+    return int((problem.lower < problem.upper).sum(1).max())
+
+
 def by_input_boxes(task: Task, root: Root) -> Found:
-    """Branch and bound over the input box, on the reduced network."""
-    task, root = reduced(task, root)
+    """Branch and bound over the input box."""
     problem = task.problem
     batch = largest_batch(problem.program, task.settings.batch)
     fill = FILL_PROCESSOR if problem.program.device.type == "cpu" else batch
@@ -158,10 +165,11 @@ def open_cases(root: Root) -> Tensor:
 
 
 def _attack(task: Task, cases: Tensor) -> bool:
-    """The settings' effort for each of up to so many cases, less where there are more."""
+    """The settings' effort for each of up to so many cases, less where there are more, in all too."""
     settings, clock = task.settings, task.clock.part(ATTACKING)
     share = min(1.0, ATTACKED_CASES / max(1, len(cases)))
-    restarts, steps = (math.ceil(share * full) for full in (settings.attack_restarts, settings.attack_steps))
+    restarts = math.ceil(share**2 * settings.attack_restarts)
+    steps = math.ceil(share * settings.attack_steps)
     try:
         return attack(task.problem, cases, restarts, steps, settings.seed, clock, task.accept)
     except OutOfTime:

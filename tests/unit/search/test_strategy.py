@@ -1,0 +1,94 @@
+"""Which strategy comes first, in which precision, and how hard many cases are attacked."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from toolkit.problem.compile import Problem
+from toolkit.problem.program import build_program
+from toolkit.problem.trace import trace
+from toolkit.search import strategy
+from toolkit.search.clock import Clock
+from toolkit.search.root import root_bounds
+from toolkit.search.strategy import Found, Strategy, Task, prove, turns
+from toolkit.settings import Settings
+from toolkit.verify import precision
+
+
+def problem_of(inputs: int, widths: list[int], varying: int, cases: int = 1) -> Problem:
+    """Whether a random network is at most 100 in some box: many unstable neurons, and no case refuted at the root."""
+    torch.manual_seed(0)
+    sizes = [inputs, *widths]
+    parts = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+    program = build_program(trace(nn.Sequential(*parts, nn.Linear(sizes[-1], 1)), [torch.zeros(inputs)]))
+    upper = torch.zeros(cases, inputs, dtype=torch.float64)
+    upper[:, :varying] = 10.0
+    return Problem(
+        program=program,
+        lower=-upper,
+        upper=upper,
+        region=torch.arange(cases),
+        rows=torch.zeros(cases, 1, dtype=torch.int64),
+        weights=torch.ones(1, 1, dtype=torch.float64),
+        offsets=torch.full((1,), -100.0, dtype=torch.float64),
+    )
+
+
+def task_of(problem: Problem) -> Task:
+    return Task(
+        problem, Settings(), Clock.started(60), lambda point, region: False, lambda event: None, lambda **f: None
+    )
+
+
+def first(problem: Problem) -> Strategy:
+    task = task_of(problem)
+    return turns(task, root_bounds(problem, task.clock, task.observer))[0][0]
+
+
+@pytest.mark.parametrize(
+    ("widths", "varying", "expected"),
+    [
+        ([40], 30, strategy.by_input_boxes),  # one hidden layer
+        ([40, 40], 30, strategy.by_relu_phases),  # deeper, with more inputs than are split at once
+        ([40, 40], 5, strategy.by_input_boxes),  # few inputs
+        ([40], 80, strategy.by_relu_phases),  # too many inputs for boxes
+    ],
+)
+def test_boxes_come_first_for_few_inputs_and_shallow_networks(
+    widths: list[int], varying: int, expected: Strategy
+) -> None:
+    assert first(problem_of(80, widths, varying)) is expected
+
+
+@pytest.mark.parametrize(
+    ("inputs", "width", "varying", "expected"),
+    [
+        (30, 100, 30, torch.float64),  # narrow
+        (30, 300, 5, torch.float64),  # wide, but cheap and with few inputs that vary
+        (30, 300, 30, torch.float32),
+        (30, 1500, 5, torch.float32),  # too expensive
+    ],
+)
+def test_small_problems_are_bounded_in_double_precision(
+    inputs: int, width: int, varying: int, expected: torch.dtype
+) -> None:
+    assert precision(problem_of(inputs, [width, width], varying)) is expected
+
+
+def test_many_cases_are_attacked_less_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    efforts: list[tuple[int, int]] = []
+
+    def record(problem: Problem, cases: torch.Tensor, restarts: int, steps: int, *rest: object) -> bool:
+        efforts.append((restarts, steps))
+        return True
+
+    monkeypatch.setattr(strategy, "attack", record)
+    for cases in (1, 64, 128, 10_000):
+        assert prove(task_of(problem_of(4, [8, 8], 4, cases))) == Found(True, False, "attack")
+    settings = Settings()
+    full = (settings.attack_restarts, settings.attack_steps)
+    assert efforts == [full, full, (-(-full[0] // 4), -(-full[1] // 2)), (1, 1)]
