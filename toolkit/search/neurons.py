@@ -19,7 +19,7 @@ from toolkit.bounds.interval import Bounds
 from toolkit.bounds.refine import refine_layer
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
-from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.problem.program import INPUT, Program
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Domains, Space, concat, proved, root_domains, split
 from toolkit.search.plan import SearchPlan
@@ -51,7 +51,7 @@ def branch_neurons(problem: Problem, bounds: Bounds, batch: int, clock: Clock) -
 def _branch_layer(program: Program, number: int, box: Bounds, bounds: Bounds, batch: int, clock: Clock) -> Bounds:
     """The bounds with those of one layer's unstable neurons tightened."""
     layer = program.layers[number]
-    unstable = _unstable(bounds, layer)
+    unstable = _unstable(Bounds(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]))
     if not len(unstable) or not RELAXATIONS[layer.op].piecewise_linear:
         return bounds
     numbers = layer.start + unstable
@@ -66,9 +66,9 @@ def _branch_layer(program: Program, number: int, box: Bounds, bounds: Bounds, ba
     return Bounds(lower, upper)
 
 
-def _unstable(bounds: Bounds, layer: Layer) -> Tensor:
-    lower, upper = bounds.lower[0, layer.neurons], bounds.upper[0, layer.neurons]
-    return ((lower < 0) & (upper > 0)).nonzero().squeeze(1)
+def _unstable(bounds: Bounds) -> Tensor:
+    """Positions of the neurons that may have either sign, for bounds ``(1, n)``."""
+    return ((bounds.lower < 0) & (bounds.upper > 0))[0].nonzero().squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def plant(program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tens
     layer = program.layers[number]
     ending_here = Program(program.num_inputs, program.layers[:number], layer.affine, program.device, program.dtype)
     earlier = Bounds(bounds.lower[:, : layer.start], bounds.upper[:, : layer.start])
-    space = Space(_both_ends(ending_here, box, rows), earlier, _unstable_before(earlier))
+    space = Space(_both_ends(ending_here, box, rows), earlier, _unstable(earlier))
     count = 2 * len(rows)
     trees = torch.arange(count, device=program.device)
     slopes = (earlier.upper > -earlier.lower).to(program.dtype).expand(count, -1)
@@ -121,10 +121,6 @@ def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
         weights=weights,
         offsets=weights.new_zeros(count),
     )
-
-
-def _unstable_before(earlier: Bounds) -> Tensor:
-    return ((earlier.lower < 0) & (earlier.upper > 0))[0].nonzero().squeeze(1)
 
 
 def _bounded(space: Space, domains: Domains, schedule: Schedule, batch: int, clock: Clock) -> Domains:

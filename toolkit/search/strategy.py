@@ -177,7 +177,7 @@ def _attack(task: Task, cases: Tensor) -> bool:
 
 
 def by_relu_phases(task: Task, root: Root) -> Found:
-    """Branch and bound over the phases of the unstable neurons, from optimised root bounds on the reduced network.
+    """Branch and bound over the phases of the unstable neurons, from optimised root bounds.
 
     A short try comes first, then a search for better bounds of all neurons (`toolkit.search.neurons`) and another.
     """
@@ -193,7 +193,6 @@ def by_relu_phases(task: Task, root: Root) -> Found:
 
 def refined(task: Task, root: Root) -> tuple[Task, Root]:
     """The task on the network that is left after the slopes of the root bounds are optimised."""
-    task, root = reduced(task, root)
     if not task.settings.alpha_iterations:
         return task, root
     root = refined_root(task.problem, root, task.settings.alpha_iterations, task.clock, task.observer)
