@@ -24,10 +24,11 @@ from typing import Any
 
 import torch
 
-from toolkit.bounds.ascent import Domain, Multipliers, evaluate
+from toolkit.bounds.ascent import evaluate
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.reduce import cost
+from toolkit.bounds.state import Domain, Multipliers
 from toolkit.formats.instances import Instance, read_instances
 from toolkit.formats.read import read_query
 from toolkit.problem.program import Program, build_program

@@ -76,3 +76,13 @@ def concatenate(layers: list[Bounds], box: Bounds) -> Bounds:
         empty = box.lower[:, :0]
         return Bounds(empty, empty)
     return Bounds(torch.cat([b.lower for b in layers], 1), torch.cat([b.upper for b in layers], 1))
+
+
+def unstable_neurons(program: Program, bounds: Bounds) -> Tensor:
+    """Which neurons a split at zero would make linear, ``(B, num_neurons)``: those whose lower line is free, too."""
+    masks = [
+        RELAXATIONS[layer.op].inexact(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons])
+        & RELAXATIONS[layer.op].piecewise_linear
+        for layer in program.layers
+    ]
+    return torch.cat(masks, 1) if masks else torch.zeros_like(bounds.lower, dtype=torch.bool)

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Multipliers
 from toolkit.bounds.backward import Functional, backward
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.state import Multipliers
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
 

@@ -12,10 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Domain, Multipliers, Schedule, optimise
+from toolkit.bounds.ascent import Schedule, optimise
 from toolkit.bounds.crown import intersect, rows_per_pass
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.bounds.state import Domain, Multipliers
 from toolkit.problem.program import INPUT, Layer, Program
 
 SAMPLE = 48

@@ -1,20 +1,16 @@
-"""Which neuron to split next: one score function a strategy, all from quantities the bound already has.
+"""Which neurons may be split next: score functions, all from quantities the bound already has.
 
 Scores are ``(B, num_neurons)``, larger is better, and only unstable neurons may be chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Bound
 from toolkit.bounds.interval import Bounds
+from toolkit.bounds.state import Bound
 from toolkit.problem.program import Program
-
-Score = Callable[[Program, Bounds, Bound], Tensor]
 
 
 def babsr(program: Program, bounds: Bounds, bound: Bound) -> Tensor:
@@ -32,21 +28,19 @@ def babsr(program: Program, bounds: Bounds, bound: Bound) -> Tensor:
     return (gain - bound.post.clamp(max=0) * bounds.lower * chord).abs()
 
 
-def gap(program: Program, bounds: Bounds, bound: Bound) -> Tensor:
-    """How much each neuron's relaxation gives away at the bound's own minimiser: |A| times its distance from ReLU."""
-    chord = bounds.upper / (bounds.upper - bounds.lower).clamp(min=1e-30)
-    above = chord * (bound.pre - bounds.lower) - torch.relu(bound.pre)
-    below = torch.relu(bound.pre) - bound.multipliers.alpha * bound.pre
-    return bound.post.abs() * torch.where(bound.post < 0, above, below).clamp(min=0)
+def chord(program: Program, bounds: Bounds, bound: Bound) -> Tensor:
+    """What the chords' offsets cost: ``relu(-A) (-l u) / (u - l)`` (the second score of Bunel et al.), and little else.
 
-
-def intercept(program: Program, bounds: Bounds, bound: Bound) -> Tensor:
-    """What the chords' offsets cost: ``relu(-A) (-l u) / (u - l)``, the filter's second opinion (Bunel et al.)."""
+    A chord is the relaxation that a split alone can improve on; lower lines have slopes that are optimised. A small
+    part of BaBSR ranks the neurons that meet no chord.
+    """
     width = (bounds.upper - bounds.lower).clamp(min=1e-30)
-    return -bound.post.clamp(max=0) * -bounds.lower * bounds.upper / width
+    offset = -bound.post.clamp(max=0) * -bounds.lower * bounds.upper / width
+    return offset + OTHERS * babsr(program, bounds, bound)
 
 
-SCORES: dict[str, Score] = {"babsr": babsr, "gap": gap, "intercept": intercept}
+OTHERS = 1e-4
+"""What BaBSR counts, next to the chords' offsets."""
 
 
 def candidates(score: Tensor, splittable: Tensor, count: int) -> Tensor:

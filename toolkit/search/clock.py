@@ -36,6 +36,10 @@ class Clock:
         """A clock that ends after a share of the time left."""
         return Clock(self.elapsed + share * max(self.left, 0.0), self.start)
 
+    def soon(self, seconds: float) -> Clock:
+        """A clock that ends after so many seconds, or with this one."""
+        return Clock(min(self.elapsed + seconds, self.limit), self.start)
+
     def check(self) -> None:
         """Raise OutOfTime when the limit has passed."""
         if self.left <= 0:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Bound, Domain, Multipliers
 from toolkit.bounds.interval import Bounds
+from toolkit.bounds.state import Bound, Domain, Multipliers
 from toolkit.problem.compile import Problem
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Domain, Multipliers, evaluate, onto_simplex
+from toolkit.bounds.ascent import evaluate
 from toolkit.bounds.backward import Functional, backward, functional, layer_lines
+from toolkit.bounds.state import Domain, Multipliers, onto_simplex
 from toolkit.problem.program import Program
 from toolkit.search.attack import Accept
 from toolkit.search.clock import Clock

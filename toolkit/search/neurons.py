@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Multipliers, Schedule
+from toolkit.bounds.ascent import Schedule
 from toolkit.bounds.crown import intersect
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.refine import refine_layer
 from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.bounds.state import Multipliers
+from toolkit.bounds.steps import Adam, Polyak
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.search.clock import Clock, OutOfTime
@@ -25,9 +27,9 @@ from toolkit.search.domains import Domains, Space, concat, proved, root_domains,
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import bound_domains
 
-FIRST = Schedule(8, rate_alpha=0.3)
+FIRST = Schedule(8, Adam(rate_alpha=0.3))
 """How a layer's rows, and then the unsplit roots of their trees, are bounded."""
-LEAVES = Schedule(2, rate_beta=0.3, decay=0.95)
+LEAVES = Schedule(2, Polyak())
 """How leaves are bounded: many leaves beat thorough ones (measured)."""
 GAIN = 0.02
 """Share of their width that a layer's neurons must lose while its trees double, or they grow no further."""
@@ -100,8 +102,8 @@ def plant(program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tens
     trees = torch.arange(count, device=program.device)
     slopes = (earlier.upper > -earlier.lower).to(program.dtype).expand(count, -1)
     start = Multipliers(slopes, torch.zeros_like(slopes), slopes.new_ones(count, 1))
-    known = layer.start + rows
-    roots = root_domains(space, trees, start, torch.cat([bounds.lower[0, known], -bounds.upper[0, known]]))
+    # What is known of the rows is left out: how trees grow must not be hidden by bounds that earlier trees gave.
+    roots = root_domains(space, trees, start, bounds.lower.new_full((count,), -torch.inf))
     return Trees(space, _bounded(space, roots, FIRST, batch, clock))
 
 
@@ -125,7 +127,7 @@ def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
 
 def _bounded(space: Space, domains: Domains, schedule: Schedule, batch: int, clock: Clock) -> Domains:
     """The domains bounded, with the neuron at which each would be split."""
-    plan = SearchPlan(schedule, batch, 0, scores=("babsr",), candidates=1)
+    plan = SearchPlan(schedule, batch, 0, candidates=1)
     return concat([bound_domains(space, part, plan, clock)[0] for part in domains.parts(batch)])
 
 
@@ -171,5 +173,11 @@ def weakest_leaves(trees: Trees, most: int) -> Tensor:
 def _split_leaves(trees: Trees, chosen: Tensor, batch: int, clock: Clock) -> Trees:
     rest = torch.ones_like(trees.leaves.case, dtype=torch.bool).index_fill(0, chosen, False)
     parents = trees.leaves.select(chosen)
-    children = _bounded(trees.space, split(parents, parents.candidates[:, 0]), LEAVES, batch, clock)
+    children = _bounded(
+        trees.space,
+        split(parents, parents.candidates[:, 0]),
+        LEAVES,
+        batch,
+        clock,
+    )
     return Trees(trees.space, concat([trees.leaves.select(rest), children]))

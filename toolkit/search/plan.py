@@ -18,9 +18,8 @@ class SearchPlan:
     batch: int
     """Most domains bounded at once."""
     max_domains: int
-    scores: tuple[str, ...] = ("babsr", "gap")
     candidates: int = 3
-    """Neurons that each score nominates for the filter."""
+    """Neurons that the filter chooses from."""
     rebound: bool = False
     """Whether every domain's neuron bounds are computed anew."""
 

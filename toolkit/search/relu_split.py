@@ -9,15 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
-from toolkit.bounds.ascent import Bound, lower_bound, optimise
+from toolkit.bounds.ascent import optimise
 from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.bounds.interval import unstable_neurons
+from toolkit.bounds.state import Bound
 from toolkit.search.attack import Accept, accept_best, case_loss
-from toolkit.search.branching import SCORES, candidates
+from toolkit.search.branching import candidates, chord
+from toolkit.search.children import branch
 from toolkit.search.clock import Clock
-from toolkit.search.domains import Domains, Space, bounded, concat, expand, proved, split, with_bounds
+from toolkit.search.domains import Domains, Space, bounded, concat, expand, proved, with_bounds
 from toolkit.search.events import Observer, RoundDone
 from toolkit.search.leaf import close_leaves
 from toolkit.search.memory import smaller_batch
@@ -92,7 +93,7 @@ def relu_split(
             plan = replace(plan, rebound=worth_rebounding(space, frontier, plan, clock))
         chosen, rest = pick(frontier, max(1, batch // 2))
         try:
-            children, bound = bound_domains(space, split(chosen, decide(space, chosen, clock)), plan, clock)
+            children, bound = bound_domains(space, branch(space, chosen, clock), plan, clock)
         except torch.OutOfMemoryError:
             batch = smaller_batch(batch, observer)
             continue
@@ -135,42 +136,10 @@ def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock
         domain = replace(domain, bounds=bounds)
         domains = with_bounds(space, domains, bounds)
     bound = optimise(space.problem.program, domain, start, plan.schedule, clock.check)
-    scores = [SCORES[name](space.problem.program, domain.bounds, bound)[:, space.unstable] for name in plan.scores]
-    free = splittable(space, domains)
-    found = torch.cat([candidates(score, free, plan.candidates) for score in scores], 1)
+    score = chord(space.problem.program, domain.bounds, bound)
+    splittable = unstable_neurons(space.problem.program, domain.bounds) & (domain.phase == 0)
+    found = candidates(score[:, space.unstable], splittable[:, space.unstable], plan.candidates)
     return bounded(space, domains, bound, found), bound
-
-
-def decide(space: Space, domains: Domains, clock: Clock) -> Tensor:
-    """The neuron to split in each domain, ``(B,)``: the candidate whose weaker child is the strongest.
-
-    Both children of every candidate are bounded once, with the parent's multipliers (filtered smart branching, De
-    Palma et al. 2021). A domain has at least one candidate.
-    """
-    count = domains.candidates.shape[1]
-    clock.check()
-    worst = torch.full(domains.candidates.shape, -torch.inf, dtype=domains.lower.dtype, device=domains.lower.device)
-    for column in range(count):
-        neuron = domains.candidates[:, column]
-        valid = neuron >= 0
-        domain, multipliers = expand(space, split(domains, neuron.clamp(min=0)))
-        active, inactive = lower_bound(space.problem.program, domain, multipliers).split(len(domains))
-        worst[:, column] = torch.where(valid, torch.minimum(active, inactive), -torch.inf)
-    return domains.candidates.gather(1, worst.argmax(1, keepdim=True)).squeeze(1)
-
-
-def splittable(space: Space, domains: Domains) -> Tensor:
-    """Unstable neurons of piecewise-linear operators, ``(B, U)``."""
-    unstable = (domains.neuron_lower < 0) & (domains.neuron_upper > 0)
-    return (domains.phase == 0) & unstable & _piecewise_linear(space)
-
-
-def _piecewise_linear(space: Space) -> Tensor:
-    flags = [
-        torch.full((layer.affine.size,), RELAXATIONS[layer.op].piecewise_linear, device=space.unstable.device)
-        for layer in space.problem.program.layers
-    ]
-    return torch.cat(flags)[space.unstable] if flags else torch.zeros(0, dtype=torch.bool, device=space.unstable.device)
 
 
 def accept_points(space: Space, domains: Domains, bound: Bound, accept: Accept) -> bool:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Multipliers, Schedule, optimise
+from toolkit.bounds.ascent import Schedule, optimise
 from toolkit.bounds.backward import backward, functional, layer_lines
 from toolkit.bounds.boxes import tighten
 from toolkit.bounds.clip import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.forward import forward_bounds, suits
-from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.refine import refine_bounds
-from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.bounds.state import Multipliers
+from toolkit.bounds.steps import Adam
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
 from toolkit.search.clock import Clock
@@ -86,7 +87,7 @@ def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, ob
     bounds = root.bounds
     if len(problem.lower) == 1:
         box = Bounds(problem.lower, problem.upper)
-        schedule = Schedule(max(1, iterations // 8), rate_alpha=0.3)
+        schedule = Schedule(max(1, iterations // 8), Adam(rate_alpha=0.3))
         bounds = refine_bounds(problem.program, box, bounds, schedule, clock.check)
     return optimised_root(problem, root, bounds, iterations, clock, observer)
 
@@ -111,17 +112,7 @@ def _tell(root: Root, observer: Observer) -> None:
 
 def unstable(problem: Problem, bounds: Bounds) -> int:
     """Largest number of unstable piecewise-linear neurons over the regions."""
-    return int(unstable_neurons(problem, bounds).sum(1).max()) if len(bounds.lower) else 0
-
-
-def unstable_neurons(problem: Problem, bounds: Bounds) -> Tensor:
-    """Which neurons a split would make linear, ``(R, num_neurons)``."""
-    masks = [
-        RELAXATIONS[layer.op].inexact(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons])
-        & RELAXATIONS[layer.op].piecewise_linear
-        for layer in problem.program.layers
-    ]
-    return torch.cat(masks, 1) if masks else torch.zeros_like(bounds.lower, dtype=torch.bool)
+    return int(unstable_neurons(problem.program, bounds).sum(1).max()) if len(bounds.lower) else 0
 
 
 def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor, Multipliers]:
@@ -148,7 +139,7 @@ def _concat(parts: list[Multipliers]) -> Multipliers:
 
 def optimise_cases(problem: Problem, root: Root, iterations: int, clock: Clock) -> Root:
     """Optimise slopes and atom weights of the cases that are still open (alpha-CROWN, Xu et al. 2021)."""
-    schedule = Schedule(iterations, rate_alpha=0.3, decay=0.96)
+    schedule = Schedule(iterations, Adam(rate_alpha=0.3, decay=0.96))
     lower = root.lower.clone()
     kept = Multipliers(*(t.clone() for t in (root.multipliers.alpha, root.multipliers.beta, root.multipliers.weight)))
     for case in (~proved(lower)).nonzero().squeeze(1).split(CASES_PER_PASS):

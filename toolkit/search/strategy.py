@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from toolkit.bounds.ascent import Schedule
-from toolkit.bounds.interval import Bounds
+from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.reduce import cost, kept_neurons, reduce_program, reduced_cost
 from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.bounds.steps import Polyak
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.search.attack import Accept, attack
@@ -23,7 +24,7 @@ from toolkit.search.memory import largest_batch
 from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Progress, relu_split
-from toolkit.search.root import Root, optimised_root, refined_root, root_bounds, unstable_neurons
+from toolkit.search.root import Root, optimised_root, refined_root, root_bounds
 from toolkit.search.threads import suited_threads
 from toolkit.settings import Settings
 
@@ -44,8 +45,10 @@ SHORT, LONG = 0.15, 0.7
 """Shares of the time left that a strategy gets before another has its turn."""
 ATTACKING = 0.1
 """Share of the time left that the attack may take: the searches look for witnesses too."""
-TIGHTENING = 0.3
-"""Share of the time left that better bounds of neurons may take."""
+FIRST_TURN = 1.0
+"""Seconds of the first search over phases, where the root bounds did not take longer."""
+FEWER = 0.02
+"""Share of the unstable neurons that must become stable for their bounds to be worth another turn."""
 ATTACKED_CASES = 64
 """Open cases up to which each is attacked with all restarts and steps."""
 FILL_PROCESSOR = 16
@@ -115,7 +118,7 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
         return [(STRATEGIES[task.settings.strategy], 1.0)]
     program = task.problem.program
     varying = varying_inputs(task.problem)
-    phases = bool(unstable_neurons(task.problem, root.bounds).any())
+    phases = bool(unstable_neurons(task.problem.program, root.bounds).any())
     smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
     affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
     boxes = affordable and (smooth or varying <= SOME_INPUTS)
@@ -179,16 +182,32 @@ def _attack(task: Task, cases: Tensor) -> bool:
 def by_relu_phases(task: Task, root: Root) -> Found:
     """Branch and bound over the phases of the unstable neurons, from optimised root bounds.
 
-    A short try comes first, then a search for better bounds of all neurons (`toolkit.search.neurons`) and another.
+    Searches take turns with better bounds of all neurons (`toolkit.search.neurons`), every turn twice as long as the
+    one before, so that little is lost whichever of them is what a query needs.
     """
+    began = task.clock.elapsed
     task, root = refined(task, root)
+    turn = max(FIRST_TURN, task.clock.elapsed - began)
+    while len(task.problem.lower) == 1:
+        found = _try(task, root, turn)
+        if found is not None:
+            return found
+        before = root.unstable
+        task, root = tightened(task, root, 2 * turn)
+        if root.unstable > (1 - FEWER) * before:
+            break
+        turn *= 4
+    return branch_phases(task, root)
+
+
+def _try(task: Task, root: Root, seconds: float) -> Found | None:
+    """What a search for so long decides, or None."""
     try:
-        found = branch_phases(replace(task, clock=task.clock.part(SHORT)), root)
+        found = branch_phases(replace(task, clock=task.clock.soon(seconds)), root)
     except OutOfTime:
-        found = None
-    if found and (found.witness or found.proved):
-        return found
-    return branch_phases(*tightened(task, root))
+        task.clock.check()
+        return None
+    return found if found.witness or found.proved else None
 
 
 def refined(task: Task, root: Root) -> tuple[Task, Root]:
@@ -200,12 +219,10 @@ def refined(task: Task, root: Root) -> tuple[Task, Root]:
     return reduced(task, root)
 
 
-def tightened(task: Task, root: Root) -> tuple[Task, Root]:
-    """The task with bounds of its neurons found by branch and bound, for a share of the time left."""
-    if len(task.problem.lower) > 1:
-        return task, root
+def tightened(task: Task, root: Root, seconds: float) -> tuple[Task, Root]:
+    """The task, of one region, with bounds of its neurons found by branch and bound for so long."""
     batch = largest_batch(task.problem.program, task.settings.batch)
-    bounds = branch_neurons(task.problem, root.bounds, batch, task.clock.part(TIGHTENING))
+    bounds = branch_neurons(task.problem, root.bounds, batch, task.clock.soon(seconds))
     root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
     task.note(unstable=root.unstable, bounds=root.method)
     return reduced(task, root)
@@ -216,9 +233,11 @@ def branch_phases(task: Task, root: Root) -> Found:
     cases = open_cases(root)
     if not len(cases):
         return Found(False, True, root.method)
-    space = Space(task.problem, root.bounds, unstable_neurons(task.problem, root.bounds).any(0).nonzero().squeeze(1))
+    space = Space(
+        task.problem, root.bounds, unstable_neurons(task.problem.program, root.bounds).any(0).nonzero().squeeze(1)
+    )
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
-    schedule = Schedule(task.settings.beta_iterations, rate_beta=0.3, decay=0.95)
+    schedule = Schedule(task.settings.beta_iterations, Polyak())
     batch = largest_batch(task.problem.program, task.settings.batch)
     plan = SearchPlan(schedule, batch, task.settings.max_domains)
     return _search(

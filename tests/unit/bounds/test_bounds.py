@@ -11,14 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from toolkit.bounds.ascent import Domain, Multipliers, Schedule, evaluate, onto_simplex, optimise
+from toolkit.bounds.ascent import Schedule, evaluate, optimise
 from toolkit.bounds.backward import functional
 from toolkit.bounds.crown import bound_functional, crown_bounds, intersect, rows_per_pass
 from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.bounds.state import Domain, Multipliers, onto_simplex
+from toolkit.bounds.steps import Adam, Polyak, Rule
 from toolkit.problem.program import Program
 
 seeds = st.integers(0, 10_000)
 operators = st.sampled_from(sorted(OPERATORS))
+rules = st.sampled_from([Adam(), Polyak()])
 few = settings(max_examples=25, deadline=None)
 precisions = st.sampled_from([torch.float64, torch.float32])
 
@@ -142,13 +145,15 @@ def test_any_multipliers_give_a_sound_bound(seed: int, operator: str) -> None:
 
 
 @few
-@given(seeds, operators, st.sampled_from([0, 1, 8]))
-def test_optimised_bounds_are_sound_and_no_worse_than_the_start(seed: int, operator: str, iterations: int) -> None:
+@given(seeds, operators, st.sampled_from([0, 1, 8]), rules)
+def test_optimised_bounds_are_sound_and_no_worse_than_the_start(
+    seed: int, operator: str, iterations: int, rule: Rule
+) -> None:
     program, box = random_program(seed, operator), random_boxes(seed)
     domain = split_domain(program, box, seed)
     start = random_multipliers(domain, seed)
     begin, _ = evaluate(program, domain, start)
-    best = optimise(program, domain, start, Schedule(iterations))
+    best = optimise(program, domain, start, Schedule(iterations, rule))
     assert bool((best.lower >= begin.lower).all())
     assert_below_the_atoms(program, domain, best.lower, seed)
     proof, _ = evaluate(program, domain, best.multipliers)
@@ -158,15 +163,17 @@ def test_optimised_bounds_are_sound_and_no_worse_than_the_start(seed: int, opera
     torch.testing.assert_close(best.multipliers.weight.sum(1), torch.ones(len(box.lower), dtype=torch.float64))
 
 
-def test_optimisation_improves_bounds() -> None:
+@pytest.mark.parametrize("rule", [Adam(), Polyak()])
+def test_optimisation_improves_bounds(rule: Rule) -> None:
     """On average over random domains, some steps close a good part of the gap to the sampled minimum."""
     gains = []
     for seed in range(5):
         program, box = random_program(seed), random_boxes(seed)
         domain = split_domain(program, box, seed)
+        domain = replace(domain, constants=domain.constants - 5)  # all bounds are negative, so that all should rise
         start = random_multipliers(domain, seed)
         before = optimise(program, domain, start, Schedule(0)).lower
-        gains.append(optimise(program, domain, start, Schedule(20, until_proved=False)).lower - before)
+        gains.append(optimise(program, domain, start, Schedule(20, rule, until_proved=False)).lower - before)
     assert float(torch.stack(gains)[:, :-1].median()) > 0.1
 
 

@@ -9,6 +9,7 @@ from toolkit.bounds.ascent import Schedule
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.refine import refine_bounds
+from toolkit.bounds.steps import Adam
 from toolkit.problem.program import Program
 
 
@@ -25,7 +26,7 @@ def _pre_activations(program: Program, points: torch.Tensor) -> torch.Tensor:
 def _refined(program: Program, radius: float) -> tuple[Bounds, Bounds, Bounds]:
     box = boxes(program, radius)
     bounds = crown_bounds(program, box)
-    return box, bounds, refine_bounds(program, box, bounds, Schedule(8, rate_alpha=0.3))
+    return box, bounds, refine_bounds(program, box, bounds, Schedule(8, Adam(rate_alpha=0.3)))
 
 
 def test_contains_sampled_values() -> None:

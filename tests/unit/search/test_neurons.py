@@ -14,6 +14,7 @@ from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.refine import refine_bounds
 from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.bounds.steps import Adam
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.search.clock import Clock
@@ -53,7 +54,7 @@ def branched(program: Program, radius: float, seconds: float = 20.0) -> tuple[Pr
     problem = problem_on(program, boxes(program, radius))
     box = Bounds(problem.lower, problem.upper)
     start = crown_bounds(program, box)
-    slopes = refine_bounds(program, box, start, Schedule(40, rate_alpha=0.3))
+    slopes = refine_bounds(program, box, start, Schedule(40, Adam(rate_alpha=0.3)))
     return problem, slopes, branch_neurons(problem, start, 256, Clock.started(seconds))
 
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from toolkit.bounds.ascent import Multipliers
+from toolkit.bounds.ascent import evaluate, lower_bound
 from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.interval import Bounds
+from toolkit.bounds.interval import Bounds, unstable_neurons
+from toolkit.bounds.state import Multipliers
 from toolkit.formats.read import parse_query
 from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.search.attack import accept_best, attack, case_loss, descend
-from toolkit.search.branching import SCORES, candidates
+from toolkit.search.branching import babsr, candidates, chord
+from toolkit.search.children import WEAKER, branch
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Domains, Space, concat, expand, proved, root_domains, split
 from toolkit.search.leaf import close_leaves
 from toolkit.search.relu_split import pick
-from toolkit.search.root import root_bounds, unstable_neurons
+from toolkit.search.root import root_bounds
 from toolkit.search.sampling import sample
 
 TEXT = """
@@ -49,7 +52,7 @@ def unbounded_space(first: float, second: float) -> tuple[Space, Domains]:
     """Root domains of both cases with CROWN bounds of the neurons and no optimised multipliers."""
     problem = problem_below(first, second)
     root = crown_bounds(problem.program, Bounds(problem.lower, problem.upper))
-    space = Space(problem, root, unstable_neurons(problem, root).any(0).nonzero().squeeze(1))
+    space = Space(problem, root, unstable_neurons(problem.program, root).any(0).nonzero().squeeze(1))
     zeros = torch.zeros(2, problem.program.num_neurons, dtype=torch.float64)
     weight = torch.full((2, problem.rows.shape[1]), 1 / problem.rows.shape[1], dtype=torch.float64)
     lower = torch.full((2,), -torch.inf, dtype=torch.float64)
@@ -145,16 +148,37 @@ def test_nan_leaves_stay_undecided() -> None:
     assert found.undecided == len(domains)
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_scores_have_one_number_for_each_neuron(name: str) -> None:
+def test_scores_have_one_number_for_each_neuron() -> None:
     space, domains = unbounded_space(-0.1, -0.1)
     domain, multipliers = expand(space, domains)
-    from toolkit.bounds.ascent import evaluate
-
     bound, _ = evaluate(space.problem.program, domain, multipliers)
-    score = SCORES[name](space.problem.program, domain.bounds, bound)
-    assert score.shape == (2, 5)
-    assert bool(torch.isfinite(score).all() and (score >= 0).all())
+    for score in (babsr, chord):
+        found = score(space.problem.program, domain.bounds, bound)
+        assert found.shape == (2, 5)
+        assert bool(torch.isfinite(found).all() and (found >= 0).all())
+
+
+def test_neurons_on_a_chord_come_before_all_others() -> None:
+    space, domains = unbounded_space(-0.1, -0.1)
+    domain, multipliers = expand(space, domains)
+    bound, _ = evaluate(space.problem.program, domain, multipliers)
+    negative = replace(bound, post=torch.tensor([[1.0, -0.01, 0.5, 1.0, 1.0]] * 2, dtype=torch.float64))
+    assert chord(space.problem.program, domain.bounds, negative).argmax(1).tolist() == [1, 1]
+    positive = replace(bound, post=negative.post.abs())
+    assert chord(space.problem.program, domain.bounds, positive).argmax(1).tolist() != [1, 1]
+
+
+def test_domains_are_split_at_the_candidate_whose_stronger_child_is_nearest_to_a_proof() -> None:
+    space, domains = unbounded_space(-0.1, -0.1)
+    chosen = replace(domains, candidates=torch.tensor([[-1, 3, 1], [2, -1, -1]]))
+    children = branch(space, chosen, Clock.started(60))
+    promise = {}
+    for neuron in (3, 1):
+        pair = split(chosen.select(torch.tensor([0])), torch.tensor([neuron]))
+        bounds = lower_bound(space.problem.program, *expand(space, pair)).clamp(max=0).sort().values
+        promise[neuron] = float(bounds[1] + WEAKER * bounds[0])
+    assert children.phase[0].nonzero().tolist() == [[max(promise, key=promise.__getitem__)]]
+    assert children.phase[1].nonzero().tolist() == [[2]]  # the only one that it has
 
 
 def test_root_bounds_hold() -> None:
@@ -172,6 +196,8 @@ def test_the_clock_runs_out() -> None:
         clock.check()
     assert clock.left < 0 < clock.elapsed
     Clock.started(100).check()
+    assert Clock.started(100).soon(10).left <= 10
+    assert Clock.started(100).soon(1000).limit == 100
 
 
 def test_sampling_stays_in_the_boxes_and_begins_at_centres() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
 from toolkit.search import strategy
-from toolkit.search.clock import Clock
-from toolkit.search.root import root_bounds
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.root import Root, root_bounds
 from toolkit.search.strategy import Found, Strategy, Task, prove, turns
 from toolkit.settings import Settings
 from toolkit.verify import precision
@@ -92,3 +93,30 @@ def test_many_cases_are_attacked_less_each(monkeypatch: pytest.MonkeyPatch) -> N
     settings = Settings()
     full = (settings.attack_restarts, settings.attack_steps)
     assert efforts == [full, full, (-(-full[0] // 4), -(-full[1] // 2)), (1, 1)]
+
+
+@pytest.mark.parametrize("gains", [0, 1, 2])
+def test_searches_and_better_bounds_take_turns_while_neurons_become_stable(
+    monkeypatch: pytest.MonkeyPatch, gains: int
+) -> None:
+    turns: list[tuple[str, float]] = []
+
+    def search(task: Task, root: Root) -> Found:
+        turns.append(("search", task.clock.left))
+        if len(turns) > 2 * gains + 2:
+            return Found(False, True, "search")
+        raise OutOfTime
+
+    def tighten(task: Task, root: Root, seconds: float) -> tuple[Task, Root]:
+        turns.append(("tighten", seconds))
+        return task, replace(root, unstable=root.unstable // 2) if len(turns) <= 2 * gains else root
+
+    monkeypatch.setattr(strategy, "branch_phases", search)
+    monkeypatch.setattr(strategy, "tightened", tighten)
+    task = task_of(problem_of(4, [8, 8], 4))
+    assert strategy.by_relu_phases(task, root_bounds(task.problem, task.clock, task.observer)).proved
+    assert [name for name, _ in turns] == ["search", "tighten"] * (gains + 1) + ["search"]
+    limited = [seconds for _, seconds in turns[:-1]]
+    for shorter, longer in itertools.pairwise(limited):
+        assert longer == pytest.approx(2 * shorter, rel=0.01)
+    assert turns[-1][1] > 50  # all that is left

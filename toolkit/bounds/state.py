@@ -1,0 +1,96 @@
+"""The records of an optimised bound: what is bounded, what is optimised, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.interval import Bounds
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """What is optimised, per domain: slopes and multipliers over all neurons, and weights over the case's atoms."""
+
+    alpha: Tensor
+    """Lower slopes in [0, 1], ``(B, num_neurons)``."""
+    beta: Tensor
+    """Multipliers of the split constraints, at least 0, ``(B, num_neurons)``; only split neurons' count."""
+    weight: Tensor
+    """Weights of the conjunction's atoms, in the simplex, ``(B, K)``."""
+
+    def select(self, index: Tensor) -> Multipliers:
+        """The multipliers of some domains."""
+        return Multipliers(self.alpha[index], self.beta[index], self.weight[index])
+
+    def map(self, function: Callable[..., Tensor], *others: Multipliers) -> Multipliers:
+        """The function of each of the three, and of those of others."""
+        return Multipliers(
+            function(self.alpha, *(other.alpha for other in others)),
+            function(self.beta, *(other.beta for other in others)),
+            function(self.weight, *(other.weight for other in others)),
+        )
+
+    def projected(self) -> Multipliers:
+        """The nearest place, or nearly, where every bound is sound."""
+        return Multipliers(self.alpha.clamp(0, 1), self.beta.clamp(min=0), onto_simplex(self.weight))
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What is bounded, per domain: box, neuron bounds, phases (+1 active, -1 inactive, 0 open) and the case's atoms."""
+
+    box: Bounds
+    bounds: Bounds
+    phase: Tensor
+    """``(B, num_neurons)`` int8."""
+    atoms: Tensor
+    """Coefficients of the case's atoms on the features, ``(B, K, F)``."""
+    constants: Tensor
+    """Constants of the atoms, ``(B, K)``."""
+
+    def select(self, index: Tensor) -> Domain:
+        """Some of the domains; what all share (batch 1) stays shared."""
+
+        def part(tensor: Tensor) -> Tensor:
+            return tensor if tensor.shape[0] == 1 != len(self.atoms) else tensor[index]
+
+        box = Bounds(part(self.box.lower), part(self.box.upper))
+        bounds = Bounds(part(self.bounds.lower), part(self.bounds.upper))
+        return Domain(box, bounds, part(self.phase), part(self.atoms), part(self.constants))
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The best bound of each domain, the multipliers that prove it, and the relaxation's minimiser there."""
+
+    lower: Tensor
+    """Lower bounds ``(B,)``: positive and finite means that no point of the domain satisfies the case."""
+    multipliers: Multipliers
+    point: Tensor
+    """Minimising input ``(B, n)``: a candidate witness."""
+    pre: Tensor
+    """Pre-activations of the minimiser in the relaxation, ``(B, num_neurons)``."""
+    post: Tensor
+    """Coefficients on activations, ``(B, num_neurons)``: how much each neuron's relaxation matters."""
+
+    def select(self, index: Tensor) -> Bound:
+        """The bounds of some domains."""
+        return Bound(
+            self.lower[index],
+            self.multipliers.select(index),
+            self.point[index],
+            self.pre[index],
+            self.post[index],
+        )
+
+
+def onto_simplex(weight: Tensor) -> Tensor:
+    """Non-negative weights that sum to one, ``(B, K)``: clipped and rescaled (any such weights are sound)."""
+    if weight.shape[1] == 1:
+        return torch.ones_like(weight)
+    clipped = weight.clamp(min=0) + 1e-12
+    return clipped / clipped.sum(1, keepdim=True)
