@@ -112,4 +112,6 @@ def through_lines(coefficients: Tensor, lines: Lines) -> tuple[Tensor, Tensor]:
 
 def _dot(rows: Tensor, vector: Tensor) -> Tensor:
     """Row-wise products ``(B, R)`` of ``(B, R, N)`` and ``(B, N)``; either batch may be 1."""
+    if len(vector) == 1:
+        return rows @ vector[0]  # one product of a matrix with a vector
     return (rows @ vector.unsqueeze(-1)).squeeze(-1)

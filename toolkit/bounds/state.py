@@ -44,6 +44,7 @@ class Domain:
     """What is bounded, per domain: box, neuron bounds, phases (+1 active, -1 inactive, 0 open) and the case's atoms."""
 
     box: Bounds
+    """``(B, n)``, or ``(1, n)`` where all have the same."""
     bounds: Bounds
     phase: Tensor
     """``(B, num_neurons)`` int8."""
@@ -51,6 +52,11 @@ class Domain:
     """Coefficients of the case's atoms on the features, ``(B, K, F)``."""
     constants: Tensor
     """Constants of the atoms, ``(B, K)``."""
+
+    def boxes(self) -> Bounds:
+        """The box of every domain, ``(B, n)``."""
+        count = len(self.atoms)
+        return Bounds(self.box.lower.expand(count, -1), self.box.upper.expand(count, -1))
 
     def select(self, index: Tensor) -> Domain:
         """Some of the domains; what all share (batch 1) stays shared."""

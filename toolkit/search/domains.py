@@ -92,8 +92,9 @@ def root_domains(space: Space, cases: Tensor, multipliers: Multipliers, lower: T
 def case_domain(problem: Problem, root: Bounds, case: Tensor) -> Domain:
     """What is bounded for unsplit cases: their boxes, their regions' bounds and their atoms."""
     region, rows = problem.region[case], problem.rows[case]
+    box = Bounds(problem.lower, problem.upper)
     return Domain(
-        box=Bounds(problem.lower[region], problem.upper[region]),
+        box=box if len(box.lower) == 1 else box.select(region),
         bounds=root.select(region),
         phase=torch.zeros(len(case), root.lower.shape[1], dtype=torch.int8, device=root.lower.device),
         atoms=problem.weights[rows],

@@ -45,7 +45,7 @@ def worth_rebounding(space: Space, domains: Domains, plan: SearchPlan, clock: Cl
     some = domains.select(torch.arange(min(TRIAL, len(domains)), device=domains.lower.device))
     domain, start = expand(space, some)
     plain = optimise(program, domain, start, plan.schedule, clock.check).lower
-    anew = replace(domain, bounds=crown_bounds(program, domain.box, domain.bounds, clock.check))
+    anew = replace(domain, bounds=crown_bounds(program, domain.boxes(), domain.bounds, clock.check))
     better = optimise(program, anew, start, plan.schedule, clock.check).lower
     return bool(_distance(better) < (1 - GAIN) * _distance(plain))
 

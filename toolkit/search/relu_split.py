@@ -132,7 +132,7 @@ def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock
     clock.check()
     domain, start = expand(space, domains)
     if plan.rebound:
-        bounds = crown_bounds(space.problem.program, domain.box, domain.bounds, clock.check)
+        bounds = crown_bounds(space.problem.program, domain.boxes(), domain.bounds, clock.check)
         domain = replace(domain, bounds=bounds)
         domains = with_bounds(space, domains, bounds)
     bound = optimise(space.problem.program, domain, start, plan.schedule, clock.check)
