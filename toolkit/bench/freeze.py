@@ -1,20 +1,35 @@
-"""Keep a run's benchmark: its files, its verdicts and a generator, in a folder that does not change by itself."""
+"""Keep a run's benchmark: its files, its verdicts and a generator, in a folder that does not change by itself.
+
+What would make a repository heavy is made smaller: large specifications are compressed, and of the test images, as
+many are kept as the generator needs to draw others.
+"""
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+
+import numpy as np
 
 from toolkit.bench import expected
 from toolkit.bench.journal import Record
 from toolkit.bench.scoring import DECIDED
-from toolkit.bench.store import write_text_atomically
+from toolkit.bench.store import write_bytes_atomically, write_text_atomically
 from toolkit.errors import InputError
+from toolkit.formats.binding import BARE
+from toolkit.formats.instances import write_instances
 
-PARTS = ("onnx", "vnnlib", "2.0", "instances.csv", "images.npz", "properties.json")
+PARTS = ("onnx", "vnnlib", "2.0", "properties.json")
 GENERATOR = "generate_properties.py"
+LARGE = 1 << 16
+"""Bytes from which a specification is compressed."""
+POOL = 200
+"""Most test images that are kept, where no more are verified."""
 
 
 def freeze(benchmark: Path, folder: Path, records: Sequence[Record]) -> None:
@@ -28,7 +43,10 @@ def freeze(benchmark: Path, folder: Path, records: Sequence[Record]) -> None:
     for part in PARTS:
         _copy(benchmark / part, folder / part)
     write_text_atomically(folder / GENERATOR, files("toolkit.bench").joinpath(GENERATOR).read_text(encoding="utf-8"))
-    _write_expected(folder, records)
+    _write_pool(benchmark, folder)
+    for place in (folder, folder / "2.0"):
+        names = _compress(place / "vnnlib")
+        _write_lists(place, records, names)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -39,10 +57,35 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_expected(folder: Path, records: Sequence[Record]) -> None:
+def _write_pool(benchmark: Path, folder: Path) -> None:
+    """The first test images and their labels."""
+    verified = json.loads((benchmark / "properties.json").read_text())["images"]
+    with np.load(benchmark / "images.npz") as pool:
+        kept = {name: pool[name][: max(POOL, verified)] for name in pool.files}
+    data = io.BytesIO()
+    np.savez_compressed(data, **kept)
+    write_bytes_atomically(folder / "images.npz", data.getvalue())
+
+
+def _compress(specs: Path) -> dict[str, str]:
+    """Compress large specifications; the new names of files by their old ones."""
+    names = {}
+    for path in sorted(specs.iterdir()):
+        names[path.name] = path.name
+        if path.stat().st_size >= LARGE:
+            names[path.name] = f"{path.name}.gz"
+            path.with_name(names[path.name]).write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+            path.unlink()
+    return names
+
+
+def _write_lists(place: Path, records: Sequence[Record], names: Mapping[str, str]) -> None:
+    """The instances, and the verdicts of those that are decided."""
+    rows = [
+        (record.onnx, f"vnnlib/{names[Path(record.vnnlib).name]}", record.timeout, record.verdict) for record in records
+    ]
+    write_instances(place / "instances.csv", [({BARE: onnx}, spec, timeout) for onnx, spec, timeout, _ in rows])
     text = expected.format_expected(
-        (record.onnx, record.vnnlib, record.timeout, record.verdict if record.verdict in DECIDED else None)
-        for record in records
+        (onnx, spec, timeout, verdict if verdict in DECIDED else None) for onnx, spec, timeout, verdict in rows
     )
-    for place in (folder, folder / "2.0"):
-        write_text_atomically(place / expected.NAME, text)
+    write_text_atomically(place / expected.NAME, text)
