@@ -15,6 +15,7 @@ from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.steps import Polyak
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
+from toolkit.problem.sparse_affine import with_sparse_maps
 from toolkit.search.attack import Accept, attack
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
@@ -222,7 +223,7 @@ def refined(task: Task, root: Root) -> tuple[Task, Root]:
 def tightened(task: Task, root: Root, seconds: float) -> tuple[Task, Root]:
     """The task, of one region, with bounds of its neurons found by branch and bound for so long."""
     batch = largest_batch(task.problem.program, task.settings.batch)
-    bounds = branch_neurons(task.problem, root.bounds, batch, task.clock.soon(seconds))
+    bounds = branch_neurons(sparse(task.problem), root.bounds, batch, task.clock.soon(seconds))
     root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
     task.note(unstable=root.unstable, bounds=root.method)
     return reduced(task, root)
@@ -233,9 +234,8 @@ def branch_phases(task: Task, root: Root) -> Found:
     cases = open_cases(root)
     if not len(cases):
         return Found(False, True, root.method)
-    space = Space(
-        task.problem, root.bounds, unstable_neurons(task.problem.program, root.bounds).any(0).nonzero().squeeze(1)
-    )
+    unstable = unstable_neurons(task.problem.program, root.bounds).any(0).nonzero().squeeze(1)
+    space = Space(sparse(task.problem), root.bounds, unstable)
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, Polyak())
     batch = largest_batch(task.problem.program, task.settings.batch)
@@ -245,6 +245,11 @@ def branch_phases(task: Task, root: Root) -> Found:
         "branch-and-bound",
         lambda progress: relu_split(space, frontier, plan, task.clock, task.accept, task.observer, progress),
     )
+
+
+def sparse(problem: Problem) -> Problem:
+    """The problem for a search over phases: nothing differentiates through its maps, which may skip their zeros."""
+    return replace(problem, program=with_sparse_maps(problem.program))
 
 
 def reduced(task: Task, root: Root) -> tuple[Task, Root]:
