@@ -175,7 +175,8 @@ class Attempt:
         problem = part.problem.to(device, precision(part.problem))
         before, self.statistics = self.statistics, Statistics()
         try:
-            return prove(Task(problem, self.settings, self.clock, self._accept_in(part), self.observer, self._note))
+            accept = self._accept_in(part)
+            return prove(Task(problem, self.settings, self.clock, accept, self.observer, self._note, self._spent))
         except torch.OutOfMemoryError as error:  # where a smaller batch does not help
             raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
         finally:
@@ -198,6 +199,11 @@ class Attempt:
 
     def _note(self, **facts: object) -> None:
         self.statistics = replace(self.statistics, **facts)  # type: ignore[arg-type]
+
+    def _spent(self, domains: int, depth: int) -> None:
+        """Searches that take turns are added up."""
+        now = self.statistics
+        self.statistics = replace(now, domains=now.domains + domains, depth=max(now.depth, depth))
 
     def _accept_array(self, inputs: np.ndarray, region: int | None = None) -> bool:
         """Replay a candidate; for a known region it is rounded into its box."""

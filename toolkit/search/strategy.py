@@ -77,6 +77,8 @@ class Task:
     observer: Observer
     note: Callable[..., None]
     """Takes statistics by name."""
+    spent: Callable[[int, int], None]
+    """Takes the domains that one search bounded, and its depth."""
 
 
 def prove(task: Task) -> Found:
@@ -153,13 +155,13 @@ def by_input_boxes(task: Task, root: Root) -> Found:
 
 
 def _search(task: Task, name: str, run: Callable[[Progress], Outcome]) -> Found:
-    """Run one search; its counters are noted however it ends."""
+    """Run one search; its counters are added however it ends."""
     progress = Progress()
     try:
         with suited_threads(task.problem.program):
             outcome = run(progress)
     finally:
-        task.note(domains=progress.bounded, depth=progress.depth)
+        task.spent(progress.bounded, progress.depth)
     return Found(outcome.witness, outcome.proved, name, outcome.reason)
 
 

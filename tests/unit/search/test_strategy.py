@@ -41,7 +41,13 @@ def problem_of(inputs: int, widths: list[int], varying: int, cases: int = 1) -> 
 
 def task_of(problem: Problem) -> Task:
     return Task(
-        problem, Settings(), Clock.started(60), lambda point, region: False, lambda event: None, lambda **f: None
+        problem=problem,
+        settings=Settings(),
+        clock=Clock.started(60),
+        accept=lambda point, region: False,
+        observer=lambda event: None,
+        note=lambda **facts: None,
+        spent=lambda domains, depth: None,
     )
 
 
