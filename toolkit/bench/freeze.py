@@ -7,7 +7,6 @@ many are kept as the generator needs to draw others.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,8 @@ import numpy as np
 from toolkit.bench import expected
 from toolkit.bench.journal import Record
 from toolkit.bench.scoring import DECIDED
-from toolkit.bench.store import write_bytes_atomically, write_text_atomically
+from toolkit.bench.store import write_text_atomically
+from toolkit.bench.writer import write_pool
 from toolkit.errors import InputError
 from toolkit.formats.binding import BARE
 from toolkit.formats.instances import write_instances
@@ -43,7 +43,7 @@ def freeze(benchmark: Path, folder: Path, records: Sequence[Record]) -> None:
     for part in PARTS:
         _copy(benchmark / part, folder / part)
     write_text_atomically(folder / GENERATOR, files("toolkit.bench").joinpath(GENERATOR).read_text(encoding="utf-8"))
-    _write_pool(benchmark, folder)
+    _keep_first_images(benchmark, folder)
     for place in (folder, folder / "2.0"):
         names = _compress(place / "vnnlib")
         _write_lists(place, records, names)
@@ -57,14 +57,11 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_pool(benchmark: Path, folder: Path) -> None:
-    """The first test images and their labels."""
-    verified = json.loads((benchmark / "properties.json").read_text())["images"]
+def _keep_first_images(benchmark: Path, folder: Path) -> None:
+    """As many test images as are verified, and up to `POOL`."""
+    count = max(POOL, json.loads((benchmark / "properties.json").read_text())["images"])
     with np.load(benchmark / "images.npz") as pool:
-        kept = {name: pool[name][: max(POOL, verified)] for name in pool.files}
-    data = io.BytesIO()
-    np.savez_compressed(data, **kept)
-    write_bytes_atomically(folder / "images.npz", data.getvalue())
+        write_pool(folder, pool["images"][:count], pool["labels"][:count])
 
 
 def _compress(specs: Path) -> dict[str, str]:

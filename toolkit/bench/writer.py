@@ -68,7 +68,7 @@ def write_benchmark(
     rows = [({BARE: network}, spec, properties.timeout) for network in networks for spec in specs]
     for place in (folder, folder / "2.0"):
         write_instances(place / "instances.csv", rows)
-    _write_pool(folder, images, labels)
+    write_pool(folder, images, labels)
     facts = vars(properties) | {"classes": model.outputs[0].size, "networks": list(networks)}
     write_text_atomically(folder / "properties.json", json.dumps(facts, indent=1) + "\n")
 
@@ -104,7 +104,8 @@ def _link_networks(folder: Path, networks: Iterable[str]) -> None:
             shutil.copyfile(folder / network, folder / "2.0" / network)
 
 
-def _write_pool(folder: Path, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+def write_pool(folder: Path, images: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    """Write the images that the generator draws from, with their labels."""
     data = io.BytesIO()
     np.savez_compressed(data, images=images, labels=labels)
     write_bytes_atomically(folder / "images.npz", data.getvalue())

@@ -24,7 +24,7 @@ class Multipliers:
 
     def select(self, index: Tensor) -> Multipliers:
         """The multipliers of some domains."""
-        return Multipliers(self.alpha[index], self.beta[index], self.weight[index])
+        return self.map(lambda tensor: tensor[index])
 
     def map(self, function: Callable[..., Tensor], *others: Multipliers) -> Multipliers:
         """The function of each of the three, and of those of others."""

@@ -11,9 +11,14 @@ LARGE = 1 << 16
 """Elements of a matrix from which on it is worth counting the zeros."""
 
 
+def mostly_zeros(matrix: Tensor, share: float) -> bool:
+    """Whether a matrix is large and at most this share of it is not zero."""
+    return matrix.numel() >= LARGE and int(torch.count_nonzero(matrix)) <= share * matrix.numel()
+
+
 def product(rows: Tensor, matrix: Tensor) -> Tensor:
     """``rows @ matrix``, for ``(..., n)`` and ``(n, m)``; a zero of the matrix contributes nothing."""
-    if matrix.numel() < LARGE or int(torch.count_nonzero(matrix)) > SPARSE * matrix.numel():
+    if not mostly_zeros(matrix, SPARSE):
         return rows @ matrix
     flat = rows.reshape(-1, rows.shape[-1])
     return torch.sparse.mm(matrix.T.to_sparse(), flat.T).T.reshape(*rows.shape[:-1], matrix.shape[1])

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
+from toolkit.problem.sparse import mostly_zeros
 
 SPARSE = 0.12
 """Share of elements that are not zero below which compressed rows are the faster ones (measured on one core)."""
-LARGE = 1 << 16
-"""Elements of a matrix from which on it is worth counting the zeros."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ def _reads_input(affine: Affine) -> bool:
 
 def _is_sparse(affine: Affine) -> bool:
     assert isinstance(affine, DenseAffine)
-    matrix = affine.matrices[0]
-    return matrix.numel() >= LARGE and int(torch.count_nonzero(matrix)) < SPARSE * matrix.numel()
+    return mostly_zeros(affine.matrices[0], SPARSE)
 
 
 def _with_rows(affine: Affine) -> Affine:

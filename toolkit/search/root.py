@@ -128,20 +128,14 @@ def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor
         slopes = (domain.bounds.upper > -domain.bounds.lower).to(lower.dtype)
         lowers.append(lower)
         parts.append(Multipliers(slopes, torch.zeros_like(slopes), weight))
-    return torch.cat(lowers), _concat(parts)
-
-
-def _concat(parts: list[Multipliers]) -> Multipliers:
-    return Multipliers(
-        torch.cat([p.alpha for p in parts]), torch.cat([p.beta for p in parts]), torch.cat([p.weight for p in parts])
-    )
+    return torch.cat(lowers), parts[0].map(lambda *tensors: torch.cat(tensors), *parts[1:])
 
 
 def optimise_cases(problem: Problem, root: Root, iterations: int, clock: Clock) -> Root:
     """Optimise slopes and atom weights of the cases that are still open (alpha-CROWN, Xu et al. 2021)."""
     schedule = Schedule(iterations, Adam(rate_alpha=0.3, decay=0.96))
     lower = root.lower.clone()
-    kept = Multipliers(*(t.clone() for t in (root.multipliers.alpha, root.multipliers.beta, root.multipliers.weight)))
+    kept = root.multipliers.map(torch.clone)
     for case in (~proved(lower)).nonzero().squeeze(1).split(CASES_PER_PASS):
         clock.check()
         domain = case_domain(problem, root.bounds, case)
