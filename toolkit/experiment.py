@@ -33,8 +33,15 @@ from toolkit.formats.runtime import Session
 from toolkit.models.options import OnnxNet
 from toolkit.recipe import Data, Recipe, load_recipe
 from toolkit.report.beside import paper_table
+from toolkit.report.layers import LayerRow, layer_rows, unstable_csv, unstable_table, width_table
 from toolkit.report.page import Page, facts, write_page
-from toolkit.report.plots import cactus, certified_versus_density, instability_versus_density, save_png
+from toolkit.report.plots import (
+    cactus,
+    certified_versus_density,
+    instability_versus_density,
+    save_png,
+    unstable_by_layer,
+)
 from toolkit.report.seeds import averages, gains
 from toolkit.report.summary import (
     Model,
@@ -256,11 +263,15 @@ def paper_keys(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     return {chain.name: chain.paper for chain in recipe.all_chains if chain.paper}
 
 
-def extra_tables(recipe: Recipe, means: Sequence[Row], rows: Sequence[Row]) -> dict[str, Table]:
-    """What the page shows besides the summary: the paper's figures, and every seed on its own."""
+def extra_tables(
+    recipe: Recipe, models: Sequence[Model], means: Sequence[Row], rows: Sequence[Row], layers: Sequence[LayerRow]
+) -> dict[str, Table]:
+    """What the page shows besides the summary: the paper's figures, every seed on its own, and layer by layer."""
     tables = {"Beside the paper": paper_table(means, paper_keys(recipe))}
     if len(means) < len(rows):
         tables["Every seed"] = summary_table(rows)
+    tables["Unstable ReLUs by layer and bound method"] = unstable_table(layers)
+    tables["Interval bounds by layer"] = width_table(models)
     return {heading: table for heading, table in tables.items() if table.rows}
 
 
@@ -283,10 +294,13 @@ def write_report(
     if len(means) < len(rows):
         write_text_atomically(out / "seeds.csv", summary_csv(means))
     write_text_atomically(out / "stability.csv", stability_csv(models))
+    write_text_atomically(out / "unstable.csv", unstable_csv(models, records))
+    layers = layer_rows(models, records)
     networks = {chain: {model.network for model in models if chain in model.chains} for chain in chain_names(models)}
     plots = (
         Plot("certified", "Certified accuracy against density, with 95 % intervals.", certified_versus_density(means)),
         Plot("instability", "Unstable ReLUs: root bounds solid, intervals dotted.", instability_versus_density(means)),
+        Plot("layers", "Unstable ReLUs by layer: CROWN bounds solid, intervals dotted.", unstable_by_layer(layers)),
         Plot(
             "cactus",
             "Time of the k-th fastest decided instance, by chain (lower and further right is better).",
@@ -302,7 +316,7 @@ def write_report(
         cards=(("networks", str(len(rows))), ("instances", f"{len(records):,}"), *cards(records)),
         findings=tuple(findings),
         table=summary_table(means),
-        more_tables=extra_tables(recipe, means, rows),
+        more_tables=extra_tables(recipe, models, means, rows, layers),
         figures={plot.caption: plot.figure for plot in plots},
         records=records,
         facts=(("recipe", recipe.digest), *facts(records)),

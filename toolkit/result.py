@@ -40,6 +40,9 @@ class Statistics:
     decided_by: str = ""
     """The phase that decided: specification, sampling, attack, crown, alpha-crown, branch-and-bound, input-split,
     auto-lirpa-crown, auto-lirpa-alpha-crown."""
+    layers: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By layer of the network: ``neurons``, and how many are unstable by each method of root bounds that was run
+    (interval, crown or forward, alpha-crown); the largest over the query's boxes."""
 
     def plus(self, other: Statistics) -> Statistics:
         """Of both parts of a verification: work is added, sizes are the largest, methods the later part's."""
@@ -50,7 +53,19 @@ class Statistics:
             relus=max(self.relus, other.relus),
             unstable_interval=max(self.unstable_interval, other.unstable_interval),
             unstable=max(self.unstable, other.unstable),
+            layers=_largest(self.layers, other.layers),
         )
+
+
+def _largest(first: dict[str, dict[str, int]], second: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """The larger of both counts for each layer and method."""
+    return {
+        layer: {
+            method: max(counts.get(method, 0) for counts in (first.get(layer, {}), second.get(layer, {})))
+            for method in first.get(layer, {}) | second.get(layer, {})
+        }
+        for layer in first | second
+    }
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,17 @@ def test_everything_is_there(finished):
     for line in summary:
         assert 0.5 < float(line["standard_accuracy"]) <= 1
         assert float(line["certified_accuracy"]) <= float(line["pgd_accuracy"])
-    assert {path.name for path in (out / "plots").iterdir()} == {"certified.png", "instability.png", "cactus.png"}
+    assert {path.name for path in (out / "plots").iterdir()} == {
+        "certified.png",
+        "instability.png",
+        "layers.png",
+        "cactus.png",
+    }
+    unstable = list(csv.DictReader((out / "unstable.csv").read_text().splitlines()))
+    assert {(line["model"], line["method"]) for line in unstable} >= {
+        (model, method) for model in ("mlp-dense", "mlp-magnitude-01") for method in ("interval", "crown")
+    }
+    assert {line["neurons"] for line in unstable} == {"12"}
     assert "mlp-magnitude-01" in (out / "report.html").read_text()
     assert "certified accuracy" in first.stdout
 

@@ -18,7 +18,7 @@ from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
 from toolkit.formats.witness import open_sessions, replay
-from toolkit.result import Result, Verdict
+from toolkit.result import Result, Statistics, Verdict
 from toolkit.search import relu_split
 from toolkit.search.events import Event, MemoryShort, RootBounded, RoundDone
 from toolkit.settings import Settings
@@ -233,3 +233,11 @@ def test_a_query_about_another_network_is_an_input_error(tmp_path: Path) -> None
 def test_devices() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_statistics_of_two_parts_are_joined() -> None:
+    first = Statistics(domains=3, depth=2, layers={"a": {"neurons": 5, "interval": 2}})
+    second = Statistics(domains=4, depth=1, layers={"a": {"interval": 3, "crown": 1}, "b": {"interval": 1}})
+    both = first.plus(second)
+    assert (both.domains, both.depth) == (7, 2)
+    assert both.layers == {"a": {"neurons": 5, "interval": 3, "crown": 1}, "b": {"interval": 1}}

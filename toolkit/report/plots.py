@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from toolkit.bench.journal import Record
 from toolkit.bench.scoring import DECIDED
 from toolkit.bench.store import write_bytes_atomically
+from toolkit.report.layers import LayerRow
 from toolkit.report.summary import Row, chain_names
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
@@ -115,6 +117,46 @@ def _spread(values: Sequence[float], ratio: float = 1.25) -> list[float]:
         if not kept or kept[-1] / value >= ratio:
             kept.append(value)
     return kept
+
+
+COLUMNS = 4
+"""Panels side by side at most."""
+
+
+def unstable_by_layer(rows: Sequence[LayerRow]) -> Figure:
+    """Part of unstable ReLUs in each layer, a panel for each chain and a colour for each density.
+
+    CROWN bounds are solid lines, intervals dotted.
+    """
+    chains = list(dict.fromkeys(chain for row in rows for chain in row.chains))
+    wide = max(1, min(COLUMNS, len(chains)))
+    high = max(1, -(-len(chains) // wide))
+    with _style():
+        figure = Figure(figsize=(1.2 + 3.2 * wide, 0.6 + 2.7 * high), layout="constrained")
+        panels = figure.subplots(high, wide, squeeze=False, sharey=True)
+        for axes, chain in itertools.zip_longest(panels.flat, chains):
+            if chain is None:
+                axes.set_axis_off()
+            else:
+                _draw_layers(axes, chain, [row for row in rows if chain in row.chains])
+        for axes in panels[:, 0]:
+            axes.set_ylabel("unstable ReLUs (%)")
+    return figure
+
+
+def _draw_layers(axes: Axes, chain: str, rows: Sequence[LayerRow]) -> None:
+    networks = {name: [row for row in rows if row.model == name] for name in dict.fromkeys(row.model for row in rows)}
+    shades = mpl.colormaps["viridis"]
+    for index, layers in enumerate(networks.values()):
+        colour = shades(0.9 * index / max(1, len(networks) - 1))
+        number = [row.layer + 1 for row in layers]
+        axes.plot(number, [100 * row.crown for row in layers], color=colour, marker="o", markersize=4,
+                  label=f"{layers[0].density:.2g}")  # fmt: skip
+        axes.plot(number, [100 * row.interval for row in layers], color=colour, linestyle=":", linewidth=1.2)
+    axes.set(title=chain, xlabel="ReLU layer")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    axes.legend(title="density", fontsize=7.5, title_fontsize=7.5, loc="best")
 
 
 def cactus(groups: Mapping[str, Sequence[Record]]) -> Figure:

@@ -7,7 +7,7 @@ one batch; every case keeps the best bound met.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from toolkit.bounds.refine import refine_bounds
 from toolkit.bounds.state import Multipliers
 from toolkit.bounds.steps import Adam
 from toolkit.problem.compile import Problem
-from toolkit.problem.program import Program
+from toolkit.problem.program import Program, split_layers
 from toolkit.search.clock import Clock
 from toolkit.search.domains import case_domain, proved
 from toolkit.search.events import Observer, RootBounded
@@ -45,6 +45,8 @@ class Root:
     method: str
     unstable_interval: int
     unstable: int
+    layers: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Neurons of each layer, and how many of them each method so far leaves unstable."""
 
 
 def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
@@ -54,7 +56,9 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
     method = "forward" if prefers_forward(problem, intervals) else "crown"
     bounds = ROOT_BOUNDS[method](problem.program, box, intervals, clock.check)
     lower, multipliers = first_bounds(problem, bounds, clock)
-    root = Root(bounds, lower, multipliers, method, unstable(problem, intervals), unstable(problem, bounds))
+    layers = {layer.name: {"neurons": layer.affine.size} for layer in problem.program.layers}
+    layers = counted(counted(layers, problem, intervals, "interval"), problem, bounds, method)
+    root = Root(bounds, lower, multipliers, method, unstable(problem, intervals), unstable(problem, bounds), layers)
     _tell(root, observer)
     return root
 
@@ -89,6 +93,7 @@ def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, ob
         box = Bounds(problem.lower, problem.upper)
         schedule = Schedule(max(1, iterations // 8), Adam(rate_alpha=0.3))
         bounds = refine_bounds(problem.program, box, bounds, schedule, clock.check)
+    root = replace(root, layers=counted(root.layers, problem, bounds, "alpha-crown"))
     return optimised_root(problem, root, bounds, iterations, clock, observer)
 
 
@@ -98,7 +103,8 @@ def optimised_root(
     """The root with better bounds of its neurons, and the slopes of its open cases optimised. Raises OutOfTime."""
     lower, multipliers = first_bounds(problem, bounds, clock)
     lower = torch.fmax(root.lower, lower)
-    root = Root(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, unstable(problem, bounds))
+    count = unstable(problem, bounds)
+    root = Root(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, count, root.layers)
     root = optimise_cases(problem, root, iterations, clock)
     _tell(root, observer)
     return root
@@ -113,6 +119,17 @@ def _tell(root: Root, observer: Observer) -> None:
 def unstable(problem: Problem, bounds: Bounds) -> int:
     """Largest number of unstable piecewise-linear neurons over the regions."""
     return int(unstable_neurons(problem.program, bounds).sum(1).max()) if len(bounds.lower) else 0
+
+
+def counted(
+    layers: dict[str, dict[str, int]], problem: Problem, bounds: Bounds, method: str
+) -> dict[str, dict[str, int]]:
+    """The counts of each layer with those of one more method; a layer that was reduced away has none unstable."""
+    if not len(bounds.lower):
+        return layers
+    masks = split_layers(problem.program, unstable_neurons(problem.program, bounds))
+    found = {layer.name: int(mask.sum(1).max()) for layer, mask in zip(problem.program.layers, masks, strict=True)}
+    return {name: counts | {method: found.get(name, 0)} for name, counts in layers.items()}
 
 
 def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor, Multipliers]:
@@ -142,4 +159,4 @@ def optimise_cases(problem: Problem, root: Root, iterations: int, clock: Clock) 
         bound = optimise(problem.program, domain, kept.select(case), schedule, clock.check)
         lower[case] = torch.fmax(lower[case], bound.lower)
         kept.alpha[case], kept.weight[case] = bound.multipliers.alpha, bound.multipliers.weight
-    return Root(root.bounds, lower, kept, "alpha-crown", root.unstable_interval, root.unstable)
+    return replace(root, lower=lower, multipliers=kept, method="alpha-crown")

@@ -85,7 +85,7 @@ def prove(task: Task) -> Found:
     """Decide all cases of a problem. Raises OutOfTime."""
     task.note(relus=task.problem.program.num_neurons)
     root = root_bounds(task.problem, task.clock, task.observer)
-    task.note(unstable_interval=root.unstable_interval, unstable=root.unstable, bounds=root.method)
+    task.note(unstable_interval=root.unstable_interval, unstable=root.unstable, bounds=root.method, layers=root.layers)
     if not len(open_cases(root)):
         return Found(False, True, root.method)
     task, root = reduced(task, root)
@@ -218,7 +218,7 @@ def refined(task: Task, root: Root) -> tuple[Task, Root]:
     if not task.settings.alpha_iterations:
         return task, root
     root = refined_root(task.problem, root, task.settings.alpha_iterations, task.clock, task.observer)
-    task.note(unstable=root.unstable, bounds=root.method)
+    task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
     return reduced(task, root)
 
 
@@ -227,7 +227,7 @@ def tightened(task: Task, root: Root, seconds: float) -> tuple[Task, Root]:
     batch = largest_batch(task.problem.program, task.settings.batch)
     bounds = branch_neurons(sparse(task.problem), root.bounds, batch, task.clock.soon(seconds))
     root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
-    task.note(unstable=root.unstable, bounds=root.method)
+    task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
     return reduced(task, root)
 
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from toolkit.bounds.ascent import evaluate, lower_bound
 from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.interval import Bounds, unstable_neurons
+from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.state import Multipliers
 from toolkit.formats.read import parse_query
 from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import Binding, Problem, compile_problem
+from toolkit.problem.program import split_layers
 from toolkit.search.attack import accept_best, attack, case_loss, descend
 from toolkit.search.branching import babsr, candidates, chord
 from toolkit.search.children import WEAKER, branch
@@ -24,7 +25,7 @@ from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Domains, Space, concat, expand, proved, root_domains, split
 from toolkit.search.leaf import close_leaves
 from toolkit.search.relu_split import pick
-from toolkit.search.root import root_bounds
+from toolkit.search.root import counted, refined_root, root_bounds
 from toolkit.search.sampling import sample
 
 TEXT = """
@@ -188,6 +189,40 @@ def test_root_bounds_hold() -> None:
     assert float(root.lower[0]) <= 0.1 + 1e-9
     assert float(root.lower[1]) <= 0.6 + 1e-9
     assert root.unstable <= root.unstable_interval <= problem.program.num_neurons
+
+
+def two_layers() -> Problem:
+    """A small random network with two hidden layers over two inputs, one case in one region."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 1)).eval()
+    bounds = "(assert (>= X_0 -1.0))(assert (<= X_0 1.0))(assert (>= X_1 -1.0))(assert (<= X_1 1.0))"
+    names = "(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)"
+    query = parse_query(f"{names}{bounds}(assert (<= Y_0 -0.5))")
+    return compile_problem(query, {query.networks[0].name: Binding(network, ((1, 2),), (torch.float32,))})
+
+
+def test_unstable_neurons_are_counted_by_layer_and_method() -> None:
+    problem, clock = two_layers(), Clock.started(60)
+    root = root_bounds(problem, clock, lambda event: None)
+    root = refined_root(problem, root, 16, clock, lambda event: None)
+    counts = list(root.layers.values())
+    assert [layer["neurons"] for layer in counts] == [6, 5]
+    intervals, _ = interval_bounds(problem.program, Bounds(problem.lower, problem.upper))
+    wanted = [int(mask.sum()) for mask in split_layers(problem.program, unstable_neurons(problem.program, intervals))]
+    assert [layer["interval"] for layer in counts] == wanted
+    for layer in counts:
+        assert layer["alpha-crown"] <= layer["crown"] <= layer["interval"] <= layer["neurons"]
+    assert sum(layer["interval"] for layer in counts) == root.unstable_interval > 0
+    assert sum(layer["alpha-crown"] for layer in counts) == root.unstable
+
+
+def test_counts_of_a_layer_that_was_reduced_away_are_zero() -> None:
+    problem = two_layers()
+    root = root_bounds(problem, Clock.started(60), lambda event: None)
+    first = replace(problem.program, layers=problem.program.layers[:1])
+    stable = Bounds(root.bounds.lower[:, :6].abs(), root.bounds.upper[:, :6].abs() + 1)
+    found = counted(root.layers, replace(problem, program=first), stable, "later")
+    assert [layer["later"] for layer in found.values()] == [0, 0]
 
 
 def test_the_clock_runs_out() -> None:
