@@ -112,7 +112,9 @@ def grafted_state(workshop: Workshop, chain: Chain, options: Graft, parent: Chai
 def dense_key(workshop: Workshop, options: ModelOptions, training: Training) -> str:
     """Hash of everything that makes a dense network."""
     content = {"format": FORMAT, "data": workshop.dataset.digest, "model": identity(options), "seed": workshop.seed}
-    return digest(content | {"training": training.model_dump(exclude={"checkpoint_seconds"})})
+    # Single precision is left out, so that states of before there was a choice keep their names.
+    same = {"checkpoint_seconds"} | ({"precision"} if training.precision == "float32" else set())
+    return digest(content | {"training": training.model_dump(exclude=same)})
 
 
 def _round_key(state: ChainState, chain: Chain, index: int, target: float) -> str:

@@ -39,14 +39,18 @@ class Round:
         return torch.Generator(device=device).manual_seed(derive_seed(self.seed, purpose))
 
     def losses(self, model: nn.Module, purpose: str) -> Iterator[Tensor]:
-        """The training loss at the full epsilon on one shuffled, augmented batch after the other, for ever."""
+        """The training loss at the full epsilon on one shuffled, augmented batch after the other, for ever.
+
+        In single precision whatever the training's, as small derivatives decide which weights stay.
+        """
         epsilon = self.job.training.epsilon
+        training = self.job.training.model_copy(update={"precision": "float32"})
         assert epsilon is not None
         generator = self.generator(purpose)
         while True:
             for images, labels in batches(self.job, generator):
                 model.train()
-                yield objective(model, self.job.training, images, labels, epsilon, generator)
+                yield objective(model, training, images, labels, epsilon, generator)
 
 
 @singledispatch

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from toolkit.errors import UnsupportedError
 from toolkit.models.layers import Normalise, Residual
 from toolkit.training.intervals import Trace, batch_norm_affine
+from toolkit.training.precision import single
 
 Backward = tuple[Tensor, Tensor]
 """Coefficients at the input of a layer ``(B, ...)``, and the constant collected so far ``(B,)``."""
@@ -25,8 +26,9 @@ def upper_bound(model: nn.Module, coefficients: Tensor, trace: Trace) -> Tensor:
     Raises:
         UnsupportedError: a layer has no rule here.
     """
-    linear, constant = backward(model, coefficients, trace)
     box = trace[model]
+    with single(coefficients.device):
+        linear, constant = backward(model, coefficients, trace)
     return constant + _sum(linear * box.centre) + _sum(linear.abs() * box.radius)
 
 

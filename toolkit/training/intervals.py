@@ -16,6 +16,7 @@ from torch.nn import functional
 from toolkit.errors import UnsupportedError
 from toolkit.models.imported import Graph
 from toolkit.models.layers import GraftedReLU, Normalise, Residual
+from toolkit.training.precision import single
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,15 @@ def propagate(module: nn.Module, box: Interval) -> tuple[Interval, Trace]:
     """Bounds of a module's output over a box, and the intervals before each of its layers.
 
     Batch normalisation uses its running statistics, or those of ``box.point`` when that is given and the layer is in
-    training mode; its running statistics are then updated, as by a forward pass on the point.
+    training mode; its running statistics are then updated, as by a forward pass on the point. Mixed precision does not
+    reach in here.
 
     Raises:
         UnsupportedError: a layer has no rule here.
     """
     trace: Trace = {}
-    return _step(module, box, trace), trace
+    with single(box.lower.device):
+        return _step(module, box, trace), trace
 
 
 def _step(module: nn.Module, x: Interval, trace: Trace) -> Interval:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, isfinite
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from toolkit.data.dataset import Split
 from toolkit.errors import InputError
 from toolkit.training.losses import robust_loss
 from toolkit.training.options import Training
+from toolkit.training.precision import make_scaler, mixed
 from toolkit.training.regularisers import regulariser
 from toolkit.training.schedule import epsilon_at, learning_rate_at
 from toolkit.training.shaping import shape_biases
@@ -69,24 +71,43 @@ def train(
     """
     masks = masks or {}
     apply_masks(model, masks)
-    optimizer = make_optimizer(model, job.training)
-    first = _resume(model, optimizer, checkpoint)
+    stepper = make_stepper(model, job.training)
+    first = _resume(model, stepper, checkpoint)
     saved = time.monotonic()
     for epoch in range(first, job.last_epoch + 1):
-        train_epoch(model, optimizer, job, epoch, masks)
+        train_epoch(model, stepper, job, epoch, masks)
         if observer is not None:
             observer(epoch, job.last_epoch)
         if checkpoint is not None and time.monotonic() - saved >= job.training.checkpoint_seconds:
-            save({"epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, checkpoint)
+            save({"epoch": epoch, "model": model.state_dict()} | stepper.state_dict(), checkpoint)
             saved = time.monotonic()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return model.eval()
 
 
-def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, job: Job, epoch: int, masks: Masks) -> None:
+@dataclass(frozen=True)
+class Stepper:
+    """What turns losses into steps of the weights, and remembers things between them."""
+
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything remembered, for a checkpoint."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, record: Mapping[str, Any]) -> None:
+        """Remember what a checkpoint has."""
+        self.optimizer.load_state_dict(record["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(record["scaler"])
+
+
+def train_epoch(model: nn.Module, stepper: Stepper, job: Job, epoch: int, masks: Masks) -> None:
     """One pass over the data; ``epoch`` counts from 1 and fixes all randomness together with the seed."""
     model.train()
+    optimizer, scaler = stepper.optimizer, stepper.scaler
     optimizer.param_groups[0]["lr"] = learning_rate_at(job.training, epoch)
     generator = torch.Generator(device=job.data.labels.device).manual_seed(derive_seed(job.seed, "epoch", epoch))
     parameters = list(model.parameters())
@@ -97,12 +118,14 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, job: Job, ep
         epsilon = epsilon_at(job.training, step, job.batches)
         loss = objective(model, job.training, images, labels, epsilon, generator)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         for parameter, mask in masked:
             if parameter.grad is not None:
                 parameter.grad.mul_(mask)
         nn.utils.clip_grad_norm_(parameters, job.training.clip)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         total += loss.detach()
         shape(model, job.training, step, images, masks)
     if not isfinite(float(total)):
@@ -128,9 +151,10 @@ def objective(
     """Robust loss plus regularisers of one batch, a scalar; the model is in training mode."""
     assert training.epsilon is not None
     step = Step(model, images, labels, epsilon, training.epsilon, generator)
-    loss = robust_loss(training.loss, step)
-    for options in training.regularisers:
-        loss = loss + regulariser(options, step)
+    with mixed(images.device, training.precision):
+        loss = robust_loss(training.loss, step)
+        for options in training.regularisers:
+            loss = loss + regulariser(options, step)
     return loss
 
 
@@ -140,6 +164,12 @@ def batches(job: Job, generator: torch.Generator) -> Iterator[tuple[Tensor, Tens
     augment = AUGMENTATIONS[job.augmentation if job.training.augment else "none"]
     for chosen in order.tensor_split(job.batches):
         yield augment(job.data.images[chosen], generator), job.data.labels[chosen]
+
+
+def make_stepper(model: nn.Module, training: Training) -> Stepper:
+    """A fresh optimizer over all parameters, and what mixed precision needs."""
+    device = next(model.parameters()).device
+    return Stepper(make_optimizer(model, training), make_scaler(device, training.precision))
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
@@ -164,11 +194,11 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7])
 
 
-def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path | None) -> int:
+def _resume(model: nn.Module, stepper: Stepper, checkpoint: Path | None) -> int:
     """Epoch to go on with, after loading the checkpoint if there is one."""
     record = None if checkpoint is None else load(checkpoint, next(model.parameters()).device)
     if record is None:
         return 1
     model.load_state_dict(record["model"])
-    optimizer.load_state_dict(record["optimizer"])
+    stepper.load_state_dict(record)
     return int(record["epoch"]) + 1

@@ -156,6 +156,9 @@ class BiasShaping(Options):
     """Part of the unstable units that is shifted, those with the smallest shifts; the authors take 0.01 to 0.05."""
 
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
 class Training(Options):
     """One training run, from the initial (or rewound) weights to the last epoch."""
 
@@ -180,6 +183,9 @@ class Training(Options):
     initialisation: Literal["default", "ibp"] = "default"
     """``ibp``: normal weights of deviation sqrt(2 pi) / fan-in (Shi et al., 2021) except in the last layer."""
     regularisers: tuple[RegulariserOptions, ...] = ()
+    precision: Precision = "float32"
+    """Mixed precision where it is not float32: the network's passes run in it; weights, losses, bounds and pruning
+    scores stay in float32. ``bfloat16`` for most GPUs and CPUs, ``float16`` for GPUs that lack it."""
     shaping: BiasShaping | None = None
     """None shifts no biases."""
     checkpoint_seconds: NonNegativeInt = 20
