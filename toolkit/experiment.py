@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from toolkit.bench.executors import available_cores
 from toolkit.bench.fingerprint import code_hash, fingerprint
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.freeze import freeze
@@ -27,6 +28,7 @@ from toolkit.bench.store import write_text_atomically
 from toolkit.bench.verifier import VERIFY
 from toolkit.bench.writer import Robustness, write_benchmark
 from toolkit.campaign import cards, execute, make_console
+from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.runtime import Session
@@ -75,7 +77,7 @@ def run_parsed(recipe: Recipe, options: Options, task: Task = VERIFY) -> int:
     out = options.out or Path("results") / recipe.name
     console = make_console()
     with claimed(out):
-        models = make_models(recipe, out, console)
+        models = make_models(recipe, out, console, options.trainers)
         records = verify_models(recipe, out, options, task)
         wrong = conclude(recipe, out, models, records, console)
         if options.freeze is not None:
@@ -148,7 +150,7 @@ def source_stamp(data: Data) -> list[object]:
     return [path.name, status.st_size, status.st_mtime_ns]
 
 
-def make_models(recipe: Recipe, out: Path, console: Console) -> list[Model]:
+def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | None = None) -> list[Model]:
     """Train, prune and export, and write the benchmark folder; or take all of that from an earlier run."""
     path = out / "models.json"
     key = fingerprint(
@@ -161,12 +163,25 @@ def make_models(recipe: Recipe, out: Path, console: Console) -> list[Model]:
     from toolkit.data.dataset import load_dataset
 
     dataset = load_dataset(recipe.data)
+    train_in_parallel(recipe, dataset, out / "cache", trainers)
     models = list(_export_all(recipe, dataset, out, console))
     pool = dataset.test.images.numpy(), dataset.test.labels.numpy()
     write_benchmark(out / "benchmark", [model.network for model in models], pool, properties(recipe))
     text = json.dumps({"key": key, "models": [asdict(model) for model in models]}, indent=1)
     write_text_atomically(path, text + "\n")
     return models
+
+
+def train_in_parallel(recipe: Recipe, dataset: Dataset, cache: Path, trainers: int | None) -> None:
+    """Fill the cache by several processes, where there are several GPUs or the command line says so."""
+    device = choose_device(recipe.verification.device)
+    wanted = trainers or (len(visible_gpus()) if device == "cuda" else 1)
+    chains = sum(len(recipe.seeds_of(chain)) for chain in recipe.all_chains)
+    processes = min(wanted, chains)
+    if processes > 1:
+        from toolkit.pruning.parallel import Crew, train_ahead
+
+        train_ahead(recipe, dataset, Crew(processes, device, max(1, available_cores() // processes), cache))
 
 
 def properties(recipe: Recipe) -> Robustness:

@@ -13,10 +13,11 @@ import pytest
 import toolkit
 
 ROOT = Path(toolkit.__file__).parent
-BASE = {"", "errors", "result", "settings", "options", "paper"}
+BASE = {"", "errors", "result", "settings", "options", "paper", "devices"}
 """What everyone may import: the package itself, its errors, verdicts and records of settings."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "devices": set(),
     "options": set(),
     "paper": set(),
     "settings": set(),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.bench.job import Answer, Event, Finished, Job, Started, Task, failure, settle
+from toolkit.devices import visible_gpus
 from toolkit.errors import InputError, ToolkitError
 from toolkit.result import Verdict
 
@@ -56,13 +57,19 @@ def find_executor(name: str) -> Executor:
     return EXECUTORS[name]
 
 
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_limits(workers: int | None = None, device: str = "cpu") -> Limits:
     """One worker per core unless told otherwise; the cores' threads are divided among the workers.
 
     A GPU gets at most four by default: each takes its own share of the memory, and they queue for the same kernels.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = workers or (min(cores, GPU_WORKERS) if uses_gpu(device) else cores)
+    cores = available_cores()
+    most = GPU_WORKERS * max(1, len(visible_gpus()))
+    workers = workers or (min(cores, most) if uses_gpu(device) else cores)
     return Limits(workers=workers, threads=max(1, cores // workers))
 
 

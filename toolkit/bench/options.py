@@ -32,7 +32,9 @@ class Options:
     seed: int | None = None
     """Seed of training, pruning and attack."""
     workers: int | None = None
-    """Processes that verify at the same time; by default one per core, on a GPU at most four."""
+    """Processes that verify at the same time; by default one per core, at most four per GPU."""
+    trainers: int | None = None
+    """Processes that train networks of a recipe at the same time; by default one per GPU, or one without."""
     executor: str = "processes"
     """How instances are run: processes, or in-process for debugging (no time limit from outside)."""
     category: Annotated[tuple[str, ...], Parameter(negative=())] = ()
@@ -64,7 +66,7 @@ class Options:
     def check(self) -> None:
         """Raise :class:`InputError` for an option out of range, before any work starts."""
         find_executor(self.executor)
-        for name, value in (("workers", self.workers), ("limit", self.limit)):
+        for name, value in (("workers", self.workers), ("trainers", self.trainers), ("limit", self.limit)):
             if value is not None and value < 1:
                 raise InputError(f"--{name}: at least 1, not {value}")
 

@@ -19,19 +19,21 @@ from multiprocessing.process import BaseProcess
 from toolkit.bench.executors import Limits, executor, guarded
 from toolkit.bench.job import Answer, Event, Finished, Job, Started, Task, failure, settle
 from toolkit.bench.schedule import group, take
+from toolkit.devices import take_gpu
 from toolkit.errors import ToolkitError
 from toolkit.result import Verdict
 
 READY = "ready"
 
 
-def serve(connection: Connection, task: Task, threads: int) -> None:
+def serve(connection: Connection, task: Task, threads: int, number: int) -> None:
     """What a worker process does: get ready, then answer jobs until the parent hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Read by OpenMP and by torch when they are loaded, which task.prepare does: nothing here may load them earlier.
     # Passive waiting matters where cores are shared: spinning threads cost a preempted torch a factor of seven.
     os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    take_gpu(number)
     try:
         task.prepare()
     except BaseException as error:
@@ -58,11 +60,11 @@ class Worker:
     loaded: tuple | None = None
 
 
-def start(task: Task, limits: Limits) -> Worker:
-    """Start a worker; it will report ``READY``."""
+def start(task: Task, limits: Limits, number: int) -> Worker:
+    """Start the worker of a number, which decides on its GPU; it will report ``READY``."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, task, limits.threads), daemon=True)
+    process = context.Process(target=serve, args=(theirs, task, limits.threads, number), daemon=True)
     process.start()
     theirs.close()
     return Worker(process, ours, deadline=time.monotonic() + limits.startup)
@@ -128,7 +130,7 @@ def processes(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Even
     waiting = group(jobs)
     workers: list[Worker] = []
     try:
-        workers += [start(task, limits) for _ in range(min(limits.workers, len(jobs)))]
+        workers += [start(task, limits, number) for number in range(min(limits.workers, len(jobs)))]
         while waiting or any(worker.job for worker in workers):
             for worker in workers:
                 if worker.ready and worker.job is None and (job := take(waiting, worker.loaded)):
@@ -147,7 +149,7 @@ def processes(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Even
                 yield finish(worker, message)
                 if spent:
                     stop(worker)
-                    workers[index] = start(task, limits)
+                    workers[index] = start(task, limits, index)
     finally:
         for worker in workers:
             stop(worker)

@@ -65,6 +65,8 @@ def behave(job: Job) -> Answer:
             time.sleep(0.3)
         case "threads":
             return Answer(Verdict.UNKNOWN, reason=os.environ["OMP_NUM_THREADS"])
+        case "gpu":
+            return Answer(Verdict.UNKNOWN, reason=os.environ["CUDA_VISIBLE_DEVICES"])
         case "pid":
             return Answer(Verdict.UNKNOWN, reason=str(os.getpid()))
     return Answer(Verdict.UNSAT, statistics=Statistics(seconds=0.5, domains=3, decided_by="crown"))
@@ -77,6 +79,15 @@ def run_with(
     out: Path, executor: str = "processes", limits: Limits = LIMITS, task: Task = TASK, **options: bool
 ) -> Run:
     return Run(out, task, find_executor(executor), limits, Silent(), **options)
+
+
+def test_workers_share_several_gpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-5")
+    jobs = [make_job(number, "gpu", network=f"{number}.onnx") for number in range(6)]
+    records = run_jobs(jobs, run_with(tmp_path))
+    assert {record.reason for record in records} <= {"2", "GPU-5"}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2, GPU-5"
+    assert default_limits(device="cuda").workers <= 8
 
 
 def test_every_failure_of_a_worker_is_an_answer_and_never_unsat(tmp_path):

@@ -1,0 +1,103 @@
+"""Chains of an experiment trained by several processes at once, one for each GPU: they fill the cache.
+
+Chains do not depend on each other once their dense networks are there, so those come first. What is made afterwards
+from the cache is the same as without this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import torch
+
+from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.devices import take_gpu
+from toolkit.errors import ToolkitError
+from toolkit.pruning.chain import Workshop, prune_chain
+from toolkit.pruning.experiment import dense_networks
+from toolkit.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Work of one process: a chain of a recipe with one seed, or only its dense network."""
+
+    recipe: Recipe
+    chain: str
+    dense_only: bool
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Processes that train: how many, on what kind of device, with how many threads each, into which cache."""
+
+    processes: int
+    device: str
+    threads: int
+    cache: Path
+
+
+def train_ahead(recipe: Recipe, dataset: Dataset, crew: Crew) -> None:
+    """Train all chains of a recipe, of every seed, into the cache.
+
+    Raises:
+        InputError: a method does not fit its network or the data, or training diverged.
+        ToolkitError: a process died.
+    """
+    context = get_context("spawn")
+    numbers: SimpleQueue[int] = context.SimpleQueue()
+    for number in range(crew.processes):
+        numbers.put(number)
+    with ProcessPoolExecutor(crew.processes, context, _get_ready, (numbers, crew)) as pool:
+        for wave in pieces(recipe, dataset):
+            _work_off(pool, wave, crew)
+
+
+def pieces(recipe: Recipe, dataset: Dataset) -> tuple[list[Piece], list[Piece]]:
+    """The distinct dense networks, by one chain of each, and all chains."""
+    dense, whole = list[Piece](), list[Piece]()
+    for seed in recipe.all_seeds:
+        part = recipe.with_seed(seed)
+        shared = dense_networks(part, Workshop(dataset, seed=seed)).values()
+        dense += [Piece(part, network.chains[0], dense_only=True) for network in shared]
+        whole += [Piece(part, chain.name, dense_only=False) for chain in part.all_chains]
+    return dense, whole
+
+
+def _work_off(pool: ProcessPoolExecutor, wave: Sequence[Piece], crew: Crew) -> None:
+    """Train some pieces; whatever goes wrong ends all processes at once, and what they finished is in the cache."""
+    try:
+        for done in as_completed([pool.submit(train_piece, piece, crew) for piece in wave]):
+            done.result()
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in active_children():
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise ToolkitError(
+                "a training process died, probably out of memory; the same command continues: use fewer --trainers"
+            ) from error
+        raise
+
+
+def _get_ready(numbers: SimpleQueue[int], crew: Crew) -> None:
+    """First thing in a process: its GPU, its share of the cores."""
+    take_gpu(numbers.get())
+    torch.set_num_threads(crew.threads)
+
+
+def train_piece(piece: Piece, crew: Crew) -> None:
+    """Train one piece into the cache."""
+    recipe = piece.recipe
+    [chain] = [chain for chain in recipe.all_chains if chain.name == piece.chain]
+    workshop = Workshop(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache)
+    states = prune_chain(workshop, recipe.models[chain.model], chain, recipe.training_of(chain))
+    for _ in states:
+        if piece.dense_only:
+            break
