@@ -241,6 +241,7 @@ def _export(name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, veri
         parameters=model.parameters,
         network=network,
         standard_accuracy=measured_accuracy(folder / network, dataset.test),
+        fgsm_accuracy=model.fgsm_accuracy,
         pgd_accuracy=model.pgd_accuracy(verified, recipe.specification.epsilon, seed=recipe.seed),
     )
 

@@ -19,7 +19,7 @@ from toolkit.pruning.compress import compress
 from toolkit.pruning.masks import live_channels
 from toolkit.pruning.options import Chain, Structured
 from toolkit.recipe import Recipe
-from toolkit.training.evaluate import accuracy, pgd_accuracy
+from toolkit.training.evaluate import accuracy, fgsm_accuracy, pgd_accuracy
 from toolkit.training.stats import NetworkStability, measure_stability
 
 
@@ -47,6 +47,8 @@ class ChainModel:
     """In evaluation mode, on the CPU; pruned channels are physically gone. Input ``(B, C, H, W)`` in [0, 1]."""
     standard_accuracy: float
     """On the whole test split."""
+    fgsm_accuracy: float
+    """There too, under a one-step attack at the specification's radius."""
     stability: NetworkStability
     """By interval bounds at the specification's radius, over the test images that are verified."""
     retrained: bool
@@ -149,6 +151,7 @@ def finished(
         relus=count_relus(module, workshop.dataset.input_shape),
         module=module,
         standard_accuracy=accuracy(module, test),
+        fgsm_accuracy=fgsm_accuracy(module, test, wanted.epsilon),
         stability=stability(module, test.first(wanted.images).images, wanted.epsilon),
         retrained=state.density < 1 and chain.rewind == "lt" and not (given or state.grafted),
         metadata=metadata,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,10 +43,15 @@ def _pair(chain: str, row: Row, key: str) -> Pair:
     return Pair(chain, row, key, paper_rows()[key])
 
 
+def _adversarial(pair: Pair) -> float:
+    return math.nan if pair.theirs.adversarial is None else pair.theirs.adversarial
+
+
 COLUMNS = (
     word("network", "the dense network of a chain, or its best certified one", lambda pair: pair.ours.model),
     number("density", "part of the prunable weights or channels left", lambda pair: pair.ours.density, short),
     number("standard", "accuracy on the whole test set", lambda pair: pair.ours.standard_accuracy, percent),
+    number("FGSM", "under a one-step attack, on the whole test set", lambda pair: pair.ours.fgsm_accuracy, percent),
     Column(
         "certified [95 %]", "with its interval", lambda pair: pair.ours.certified_accuracy, lambda p: interval(p.ours)
     ),
@@ -53,6 +59,7 @@ COLUMNS = (
     word("paper", "row of Li et al. (TMLR 2023), Tables I and II", lambda pair: pair.key),
     number("density (paper)", "", lambda pair: pair.theirs.density, short),
     number("standard (paper)", "per cent", lambda pair: pair.theirs.standard, "{:.1f} %".format),
+    number("FGSM (paper)", "per cent; of adversarial training only", _adversarial, "{:.1f} %".format),
     number("certified (paper)", "per cent of 200 images", lambda pair: pair.theirs.certified, "{:.1f} %".format),
     number("seconds (paper)", "on one RTX A6000", lambda pair: pair.theirs.seconds, short),
 )

@@ -47,6 +47,8 @@ class Model:
     """Pruned and then trained from the initial weights, so that it can be a lottery ticket."""
     layers: tuple[dict[str, float], ...] = ()
     """Stability of each ReLU layer by interval bounds, as :class:`toolkit.training.stats.LayerStability` has it."""
+    fgsm_accuracy: float = math.nan
+    """Under a one-step attack, on the whole test set: the adversarial accuracy of the paper."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Row:
     """Runs that the row is the mean of."""
     ticket: bool = False
     """Whether the network is a certified lottery ticket."""
+    fgsm_accuracy: float = math.nan
 
 
 def summarise(models: Sequence[Model], records: Sequence[Record]) -> list[Row]:

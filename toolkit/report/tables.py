@@ -87,6 +87,7 @@ SUMMARY_COLUMNS = (
     number("density", "part of the prunable weights or channels left", lambda row: row.density, short),
     number("parameters", "parameters other than zero", lambda row: row.parameters, "{:,}".format),
     number("standard", "accuracy on the whole test set", lambda row: row.standard_accuracy, percent),
+    number("FGSM", "accuracy under a one-step attack, on the whole test set", lambda row: row.fgsm_accuracy, percent),
     number("PGD", "accuracy under a gradient attack, on the verified images", lambda row: row.pgd_accuracy, percent),
     Column(
         "certified [95 %]",

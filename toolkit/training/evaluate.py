@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from toolkit.data.dataset import Split
-from toolkit.training.attack import evaluation_mode, pgd
+from toolkit.training.attack import evaluation_mode, input_gradient, pgd
 
 CHUNK = 1024
 
@@ -16,6 +16,17 @@ def accuracy(model: nn.Module, split: Split) -> float:
     with torch.no_grad(), evaluation_mode(model):
         chunks = zip(split.images.split(CHUNK), split.labels.split(CHUNK), strict=True)
         correct = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in chunks)
+    return correct / max(1, len(split))
+
+
+def fgsm_accuracy(model: nn.Module, split: Split, epsilon: float) -> float:
+    """Part of the images classified correctly after one signed step of length epsilon: "adv" of Li et al."""
+    correct = 0
+    with evaluation_mode(model):
+        for images, labels in zip(split.images.split(CHUNK), split.labels.split(CHUNK), strict=True):
+            x = (images + epsilon * input_gradient(model, images, labels).sign()).clamp(0, 1)
+            with torch.no_grad():
+                correct += int((model(x).argmax(1) == labels).sum())
     return correct / max(1, len(split))
 
 

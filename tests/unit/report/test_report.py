@@ -164,12 +164,14 @@ def test_our_networks_stand_beside_the_papers():
     models, records = seeded({(0, 1): 4, (1, 1): 7, (2, 1): 6})
     table = paper_table(summarise(models, records), {"c": ("cifar10-2/certified/SNIP", "cifar10-2/certified/TP")})
     texts = [[cell.text for cell in row] for row in table.rows]
-    assert [(row[0], row[5]) for row in texts] == [
+    assert [(row[0], row[6]) for row in texts] == [
         ("m0-seed1", "cifar10-2/certified/Dense"),
         ("m1-seed1", "cifar10-2/certified/SNIP"),
         ("m1-seed1", "cifar10-2/certified/TP"),
     ]
-    assert texts[0][6:] == ["1", "54.1 %", "43.0 %", "6.68"]
+    assert texts[0][7:] == ["1", "54.1 %", "–", "43.0 %", "6.68"]
+    adversarial = paper_table(summarise(models, records), {"c": ("cifar10-2/adversarial/IMP",)})
+    assert [row[9].text for row in adversarial.rows] == ["68.6 %", "55.4 %"]
     assert paper_table(summarise(models, records), {}).rows == ()
 
 

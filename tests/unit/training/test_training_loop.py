@@ -15,7 +15,7 @@ from toolkit.models.options import Mlp, PresetNet
 from toolkit.models.structure import relu_sites
 from toolkit.pruning.masks import weight_masks
 from toolkit.recipe import Data
-from toolkit.training.evaluate import accuracy, pgd_accuracy
+from toolkit.training.evaluate import accuracy, fgsm_accuracy, pgd_accuracy
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.intervals import image_box, propagate
 from toolkit.training.loop import Job, batches, train
@@ -60,6 +60,9 @@ def test_a_tiny_run_learns(digits: Dataset) -> None:
     standard, attacked = accuracy(model, digits.test), pgd_accuracy(model, digits.test, 0.05, steps=10, restarts=1)
     assert standard > 0.9
     assert 0.5 < attacked <= standard
+    one_step = fgsm_accuracy(model, digits.test, 0.05)
+    assert pgd_accuracy(model, digits.test, 0.05, steps=40, restarts=2) <= one_step < standard
+    assert fgsm_accuracy(model, digits.test, 0.0) == standard
     assert not model.training
 
 
