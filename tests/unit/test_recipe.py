@@ -9,10 +9,22 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import InputError
+from toolkit.models.options import PresetNet
 from toolkit.paper import dense_key, paper_rows
-from toolkit.pruning.options import Slim, Structured
+from toolkit.pruning.options import (
+    Chain,
+    Hydra,
+    Magnitude,
+    MethodOptions,
+    Random,
+    Refill,
+    Sensitivity,
+    Slim,
+    Structured,
+)
 from toolkit.recipe import load_recipe
-from toolkit.training.options import Ibp, Pgd, Ramp, Stability
+from toolkit.settings import Settings
+from toolkit.training.options import CrownIbp, FgsmGradAlign, Ibp, Pgd, Ramp, Stability, Training
 
 ROOT = Path(__file__).parents[2]
 
@@ -182,19 +194,69 @@ def test_the_papers_recipes_have_every_row_of_its_tables(name: str, table: str) 
     shown |= {dense_key(key) for key in shown}
     assert shown == {key for key in paper_rows() if key.startswith(f"{table}/")}
     for chain in recipe.all_chains:
-        training, wide = recipe.training_of(chain), table == "cifar10-8"
         certified = chain.trained == "certified"
-        assert training.epochs == (300 if wide else 200)
-        assert training.milestones == ((210, 255) if wide else (140, 170))
-        assert training.ramp == (Ramp(start=16, length=121) if wide else Ramp(start=11, length=81))
-        assert (training.batch, training.clip, training.decay) == (128, 8.0, 0.1)
-        assert len(recipe.seeds_of(chain)) == (5 if certified else 1)
-        assert (training.optimizer, training.learning_rate) == (("adam", 1e-3) if certified else ("sgd", 1e-2))
-        assert len(chain.targets) == (11 if isinstance(chain.method, Structured) else 15)
-        assert chain.rewind == "lt"
-    assert recipe.verification.timeout == 300
+        assert recipe.training_of(chain) == papers_training(chain, table), chain.name
+        assert chain.method == papers_method(chain), chain.name
+        assert recipe.seeds_of(chain) == ((100, 101, 102, 103, 104) if certified else (100,))
+        count, rate = (11, 0.11) if isinstance(chain.method, Structured) else (15, 0.2)
+        assert chain.targets == pytest.approx([(1 - rate) ** state for state in range(1, count + 1)])
+        assert (chain.rewind, chain.one_shot, chain.model) == ("lt", False, "paper7")
+    assert recipe.models["paper7"] == PresetNet(architecture="paper7")
     assert recipe.specification.images == 200
     assert recipe.data.validation == 0
+    assert recipe.verification == Settings(
+        timeout=300,
+        attack_restarts=100,
+        attack_steps=100,
+        alpha_iterations=100,
+        beta_iterations=20,
+        batch=512,
+        max_domains=200_000,
+    )
+
+
+EPSILON = {"cifar10-2": 2 / 255, "cifar10-8": 8 / 255, "svhn-2": 2 / 255, "fashion-0.1": 0.1}
+
+
+def papers_training(chain: Chain, table: str) -> Training:
+    """Training of a chain of the paper, by the words in its name."""
+    wide, certified = table == "cifar10-8", chain.name.startswith("certified")
+    stability = {"rs", "nrs"} & set(chain.name.split("-"))
+    common = {
+        "epsilon": EPSILON[table],
+        "epochs": 300 if wide else 200,
+        "batch": 128,
+        "milestones": (210, 255) if wide else (140, 170),
+        "decay": 0.1,
+        "clip": 8.0,
+        "ramp": Ramp(start=16, length=121, middle=0.4) if wide else Ramp(start=11, length=81, middle=0.4),
+        "augment": True,
+    }
+    if certified:
+        decay = 0.0 if stability or "random" in chain.name else 1e-5
+        own = {"loss": CrownIbp(), "optimizer": "adam", "learning_rate": 1e-3, "weight_decay": decay}
+        more = {"weight": 0.001, "bounds": "scheduled", "reduction": "channels", "without_batch_norm": "skip"}
+    else:
+        own = {"loss": FgsmGradAlign(alpha=1.25, weight=0.2), "learning_rate": 0.01, "weight_decay": 5e-4}
+        own |= {"optimizer": "sgd", "momentum": 0.9}
+        more = {"weight": 0.01, "bounds": "maximum", "reduction": "neurons", "without_batch_norm": "rs"}
+    terms = [{"name": name, "detach": "denominator"} | more for name in stability]
+    terms += [{"name": "slimming", "weight": 1e-4, "reduction": "sum"}] * chain.name.endswith("slim")
+    return Training.model_validate(common | own | {"regularisers": terms})
+
+
+def papers_method(chain: Chain) -> MethodOptions:
+    """Pruning method of a chain of the paper, by the words in its name."""
+    kind = chain.name.split("-")[1]
+    rate = 0.001 if chain.name.startswith("certified") else 0.01
+    return {
+        "random": Random(),
+        "imp": Magnitude(),
+        "snip": Sensitivity(name="snip", batches=1),
+        "hydra": Hydra(epochs=20, learning_rate=rate),
+        "refill": Refill(rate=0.2),
+        "slim": Slim(),
+    }[kind]
 
 
 def test_reading_a_recipe_needs_no_torch() -> None:
