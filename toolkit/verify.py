@@ -8,7 +8,8 @@ positive finite bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -142,7 +143,7 @@ class Attempt:
 
         bindings = {name: network.binding for name, network in networks.items()}
         device = pick_device(self.settings.device)
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             second = self._second_bounds(bindings, device) if self.settings.bounds == "auto-lirpa" else None
             if second is not None and not len(second.open):
                 return self._unsat(second.method)
@@ -227,6 +228,23 @@ class Attempt:
 
     def _unsat(self, by: str) -> Result:
         return Result(Verdict.UNSAT, "", None, replace(self.statistics, decided_by=by))
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Single precision is that inside: torch lets GPUs round factors of convolutions to TF32's ten bits by default,
+    which is far more than the rounding that bounds are widened for."""
+    import torch
+
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def pick_device(name: str) -> torch.device:

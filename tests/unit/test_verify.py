@@ -241,3 +241,18 @@ def test_statistics_of_two_parts_are_joined() -> None:
     both = first.plus(second)
     assert (both.domains, both.depth) == (7, 2)
     assert both.layers == {"a": {"neurons": 5, "interval": 3, "crown": 1}, "b": {"interval": 1}}
+
+
+def test_gpus_may_not_round_factors_while_bounds_are_taken(tmp_path: Path) -> None:
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before, seen = [backend.allow_tf32 for backend in backends], list[list[bool]]()
+    text = header(3, 1) + "(assert (<= Y_0 0.0))"
+    try:
+        torch.backends.cudnn.allow_tf32 = True
+        decide(absolute(tmp_path, 3, 0.01), text, FAST, lambda event: seen.append([b.allow_tf32 for b in backends]))
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+    assert seen
+    assert seen == [[False, False]] * len(seen)
+    assert [backend.allow_tf32 for backend in backends] == before
