@@ -11,7 +11,7 @@ from torch import nn
 from toolkit.data.dataset import Dataset, Split, load_dataset
 from toolkit.errors import InputError
 from toolkit.models.build import build_model
-from toolkit.models.options import Mlp, PresetNet
+from toolkit.models.options import Mlp, PresetNet, ResNet
 from toolkit.models.structure import relu_sites
 from toolkit.pruning.masks import weight_masks
 from toolkit.recipe import Data
@@ -153,6 +153,21 @@ def test_ibp_initialisation_scales_with_the_fan_in(digits: Dataset) -> None:
     ibp_initialise(model, 0)
     assert model[4].weight.std().item() == pytest.approx((2 * torch.pi) ** 0.5 / 500, rel=0.02)
     assert torch.equal(model[-1].weight, last)
+
+
+def test_ibp_initialisation_halves_the_weights_that_read_a_residual_sum(digits: Dataset) -> None:
+    model = build_model(ResNet(depth=8, width=16), digits, 0)
+    ibp_initialise(model, 0)
+    unit = {
+        name: module.weight.std().item() * module.weight[0].numel() / (2 * torch.pi) ** 0.5
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+    first, second = [name for name, _ in model.named_children() if name in {"4", "6"}]
+    halved = {f"{second}.main.0", f"{second}.shortcut.0", "8.main.0", "8.shortcut.0"}
+    assert first == "4"
+    for name, value in unit.items():
+        assert value == pytest.approx(0.5 if name in halved else 1.0, rel=0.1), name
 
 
 def test_stability_statistics(digits: Dataset) -> None:
