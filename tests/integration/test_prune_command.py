@@ -2,19 +2,24 @@
 
 import csv
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import pytest
 import torch
 from onnx import numpy_helper
 
+import toolkit.experiment
 from toolkit.cli import run
+from toolkit.commands.prune import CHANNELS
 from toolkit.data.dataset import load_dataset
 from toolkit.formats.onnx_export import export_model
 from toolkit.formats.onnx_file import load_model
 from toolkit.models.build import build_model
-from toolkit.models.options import PresetNet
-from toolkit.recipe import Data
+from toolkit.models.options import PresetNet, ResNet
+from toolkit.pruning import ChainModel, build_chains
+from toolkit.pruning.options import MethodOptions
+from toolkit.recipe import Data, Recipe
 from toolkit.training.loop import Job, train
 from toolkit.training.options import Pgd, Training
 
@@ -80,6 +85,56 @@ def test_channels_are_removed(network, tmp_path):
     first = load_model(tmp_path / "out/benchmark/onnx/slim-02.onnx")
     shapes = [tuple(tensor.dims) for tensor in first.proto.graph.initializer if len(tensor.dims) == 4]
     assert sum(shape[0] for shape in shapes if shape[2] == 3) == 6
+
+
+def pruned(monkeypatch, network: Path, out: Path, *arguments: str) -> dict[str, ChainModel]:
+    """The networks that the command would export and verify."""
+    recipes: list[Recipe] = []
+    monkeypatch.setattr(toolkit.experiment, "run_parsed", lambda recipe, options: recipes.append(recipe) or 0)
+    assert run(["prune", str(network), "--data", "digits", "-o", str(out), *QUICK, *arguments]) == 0
+    return {model.name: model for model in build_chains(recipes[0], load_dataset(recipes[0].data))}
+
+
+@pytest.mark.parametrize("method", ["magnitude", "random", "snip", "taylor", "hydra", *sorted(CHANNELS)])
+def test_every_method_prunes_a_given_network(network, tmp_path, monkeypatch, method):
+    models = pruned(monkeypatch, network, tmp_path, "--method", method, "--density", "0.6")
+    assert list(models) == ["original-dense", f"{method}-01", f"{method}-02"]
+    dense, last = models["original-dense"], models[f"{method}-02"]
+    assert last.method == method
+    assert last.density == pytest.approx(0.6, abs=0.1)
+    assert last.parameters < dense.parameters
+    assert (last.relus < dense.relus) == (method in CHANNELS)
+
+
+def test_every_method_of_a_recipe_can_be_said():
+    kinds = {
+        name for kind in get_args(get_args(MethodOptions)[0]) for name in get_args(kind.model_fields["name"].annotation)
+    }
+    assert kinds == CHANNELS | {"magnitude", "random", "snip", "taylor", "hydra"}
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory) -> Path:
+    digits = load_dataset(Data(name="digits"))
+    path = tmp_path_factory.mktemp("residual") / "residual.onnx"
+    export_model(build_model(ResNet(depth=8, width=4), digits, 0).eval(), torch.zeros(1, *digits.input_shape), path)
+    return path
+
+
+def test_weights_of_a_residual_network(residual, tmp_path, monkeypatch):
+    models = pruned(monkeypatch, residual, tmp_path, "--method", "snip", "--loss", "fgsm_gradalign")
+    assert models["snip-02"].density == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--method", "slim"], "prune weights"), (["--loss", "ibp"], "use the loss standard, pgd or fgsm_gradalign")],
+)
+def test_what_a_residual_network_cannot_do_is_said(residual, tmp_path, capsys, arguments, words):
+    assert run(["prune", str(residual), "--data", "digits", "-o", str(tmp_path / "out"), *QUICK, *arguments]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,10 @@ class UpperBound(Structured):
 
 
 class HydraFilter(Structured):
-    """Learned scores, one per channel."""
+    """Learned scores, one per channel, with the same density in every layer: their sizes are not comparable."""
 
     name: Literal["hydra_filter"] = "hydra_filter"
+    layerwise: Literal[True] = True
     epochs: PositiveInt = 20
     learning_rate: PositiveFloat = 0.01
 

@@ -191,6 +191,15 @@ def test_hydra_learns_scores_and_leaves_weights_alone(first: Round, trained: nn.
         assert torch.equal(original, dict(trained.named_parameters())[name])
 
 
+def test_the_filters_that_hydra_keeps_are_those_it_learned_with(first: Round) -> None:
+    """The same density in every layer, as its gates have while scores are learned."""
+    masks = prune(HydraFilter(epochs=2, learning_rate=0.5), first)
+    for name, count in (("2", 4), ("5", 5)):
+        assert int(masks[f"{name}.weight"].sum()) == count
+    with pytest.raises(ValueError, match="layerwise"):
+        HydraFilter(layerwise=False)  # type: ignore[arg-type]
+
+
 def test_straight_through_gradient_reaches_unchosen_scores() -> None:
     scores = torch.tensor([3.0, -2.0, 1.0, 0.5], requires_grad=True)
     live = torch.ones(4, dtype=torch.bool)
