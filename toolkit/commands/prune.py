@@ -43,6 +43,8 @@ class Tuning:
     """Learning rate of Adam."""
     batch: int = 128
     """Images in a batch."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Mixed precision where it is not float32."""
 
 
 @Parameter(name="*")

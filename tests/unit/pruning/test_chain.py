@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +16,11 @@ from torch import nn
 from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.errors import InputError
 from toolkit.pruning import ChainModel, build_chains
-from toolkit.pruning.chain import ChainState, Workshop, initial_model, prune_chain, rewind, rewound_job
+from toolkit.pruning.chain import ChainState, Progress, Workshop, initial_model, prune_chain, rewind, rewound_job
 from toolkit.pruning.masks import density
 from toolkit.pruning.options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
-from toolkit.training.loop import Job, train
+from toolkit.training.loop import Job, apply_masks, train
 
 CONV = {"architecture": "conv", "blocks": [{"channels": 4, "stride": 2}], "hidden": [8]}
 QUICK = {"loss": "standard", "epochs": 2, "batch": 100, "optimizer": "adam", "learning_rate": 0.01}
@@ -92,6 +93,33 @@ def test_rewinding_restores_every_bit(digits: Dataset) -> None:
     assert _equal(restored, dense)
     restored, _, _, current, _ = _rewound(digits, "finetune")
     assert _equal(restored, current)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "slim"])
+def test_survivors_start_from_their_initial_values(digits: Dataset, tmp_path: Path, method: str) -> None:
+    """What a round's training starts from, as stored: with its masks, the initial network bit for bit."""
+    recipe = _recipe({"method": method, "densities": [0.5]})
+    chain, workshop = recipe.chains[0], Workshop(digits, cache=tmp_path, progress=_keep_start(tmp_path))
+    training = recipe.training_of(chain)
+    _, state = prune_chain(workshop, recipe.models["net"], chain, training)
+    initial = initial_model(workshop, recipe.models["net"], training)
+    [record] = [torch.load(path, weights_only=True) for path in tmp_path.glob("*.kept")]
+    apply_masks(initial, state.masks)
+    trained = dict(state.model.named_parameters())
+    for name, wanted in initial.state_dict().items():
+        mask = state.masks.get(name, torch.tensor(True))
+        assert torch.equal(record["model"][name] * mask, wanted), name
+        assert name not in trained or not torch.equal(trained[name], wanted), name
+
+
+def _keep_start(folder: Path) -> Progress:
+    """Keeps what a pruned state starts from, which is removed when the state is done."""
+
+    def observer(name: str, done: int, total: int) -> None:
+        for path in folder.glob("*.start"):
+            shutil.copyfile(path, path.with_suffix(".kept"))
+
+    return observer
 
 
 def test_fine_tuning_stays_at_the_end_of_the_schedules(digits: Dataset) -> None:
