@@ -15,6 +15,8 @@ from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.state import Multipliers
 from toolkit.formats.read import parse_query
+from toolkit.problem import affine
+from toolkit.problem.affine import GraphAffine
 from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.search.attack import accept_best, attack, case_loss, descend
@@ -24,7 +26,7 @@ from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Domains, Space, concat, expand, proved, root_domains, split
 from toolkit.search.leaf import close_leaves
 from toolkit.search.relu_split import pick
-from toolkit.search.root import root_bounds
+from toolkit.search.root import optimised_root, root_bounds
 from toolkit.search.sampling import sample
 
 TEXT = """
@@ -188,6 +190,16 @@ def test_root_bounds_hold() -> None:
     assert float(root.lower[0]) <= 0.1 + 1e-9
     assert float(root.lower[1]) <= 0.6 + 1e-9
     assert root.unstable <= root.unstable_interval <= problem.program.num_neurons
+
+
+def test_nothing_is_optimised_where_bounds_decide_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affine, "DENSE_LIMIT", -1)
+    problem = problem_below(-10.0, -10.0)
+    clock = Clock.started(60)
+    assert isinstance(problem.program.features, GraphAffine)
+    root = root_bounds(problem, clock, lambda event: None)
+    assert proved(root.lower).all()
+    assert torch.equal(optimised_root(problem, root, root.bounds, 4, clock, lambda event: None).lower, root.lower)
 
 
 def test_the_clock_runs_out() -> None:
