@@ -19,7 +19,8 @@ from toolkit.problem import affine
 from toolkit.problem.affine import GraphAffine
 from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import Binding, Problem, compile_problem
-from toolkit.search.attack import accept_best, attack, case_loss, descend
+from toolkit.search import attack as attack_module
+from toolkit.search.attack import accept_best, attack, case_loss, descend, diversify, forward
 from toolkit.search.branching import babsr, candidates, chord
 from toolkit.search.children import WEAKER, branch
 from toolkit.search.clock import Clock, OutOfTime
@@ -244,6 +245,37 @@ def test_descent_stays_in_the_boxes_and_goes_down() -> None:
         assert bool((points >= problem.lower[region]).all() and (points <= problem.upper[region]).all())
         torch.testing.assert_close(loss, case_loss(problem, points, case))
     assert float(path[-1][1].mean()) < float(path[0][1].mean())
+
+
+def test_starts_are_spread_over_the_outputs_inside_their_boxes() -> None:
+    problem = problem_below(0.05, 0.6)
+    case = torch.tensor([0, 1]).repeat(8)
+    region = problem.region[case]
+    start = problem.lower[region] + torch.rand(16, 2, dtype=torch.float64) * (problem.upper - problem.lower)[region]
+    up, down = (diversify(problem, case, start, sign * torch.ones(16, 1), Clock.started(60)) for sign in (1.0, -1.0))
+    for points in (up, down):
+        assert bool((points >= problem.lower[region]).all() and (points <= problem.upper[region]).all())
+    assert float((forward(problem.program, up) - forward(problem.program, down)).mean()) > 1
+    still = diversify(problem, case, start, torch.zeros(16, 1), Clock.started(60))
+    assert torch.equal(still, start)
+
+
+class Traps(nn.Module):
+    """At most -1 only near x0 = -1: everywhere else the slope leads to x0 = 1, where it is 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x[:, :1]
+        return torch.cat([(1 - first) - 30 * torch.relu(-0.9 - first), -first], 1)
+
+
+def test_diversified_starts_find_what_random_ones_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = TEXT.replace("(declare-const Y_0 Real)", "(declare-const Y_0 Real)(declare-const Y_1 Real)")
+    query = parse_query(text.format(-0.5, -0.5).replace("(>= X_0 0.5)", "(>= Y_1 -9.0)"))
+    problem = compile_problem(query, {query.networks[0].name: Binding(Traps(), ((1, 2),), (torch.float32,))})
+    spread = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
+    monkeypatch.setattr(attack_module, "DIVERSIFYING", 0)
+    plain = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
+    assert sum(spread) > sum(plain) + 4
 
 
 def test_the_attack_reports_only_accepted_points() -> None:
