@@ -30,6 +30,8 @@ from toolkit.search.events import Observer, RootBounded
 
 CASES_PER_PASS = 1024
 """Cases bounded at once."""
+NEURONS = 20
+"""Steps for the slopes of the cases for each one of the neurons': these are many rows, and few steps gain most."""
 MANY_ROWS = 32
 """Unstable neurons for each varying input beyond which their bounds come from a forward pass."""
 
@@ -87,7 +89,7 @@ def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, ob
     bounds = root.bounds
     if len(problem.lower) == 1:
         box = Bounds(problem.lower, problem.upper)
-        schedule = Schedule(max(1, iterations // 8), Adam(rate_alpha=0.3))
+        schedule = Schedule(max(1, iterations // NEURONS), Adam(rate_alpha=0.5, decay=0.8))
         bounds = refine_bounds(problem.program, box, bounds, schedule, clock.check)
     return optimised_root(problem, root, bounds, iterations, clock, observer)
 

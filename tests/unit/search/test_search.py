@@ -154,7 +154,7 @@ def test_nan_leaves_stay_undecided() -> None:
 def test_scores_have_one_number_for_each_neuron() -> None:
     space, domains = unbounded_space(-0.1, -0.1)
     domain, multipliers = expand(space, domains)
-    bound, _ = evaluate(space.problem.program, domain, multipliers)
+    bound = evaluate(space.problem.program, domain, multipliers).bound
     for score in (babsr, chord):
         found = score(space.problem.program, domain.bounds, bound)
         assert found.shape == (2, 5)
@@ -164,7 +164,7 @@ def test_scores_have_one_number_for_each_neuron() -> None:
 def test_neurons_on_a_chord_come_before_all_others() -> None:
     space, domains = unbounded_space(-0.1, -0.1)
     domain, multipliers = expand(space, domains)
-    bound, _ = evaluate(space.problem.program, domain, multipliers)
+    bound = evaluate(space.problem.program, domain, multipliers).bound
     negative = replace(bound, post=torch.tensor([[1.0, -0.01, 0.5, 1.0, 1.0]] * 2, dtype=torch.float64))
     assert chord(space.problem.program, domain.bounds, negative).argmax(1).tolist() == [1, 1]
     positive = replace(bound, post=negative.post.abs())
