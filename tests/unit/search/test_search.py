@@ -63,8 +63,9 @@ def unbounded_space(first: float, second: float) -> tuple[Space, Domains]:
 
 
 def test_only_positive_finite_bounds_are_proofs() -> None:
-    lower = torch.tensor([1.0, 0.0, -1.0, torch.inf, -torch.inf, torch.nan, 1e-300], dtype=torch.float64)
-    assert proved(lower).tolist() == [True, False, False, False, False, False, True]
+    lower = torch.tensor([1.0, 0.0, -1.0, torch.inf, -torch.inf, torch.nan, 1e-290, 1e-300], dtype=torch.float64)
+    assert proved(lower).tolist() == [True, False, False, False, False, False, True, False]
+    assert proved(torch.tensor([1e-25, 1e-30])).tolist() == [True, False]
 
 
 def test_children_partition_their_parent() -> None:
