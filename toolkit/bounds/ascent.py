@@ -38,22 +38,35 @@ class Schedule:
     """Whether positive bounds need no further improvement."""
 
 
-def evaluate(program: Program, domain: Domain, multipliers: Multipliers) -> tuple[Bound, Multipliers]:
-    """The bound for given multipliers, and its supergradient with respect to them."""
+@dataclass(frozen=True)
+class Evaluation:
+    """A bound with the relaxation that gave it."""
+
+    bound: Bound
+    linear: Linear
+    lines: list[Lines]
+
+
+def evaluate(program: Program, domain: Domain, multipliers: Multipliers) -> Evaluation:
+    """The bound for given multipliers: one backward pass."""
     linear, lines = _relaxed(program, domain, multipliers)
     point = linear.minimiser(domain.box).squeeze(1)
-    pre, features = push_forward(program, point, linear, lines)
     post = _concatenate_post(program, linear, len(point))
-    gradient = Multipliers(
-        alpha=post.clamp(min=0) * pre * unstable_neurons(program, domain.bounds),
+    return Evaluation(Bound(linear.minimum(domain.box).squeeze(1), multipliers, point, post), linear, lines)
+
+
+def supergradient(program: Program, domain: Domain, at: Evaluation) -> Multipliers:
+    """The supergradient of the bound with respect to its multipliers: one forward pass."""
+    pre, features = push_forward(program, at.bound.point, at.linear, at.lines)
+    return Multipliers(
+        alpha=at.bound.post.clamp(min=0) * pre * unstable_neurons(program, domain.bounds),
         beta=-domain.phase * pre,
         weight=(domain.atoms @ features.unsqueeze(-1)).squeeze(-1) + domain.constants,
     )
-    return Bound(linear.minimum(domain.box).squeeze(1), multipliers, point, pre, post), gradient
 
 
 def lower_bound(program: Program, domain: Domain, multipliers: Multipliers) -> Tensor:
-    """The bound alone, ``(B,)``: half the work of `evaluate`."""
+    """The bound alone, ``(B,)``, without what a step or a split needs."""
     linear, _ = _relaxed(program, domain, multipliers)
     return linear.minimum(domain.box).squeeze(1)
 
@@ -110,21 +123,21 @@ def optimise(
     The first evaluation is at ``start``. ``check`` is called before every step and may raise to stop the work. Domains
     that are proved leave the batch early, if the schedule says so, with the bound that proves them.
     """
-    bound, gradient = evaluate(program, domain, start)
-    best, state = bound, schedule.rule.start(start)
+    at = evaluate(program, domain, start)
+    best, state = at.bound, schedule.rule.start(start)
     index = torch.arange(len(best.lower), device=best.lower.device)
     for step in range(1, schedule.iterations + 1):
         check()
-        if schedule.until_proved:
-            still_open = ~(best.lower[index] > 0)
-            if not bool(still_open.any()):
-                break
-            if float(still_open.float().mean()) < 1 - LEAVE:
-                domain, state, index = domain.select(still_open), state.select(still_open), index[still_open]
-                bound, gradient = bound.select(still_open), gradient.select(still_open)
+        still_open = ~(best.lower[index] > 0) if schedule.until_proved else torch.ones_like(index, dtype=torch.bool)
+        if not bool(still_open.any()):
+            break
+        bound, gradient = at.bound, supergradient(program, domain, at)
+        if float(still_open.float().mean()) < 1 - LEAVE:
+            domain, state, index = domain.select(still_open), state.select(still_open), index[still_open]
+            bound, gradient = bound.select(still_open), gradient.select(still_open)
         state = state.advance(bound, gradient, step)
-        bound, gradient = evaluate(program, domain, state.current)
-        best = _better(best, bound, index)
+        at = evaluate(program, domain, state.current)
+        best = _better(best, at.bound, index)
     return best
 
 
@@ -145,6 +158,5 @@ def _better(best: Bound, bound: Bound, index: Tensor) -> Bound:
         updated(best.lower, bound.lower),
         best.multipliers.map(updated, bound.multipliers),
         updated(best.point, bound.point),
-        updated(best.pre, bound.pre),
         updated(best.post, bound.post),
     )

@@ -21,7 +21,7 @@ from toolkit.problem.program import INPUT, Layer, Program
 
 SAMPLE = 48
 """Rows of a layer that are tried first."""
-GAIN = 0.02
+GAIN = 0.005
 """Share of their width that these must lose for the other rows to follow."""
 
 

@@ -78,20 +78,12 @@ class Bound:
     multipliers: Multipliers
     point: Tensor
     """Minimising input ``(B, n)``: a candidate witness."""
-    pre: Tensor
-    """Pre-activations of the minimiser in the relaxation, ``(B, num_neurons)``."""
     post: Tensor
     """Coefficients on activations, ``(B, num_neurons)``: how much each neuron's relaxation matters."""
 
     def select(self, index: Tensor) -> Bound:
         """The bounds of some domains."""
-        return Bound(
-            self.lower[index],
-            self.multipliers.select(index),
-            self.point[index],
-            self.pre[index],
-            self.post[index],
-        )
+        return Bound(self.lower[index], self.multipliers.select(index), self.point[index], self.post[index])
 
 
 def onto_simplex(weight: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Looking for a witness by gradient descent on the query's disjunctive normal form.
 
 The loss of a case is the largest of its atoms: at most zero exactly at a witness. Signed steps with decaying size from
-many random starts (projected gradient descent, Madry et al. 2018), for many cases at once. Candidates are only that:
-`sat` is answered after onnxruntime has replayed one.
+many starts (projected gradient descent, Madry et al. 2018), for many cases at once. Every second start is random, the
+others are moved to where outputs differ first (output diversified sampling, Tashiro et al., NeurIPS 2020): random
+points of a box may all lead to the same minimum. Candidates are only that: `sat` is answered after onnxruntime has
+replayed one.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ Accept = Callable[[Tensor, int], bool]
 
 MAX_POINTS = 4096
 """Most points moved at once."""
+DIVERSIFYING = 5
+"""Steps that spread starts over the outputs."""
 
 
 def forward(program: Program, points: Tensor) -> Tensor:
@@ -47,13 +51,29 @@ def descend(
     size = (upper - lower) / 4
     for _ in range(steps + 1):
         clock.check()
-        points = points.detach().requires_grad_()
-        with torch.enable_grad():
-            loss = case_loss(problem, points, case)
-            (gradient,) = torch.autograd.grad(loss.sum(), points)
-        yield points.detach(), loss.detach()
-        points = torch.minimum(torch.maximum(points.detach() - size * gradient.sign(), lower), upper)
+        loss, gradient = _gradient(points, lambda at: case_loss(problem, at, case))
+        yield points, loss
+        points = torch.minimum(torch.maximum(points - size * gradient.sign(), lower), upper)
         size = size * 0.93
+
+
+def _gradient(points: Tensor, loss_of: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Losses ``(B,)`` of points ``(B, n)``, and their gradients."""
+    points = points.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = loss_of(points)
+        (gradient,) = torch.autograd.grad(loss.sum(), points)
+    return loss.detach(), gradient
+
+
+def diversify(problem: Problem, case: Tensor, points: Tensor, directions: Tensor, clock: Clock) -> Tensor:
+    """Points ``(B, n)`` moved a few steps inside their boxes to where the features grow along directions ``(B, F)``."""
+    lower, upper = problem.lower[problem.region[case]], problem.upper[problem.region[case]]
+    for _ in range(DIVERSIFYING):
+        clock.check()
+        _, gradient = _gradient(points, lambda at: (forward(problem.program, at) * directions).sum(1))
+        points = torch.minimum(torch.maximum(points + (upper - lower) / 2 * gradient.sign(), lower), upper)
+    return points
 
 
 def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, seed: int, clock: Clock, accept: Accept) -> bool:
@@ -64,13 +84,26 @@ def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, seed: int
     if restarts == 0 or not len(cases):
         return False
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    for part in cases.repeat(restarts)[: MAX_POINTS * 4].split(MAX_POINTS):
-        lower, upper = problem.lower[problem.region[part]], problem.upper[problem.region[part]]
-        random = torch.rand(lower.shape, generator=generator, dtype=lower.dtype).to(lower.device)
-        for points, loss in descend(problem, part, lower + random * (upper - lower), steps, clock):
+    case = cases.repeat(restarts)[: MAX_POINTS * 4]
+    second = torch.arange(len(case), device=case.device) // len(cases) % 2
+    for part, moved in zip(case.split(MAX_POINTS), second.split(MAX_POINTS), strict=True):
+        start = _starts(problem, part, moved, generator, clock)
+        for points, loss in descend(problem, part, start, steps, clock):
             if accept_best(points, loss, problem.region[part], accept):
                 return True
     return False
+
+
+def _starts(problem: Problem, case: Tensor, moved: Tensor, generator: torch.Generator, clock: Clock) -> Tensor:
+    """Random points of the cases' boxes, ``(B, n)``; those where ``moved`` is 1 are diversified."""
+    lower, upper = problem.lower[problem.region[case]], problem.upper[problem.region[case]]
+
+    def random(width: int) -> Tensor:
+        return torch.rand(len(case), width, generator=generator, dtype=lower.dtype).to(lower.device)
+
+    points = lower + random(problem.program.num_inputs) * (upper - lower)
+    directions = (2 * random(problem.program.features.size) - 1) * moved.unsqueeze(1)
+    return diversify(problem, case, points, directions, clock)
 
 
 def accept_best(points: Tensor, loss: Tensor, region: Tensor, accept: Accept, tries: int = 2) -> bool:

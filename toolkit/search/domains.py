@@ -153,6 +153,10 @@ def with_bounds(space: Space, domains: Domains, bounds: Bounds) -> Domains:
     return _with(domains, neuron_lower=bounds.lower[:, index], neuron_upper=bounds.upper[:, index])
 
 
+UNDERFLOW = 2.0**30
+"""Smallest normal numbers that a bound must exceed: below these, numbers have no relative precision to allow for."""
+
+
 def proved(lower: Tensor) -> Tensor:
-    """Where a bound is a proof: positive and finite, ``(B,)``. NaN and infinity prove nothing."""
-    return torch.isfinite(lower) & (lower > 0)
+    """Where a bound is a proof: positive and finite, ``(B,)``. NaN, infinity and what underflows prove nothing."""
+    return torch.isfinite(lower) & (lower > UNDERFLOW * torch.finfo(lower.dtype).tiny)

@@ -57,7 +57,7 @@ def _decide(space: Space, leaf: Domains) -> tuple[bool, Tensor | None]:
     beta[0, split] = torch.as_tensor(solution.beta, dtype=beta.dtype, device=beta.device).clamp(min=0)
     weight = torch.as_tensor(solution.weight, dtype=beta.dtype, device=beta.device).unsqueeze(0)
     multipliers = Multipliers(start.alpha, beta, onto_simplex(weight))
-    bound, _ = evaluate(program, domain, multipliers)
+    bound = evaluate(program, domain, multipliers).bound
     point = torch.as_tensor(solution.point, dtype=beta.dtype, device=beta.device)
     return bool(proved(bound.lower)), point
 

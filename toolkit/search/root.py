@@ -30,6 +30,8 @@ from toolkit.search.events import Observer, RootBounded
 
 CASES_PER_PASS = 1024
 """Cases bounded at once."""
+NEURONS = 20
+"""Steps for the slopes of the cases for each one of the neurons': these are many rows, and few steps gain most."""
 MANY_ROWS = 32
 """Unstable neurons for each varying input beyond which their bounds come from a forward pass."""
 
@@ -91,7 +93,7 @@ def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, ob
     bounds = root.bounds
     if len(problem.lower) == 1:
         box = Bounds(problem.lower, problem.upper)
-        schedule = Schedule(max(1, iterations // 8), Adam(rate_alpha=0.3))
+        schedule = Schedule(max(1, iterations // NEURONS), Adam(rate_alpha=0.5, decay=0.8))
         bounds = refine_bounds(problem.program, box, bounds, schedule, clock.check)
     root = replace(root, layers=counted(root.layers, problem, bounds, "alpha-crown"))
     return optimised_root(problem, root, bounds, iterations, clock, observer)
@@ -153,7 +155,9 @@ def optimise_cases(problem: Problem, root: Root, iterations: int, clock: Clock) 
     schedule = Schedule(iterations, Adam(rate_alpha=0.3, decay=0.96))
     lower = root.lower.clone()
     kept = root.multipliers.map(torch.clone)
-    for case in (~proved(lower)).nonzero().squeeze(1).split(CASES_PER_PASS):
+    still_open = (~proved(lower)).nonzero().squeeze(1)
+    # A tensor without elements splits into one part without elements, which no map of operators takes.
+    for case in still_open.split(CASES_PER_PASS) if len(still_open) else ():
         clock.check()
         domain = case_domain(problem, root.bounds, case)
         bound = optimise(problem.program, domain, kept.select(case), schedule, clock.check)

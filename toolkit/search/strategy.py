@@ -50,6 +50,8 @@ FIRST_TURN = 1.0
 """Seconds of the first search over phases, where the root bounds did not take longer."""
 FEWER = 0.02
 """Share of the unstable neurons that must become stable for their bounds to be worth another turn."""
+FIRST_RESTARTS = 0.2
+"""Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
 ATTACKED_CASES = 64
 """Open cases up to which each is attacked with all restarts and steps."""
 FILL_PROCESSOR = 16
@@ -89,7 +91,7 @@ def prove(task: Task) -> Found:
     if not len(open_cases(root)):
         return Found(False, True, root.method)
     task, root = reduced(task, root)
-    if _attack(task, open_cases(root)):
+    if _attack(task, open_cases(root), FIRST_RESTARTS):
         return Found(True, False, "attack")
     return in_turn(task, root)
 
@@ -147,6 +149,8 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     fill = FILL_PROCESSOR if problem.program.device.type == "cpu" else batch
     plan = InputPlan(batch, fill, task.settings.max_domains)
     cases = open_cases(root)
+    if _attack(task, cases, 1 - FIRST_RESTARTS):
+        return Found(True, False, "attack")
     return _search(
         task,
         "input-split",
@@ -170,14 +174,14 @@ def open_cases(root: Root) -> Tensor:
     return (~proved(root.lower)).nonzero().squeeze(1)
 
 
-def _attack(task: Task, cases: Tensor) -> bool:
-    """The settings' effort for each of up to so many cases, less where there are more, in all too."""
+def _attack(task: Task, cases: Tensor, part: float) -> bool:
+    """Part of the settings' restarts for each of up to so many cases, less where there are more, in all too."""
     settings, clock = task.settings, task.clock.part(ATTACKING)
     share = min(1.0, ATTACKED_CASES / max(1, len(cases)))
-    restarts = math.ceil(share**2 * settings.attack_restarts)
+    restarts = math.ceil(part * share**2 * settings.attack_restarts)
     steps = math.ceil(share * settings.attack_steps)
     try:
-        return attack(task.problem, cases, restarts, steps, settings.seed, clock, task.accept)
+        return attack(task.problem, cases, restarts, steps, settings.seed + restarts, clock, task.accept)
     except OutOfTime:
         return False
 
@@ -190,6 +194,8 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     """
     began = task.clock.elapsed
     task, root = refined(task, root)
+    if _attack(task, open_cases(root), 1 - FIRST_RESTARTS):
+        return Found(True, False, "attack")
     turn = max(FIRST_TURN, task.clock.elapsed - began)
     while len(task.problem.lower) == 1:
         found = _try(task, root, turn)

@@ -91,8 +91,10 @@ def violation(name: str, lines: Lines, z: np.ndarray) -> np.ndarray:
 def own_error(name: str, lines: Lines, z: np.ndarray) -> np.ndarray | float:
     """What the evaluation here, or for ReLU the sum the line enters, may err by."""
     if name == "relu":
-        eps = torch.finfo(lines.upper_slope.dtype).eps
-        return 4 * eps * (np.abs(array(lines.upper_offset)) + np.abs(z))
+        kind = torch.finfo(lines.upper_slope.dtype)
+        # Slopes and offsets that are below the smallest normal number err by a last place of one size.
+        underflow = kind.tiny * (1 + np.nanmax(np.abs(z), 0))
+        return 4 * kind.eps * (np.abs(array(lines.upper_offset)) + np.abs(z) + underflow)
     return 4e-16 if name == "erf" else 1e-18 * np.abs(evaluate(name, z))
 
 

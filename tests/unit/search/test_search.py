@@ -15,17 +15,20 @@ from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.state import Multipliers
 from toolkit.formats.read import parse_query
+from toolkit.problem import affine
+from toolkit.problem.affine import GraphAffine
 from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers
-from toolkit.search.attack import accept_best, attack, case_loss, descend
+from toolkit.search import attack as attack_module
+from toolkit.search.attack import accept_best, attack, case_loss, descend, diversify, forward
 from toolkit.search.branching import babsr, candidates, chord
 from toolkit.search.children import WEAKER, branch
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Domains, Space, concat, expand, proved, root_domains, split
 from toolkit.search.leaf import close_leaves
 from toolkit.search.relu_split import pick
-from toolkit.search.root import counted, refined_root, root_bounds
+from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
 from toolkit.search.sampling import sample
 
 TEXT = """
@@ -61,8 +64,9 @@ def unbounded_space(first: float, second: float) -> tuple[Space, Domains]:
 
 
 def test_only_positive_finite_bounds_are_proofs() -> None:
-    lower = torch.tensor([1.0, 0.0, -1.0, torch.inf, -torch.inf, torch.nan, 1e-300], dtype=torch.float64)
-    assert proved(lower).tolist() == [True, False, False, False, False, False, True]
+    lower = torch.tensor([1.0, 0.0, -1.0, torch.inf, -torch.inf, torch.nan, 1e-290, 1e-300], dtype=torch.float64)
+    assert proved(lower).tolist() == [True, False, False, False, False, False, True, False]
+    assert proved(torch.tensor([1e-25, 1e-30])).tolist() == [True, False]
 
 
 def test_children_partition_their_parent() -> None:
@@ -152,7 +156,7 @@ def test_nan_leaves_stay_undecided() -> None:
 def test_scores_have_one_number_for_each_neuron() -> None:
     space, domains = unbounded_space(-0.1, -0.1)
     domain, multipliers = expand(space, domains)
-    bound, _ = evaluate(space.problem.program, domain, multipliers)
+    bound = evaluate(space.problem.program, domain, multipliers).bound
     for score in (babsr, chord):
         found = score(space.problem.program, domain.bounds, bound)
         assert found.shape == (2, 5)
@@ -162,7 +166,7 @@ def test_scores_have_one_number_for_each_neuron() -> None:
 def test_neurons_on_a_chord_come_before_all_others() -> None:
     space, domains = unbounded_space(-0.1, -0.1)
     domain, multipliers = expand(space, domains)
-    bound, _ = evaluate(space.problem.program, domain, multipliers)
+    bound = evaluate(space.problem.program, domain, multipliers).bound
     negative = replace(bound, post=torch.tensor([[1.0, -0.01, 0.5, 1.0, 1.0]] * 2, dtype=torch.float64))
     assert chord(space.problem.program, domain.bounds, negative).argmax(1).tolist() == [1, 1]
     positive = replace(bound, post=negative.post.abs())
@@ -225,6 +229,16 @@ def test_counts_of_a_layer_that_was_reduced_away_are_zero() -> None:
     assert [layer["later"] for layer in found.values()] == [0, 0]
 
 
+def test_nothing_is_optimised_where_bounds_decide_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affine, "DENSE_LIMIT", -1)
+    problem = problem_below(-10.0, -10.0)
+    clock = Clock.started(60)
+    assert isinstance(problem.program.features, GraphAffine)
+    root = root_bounds(problem, clock, lambda event: None)
+    assert proved(root.lower).all()
+    assert torch.equal(optimised_root(problem, root, root.bounds, 4, clock, lambda event: None).lower, root.lower)
+
+
 def test_the_clock_runs_out() -> None:
     clock = Clock.started(1e-9)
     with pytest.raises(OutOfTime):
@@ -267,6 +281,37 @@ def test_descent_stays_in_the_boxes_and_goes_down() -> None:
         assert bool((points >= problem.lower[region]).all() and (points <= problem.upper[region]).all())
         torch.testing.assert_close(loss, case_loss(problem, points, case))
     assert float(path[-1][1].mean()) < float(path[0][1].mean())
+
+
+def test_starts_are_spread_over_the_outputs_inside_their_boxes() -> None:
+    problem = problem_below(0.05, 0.6)
+    case = torch.tensor([0, 1]).repeat(8)
+    region = problem.region[case]
+    start = problem.lower[region] + torch.rand(16, 2, dtype=torch.float64) * (problem.upper - problem.lower)[region]
+    up, down = (diversify(problem, case, start, sign * torch.ones(16, 1), Clock.started(60)) for sign in (1.0, -1.0))
+    for points in (up, down):
+        assert bool((points >= problem.lower[region]).all() and (points <= problem.upper[region]).all())
+    assert float((forward(problem.program, up) - forward(problem.program, down)).mean()) > 1
+    still = diversify(problem, case, start, torch.zeros(16, 1), Clock.started(60))
+    assert torch.equal(still, start)
+
+
+class Traps(nn.Module):
+    """At most -1 only near x0 = -1: everywhere else the slope leads to x0 = 1, where it is 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x[:, :1]
+        return torch.cat([(1 - first) - 30 * torch.relu(-0.9 - first), -first], 1)
+
+
+def test_diversified_starts_find_what_random_ones_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = TEXT.replace("(declare-const Y_0 Real)", "(declare-const Y_0 Real)(declare-const Y_1 Real)")
+    query = parse_query(text.format(-0.5, -0.5).replace("(>= X_0 0.5)", "(>= Y_1 -9.0)"))
+    problem = compile_problem(query, {query.networks[0].name: Binding(Traps(), ((1, 2),), (torch.float32,))})
+    spread = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
+    monkeypatch.setattr(attack_module, "DIVERSIFYING", 0)
+    plain = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
+    assert sum(spread) > sum(plain) + 4
 
 
 def test_the_attack_reports_only_accepted_points() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ from toolkit.problem.trace import trace
 from toolkit.search import strategy
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.root import Root, root_bounds
-from toolkit.search.strategy import Found, Strategy, Task, prove, turns
+from toolkit.search.strategy import FIRST_RESTARTS, Found, Strategy, Task, prove, turns
 from toolkit.settings import Settings
 from toolkit.verify import precision
 
@@ -86,19 +89,36 @@ def test_small_problems_are_bounded_in_double_precision(
     assert precision(problem_of(inputs, [width, width], varying)) is expected
 
 
-def test_many_cases_are_attacked_less_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def efforts_of(monkeypatch: pytest.MonkeyPatch, succeeds: Callable[[int], bool]) -> list[tuple[int, int]]:
+    """Records restarts and steps of every attack; the one with such a number is reported to succeed."""
     efforts: list[tuple[int, int]] = []
 
     def record(problem: Problem, cases: torch.Tensor, restarts: int, steps: int, *rest: object) -> bool:
         efforts.append((restarts, steps))
-        return True
+        return succeeds(len(efforts))
 
     monkeypatch.setattr(strategy, "attack", record)
+    return efforts
+
+
+def test_many_cases_are_attacked_less_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    efforts = efforts_of(monkeypatch, lambda number: True)
     for cases in (1, 64, 128, 10_000):
         assert prove(task_of(problem_of(4, [8, 8], 4, cases))) == Found(True, False, "attack")
-    settings = Settings()
-    full = (settings.attack_restarts, settings.attack_steps)
-    assert efforts == [full, full, (-(-full[0] // 4), -(-full[1] // 2)), (1, 1)]
+    full, steps = FIRST_RESTARTS * Settings().attack_restarts, Settings().attack_steps
+    assert efforts == [(full, steps), (full, steps), (math.ceil(full / 4), math.ceil(steps / 2)), (1, 1)]
+
+
+@pytest.mark.parametrize("name", ["relu", "input"])
+def test_most_restarts_come_after_better_bounds(
+    monkeypatch: pytest.MonkeyPatch, name: Literal["relu", "input"]
+) -> None:
+    efforts = efforts_of(monkeypatch, lambda number: number == 2)
+    task = task_of(problem_of(4, [8, 8], 4))
+    task = replace(task, settings=Settings(strategy=name))
+    assert prove(task) == Found(True, False, "attack")
+    assert sum(restarts for restarts, _ in efforts) == Settings().attack_restarts
+    assert efforts[0][0] < efforts[1][0]
 
 
 @pytest.mark.parametrize("gains", [0, 1, 2])
