@@ -205,11 +205,13 @@ def _read_models(path: Path, key: str) -> list[Model] | None:
 
 def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -> Iterator[Model]:
     from toolkit.pruning import build_chains
+    from toolkit.training.progress import EpochLines
 
     device = choose_device(recipe.verification.device)
     verified = dataset.test.first(recipe.specification.images)
     for seed in recipe.all_seeds:
-        for model in build_chains(recipe.with_seed(seed), dataset, device, cache=out / "cache"):
+        told = EpochLines(prefix=f"seed {seed}: " if len(recipe.all_seeds) > 1 else "")
+        for model in build_chains(recipe.with_seed(seed), dataset, device, told, out / "cache"):
             name = f"{model.name}-seed{seed}" if len(recipe.all_seeds) > 1 else model.name
             exported = _export(name, model, recipe.with_seed(seed), dataset, verified, out / "benchmark")
             console.print(

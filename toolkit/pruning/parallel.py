@@ -22,6 +22,7 @@ from toolkit.errors import ToolkitError
 from toolkit.pruning.chain import Workshop, prune_chain
 from toolkit.pruning.experiment import dense_networks
 from toolkit.recipe import Recipe
+from toolkit.training.progress import EpochLines
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def train_piece(piece: Piece, crew: Crew) -> None:
     """Train one piece into the cache."""
     recipe = piece.recipe
     [chain] = [chain for chain in recipe.all_chains if chain.name == piece.chain]
-    workshop = Workshop(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache)
+    told = EpochLines(prefix=f"seed {recipe.seed}: ")
+    workshop = Workshop(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache, told)
     states = prune_chain(workshop, recipe.models[chain.model], chain, recipe.training_of(chain))
     for _ in states:
         if piece.dense_only:
