@@ -78,7 +78,13 @@ def prune_chain(workshop: Workshop, options: ModelOptions, chain: Chain, trainin
         InputError: the method does not fit the network or the data, or training diverged.
     """
     initial = initial_model(workshop, options, training)
-    job = Job(training, workshop.split("train"), workshop.dataset.augmentation, derive_seed(workshop.seed, "train", 0))
+    job = Job(
+        training,
+        workshop.split("train"),
+        workshop.dataset.augmentation,
+        derive_seed(workshop.seed, "train", 0),
+        validation=workshop.split("validation"),
+    )
     key = dense_key(workshop, options, training)
     first = replace(job, epochs=0) if isinstance(options, OnnxNet) else job
     dense, _ = trained(workshop, f"{chain.model} dense", key, (initial, {}), first)
@@ -112,8 +118,9 @@ def grafted_state(workshop: Workshop, chain: Chain, options: Graft, parent: Chai
 def dense_key(workshop: Workshop, options: ModelOptions, training: Training) -> str:
     """Hash of everything that makes a dense network."""
     content = {"format": FORMAT, "data": workshop.dataset.digest, "model": identity(options), "seed": workshop.seed}
-    # Single precision is left out, so that states of before there was a choice keep their names.
-    same = {"checkpoint_seconds"} | ({"precision"} if training.precision == "float32" else set())
+    # What is as it was before there was a choice is left out, so that states of then keep their names.
+    usual = {"precision": "float32", "keep": "last"}
+    same = {"checkpoint_seconds", *(name for name, value in usual.items() if getattr(training, name) == value)}
     return digest(content | {"training": training.model_dump(exclude=same)})
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from toolkit.data.augment import AUGMENTATIONS
 from toolkit.data.dataset import Split
 from toolkit.errors import InputError
+from toolkit.training.evaluate import pgd_accuracy
 from toolkit.training.losses import robust_loss
 from toolkit.training.options import Training
 from toolkit.training.precision import make_scaler, mixed
@@ -42,6 +43,8 @@ class Job:
     seed: int = 0
     epochs: int | None = None
     """Stop after this many epochs of the schedule; None runs all of it."""
+    validation: Split | None = None
+    """Images held out, on the model's device, where the best epoch is kept."""
 
     @property
     def last_epoch(self) -> int:
@@ -62,28 +65,54 @@ def train(
     checkpoint: Path | None = None,
     observer: Observer | None = None,
 ) -> nn.Module:
-    """Trains ``model`` in place to the last epoch and returns it in evaluation mode.
+    """Trains ``model`` in place and returns it in evaluation mode, with the weights of the last epoch or the best one.
 
     A checkpoint file, if named, is written now and then, continued from if it exists, and removed at the end.
 
     Raises:
-        InputError: the loss became infinite or NaN.
+        InputError: the loss became infinite or NaN, or the best epoch is asked for and no images are held out.
     """
     masks = masks or {}
     apply_masks(model, masks)
     stepper = make_stepper(model, job.training)
-    first = _resume(model, stepper, checkpoint)
+    best = Best()
+    first = _resume(model, stepper, best, checkpoint)
     saved = time.monotonic()
     for epoch in range(first, job.last_epoch + 1):
         train_epoch(model, stepper, job, epoch, masks)
+        if job.training.keep == "best":
+            best.consider(model, job, epoch)
         if observer is not None:
             observer(epoch, job.last_epoch)
         if checkpoint is not None and time.monotonic() - saved >= job.training.checkpoint_seconds:
-            save({"epoch": epoch, "model": model.state_dict()} | stepper.state_dict(), checkpoint)
+            save({"epoch": epoch, "model": model.state_dict(), "best": vars(best)} | stepper.state_dict(), checkpoint)
             saved = time.monotonic()
+    if best.weights is not None:
+        model.load_state_dict(best.weights)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return model.eval()
+
+
+@dataclass
+class Best:
+    """The best epoch so far, by accuracy under a short attack on images held out; of equals, the later one."""
+
+    accuracy: float = -1.0
+    weights: dict[str, Tensor] | None = None
+
+    def consider(self, model: nn.Module, job: Job, epoch: int) -> None:
+        """Keep the weights if they are no worse; only where epsilon is the full one at the end of the epoch."""
+        if job.validation is None or len(job.validation) == 0:
+            raise InputError("data.validation: keeping the best epoch needs images held out of training; hold some out")
+        epsilon = job.training.epsilon
+        assert epsilon is not None
+        if epsilon_at(job.training, epoch * job.batches, job.batches) < epsilon:
+            return
+        found = pgd_accuracy(model, job.validation, epsilon, steps=10, restarts=1, seed=job.seed)
+        if found >= self.accuracy:
+            self.accuracy = found
+            self.weights = {name: value.clone() for name, value in model.state_dict().items()}
 
 
 @dataclass(frozen=True)
@@ -194,11 +223,13 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7])
 
 
-def _resume(model: nn.Module, stepper: Stepper, checkpoint: Path | None) -> int:
+def _resume(model: nn.Module, stepper: Stepper, best: Best, checkpoint: Path | None) -> int:
     """Epoch to go on with, after loading the checkpoint if there is one."""
     record = None if checkpoint is None else load(checkpoint, next(model.parameters()).device)
     if record is None:
         return 1
     model.load_state_dict(record["model"])
     stepper.load_state_dict(record)
+    if "best" in record:
+        best.accuracy, best.weights = record["best"]["accuracy"], record["best"]["weights"]
     return int(record["epoch"]) + 1

@@ -179,6 +179,9 @@ class Training(Options):
     """Largest norm of the gradient."""
     ramp: Ramp | None = None
     """None trains at the full epsilon from the first step."""
+    keep: Literal["last", "best"] = "last"
+    """Weights that training ends with: those of the last epoch, or of the epoch at the full epsilon that withstands a
+    short attack on most of the images held out."""
     augment: bool = True
     initialisation: Literal["default", "ibp"] = "default"
     """``ibp``: normal weights of deviation sqrt(2 pi) / fan-in (Shi et al., 2021) except in the last layer."""

@@ -13,7 +13,7 @@ from toolkit.training.progress import EpochLines
 def test_lines_are_not_more_frequent_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    told = EpochLines(every=10, prefix="seed 3: ", file=io.StringIO())
+    told = EpochLines(every=10, prefix="seed 3: ", file=io.StringIO(), shown=100.0)
     for epoch in range(1, 7):
         now[0] += 4
         told("net dense", epoch, 6)

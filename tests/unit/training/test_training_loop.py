@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,31 @@ def test_a_killed_run_ends_with_the_same_weights(digits: Dataset, few: Split, tm
     assert epochs == [3, 4, 5]
     assert _same(whole, resumed)
     assert not checkpoint.exists()
+
+
+def test_the_best_epoch_is_chosen_on_images_held_out(digits: Dataset, few: Split, tmp_path: Path) -> None:
+    """With a rate that grows until training breaks, the best epoch is not the last; a killed run finds the same one."""
+    training = QUICK.model_copy(update={"keep": "best", "decay": 60.0, "epochs": 8})
+    job = Job(training, few, seed=3, validation=digits.validation)
+    seen: dict[int, tuple[float, dict[str, torch.Tensor]]] = {}
+    model = _conv(digits)
+
+    def observer(done: int, total: int) -> None:
+        found = pgd_accuracy(model, digits.validation, 0.05, steps=10, restarts=1, seed=3)
+        seen[done] = found, copy.deepcopy(model.state_dict())
+
+    train(model, job, observer=observer)
+    wanted = max((epoch for epoch in seen if epoch >= 2), key=lambda epoch: (seen[epoch][0], epoch))
+    assert 2 <= wanted < 8
+    assert all(torch.equal(value, seen[wanted][1][name]) for name, value in model.state_dict().items())
+    with pytest.raises(_KilledError):
+        train(_conv(digits), job, checkpoint=tmp_path / "run.part", observer=_kill_after(6))
+    assert _same(model, train(_conv(digits), job, checkpoint=tmp_path / "run.part"))
+
+
+def test_the_best_epoch_needs_images_held_out(digits: Dataset, few: Split) -> None:
+    with pytest.raises(InputError, match=r"data\.validation"):
+        train(_conv(digits), Job(QUICK.model_copy(update={"keep": "best"}), few, validation=few.first(0)))
 
 
 def test_a_damaged_checkpoint_is_ignored(digits: Dataset, few: Split, tmp_path: Path) -> None:
