@@ -82,8 +82,8 @@ def test_missing_recipe_and_missing_folder(tmp_path, bench):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--timeout", "0"], ["--timeout", "soon"], ["--workers", "0"], ["--limit", "-3"], ["--executor", "abacus"],
-     ["--device", "tpu"], ["--colour", "red"], ["--category", "x"]],
+    [["--timeout", "0"], ["--timeout", "soon"], ["--workers", "0"], ["--trainers", "0"], ["--limit", "-3"],
+     ["--executor", "abacus"], ["--device", "tpu"], ["--colour", "red"], ["--category", "x"]],
 )  # fmt: skip
 def test_bad_options(tmp_path, bench, arguments):
     (tmp_path / "recipe.toml").write_text(GOOD)
