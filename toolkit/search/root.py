@@ -55,7 +55,7 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
     bounds = ROOT_BOUNDS[method](problem.program, box, intervals, clock.check)
     lower, multipliers = first_bounds(problem, bounds, clock)
     root = Root(bounds, lower, multipliers, method, unstable(problem, intervals), unstable(problem, bounds))
-    _tell(root, observer)
+    tell(root, observer)
     return root
 
 
@@ -100,11 +100,12 @@ def optimised_root(
     lower = torch.fmax(root.lower, lower)
     root = Root(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, unstable(problem, bounds))
     root = optimise_cases(problem, root, iterations, clock)
-    _tell(root, observer)
+    tell(root, observer)
     return root
 
 
-def _tell(root: Root, observer: Observer) -> None:
+def tell(root: Root, observer: Observer) -> None:
+    """Tell an observer about root bounds."""
     still_open = int((~proved(root.lower)).sum())
     weakest = float(root.lower.min()) if len(root.lower) else float("inf")
     observer(RootBounded(root.method, root.unstable, weakest, still_open))
