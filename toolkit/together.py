@@ -27,6 +27,9 @@ from toolkit.search.strategy import open_cases
 from toolkit.settings import Settings
 from toolkit.verify import LoadedNetwork, Posed, Rooted, pick_device, pose, precision
 
+READING = 0.5
+"""Share of the time that reading specifications may take; those that are not reached are read when their turn comes."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -47,11 +50,12 @@ def survey(
     None stands for a query that was not looked at: it does not fit, or the time was up. Bounding takes no longer than
     looking for witnesses would.
     """
-    found: list[Result | Posed | None] = [_posed(networks, spec, clock) for spec in specs]
+    reading = clock.part(READING)
+    found: list[Result | Posed | None] = [_posed(networks, spec, reading) for spec in specs]
     clock = clock.soon(SECONDS * len(specs))
     try:
         with torch.no_grad():
-            for rows in _batches(found, settings, clock):
+            for rows in _batches(found, settings):
                 for row, root in zip(rows, joint_roots([row.part.problem for row in rows], clock), strict=True):
                     found[row.number] = _concluded(row, root)
     except (OutOfTime, MemoryError, torch.OutOfMemoryError):
@@ -67,11 +71,10 @@ def _posed(networks: Mapping[str, LoadedNetwork], spec: Path, clock: Clock) -> P
         return None
 
 
-def _batches(found: Sequence[Result | Posed | None], settings: Settings, clock: Clock) -> Iterator[list[Row]]:
+def _batches(found: Sequence[Result | Posed | None], settings: Settings) -> Iterator[list[Row]]:
     """The queries that can be rows of one batch, on their device, in parts that fit."""
     groups: dict[tuple[int, int, torch.dtype], list[Row]] = {}
     for number, posed in enumerate(found):
-        clock.check()
         row = _row(number, posed, settings) if isinstance(posed, Posed) else None
         if row is not None:
             problem = row.part.problem

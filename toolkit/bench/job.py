@@ -74,8 +74,10 @@ class Finished:
 
 Event = Started | Finished
 
-SURVEY_SHARE = 0.1
+SURVEY_SHARE = 0.5
 """Share of the shortest time limit among its jobs that a survey may take."""
+MOST_SPENT = 0.1
+"""Share of its own time limit that a survey may cost a job which it does not answer."""
 
 
 def survey_limit(jobs: Sequence[Job]) -> float:
@@ -84,11 +86,8 @@ def survey_limit(jobs: Sequence[Job]) -> float:
 
 
 def shared(jobs: Sequence[Job], seconds: float) -> list[Job]:
-    """The jobs after a survey of so many seconds: each has spent an equal part of them.
-
-    Never more than a survey's share of its own limit, however long the survey was busy before it was stopped.
-    """
-    return [replace(job, spent=min(seconds / len(jobs), SURVEY_SHARE * job.timeout)) for job in jobs]
+    """The jobs after a survey of so many seconds: each has spent an equal part of them, within bounds."""
+    return [replace(job, spent=min(seconds / len(jobs), MOST_SPENT * job.timeout)) for job in jobs]
 
 
 def failure(error: BaseException) -> Answer:

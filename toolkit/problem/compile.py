@@ -106,11 +106,11 @@ class Features(torch.nn.Module):
         super().__init__()
         self.query, self.networks = query, networks
         self.parts = torch.nn.ModuleList(binding.module for binding in networks.values())
-        self.register_buffer("used", torch.as_tensor(np.unique(cases.atoms.monomial)))
+        self.register_buffer("used", torch.as_tensor(cases.used))
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values of the variables that the atoms mention. Raises InputError where sizes disagree."""
+        """Values of the variables that the cases use. Raises InputError where sizes disagree."""
         return _variables(self.query, self.networks, x).index_select(1, self.used)
 
 
@@ -146,7 +146,7 @@ MOST_PROGRAMS = 4
 def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) -> Program:
     """The program of a query's features: one and the same for all queries that take the same of the same networks.
 
-    It depends on the declared tensors and on the variables that the atoms mention, on no box and no coefficient.
+    It depends on the declared tensors and on the variables that are used, on no box and no coefficient.
     """
     features = Features(query, networks, cases)
     kept = next(iter(networks.values())).programs
@@ -209,9 +209,9 @@ def _run(network: Network, binding: Binding, flat: Tensor) -> Tensor:
 
 
 def _atom_matrix(cases: Cases) -> np.ndarray:
-    """The atoms as a dense matrix over the variables that they mention."""
-    used, column = np.unique(cases.atoms.monomial, return_inverse=True)
-    weights = np.zeros((len(cases.atoms), len(used)))
+    """The atoms as a dense matrix over the variables that the cases use."""
+    column = np.searchsorted(cases.used, cases.atoms.monomial)
+    weights = np.zeros((len(cases.atoms), len(cases.used)))
     row = np.repeat(np.arange(len(cases.atoms)), np.diff(cases.atoms.starts))
     np.add.at(weights, (row, column), cases.atoms.coefficient)
     return weights

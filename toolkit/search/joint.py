@@ -1,8 +1,7 @@
 """Root bounds of many queries about one network: their boxes and cases are rows of one batch.
 
 What a small network costs is mostly the calls themselves, which a batch shares; on a GPU that holds for large ones too.
-Each query gets what it would get alone, with the same allowances for rounding: a neuron is bounded in all boxes of the
-batch when it is unstable in one of them, which makes no bound looser.
+Each query gets the bounds that it would get alone, up to rounding, and with the same allowances for it.
 """
 
 from __future__ import annotations
