@@ -22,13 +22,19 @@ from run import machine
 from toolkit.bench.executors import Limits, in_process
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, Finished, Job, Task
+from toolkit.bench.scoring import DECIDED
 from toolkit.bench.verifier import VERIFY, load
 from toolkit.result import Verdict
 from toolkit.settings import Settings
 
 ROUNDS = 2
-TIMEOUT = 2.0
-"""Seconds for each instance: few, since hard instances take the same time in all ways."""
+TIMEOUT = 20.0
+EASY = 2.0
+"""Seconds within which the instances that count are decided on their own: hard ones take the same time in all ways."""
+
+
+Found = dict[tuple[str, str], tuple[Verdict, str]]
+"""Verdict and deciding phase by network and specification."""
 
 
 def forgetful(job: Job) -> Answer:
@@ -48,30 +54,35 @@ WAYS = {
 bounds of many jobs at once."""
 
 
-def answers(jobs: Sequence[Job], task: Task) -> tuple[float, dict[str, tuple[Verdict, str]]]:
+def answers(jobs: Sequence[Job], task: Task) -> tuple[float, Found]:
     """Seconds of all, and each job's verdict with the phase that decided."""
     load.cache_clear()
     start = time.perf_counter()
     events = [event for event in in_process(jobs, task, Limits()) if isinstance(event, Finished)]
     taken = time.perf_counter() - start
-    return taken, {event.job.vnnlib: (event.answer.verdict, event.answer.statistics.decided_by) for event in events}
+    return taken, {(e.job.onnx, e.job.vnnlib): (e.answer.verdict, e.answer.statistics.decided_by) for e in events}
 
 
-def decided(found: dict[str, tuple[Verdict, str]]) -> int:
-    return sum(verdict in (Verdict.SAT, Verdict.UNSAT) for verdict, _ in found.values())
+def decided(found: Found) -> int:
+    """How many are proved or refuted."""
+    return sum(verdict in DECIDED for verdict, _ in found.values())
 
 
 def measure(folder: Path, limit: int) -> dict[str, Any]:
     """All ways on the instances of one folder."""
     (benchmark,) = find_benchmarks(folder)
+    short = make_jobs(benchmark, Settings(device="cpu"), EASY, limit)
+    _, first = answers(short, WAYS["nothing_shared"])
     jobs = make_jobs(benchmark, Settings(device="cpu"), TIMEOUT, limit)
+    jobs = [job for job in jobs if first[job.onnx, job.vnnlib][0] in DECIDED]
     rounds: dict[str, list[Any]] = {name: [] for name in WAYS}
     for _ in range(ROUNDS):
         for name, way in WAYS.items():
             rounds[name].append(answers(jobs, way))
     report: dict[str, Any] = {
         "folder": folder.name,
-        "instances": len(jobs),
+        "instances": len(short),
+        "easy": len(jobs),
         "networks": len({j.networks for j in jobs}),
     }
     for name, runs in rounds.items():
@@ -94,6 +105,7 @@ def main() -> None:
     report = {
         "machine": machine() | {"command": "python benchmarks/perf/together.py OUT.json LIMIT FOLDER..."},
         "timeout": TIMEOUT,
+        "easy_within": EASY,
         "folders": [measure(Path(folder), int(limit)) for folder in folders],
     }
     text = json.dumps(report, indent=2)

@@ -44,8 +44,8 @@ def survey(jobs: Sequence[Job]) -> list[Answer | None]:
     from toolkit.verify import Posed
 
     clock = Clock.started(survey_limit(jobs))
-    found = look(load(jobs[0].networks), [job.spec for job in jobs], jobs[0].settings, clock)
     _left_open.clear()
+    found = look(load(jobs[0].networks), [job.spec for job in jobs], jobs[0].settings, clock)
     _left_open.update({job.key: item for job, item in zip(jobs, found, strict=True) if isinstance(item, Posed)})
     return [to_answer(item) if isinstance(item, Result) else None for item in found]
 
