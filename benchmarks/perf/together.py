@@ -102,8 +102,9 @@ def main() -> None:
     """Measure each folder and write everything down."""
     out, limit, *folders = sys.argv[1:]
     VERIFY.prepare()
+    names = " ".join(Path(folder).name for folder in folders)
     report = {
-        "machine": machine() | {"command": "python benchmarks/perf/together.py OUT.json LIMIT FOLDER..."},
+        "machine": machine() | {"command": f"python benchmarks/perf/together.py {Path(out).name} {limit} {names}"},
         "timeout": TIMEOUT,
         "easy_within": EASY,
         "folders": [measure(Path(folder), int(limit)) for folder in folders],
