@@ -23,7 +23,7 @@ from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
 from toolkit.formats.runtime import Session
-from toolkit.formats.witness import Witness, open_sessions, replay
+from toolkit.formats.witness import Witness, hidden_names, replay
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.search.clock import Clock, OutOfTime
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from toolkit.problem.compile import Binding, Problem
     from toolkit.problem.specialise import Part
+    from toolkit.search.root import Root
     from toolkit.search.second import SecondBounds
     from toolkit.search.strategy import Found
 
@@ -49,6 +50,7 @@ class LoadedNetwork:
     """A model with everything that several queries on it can share."""
 
     model: OnnxModel
+    sessions: dict[tuple[str, ...], Session] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def binding(self) -> Binding:
@@ -56,6 +58,12 @@ class LoadedNetwork:
         from toolkit.problem.binding import bind_module
 
         return bind_module(self.model)
+
+    def session(self, hidden: tuple[str, ...]) -> Session:
+        """onnxruntime's session that returns these tensors inside the graph too, opened on first use."""
+        if hidden not in self.sessions:
+            self.sessions[hidden] = Session(self.model, hidden=hidden)
+        return self.sessions[hidden]
 
 
 def load_networks(paths: Mapping[str, Path]) -> dict[str, LoadedNetwork]:
@@ -83,11 +91,43 @@ def verify(
     """Decide a query about loaded networks. Raises InputError for settings that need a library that is not there."""
     check_backend(settings)
     clock = Clock.started(settings.timeout) if clock is None else clock
+    return decide(pose(networks, query), settings, clock, observer)
+
+
+@dataclass(frozen=True)
+class Rooted:
+    """All cases of a query as one problem on its device, with root bounds."""
+
+    part: Part
+    root: Root
+    relus: int
+    """Neurons of the network before any were merged."""
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A query with the networks that it is about."""
+
+    query: Query
+    networks: Mapping[str, LoadedNetwork]
+    """Every network of the query, by its name there."""
+    cases: Cases
+    rooted: Rooted | None = None
+    """What is known already."""
+
+
+def pose(networks: Mapping[str, LoadedNetwork], query: Query) -> Posed:
+    """Put a query to loaded networks. Raises ToolkitError where they do not fit each other."""
     bound = bind(query, networks)
-    models = {name: network.model for name, network in bound.items()}
-    check_binding(query, models)
-    attempt = Attempt(query, compile_cases(query), open_sessions(models, query), settings, clock, observer)
-    result = attempt.decide(bound)
+    check_binding(query, {name: network.model for name, network in bound.items()})
+    return Posed(query, bound, compile_cases(query))
+
+
+def decide(posed: Posed, settings: Settings, clock: Clock, observer: Observer = silent) -> Result:
+    """Decide a posed query."""
+    sessions = {network.name: posed.networks[network.name].session(hidden_names(network))
+                for network in posed.query.networks}  # fmt: skip
+    result = Attempt(posed, sessions, settings, clock, observer).decide()
     return replace(result, statistics=replace(result.statistics, seconds=clock.elapsed))
 
 
@@ -103,8 +143,7 @@ def check_backend(settings: Settings) -> None:
 class Attempt:
     """One query on its way to a verdict."""
 
-    query: Query
-    cases: Cases
+    posed: Posed
     sessions: Mapping[str, Session]
     settings: Settings
     clock: Clock
@@ -114,14 +153,22 @@ class Attempt:
     remark: str = ""
     """What the second backend left open, and why; part of the reason where nothing decides."""
 
-    def decide(self, networks: Mapping[str, LoadedNetwork]) -> Result:
+    @property
+    def query(self) -> Query:
+        return self.posed.query
+
+    @property
+    def cases(self) -> Cases:
+        return self.posed.cases
+
+    def decide(self) -> Result:
         """Run the phases in order until one decides."""
         try:
             if not len(self.cases.region):
                 return self._unsat("specification")
             if sample(self.cases, self.settings.seed, self.clock, self._accept_array):
                 return self._sat("sampling")
-            return self._prove(networks)
+            return self._prove()
         except OutOfTime:
             return self._undecided(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s")
         except UnsupportedError as error:
@@ -135,15 +182,18 @@ class Attempt:
             return self._sat("sampling")
         return self._undecided(Verdict.UNKNOWN, f"unsupported: {error}")
 
-    def _prove(self, networks: Mapping[str, LoadedNetwork]) -> Result:
+    def _prove(self) -> Result:
         import torch
 
         from toolkit.problem.compile import compile_problem
         from toolkit.problem.specialise import specialised
 
-        bindings = {name: network.binding for name, network in networks.items()}
         device = pick_device(self.settings.device)
         with torch.no_grad(), full_precision():
+            if (rooted := self.posed.rooted) is not None:
+                self._note(relus=rooted.relus)
+                return self._prove_parts([rooted.part], len(self.cases), device, rooted.root)
+            bindings = {name: network.binding for name, network in self.posed.networks.items()}
             second = self._second_bounds(bindings, device) if self.settings.bounds == "auto-lirpa" else None
             if second is not None and not len(second.open):
                 return self._unsat(second.method)
@@ -152,11 +202,13 @@ class Attempt:
             self._note(relus=whole.program.num_neurons)
             return self._prove_parts(specialised(whole), whole.num_cases, device)
 
-    def _prove_parts(self, parts: Iterable[Part], num_cases: int, device: torch.device) -> Result:
+    def _prove_parts(
+        self, parts: Iterable[Part], num_cases: int, device: torch.device, root: Root | None = None
+    ) -> Result:
         """Decide one part after the other; only when all cases are in parts that are proved is it a proof."""
         proved, by, reasons = 0, "", []
         for part in parts:
-            found = self._prove_part(part, device)
+            found = self._prove_part(part, device, root)
             if found.witness:
                 return self._sat(found.by)
             if found.proved:
@@ -167,7 +219,7 @@ class Attempt:
             return self._unsat(by)
         return self._undecided(Verdict.UNKNOWN, reasons[0] if reasons else "not all cases were looked at")
 
-    def _prove_part(self, part: Part, device: torch.device) -> Found:
+    def _prove_part(self, part: Part, device: torch.device, root: Root | None) -> Found:
         """Decide some of the cases; what it took is added to the statistics."""
         import torch
 
@@ -177,7 +229,8 @@ class Attempt:
         before, self.statistics = self.statistics, Statistics()
         try:
             accept = self._accept_in(part)
-            return prove(Task(problem, self.settings, self.clock, accept, self.observer, self._note, self._spent))
+            task = Task(problem, self.settings, self.clock, accept, self.observer, self._note, self._spent)
+            return prove(task, root)
         except torch.OutOfMemoryError as error:  # where a smaller batch does not help
             raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
         finally:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.bench.job import Answer, Event, Finished, Job, Started, Task, failure, settle
+from toolkit.bench.job import Answer, Event, Finished, Job, Started, Task, failure, settle, shared
+from toolkit.bench.schedule import MOST_TOGETHER, Waiting, put_back, queue, take
 from toolkit.devices import visible_gpus
 from toolkit.errors import InputError, ToolkitError
 from toolkit.result import Verdict
@@ -88,12 +89,51 @@ def guarded(task: Task, job: Job) -> Answer:
         return failure(error)
 
 
+def surveyed(task: Task, jobs: Sequence[Job]) -> Sequence[Answer | None]:
+    """The task's answers to some of the jobs; to none of them when it raises."""
+    try:
+        return list(task.survey(jobs)) if task.survey else []
+    except Exception:  # whatever it is, each job that it concerns meets it again on its own
+        return [None] * len(jobs)
+
+
+def line_up(jobs: Sequence[Job], task: Task, workers: int = 1) -> Waiting:
+    """The jobs as they wait for workers, who survey them where the task can."""
+    return queue(jobs, MOST_TOGETHER if task.survey else 1, workers)
+
+
+def begin(jobs: Sequence[Job]) -> list[Event]:
+    """What is told when a worker takes jobs; one that was surveyed was taken before."""
+    return [Started(job) for job in jobs if not job.spent]
+
+
+def conclude(
+    waiting: Waiting, worker: int, jobs: Sequence[Job], answers: Sequence[Answer | None], seconds: float
+) -> list[Event]:
+    """Take the answers of a survey of so many seconds, and put back what it leaves open.
+
+    Each job's time is an equal part of it; but a survey that took longer than a job's limit answers nothing.
+    """
+    jobs = shared(jobs, seconds)
+    if len(answers) != len(jobs) or seconds > min(job.timeout for job in jobs):
+        answers = [None] * len(jobs)
+    pairs = list(zip(jobs, answers, strict=True))
+    put_back(waiting, worker, [job for job, answer in pairs if answer is None])
+    return [Finished(job, settle(job, answer, 0.0)) for job, answer in pairs if answer is not None]
+
+
 @executor("in-process")
 def in_process(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Event, None, None]:
-    """One job after the other in this process: for debugging. Only the verifier's own clock enforces the time limit."""
+    """One after the other in this process: for debugging. Only the verifier's own clock enforces the time limit."""
     task.prepare()
-    for job in jobs:
-        yield Started(job)
+    waiting = line_up(jobs, task)
+    taken: Sequence[Job] = ()
+    while taken := take(waiting, 0, taken[0].networks if taken else None):
+        yield from begin(taken)
         start = time.monotonic()
-        answer = guarded(task, job)
-        yield Finished(job, settle(job, answer, time.monotonic() - start))
+        if len(taken) > 1:
+            answers = surveyed(task, taken)
+            yield from conclude(waiting, 0, taken, answers, time.monotonic() - start)
+        else:
+            answer = guarded(task, taken[0])
+            yield Finished(taken[0], settle(taken[0], answer, time.monotonic() - start))

@@ -13,7 +13,7 @@ from toolkit import __version__
 from toolkit.settings import Settings
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnx2torch", "vnnlib", "numpy")
-VERIFIER = ("formats", "problem", "bounds", "search", "proof", "verify.py", "result.py", "settings.py")
+VERIFIER = ("formats", "problem", "bounds", "search", "proof", "verify.py", "together.py", "result.py", "settings.py")
 """The parts of this package that an answer depends on."""
 
 

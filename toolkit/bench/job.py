@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +24,8 @@ class Job:
     networks: tuple[tuple[str, Path], ...]
     spec: Path
     settings: Settings
+    spent: float = field(default=0.0, compare=False)
+    """Seconds of the time limit that a survey has taken."""
 
     @property
     def timeout(self) -> float:
@@ -50,6 +52,9 @@ class Task:
 
     prepare: Callable[[], None]
     answer: Callable[[Job], Answer]
+    survey: Callable[[Sequence[Job]], Sequence[Answer | None]] | None = None
+    """Looks at several jobs of one network together, and answers those that this decides. The others (None) are
+    answered one by one afterwards, by the same worker if it is free."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,21 @@ class Finished:
 
 Event = Started | Finished
 
+SURVEY_SHARE = 0.5
+"""Share of the shortest time limit among its jobs that a survey may take."""
+MOST_SPENT = 0.1
+"""Share of its own time limit that a survey may cost a job which it does not answer."""
+
+
+def survey_limit(jobs: Sequence[Job]) -> float:
+    """Time limit of a survey in seconds."""
+    return SURVEY_SHARE * min(job.timeout for job in jobs)
+
+
+def shared(jobs: Sequence[Job], seconds: float) -> list[Job]:
+    """The jobs after a survey of so many seconds: each has spent an equal part of them, within bounds."""
+    return [replace(job, spent=min(seconds / len(jobs), MOST_SPENT * job.timeout)) for job in jobs]
+
 
 def failure(error: BaseException) -> Answer:
     """The answer to a job whose verification raised: always ``error``, never a verdict about the network."""
@@ -77,7 +97,11 @@ def failure(error: BaseException) -> Answer:
 
 
 def settle(job: Job, answer: Answer, seconds: float) -> Answer:
-    """Stamp the outside time on an answer; one that came after the limit is a ``timeout``, as in VNN-COMP."""
+    """Stamp the outside time on an answer; one that came after the limit is a ``timeout``, as in VNN-COMP.
+
+    ``seconds`` is what answering took, to which the job's part of a survey is added.
+    """
+    seconds += job.spent
     answer = replace(answer, seconds=seconds)
     if seconds <= job.timeout or answer.verdict not in (Verdict.SAT, Verdict.UNSAT):
         return answer

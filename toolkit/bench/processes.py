@@ -1,7 +1,8 @@
-"""The executor of long-living worker processes, each with one job at a time.
+"""The executor of long-living worker processes, each with one job, or one survey of jobs, at a time.
 
 Workers are spawned, never forked (CUDA and threads do not survive a fork). The parent holds the clock: a worker that
-is not back in time is killed and replaced, and so is one that dies. Workers ignore Ctrl-C, which is the parent's.
+is not back in time is killed and replaced, and so is one that dies; jobs that it was surveying are then answered one
+by one. Workers ignore Ctrl-C, which is the parent's.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from toolkit.bench.executors import Limits, executor, guarded
-from toolkit.bench.job import Answer, Event, Finished, Job, Started, Task, failure, settle
-from toolkit.bench.schedule import group, take
+from toolkit.bench.executors import Limits, begin, conclude, executor, guarded, line_up, surveyed
+from toolkit.bench.job import Answer, Event, Finished, Job, Task, failure, settle, survey_limit
+from toolkit.bench.schedule import Waiting, take
 from toolkit.devices import take_gpu
 from toolkit.errors import ToolkitError
 from toolkit.result import Verdict
@@ -42,20 +43,22 @@ def serve(connection: Connection, task: Task, threads: int, number: int) -> None
     connection.send(READY)
     try:
         while True:
-            connection.send(guarded(task, connection.recv()))
+            jobs = connection.recv()
+            connection.send(surveyed(task, jobs) if len(jobs) > 1 else guarded(task, jobs[0]))
     except (EOFError, BrokenPipeError):
         return
 
 
 @dataclass
 class Worker:
-    """A worker process as the parent sees it. ``job`` is None while it has nothing to do."""
+    """A worker process as the parent sees it. ``jobs`` is empty while it has nothing to do."""
 
     process: BaseProcess
     connection: Connection
     deadline: float
     ready: bool = False
-    job: Job | None = None
+    jobs: Sequence[Job] = ()
+    """The one it answers, or those it surveys."""
     started: float = 0.0
     loaded: tuple | None = None
 
@@ -77,15 +80,20 @@ def stop(worker: Worker) -> None:
     worker.connection.close()
 
 
-def assign(worker: Worker, job: Job, limits: Limits) -> None:
-    """Give an idle worker a job; its clock starts now."""
-    worker.job, worker.loaded, worker.started = job, job.networks, time.monotonic()
-    worker.deadline = worker.started + job.timeout + limits.grace
+def assign(worker: Worker, jobs: Sequence[Job], limits: Limits) -> None:
+    """Give an idle worker a job, or several to survey; its clock starts now."""
+    worker.jobs, worker.loaded, worker.started = jobs, jobs[0].networks, time.monotonic()
+    limit = survey_limit(jobs) if len(jobs) > 1 else jobs[0].timeout - jobs[0].spent
+    worker.deadline = worker.started + limit + limits.grace
     with suppress(BrokenPipeError, ConnectionResetError):  # it died while idle: receive() finds that out and says so
-        worker.connection.send(job)
+        worker.connection.send(jobs)
 
 
-def receive(worker: Worker) -> Answer | str | None:
+Message = Answer | Sequence[Answer | None] | str
+"""The answer to a job, the answers of a survey, or READY."""
+
+
+def receive(worker: Worker) -> Message | None:
     """What the worker says, or what its silence means; None when it is only busy."""
     try:
         if worker.connection.poll():
@@ -110,14 +118,17 @@ def must_be_replaced(worker: Worker) -> bool:
     return not worker.process.is_alive() or time.monotonic() > worker.deadline
 
 
-def finish(worker: Worker, answer: Answer) -> Finished:
-    """Take the job off the worker and make its event."""
-    assert worker.job is not None
-    job, worker.job = worker.job, None
-    return Finished(job, settle(job, answer, time.monotonic() - worker.started))
+def finish(waiting: Waiting, number: int, worker: Worker, message: Message) -> Sequence[Event]:
+    """Take its jobs off the worker of that number and make their events; what is left open waits again."""
+    jobs, worker.jobs = worker.jobs, ()
+    seconds = time.monotonic() - worker.started
+    if len(jobs) > 1:  # anything but a list of answers says that the survey failed
+        return conclude(waiting, number, jobs, message if isinstance(message, list) else [], seconds)
+    assert isinstance(message, Answer)
+    return [Finished(jobs[0], settle(jobs[0], message, seconds))]
 
 
-def check_start(message: Answer | str) -> None:
+def check_start(message: Message) -> None:
     """Raise when a worker that has not been ready says anything but READY."""
     if isinstance(message, Answer):
         reason = message.reason if message.verdict == Verdict.ERROR else "it does not get ready"
@@ -127,26 +138,25 @@ def check_start(message: Answer | str) -> None:
 @executor("processes")
 def processes(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Event, None, None]:
     """Run the jobs in ``limits.workers`` processes; events come as they happen."""
-    waiting = group(jobs)
+    waiting = line_up(jobs, task, limits.workers)
     workers: list[Worker] = []
     try:
         workers += [start(task, limits, number) for number in range(min(limits.workers, len(jobs)))]
-        while waiting or any(worker.job for worker in workers):
-            for worker in workers:
-                if worker.ready and worker.job is None and (job := take(waiting, worker.loaded)):
-                    assign(worker, job, limits)
-                    yield Started(job)
+        while waiting or any(worker.jobs for worker in workers):
+            for index, worker in enumerate(workers):
+                if worker.ready and not worker.jobs and (taken := take(waiting, index, worker.loaded)):
+                    assign(worker, taken, limits)
+                    yield from begin(taken)
             _wait(workers)
             for index, worker in enumerate(workers):
-                if (worker.job is None and worker.ready) or (message := receive(worker)) is None:
+                if (not worker.jobs and worker.ready) or (message := receive(worker)) is None:
                     continue
                 if not worker.ready:
                     check_start(message)
                     worker.ready = True
                     continue
-                assert isinstance(message, Answer)
                 spent = must_be_replaced(worker)
-                yield finish(worker, message)
+                yield from finish(waiting, index, worker, message)
                 if spent:
                     stop(worker)
                     workers[index] = start(task, limits, index)
@@ -157,7 +167,7 @@ def processes(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Even
 
 def _wait(workers: Sequence[Worker]) -> None:
     """Sleep until a worker speaks, dies or passes its deadline."""
-    busy = [worker for worker in workers if worker.job is not None or not worker.ready]
+    busy = [worker for worker in workers if worker.jobs or not worker.ready]
     if busy:
         patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
         wait([worker.connection for worker in busy], timeout=patience + 0.01)

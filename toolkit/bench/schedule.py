@@ -1,35 +1,85 @@
-"""Which job comes next: jobs of one network stay together, so that a worker keeps the network it has loaded."""
+"""Which jobs come next: jobs of one network stay together, so that a worker keeps the network it has loaded.
+
+Where the task can survey jobs, they are surveyed by network first; what that leaves open waits for the worker that did
+it, which remembers what it found.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from toolkit.bench.job import Job
+from toolkit.settings import Settings
 
 Networks = tuple[tuple[str, Path], ...]
-Groups = dict[Networks, deque[Job]]
+K = TypeVar("K")
+Kind = tuple[Networks, Settings]
+"""What jobs of one survey have in common: networks, and settings but for the time limit."""
+
+MOST_TOGETHER = 64
+"""Most jobs of one survey: they wait for each other."""
 
 
-def group(jobs: Iterable[Job]) -> Groups:
-    """The jobs by network, each group in the order given."""
-    groups: Groups = {}
+@dataclass
+class Waiting:
+    """Jobs that no worker has yet, each group in the order given."""
+
+    fresh: dict[Kind, deque[Job]]
+    """Jobs that nobody has looked at."""
+    together: int
+    """Most jobs that are surveyed at once; 1 where none are."""
+    opened: dict[int, deque[Job]] = field(default_factory=dict)
+    """What the surveys of each worker left open."""
+
+    def __bool__(self) -> bool:
+        return bool(self.fresh or self.opened)
+
+
+def kind(job: Job) -> Kind:
+    """What a job has in common with others that are surveyed together."""
+    return job.networks, job.settings.model_copy(update={"timeout": 1.0})
+
+
+def queue(jobs: Iterable[Job], together: int = 1, workers: int = 1) -> Waiting:
+    """The jobs by kind. Surveys are so small that every worker gets a part of the largest group."""
+    fresh: dict[Kind, deque[Job]] = {}
     for job in jobs:
-        groups.setdefault(job.networks, deque()).append(job)
-    return groups
+        fresh.setdefault(kind(job), deque()).append(job)
+    largest = max(map(len, fresh.values()), default=1)
+    return Waiting(fresh, min(together, -(-largest // workers)))
 
 
-def take(groups: Groups, loaded: Networks | None) -> Job | None:
-    """Remove and return the next job for a worker that has ``loaded``; None when nothing is left.
+def take(waiting: Waiting, worker: int, loaded: Networks | None) -> Sequence[Job]:
+    """Remove and return what a worker that has ``loaded`` does next: one job, some to survey, none where none is left.
 
-    A worker without more jobs of its network moves to the largest group, which also spreads the workers at the start.
+    A worker first finishes what its surveys left open. One without more jobs of its network moves to the largest group,
+    which also spreads the workers at the start, and at the end helps the others.
     """
-    if not groups:
-        return None
-    networks = loaded if loaded in groups else max(groups, key=lambda key: len(groups[key]))
-    jobs = groups[networks]
-    job = jobs.popleft()
+    if worker in waiting.opened:
+        return _pop(waiting.opened, worker, 1)
+    if waiting.fresh:
+        same = next((key for key in waiting.fresh if key[0] == loaded), None)
+        return _pop(waiting.fresh, same or _largest(waiting.fresh), waiting.together)
+    return _pop(waiting.opened, _largest(waiting.opened), 1) if waiting.opened else ()
+
+
+def put_back(waiting: Waiting, worker: int, jobs: Sequence[Job]) -> None:
+    """Jobs that a worker's survey left open."""
+    if jobs:
+        waiting.opened.setdefault(worker, deque()).extend(jobs)
+
+
+def _largest(groups: dict[K, deque[Job]]) -> K:
+    return max(groups, key=lambda key: len(groups[key]))
+
+
+def _pop(groups: dict[K, deque[Job]], key: K, most: int) -> Sequence[Job]:
+    jobs = groups[key]
+    taken = [jobs.popleft() for _ in range(min(most, len(jobs)))]
     if not jobs:
-        del groups[networks]
-    return job
+        del groups[key]
+    return taken

@@ -1,17 +1,21 @@
-"""The task of a worker: verify the files of a job."""
+"""The task of a worker: verify the files of a job, after the root bounds of jobs of one network together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.bench.job import Answer, Job, Task
+from toolkit.bench.job import Answer, Job, Task, survey_limit
 from toolkit.formats.witness import witness_text
 from toolkit.result import Result, Verdict
 
 if TYPE_CHECKING:
-    from toolkit.verify import LoadedNetwork
+    from toolkit.verify import LoadedNetwork, Posed
+
+_left_open: dict[str, Posed] = {}
+"""Queries that this process's last survey left open, by the keys of their jobs."""
 
 
 def prepare() -> None:
@@ -25,11 +29,25 @@ def answer(job: Job) -> Answer:
     """Verify one job. Reading the files counts as run time."""
     from toolkit.formats.read import read_query
     from toolkit.search.clock import Clock
-    from toolkit.verify import silent, verify
+    from toolkit.verify import check_backend, decide, pose
 
-    clock = Clock.started(job.timeout)
-    query = read_query(job.spec)
-    return to_answer(verify(load(job.networks), query, job.settings, silent, clock))
+    clock = Clock.started(job.timeout, job.spent)
+    check_backend(job.settings)
+    posed = _left_open.pop(job.key, None) or pose(load(job.networks), read_query(job.spec))
+    return to_answer(decide(posed, job.settings, clock))
+
+
+def survey(jobs: Sequence[Job]) -> list[Answer | None]:
+    """Answer the jobs of one network that root bounds decide, and keep what is known of the others."""
+    from toolkit.search.clock import Clock
+    from toolkit.together import survey as look
+    from toolkit.verify import Posed
+
+    clock = Clock.started(survey_limit(jobs))
+    _left_open.clear()
+    found = look(load(jobs[0].networks), [job.spec for job in jobs], jobs[0].settings, clock)
+    _left_open.update({job.key: item for job, item in zip(jobs, found, strict=True) if isinstance(item, Posed)})
+    return [to_answer(item) if isinstance(item, Result) else None for item in found]
 
 
 @lru_cache(maxsize=1)
@@ -50,4 +68,4 @@ def to_answer(result: Result) -> Answer:
     return Answer(result.verdict, result.reason, statistics=result.statistics, witness=text)
 
 
-VERIFY = Task(prepare, answer)
+VERIFY = Task(prepare, answer, survey)

@@ -51,17 +51,23 @@ def intersect(first: Bounds, second: Bounds) -> Bounds:
 def _tighten(
     program: Program, layer: Layer, box: Bounds, bounds: Bounds, lines: list[Lines], check: Callable[[], None]
 ) -> Bounds:
-    """CROWN bounds of the layer's inexact rows, intersected with ``bounds``."""
-    inexact = RELAXATIONS[layer.op].inexact(bounds.lower, bounds.upper).any(0)
-    index = inexact.nonzero().squeeze(1)
+    """CROWN bounds of the layer's inexact rows, intersected with ``bounds``.
+
+    A row is bounded in all boxes when it is inexact in one, but only where it is inexact the result is taken: so no box
+    depends on what others are in its batch.
+    """
+    inexact = RELAXATIONS[layer.op].inexact(bounds.lower, bounds.upper)
+    index = inexact.any(0).nonzero().squeeze(1)
     if not len(index):
         return bounds
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
     for part in index.split(rows_per_pass(program, len(bounds.lower))):
         check()
         found = bound_rows(program, layer.affine, part, box, lines)
-        better = intersect(Bounds(lower[:, part], upper[:, part]), found)
-        lower[:, part], upper[:, part] = better.lower, better.upper
+        old = Bounds(lower[:, part], upper[:, part])
+        better, wanted = intersect(old, found), inexact[:, part]
+        lower[:, part] = torch.where(wanted, better.lower, old.lower)
+        upper[:, part] = torch.where(wanted, better.upper, old.upper)
     return Bounds(lower, upper)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from toolkit.formats.assignment import holds_in_types
 from toolkit.formats.binding import bind
 from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.query import Kind, Query, Tensor
+from toolkit.formats.query import Kind, Network, Query, Tensor
 from toolkit.formats.runtime import Session
 
 
@@ -44,12 +44,17 @@ def open_sessions(models: Mapping[str, OnnxModel], query: Query, threads: int = 
     sessions = {}
     for network in query.networks:
         model = bound[network.name]
-        hidden = tuple(tensor.onnx_name or tensor.name for tensor in network.hidden)
+        hidden = hidden_names(network)
         key = (id(model), hidden)
         if key not in opened:
             opened[key] = Session(model, threads, hidden)
         sessions[network.name] = opened[key]
     return sessions
+
+
+def hidden_names(network: Network) -> tuple[str, ...]:
+    """Names in the ONNX graph of a network's hidden tensors."""
+    return tuple(tensor.onnx_name or tensor.name for tensor in network.hidden)
 
 
 def replay(

@@ -18,6 +18,7 @@ from toolkit.formats.query import (
     And,
     Atoms,
     Block,
+    Kind,
     Query,
     count_disjuncts,
     disjuncts,
@@ -48,6 +49,9 @@ class Cases:
     """Distinct atoms that the boxes do not express, LE and LT only."""
     products: tuple[tuple[int, ...], ...]
     """Monomials beyond the variables, as in :class:`Query`."""
+    used: NDArray[np.int64]
+    """What has to be known about a point to judge the atoms, ascending: the monomials that they mention, and all of a
+    small output of which they mention some, so that queries about other elements of it are about the same function."""
 
     def __len__(self) -> int:
         return len(self.region)
@@ -89,7 +93,21 @@ def compile_cases(query: Query, limit: int = 1_000_000) -> Cases:
     alive = np.flatnonzero(boxes.alive[box_of_case])
     atoms, starts, rows = _rows(query.atoms, [conjunctions[case] for case in alive], ~(found.single & found.exact))
     lower, upper, region = _distinct_boxes(boxes, box_of_case[alive])
-    return Cases(inputs, lower, upper, region, starts, rows, atoms, query.products)
+    return Cases(inputs, lower, upper, region, starts, rows, atoms, query.products, _used(query, atoms))
+
+
+SMALL_OUTPUT = 256
+"""Elements of an output up to which it is looked at as a whole."""
+
+
+def _used(query: Query, atoms: Atoms) -> NDArray[np.int64]:
+    mentioned = np.unique(atoms.monomial)
+    whole = [
+        np.arange(tensor.offset, tensor.offset + tensor.size)
+        for tensor in query.tensors
+        if tensor.kind is Kind.OUTPUT and tensor.size <= SMALL_OUTPUT
+    ]
+    return np.unique(np.concatenate([mentioned, *(part for part in whole if np.isin(mentioned, part).any())]))
 
 
 def _boxes(

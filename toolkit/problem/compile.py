@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -89,6 +89,8 @@ class Binding:
     input_shapes: tuple[tuple[int, ...], ...]
     input_dtypes: tuple[torch.dtype, ...]
     """Element types of the inputs; tracing happens in them, bounding in the program's own."""
+    programs: dict[Hashable, Program] = field(init=False, default_factory=dict, repr=False, compare=False)
+    """Programs compiled for earlier queries, by what these take from the networks."""
 
 
 class Features(torch.nn.Module):
@@ -104,11 +106,11 @@ class Features(torch.nn.Module):
         super().__init__()
         self.query, self.networks = query, networks
         self.parts = torch.nn.ModuleList(binding.module for binding in networks.values())
-        self.register_buffer("used", torch.as_tensor(np.unique(cases.atoms.monomial)))
+        self.register_buffer("used", torch.as_tensor(cases.used))
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values of the variables that the atoms mention. Raises InputError where sizes disagree."""
+        """Values of the variables that the cases use. Raises InputError where sizes disagree."""
         return _variables(self.query, self.networks, x).index_select(1, self.used)
 
 
@@ -134,12 +136,33 @@ def compile_problem(query: Query, networks: Mapping[str, Binding], cases: Cases 
     out. Raises InputError where sizes disagree, UnsupportedError for what has no bounding rule.
     """
     cases = compile_cases(query) if cases is None else cases
-    question, features = compile_question(cases), Features(query, networks, cases)
+    return Problem(**vars(compile_question(cases)), program=shared_program(query, networks, cases))
+
+
+MOST_PROGRAMS = 4
+"""Programs kept of one network. Most specifications of a network mention the same outputs, and share one."""
+
+
+def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) -> Program:
+    """The program of a query's features: one and the same for all queries that take the same of the same networks.
+
+    It depends on the declared tensors and on the variables that are used, on no box and no coefficient.
+    """
+    features = Features(query, networks, cases)
+    kept = next(iter(networks.values())).programs
+    key = (tuple(networks.items()), query.networks, features.used.numpy().tobytes())
+    if key not in kept:
+        if len(kept) >= MOST_PROGRAMS:
+            kept.pop(next(iter(kept)))
+        kept[key] = _traced_program(features, cases)
+    return kept[key]
+
+
+def _traced_program(features: Features, cases: Cases) -> Program:
     example = torch.as_tensor(
         (cases.lower[0] + cases.upper[0]) / 2 if len(cases.lower) else np.zeros(len(cases.inputs))
     )
-    graph = trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [example.float()])
-    return Problem(**vars(question), program=build_program(graph))
+    return build_program(trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [example.float()]))
 
 
 def _variables(query: Query, networks: Mapping[str, Binding], x: Tensor) -> Tensor:
@@ -186,9 +209,9 @@ def _run(network: Network, binding: Binding, flat: Tensor) -> Tensor:
 
 
 def _atom_matrix(cases: Cases) -> np.ndarray:
-    """The atoms as a dense matrix over the variables that they mention."""
-    used, column = np.unique(cases.atoms.monomial, return_inverse=True)
-    weights = np.zeros((len(cases.atoms), len(used)))
+    """The atoms as a dense matrix over the variables that the cases use."""
+    column = np.searchsorted(cases.used, cases.atoms.monomial)
+    weights = np.zeros((len(cases.atoms), len(cases.used)))
     row = np.repeat(np.arange(len(cases.atoms)), np.diff(cases.atoms.starts))
     np.add.at(weights, (row, column), cases.atoms.coefficient)
     return weights

@@ -8,7 +8,7 @@ affine maps with several sources. All neurons also have one number in the concat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx
@@ -49,6 +49,8 @@ class Program:
     features: Affine
     device: torch.device
     dtype: torch.dtype
+    merged: list[Program] = field(init=False, default_factory=list, repr=False, compare=False)
+    """This program with its neurons merged, once that has been asked for (`toolkit.problem.merge`)."""
 
     @property
     def num_neurons(self) -> int:

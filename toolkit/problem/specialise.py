@@ -37,14 +37,21 @@ def specialised(problem: Problem) -> Iterator[Part]:
     columns = _fixed_factors(problem)
     values, part = _groups(problem.lower[:, columns])
     if len(values) > MOST_PARTS:
-        yield Part(replace(problem, program=merge_neurons(problem.program)), torch.arange(len(problem.lower)))
+        yield Part(replace(problem, program=merged(problem.program)), torch.arange(len(problem.lower)))
         return
     for number, value in enumerate(values):
         regions = (part == number).nonzero().squeeze(1)
         if not torch.isin(problem.region, regions).any():
             continue
-        program = merge_neurons(substitute(problem.program, columns, value))
+        program = merged(substitute(problem.program, columns, value))
         yield Part(replace(_restricted(problem, regions), program=program), regions)
+
+
+def merged(program: Program) -> Program:
+    """The program with its neurons merged: made once, for all the queries that share the program."""
+    if not program.merged:
+        program.merged.append(merge_neurons(program))
+    return program.merged[0]
 
 
 def _groups(rows: Tensor) -> tuple[Tensor, Tensor]:

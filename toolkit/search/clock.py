@@ -18,9 +18,9 @@ class Clock:
     start: float
 
     @classmethod
-    def started(cls, limit: float) -> Clock:
-        """A clock that starts now, with a limit in seconds."""
-        return cls(limit, time.perf_counter())
+    def started(cls, limit: float, spent: float = 0.0) -> Clock:
+        """A clock with a limit in seconds that starts now, or so many seconds ago."""
+        return cls(limit, time.perf_counter() - spent)
 
     @property
     def elapsed(self) -> float:

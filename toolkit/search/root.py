@@ -58,11 +58,18 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
     method = "forward" if prefers_forward(problem, intervals) else "crown"
     bounds = ROOT_BOUNDS[method](problem.program, box, intervals, clock.check)
     lower, multipliers = first_bounds(problem, bounds, clock)
+    root = root_of(problem, intervals, bounds, lower, multipliers, method)
+    tell(root, observer)
+    return root
+
+
+def root_of(
+    problem: Problem, intervals: Bounds, bounds: Bounds, lower: Tensor, multipliers: Multipliers, method: str
+) -> Root:
+    """The record of root bounds, with its counts of unstable neurons."""
     layers = {layer.name: {"neurons": layer.affine.size} for layer in problem.program.layers}
     layers = counted(counted(layers, problem, intervals, "interval"), problem, bounds, method)
-    root = Root(bounds, lower, multipliers, method, unstable(problem, intervals), unstable(problem, bounds), layers)
-    _tell(root, observer)
-    return root
+    return Root(bounds, lower, multipliers, method, unstable(problem, intervals), unstable(problem, bounds), layers)
 
 
 def prefers_forward(problem: Problem, intervals: Bounds) -> bool:
@@ -108,11 +115,12 @@ def optimised_root(
     count = unstable(problem, bounds)
     root = Root(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, count, root.layers)
     root = optimise_cases(problem, root, iterations, clock)
-    _tell(root, observer)
+    tell(root, observer)
     return root
 
 
-def _tell(root: Root, observer: Observer) -> None:
+def tell(root: Root, observer: Observer) -> None:
+    """Tell an observer about root bounds."""
     still_open = int((~proved(root.lower)).sum())
     weakest = float(root.lower.min()) if len(root.lower) else float("inf")
     observer(RootBounded(root.method, root.unstable, weakest, still_open))

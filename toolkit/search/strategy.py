@@ -25,7 +25,7 @@ from toolkit.search.memory import largest_batch
 from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Progress, relu_split
-from toolkit.search.root import Root, optimised_root, refined_root, root_bounds
+from toolkit.search.root import Root, optimised_root, refined_root, root_bounds, tell
 from toolkit.search.threads import suited_threads
 from toolkit.settings import Settings
 
@@ -83,10 +83,13 @@ class Task:
     """Takes the domains that one search bounded, and its depth."""
 
 
-def prove(task: Task) -> Found:
-    """Decide all cases of a problem. Raises OutOfTime."""
+def prove(task: Task, root: Root | None = None) -> Found:
+    """Decide all cases of a problem, from its root bounds where they are known. Raises OutOfTime."""
     task.note(relus=task.problem.program.num_neurons)
-    root = root_bounds(task.problem, task.clock, task.observer)
+    if root is None:
+        root = root_bounds(task.problem, task.clock, task.observer)
+    else:
+        tell(root, task.observer)
     task.note(unstable_interval=root.unstable_interval, unstable=root.unstable, bounds=root.method, layers=root.layers)
     if not len(open_cases(root)):
         return Found(False, True, root.method)

@@ -15,7 +15,7 @@ from toolkit.bench.executors import EXECUTORS, Limits, default_limits, find_exec
 from toolkit.bench.job import Answer, Finished, Job, Started, Task, failure, settle
 from toolkit.bench.progress import Silent
 from toolkit.bench.runner import Run, answered, run_jobs
-from toolkit.bench.schedule import group, take
+from toolkit.bench.schedule import queue, take
 from toolkit.errors import InputError, ToolkitError, UnsupportedError
 from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings
@@ -178,11 +178,11 @@ def test_events_come_in_order_and_cover_all_jobs():
 
 
 def test_jobs_of_one_network_stay_together():
-    waiting = group([make_job(n, network=f"{n % 3}.onnx") for n in range(7)])
+    waiting = queue([make_job(n, network=f"{n % 3}.onnx") for n in range(7)])
     order, loaded = [], None
-    while job := take(waiting, loaded):
-        loaded = job.networks
-        order.append(job.onnx)
+    while jobs := take(waiting, 0, loaded):
+        loaded = jobs[0].networks
+        order += [job.onnx for job in jobs]
     assert order == ["onnx/0.onnx"] * 3 + ["onnx/1.onnx"] * 2 + ["onnx/2.onnx"] * 2
 
 

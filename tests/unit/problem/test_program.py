@@ -16,7 +16,8 @@ from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import parse_query
 from toolkit.problem import affine
 from toolkit.problem.binding import bind_module
-from toolkit.problem.compile import Problem, compile_problem, outward
+from toolkit.problem.compile import MOST_PROGRAMS, Problem, compile_problem, outward
+from toolkit.problem.program import Program
 from toolkit.search.attack import case_loss
 
 
@@ -82,3 +83,31 @@ def test_products_of_variables_are_refused(tmp_path: Path) -> None:
     text += "(declare-const Y_0 Real)(declare-const Y_1 Real)(assert (<= (* Y_0 Y_1) 0))"
     with pytest.raises(UnsupportedError, match="multiplies"):
         compiled(text, path)
+
+
+def queries(path: Path, atoms: list[str]) -> list[Program]:
+    """Programs of queries about one network, one for each atom."""
+    inputs, outputs = sizes(random_network("mlp", 0))
+    text = "".join(f"(declare-const X_{i} Real)(assert (<= X_{i} 1))(assert (>= X_{i} 0))" for i in range(inputs))
+    text += "".join(f"(declare-const Y_{i} Real)" for i in range(outputs))
+    binding = bind_module(load_model(path))
+    parsed = [parse_query(f"{text}(assert {atom})") for atom in atoms]
+    found = [compile_problem(query, {query.networks[0].name: binding}).program for query in parsed]
+    assert len(binding.programs) <= MOST_PROGRAMS
+    return found
+
+
+def test_queries_share_a_program_only_where_they_use_the_same(tmp_path: Path) -> None:
+    path = save(random_network("mlp", 0), tmp_path)
+    first, same, mixed = queries(path, ["(<= Y_0 3)", "(<= Y_1 Y_0)", "(<= Y_0 X_0)"])
+    assert first is same
+    assert mixed is not first
+    assert mixed.features.size == first.features.size + 1
+
+
+def test_programs_are_kept_in_bounds(tmp_path: Path) -> None:
+    path = save(random_network("mlp", 0), tmp_path)
+    inputs = ["X_0", "X_1", "X_2", "(+ X_0 X_1)", "(+ X_0 X_2)", "(+ X_1 X_2)"]
+    assert len(inputs) > MOST_PROGRAMS
+    first, *_, last = queries(path, [f"(<= Y_0 {term})" for term in [*inputs, inputs[0]]])
+    assert first is not last
