@@ -34,7 +34,7 @@ from toolkit.models.options import OnnxNet
 from toolkit.recipe import Data, Recipe, load_recipe
 from toolkit.report.beside import paper_table
 from toolkit.report.page import Page, facts, write_page
-from toolkit.report.plots import cactus, certified_versus_density, instability_versus_density, save_png
+from toolkit.report.plots import cactus, certified_versus_density, every_network, instability_versus_density, save_png
 from toolkit.report.seeds import averages, gains
 from toolkit.report.summary import (
     Model,
@@ -287,6 +287,7 @@ def write_report(
     plots = (
         Plot("certified", "Certified accuracy against density, with 95 % intervals.", certified_versus_density(means)),
         Plot("instability", "Unstable ReLUs: root bounds solid, intervals dotted.", instability_versus_density(means)),
+        Plot("networks", "Every network, with its density: accuracies and unstable ReLUs.", every_network(means)),
         Plot(
             "cactus",
             "Time of the k-th fastest decided instance, by chain (lower and further right is better).",
