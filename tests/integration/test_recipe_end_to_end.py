@@ -85,7 +85,9 @@ def test_everything_is_there(finished):
     for line in summary:
         assert 0.5 < float(line["standard_accuracy"]) <= 1
         assert float(line["certified_accuracy"]) <= float(line["pgd_accuracy"])
-    assert {path.name for path in (out / "plots").iterdir()} == {"certified.png", "instability.png", "cactus.png"}
+    assert {path.name for path in (out / "plots").iterdir()} == {
+        f"{name}.png" for name in ("certified", "instability", "networks", "cactus")
+    }
     assert "mlp-magnitude-01" in (out / "report.html").read_text()
     assert "certified accuracy" in first.stdout
 
