@@ -40,6 +40,7 @@ from toolkit.report.page import Page, facts, write_page
 from toolkit.report.plots import (
     cactus,
     certified_versus_density,
+    every_network,
     instability_versus_density,
     save_png,
     unstable_by_layer,
@@ -319,6 +320,7 @@ def write_report(
         Plot("certified", "Certified accuracy against density, with 95 % intervals.", certified_versus_density(means)),
         Plot("instability", "Unstable ReLUs: root bounds solid, intervals dotted.", instability_versus_density(means)),
         Plot("layers", "Unstable ReLUs by layer: CROWN bounds solid, intervals dotted.", unstable_by_layer(layers)),
+        Plot("networks", "Every network, with its density: accuracies and unstable ReLUs.", every_network(means)),
         Plot(
             "cactus",
             "Time of the k-th fastest decided instance, by chain (lower and further right is better).",

@@ -225,6 +225,20 @@ def test_files_are_enough(tmp_path: Path) -> None:
     assert verify_files({"": absolute(tmp_path, 2)}, spec, FAST).verdict == Verdict.UNSAT
 
 
+@pytest.mark.parametrize("strategy", ["relu", "input"])
+def test_a_tensor_without_elements_is_no_obstacle(strategy: str, tmp_path: Path) -> None:
+    """A ReLU that no value reaches, as some tools leave it in a file, beside ``|x| + 0.01`` of one input."""
+    builder = Builder(np.random.default_rng(0), (1, 1))
+    both = builder.op("MatMul", "x", builder.constant(np.array([[1.0, -1.0]])))
+    nothing = builder.op("Gather", both, builder.constant(np.zeros(0, dtype=np.int64)), axis=1)
+    joined = builder.op("Concat", builder.op("Relu", nothing), builder.op("Relu", both), axis=1)
+    weights, offset = builder.constant(np.ones((1, 2))), builder.constant(np.array([0.01]))
+    path = save(builder.model(builder.op("Gemm", joined, weights, offset, transB=1), 1), tmp_path)
+    settings = BY_PHASES.model_copy(update={"strategy": strategy})
+    assert decide(path, header(1, 1) + "(assert (<= Y_0 0.0))", settings).verdict == Verdict.UNSAT
+    assert decide(path, header(1, 1) + "(assert (<= Y_0 0.02))", settings).verdict == Verdict.SAT
+
+
 def test_a_query_about_another_network_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         decide(absolute(tmp_path, 2), header(3, 1) + "(assert (<= Y_0 -1.0))")

@@ -63,6 +63,8 @@ class GraftedReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Activations of the same shape. Only the neurons that are not grafted pass through a ReLU."""
         flat = x.flatten(1)
+        if not len(self.kept):  # few readers of ONNX files are ready for tensors without elements
+            return (self.slope * flat + self.shift).reshape(-1, *self.shape)
         return self.join(self.relu(flat[:, self.kept]), self.slope * flat[:, self.grafted] + self.shift)
 
     def join(self, kept: Tensor, grafted: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class ReluSite:
     relu: nn.ReLU
     batch_norm: nn.BatchNorm2d | None
     before: nn.Module | None = None
-    """The layer directly before it."""
+    """The layer directly before it; None where some of its units are grafted and do not reach the ReLU."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,9 @@ def sequences(model: nn.Module) -> Iterator[tuple[str, nn.Sequential]]:
 def relu_sites(model: nn.Module) -> list[ReluSite]:
     """All ReLUs in the order of the network's definition."""
     return [
-        ReluSite(
-            module.relu if isinstance(module, GraftedReLU) else module,
-            before if isinstance(before, nn.BatchNorm2d) and not isinstance(module, GraftedReLU) else None,
-            before,
-        )
+        ReluSite(module.relu, None)
+        if isinstance(module, GraftedReLU)
+        else ReluSite(module, before if isinstance(before, nn.BatchNorm2d) else None, before)
         for _, sequence in sequences(model)
         for before, module in pairwise((None, *sequence))
         if isinstance(module, nn.ReLU | GraftedReLU)

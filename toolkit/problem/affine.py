@@ -106,8 +106,8 @@ class GraphAffine:
         return torch.func.vmap(self.absolute)(*radii) - self.absolute(*self._zeros())
 
     def transpose(self, rows: Tensor) -> list[Tensor]:
-        parts = transpose_graph(self.module, rows.reshape(-1, self.size))
-        return [part.reshape(*rows.shape[:2], -1) for part in parts]
+        parts = transpose_graph(self.module, rows.flatten(0, 1))
+        return [part.reshape(*rows.shape[:2], size) for part, size in zip(parts, self.source_sizes, strict=True)]
 
     def select(self, index: Tensor) -> list[Tensor]:
         rows = self.bias.new_zeros(1, len(index), self.size)

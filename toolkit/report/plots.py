@@ -64,6 +64,34 @@ def instability_versus_density(rows: Sequence[Row]) -> Figure:
     return _panels(rows, _draw_instability, "unstable ReLUs (mean per image)")
 
 
+def every_network(rows: Sequence[Row]) -> Figure:
+    """A line for each network: its accuracies, certified with its 95 % interval, and its unstable ReLUs."""
+    with _style():
+        figure = Figure(figsize=(9.5, 1.0 + 0.21 * len(rows)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        places = range(len(rows))
+        blue, red, green = COLOURS[:3]
+        left.hlines(
+            places,
+            [100 * row.certified_low for row in rows],
+            [100 * row.certified_high for row in rows],
+            color=blue,
+            alpha=0.35,
+        )
+        left.plot([100 * row.certified_accuracy for row in rows], places, "o", color=blue, label="certified")
+        left.plot([100 * row.pgd_accuracy for row in rows], places, "|", color=red, markersize=9, label="PGD")
+        left.plot([100 * row.standard_accuracy for row in rows], places, "d", color=green, label="standard")
+        left.set(xlabel="accuracy (%)", xlim=(0, None))
+        left.set_yticks(places, [f"{row.model} ({row.density:.2g})" for row in rows])
+        right.plot([row.mean_unstable_interval for row in rows], places, "o", color=blue, mfc="none", label="intervals")
+        right.plot([row.mean_unstable for row in rows], places, "o", color=blue, label="root bounds")
+        right.set(xlabel="unstable ReLUs (mean per image)", xlim=(0, None))
+        left.invert_yaxis()
+        for axes in (left, right):
+            axes.legend(fontsize=8.5, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    return figure
+
+
 def _draw_certified(axes: Axes, rows: Sequence[Row], chain: str, look: dict[str, str]) -> None:
     # Chains stand a little apart, or their intervals would hide each other.
     density = [row.density * (1 + 0.02 * len(axes.lines)) for row in rows]
@@ -99,7 +127,7 @@ def _panels(rows: Sequence[Row], draw: Draw, label: str) -> Figure:
 def _panel(axes: Axes, name: str, rows: Sequence[Row], draw: Draw) -> None:
     for index, chain in enumerate(chain_names(rows)):
         line = sorted((row for row in rows if chain in row.chains), key=lambda row: -row.density)
-        draw(axes, line, chain, {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]})
+        draw(axes, line, chain, _look(index))
     densities = sorted({round(row.density, 2) for row in rows})
     axes.set(title=name, xlabel="density (part of the weights left; sparser to the right)", xscale="log")
     ticks = _spread(densities)
@@ -108,6 +136,12 @@ def _panel(axes: Axes, name: str, rows: Sequence[Row], draw: Draw) -> None:
     axes.invert_xaxis()
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8.5, loc="best")
+
+
+def _look(index: int) -> dict[str, str]:
+    """Colour and marker of the chain of that number; they go round at different times, so 49 pairs differ."""
+    turn, colour = divmod(index, len(COLOURS))
+    return {"color": COLOURS[colour], "marker": MARKERS[(colour + turn) % len(MARKERS)]}
 
 
 def _spread(values: Sequence[float], ratio: float = 1.25) -> list[float]:

@@ -21,7 +21,7 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class LayerStability:
-    """Means over images and neurons of one ReLU layer."""
+    """Means over images and neurons of one ReLU layer; 0 where all its neurons are grafted."""
 
     neurons: int
     unstable_ratio: float
@@ -102,5 +102,6 @@ def unstable(bounds: Interval) -> Tensor:
 def _layer(moments: Tensor, images: int) -> LayerStability:
     means = moments / images
     deviation = (means[7] - means[6].square()).clamp_min(0).sqrt()
-    values = [*means[:6].mean(1).tolist(), float(deviation.mean())]
-    return LayerStability(moments.shape[1], *values)
+    neurons = moments.shape[1]
+    rows = torch.cat([means[:6], deviation.unsqueeze(0)])
+    return LayerStability(neurons, *(rows.sum(1) / max(1, neurons)).tolist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -23,6 +24,9 @@ from toolkit.result import Verdict
 from toolkit.settings import Settings
 from toolkit.training.attack import uniform_start
 from toolkit.training.intervals import image_box, propagate
+from toolkit.training.options import BiasShaping
+from toolkit.training.shaping import shape_biases
+from toolkit.training.stats import measure_stability
 from toolkit.verify import load_networks, verify
 
 EPSILON = 0.03
@@ -65,6 +69,37 @@ def test_bounds_of_a_grafted_network_contain_samples(digits: Dataset) -> None:
     for seed in range(10):
         values = new(uniform_start(images, EPSILON, torch.Generator().manual_seed(seed)))
         assert bool(((bounds.lower - 1e-5 <= values) & (values <= bounds.upper + 1e-5)).all())
+
+
+def test_a_layer_may_be_grafted_as_a_whole(digits: Dataset, tmp_path: Path) -> None:
+    model = wholly_grafted(digits)
+    images = digits.test.images[:8]
+    found = measure_stability(model, images, EPSILON)
+    assert [layer.neurons for layer in found.layers] == [count_relus(model, (1, 8, 8)), 0]
+    assert found.unstable_ratio == found.layers[0].unstable_ratio > 0
+    export_model(model, images[:1], tmp_path / "new.onnx")
+    assert all(min(value.dims, default=1) > 0 for value in onnx.load(tmp_path / "new.onnx").graph.initializer)
+    query = robustness(linf_box(images[0].numpy(), 0.001), int(model(images[:1]).argmax()), 10)
+    result = verify(load_networks({"": tmp_path / "new.onnx"}), query, Settings(timeout=30, device="cpu"))
+    assert result.verdict == Verdict.UNSAT
+    assert result.statistics.relus == found.layers[0].neurons
+
+
+def wholly_grafted(digits: Dataset) -> nn.Sequential:
+    """A network whose second ReLU is affine in all of its neurons, with slopes and shifts of their own."""
+    torch.manual_seed(0)
+    affine = GraftedReLU(torch.ones(12, dtype=torch.bool))
+    nn.init.normal_(affine.slope)
+    nn.init.normal_(affine.shift)
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 12), affine, nn.Linear(12, 10)
+    ).eval()  # fmt: skip
+
+
+def test_biases_before_grafted_units_are_not_shaped(digits: Dataset) -> None:
+    model = graft(build_model(PresetNet(architecture="digits_conv"), digits, 0).eval(), Graft(), digits.train, EPSILON)
+    assert any(isinstance(module, GraftedReLU) for module in model.modules())
+    assert shape_biases(model, BiasShaping(fraction=1.0), digits.test.images[:8], EPSILON, {}) == 0
 
 
 def test_the_grafted_network_of_a_chain_is_exported_and_verified(digits: Dataset, tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ from toolkit.bench.journal import Record
 from toolkit.bench.scoring import score
 from toolkit.report.beside import paper_table
 from toolkit.report.page import Page, facts, render, write_page
-from toolkit.report.plots import cactus, certified_versus_density, instability_versus_density, save_png, to_svg
+from toolkit.report.plots import (
+    cactus,
+    certified_versus_density,
+    every_network,
+    instability_versus_density,
+    save_png,
+    to_svg,
+)
 from toolkit.report.seeds import averages, gains, student
 from toolkit.report.summary import Model, changes, stability_csv, summarise, summary_csv, ticket_findings
 from toolkit.report.tables import score_table, short, summary_table, to_rich
@@ -197,6 +204,7 @@ def test_plots_are_drawn(experiment, tmp_path):
     for figure in (
         certified_versus_density(rows),
         instability_versus_density(rows),
+        every_network(rows),
         cactus({"all": records, "no": []}),
         cactus({"nothing decided": []}),
         cactus({}),
@@ -204,6 +212,22 @@ def test_plots_are_drawn(experiment, tmp_path):
         assert to_svg(figure).startswith("<svg")
         save_png(figure, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_network_has_a_line_of_its_own(experiment):
+    _, _, rows = experiment
+    left, right = every_network(rows).axes
+    assert [label.get_text().split(" ")[0] for label in left.get_yticklabels()] == [row.model for row in rows]
+    assert list(left.get_lines()[0].get_xdata()) == [100 * row.certified_accuracy for row in rows]
+    assert list(right.get_lines()[1].get_xdata()) == [row.mean_unstable for row in rows]
+
+
+def test_many_chains_look_different(experiment):
+    _, _, rows = experiment
+    many = [dataclasses.replace(rows[0], model=f"m{index}", chains=(f"c{index}",)) for index in range(16)]
+    [axes] = certified_versus_density(many).axes
+    looks = {(line.get_color(), line.get_marker()) for line in axes.get_lines()}
+    assert len(looks) == len(many)
 
 
 def test_plots_are_the_same_bytes_every_time(experiment):
