@@ -149,14 +149,4 @@ def _better(best: Bound, bound: Bound, index: Tensor) -> Bound:
     """The better of two bounds, row by row; ``bound`` has the rows ``index`` of ``best``."""
     # A comparison with NaN is false, so a broken step never replaces a good bound.
     improved = bound.lower > best.lower[index]
-    rows = index[improved]
-
-    def updated(old: Tensor, new: Tensor) -> Tensor:
-        return old.index_copy(0, rows, new[improved])
-
-    return Bound(
-        updated(best.lower, bound.lower),
-        best.multipliers.map(updated, bound.multipliers),
-        updated(best.point, bound.point),
-        updated(best.post, bound.post),
-    )
+    return best.put(index[improved], bound.select(improved))

@@ -157,21 +157,39 @@ def _bound_rows(
     check: Callable[[], None],
 ) -> tuple[Bounds, Tensor]:
     """Bounds ``(N,)`` of neurons of an affine map, each for the box that owns it, and shares of the dimensions."""
-    widest = max([program.num_inputs, *(layer.affine.size for layer in program.layers)])
-    count = max(MIN_ROWS, ELEMENTS // (2 * widest))
     lows, highs, shares = [], [], []
-    for owner, neuron in zip(rows.owner.split(count), rows.neuron.split(count), strict=True):
+    for part in parts_of(program, rows):
         check()
-        both = torch.cat([owner, owner])
-        bias = affine.bias.index_select(0, neuron)
-        parts = [torch.cat([part[0], -part[0]]) for part in affine.select(neuron)]
-        pushed, offset = backward_rows(program, affine.sources, parts, torch.cat([bias, -bias]), both, lines)
-        low, negated = minimum_within(pushed, offset, box, spaces, both).chunk(2)
+        both = Rows(torch.cat([part.owner, part.owner]), torch.cat([part.neuron, part.neuron]))
+        sign = torch.ones_like(both.owner, dtype=program.dtype)
+        sign[len(part.owner) :] = -1
+        pushed, offset = signed_rows(program, affine, both, sign, lines)
+        low, negated = minimum_within(pushed, offset, box, spaces, both.owner).chunk(2)
         lows.append(low)
         highs.append(-negated)
         lower_row, upper_row = pushed.chunk(2)
-        shares.append(_shares(lower_row - upper_row, box, owner))
+        shares.append(_shares(lower_row - upper_row, box, part.owner))
     return Bounds(torch.cat(lows), torch.cat(highs)), torch.cat(shares)
+
+
+def parts_of(program: Program, rows: Rows) -> list[Rows]:
+    """The rows in parts of what one pass takes, both ends of each."""
+    widest = max([program.num_inputs, *(layer.affine.size for layer in program.layers)])
+    count = max(MIN_ROWS, ELEMENTS // (2 * widest))
+    return [Rows(*part) for part in zip(rows.owner.split(count), rows.neuron.split(count), strict=True)]
+
+
+def signed_rows(
+    program: Program, affine: Affine, rows: Rows, sign: Tensor, lines: list[Lines]
+) -> tuple[Tensor, Tensor]:
+    """Linear lower bounds over the input, ``(N, n)`` and ``(N,)``, of neurons times signs ``(N,)``.
+
+    ``lines`` are those of the layers before the map.
+    """
+    parts = [part[0] * sign.unsqueeze(1) for part in affine.select(rows.neuron)]
+    return backward_rows(
+        program, affine.sources, parts, affine.bias.index_select(0, rows.neuron) * sign, rows.owner, lines
+    )
 
 
 def _shares(coefficients: Tensor, box: Bounds, owner: Tensor) -> Tensor:

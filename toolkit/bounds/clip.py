@@ -15,7 +15,9 @@ from torch import Tensor
 from toolkit.bounds.interval import Bounds, rounding
 
 MAX_BREAKPOINTS = 8
-"""Most multipliers tried for one half-space: those at the breakpoints of the dimensions that matter most."""
+"""Dimensions up to which all breakpoints are tried as a half-space's multiplier."""
+TANGENTS = 5
+"""Multipliers tried one after the other where there are more dimensions."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,9 @@ def minimum_within(coefficients: Tensor, offset: Tensor, box: Bounds, spaces: Ha
 
     ``coefficients`` ``(N, n)``, ``offset`` ``(N,)``, boxes ``(B, n)``, half-spaces ``(B, K, n)``, ``owner`` ``(N,)``.
     For any beta >= 0 the minimum of ``c . x + beta (a . x + d)`` over the box is a lower bound; it is concave in beta
-    with breakpoints ``-c_i / a_i``, which are tried one half-space after the other.
+    with breakpoints ``-c_i / a_i``; its best is looked for one half-space after the other. One box may serve all.
     """
-    own = Bounds(box.lower.index_select(0, owner), box.upper.index_select(0, owner))
+    own = box if len(box.lower) == 1 else Bounds(box.lower.index_select(0, owner), box.upper.index_select(0, owner))
     function = centred(coefficients, offset, own)
     best = function.minimum()
     for k in range(spaces.offset.shape[1] if len(function.spread) else 0):
@@ -107,7 +109,12 @@ def minimum_within(coefficients: Tensor, offset: Tensor, box: Bounds, spaces: Ha
 
 
 def _best_multiplier(function: Centred, space: Centred) -> tuple[Tensor, Tensor]:
-    """The breakpoint ``(N,)`` with the greatest dual bound, and that bound."""
+    """The multiplier ``(N,)`` with the greatest dual bound, or nearly, and that bound."""
+    few = len(function.spread) <= MAX_BREAKPOINTS
+    return _best_breakpoint(function, space) if few else _between_tangents(function, space)
+
+
+def _best_breakpoint(function: Centred, space: Centred) -> tuple[Tensor, Tensor]:
     beta = _breakpoints(function.spread, space.spread)
     spread = torch.addcmul(function.spread, beta.unsqueeze(1), space.spread).abs_().sum(1)
     bound = torch.addcmul(function.value - function.allowance, beta, space.value - space.allowance) - spread
@@ -116,9 +123,38 @@ def _best_multiplier(function: Centred, space: Centred) -> tuple[Tensor, Tensor]
 
 
 def _breakpoints(spread: Tensor, slope: Tensor) -> Tensor:
-    """Multipliers ``(breakpoints, N)`` at which the dual bound can bend; zero where there is none."""
-    if len(spread) > MAX_BREAKPOINTS:
-        widest = slope.abs().topk(MAX_BREAKPOINTS, 0).indices
-        spread, slope = spread.gather(0, widest), slope.gather(0, widest)
+    """Multipliers ``(n, N)`` at which the dual bound can bend; zero where there is none."""
     beta = -spread / slope
     return torch.where(torch.isfinite(beta) & (beta > 0), beta, 0.0)
+
+
+def _between_tangents(function: Centred, space: Centred) -> tuple[Tensor, Tensor]:
+    """Where tangents of the concave dual bound from both sides meet, again and again (Kelley's method on a line).
+
+    The first tangents are those at zero and at infinity.
+    """
+    constant, slope = function.value - function.allowance, space.value - space.allowance
+
+    def dual(beta: Tensor) -> tuple[Tensor, Tensor]:
+        spread = torch.addcmul(function.spread, beta, space.spread)
+        rise = slope - (spread.sign() * space.spread).sum(0)
+        return torch.addcmul(constant, beta, slope) - spread.abs_().sum(0), rise
+
+    best_beta = torch.zeros_like(constant)
+    best, rise = dual(best_beta)
+    left = (best, rise)  # a tangent: its values at zero and its rise
+    right = (
+        constant - (space.spread.sign() * function.spread).sum(0),
+        slope - space.spread.abs().sum(0),
+    )
+    for _ in range(TANGENTS):
+        beta = ((right[0] - left[0]) / (left[1] - right[1])).clamp(min=0)
+        beta = torch.where(torch.isfinite(beta), beta, 0.0)
+        value, rise = dual(beta)
+        tangent = (value - beta * rise, rise)
+        rising = rise > 0
+        left = (torch.where(rising, tangent[0], left[0]), torch.where(rising, tangent[1], left[1]))
+        right = (torch.where(rising, right[0], tangent[0]), torch.where(rising, right[1], tangent[1]))
+        better = value > best
+        best, best_beta = torch.where(better, value, best), torch.where(better, beta, best_beta)
+    return best_beta, best

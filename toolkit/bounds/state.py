@@ -85,6 +85,19 @@ class Bound:
         """The bounds of some domains."""
         return Bound(self.lower[index], self.multipliers.select(index), self.point[index], self.post[index])
 
+    def put(self, index: Tensor, other: Bound) -> Bound:
+        """The bounds with those of some domains replaced by others."""
+
+        def updated(old: Tensor, new: Tensor) -> Tensor:
+            return old.index_copy(0, index, new)
+
+        return Bound(
+            updated(self.lower, other.lower),
+            self.multipliers.map(updated, other.multipliers),
+            updated(self.point, other.point),
+            updated(self.post, other.post),
+        )
+
 
 def onto_simplex(weight: Tensor) -> Tensor:
     """Non-negative weights that sum to one, ``(B, K)``: clipped and rescaled (any such weights are sound)."""

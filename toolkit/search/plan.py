@@ -20,6 +20,8 @@ class SearchPlan:
     max_domains: int
     candidates: int = 3
     """Neurons that the filter chooses from."""
+    clipped: int = 0
+    """Neurons of every open domain that are bounded again where it may have violations."""
     rebound: bool = False
     """Whether every domain's neuron bounds are computed anew."""
 

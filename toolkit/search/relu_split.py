@@ -22,6 +22,7 @@ from toolkit.search.domains import Domains, Space, bounded, concat, expand, prov
 from toolkit.search.events import Observer, RoundDone
 from toolkit.search.leaf import close_leaves
 from toolkit.search.memory import smaller_batch
+from toolkit.search.narrow import narrow
 from toolkit.search.plan import SearchPlan
 from toolkit.search.rebound import due, worth_rebounding
 
@@ -136,6 +137,10 @@ def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock
         domain = replace(domain, bounds=bounds)
         domains = with_bounds(space, domains, bounds)
     bound = optimise(space.problem.program, domain, start, plan.schedule, clock.check)
+    if plan.clipped:
+        bounds, bound = narrow(space.problem.program, domain, bound, plan.clipped, clock)
+        domain = replace(domain, bounds=bounds)
+        domains = with_bounds(space, domains, bounds)
     score = chord(space.problem.program, domain.bounds, bound)
     splittable = unstable_neurons(space.problem.program, domain.bounds) & (domain.phase == 0)
     found = candidates(score[:, space.unstable], splittable[:, space.unstable], plan.candidates)

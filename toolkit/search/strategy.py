@@ -47,7 +47,7 @@ SHORT, LONG = 0.15, 0.7
 ATTACKING = 0.1
 """Share of the time left that the attack may take: the searches look for witnesses too."""
 FIRST_TURN = 1.0
-"""Seconds of the first search over phases, where the root bounds did not take longer."""
+"""Seconds of the first search over phases, where better root bounds did not take half as long."""
 FEWER = 0.02
 """Share of the unstable neurons that must become stable for their bounds to be worth another turn."""
 FIRST_RESTARTS = 0.2
@@ -192,23 +192,23 @@ def _attack(task: Task, cases: Tensor, part: float) -> bool:
 def by_relu_phases(task: Task, root: Root) -> Found:
     """Branch and bound over the phases of the unstable neurons, from optimised root bounds.
 
-    Searches take turns with better bounds of all neurons (`toolkit.search.neurons`), every turn twice as long as the
-    one before, so that little is lost whichever of them is what a query needs.
+    Searches take turns with better bounds of all neurons (`toolkit.search.neurons`), each as long as the other and
+    twice as long as the last time, so that little is lost whichever of them is what a query needs.
     """
     began = task.clock.elapsed
     task, root = refined(task, root)
     if _attack(task, open_cases(root), 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
-    turn = max(FIRST_TURN, task.clock.elapsed - began)
+    turn = max(FIRST_TURN, 2 * (task.clock.elapsed - began))
     while len(task.problem.lower) == 1:
         found = _try(task, root, turn)
         if found is not None:
             return found
         before = root.unstable
-        task, root = tightened(task, root, 2 * turn)
+        task, root = tightened(task, root, turn)
         if root.unstable > (1 - FEWER) * before:
             break
-        turn *= 4
+        turn *= 2
     return branch_phases(task, root)
 
 
@@ -250,7 +250,7 @@ def branch_phases(task: Task, root: Root) -> Found:
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, Polyak())
     batch = largest_batch(task.problem.program, task.settings.batch)
-    plan = SearchPlan(schedule, batch, task.settings.max_domains)
+    plan = SearchPlan(schedule, batch, task.settings.max_domains, clipped=task.settings.clipped_neurons)
     return _search(
         task,
         "branch-and-bound",

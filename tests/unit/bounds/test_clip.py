@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from toolkit.bounds import clip
 from toolkit.bounds.clip import HalfSpaces, clip_box, minimum_within
 from toolkit.bounds.interval import Bounds
 
@@ -98,15 +99,32 @@ def _none(spaces: HalfSpaces) -> HalfSpaces:
     return HalfSpaces(spaces.coefficients[:, :0], spaces.offset[:, :0])
 
 
-@given(st.integers(0, 10**6), st.integers(1, 8))
-@settings(max_examples=40, deadline=None)
-def test_one_half_space_is_used_in_full(seed: int, inputs: int) -> None:
+def _gaps(seed: int, inputs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far bounds with one half-space, and without it, stay below the linear program's."""
     box, spaces, generator = _random(seed, inputs, 1, 1)
     # Through the centre, so that box and half-space meet.
     spaces = HalfSpaces(
         spaces.coefficients, -(spaces.coefficients @ ((box.lower + box.upper) / 2).unsqueeze(2))[..., 0]
     )
     rows = torch.randn(4, inputs, generator=generator, dtype=torch.float64)
-    found = minimum_within(rows, torch.zeros(4, dtype=torch.float64), box, spaces, torch.zeros(4, dtype=torch.int64))
+    zero, owner = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
     exact = torch.tensor([_linear_program(row, box, spaces) for row in rows.numpy()], dtype=torch.float64)
-    torch.testing.assert_close(found, exact, rtol=1e-7, atol=1e-7)
+    with_space, without = (minimum_within(rows, zero, box, some, owner) for some in (spaces, _none(spaces)))
+    return exact - with_space, exact - without
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8))
+@settings(max_examples=40, deadline=None)
+def test_one_half_space_is_used_in_full(seed: int, inputs: int) -> None:
+    gap, _ = _gaps(seed, inputs)
+    torch.testing.assert_close(gap, torch.zeros_like(gap), rtol=0, atol=1e-7)
+
+
+@given(st.integers(0, 10**6), st.integers(9, 300))
+@settings(max_examples=40, deadline=None)
+def test_tangents_meet_at_the_best_multiplier_in_many_dimensions(seed: int, inputs: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clip, "TANGENTS", 12)
+        gap, before = _gaps(seed, inputs)
+    assert bool((gap >= -1e-7).all())
+    assert bool((gap <= 0.02 * before + 1e-7).all())

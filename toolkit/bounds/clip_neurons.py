@@ -1,0 +1,83 @@
+"""Clipping neuron bounds in the domains of a search over phases (Clip-and-Verify, 2025, its complete clipping).
+
+The bound of a domain is a linear function of the input that is at most zero wherever the domain has a violation: it
+holds what atoms and split constraints say together, weighted as the ascent found best. So neurons need to be bounded
+in that half-space of the box alone, and narrower neurons lift the bound in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.boxes import Rows, parts_of, signed_rows
+from toolkit.bounds.clip import HalfSpaces, minimum_within
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.state import Domain
+from toolkit.problem.affine import Affine
+from toolkit.problem.program import INPUT, Program
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Bounds of the neurons, ``(B, num_neurons)``, valid at violations."""
+
+    bounds: Bounds
+    contradiction: Tensor
+    """By how much bounds of one neuron exclude each other, ``(B,)``: positive only where there is no violation."""
+
+
+def clip_neurons(
+    program: Program, domain: Domain, spaces: HalfSpaces, chosen: Tensor, check: Callable[[], None] = lambda: None
+) -> Clipped:
+    """Bound the chosen neurons, ``(B, num_neurons)`` bool, of each domain where its half-spaces allow a violation.
+
+    Of a neuron it is the end nearer to zero that a chord's offset hangs on most, so that end alone is bounded. Layers
+    follow each other, so that each has the better bounds of those before. ``check`` is called between passes and may
+    raise to stop the work.
+    """
+    lower, upper = domain.bounds.lower.clone(), domain.bounds.upper.clone()
+    sign = torch.where(upper > -lower, 1.0, -1.0).to(program.dtype)
+    contradiction = lower.new_full((len(lower),), -torch.inf)
+    lines: list[Lines] = []
+    for layer in program.layers[: _last_layer(program, chosen) + 1]:
+        rows = Rows(*chosen[:, layer.neurons].nonzero(as_tuple=True))
+        if len(rows.owner):
+            at = (rows.owner, rows.neuron + layer.start)
+            least = _least(program, layer.affine, rows, sign[at], domain.box, lines, spaces, check)
+            lower[at] = torch.where(sign[at] > 0, torch.fmax(lower[at], least), lower[at])
+            upper[at] = torch.where(sign[at] < 0, torch.fmin(upper[at], -least), upper[at])
+            crossed = lower[:, layer.neurons] - upper[:, layer.neurons]
+            contradiction = torch.fmax(contradiction, crossed.amax(1))
+            upper = torch.maximum(lower, upper)
+        lines.append(RELAXATIONS[layer.op].lines(lower[:, layer.neurons], upper[:, layer.neurons], None))
+    return Clipped(Bounds(lower, upper), contradiction)
+
+
+def _least(
+    program: Program,
+    affine: Affine,
+    rows: Rows,
+    sign: Tensor,
+    box: Bounds,
+    lines: list[Lines],
+    spaces: HalfSpaces,
+    check: Callable[[], None],
+) -> Tensor:
+    """Least values ``(N,)`` of neurons times signs in their owners' half-spaces."""
+    least = []
+    parts = parts_of(program, rows)
+    for part, signs in zip(parts, sign.split([len(part.owner) for part in parts]), strict=True):
+        check()
+        least.append(minimum_within(*signed_rows(program, affine, part, signs, lines), box, spaces, part.owner))
+    return torch.cat(least)
+
+
+def _last_layer(program: Program, chosen: Tensor) -> int:
+    """The last layer with a chosen neuron, or INPUT."""
+    any_of = chosen.any(0)
+    return max((n for n, layer in enumerate(program.layers) if bool(any_of[layer.neurons].any())), default=INPUT)

@@ -1,0 +1,54 @@
+"""Narrowing open domains: better bounds of the neurons that their bounds hang on, from these bounds themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.ascent import Schedule, evaluate, optimise
+from toolkit.bounds.clip import HalfSpaces
+from toolkit.bounds.clip_neurons import clip_neurons
+from toolkit.bounds.interval import Bounds, unstable_neurons
+from toolkit.bounds.state import Bound, Domain
+from toolkit.bounds.steps import Polyak
+from toolkit.problem.program import Program
+from toolkit.search.branching import chord
+from toolkit.search.clock import Clock
+
+AGAIN = Schedule(1, Polyak())
+"""How domains are bounded with their narrower neurons."""
+
+
+def narrow(program: Program, domain: Domain, bound: Bound, count: int, clock: Clock) -> tuple[Bounds, Bound]:
+    """The neurons' bounds and the domains' with ``count`` neurons of every open domain clipped. Raises OutOfTime.
+
+    What is stored for a domain holds where it may have violations, as its children need it. A domain whose neurons
+    have contradicting bounds has none: its bound is the contradiction.
+    """
+    still_open = (bound.lower <= 0).nonzero().squeeze(1)
+    if not count or not len(still_open):
+        return domain.bounds, bound
+    some, at = domain.select(still_open), bound.select(still_open)
+    linear = evaluate(program, some, at.multipliers).linear
+    spaces = HalfSpaces(linear.coefficients, linear.offset)
+    found = clip_neurons(program, some, spaces, _costliest(program, some, at, count), clock.check)
+    again = optimise(program, replace(some, bounds=found.bounds), at.multipliers, AGAIN, clock.check)
+    lower = torch.where(found.contradiction > 0, found.contradiction, again.lower)
+    return (
+        _put(domain.bounds, still_open, found.bounds),
+        bound.put(still_open, replace(again, lower=torch.fmax(at.lower, lower))),
+    )
+
+
+def _costliest(program: Program, domain: Domain, bound: Bound, count: int) -> Tensor:
+    """The open neurons whose chords cost a domain's bound most, ``(B, num_neurons)`` bool."""
+    splittable = unstable_neurons(program, domain.bounds) & (domain.phase == 0)
+    score = chord(program, domain.bounds, bound).nan_to_num(0.0, posinf=0.0, neginf=0.0).masked_fill(~splittable, -1.0)
+    best, index = score.topk(min(count, score.shape[1]), 1)
+    return torch.zeros_like(splittable).scatter(1, index, best > 0)
+
+
+def _put(bounds: Bounds, rows: Tensor, new: Bounds) -> Bounds:
+    return Bounds(bounds.lower.index_copy(0, rows, new.lower), bounds.upper.index_copy(0, rows, new.upper))
