@@ -7,7 +7,7 @@ witness. The solver itself is trusted with neither.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ def _decide(space: Space, leaf: Domains) -> tuple[bool, Tensor | None]:
     """Whether the leaf is proved, else the point of it where the atoms are smallest."""
     program = space.problem.program
     domain, start = expand(space, leaf)
+    domain = replace(domain, phase=implied_phases(space, domain))
     split = domain.phase[0].nonzero().squeeze(1)
     solution = _minimise(program, domain, split)
     if solution is None:
@@ -60,6 +61,18 @@ def _decide(space: Space, leaf: Domains) -> tuple[bool, Tensor | None]:
     bound = evaluate(program, domain, multipliers).bound
     point = torch.as_tensor(solution.point, dtype=beta.dtype, device=beta.device)
     return bool(proved(bound.lower)), point
+
+
+def implied_phases(space: Space, domain: Domain) -> Tensor:
+    """The phases of split neurons and of those that narrower bounds made stable, ``(B, num_neurons)`` int8.
+
+    Such bounds hold at violations, not at every point of the domain, so that what they say is a constraint too.
+    """
+    phase, index = domain.phase.clone(), space.unstable
+    active, inactive = domain.bounds.lower[:, index] >= 0, domain.bounds.upper[:, index] <= 0
+    implied = active.to(phase.dtype) - (inactive & ~active).to(phase.dtype)
+    phase[:, index] = torch.where(phase[:, index] != 0, phase[:, index], implied)
+    return phase
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from toolkit.search.branching import babsr, candidates, chord
 from toolkit.search.children import WEAKER, branch
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Domains, Space, concat, expand, proved, root_domains, split
-from toolkit.search.leaf import close_leaves
+from toolkit.search.leaf import close_leaves, implied_phases
 from toolkit.search.relu_split import pick
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
 from toolkit.search.sampling import sample
@@ -142,6 +142,16 @@ def test_linear_programs_decide_leaves(first: float, second: float) -> None:
     found = close_leaves(space, leaves, accept, Clock.started(60))
     assert found.witness == bool(accepted) == satisfiable
     assert found.undecided == 0 or satisfiable
+
+
+def test_narrower_bounds_of_a_leaf_are_constraints() -> None:
+    space, domains = unbounded_space(-0.1, -0.1)
+    domain, _ = expand(space, split(domains, torch.tensor([0, 1])))
+    lower, upper = domain.bounds.lower.clone(), domain.bounds.upper.clone()
+    lower[0, space.unstable[2]], upper[1, space.unstable[2]] = 0.1, -0.1
+    phase = implied_phases(space, replace(domain, bounds=Bounds(lower, upper)))
+    assert phase[:2, space.unstable[2]].tolist() == [1, -1]
+    assert torch.equal(phase[domain.phase != 0], domain.phase[domain.phase != 0])
 
 
 def test_nan_leaves_stay_undecided() -> None:
