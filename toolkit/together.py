@@ -21,7 +21,7 @@ from toolkit.problem.specialise import Part, specialised
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.joint import boxes_at_once, joint_roots
-from toolkit.search.root import Root
+from toolkit.search.root import Root, facts
 from toolkit.search.sampling import SECONDS
 from toolkit.search.strategy import open_cases
 from toolkit.settings import Settings
@@ -108,14 +108,7 @@ def _concluded(row: Row, root: Root) -> Result | Posed:
     """A proof where the bounds refute all cases, else the query with the bounds."""
     if len(open_cases(root)) or len(root.lower) != len(row.posed.cases):
         return replace(row.posed, rooted=Rooted(row.part, root, row.relus))
-    statistics = Statistics(
-        relus=row.relus,
-        unstable_interval=root.unstable_interval,
-        unstable=root.unstable,
-        bounds=root.method,
-        layers=root.layers,
-        decided_by=root.method,
-    )
+    statistics = Statistics(relus=row.relus, decided_by=root.method, **facts(root))
     return Result(Verdict.UNSAT, statistics=statistics)
 
 

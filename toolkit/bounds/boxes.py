@@ -160,11 +160,11 @@ def _bound_rows(
     lows, highs, shares = [], [], []
     for part in parts_of(program, rows):
         check()
-        both = Rows(torch.cat([part.owner, part.owner]), torch.cat([part.neuron, part.neuron]))
-        sign = torch.ones_like(both.owner, dtype=program.dtype)
-        sign[len(part.owner) :] = -1
-        pushed, offset = signed_rows(program, affine, both, sign, lines)
-        low, negated = minimum_within(pushed, offset, box, spaces, both.owner).chunk(2)
+        both = torch.cat([part.owner, part.owner])
+        bias = affine.bias.index_select(0, part.neuron)
+        signed = [torch.cat([row[0], -row[0]]) for row in affine.select(part.neuron)]
+        pushed, offset = backward_rows(program, affine.sources, signed, torch.cat([bias, -bias]), both, lines)
+        low, negated = minimum_within(pushed, offset, box, spaces, both).chunk(2)
         lows.append(low)
         highs.append(-negated)
         lower_row, upper_row = pushed.chunk(2)
@@ -177,19 +177,6 @@ def parts_of(program: Program, rows: Rows) -> list[Rows]:
     widest = max([program.num_inputs, *(layer.affine.size for layer in program.layers)])
     count = max(MIN_ROWS, ELEMENTS // (2 * widest))
     return [Rows(*part) for part in zip(rows.owner.split(count), rows.neuron.split(count), strict=True)]
-
-
-def signed_rows(
-    program: Program, affine: Affine, rows: Rows, sign: Tensor, lines: list[Lines]
-) -> tuple[Tensor, Tensor]:
-    """Linear lower bounds over the input, ``(N, n)`` and ``(N,)``, of neurons times signs ``(N,)``.
-
-    ``lines`` are those of the layers before the map.
-    """
-    parts = [part[0] * sign.unsqueeze(1) for part in affine.select(rows.neuron)]
-    return backward_rows(
-        program, affine.sources, parts, affine.bias.index_select(0, rows.neuron) * sign, rows.owner, lines
-    )
 
 
 def _shares(coefficients: Tensor, box: Bounds, owner: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toolkit.bounds.boxes import Rows, parts_of, signed_rows
+from toolkit.bounds.boxes import Rows, backward_rows, parts_of
 from toolkit.bounds.clip import HalfSpaces, minimum_within
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
@@ -73,7 +73,10 @@ def _least(
     parts = parts_of(program, rows)
     for part, signs in zip(parts, sign.split([len(part.owner) for part in parts]), strict=True):
         check()
-        least.append(minimum_within(*signed_rows(program, affine, part, signs, lines), box, spaces, part.owner))
+        bias = affine.bias.index_select(0, part.neuron) * signs
+        signed = [row[0] * signs.unsqueeze(1) for row in affine.select(part.neuron)]
+        pushed, offset = backward_rows(program, affine.sources, signed, bias, part.owner, lines)
+        least.append(minimum_within(pushed, offset, box, spaces, part.owner))
     return torch.cat(least)
 
 

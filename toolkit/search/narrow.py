@@ -16,6 +16,7 @@ from toolkit.bounds.steps import Polyak
 from toolkit.problem.program import Program
 from toolkit.search.branching import chord
 from toolkit.search.clock import Clock
+from toolkit.search.domains import proved
 
 AGAIN = Schedule(1, Polyak())
 """How domains are bounded with their narrower neurons."""
@@ -27,7 +28,7 @@ def narrow(program: Program, domain: Domain, bound: Bound, count: int, clock: Cl
     What is stored for a domain holds where it may have violations, as its children need it. A domain whose neurons
     have contradicting bounds has none: its bound is the contradiction.
     """
-    still_open = (bound.lower <= 0).nonzero().squeeze(1)
+    still_open = (~proved(bound.lower)).nonzero().squeeze(1)
     if not count or not len(still_open):
         return domain.bounds, bound
     some, at = domain.select(still_open), bound.select(still_open)

@@ -135,16 +135,12 @@ def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock
     if plan.rebound:
         bounds = crown_bounds(space.problem.program, domain.boxes(), domain.bounds, clock.check)
         domain = replace(domain, bounds=bounds)
-        domains = with_bounds(space, domains, bounds)
     bound = optimise(space.problem.program, domain, start, plan.schedule, clock.check)
-    if plan.clipped:
-        bounds, bound = narrow(space.problem.program, domain, bound, plan.clipped, clock)
-        domain = replace(domain, bounds=bounds)
-        domains = with_bounds(space, domains, bounds)
-    score = chord(space.problem.program, domain.bounds, bound)
-    splittable = unstable_neurons(space.problem.program, domain.bounds) & (domain.phase == 0)
+    bounds, bound = narrow(space.problem.program, domain, bound, plan.clipped, clock)
+    score = chord(space.problem.program, bounds, bound)
+    splittable = unstable_neurons(space.problem.program, bounds) & (domain.phase == 0)
     found = candidates(score[:, space.unstable], splittable[:, space.unstable], plan.candidates)
-    return bounded(space, domains, bound, found), bound
+    return bounded(space, with_bounds(space, domains, bounds), bound, found), bound
 
 
 def accept_points(space: Space, domains: Domains, bound: Bound, accept: Accept) -> bool:

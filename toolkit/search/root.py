@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,6 +118,16 @@ def optimised_root(
     root = optimise_cases(problem, root, iterations, clock)
     tell(root, observer)
     return root
+
+
+def facts(root: Root) -> dict[str, Any]:
+    """What statistics say of root bounds, by the names that they have there."""
+    return {
+        "unstable_interval": root.unstable_interval,
+        "unstable": root.unstable,
+        "bounds": root.method,
+        "layers": root.layers,
+    }
 
 
 def tell(root: Root, observer: Observer) -> None:

@@ -25,7 +25,7 @@ from toolkit.search.memory import largest_batch
 from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Progress, relu_split
-from toolkit.search.root import Root, optimised_root, refined_root, root_bounds, tell
+from toolkit.search.root import Root, facts, optimised_root, refined_root, root_bounds, tell
 from toolkit.search.threads import suited_threads
 from toolkit.settings import Settings
 
@@ -90,7 +90,7 @@ def prove(task: Task, root: Root | None = None) -> Found:
         root = root_bounds(task.problem, task.clock, task.observer)
     else:
         tell(root, task.observer)
-    task.note(unstable_interval=root.unstable_interval, unstable=root.unstable, bounds=root.method, layers=root.layers)
+    task.note(**facts(root))
     if not len(open_cases(root)):
         return Found(False, True, root.method)
     task, root = reduced(task, root)
@@ -184,7 +184,8 @@ def _attack(task: Task, cases: Tensor, part: float) -> bool:
     restarts = math.ceil(part * share**2 * settings.attack_restarts)
     steps = math.ceil(share * settings.attack_steps)
     try:
-        return attack(task.problem, cases, restarts, steps, settings.seed + restarts, clock, task.accept)
+        seed = settings.seed + restarts  # so that no part repeats the starts of another
+        return attack(task.problem, cases, restarts, steps, seed, clock, task.accept)
     except OutOfTime:
         return False
 
