@@ -6,9 +6,10 @@ optimised together, close what is proved, decide exactly what has nothing left t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from toolkit.bounds.ascent import optimise
 from toolkit.bounds.crown import crown_bounds
@@ -63,51 +64,78 @@ class Outcome:
     reason: str = ""
 
 
-def relu_split(
-    space: Space,
-    frontier: Domains,
-    plan: SearchPlan,
-    clock: Clock,
-    accept: Accept,
-    observer: Observer,
-    progress: Progress,
-) -> Outcome:
-    """Decide all domains of ``frontier``. Raises OutOfTime when the clock runs out."""
-    frontier = concat([bound_domains(space, part, plan, clock)[0] for part in frontier.parts(plan.batch)])
-    frontier = frontier.select(~proved(frontier.lower))
-    undecided = 0
-    batch = plan.batch
-    while len(frontier):
+@dataclass
+class Search:
+    """A search and how far it has come: one that its clock stopped goes on from there."""
+
+    space: Space
+    frontier: Domains
+    """What is not decided; before the search begins, domains that are yet to be bounded."""
+    plan: SearchPlan
+    batch: int
+    progress: Progress = field(default_factory=Progress)
+    begun: bool = False
+    undecided: int = 0
+    """Leaves that nothing decides."""
+
+    def drop(self, cases: Tensor) -> None:
+        """Forget the domains of some cases, ``(C,)`` bool: they were proved elsewhere."""
+        self.frontier = self.frontier.select(~cases[self.frontier.case])
+
+
+def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer) -> Outcome:
+    """Decide all domains of a search. Raises OutOfTime when the clock runs out.
+
+    Domains leave the frontier only once it is known what becomes of them.
+    """
+    _begin(search, clock)
+    space, progress = search.space, search.progress
+    while len(search.frontier):
         clock.check()
-        frontier, leaves = set_leaves_apart(frontier)
+        divisible, leaves = set_leaves_apart(search.frontier)
         if len(leaves):
             found = close_leaves(space, leaves, accept, clock)
-            undecided += found.undecided
             if found.witness:
                 return Outcome(True, False)
+            search.frontier, search.undecided = divisible, search.undecided + found.undecided
             continue
-        if progress.bounded >= plan.max_domains:
-            return Outcome(False, False, f"the limit of {plan.max_domains} domains was reached")
-        if progress.stalled >= PATIENCE:
-            plan, progress.stalled = plan.more_thorough(), 0
-        if not plan.rebound and due(progress.rounds, frontier):
-            plan = replace(plan, rebound=worth_rebounding(space, frontier, plan, clock))
-        chosen, rest = pick(frontier, max(1, batch // 2))
+        if progress.bounded >= search.plan.max_domains:
+            return Outcome(False, False, f"the limit of {search.plan.max_domains} domains was reached")
+        _adapt(search, clock)
+        chosen, rest = pick(search.frontier, max(1, search.batch // 2))
         try:
-            children, bound = bound_domains(space, branch(space, chosen, clock), plan, clock)
+            children, bound = bound_domains(space, branch(space, chosen, clock), search.plan, clock)
         except torch.OutOfMemoryError:
-            batch = smaller_batch(batch, observer)
+            search.batch = smaller_batch(search.batch, observer)
             continue
         progress.count(children)
         if accept_points(space, children, bound, accept):
             return Outcome(True, False)
-        frontier = concat([rest, children.select(~proved(children.lower))])
-        progress.watch(_weakest(frontier))
-        observer(RoundDone(progress.bounded, len(frontier), progress.weakest, progress.depth))
-    if undecided:
+        search.frontier = concat([rest, children.select(~proved(children.lower))])
+        progress.watch(_weakest(search.frontier))
+        observer(RoundDone(progress.bounded, len(search.frontier), progress.weakest, progress.depth))
+    if search.undecided:
         why = "nothing is left to split, and rounding or a smooth operator hides the answer"
-        return Outcome(False, False, f"{undecided} leaves stay open: {why}")
+        return Outcome(False, False, f"{search.undecided} leaves stay open: {why}")
     return Outcome(False, True)
+
+
+def _begin(search: Search, clock: Clock) -> None:
+    """Bound the first domains."""
+    if not search.begun:
+        parts = search.frontier.parts(search.plan.batch)
+        bounded = concat([bound_domains(search.space, part, search.plan, clock)[0] for part in parts])
+        search.frontier, search.begun = bounded.select(~proved(bounded.lower)), True
+
+
+def _adapt(search: Search, clock: Clock) -> None:
+    """Bound domains otherwise where that promises more."""
+    plan, progress = search.plan, search.progress
+    if progress.stalled >= PATIENCE:
+        plan, progress.stalled = plan.more_thorough(), 0
+    if not plan.rebound and due(progress.rounds, search.frontier):
+        plan = replace(plan, rebound=worth_rebounding(search.space, search.frontier, plan, clock))
+    search.plan = plan
 
 
 def set_leaves_apart(frontier: Domains) -> tuple[Domains, Domains]:

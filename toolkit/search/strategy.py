@@ -24,7 +24,7 @@ from toolkit.search.input_split import InputPlan, input_split
 from toolkit.search.memory import largest_batch
 from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
-from toolkit.search.relu_split import Outcome, Progress, relu_split
+from toolkit.search.relu_split import Outcome, Progress, Search, relu_split
 from toolkit.search.root import Root, facts, optimised_root, refined_root, root_bounds, tell
 from toolkit.search.threads import suited_threads
 from toolkit.settings import Settings
@@ -154,21 +154,23 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     cases = open_cases(root)
     if _attack(task, cases, 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
+    progress = Progress()
     return _search(
         task,
         "input-split",
-        lambda progress: input_split(problem, root, cases, plan, task.clock, task.accept, task.observer, progress),
+        progress,
+        lambda: input_split(problem, root, cases, plan, task.clock, task.accept, task.observer, progress),
     )
 
 
-def _search(task: Task, name: str, run: Callable[[Progress], Outcome]) -> Found:
-    """Run one search; its counters are added however it ends."""
-    progress = Progress()
+def _search(task: Task, name: str, progress: Progress, run: Callable[[], Outcome]) -> Found:
+    """Run one search, or go on with it; what its counters rise by is added however it ends."""
+    before = progress.bounded
     try:
         with suited_threads(task.problem.program):
-            outcome = run(progress)
+            outcome = run()
     finally:
-        task.spent(progress.bounded, progress.depth)
+        task.spent(progress.bounded - before, progress.depth)
     return Found(outcome.witness, outcome.proved, name, outcome.reason)
 
 
@@ -194,29 +196,36 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     """Branch and bound over the phases of the unstable neurons, from optimised root bounds.
 
     Searches take turns with better bounds of all neurons (`toolkit.search.neurons`), each as long as the other and
-    twice as long as the last time, so that little is lost whichever of them is what a query needs.
+    twice as long as the last time, so that little is lost whichever of them is what a query needs. A search goes on
+    where it was stopped, unless new bounds leave fewer neurons to split. The rest of the attack comes after a first
+    short turn, which is enough for many a query that has no witness.
     """
     began = task.clock.elapsed
     task, root = refined(task, root)
-    if _attack(task, open_cases(root), 1 - FIRST_RESTARTS):
+    if not len(open_cases(root)):
+        return Found(False, True, root.method)
+    turn = max(FIRST_TURN, task.clock.elapsed - began)
+    search = phase_search(task, root)
+    found = _try(task, search, turn)
+    if found is None and _attack(task, open_cases(root), 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
-    turn = max(FIRST_TURN, 2 * (task.clock.elapsed - began))
-    while len(task.problem.lower) == 1:
-        found = _try(task, root, turn)
-        if found is not None:
-            return found
-        before = root.unstable
-        task, root = tightened(task, root, turn)
-        if root.unstable > (1 - FEWER) * before:
+    while found is None and len(task.problem.lower) == 1:
+        better_task, better = tightened(task, root, turn)
+        if not len(open_cases(better)):
+            return Found(False, True, better.method)
+        if better.unstable > (1 - FEWER) * root.unstable:
+            search.drop(proved(better.lower))
             break
-        turn *= 2
-    return branch_phases(task, root)
+        task, root, turn = better_task, better, 2 * turn
+        search = phase_search(task, root)
+        found = _try(task, search, turn)
+    return branch_phases(task, search) if found is None else found
 
 
-def _try(task: Task, root: Root, seconds: float) -> Found | None:
+def _try(task: Task, search: Search, seconds: float) -> Found | None:
     """What a search for so long decides, or None."""
     try:
-        found = branch_phases(replace(task, clock=task.clock.soon(seconds)), root)
+        found = branch_phases(replace(task, clock=task.clock.soon(seconds)), search)
     except OutOfTime:
         task.clock.check()
         return None
@@ -241,21 +250,25 @@ def tightened(task: Task, root: Root, seconds: float) -> tuple[Task, Root]:
     return reduced(task, root)
 
 
-def branch_phases(task: Task, root: Root) -> Found:
-    """Branch and bound over ReLU phases from root bounds."""
+def phase_search(task: Task, root: Root) -> Search:
+    """A search over ReLU phases, from root bounds."""
     cases = open_cases(root)
-    if not len(cases):
-        return Found(False, True, root.method)
     unstable = unstable_neurons(task.problem.program, root.bounds).any(0).nonzero().squeeze(1)
     space = Space(sparse(task.problem), root.bounds, unstable)
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, Polyak())
     batch = largest_batch(task.problem.program, task.settings.batch)
     plan = SearchPlan(schedule, batch, task.settings.max_domains, clipped=task.settings.clipped_neurons)
+    return Search(space, frontier, plan, batch)
+
+
+def branch_phases(task: Task, search: Search) -> Found:
+    """Branch and bound over ReLU phases."""
     return _search(
         task,
         "branch-and-bound",
-        lambda progress: relu_split(space, frontier, plan, task.clock, task.accept, task.observer, progress),
+        search.progress,
+        lambda: relu_split(search, task.clock, task.accept, task.observer),
     )
 
 

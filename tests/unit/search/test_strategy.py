@@ -17,6 +17,7 @@ from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
 from toolkit.search import strategy
 from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.relu_split import Search
 from toolkit.search.root import Root, root_bounds
 from toolkit.search.strategy import FIRST_RESTARTS, Found, Strategy, Task, prove, turns
 from toolkit.settings import Settings
@@ -126,8 +127,10 @@ def test_searches_and_better_bounds_take_turns_while_neurons_become_stable(
     monkeypatch: pytest.MonkeyPatch, gains: int
 ) -> None:
     turns: list[tuple[str, float]] = []
+    searches: list[Search] = []
 
-    def search(task: Task, root: Root) -> Found:
+    def search(task: Task, search: Search) -> Found:
+        searches.append(search)
         turns.append(("search", task.clock.left))
         if len(turns) > 2 * gains + 2:
             return Found(False, True, "search")
@@ -145,3 +148,4 @@ def test_searches_and_better_bounds_take_turns_while_neurons_become_stable(
     limited = [seconds for _, seconds in turns[:-1]]
     assert limited == pytest.approx([limited[0] * 2 ** (number // 2) for number in range(len(limited))], rel=0.01)
     assert turns[-1][1] > 50  # all that is left
+    assert [one is two for one, two in itertools.pairwise(searches)] == [False] * gains + [True]

@@ -1,0 +1,73 @@
+"""A search over phases that is stopped and goes on decides what one that runs through decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from tests.unit.search.test_search import unbounded_space
+from toolkit.bounds.ascent import Schedule
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.plan import SearchPlan
+from toolkit.search.relu_split import Outcome, Search, relu_split
+
+STEPS = Schedule(0)
+
+
+@dataclass(frozen=True)
+class Stopping(Clock):
+    """Lets so many checks pass."""
+
+    limit: float
+    start: float = 0.0
+    passed: list[None] = field(default_factory=list)
+
+    def check(self) -> None:
+        self.passed.append(None)
+        if len(self.passed) > self.limit:
+            raise OutOfTime
+
+
+def new_search(first: float, second: float, batch: int = 2) -> Search:
+    space, domains = unbounded_space(first, second)
+    return Search(space, domains, SearchPlan(STEPS, batch, 1000, candidates=1), batch)
+
+
+def decide(search: Search, clock: Clock) -> Outcome:
+    with torch.no_grad():
+        return relu_split(search, clock, lambda point, region: False, lambda event: None)
+
+
+def resumed(search: Search) -> tuple[Outcome, int]:
+    """The outcome of a search that is stopped after ever more checks, and how often it was."""
+    for checks in range(1000):
+        try:
+            return decide(search, Stopping(checks)), checks
+        except OutOfTime:
+            continue
+    raise AssertionError("the search does not get anywhere")
+
+
+@pytest.mark.parametrize("batch", [2, 64])
+def test_a_stopped_search_loses_no_domain(batch: int) -> None:
+    whole, parts = new_search(-0.001, 0.999, batch), new_search(-0.001, 0.999, batch)
+    assert decide(whole, Clock.started(60)) == Outcome(False, True)
+    outcome, stops = resumed(parts)
+    assert outcome == Outcome(False, True)
+    assert stops > 3
+    assert parts.progress.bounded == whole.progress.bounded
+
+
+def test_a_stopped_search_proves_nothing_false() -> None:
+    search = new_search(0.001, 0.999)
+    outcome, _ = resumed(search)
+    assert not outcome.proved
+
+
+def test_cases_that_were_proved_elsewhere_are_dropped() -> None:
+    search = new_search(0.001, 0.999)
+    search.drop(torch.tensor([True, False]))
+    assert search.frontier.case.tolist() == [1]
+    assert decide(search, Clock.started(60)).proved
