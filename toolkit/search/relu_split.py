@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.ascent import optimise
-from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.interval import unstable_neurons
+from toolkit.bounds.crown import crown_bounds, intersect
+from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.state import Bound
 from toolkit.search.attack import Accept, accept_best, case_loss
 from toolkit.search.branching import candidates, chord
@@ -70,17 +70,29 @@ class Search:
 
     space: Space
     frontier: Domains
-    """What is not decided; before the search begins, domains that are yet to be bounded."""
+    """What is not decided."""
     plan: SearchPlan
     batch: int
     progress: Progress = field(default_factory=Progress)
     begun: bool = False
+    """Whether the frontier is bounded, with the neurons at which it may be split."""
     undecided: int = 0
     """Leaves that nothing decides."""
 
-    def drop(self, cases: Tensor) -> None:
-        """Forget the domains of some cases, ``(C,)`` bool: they were proved elsewhere."""
-        self.frontier = self.frontier.select(~cases[self.frontier.case])
+    def inherit(self, root: Bounds, closed: Tensor) -> None:
+        """Go on with better root bounds of all neurons, without the cases ``(C,)`` bool that they prove.
+
+        Both these bounds and a domain's own hold wherever it may have a violation, so where they contradict each other
+        it has none.
+        """
+        self.space = replace(self.space, root=intersect(self.space.root, root))
+        frontier = self.frontier.select(~closed[self.frontier.case])
+        region = self.space.problem.region[frontier.case]
+        lower = torch.fmax(frontier.neuron_lower, root.lower[region][:, self.space.unstable])
+        upper = torch.fmin(frontier.neuron_upper, root.upper[region][:, self.space.unstable])
+        refuted = (lower > upper).any(1)
+        self.frontier = replace(frontier, neuron_lower=lower, neuron_upper=upper).select(~refuted)
+        self.begun = False  # what would be split next may be stable now
 
 
 def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer) -> Outcome:
@@ -121,8 +133,8 @@ def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer)
 
 
 def _begin(search: Search, clock: Clock) -> None:
-    """Bound the first domains."""
-    if not search.begun:
+    """Bound the domains that the search begins or goes on with."""
+    if not search.begun and len(search.frontier):
         parts = search.frontier.parts(search.plan.batch)
         bounded = concat([bound_domains(search.space, part, search.plan, clock)[0] for part in parts])
         search.frontier, search.begun = bounded.select(~proved(bounded.lower)), True

@@ -48,8 +48,12 @@ ATTACKING = 0.1
 """Share of the time left that the attack may take: the searches look for witnesses too."""
 FIRST_TURN = 1.0
 """Seconds of the first search over phases, where better root bounds did not take half as long."""
-FEWER = 0.02
-"""Share of the unstable neurons that must become stable for their bounds to be worth another turn."""
+NEARER = 0.05
+"""Share of the way to a proof that better bounds of the neurons must bring the root for another turn of theirs."""
+MUCH_NEARER = 0.2
+"""The same for a new search, which then is where the old one was before long."""
+FIRST_LOOK = 0.25
+"""Share of its turn that a new search gets while better bounds of the neurons still bring so much."""
 FIRST_RESTARTS = 0.2
 """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
 ATTACKED_CASES = 64
@@ -197,29 +201,40 @@ def by_relu_phases(task: Task, root: Root) -> Found:
 
     Searches take turns with better bounds of all neurons (`toolkit.search.neurons`), each as long as the other and
     twice as long as the last time, so that little is lost whichever of them is what a query needs. A search goes on
-    where it was stopped, unless new bounds leave fewer neurons to split. The rest of the attack comes after a first
-    short turn, which is enough for many a query that has no witness.
+    where it was stopped, with the better bounds, unless these bring the root itself much nearer to a proof: then a new
+    one begins, on what is left of the network. The rest of the attack comes after the first turn, which is enough for
+    many a query that has no witness.
     """
     began = task.clock.elapsed
     task, root = refined(task, root)
     if not len(open_cases(root)):
         return Found(False, True, root.method)
-    turn = max(FIRST_TURN, task.clock.elapsed - began)
+    turn = max(FIRST_TURN, 2 * (task.clock.elapsed - began))
     search = phase_search(task, root)
     found = _try(task, search, turn)
     if found is None and _attack(task, open_cases(root), 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
     while found is None and len(task.problem.lower) == 1:
-        better_task, better = tightened(task, root, turn)
+        cases, better = open_cases(root), tightened(task, root, turn)
         if not len(open_cases(better)):
             return Found(False, True, better.method)
-        if better.unstable > (1 - FEWER) * root.unstable:
-            search.drop(proved(better.lower))
+        gain = 1 - gap(better, cases) / gap(root, cases)
+        if gain >= MUCH_NEARER:
+            task, root = reduced(task, better)
+            search = phase_search(task, root)
+        else:
+            root = better
+            search.inherit(root.bounds, proved(root.lower))
+        if not gain >= NEARER:
             break
-        task, root, turn = better_task, better, 2 * turn
-        search = phase_search(task, root)
-        found = _try(task, search, turn)
+        turn *= 2
+        found = _try(task, search, FIRST_LOOK * turn if gain >= MUCH_NEARER else turn)
     return branch_phases(task, search) if found is None else found
+
+
+def gap(root: Root, cases: Tensor) -> float:
+    """How far the bounds of some cases are from a proof, on average."""
+    return float((-root.lower[cases]).clamp(min=0).mean())
 
 
 def _try(task: Task, search: Search, seconds: float) -> Found | None:
@@ -241,13 +256,13 @@ def refined(task: Task, root: Root) -> tuple[Task, Root]:
     return reduced(task, root)
 
 
-def tightened(task: Task, root: Root, seconds: float) -> tuple[Task, Root]:
-    """The task, of one region, with bounds of its neurons found by branch and bound for so long."""
+def tightened(task: Task, root: Root, seconds: float) -> Root:
+    """The root, of one region, with bounds of its neurons found by branch and bound for so long."""
     batch = largest_batch(task.problem.program, task.settings.batch)
     bounds = branch_neurons(sparse(task.problem), root.bounds, batch, task.clock.soon(seconds))
     root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
     task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
-    return reduced(task, root)
+    return root
 
 
 def phase_search(task: Task, root: Root) -> Search:

@@ -9,9 +9,11 @@ import torch
 
 from tests.unit.search.test_search import unbounded_space
 from toolkit.bounds.ascent import Schedule
+from toolkit.bounds.interval import Bounds
 from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.domains import split
 from toolkit.search.plan import SearchPlan
-from toolkit.search.relu_split import Outcome, Search, relu_split
+from toolkit.search.relu_split import Outcome, Search, _begin, relu_split
 
 STEPS = Schedule(0)
 
@@ -68,6 +70,22 @@ def test_a_stopped_search_proves_nothing_false() -> None:
 
 def test_cases_that_were_proved_elsewhere_are_dropped() -> None:
     search = new_search(0.001, 0.999)
-    search.drop(torch.tensor([True, False]))
+    search.inherit(search.space.root, torch.tensor([True, False]))
     assert search.frontier.case.tolist() == [1]
+    assert decide(search, Clock.started(60)).proved
+
+
+def test_better_bounds_refute_domains_and_leave_stable_neurons_whole() -> None:
+    search = new_search(-0.001, 0.999)
+    search.frontier = split(search.frontier, torch.tensor([0, 0]))  # x0 >= 0 and x0 <= 0, for both cases
+    root = search.space.root
+    positive = Bounds(root.lower.clone(), root.upper)
+    positive.lower[:, 0] = 0.25
+    search.inherit(positive, torch.tensor([False, False]))
+    assert search.frontier.phase[:, 0].tolist() == [1, 1]
+    assert (search.frontier.neuron_lower[:, 0] >= 0.25).all()
+    with torch.no_grad():
+        _begin(search, Clock.started(60))
+    assert len(search.frontier)
+    assert not (search.frontier.candidates == 0).any()
     assert decide(search, Clock.started(60)).proved

@@ -19,7 +19,7 @@ from toolkit.search import strategy
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.relu_split import Search
 from toolkit.search.root import Root, root_bounds
-from toolkit.search.strategy import FIRST_RESTARTS, Found, Strategy, Task, prove, turns
+from toolkit.search.strategy import FIRST_LOOK, FIRST_RESTARTS, Found, Strategy, Task, prove, turns
 from toolkit.settings import Settings
 from toolkit.verify import precision
 
@@ -123,8 +123,9 @@ def test_most_restarts_come_after_better_bounds(
 
 
 @pytest.mark.parametrize("gains", [0, 1, 2])
-def test_searches_and_better_bounds_take_turns_while_neurons_become_stable(
-    monkeypatch: pytest.MonkeyPatch, gains: int
+@pytest.mark.parametrize(("left", "look"), [(0.5, FIRST_LOOK), (0.9, 1.0)])
+def test_searches_and_better_bounds_take_turns_while_the_root_comes_nearer(
+    monkeypatch: pytest.MonkeyPatch, gains: int, left: float, look: float
 ) -> None:
     turns: list[tuple[str, float]] = []
     searches: list[Search] = []
@@ -136,16 +137,19 @@ def test_searches_and_better_bounds_take_turns_while_neurons_become_stable(
             return Found(False, True, "search")
         raise OutOfTime
 
-    def tighten(task: Task, root: Root, seconds: float) -> tuple[Task, Root]:
+    def tighten(task: Task, root: Root, seconds: float) -> Root:
         turns.append(("tighten", seconds))
-        return task, replace(root, unstable=root.unstable // 2) if len(turns) <= 2 * gains else root
+        return replace(root, lower=left * root.lower) if len(turns) <= 2 * gains else root
 
     monkeypatch.setattr(strategy, "branch_phases", search)
     monkeypatch.setattr(strategy, "tightened", tighten)
     task = task_of(problem_of(4, [8, 8], 4))
     assert strategy.by_relu_phases(task, root_bounds(task.problem, task.clock, task.observer)).proved
     assert [name for name, _ in turns] == ["search", "tighten"] * (gains + 1) + ["search"]
-    limited = [seconds for _, seconds in turns[:-1]]
-    assert limited == pytest.approx([limited[0] * 2 ** (number // 2) for number in range(len(limited))], rel=0.01)
+    first = turns[0][1]
+    tightenings = [seconds for name, seconds in turns if name == "tighten"]
+    assert tightenings == pytest.approx([first * 2**n for n in range(gains + 1)], rel=0.01)
+    looks = [seconds for name, seconds in turns[1:-1] if name == "search"]
+    assert looks == pytest.approx([look * first * 2**n for n in range(1, gains + 1)], rel=0.01)
     assert turns[-1][1] > 50  # all that is left
-    assert [one is two for one, two in itertools.pairwise(searches)] == [False] * gains + [True]
+    assert [one is two for one, two in itertools.pairwise(searches)] == [left > 0.8] * gains + [True]
