@@ -20,27 +20,44 @@ from toolkit.search.domains import proved
 
 AGAIN = Schedule(1, Polyak())
 """How domains are bounded with their narrower neurons."""
+CUT = 0.3
+"""How deep the least point of a bound may lie below zero, as a share of the bound's range over the box, for its
+half-space to be worth anything: from one half on it cuts so little off that neurons gain nothing, from one on nothing
+at all (measured)."""
 
 
 def narrow(program: Program, domain: Domain, bound: Bound, count: int, clock: Clock) -> tuple[Bounds, Bound]:
-    """The neurons' bounds and the domains' with ``count`` neurons of every open domain clipped. Raises OutOfTime.
+    """The neurons' bounds and the domains' with ``count`` neurons clipped in every open domain whose bound cuts enough.
+
+    Raises OutOfTime.
 
     What is stored for a domain holds where it may have violations, as its children need it. A domain whose neurons
     have contradicting bounds has none: its bound is the contradiction.
     """
-    still_open = (~proved(bound.lower)).nonzero().squeeze(1)
-    if not count or not len(still_open):
+    if not count:
         return domain.bounds, bound
-    some, at = domain.select(still_open), bound.select(still_open)
-    linear = evaluate(program, some, at.multipliers).linear
-    spaces = HalfSpaces(linear.coefficients, linear.offset)
+    promising, spaces = _cutting(program, domain, bound)
+    if not len(promising):
+        return domain.bounds, bound
+    some, at = domain.select(promising), bound.select(promising)
     found = clip_neurons(program, some, spaces, _costliest(program, some, at, count), clock.check)
     again = optimise(program, replace(some, bounds=found.bounds), at.multipliers, AGAIN, clock.check)
     lower = torch.where(found.contradiction > 0, found.contradiction, again.lower)
     return (
-        _put(domain.bounds, still_open, found.bounds),
-        bound.put(still_open, replace(again, lower=torch.fmax(at.lower, lower))),
+        _put(domain.bounds, promising, found.bounds),
+        bound.put(promising, replace(again, lower=torch.fmax(at.lower, lower))),
     )
+
+
+def _cutting(program: Program, domain: Domain, bound: Bound) -> tuple[Tensor, HalfSpaces]:
+    """The open domains whose bounds cut enough of their boxes off, by position, with their half-spaces."""
+    still_open = (~proved(bound.lower)).nonzero().squeeze(1)
+    some = domain.select(still_open)
+    linear = evaluate(program, some, bound.multipliers.select(still_open)).linear
+    wide = (some.box.upper - some.box.lower).unsqueeze(1)
+    span = (linear.coefficients.abs() * wide).sum(2)
+    cutting = -bound.lower[still_open] <= CUT * span.squeeze(1)
+    return still_open[cutting], HalfSpaces(linear.coefficients[cutting], linear.offset[cutting])
 
 
 def _costliest(program: Program, domain: Domain, bound: Bound, count: int) -> Tensor:
