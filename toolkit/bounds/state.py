@@ -53,11 +53,6 @@ class Domain:
     constants: Tensor
     """Constants of the atoms, ``(B, K)``."""
 
-    def boxes(self) -> Bounds:
-        """The box of every domain, ``(B, n)``."""
-        count = len(self.atoms)
-        return Bounds(self.box.lower.expand(count, -1), self.box.upper.expand(count, -1))
-
     def select(self, index: Tensor) -> Domain:
         """Some of the domains; what all share (batch 1) stays shared."""
 

@@ -22,8 +22,6 @@ class SearchPlan:
     """Neurons that the filter chooses from."""
     clipped: int = 0
     """Neurons of every open domain that are bounded again where it may have violations."""
-    rebound: bool = False
-    """Whether every domain's neuron bounds are computed anew."""
 
     def more_thorough(self) -> SearchPlan:
         """Twice the steps for each domain, up to a limit: what helps where splits alone do not raise the bound.
@@ -32,8 +30,3 @@ class SearchPlan:
         """
         iterations = max(self.schedule.iterations, min(2 * self.schedule.iterations, MOST_ITERATIONS))
         return replace(self, schedule=replace(self.schedule, iterations=iterations))
-
-    @property
-    def price(self) -> int:
-        """Passes over the network that bounding one domain takes."""
-        return 2 * (self.schedule.iterations + 1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.ascent import optimise
-from toolkit.bounds.crown import crown_bounds, intersect
+from toolkit.bounds.crown import intersect
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.state import Bound
 from toolkit.search.attack import Accept, accept_best, case_loss
@@ -25,7 +25,6 @@ from toolkit.search.leaf import close_leaves
 from toolkit.search.memory import smaller_batch
 from toolkit.search.narrow import narrow
 from toolkit.search.plan import SearchPlan
-from toolkit.search.rebound import due, worth_rebounding
 
 PATIENCE = 6
 """Rounds without a rise of the weakest bound after which domains are bounded more thoroughly."""
@@ -113,7 +112,8 @@ def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer)
             continue
         if progress.bounded >= search.plan.max_domains:
             return Outcome(False, False, f"the limit of {search.plan.max_domains} domains was reached")
-        _adapt(search, clock)
+        if progress.stalled >= PATIENCE:
+            search.plan, progress.stalled = search.plan.more_thorough(), 0
         chosen, rest = pick(search.frontier, max(1, search.batch // 2))
         try:
             children, bound = bound_domains(space, branch(space, chosen, clock), search.plan, clock)
@@ -140,16 +140,6 @@ def _begin(search: Search, clock: Clock) -> None:
         search.frontier, search.begun = bounded.select(~proved(bounded.lower)), True
 
 
-def _adapt(search: Search, clock: Clock) -> None:
-    """Bound domains otherwise where that promises more."""
-    plan, progress = search.plan, search.progress
-    if progress.stalled >= PATIENCE:
-        plan, progress.stalled = plan.more_thorough(), 0
-    if not plan.rebound and due(progress.rounds, search.frontier):
-        plan = replace(plan, rebound=worth_rebounding(search.space, search.frontier, plan, clock))
-    search.plan = plan
-
-
 def set_leaves_apart(frontier: Domains) -> tuple[Domains, Domains]:
     """Domains with something left to split, and those without."""
     leaves = (frontier.candidates < 0).all(1)
@@ -172,9 +162,6 @@ def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock
     """Bound every domain, and choose where each would be split next."""
     clock.check()
     domain, start = expand(space, domains)
-    if plan.rebound:
-        bounds = crown_bounds(space.problem.program, domain.boxes(), domain.bounds, clock.check)
-        domain = replace(domain, bounds=bounds)
     bound = optimise(space.problem.program, domain, start, plan.schedule, clock.check)
     bounds, bound = narrow(space.problem.program, domain, bound, plan.clipped, clock)
     score = chord(space.problem.program, bounds, bound)

@@ -49,7 +49,7 @@ ATTACKING = 0.1
 FIRST_TURN = 1.0
 """Seconds of the first search over phases, where better root bounds did not take half as long."""
 NEARER = 0.05
-"""Share of the way to a proof that better bounds of the neurons must bring the root for another turn of theirs."""
+"""Share of the way to a proof that better bounds of the neurons must bring the root to be worth as long as a search."""
 MUCH_NEARER = 0.2
 """The same for a new search, which then is where the old one was before long."""
 FIRST_LOOK = 0.25
@@ -199,42 +199,42 @@ def _attack(task: Task, cases: Tensor, part: float) -> bool:
 def by_relu_phases(task: Task, root: Root) -> Found:
     """Branch and bound over the phases of the unstable neurons, from optimised root bounds.
 
-    Searches take turns with better bounds of all neurons (`toolkit.search.neurons`), each as long as the other and
-    twice as long as the last time, so that little is lost whichever of them is what a query needs. A search goes on
-    where it was stopped, with the better bounds, unless these bring the root itself much nearer to a proof: then a new
-    one begins, on what is left of the network. The rest of the attack comes after the first turn, which is enough for
-    many a query that has no witness.
+    Searches take turns with better bounds of all neurons (`toolkit.search.neurons`), each twice as long as the last
+    time, so that little is lost whichever of them is what a query needs; where the bounds gain little, searches get
+    ever more of the time. A search goes on where it was stopped, with the better bounds, unless these bring the root
+    itself much nearer to a proof: then a new one begins, on what is left of the network. The rest of the attack comes
+    after the first turn, which is enough for many a query that has no witness.
     """
     began = task.clock.elapsed
     task, root = refined(task, root)
     if not len(open_cases(root)):
         return Found(False, True, root.method)
-    turn = max(FIRST_TURN, 2 * (task.clock.elapsed - began))
+    searching = tightening = max(FIRST_TURN, 2 * (task.clock.elapsed - began))
     search = phase_search(task, root)
-    found = _try(task, search, turn)
+    found = _try(task, search, searching)
     if found is None and _attack(task, open_cases(root), 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
     while found is None and len(task.problem.lower) == 1:
-        cases, better = open_cases(root), tightened(task, root, turn)
+        better = tightened(task, root, tightening)
         if not len(open_cases(better)):
             return Found(False, True, better.method)
-        gain = 1 - gap(better, cases) / gap(root, cases)
+        gain = nearer(root, better)
         if gain >= MUCH_NEARER:
             task, root = reduced(task, better)
             search = phase_search(task, root)
         else:
             root = better
             search.inherit(root.bounds, proved(root.lower))
-        if not gain >= NEARER:
-            break
-        turn *= 2
-        found = _try(task, search, FIRST_LOOK * turn if gain >= MUCH_NEARER else turn)
+        tightening, searching = 2 * tightening, (2 if gain >= NEARER else 4) * searching
+        found = _try(task, search, FIRST_LOOK * searching if gain >= MUCH_NEARER else searching)
     return branch_phases(task, search) if found is None else found
 
 
-def gap(root: Root, cases: Tensor) -> float:
-    """How far the bounds of some cases are from a proof, on average."""
-    return float((-root.lower[cases]).clamp(min=0).mean())
+def nearer(root: Root, better: Root) -> float:
+    """Which share of the way to a proof of the open cases better bounds have come; NaN where there was no bound."""
+    cases = open_cases(root)
+    before, after = (float((-bounds.lower[cases]).clamp(min=0).mean()) for bounds in (root, better))
+    return 1 - after / before if before > 0 else 0.0
 
 
 def _try(task: Task, search: Search, seconds: float) -> Found | None:

@@ -19,7 +19,7 @@ from toolkit.search import strategy
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.relu_split import Search
 from toolkit.search.root import Root, root_bounds
-from toolkit.search.strategy import FIRST_LOOK, FIRST_RESTARTS, Found, Strategy, Task, prove, turns
+from toolkit.search.strategy import FIRST_LOOK, FIRST_RESTARTS, Found, Strategy, Task, nearer, prove, turns
 from toolkit.settings import Settings
 from toolkit.verify import precision
 
@@ -122,10 +122,11 @@ def test_most_restarts_come_after_better_bounds(
     assert efforts[0][0] < efforts[1][0]
 
 
-@pytest.mark.parametrize("gains", [0, 1, 2])
-@pytest.mark.parametrize(("left", "look"), [(0.5, FIRST_LOOK), (0.9, 1.0)])
-def test_searches_and_better_bounds_take_turns_while_the_root_comes_nearer(
-    monkeypatch: pytest.MonkeyPatch, gains: int, left: float, look: float
+@pytest.mark.parametrize(
+    ("left", "longer", "look"), [(0.5, 2, FIRST_LOOK), (0.9, 2, 1.0), (0.99, 4, 1.0), (1.0, 4, 1.0)]
+)
+def test_searches_and_better_bounds_take_turns(
+    monkeypatch: pytest.MonkeyPatch, left: float, longer: int, look: float
 ) -> None:
     turns: list[tuple[str, float]] = []
     searches: list[Search] = []
@@ -133,23 +134,30 @@ def test_searches_and_better_bounds_take_turns_while_the_root_comes_nearer(
     def search(task: Task, search: Search) -> Found:
         searches.append(search)
         turns.append(("search", task.clock.left))
-        if len(turns) > 2 * gains + 2:
+        if len(turns) > 4:
             return Found(False, True, "search")
         raise OutOfTime
 
     def tighten(task: Task, root: Root, seconds: float) -> Root:
         turns.append(("tighten", seconds))
-        return replace(root, lower=left * root.lower) if len(turns) <= 2 * gains else root
+        return replace(root, lower=left * root.lower)
 
     monkeypatch.setattr(strategy, "branch_phases", search)
     monkeypatch.setattr(strategy, "tightened", tighten)
     task = task_of(problem_of(4, [8, 8], 4))
     assert strategy.by_relu_phases(task, root_bounds(task.problem, task.clock, task.observer)).proved
-    assert [name for name, _ in turns] == ["search", "tighten"] * (gains + 1) + ["search"]
+    assert [name for name, _ in turns] == ["search", "tighten", "search", "tighten", "search"]
     first = turns[0][1]
-    tightenings = [seconds for name, seconds in turns if name == "tighten"]
-    assert tightenings == pytest.approx([first * 2**n for n in range(gains + 1)], rel=0.01)
-    looks = [seconds for name, seconds in turns[1:-1] if name == "search"]
-    assert looks == pytest.approx([look * first * 2**n for n in range(1, gains + 1)], rel=0.01)
-    assert turns[-1][1] > 50  # all that is left
-    assert [one is two for one, two in itertools.pairwise(searches)] == [left > 0.8] * gains + [True]
+    expected = [1, 1, look * longer, 2, look * longer**2]
+    assert [seconds for _, seconds in turns] == pytest.approx([first * factor for factor in expected], rel=0.01)
+    assert [one is two for one, two in itertools.pairwise(searches)] == [left > 0.8] * 2
+
+
+def test_bounds_that_bring_nothing_nearer_are_told_apart() -> None:
+    task = task_of(problem_of(4, [8, 8], 4))
+    root = root_bounds(task.problem, task.clock, task.observer)
+    assert nearer(root, replace(root, lower=root.lower / 4)) == pytest.approx(0.75)
+    assert nearer(replace(root, lower=0 * root.lower), replace(root, lower=0 * root.lower)) == 0
+    assert math.isnan(
+        nearer(replace(root, lower=-torch.inf * root.lower.abs()), replace(root, lower=-torch.inf * root.lower.abs()))
+    )
