@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.clip import HalfSpaces, minimum_within
-from toolkit.bounds.forward import ForwardPass, boxes_together, suits
+from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.problem.affine import Affine, DenseAffine
+from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Layer, Program
 
 ELEMENTS = 1 << 18
@@ -138,8 +138,7 @@ def _most_rows(program: Program, number: int, box: Bounds) -> int:
 
     Matrices serve many rows at little cost; operators cost as much for each row as for a column of forward bounds.
     """
-    dense = all(isinstance(layer.affine, DenseAffine) for layer in program.layers[: number + 1])
-    return MANY_ROWS if dense else FEW_ROWS * (box.lower.shape[1] + 1)
+    return MANY_ROWS if only_matrices(program, number) else FEW_ROWS * (box.lower.shape[1] + 1)
 
 
 def _inherited(program: Program, layer: Layer, box: Bounds, known: Bounds) -> Bounds:

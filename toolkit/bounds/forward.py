@@ -17,7 +17,7 @@ from torch import Tensor
 from toolkit.bounds.interval import Bounds, concatenate, rounding
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.relaxations.record import Relaxation
-from toolkit.problem.affine import Affine
+from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
 
 WIDE = 512
@@ -121,12 +121,24 @@ def boxes_together(program: Program, box: Bounds, known: Bounds) -> int:
     most = int(torch.stack(inexact).sum(0).max()) if inexact and len(box.lower) else 0
     widest = max((layer.affine.size for layer in program.layers), default=1)
     terms = min(room, box.lower.shape[1] + most)
-    return max(1, TOGETHER // min(COEFFICIENTS, terms * widest))
+    return max(1, TOGETHER // max(1, min(COEFFICIENTS, terms * widest)))
 
 
 def _room(program: Program, number: int) -> int:
-    """Terms that there may be behind a layer."""
+    """Terms that there may be behind a layer: none where all later ones are quickly bounded by CROWN."""
+    if not any(_is_dear(program, later) for later in range(number + 1, len(program.layers))):
+        return 0
     return COEFFICIENTS // max(layer.affine.size for layer in program.layers[number:])
+
+
+def _is_dear(program: Program, number: int) -> bool:
+    """Whether a backward pass for each of a layer's neurons is dear: there are many, or it meets more than matrices."""
+    return program.layers[number].affine.size > WIDE or not only_matrices(program, number)
+
+
+def only_matrices(program: Program, number: int) -> bool:
+    """Whether all maps up to a layer's are matrices."""
+    return all(isinstance(layer.affine, DenseAffine) for layer in program.layers[: number + 1])
 
 
 class ForwardPass:
@@ -183,9 +195,9 @@ def through_map(affine: Affine, sources: Sequence[Activations]) -> tuple[Zonotop
     """The zonotope of an affine map's value, and its bounds less an allowance for rounding."""
     count = max(source.count for source in sources)
     centre = affine.apply([source.centre for source in sources])
-    radius = affine.radius([source.radius for source in sources])
-    # What the terms of the sum that is the centre may have lost: many times what they come to where they cancel.
-    magnitude = affine.radius([source.centre.abs() for source in sources]) + affine.bias.abs()
+    # Rounding is of all that is summed up in the centre, which may be many times what it comes to.
+    both = affine.radius([torch.cat([source.radius, source.centre.abs()]) for source in sources])
+    radius, magnitude = both.chunk(2)
     terms = centre.new_empty(len(centre), count, affine.size)
     spread = radius.clone()
     for start, stop in _blocks(centre, count, max(affine.size, *(source.slope.shape[1] for source in sources))):
@@ -194,7 +206,7 @@ def through_map(affine: Affine, sources: Sequence[Activations]) -> tuple[Zonotop
         terms[:, start:stop] = found
         spread += found.abs().sum(1)
     allowance = rounding(centre.dtype)
-    spread = spread * (1 + allowance) + allowance * magnitude
+    spread = spread * (1 + allowance) + allowance * (magnitude + affine.bias.abs())
     return Zonotope(centre, terms, radius), Bounds(centre - spread, centre + spread)
 
 
