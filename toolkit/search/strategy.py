@@ -33,7 +33,7 @@ WORTH_REDUCING = 8.0
 """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
 of a matrix product's rate."""
 
-MOST_TO_REDUCE = 1 << 36
+MOST_TO_REDUCE = 1 << 37
 """Most multiplications that making a reduced program may take: ten seconds of a processor."""
 
 FEW_INPUTS = 20
@@ -54,7 +54,7 @@ FIRST_RESTARTS = 0.2
 """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
 ATTACKED_CASES = 64
 """Open cases up to which each is attacked with all restarts and steps."""
-FILL_PROCESSOR = 16
+FILL_PROCESSOR = 1
 """Boxes in a batch that keep a processor busy."""
 
 
