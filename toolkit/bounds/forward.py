@@ -193,21 +193,39 @@ def input_zonotope(box: Bounds, varying: Tensor) -> Activations:
 
 def through_map(affine: Affine, sources: Sequence[Activations]) -> tuple[Zonotope, Bounds]:
     """The zonotope of an affine map's value, and its bounds less an allowance for rounding."""
-    count = max(source.count for source in sources)
     centre = affine.apply([source.centre for source in sources])
     # Rounding is of all that is summed up in the centre, which may be many times what it comes to.
     both = affine.radius([torch.cat([source.radius, source.centre.abs()]) for source in sources])
     radius, magnitude = both.chunk(2)
-    terms = centre.new_empty(len(centre), count, affine.size)
-    spread = radius.clone()
-    for start, stop in _blocks(centre, count, max(affine.size, *(source.slope.shape[1] for source in sources))):
-        parts = [source.block(start, stop).flatten(0, 1) for source in sources]
-        found = affine.change(parts).unflatten(0, (len(centre), stop - start))
-        terms[:, start:stop] = found
-        spread += found.abs().sum(1)
+    terms, reach = _by_matrices(affine, sources) if isinstance(affine, DenseAffine) else _by_blocks(affine, sources)
     allowance = rounding(centre.dtype)
-    spread = spread * (1 + allowance) + allowance * (magnitude + affine.bias.abs())
+    spread = (radius + reach) * (1 + allowance) + allowance * (magnitude + affine.bias.abs())
     return Zonotope(centre, terms, radius), Bounds(centre - spread, centre + spread)
+
+
+def _by_matrices(affine: DenseAffine, sources: Sequence[Activations]) -> tuple[Tensor, Tensor]:
+    """Terms ``(B, G, size)`` behind matrices, and the sum of their magnitudes: a new term is a column of its matrix."""
+    count = max(source.count for source in sources)
+    terms = affine.bias.new_zeros(len(sources[0].centre), count, affine.size)
+    for matrix, source in zip(affine.matrices, sources, strict=True):
+        old = source.before.shape[1]
+        terms[:, :old] += source.block(0, old) @ matrix.T
+        columns = matrix.T.index_select(0, source.neuron.flatten()).unflatten(0, source.neuron.shape)
+        terms[:, old : source.count] += columns * source.error.unsqueeze(2)
+    return terms, terms.abs().sum(1)
+
+
+def _by_blocks(affine: Affine, sources: Sequence[Activations]) -> tuple[Tensor, Tensor]:
+    """Terms ``(B, G, size)`` behind operators, and the sum of their magnitudes."""
+    count, boxes = max(source.count for source in sources), len(sources[0].centre)
+    terms = affine.bias.new_empty(boxes, count, affine.size)
+    reach = affine.bias.new_zeros(boxes, affine.size)
+    for start, stop in _blocks(reach, count, max(affine.size, *(source.slope.shape[1] for source in sources))):
+        parts = [source.block(start, stop).flatten(0, 1) for source in sources]
+        found = affine.change(parts).unflatten(0, (boxes, stop - start))
+        terms[:, start:stop] = found
+        reach += found.abs().sum(1)
+    return terms, reach
 
 
 def _blocks(like: Tensor, count: int, width: int) -> list[tuple[int, int]]:

@@ -54,8 +54,10 @@ FIRST_RESTARTS = 0.2
 """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
 ATTACKED_CASES = 64
 """Open cases up to which each is attacked with all restarts and steps."""
-FILL_PROCESSOR = 1
-"""Boxes in a batch that keep a processor busy."""
+FILL_PROCESSOR = 16
+"""Boxes in a batch that keep a processor busy, at most."""
+BUSY = 1 << 24
+"""Multiplications of a pass for all boxes of a batch that do: boxes that cost more are cut once, then bounded."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     """Branch and bound over the input box."""
     problem = task.problem
     batch = largest_batch(problem.program, task.settings.batch)
-    fill = FILL_PROCESSOR if problem.program.device.type == "cpu" else batch
+    fill = min(FILL_PROCESSOR, BUSY // max(1, cost(problem.program))) if problem.program.device.type == "cpu" else batch
     plan = InputPlan(batch, fill, task.settings.max_domains)
     cases = open_cases(root)
     if _attack(task, cases, 1 - FIRST_RESTARTS):

@@ -15,7 +15,7 @@ from toolkit.bounds.forward import WIDE, ForwardPass, forward_bounds, strip, sui
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem import affine
-from toolkit.problem.affine import GraphAffine
+from toolkit.problem.affine import DenseAffine, GraphAffine
 from toolkit.problem.compile import outward
 from toolkit.problem.program import Program
 
@@ -47,6 +47,7 @@ def _values(program: Program, points: Tensor) -> Tensor:
 def test_bounds_contain_all_samples(
     radius: float, smooth: bool, coefficients: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(forward, "WIDE", 8)
     monkeypatch.setattr(forward, "COEFFICIENTS", coefficients)
     program = _program(smooth)
     box = boxes(program, radius)
@@ -62,6 +63,7 @@ def _width(program: Program, box: Bounds) -> float:
 
 
 def test_tighter_than_intervals_and_with_terms_than_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "WIDE", 4)
     program = _program()
     box = boxes(program, 0.05, count=4)
     intervals, _ = interval_bounds(program, box)
@@ -73,7 +75,8 @@ def test_tighter_than_intervals_and_with_terms_than_without(monkeypatch: pytest.
     assert without < 0.7 * wide
 
 
-def test_boxes_of_a_batch_do_not_touch_each_other() -> None:
+def test_boxes_of_a_batch_do_not_touch_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "WIDE", 4)
     program = _program()
     box = boxes(program, 0.3, count=3)
     together = _forward(program, box)
@@ -84,8 +87,12 @@ def test_boxes_of_a_batch_do_not_touch_each_other() -> None:
             torch.testing.assert_close(one.upper[0], all_.upper[number])
 
 
-def test_neither_blocks_nor_parts_of_the_batch_change_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dense", [1 << 26, -1])
+def test_neither_blocks_nor_parts_of_the_batch_change_bounds(dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affine, "DENSE_LIMIT", dense)
+    monkeypatch.setattr(forward, "WIDE", 4)
     program = _program()
+    assert isinstance(program.layers[0].affine, DenseAffine) == (dense > 0)
     box = boxes(program, 0.3, count=5)
     intervals, _ = interval_bounds(program, box)
     whole = forward_bounds(program, box, intervals)
@@ -131,6 +138,25 @@ def test_help_of_the_backward_pass_is_sound(many: int, monkeypatch: pytest.Monke
     assert bool((values <= found.bounds.upper + 1e-9).all())
     assert float(found.contradiction) <= 0
     torch.testing.assert_close(found.reach.share.sum(1), torch.ones(len(found.reach.share), dtype=program.dtype))
+
+
+def test_matrices_and_operators_give_the_same_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "WIDE", 4)
+    dense = program_of(_residual(), 1, 6, 6)
+    monkeypatch.setattr(affine, "DENSE_LIMIT", -1)
+    monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", -1)
+    operators = program_of(_residual(), 1, 6, 6)
+    assert {type(layer.affine) for layer in dense.layers} == {DenseAffine}
+    assert {type(layer.affine) for layer in operators.layers} == {GraphAffine}
+    box = boxes(dense, 0.1, count=2)
+    for one, other in zip(_forward(dense, box), _forward(operators, box), strict=True):
+        torch.testing.assert_close(one.lower, other.lower, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(one.upper, other.upper, rtol=1e-6, atol=1e-6)
+
+
+def _residual() -> torch.nn.Module:
+    torch.manual_seed(3)
+    return Residual()
 
 
 def test_only_wide_programs_use_them() -> None:
