@@ -164,17 +164,18 @@ def test_only_wide_programs_use_them() -> None:
     assert suits(program_of(mlp(2, WIDE + 1, 1), 2))
 
 
+@pytest.mark.parametrize("radius", [0.2, 1e-6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("varying", [1, 5, 36])
 def test_forward_bounds_of_operators_contain_all_samples(
-    varying: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    varying: int, dtype: torch.dtype, radius: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", -1)
     torch.manual_seed(3)
     exact = program_of(Residual(), 1, 6, 6)
     assert any(isinstance(layer.affine, GraphAffine) for layer in exact.layers)
     program = exact.to(torch.device("cpu"), dtype)
-    box = boxes(exact, 0.2)
+    box = boxes(exact, radius)
     box.upper[:, varying:] = box.lower[:, varying:]
     values = _values(exact, points_in(box, 300))
     box = Bounds(*outward(box.lower, box.upper, dtype))
@@ -182,4 +183,8 @@ def test_forward_bounds_of_operators_contain_all_samples(
     found = forward_bounds(program, box, intervals)
     assert bool((values >= found.lower.double() - 1e-9).all())
     assert bool((values <= found.upper.double() + 1e-9).all())
-    assert float((found.upper - found.lower).sum()) < float((intervals.upper - intervals.lower).sum())
+    unknown = torch.full_like(intervals.lower, torch.inf)
+    alone = forward_bounds(program, box, Bounds(-unknown, unknown))  # which must not need what others know
+    assert bool((values >= alone.lower.double() - 1e-9).all())
+    assert bool((values <= alone.upper.double() + 1e-9).all())
+    assert radius < 0.1 or float((found.upper - found.lower).sum()) < float((intervals.upper - intervals.lower).sum())
