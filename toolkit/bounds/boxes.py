@@ -72,13 +72,12 @@ def tighten(
     """
     if not suits(program):
         return _tighten(program, box, known, spaces, None, check)
-    together = boxes_together(program, box, known)
-    return _stacked(
-        [
-            _tighten(program, box.select(part), known.select(part), spaces.select(part), ForwardPass, check)
-            for part in torch.arange(len(box.lower), device=box.lower.device).split(together)
-        ]
-    )
+    parts = []
+    for part in torch.arange(len(box.lower), device=box.lower.device).split(boxes_together(program, box, known)):
+        inner = box.select(part)
+        forward = ForwardPass(program, inner)
+        parts.append(_tighten(program, inner, known.select(part), spaces.select(part), forward, check))
+    return _stacked(parts)
 
 
 def _tighten(
@@ -86,14 +85,13 @@ def _tighten(
     box: Bounds,
     known: Bounds,
     spaces: HalfSpaces,
-    helper: Callable[[Program, Bounds], ForwardPass] | None,
+    forward: ForwardPass | None,
     check: Callable[[], None],
 ) -> Tightened:
     layers: list[Bounds] = []
     lines: list[Lines] = []
     reaches: list[Reach] = []
     values = {INPUT: (box.lower + box.upper) / 2}
-    forward = None if helper is None else helper(program, box)
     contradiction = box.lower.new_full((len(box.lower),), -torch.inf)
     for number, layer in enumerate(program.layers):
         check()

@@ -230,7 +230,7 @@ def _by_blocks(affine: Affine, sources: Sequence[Activations]) -> tuple[Tensor, 
 
 def _blocks(like: Tensor, count: int, width: int) -> list[tuple[int, int]]:
     """Ranges of so many terms that the values of one for all boxes, of this width, are a block."""
-    step = max(1, BLOCK.get(like.device.type, LARGE_BLOCK) // (len(like) * width))
+    step = max(1, BLOCK.get(like.device.type, LARGE_BLOCK) // max(1, len(like) * width))
     return [(start, min(count, start + step)) for start in range(0, count, step)]
 
 

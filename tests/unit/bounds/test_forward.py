@@ -159,6 +159,17 @@ def _residual() -> torch.nn.Module:
     return Residual()
 
 
+def test_no_boxes_have_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many_boxes, "suits", lambda program: True)
+    program = _program()
+    box = boxes(program, 0.2, count=0)
+    none = torch.zeros(0, program.num_neurons, dtype=program.dtype)
+    empty = torch.zeros(0, 1, 3, dtype=program.dtype)
+    found = many_boxes.tighten(program, box, Bounds(none, none), HalfSpaces(empty, empty[..., 0]))
+    assert found.bounds.lower.shape == found.bounds.upper.shape == none.shape
+    assert found.reach.share.shape == (0, 3)
+
+
 def test_only_wide_programs_use_them() -> None:
     assert not suits(_program())
     assert suits(program_of(mlp(2, WIDE + 1, 1), 2))
