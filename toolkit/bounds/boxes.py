@@ -8,6 +8,7 @@ refutation needs; bounds that contradict each other refute the box.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.clip import HalfSpaces, minimum_within
-from toolkit.bounds.forward import band_bounds, input_band, suits, through_layer, through_map
+from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.problem.affine import Affine, DenseAffine
+from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Layer, Program
 
 ELEMENTS = 1 << 18
@@ -69,21 +70,37 @@ def tighten(
     They hold at the points of the box in all of its half-spaces (shape ``(B, K, n)``; K may be 0). ``check`` is called
     between passes and may raise to stop the work.
     """
+    if not suits(program):
+        return _tighten(program, box, known, spaces, None, check)
+    parts = []
+    for part in torch.arange(len(box.lower), device=box.lower.device).split(boxes_together(program, box, known)):
+        inner = box.select(part)
+        forward = ForwardPass(program, inner)
+        parts.append(_tighten(program, inner, known.select(part), spaces.select(part), forward, check))
+    return _stacked(parts)
+
+
+def _tighten(
+    program: Program,
+    box: Bounds,
+    known: Bounds,
+    spaces: HalfSpaces,
+    forward: ForwardPass | None,
+    check: Callable[[], None],
+) -> Tightened:
     layers: list[Bounds] = []
     lines: list[Lines] = []
     reaches: list[Reach] = []
     values = {INPUT: (box.lower + box.upper) / 2}
-    bands = {INPUT: input_band(box)} if suits(program) else None
     contradiction = box.lower.new_full((len(box.lower),), -torch.inf)
     for number, layer in enumerate(program.layers):
         check()
         bounds = _inherited(program, layer, box, known)
-        if bands is not None:
-            bands[number] = through_map(layer.affine, [bands[source] for source in layer.affine.sources])
-            bounds = _intersected(bounds, band_bounds(bands[number], box))
+        if forward is not None:
+            bounds = _intersected(bounds, forward.bounds(number))
         rows = _doubtful(layer, bounds, values, number)
-        if bands is not None and len(rows.owner) > _most_rows(layer, box) * len(box.lower):
-            share = _shares(bands[number].centre[:, :-1].mT[rows.owner, rows.neuron], box, rows.owner)
+        if forward is not None and len(rows.owner) > _most_rows(program, number, box) * len(box.lower):
+            share = _normalised(forward.spread(rows.owner, rows.neuron, program.num_inputs))
             reaches.append(Reach(rows.owner, rows.neuron + layer.start, share))
         elif len(rows.owner):
             found, share = _bound_rows(program, layer.affine, rows, box, lines, spaces, check)
@@ -92,17 +109,34 @@ def tighten(
         contradiction = torch.fmax(contradiction, (bounds.lower - bounds.upper).amax(1))
         layers.append(Bounds(bounds.lower, torch.maximum(bounds.lower, bounds.upper)))
         lines.append(RELAXATIONS[layer.op].lines(layers[-1].lower, layers[-1].upper, None))
-        if bands is not None:
-            bands[number] = through_layer(bands[number], lines[-1])
+        if forward is not None:
+            forward.advance(number, layers[-1])
     return Tightened(concatenate(layers, box), contradiction, _joined(reaches, box))
 
 
-def _most_rows(layer: Layer, box: Bounds) -> int:
+def _stacked(parts: list[Tightened]) -> Tightened:
+    """What was found for some boxes after what was found for others."""
+    if len(parts) == 1:
+        return parts[0]
+    bounds = [part.bounds for part in parts]
+    starts = itertools.accumulate((len(part.contradiction) for part in parts), initial=0)
+    reaches = [
+        Reach(part.reach.owner + start, part.reach.neuron, part.reach.share)
+        for part, start in zip(parts, starts, strict=False)
+    ]
+    return Tightened(
+        Bounds(torch.cat([part.lower for part in bounds]), torch.cat([part.upper for part in bounds])),
+        torch.cat([part.contradiction for part in parts]),
+        Reach(*(torch.cat([getattr(reach, name) for reach in reaches]) for name in ("owner", "neuron", "share"))),
+    )
+
+
+def _most_rows(program: Program, number: int, box: Bounds) -> int:
     """Rows of a layer, for each box, that are worth a backward pass where forward bounds are known.
 
-    A matrix serves many rows at little cost; operators cost as much for each row as for a column of forward bounds.
+    Matrices serve many rows at little cost; operators cost as much for each row as for a column of forward bounds.
     """
-    return MANY_ROWS if isinstance(layer.affine, DenseAffine) else FEW_ROWS * (box.lower.shape[1] + 1)
+    return MANY_ROWS if only_matrices(program, number) else FEW_ROWS * (box.lower.shape[1] + 1)
 
 
 def _inherited(program: Program, layer: Layer, box: Bounds, known: Bounds) -> Bounds:
@@ -181,7 +215,11 @@ def parts_of(program: Program, rows: Rows) -> list[Rows]:
 
 def _shares(coefficients: Tensor, box: Bounds, owner: Tensor) -> Tensor:
     """Share of each dimension in the variation of linear functions, ``(N, n)``, over their owners' boxes."""
-    variation = coefficients.abs() * (box.upper - box.lower).index_select(0, owner)
+    return _normalised(coefficients.abs() * (box.upper - box.lower).index_select(0, owner))
+
+
+def _normalised(variation: Tensor) -> Tensor:
+    """Rows that sum to one, or are zero."""
     return variation / variation.sum(1, keepdim=True).clamp(min=torch.finfo(variation.dtype).tiny)
 
 

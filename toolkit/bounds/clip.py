@@ -27,6 +27,10 @@ class HalfSpaces:
     coefficients: Tensor
     offset: Tensor
 
+    def select(self, index: Tensor) -> HalfSpaces:
+        """Those of some batch rows."""
+        return HalfSpaces(self.coefficients[index], self.offset[index])
+
 
 @dataclass(frozen=True)
 class Centred:

@@ -17,8 +17,10 @@ from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Layer, Program
 
-ELEMENTS = 1 << 25
-"""Largest number of coefficients in one backward pass; more rows are bounded in several passes."""
+ELEMENTS = {"cpu": 1 << 22}
+"""Coefficients of one backward pass, by device: few enough to stay near a processor's cache."""
+MANY_ELEMENTS = 1 << 25
+"""The same for devices that are not named."""
 
 
 def crown_bounds(
@@ -74,7 +76,7 @@ def _tighten(
 def rows_per_pass(program: Program, batch: int) -> int:
     """How many rows of a layer are pushed back at once."""
     widest = max([program.num_inputs, *(layer.affine.size for layer in program.layers)])
-    return max(1, ELEMENTS // (2 * batch * widest))
+    return max(1, ELEMENTS.get(program.device.type, MANY_ELEMENTS) // (2 * batch * widest))
 
 
 def bound_rows(program: Program, affine: Affine, index: Tensor, box: Bounds, lines: list[Lines]) -> Bounds:

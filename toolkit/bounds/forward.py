@@ -1,8 +1,9 @@
-"""Forward linear bounds: two linear functions of the input around every neuron, pushed from layer to layer.
+"""Forward bounds: zonotopes, that is linear functions of the inputs and of the errors of the relaxations before.
 
-With few inputs a layer costs as many columns as there are inputs, where CROWN's backward pass costs a row for every
-neuron; in return every layer rounds its lines outward for good. So this is for wide layers and few inputs, and CROWN
-then bounds again what is still unstable (the two together: Xu et al., NeurIPS 2020).
+With few inputs a layer costs as many columns as there are inputs and errors so far, where CROWN's backward pass costs
+two rows for every neuron. An error is a column of its own (a term) from its neuron on, so that it keeps its sign and
+cancels as an input would (Singh et al., NeurIPS 2018); the smallest of those that are too many are one radius a neuron,
+which absolute coefficients push. Boxes so small that few neurons are unstable thus get bounds as tight as CROWN's.
 """
 
 from __future__ import annotations
@@ -13,25 +14,71 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toolkit.bounds.crown import intersect
 from toolkit.bounds.interval import Bounds, concatenate, rounding
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.problem.affine import Affine, DenseAffine, sum_of
+from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.bounds.relaxations.record import Relaxation
+from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
 
 WIDE = 512
 """Neurons of a layer from which on forward bounds are worth their price."""
+COEFFICIENTS = 1 << 25
+"""Coefficients of one box's terms on the widest layer that they meet, at most."""
+TOGETHER = 1 << 26
+"""The same for all boxes that are bounded at once."""
+BLOCK = {"cpu": 1 << 20}
+"""Coefficients that a map takes at once, by device: few enough to stay in a processor's cache."""
+LARGE_BLOCK = 1 << 26
+"""The same for devices that are not named: enough to keep them busy."""
+LINE_STEPS = 16
+"""Units in the last place by which an error is moved outward."""
 
 
 @dataclass(frozen=True)
-class Band:
-    """``centre - half <= neuron <= centre + half``, both linear: ``(B, n + 1, size)``, the constants in the last row.
+class Zonotope:
+    """Values ``centre + sum_j e_j terms_j``, give or take ``radius``, for all e in [-1, 1]^G.
 
-    ``half`` is at least zero on the box; its coefficients may have any sign.
+    The first terms are the varying inputs, the others errors in the order of their layers.
     """
 
     centre: Tensor
-    half: Tensor
+    """``(B, size)``."""
+    terms: Tensor
+    """``(B, G, size)``."""
+    radius: Tensor
+    """``(B, size)``."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """A zonotope whose terms are not multiplied out: those of ``before`` times ``slope``, then one neuron's each."""
+
+    centre: Tensor
+    radius: Tensor
+    before: Tensor
+    """``(B, G, size)``."""
+    slope: Tensor
+    """``(B, size)``."""
+    neuron: Tensor
+    """Neuron of each new term, ``(B, E)``."""
+    error: Tensor
+    """Its coefficient there, ``(B, E)``."""
+
+    @property
+    def count(self) -> int:
+        """Number of terms."""
+        return self.before.shape[1] + self.neuron.shape[1]
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Some of the terms, ``(B, stop - start, size)``; there are zeros beyond the last one."""
+        old = self.before[:, start:stop] * self.slope.unsqueeze(1)
+        if old.shape[1] == stop - start:
+            return old
+        own = slice(max(0, start - self.before.shape[1]), stop - self.before.shape[1])
+        neuron, error = self.neuron[:, own].unsqueeze(2), self.error[:, own].unsqueeze(2)
+        new = old.new_zeros(len(old), stop - start - old.shape[1], old.shape[2])
+        new[:, : neuron.shape[1]].scatter_(2, neuron, error)
+        return torch.cat([old, new], 1) if old.shape[1] else new
 
 
 def suits(program: Program) -> bool:
@@ -42,79 +89,184 @@ def suits(program: Program) -> bool:
 def forward_bounds(program: Program, box: Bounds, known: Bounds, check: Callable[[], None] = lambda: None) -> Bounds:
     """Pre-activation bounds of all neurons, ``(B, num_neurons)``, never looser than the ``known`` ones.
 
-    Costs two passes for each input that varies in some box ``(B, n)``. ``check`` is called before every layer and may
-    raise to stop the work.
+    ``check`` is called before every layer and may raise to stop the work.
     """
-    varying = (box.lower < box.upper).any(0).nonzero().squeeze(1)
-    inner = Bounds(box.lower[:, varying], box.upper[:, varying])
-    bands = {INPUT: _varying_band(box, varying)}
+    parts = [
+        _forward_bounds(program, box.select(part), known.select(part), check)
+        for part in torch.arange(len(box.lower), device=box.lower.device).split(boxes_together(program, box, known))
+    ]
+    return Bounds(torch.cat([part.lower for part in parts]), torch.cat([part.upper for part in parts]))
+
+
+def _forward_bounds(program: Program, box: Bounds, known: Bounds, check: Callable[[], None]) -> Bounds:
+    pass_ = ForwardPass(program, box)
     layers: list[Bounds] = []
     for number, layer in enumerate(program.layers):
         check()
-        bands[number] = through_map(layer.affine, [bands[source] for source in layer.affine.sources])
-        old = Bounds(known.lower[:, layer.neurons], known.upper[:, layer.neurons])
-        layers.append(intersect(old, band_bounds(bands[number], inner)))
-        bands[number] = through_layer(
-            bands[number], RELAXATIONS[layer.op].lines(layers[-1].lower, layers[-1].upper, None)
-        )
+        found = pass_.bounds(number)
+        lower = torch.fmax(known.lower[:, layer.neurons], found.lower)
+        upper = torch.fmin(known.upper[:, layer.neurons], found.upper)
+        layers.append(Bounds(lower, torch.maximum(lower, upper)))
+        pass_.advance(number, layers[-1])
     return concatenate(layers, box)
 
 
-def _varying_band(box: Bounds, varying: Tensor) -> Band:
-    """The inputs as functions of those that vary; the others are constants."""
-    count, inputs = box.lower.shape
-    centre = box.lower.new_zeros(count, len(varying) + 1, inputs)
-    centre[:, -1] = box.lower.index_fill(1, varying, 0.0)
-    centre[:, torch.arange(len(varying), device=varying.device), varying] = 1.0
-    return Band(centre, torch.zeros_like(centre))
+def boxes_together(program: Program, box: Bounds, known: Bounds) -> int:
+    """How many boxes are bounded at once, by the terms that known bounds let expect."""
+    room = max((_room(program, number) for number in range(len(program.layers))), default=1)
+    inexact = [
+        RELAXATIONS[layer.op].inexact(known.lower[:, layer.neurons], known.upper[:, layer.neurons]).sum(1)
+        for layer in program.layers
+    ]
+    most = int(torch.stack(inexact).sum(0).max()) if inexact and len(box.lower) else 0
+    widest = max((layer.affine.size for layer in program.layers), default=1)
+    terms = min(room, box.lower.shape[1] + most)
+    return max(1, TOGETHER // max(1, min(COEFFICIENTS, terms * widest)))
 
 
-def input_band(box: Bounds) -> Band:
-    """The inputs as functions of themselves."""
-    count, inputs = box.lower.shape
-    centre = torch.eye(inputs + 1, inputs, dtype=box.lower.dtype, device=box.lower.device).expand(count, -1, -1)
-    return Band(centre, torch.zeros_like(centre))
+def _room(program: Program, number: int) -> int:
+    """Terms that there may be behind a layer: none where all later ones are quickly bounded by CROWN."""
+    if not any(_is_dear(program, later) for later in range(number + 1, len(program.layers))):
+        return 0
+    return COEFFICIENTS // max(layer.affine.size for layer in program.layers[number:])
 
 
-def through_map(affine: Affine, sources: Sequence[Band]) -> Band:
-    """The band of an affine map's value."""
-    if isinstance(affine, DenseAffine):
-        parts = list(zip(affine.matrices, sources, strict=True))
-        centre = sum_of([band.centre @ matrix.T for matrix, band in parts])
-        half = sum_of([band.half @ matrix.T.abs() for matrix, band in parts])
-    else:
-        centre = _by_columns(affine.apply, [band.centre for band in sources]) - affine.bias
-        half = _by_columns(affine.radius, [band.half for band in sources])
-        half[:, -1] += rounding(half.dtype) * affine.bias.abs()  # which every column has met and lost again
-    centre[:, -1] += affine.bias
-    return Band(centre, half)
+def _is_dear(program: Program, number: int) -> bool:
+    """Whether a backward pass for each of a layer's neurons is dear: there are many, or it meets more than matrices."""
+    return program.layers[number].affine.size > WIDE or not only_matrices(program, number)
 
 
-def _by_columns(function: Callable[[list[Tensor]], Tensor], parts: list[Tensor]) -> Tensor:
-    """A map of vectors on each row of ``(B, columns, size)`` tensors."""
-    return function([part.flatten(0, 1) for part in parts]).unflatten(0, parts[0].shape[:2])
+def only_matrices(program: Program, number: int) -> bool:
+    """Whether all maps up to a layer's are matrices."""
+    return all(isinstance(layer.affine, DenseAffine) for layer in program.layers[: number + 1])
 
 
-def through_layer(band: Band, lines: Lines) -> Band:
-    """The band of the activations, for lines of the layer, ``(B, size)``, with slopes of any sign."""
-    below, above = lines.lower_slope.unsqueeze(1), lines.upper_slope.unsqueeze(1)
-    lower = below * band.centre - below.abs() * band.half
-    upper = above * band.centre + above.abs() * band.half
-    lower[:, -1] += lines.lower_offset
-    upper[:, -1] += lines.upper_offset
-    return Band((lower + upper) / 2, (upper - lower) / 2)
+class ForwardPass:
+    """Zonotopes of one layer after the other, each kept for as long as a later one needs it."""
+
+    def __init__(self, program: Program, box: Bounds) -> None:
+        self._program = program
+        self._varying = (box.lower < box.upper).any(0).nonzero().squeeze(1)
+        self._sources = {INPUT: input_zonotope(box, self._varying)}
+        self._last = {source: number for number, layer in enumerate(program.layers) for source in layer.affine.sources}
+        self._layer: Zonotope | None = None
+
+    def bounds(self, number: int) -> Bounds:
+        """Bounds ``(B, size)`` of the next layer's pre-activations."""
+        affine = self._program.layers[number].affine
+        self._layer, bounds = through_map(affine, [self._sources[source] for source in affine.sources])
+        return bounds
+
+    def spread(self, owner: Tensor, neuron: Tensor, inputs: int) -> Tensor:
+        """How far each input moves some neurons of that layer, ``(N, inputs)``."""
+        assert self._layer is not None
+        spread = self._layer.centre.new_zeros(len(owner), inputs)
+        spread[:, self._varying] = self._layer.terms[:, : len(self._varying)].abs().mT[owner, neuron]
+        return spread
+
+    def advance(self, number: int, bounds: Bounds) -> None:
+        """Take the layer's operator into account, for bounds of what goes into it."""
+        assert self._layer is not None
+        room = _room(self._program, number)
+        op = self._program.layers[number].op
+        self._sources[number] = through_layer(self._layer, RELAXATIONS[op], bounds, room)
+        self._sources = {
+            source: kept for source, kept in self._sources.items() if self._last.get(source, number) > number
+        }
 
 
-def band_bounds(band: Band, box: Bounds) -> Bounds:
-    """Bounds ``(B, size)`` of a band over its box, less an allowance for rounding."""
-    return Bounds(_least(band.centre - band.half, box), -_least(-band.centre - band.half, box))
-
-
-def _least(function: Tensor, box: Bounds) -> Tensor:
-    coefficients, constant = function[:, :-1], function[:, -1]
+def input_zonotope(box: Bounds, varying: Tensor) -> Activations:
+    """The inputs, with a term for each that varies."""
     centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
-    allowance = rounding(function.dtype)
-    widened = radius + allowance * torch.maximum(box.lower.abs(), box.upper.abs())
-    middle = (centre.unsqueeze(1) @ coefficients).squeeze(1)
-    spread = (widened.unsqueeze(1) @ coefficients.abs()).squeeze(1)
-    return middle - spread + constant - allowance * constant.abs()
+    unit = torch.finfo(centre.dtype).eps
+    radius = torch.where(radius > 0, radius + 2 * unit * torch.maximum(box.lower.abs(), box.upper.abs()), 0.0)
+    error = radius[:, varying]
+    return Activations(
+        centre,
+        torch.zeros_like(centre),
+        centre.new_zeros(len(centre), 0, centre.shape[1]),
+        torch.ones_like(centre),
+        varying.expand(len(centre), -1),
+        error,
+    )
+
+
+def through_map(affine: Affine, sources: Sequence[Activations]) -> tuple[Zonotope, Bounds]:
+    """The zonotope of an affine map's value, and its bounds less an allowance for rounding."""
+    centre = affine.apply([source.centre for source in sources])
+    # Rounding is of all that is summed up in the centre, which may be many times what it comes to.
+    both = affine.radius([torch.cat([source.radius, source.centre.abs()]) for source in sources])
+    radius, magnitude = both.chunk(2)
+    terms, reach = _by_matrices(affine, sources) if isinstance(affine, DenseAffine) else _by_blocks(affine, sources)
+    allowance = rounding(centre.dtype)
+    spread = (radius + reach) * (1 + allowance) + allowance * (magnitude + affine.bias.abs())
+    return Zonotope(centre, terms, radius), Bounds(centre - spread, centre + spread)
+
+
+def _by_matrices(affine: DenseAffine, sources: Sequence[Activations]) -> tuple[Tensor, Tensor]:
+    """Terms ``(B, G, size)`` behind matrices, and the sum of their magnitudes: a new term is a column of its matrix."""
+    count = max(source.count for source in sources)
+    terms = affine.bias.new_zeros(len(sources[0].centre), count, affine.size)
+    for matrix, source in zip(affine.matrices, sources, strict=True):
+        old = source.before.shape[1]
+        terms[:, :old] += source.block(0, old) @ matrix.T
+        columns = matrix.T.index_select(0, source.neuron.flatten()).unflatten(0, source.neuron.shape)
+        terms[:, old : source.count] += columns * source.error.unsqueeze(2)
+    return terms, terms.abs().sum(1)
+
+
+def _by_blocks(affine: Affine, sources: Sequence[Activations]) -> tuple[Tensor, Tensor]:
+    """Terms ``(B, G, size)`` behind operators, and the sum of their magnitudes."""
+    count, boxes = max(source.count for source in sources), len(sources[0].centre)
+    terms = affine.bias.new_empty(boxes, count, affine.size)
+    reach = affine.bias.new_zeros(boxes, affine.size)
+    for start, stop in _blocks(reach, count, max(affine.size, *(source.slope.shape[1] for source in sources))):
+        parts = [source.block(start, stop).flatten(0, 1) for source in sources]
+        found = affine.change(parts).unflatten(0, (boxes, stop - start))
+        terms[:, start:stop] = found
+        reach += found.abs().sum(1)
+    return terms, reach
+
+
+def _blocks(like: Tensor, count: int, width: int) -> list[tuple[int, int]]:
+    """Ranges of so many terms that the values of one for all boxes, of this width, are a block."""
+    step = max(1, BLOCK.get(like.device.type, LARGE_BLOCK) // max(1, len(like) * width))
+    return [(start, min(count, start + step)) for start in range(0, count, step)]
+
+
+def through_layer(zonotope: Zonotope, relaxation: Relaxation, bounds: Bounds, room: int) -> Activations:
+    """The zonotope of a layer's activations, with up to so many terms, for bounds ``(B, size)`` of its values."""
+    slope, middle, error = strip(relaxation, bounds)
+    radius = slope.abs() * zonotope.radius
+    count = min(int((error > 0).sum(1).max()), room - zonotope.terms.shape[1]) if len(error) else 0
+    neuron = error.topk(max(0, count), 1).indices
+    whole = radius + error
+    return Activations(
+        slope * zonotope.centre + middle,
+        whole.scatter(1, neuron, 0.0),
+        zonotope.terms,
+        slope,
+        neuron,
+        whole.gather(1, neuron),
+    )
+
+
+def strip(relaxation: Relaxation, bounds: Bounds) -> tuple[Tensor, Tensor, Tensor]:
+    """Slope, offset and half width of two parallel lines around an operator on [l, u]; no width where it is linear."""
+    lower, upper = bounds.lower, bounds.upper
+    lines = relaxation.lines(lower, upper, None)
+    if relaxation.piecewise_linear:  # whose line below takes any slope: that of the chord loses least
+        lines = relaxation.lines(lower, upper, lines.upper_slope)
+    slope = (lines.lower_slope + lines.upper_slope) / 2
+    above = _extreme(torch.maximum, lines.upper_slope - slope, lines.upper_offset, bounds)
+    below = _extreme(torch.minimum, lines.lower_slope - slope, lines.lower_offset, bounds)
+    width = above - below
+    magnitude = slope.abs() * torch.maximum(lower.abs(), upper.abs()) + above.abs() + below.abs()
+    outward = LINE_STEPS * torch.finfo(width.dtype).eps * magnitude
+    exact = ~relaxation.inexact(lower, upper) & (width == 0)
+    return slope, (above + below) / 2, torch.where(exact, 0.0, width / 2 + outward)
+
+
+def _extreme(choice: Callable[[Tensor, Tensor], Tensor], slope: Tensor, offset: Tensor, bounds: Bounds) -> Tensor:
+    """The larger or the smaller value of a line at the ends of its interval."""
+    return choice(slope * bounds.lower, slope * bounds.upper) + offset

@@ -174,7 +174,7 @@ def _map_cost(affine: Affine) -> int:
     if isinstance(affine, DenseAffine):
         return sum(matrix.numel() for matrix in affine.matrices)
     graph: Any = affine
-    return sum(_node_cost(node) for node in graph.module.graph.nodes)
+    return sum(_node_cost(node) for node in graph.linear.graph.nodes)
 
 
 def _node_cost(node: Any) -> int:

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, fx
 
+from toolkit.problem.linear import with_buffers
 from toolkit.problem.transpose import transpose_graph
 
 aten = torch.ops.aten
@@ -37,6 +38,9 @@ class Affine(Protocol):
 
     def apply(self, values: Sequence[Tensor]) -> Tensor:
         """Values ``(B, size)`` of the map for source values ``(B, size of source)``."""
+
+    def change(self, values: Sequence[Tensor]) -> Tensor:
+        """The values without the bias: ``sum_i M_i s_i``, ``(B, size)``."""
 
     def radius(self, radii: Sequence[Tensor]) -> Tensor:
         """Radii ``(B, size)`` of the interval image of boxes with these radii: ``sum_i |M_i| r_i``."""
@@ -69,6 +73,9 @@ class DenseAffine:
             result = torch.addmm(result, value, matrix.T)
         return result
 
+    def change(self, values: Sequence[Tensor]) -> Tensor:
+        return sum_of([value @ matrix.T for matrix, value in zip(self.matrices, values, strict=True)])
+
     def radius(self, radii: Sequence[Tensor]) -> Tensor:
         return sum_of([radius @ matrix.abs().T for matrix, radius in zip(self.matrices, radii, strict=True)])
 
@@ -91,22 +98,23 @@ class GraphAffine:
     sources: tuple[int, ...]
     source_sizes: tuple[int, ...]
     size: int
-    module: fx.GraphModule
+    linear: fx.GraphModule
+    """The operators without what they add."""
     absolute: fx.GraphModule
-    """The same operators with absolute coefficients; it has an offset of its own, which ``radius`` takes away."""
+    """The same with absolute coefficients."""
     bias: Tensor
 
-    def _zeros(self) -> list[Tensor]:
-        return [self.bias.new_zeros(size) for size in self.source_sizes]
-
     def apply(self, values: Sequence[Tensor]) -> Tensor:
-        return torch.func.vmap(self.module)(*values)
+        return self.change(values) + self.bias
+
+    def change(self, values: Sequence[Tensor]) -> Tensor:
+        return torch.func.vmap(self.linear)(*values)
 
     def radius(self, radii: Sequence[Tensor]) -> Tensor:
-        return torch.func.vmap(self.absolute)(*radii) - self.absolute(*self._zeros())
+        return torch.func.vmap(self.absolute)(*radii)
 
     def transpose(self, rows: Tensor) -> list[Tensor]:
-        parts = transpose_graph(self.module, rows.flatten(0, 1))
+        parts = transpose_graph(self.linear, rows.flatten(0, 1))
         return [part.reshape(*rows.shape[:2], size) for part, size in zip(parts, self.source_sizes, strict=True)]
 
     def select(self, index: Tensor) -> list[Tensor]:
@@ -115,8 +123,8 @@ class GraphAffine:
         return self.transpose(rows)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> GraphAffine:
-        module, absolute = (_copy(graph).to(device=device, dtype=dtype) for graph in (self.module, self.absolute))
-        return GraphAffine(self.sources, self.source_sizes, self.size, module, absolute, self.bias.to(device, dtype))
+        linear, absolute = (_copy(graph).to(device=device, dtype=dtype) for graph in (self.linear, self.absolute))
+        return GraphAffine(self.sources, self.source_sizes, self.size, linear, absolute, self.bias.to(device, dtype))
 
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:
@@ -128,14 +136,7 @@ def sum_of(terms: Sequence[Tensor]) -> Tensor:
 
 
 def _copy(module: fx.GraphModule) -> fx.GraphModule:
-    return _with_buffers(module.graph, dict(module.named_buffers()))
-
-
-def _with_buffers(graph: fx.Graph, buffers: dict[str, Tensor]) -> fx.GraphModule:
-    root = torch.nn.Module()
-    for name, buffer in buffers.items():
-        root.register_buffer(name, buffer)
-    return fx.GraphModule(root, graph)
+    return with_buffers(module.graph, dict(module.named_buffers()))
 
 
 _WITHOUT_SIGN = {
@@ -171,7 +172,7 @@ def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
             node.target = _WITHOUT_SIGN.get(node.target, node.target)
             node.args = tuple(abs(a) if isinstance(a, (int, float)) else a for a in node.args)
             node.kwargs = {k: abs(v) if isinstance(v, (int, float)) else v for k, v in node.kwargs.items()}
-    return _with_buffers(graph, {k: v.abs() if v.is_floating_point() else v for k, v in module.named_buffers()})
+    return with_buffers(graph, {k: v.abs() if v.is_floating_point() else v for k, v in module.named_buffers()})
 
 
 DENSE_LIMIT = 1 << 26
@@ -183,7 +184,7 @@ DENSE_CONVOLUTION_LIMIT = 1 << 19
 def compact(affine: GraphAffine) -> Affine:
     """The matrix form where it is the faster one."""
     elements = affine.size * sum(affine.source_sizes)
-    has_convolution = any(node.target is aten.convolution.default for node in affine.module.graph.nodes)
+    has_convolution = any(node.target is aten.convolution.default for node in affine.linear.graph.nodes)
     if elements > (DENSE_CONVOLUTION_LIMIT if has_convolution else DENSE_LIMIT):
         return affine
     matrices = _by_rows(affine) if affine.size <= sum(affine.source_sizes) else _by_columns(affine)
@@ -195,16 +196,12 @@ def _by_rows(affine: GraphAffine) -> list[Tensor]:
     return [part[0] for part in affine.transpose(rows.unsqueeze(0))]
 
 
-SCALE = 2.0**64
-"""Size of the vectors that columns are read off: beside it the bias, which is taken away again, rounds nothing."""
-
-
 def _by_columns(affine: GraphAffine) -> list[Tensor]:
     matrices = []
     for position, size in enumerate(affine.source_sizes):
         values = [affine.bias.new_zeros(1, other).expand(size, -1) for other in affine.source_sizes]
-        values[position] = SCALE * torch.eye(size, dtype=affine.bias.dtype, device=affine.bias.device)
-        matrices.append(((affine.apply(values) - affine.bias) / SCALE).T)
+        values[position] = torch.eye(size, dtype=affine.bias.dtype, device=affine.bias.device)
+        matrices.append(affine.change(values).T)
     return matrices
 
 

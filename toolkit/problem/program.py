@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.problem.affine import Affine, GraphAffine, absolute_module, compact, flat_size
+from toolkit.problem.linear import linear_part, without_offset
 from toolkit.problem.ops import NONLINEAR, check_supported
 
 INPUT = -1
@@ -118,7 +119,9 @@ def _affine_between(
     sizes = tuple(flat_size(node.meta["shape"]) for node in used)
     bias = module(*(torch.zeros(size, dtype=dtype) for size in sizes)).detach()
     numbers = tuple(sources[node] for node in used)
-    return GraphAffine(numbers, sizes, flat_size(target.meta["shape"]), module, absolute_module(module), bias)
+    linear = linear_part(module)
+    parts = without_offset(linear), without_offset(absolute_module(linear))
+    return GraphAffine(numbers, sizes, flat_size(target.meta["shape"]), *parts, bias)
 
 
 def _ancestors(target: fx.Node, sources: dict[fx.Node, int]) -> tuple[list[fx.Node], list[fx.Node]]:

@@ -137,6 +137,8 @@ def clip(boxes: Boxes) -> Boxes:
 
 def bound_boxes(problem: Problem, boxes: Boxes, clock: Clock) -> Boxes:
     """Bound all neurons and the atoms of every box."""
+    if not len(boxes):  # which no map of operators takes
+        return boxes
     program = problem.program
     tightened = tighten(program, boxes.box, boxes.neurons, boxes.spaces, clock.check)
     atoms = problem.rows[boxes.case]

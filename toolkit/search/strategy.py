@@ -33,7 +33,7 @@ WORTH_REDUCING = 8.0
 """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
 of a matrix product's rate."""
 
-MOST_TO_REDUCE = 1 << 36
+MOST_TO_REDUCE = 1 << 37
 """Most multiplications that making a reduced program may take: ten seconds of a processor."""
 
 FEW_INPUTS = 20
@@ -59,7 +59,9 @@ FIRST_RESTARTS = 0.2
 ATTACKED_CASES = 64
 """Open cases up to which each is attacked with all restarts and steps."""
 FILL_PROCESSOR = 16
-"""Boxes in a batch that keep a processor busy."""
+"""Boxes in a batch that keep a processor busy, at most."""
+BUSY = 1 << 24
+"""Multiplications of a pass for all boxes of a batch that do: boxes that cost more are cut once, then bounded."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     """Branch and bound over the input box."""
     problem = task.problem
     batch = largest_batch(problem.program, task.settings.batch)
-    fill = FILL_PROCESSOR if problem.program.device.type == "cpu" else batch
+    fill = min(FILL_PROCESSOR, BUSY // max(1, cost(problem.program))) if problem.program.device.type == "cpu" else batch
     plan = InputPlan(batch, fill, task.settings.max_domains)
     cases = open_cases(root)
     if _attack(task, cases, 1 - FIRST_RESTARTS):

@@ -1,30 +1,23 @@
-"""Forward linear bounds contain what the network does, alone and as a help to the backward pass."""
+"""Forward zonotopes contain what the network does, alone and as a help to the backward pass."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from programs import Residual, boxes, mlp, points_in, program_of
+from torch import Tensor
 
 import toolkit.bounds.boxes as many_boxes
+from toolkit.bounds import forward
 from toolkit.bounds.clip import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.forward import (
-    WIDE,
-    Band,
-    band_bounds,
-    forward_bounds,
-    input_band,
-    suits,
-    through_layer,
-    through_map,
-)
+from toolkit.bounds.forward import WIDE, ForwardPass, forward_bounds, strip, suits
 from toolkit.bounds.interval import Bounds, interval_bounds
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem import affine
-from toolkit.problem.affine import GraphAffine
+from toolkit.problem.affine import DenseAffine, GraphAffine
 from toolkit.problem.compile import outward
-from toolkit.problem.program import INPUT, Program
+from toolkit.problem.program import Program
 
 
 def _program(smooth: bool = False) -> Program:
@@ -34,36 +27,101 @@ def _program(smooth: bool = False) -> Program:
 
 
 def _forward(program: Program, box: Bounds) -> list[Bounds]:
-    """Bounds of every layer by forward bands alone."""
-    bands: dict[int, Band] = {INPUT: input_band(box)}
+    """Bounds of every layer by zonotopes alone."""
+    through = ForwardPass(program, box)
     found = []
-    for number, layer in enumerate(program.layers):
-        band = through_map(layer.affine, [bands[source] for source in layer.affine.sources])
-        found.append(band_bounds(band, box))
-        bands[number] = through_layer(band, RELAXATIONS[layer.op].lines(found[-1].lower, found[-1].upper, None))
+    for number in range(len(program.layers)):
+        found.append(through.bounds(number))
+        through.advance(number, found[-1])
     return found
 
 
+def _values(program: Program, points: Tensor) -> Tensor:
+    """Exact pre-activations ``(P, num_neurons)``: the bounds of boxes that are points."""
+    return crown_bounds(program, Bounds(points, points)).lower
+
+
+@pytest.mark.parametrize("coefficients", [0, 24 * 7, 1 << 25])
 @pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("radius", [0.01, 0.3, 2.0])
-def test_bounds_contain_all_samples(smooth: bool, radius: float) -> None:
+def test_bounds_contain_all_samples(
+    radius: float, smooth: bool, coefficients: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "WIDE", 8)
+    monkeypatch.setattr(forward, "COEFFICIENTS", coefficients)
     program = _program(smooth)
     box = boxes(program, radius)
-    points = points_in(box, 300)
-    values = crown_bounds(program, Bounds(points, points)).lower
+    values = _values(program, points_in(box, 300))
     for layer, bounds in zip(program.layers, _forward(program, box), strict=True):
         assert bool((values[:, layer.neurons] >= bounds.lower - 1e-9).all())
         assert bool((values[:, layer.neurons] <= bounds.upper + 1e-9).all())
 
 
-def test_tighter_than_intervals_on_small_boxes() -> None:
+def _width(program: Program, box: Bounds) -> float:
+    last = _forward(program, box)[-1]
+    return float((last.upper - last.lower).sum())
+
+
+def test_tighter_than_intervals_and_with_terms_than_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "WIDE", 4)
     program = _program()
-    box = boxes(program, 0.02, count=4)
+    box = boxes(program, 0.05, count=4)
     intervals, _ = interval_bounds(program, box)
-    layer = program.layers[-1]
-    bounds = _forward(program, box)[-1]
-    wide = (intervals.upper - intervals.lower)[:, layer.neurons]
-    assert float((bounds.upper - bounds.lower).sum()) < 0.7 * float(wide.sum())
+    wide = float((intervals.upper - intervals.lower)[:, program.layers[-1].neurons].sum())
+    with_terms = _width(program, box)
+    monkeypatch.setattr(forward, "COEFFICIENTS", 0)
+    without = _width(program, box)
+    assert with_terms < 0.9 * without
+    assert without < 0.7 * wide
+
+
+def test_boxes_of_a_batch_do_not_touch_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "WIDE", 4)
+    program = _program()
+    box = boxes(program, 0.3, count=3)
+    together = _forward(program, box)
+    for number in range(3):
+        alone = _forward(program, box.select(torch.tensor([number])))
+        for one, all_ in zip(alone, together, strict=True):
+            torch.testing.assert_close(one.lower[0], all_.lower[number])
+            torch.testing.assert_close(one.upper[0], all_.upper[number])
+
+
+@pytest.mark.parametrize("dense", [1 << 26, -1])
+def test_neither_blocks_nor_parts_of_the_batch_change_bounds(dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affine, "DENSE_LIMIT", dense)
+    monkeypatch.setattr(forward, "WIDE", 4)
+    program = _program()
+    assert isinstance(program.layers[0].affine, DenseAffine) == (dense > 0)
+    box = boxes(program, 0.3, count=5)
+    intervals, _ = interval_bounds(program, box)
+    whole = forward_bounds(program, box, intervals)
+    monkeypatch.setattr(forward, "BLOCK", {"cpu": 24 * 3})
+    monkeypatch.setattr(forward, "TOGETHER", 24 * 60)
+    parts = forward_bounds(program, box, intervals)
+    torch.testing.assert_close(parts.lower, whole.lower)
+    torch.testing.assert_close(parts.upper, whole.upper)
+
+
+@pytest.mark.parametrize("op", sorted(RELAXATIONS))
+def test_strips_contain_their_operators(op: str) -> None:
+    ends = torch.rand(2, 200, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * 6 - 3
+    if op in {"log", "sqrt", "rsqrt", "reciprocal"}:
+        ends = ends.abs() + 0.1
+    if op.endswith("from_one"):
+        ends = ends.abs() + 1.0
+    lower, upper = ends.amin(0, keepdim=True), ends.amax(0, keepdim=True)
+    slope, middle, error = strip(RELAXATIONS[op], Bounds(lower, upper))
+    points = lower + torch.linspace(0, 1, 51, dtype=torch.float64).unsqueeze(1) * (upper - lower)
+    distance = (RELAXATIONS[op].function(points) - slope * points - middle).abs()
+    assert bool((distance <= error + 1e-12).all())
+
+
+def test_exact_neurons_have_no_error() -> None:
+    lower, upper = torch.tensor([[0.5, -3.0, 0.0, -1.0]]), torch.tensor([[2.0, -1.0, 1.0, 0.0]])
+    slope, middle, error = strip(RELAXATIONS["relu"], Bounds(lower, upper))
+    assert slope.tolist() == [[1.0, 0.0, 1.0, 0.0]]
+    assert not bool(middle.any()) and not bool(error.any())
 
 
 @pytest.mark.parametrize("many", [0, 256])
@@ -75,12 +133,41 @@ def test_help_of_the_backward_pass_is_sound(many: int, monkeypatch: pytest.Monke
     empty = torch.zeros(1, 0, 3, dtype=program.dtype)
     known = crown_bounds(program, Bounds(box.lower - 0.1, box.upper + 0.1))
     found = many_boxes.tighten(program, box, known, HalfSpaces(empty, empty[..., 0]))
-    points = points_in(box, 300)
-    values = crown_bounds(program, Bounds(points, points)).lower
+    values = _values(program, points_in(box, 300))
     assert bool((values >= found.bounds.lower - 1e-9).all())
     assert bool((values <= found.bounds.upper + 1e-9).all())
     assert float(found.contradiction) <= 0
     torch.testing.assert_close(found.reach.share.sum(1), torch.ones(len(found.reach.share), dtype=program.dtype))
+
+
+def test_matrices_and_operators_give_the_same_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "WIDE", 4)
+    dense = program_of(_residual(), 1, 6, 6)
+    monkeypatch.setattr(affine, "DENSE_LIMIT", -1)
+    monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", -1)
+    operators = program_of(_residual(), 1, 6, 6)
+    assert {type(layer.affine) for layer in dense.layers} == {DenseAffine}
+    assert {type(layer.affine) for layer in operators.layers} == {GraphAffine}
+    box = boxes(dense, 0.1, count=2)
+    for one, other in zip(_forward(dense, box), _forward(operators, box), strict=True):
+        torch.testing.assert_close(one.lower, other.lower, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(one.upper, other.upper, rtol=1e-6, atol=1e-6)
+
+
+def _residual() -> torch.nn.Module:
+    torch.manual_seed(3)
+    return Residual()
+
+
+def test_no_boxes_have_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many_boxes, "suits", lambda program: True)
+    program = _program()
+    box = boxes(program, 0.2, count=0)
+    none = torch.zeros(0, program.num_neurons, dtype=program.dtype)
+    empty = torch.zeros(0, 1, 3, dtype=program.dtype)
+    found = many_boxes.tighten(program, box, Bounds(none, none), HalfSpaces(empty, empty[..., 0]))
+    assert found.bounds.lower.shape == found.bounds.upper.shape == none.shape
+    assert found.reach.share.shape == (0, 3)
 
 
 def test_only_wide_programs_use_them() -> None:
@@ -88,34 +175,27 @@ def test_only_wide_programs_use_them() -> None:
     assert suits(program_of(mlp(2, WIDE + 1, 1), 2))
 
 
+@pytest.mark.parametrize("radius", [0.2, 1e-6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("varying", [1, 5, 36])
 def test_forward_bounds_of_operators_contain_all_samples(
-    varying: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    varying: int, dtype: torch.dtype, radius: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", -1)
     torch.manual_seed(3)
     exact = program_of(Residual(), 1, 6, 6)
     assert any(isinstance(layer.affine, GraphAffine) for layer in exact.layers)
     program = exact.to(torch.device("cpu"), dtype)
-    box = boxes(exact, 0.2)
+    box = boxes(exact, radius)
     box.upper[:, varying:] = box.lower[:, varying:]
-    points = points_in(box, 300)
-    values = crown_bounds(exact, Bounds(points, points)).lower
+    values = _values(exact, points_in(box, 300))
     box = Bounds(*outward(box.lower, box.upper, dtype))
     intervals, _ = interval_bounds(program, box)
     found = forward_bounds(program, box, intervals)
     assert bool((values >= found.lower.double() - 1e-9).all())
     assert bool((values <= found.upper.double() + 1e-9).all())
-    assert float((found.upper - found.lower).sum()) < float((intervals.upper - intervals.lower).sum())
-
-
-@pytest.mark.parametrize("sign", [-1.0, 1.0])
-def test_slopes_of_any_sign(sign: float) -> None:
-    band = Band(torch.tensor([[[1.0], [0.5]]]), torch.tensor([[[0.0], [0.25]]]))  # x + 1/2, give or take 1/4
-    slope, zero = torch.full((1, 1), 2.0 * sign), torch.zeros(1, 1)
-    through = through_layer(band, Lines(slope, zero, slope, zero))
-    bounds = band_bounds(through, Bounds(torch.zeros(1, 1), torch.ones(1, 1)))
-    ends = sorted([2 * sign * 0.25, 2 * sign * 1.75])
-    assert float(bounds.lower) == pytest.approx(ends[0], abs=1e-4)
-    assert float(bounds.upper) == pytest.approx(ends[1], abs=1e-4)
+    unknown = torch.full_like(intervals.lower, torch.inf)
+    alone = forward_bounds(program, box, Bounds(-unknown, unknown))  # which must not need what others know
+    assert bool((values >= alone.lower.double() - 1e-9).all())
+    assert bool((values <= alone.upper.double() + 1e-9).all())
+    assert radius < 0.1 or float((found.upper - found.lower).sum()) < float((intervals.upper - intervals.lower).sum())
