@@ -103,9 +103,7 @@ def backward(
 
 def through_lines(coefficients: Tensor, lines: Lines) -> tuple[Tensor, Tensor]:
     """Coefficients on pre-activations, ``(B, R, N)``, and constants, ``(B, R)``, of a sound lower bound."""
-    if (
-        lines.lower_slope is lines.upper_slope and lines.lower_offset is lines.upper_offset
-    ):  # one line: any sign will do
+    if lines.lower_slope is lines.upper_slope and lines.lower_offset is lines.upper_offset:  # then no sign matters
         return coefficients * lines.lower_slope.unsqueeze(1), _dot(coefficients, lines.lower_offset)
     positive = coefficients.clamp(min=0)
     negative = coefficients - positive

@@ -67,10 +67,15 @@ def centred(coefficients: Tensor, offset: Tensor, box: Bounds) -> Centred:
     centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
     magnitude = torch.maximum(box.lower.abs(), box.upper.abs())
     return Centred(
-        (coefficients * centre).sum(1) + offset,
+        _dot(coefficients, centre) + offset,
         (coefficients * radius).T.contiguous(),
-        rounding(offset.dtype) * ((coefficients.abs() * magnitude).sum(1) + offset.abs()),
+        rounding(offset.dtype) * (_dot(coefficients.abs(), magnitude) + offset.abs()),
     )
+
+
+def _dot(rows: Tensor, points: Tensor) -> Tensor:
+    """Products ``(N,)`` of rows ``(N, n)`` with a point each, or with the only one."""
+    return rows @ points[0] if len(points) == 1 else (rows * points).sum(1)
 
 
 def clip_box(box: Bounds, spaces: HalfSpaces) -> Bounds:
