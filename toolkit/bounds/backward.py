@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.interval import Bounds, rounding
+from toolkit.bounds.pending import Pending
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Program, split_layers
@@ -80,22 +81,20 @@ def backward(
     ``multipliers[i]``, ``(B, N_i)``, are signed Lagrange multipliers of split constraints on layer i's
     pre-activations: the term ``- multipliers . z`` is added to the bounded function (beta-CROWN, Wang et al. 2021).
     """
-    pending = dict(zip(start.sources, start.coefficients, strict=True))
+    pending = Pending(program, start.sources, start.coefficients)
     offset = start.offset
     post: list[Tensor | None] = [None] * len(program.layers)
     for number in range(max(start.sources, default=INPUT), INPUT, -1):
-        coefficients = pending.pop(number, None)
+        coefficients = pending.take(number)
         if coefficients is None:
             continue
         post[number] = coefficients
-        affine = program.layers[number].affine
         rows, constant = through_lines(coefficients, lines[number])
         if multipliers is not None:
             rows = rows - multipliers[number].unsqueeze(1)
-        offset = offset + constant + rows @ affine.bias
-        for source, part in zip(affine.sources, affine.transpose(rows), strict=True):
-            pending[source] = pending[source] + part if source in pending else part
-    remaining = pending.get(INPUT)
+        offset = offset + constant + rows @ program.layers[number].affine.bias
+        pending.push(number, rows)
+    remaining = pending.take(INPUT)
     if remaining is None:
         remaining = offset.new_zeros(*offset.shape, program.num_inputs)
     return Linear(remaining, offset, post)

@@ -18,6 +18,7 @@ from torch import Tensor
 from toolkit.bounds.clip import HalfSpaces, minimum_within
 from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
+from toolkit.bounds.pending import Pending
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Layer, Program
@@ -230,20 +231,18 @@ def backward_rows(
 
     ``parts`` are coefficients on the sources, ``(N, size)``, and ``owner`` ``(N,)`` says whose lines a row takes.
     """
-    pending = dict(zip(sources, parts, strict=True))
+    pending = Pending(program, sources, [part.unsqueeze(0) for part in parts])
     for number in range(max(sources), INPUT, -1):
-        coefficients = pending.pop(number, None)
+        coefficients = pending.take(number)
         if coefficients is None:
             continue
-        affine = program.layers[number].affine
-        rows, constant = _through_lines(coefficients, lines[number], owner)
-        offset = offset + constant + rows @ affine.bias
-        for source, (part,) in zip(affine.sources, affine.transpose(rows.unsqueeze(0)), strict=True):
-            pending[source] = pending[source] + part if source in pending else part
-    remaining = pending.get(INPUT)
+        rows, constant = _through_lines(coefficients[0], lines[number], owner)
+        offset = offset + constant + rows @ program.layers[number].affine.bias
+        pending.push(number, rows.unsqueeze(0))
+    remaining = pending.take(INPUT)
     if remaining is None:
-        remaining = offset.new_zeros(len(offset), program.num_inputs)
-    return remaining, offset
+        return offset.new_zeros(len(offset), program.num_inputs), offset
+    return remaining[0], offset
 
 
 def _through_lines(coefficients: Tensor, lines: Lines, owner: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,9 @@ affine maps with several sources. All neurons also have one number in the concat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx
@@ -16,6 +18,9 @@ from torch import Tensor, fx
 from toolkit.problem.affine import Affine, GraphAffine, absolute_module, compact, flat_size
 from toolkit.problem.linear import linear_part, without_offset
 from toolkit.problem.ops import NONLINEAR, check_supported
+
+if TYPE_CHECKING:
+    from toolkit.problem.stacks import Stack
 
 INPUT = -1
 """Source number of the input box."""
@@ -50,6 +55,8 @@ class Program:
     features: Affine
     device: torch.device
     dtype: torch.dtype
+    stacks: Mapping[int, Stack] | None = field(default=None, repr=False, compare=False)
+    """What layers read of each source, where that is one product (`toolkit.problem.stacks`); made last, from these layers."""
     merged: list[Program] = field(init=False, default_factory=list, repr=False, compare=False)
     """This program with its neurons merged, once that has been asked for (`toolkit.problem.merge`)."""
 

@@ -38,9 +38,12 @@ class SparseAffine(DenseAffine):
         return result
 
     def transpose(self, rows: Tensor) -> list[Tensor]:
+        return [self.transpose_input(rows), *(rows @ matrix for matrix in self.matrices[1:])]
+
+    def transpose_input(self, rows: Tensor) -> Tensor:
+        """The transpose for the input alone."""
         flat = rows.reshape(-1, self.size).T.contiguous()
-        on_input = (self.columns @ flat).T.unflatten(0, rows.shape[:2])
-        return [on_input, *(rows @ matrix for matrix in self.matrices[1:])]
+        return (self.columns @ flat).T.unflatten(0, rows.shape[:2])
 
 
 def with_sparse_maps(program: Program) -> Program:

@@ -8,7 +8,7 @@ neurons what other verifiers leave to a mixed-integer solver, layer after layer,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -95,7 +95,7 @@ class Trees:
 def plant(program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tensor, batch: int, clock: Clock) -> Trees:
     """Trees of one leaf each, for some rows ``(n,)`` of a layer. Raises OutOfTime."""
     layer = program.layers[number]
-    ending_here = Program(program.num_inputs, program.layers[:number], layer.affine, program.device, program.dtype)
+    ending_here = replace(program, layers=program.layers[:number], features=layer.affine)
     earlier = Bounds(bounds.lower[:, : layer.start], bounds.upper[:, : layer.start])
     space = Space(_both_ends(ending_here, box, rows), earlier, _unstable(earlier))
     count = 2 * len(rows)

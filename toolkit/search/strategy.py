@@ -16,6 +16,7 @@ from toolkit.bounds.steps import Polyak
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.sparse_affine import with_sparse_maps
+from toolkit.problem.stacks import with_stacks
 from toolkit.search.attack import Accept, attack
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
@@ -290,8 +291,9 @@ def branch_phases(task: Task, search: Search) -> Found:
 
 
 def sparse(problem: Problem) -> Problem:
-    """The problem for a search over phases: nothing differentiates through its maps, which may skip their zeros."""
-    return replace(problem, program=with_sparse_maps(problem.program))
+    """The problem for a search over phases: nothing differentiates through its maps, which may skip their zeros,
+    and of which many may be one."""
+    return replace(problem, program=with_stacks(with_sparse_maps(problem.program)))
 
 
 def reduced(task: Task, root: Root) -> tuple[Task, Root]:
