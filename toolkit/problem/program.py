@@ -56,7 +56,7 @@ class Program:
     device: torch.device
     dtype: torch.dtype
     stacks: Mapping[int, Stack] | None = field(default=None, repr=False, compare=False)
-    """What layers read of each source, where that is one product (`toolkit.problem.stacks`); made last, from these layers."""
+    """What these layers read of each source, where that is one product (`toolkit.problem.stacks`): made last."""
     merged: list[Program] = field(init=False, default_factory=list, repr=False, compare=False)
     """This program with its neurons merged, once that has been asked for (`toolkit.problem.merge`)."""
 

@@ -114,7 +114,7 @@ def in_turn(task: Task, root: Root) -> Found:
             found = strategy(replace(task, clock=task.clock.part(share)), root)
         except OutOfTime:
             continue
-        if found.witness or found.proved:
+        if decided(found):
             return found
     if found is None:
         raise OutOfTime
@@ -215,14 +215,16 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     searching = tightening = max(FIRST_TURN, 2 * (task.clock.elapsed - began))
     search = phase_search(task, root)
     found = _try(task, search, searching)
-    if found is None and _attack(task, open_cases(root), 1 - FIRST_RESTARTS):
+    if not decided(found) and _attack(task, open_cases(root), 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
-    while found is None and len(task.problem.lower) == 1:
+    while not decided(found) and len(task.problem.lower) == 1:
         better = tightened(task, root, tightening)
         if not len(open_cases(better)):
             return Found(False, True, better.method)
         gain = nearer(root, better)
-        if gain >= MUCH_NEARER:
+        if found is not None and not gain >= NEARER:
+            return found
+        if gain >= MUCH_NEARER or found is not None:
             task, root = reduced(task, better)
             search = phase_search(task, root)
         else:
@@ -233,6 +235,11 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     return branch_phases(task, search) if found is None else found
 
 
+def decided(found: Found | None) -> bool:
+    """Whether a search came to a verdict: it may also be out of time (None), or have given up."""
+    return found is not None and (found.witness or found.proved)
+
+
 def nearer(root: Root, better: Root) -> float:
     """Which share of the way to a proof of the open cases better bounds have come; NaN where there was no bound."""
     cases = open_cases(root)
@@ -241,13 +248,12 @@ def nearer(root: Root, better: Root) -> float:
 
 
 def _try(task: Task, search: Search, seconds: float) -> Found | None:
-    """What a search for so long decides, or None."""
+    """What a search for so long comes to, or None where it takes longer."""
     try:
-        found = branch_phases(replace(task, clock=task.clock.soon(seconds)), search)
+        return branch_phases(replace(task, clock=task.clock.soon(seconds)), search)
     except OutOfTime:
         task.clock.check()
         return None
-    return found if found.witness or found.proved else None
 
 
 def refined(task: Task, root: Root) -> tuple[Task, Root]:

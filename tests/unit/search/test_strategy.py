@@ -161,3 +161,25 @@ def test_bounds_that_bring_nothing_nearer_are_told_apart() -> None:
     assert math.isnan(
         nearer(replace(root, lower=-torch.inf * root.lower.abs()), replace(root, lower=-torch.inf * root.lower.abs()))
     )
+
+
+@pytest.mark.parametrize(("left", "searches"), [(1.0, 1), (0.9, 2), (0.5, 2)])
+def test_a_search_that_gave_up_is_repeated_only_from_better_bounds(
+    monkeypatch: pytest.MonkeyPatch, left: float, searches: int
+) -> None:
+    begun: list[Search] = []
+
+    def search(task: Task, search: Search) -> Found:
+        begun.append(search)
+        return Found(False, False, "search", "too many domains") if len(begun) == 1 else Found(False, True, "search")
+
+    def tighten(task: Task, root: Root, seconds: float) -> Root:
+        return replace(root, lower=left * root.lower)
+
+    monkeypatch.setattr(strategy, "branch_phases", search)
+    monkeypatch.setattr(strategy, "tightened", tighten)
+    task = task_of(problem_of(4, [8, 8], 4))
+    found = strategy.by_relu_phases(task, root_bounds(task.problem, task.clock, task.observer))
+    assert found.proved == (searches == 2)
+    assert len(begun) == searches
+    assert begun[0] is not begun[-1] or searches == 1
