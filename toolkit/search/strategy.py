@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -55,6 +56,10 @@ MUCH_NEARER = 0.2
 """The same for a new search, which then is where the old one was before long."""
 FIRST_LOOK = 0.25
 """Share of its turn that a new search gets while better bounds of the neurons still bring so much."""
+SEEDS = 1_000_003
+"""Distance of the seeds of one attack from those of another."""
+MOST_AT_ONCE = 32
+"""Most restarts at once, in units of the settings'."""
 FIRST_RESTARTS = 0.2
 """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
 ATTACKED_CASES = 64
@@ -88,6 +93,10 @@ class Task:
     """Takes statistics by name."""
     spent: Callable[[int, int], None]
     """Takes the domains that one search bounded, and its depth."""
+
+    def soon(self, seconds: float) -> Task:
+        """The task with so much time, or what is left."""
+        return replace(self, clock=self.clock.soon(seconds))
 
 
 def prove(task: Task, root: Root | None = None) -> Found:
@@ -187,14 +196,32 @@ def open_cases(root: Root) -> Tensor:
 
 
 def _attack(task: Task, cases: Tensor, part: float) -> bool:
+    """Part of the settings' restarts, for a share of the time that is left."""
+    return _restart(task, cases, part, task.clock.part(ATTACKING), round(10 * part))
+
+
+def attack_on(task: Task, cases: Tensor, number: int) -> bool:
+    """Ever more restarts, for a share of the time that was spent so far: of small networks these are many.
+
+    Attacks with different numbers, and those before, have starts of their own.
+    """
+    clock = task.clock.soon(ATTACKING * task.clock.elapsed)
+    for again in itertools.count():
+        if clock.left <= 0 or not task.settings.attack_restarts:
+            return False
+        if _restart(task, cases, min(2 ** (again + 1), MOST_AT_ONCE), clock, SEEDS * (number + 1) + again):
+            return True
+    return False
+
+
+def _restart(task: Task, cases: Tensor, part: float, clock: Clock, seed: int) -> bool:
     """Part of the settings' restarts for each of up to so many cases, less where there are more, in all too."""
-    settings, clock = task.settings, task.clock.part(ATTACKING)
+    settings = task.settings
     share = min(1.0, ATTACKED_CASES / max(1, len(cases)))
     restarts = math.ceil(part * share**2 * settings.attack_restarts)
     steps = math.ceil(share * settings.attack_steps)
     try:
-        seed = settings.seed + restarts  # so that no part repeats the starts of another
-        return attack(task.problem, cases, restarts, steps, seed, clock, task.accept)
+        return attack(task.problem, cases, restarts, steps, settings.seed + seed, clock, task.accept)
     except OutOfTime:
         return False
 
@@ -206,7 +233,7 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     time, so that little is lost whichever of them is what a query needs; where the bounds gain little, searches get
     ever more of the time. A search goes on where it was stopped, with the better bounds, unless these bring the root
     itself much nearer to a proof: then a new one begins, on what is left of the network. The rest of the attack comes
-    after the first turn, which is enough for many a query that has no witness.
+    after the first turn, which is enough for many a query that has no witness, and ever more restarts later.
     """
     began = task.clock.elapsed
     task, root = refined(task, root)
@@ -218,6 +245,8 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     if not decided(found) and _attack(task, open_cases(root), 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
     while not decided(found) and len(task.problem.lower) == 1:
+        if attack_on(task, open_cases(root), search.progress.rounds):
+            return Found(True, False, "attack")
         better = tightened(task, root, tightening)
         if not len(open_cases(better)):
             return Found(False, True, better.method)
@@ -250,7 +279,7 @@ def nearer(root: Root, better: Root) -> float:
 def _try(task: Task, search: Search, seconds: float) -> Found | None:
     """What a search for so long comes to, or None where it takes longer."""
     try:
-        return branch_phases(replace(task, clock=task.clock.soon(seconds)), search)
+        return branch_phases(task.soon(seconds), search)
     except OutOfTime:
         task.clock.check()
         return None

@@ -19,7 +19,7 @@ from toolkit.search import strategy
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.relu_split import Search
 from toolkit.search.root import Root, root_bounds
-from toolkit.search.strategy import FIRST_LOOK, FIRST_RESTARTS, Found, Strategy, Task, nearer, prove, turns
+from toolkit.search.strategy import FIRST_LOOK, FIRST_RESTARTS, Found, Strategy, Task, attack_on, nearer, prove, turns
 from toolkit.settings import Settings
 from toolkit.verify import precision
 
@@ -183,3 +183,22 @@ def test_a_search_that_gave_up_is_repeated_only_from_better_bounds(
     assert found.proved == (searches == 2)
     assert len(begun) == searches
     assert begun[0] is not begun[-1] or searches == 1
+
+
+def test_ever_more_restarts_until_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    efforts = efforts_of(monkeypatch, lambda number: number == 3)
+    task = task_of(problem_of(4, [8, 8], 4))
+    spent = replace(task, clock=Clock.started(60, spent=20))
+    assert attack_on(spent, torch.tensor([0]), 1)
+    full = Settings().attack_restarts
+    assert [restarts for restarts, _ in efforts] == [2 * full, 4 * full, 8 * full]
+    assert not attack_on(replace(spent, settings=Settings(attack_restarts=0)), torch.tensor([0]), 1)
+    assert len(efforts) == 3
+
+
+def test_restarts_end_with_their_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    efforts = efforts_of(monkeypatch, lambda number: False)
+    task = replace(task_of(problem_of(4, [8, 8], 4)), clock=Clock.started(60, spent=0.5))
+    assert not attack_on(task, torch.tensor([0]), 1)
+    assert efforts
+    assert task.clock.elapsed < 5
