@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ def tighten(
         inner = box.select(part)
         forward = ForwardPass(program, inner)
         parts.append(_tighten(program, inner, known.select(part), spaces.select(part), forward, check))
-    return _stacked(parts)
+    return parts[0] if len(parts) == 1 else _stacked(parts, box)
 
 
 def _tighten(
@@ -115,20 +115,14 @@ def _tighten(
     return Tightened(concatenate(layers, box), contradiction, _joined(reaches, box))
 
 
-def _stacked(parts: list[Tightened]) -> Tightened:
+def _stacked(parts: list[Tightened], box: Bounds) -> Tightened:
     """What was found for some boxes after what was found for others."""
-    if len(parts) == 1:
-        return parts[0]
-    bounds = [part.bounds for part in parts]
-    starts = itertools.accumulate((len(part.contradiction) for part in parts), initial=0)
-    reaches = [
-        Reach(part.reach.owner + start, part.reach.neuron, part.reach.share)
-        for part, start in zip(parts, starts, strict=False)
-    ]
+    starts = itertools.accumulate((len(part.contradiction) for part in parts[:-1]), initial=0)
+    reaches = [replace(part.reach, owner=part.reach.owner + start) for part, start in zip(parts, starts, strict=True)]
     return Tightened(
-        Bounds(torch.cat([part.lower for part in bounds]), torch.cat([part.upper for part in bounds])),
+        Bounds(torch.cat([part.bounds.lower for part in parts]), torch.cat([part.bounds.upper for part in parts])),
         torch.cat([part.contradiction for part in parts]),
-        Reach(*(torch.cat([getattr(reach, name) for reach in reaches]) for name in ("owner", "neuron", "share"))),
+        _joined(reaches, box),
     )
 
 

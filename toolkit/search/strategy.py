@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -206,11 +205,11 @@ def attack_on(task: Task, cases: Tensor, number: int) -> bool:
     Attacks with different numbers, and those before, have starts of their own.
     """
     clock = task.clock.soon(ATTACKING * task.clock.elapsed)
-    for again in itertools.count():
-        if clock.left <= 0 or not task.settings.attack_restarts:
-            return False
+    again = 0
+    while task.settings.attack_restarts and clock.left > 0:
         if _restart(task, cases, min(2 ** (again + 1), MOST_AT_ONCE), clock, SEEDS * (number + 1) + again):
             return True
+        again += 1
     return False
 
 
@@ -247,7 +246,7 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     while not decided(found) and len(task.problem.lower) == 1:
         if attack_on(task, open_cases(root), search.progress.rounds):
             return Found(True, False, "attack")
-        better = tightened(task, root, tightening)
+        better = tightened(task, root, search, tightening)
         if not len(open_cases(better)):
             return Found(False, True, better.method)
         gain = nearer(root, better)
@@ -294,10 +293,12 @@ def refined(task: Task, root: Root) -> tuple[Task, Root]:
     return reduced(task, root)
 
 
-def tightened(task: Task, root: Root, seconds: float) -> Root:
-    """The root, of one region, with bounds of its neurons found by branch and bound for so long."""
-    batch = largest_batch(task.problem.program, task.settings.batch)
-    bounds = branch_neurons(sparse(task.problem), root.bounds, batch, task.clock.soon(seconds))
+def tightened(task: Task, root: Root, search: Search, seconds: float) -> Root:
+    """The root, of one region, with bounds of its neurons found by branch and bound for so long.
+
+    That is on the problem as a search over phases has it already, in batches of its size.
+    """
+    bounds = branch_neurons(search.space.problem, root.bounds, search.plan.batch, task.clock.soon(seconds))
     root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
     task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
     return root

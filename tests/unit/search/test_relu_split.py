@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from distance import unbounded_space
 
-from tests.unit.search.test_search import unbounded_space
 from toolkit.bounds.ascent import Schedule
 from toolkit.bounds.interval import Bounds
 from toolkit.search.clock import Clock, OutOfTime

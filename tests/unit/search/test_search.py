@@ -8,12 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from distance import TEXT, Distance, problem_below, unbounded_space
 from torch import Tensor, nn
 
 from toolkit.bounds.ascent import evaluate, lower_bound
-from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
-from toolkit.bounds.state import Multipliers
 from toolkit.formats.read import parse_query
 from toolkit.problem import affine
 from toolkit.problem.affine import GraphAffine
@@ -25,42 +24,11 @@ from toolkit.search.attack import accept_best, attack, case_loss, descend, diver
 from toolkit.search.branching import babsr, candidates, chord
 from toolkit.search.children import WEAKER, branch
 from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.domains import Domains, Space, concat, expand, proved, root_domains, split
+from toolkit.search.domains import Domains, Space, concat, expand, proved, split
 from toolkit.search.leaf import close_leaves, implied_phases
 from toolkit.search.relu_split import pick
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
 from toolkit.search.sampling import sample
-
-TEXT = """
-(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)
-(assert (>= X_0 -1.0))(assert (<= X_0 1.0))(assert (>= X_1 -1.0))(assert (<= X_1 1.0))
-(assert (or (<= Y_0 {0}) (and (<= Y_0 {1}) (>= X_0 0.5))))
-"""
-
-
-class Distance(nn.Module):
-    """|x0| + |x1| + max(0, x0 + x1), with five ReLUs: at least 0 everywhere, and at least 1 where x0 >= 0.5."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        both = torch.relu(torch.cat([x, -x, x.sum(1, keepdim=True)], 1))
-        return both.sum(1, keepdim=True)
-
-
-def problem_below(first: float, second: float) -> Problem:
-    """Whether the network is at most ``first`` somewhere, or at most ``second`` where x0 >= 0.5."""
-    query = parse_query(TEXT.format(first, second))
-    return compile_problem(query, {query.networks[0].name: Binding(Distance(), ((1, 2),), (torch.float32,))})
-
-
-def unbounded_space(first: float, second: float) -> tuple[Space, Domains]:
-    """Root domains of both cases with CROWN bounds of the neurons and no optimised multipliers."""
-    problem = problem_below(first, second)
-    root = crown_bounds(problem.program, Bounds(problem.lower, problem.upper))
-    space = Space(problem, root, unstable_neurons(problem.program, root).any(0).nonzero().squeeze(1))
-    zeros = torch.zeros(2, problem.program.num_neurons, dtype=torch.float64)
-    weight = torch.full((2, problem.rows.shape[1]), 1 / problem.rows.shape[1], dtype=torch.float64)
-    lower = torch.full((2,), -torch.inf, dtype=torch.float64)
-    return space, root_domains(space, torch.arange(2), Multipliers(zeros, zeros, weight), lower)
 
 
 def test_only_positive_finite_bounds_are_proofs() -> None:

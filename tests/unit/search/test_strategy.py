@@ -138,7 +138,7 @@ def test_searches_and_better_bounds_take_turns(
             return Found(False, True, "search")
         raise OutOfTime
 
-    def tighten(task: Task, root: Root, seconds: float) -> Root:
+    def tighten(task: Task, root: Root, search: Search, seconds: float) -> Root:
         turns.append(("tighten", seconds))
         return replace(root, lower=left * root.lower)
 
@@ -173,7 +173,7 @@ def test_a_search_that_gave_up_is_repeated_only_from_better_bounds(
         begun.append(search)
         return Found(False, False, "search", "too many domains") if len(begun) == 1 else Found(False, True, "search")
 
-    def tighten(task: Task, root: Root, seconds: float) -> Root:
+    def tighten(task: Task, root: Root, search: Search, seconds: float) -> Root:
         return replace(root, lower=left * root.lower)
 
     monkeypatch.setattr(strategy, "branch_phases", search)
