@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Never
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -61,12 +64,24 @@ def _name_or_help(app: App) -> Callable[..., int]:
     return show
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> Never:
     """Run one command and exit: 0 done, 2 the input cannot be used, 1 anything else, 130 interrupted."""
     gc.set_threshold(OBJECTS)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    sys.exit(run([argument for argument in arguments if argument != "--debug"], debug))
+    leave(run([argument for argument in arguments if argument != "--debug"], debug))
+
+
+def leave(code: int) -> Never:
+    """End the process, with what was put off to its end done, and all else left as it is.
+
+    Taking a few thousand modules down one by one is a fifth of the time of an easy query (measured).
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):
+            stream.flush()
+    os._exit(code)
 
 
 def run(arguments: Sequence[str], debug: bool = False) -> int:

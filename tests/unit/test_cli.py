@@ -218,9 +218,17 @@ def test_internal_errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
 
 def test_main_exits_with_the_code() -> None:
-    with pytest.raises(SystemExit) as error:
-        cli.main(["frobnicate", "--debug"])
-    assert error.value.code == 2
+    command = [sys.executable, "-m", "toolkit.cli", "frobnicate", "--debug"]
+    assert subprocess.run(command, check=False, capture_output=True, env=ENVIRONMENT).returncode == 2
+
+
+def test_nothing_put_off_to_the_end_is_lost() -> None:
+    """Not what is written to a pipe, however much, nor what is registered to run at exit."""
+    code = "import atexit, sys; from toolkit import cli; atexit.register(print, 'last'); print('x' * 10**6, end='');"
+    code += "sys.stderr.write('e' * 10**5); cli.leave(3)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, env=ENVIRONMENT)
+    assert (done.returncode, len(done.stderr)) == (3, 10**5)
+    assert done.stdout == b"x" * 10**6 + b"last\n"
 
 
 def test_light_commands_do_not_load_torch(folder: Path) -> None:
