@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.clip import HalfSpaces, minimum_within
+from toolkit.bounds.clip import HalfSpaces, Polytopes, minimum_within, polytopes
 from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
 from toolkit.bounds.pending import Pending
@@ -92,6 +92,7 @@ def _tighten(
     layers: list[Bounds] = []
     lines: list[Lines] = []
     reaches: list[Reach] = []
+    within = polytopes(box, spaces)
     values = {INPUT: (box.lower + box.upper) / 2}
     contradiction = box.lower.new_full((len(box.lower),), -torch.inf)
     for number, layer in enumerate(program.layers):
@@ -104,7 +105,7 @@ def _tighten(
             share = _normalised(forward.spread(rows.owner, rows.neuron, program.num_inputs))
             reaches.append(Reach(rows.owner, rows.neuron + layer.start, share))
         elif len(rows.owner):
-            found, share = _bound_rows(program, layer.affine, rows, box, lines, spaces, check)
+            found, share = _bound_rows(program, layer.affine, rows, lines, within, check)
             bounds = _narrowed(bounds, rows, found)
             reaches.append(Reach(rows.owner, rows.neuron + layer.start, share))
         contradiction = torch.fmax(contradiction, (bounds.lower - bounds.upper).amax(1))
@@ -180,9 +181,8 @@ def _bound_rows(
     program: Program,
     affine: Affine,
     rows: Rows,
-    box: Bounds,
     lines: list[Lines],
-    spaces: HalfSpaces,
+    within: Polytopes,
     check: Callable[[], None],
 ) -> tuple[Bounds, Tensor]:
     """Bounds ``(N,)`` of neurons of an affine map, each for the box that owns it, and shares of the dimensions."""
@@ -193,11 +193,11 @@ def _bound_rows(
         bias = affine.bias.index_select(0, part.neuron)
         signed = [torch.cat([row[0], -row[0]]) for row in affine.select(part.neuron)]
         pushed, offset = backward_rows(program, affine.sources, signed, torch.cat([bias, -bias]), both, lines)
-        low, negated = minimum_within(pushed, offset, box, spaces, both).chunk(2)
+        low, negated = minimum_within(pushed, offset, within, both).chunk(2)
         lows.append(low)
         highs.append(-negated)
         lower_row, upper_row = pushed.chunk(2)
-        shares.append(_shares(lower_row - upper_row, box, part.owner))
+        shares.append(_shares(lower_row - upper_row, within.box, part.owner))
     return Bounds(torch.cat(lows), torch.cat(highs)), torch.cat(shares)
 
 

@@ -34,43 +34,49 @@ class HalfSpaces:
 
 @dataclass(frozen=True)
 class Centred:
-    """Linear functions in coordinates where their boxes are [-1, 1]^n; functions are the last dimension."""
+    """Linear functions in coordinates where their boxes are [-1, 1]^n."""
 
     value: Tensor
     """At the centre, ``(N,)``."""
     spread: Tensor
-    """Change from the centre to the side of each dimension, ``(n, N)``."""
+    """Change from the centre to the side of each dimension, ``(N, n)``; dimensions are slow where they are few."""
     allowance: Tensor
     """What rounding may have changed, ``(N,)``."""
 
     def minimum(self) -> Tensor:
         """Least values over the boxes, ``(N,)``."""
-        return self.value - self.spread.abs().sum(0) - self.allowance
+        return self.value - self.spread.abs().sum(1) - self.allowance
 
     def select(self, index: Tensor) -> Centred:
         """Some of the functions, or the same more than once."""
-        return Centred(
-            self.value.index_select(0, index), self.spread.index_select(1, index), self.allowance.index_select(0, index)
-        )
+        slow = _few(self.spread)
+        spread = self.spread.T.index_select(1, index).T if slow else self.spread.index_select(0, index)
+        return Centred(self.value.index_select(0, index), spread, self.allowance.index_select(0, index))
 
     def plus(self, beta: Tensor, other: Centred) -> Centred:
         """``self + beta * other``, ``(N,)``. Coefficients may cancel, allowances never do."""
         return Centred(
             torch.addcmul(self.value, beta, other.value),
-            torch.addcmul(self.spread, beta, other.spread),
+            torch.addcmul(self.spread, beta.unsqueeze(1), other.spread),
             torch.addcmul(self.allowance, beta, other.allowance),
         )
 
 
 def centred(coefficients: Tensor, offset: Tensor, box: Bounds) -> Centred:
-    """Functions ``coefficients . x + offset``, ``(N, n)`` and ``(N,)``, with a box ``(N, n)`` each."""
+    """Functions ``coefficients . x + offset``, ``(N, n)`` and ``(N,)``, with a box ``(N, n)`` each or one for all."""
     centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
     magnitude = torch.maximum(box.lower.abs(), box.upper.abs())
+    spread = coefficients * radius
     return Centred(
         _dot(coefficients, centre) + offset,
-        (coefficients * radius).T.contiguous(),
+        spread.T.contiguous().T if _few(spread) else spread.contiguous(),
         rounding(offset.dtype) * (_dot(coefficients.abs(), magnitude) + offset.abs()),
     )
+
+
+def _few(spread: Tensor) -> bool:
+    """Whether there are so few dimensions that sums over them are faster function by function."""
+    return spread.shape[1] <= MAX_BREAKPOINTS
 
 
 def _dot(rows: Tensor, points: Tensor) -> Tensor:
@@ -98,34 +104,50 @@ def clip_box(box: Bounds, spaces: HalfSpaces) -> Bounds:
     return Bounds(lower, upper)
 
 
-def minimum_within(coefficients: Tensor, offset: Tensor, box: Bounds, spaces: HalfSpaces, owner: Tensor) -> Tensor:
-    """Lower bounds ``(N,)`` of ``coefficients . x + offset`` over the box and the half-spaces of each row's owner.
+@dataclass(frozen=True)
+class Polytopes:
+    """Boxes cut by half-spaces, made ready for linear functions to be minimised over them."""
 
-    ``coefficients`` ``(N, n)``, ``offset`` ``(N,)``, boxes ``(B, n)``, half-spaces ``(B, K, n)``, ``owner`` ``(N,)``.
+    box: Bounds
+    """``(B, n)``, or ``(1, n)`` where all have the same."""
+    spaces: list[Centred]
+    """The half-spaces, ``(B,)`` each."""
+
+
+def polytopes(box: Bounds, spaces: HalfSpaces) -> Polytopes:
+    """Boxes, each with its half-spaces ``(B, K, n)``."""
+    count = spaces.offset.shape[1] if box.lower.shape[1] else 0
+    return Polytopes(box, [centred(spaces.coefficients[:, k], spaces.offset[:, k], box) for k in range(count)])
+
+
+def minimum_within(coefficients: Tensor, offset: Tensor, within: Polytopes, owner: Tensor) -> Tensor:
+    """Lower bounds ``(N,)`` of ``coefficients . x + offset``, ``(N, n)`` and ``(N,)``, in each row's owner ``(N,)``.
+
     For any beta >= 0 the minimum of ``c . x + beta (a . x + d)`` over the box is a lower bound; it is concave in beta
-    with breakpoints ``-c_i / a_i``; its best is looked for one half-space after the other. One box may serve all.
+    with breakpoints ``-c_i / a_i``; its best is looked for one half-space after the other.
     """
+    box = within.box
     own = box if len(box.lower) == 1 else Bounds(box.lower.index_select(0, owner), box.upper.index_select(0, owner))
     function = centred(coefficients, offset, own)
     best = function.minimum()
-    for k in range(spaces.offset.shape[1] if len(function.spread) else 0):
-        space = centred(spaces.coefficients[:, k], spaces.offset[:, k], box).select(owner)
+    for number, every in enumerate(within.spaces):
+        space = every.select(owner)
         beta, found = _best_multiplier(function, space)
         better = found > best
-        function = function.plus(torch.where(better, beta, 0.0), space)
+        if number + 1 < len(within.spaces):
+            function = function.plus(torch.where(better, beta, 0.0), space)
         best = torch.where(better, found, best)
     return best
 
 
 def _best_multiplier(function: Centred, space: Centred) -> tuple[Tensor, Tensor]:
     """The multiplier ``(N,)`` with the greatest dual bound, or nearly, and that bound."""
-    few = len(function.spread) <= MAX_BREAKPOINTS
-    return _best_breakpoint(function, space) if few else _between_tangents(function, space)
+    return (_best_breakpoint if _few(function.spread) else _between_tangents)(function, space)
 
 
 def _best_breakpoint(function: Centred, space: Centred) -> tuple[Tensor, Tensor]:
-    beta = _breakpoints(function.spread, space.spread)
-    spread = torch.addcmul(function.spread, beta.unsqueeze(1), space.spread).abs_().sum(1)
+    beta = _breakpoints(function.spread.T, space.spread.T)
+    spread = torch.addcmul(function.spread.T, beta.unsqueeze(1), space.spread.T).abs_().sum(1)
     bound = torch.addcmul(function.value - function.allowance, beta, space.value - space.allowance) - spread
     best, index = bound.max(0, keepdim=True)
     return beta.gather(0, index).squeeze(0), best.squeeze(0)
@@ -143,18 +165,19 @@ def _between_tangents(function: Centred, space: Centred) -> tuple[Tensor, Tensor
     The first tangents are those at zero and at infinity.
     """
     constant, slope = function.value - function.allowance, space.value - space.allowance
+    spread, work = torch.empty_like(function.spread), torch.empty_like(function.spread)
 
     def dual(beta: Tensor) -> tuple[Tensor, Tensor]:
-        spread = torch.addcmul(function.spread, beta, space.spread)
-        rise = slope - (spread.sign() * space.spread).sum(0)
-        return torch.addcmul(constant, beta, slope) - spread.abs_().sum(0), rise
+        torch.addcmul(function.spread, beta.unsqueeze(1), space.spread, out=spread)
+        value = torch.addcmul(constant, beta, slope) - torch.abs(spread, out=work).sum(1)
+        return value, slope - torch.mul(torch.sign(spread, out=spread), space.spread, out=work).sum(1)
 
     best_beta = torch.zeros_like(constant)
     best, rise = dual(best_beta)
     left = (best, rise)  # a tangent: its values at zero and its rise
     right = (
-        constant - (space.spread.sign() * function.spread).sum(0),
-        slope - space.spread.abs().sum(0),
+        constant - torch.mul(torch.sign(space.spread, out=work), function.spread, out=work).sum(1),
+        slope - torch.abs(space.spread, out=work).sum(1),
     )
     for _ in range(TANGENTS):
         beta = ((right[0] - left[0]) / (left[1] - right[1])).clamp(min=0)

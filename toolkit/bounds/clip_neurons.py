@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.boxes import Rows, backward_rows, parts_of
-from toolkit.bounds.clip import HalfSpaces, minimum_within
+from toolkit.bounds.clip import HalfSpaces, Polytopes, minimum_within, polytopes
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.bounds.state import Domain
@@ -44,11 +44,12 @@ def clip_neurons(
     sign = torch.where(upper > -lower, 1.0, -1.0).to(program.dtype)
     contradiction = lower.new_full((len(lower),), -torch.inf)
     lines: list[Lines] = []
+    within = polytopes(domain.box, spaces)
     for layer in program.layers[: _last_layer(program, chosen) + 1]:
         rows = Rows(*chosen[:, layer.neurons].nonzero(as_tuple=True))
         if len(rows.owner):
             at = (rows.owner, rows.neuron + layer.start)
-            least = _least(program, layer.affine, rows, sign[at], domain.box, lines, spaces, check)
+            least = _least(program, layer.affine, rows, sign[at], lines, within, check)
             lower[at] = torch.where(sign[at] > 0, torch.fmax(lower[at], least), lower[at])
             upper[at] = torch.where(sign[at] < 0, torch.fmin(upper[at], -least), upper[at])
             crossed = lower[:, layer.neurons] - upper[:, layer.neurons]
@@ -63,9 +64,8 @@ def _least(
     affine: Affine,
     rows: Rows,
     sign: Tensor,
-    box: Bounds,
     lines: list[Lines],
-    spaces: HalfSpaces,
+    within: Polytopes,
     check: Callable[[], None],
 ) -> Tensor:
     """Least values ``(N,)`` of neurons times signs in their owners' half-spaces."""
@@ -76,7 +76,7 @@ def _least(
         bias = affine.bias.index_select(0, part.neuron) * signs
         signed = [row[0] * signs.unsqueeze(1) for row in affine.select(part.neuron)]
         pushed, offset = backward_rows(program, affine.sources, signed, bias, part.owner, lines)
-        least.append(minimum_within(pushed, offset, box, spaces, part.owner))
+        least.append(minimum_within(pushed, offset, within, part.owner))
     return torch.cat(least)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from toolkit.bounds.backward import Linear, backward, functional, layer_lines
 from toolkit.bounds.boxes import Tightened, tighten
-from toolkit.bounds.clip import HalfSpaces, clip_box, minimum_within
+from toolkit.bounds.clip import HalfSpaces, clip_box, minimum_within, polytopes
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.problem.compile import Problem
@@ -163,7 +163,7 @@ def joint_minimum(box: Bounds, spaces: HalfSpaces) -> Tensor:
     count, atoms, inputs = spaces.coefficients.shape
     owner = torch.arange(count, device=box.lower.device).repeat_interleave(atoms)
     rows, offset = spaces.coefficients.reshape(count * atoms, inputs), spaces.offset.reshape(-1)
-    lower = minimum_within(rows, offset, box, spaces, owner)
+    lower = minimum_within(rows, offset, polytopes(box, spaces), owner)
     return lower.reshape(count, atoms).amax(1)
 
 

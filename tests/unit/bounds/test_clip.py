@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from toolkit.bounds import clip
-from toolkit.bounds.clip import HalfSpaces, clip_box, minimum_within
+from toolkit.bounds.clip import HalfSpaces, clip_box, minimum_within, polytopes
 from toolkit.bounds.interval import Bounds
 
 
@@ -88,8 +88,8 @@ def test_minimum_is_below_the_linear_program_and_above_the_box(seed: int, inputs
     box, spaces, generator = _random(seed, inputs, 1, count)
     rows = torch.randn(4, inputs, generator=generator, dtype=torch.float64)
     owner = torch.zeros(4, dtype=torch.int64)
-    found = minimum_within(rows, torch.zeros(4, dtype=torch.float64), box, spaces, owner)
-    plain = minimum_within(rows, torch.zeros(4, dtype=torch.float64), box, _none(spaces), owner)
+    found = minimum_within(rows, torch.zeros(4, dtype=torch.float64), polytopes(box, spaces), owner)
+    plain = minimum_within(rows, torch.zeros(4, dtype=torch.float64), polytopes(box, _none(spaces)), owner)
     exact = torch.tensor([_linear_program(row, box, spaces) for row in rows.numpy()], dtype=torch.float64)
     assert bool((found <= exact + 1e-9).all())
     assert bool((found >= plain).all())
@@ -109,7 +109,7 @@ def _gaps(seed: int, inputs: int) -> tuple[torch.Tensor, torch.Tensor]:
     rows = torch.randn(4, inputs, generator=generator, dtype=torch.float64)
     zero, owner = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
     exact = torch.tensor([_linear_program(row, box, spaces) for row in rows.numpy()], dtype=torch.float64)
-    with_space, without = (minimum_within(rows, zero, box, some, owner) for some in (spaces, _none(spaces)))
+    with_space, without = (minimum_within(rows, zero, polytopes(box, some), owner) for some in (spaces, _none(spaces)))
     return exact - with_space, exact - without
 
 
