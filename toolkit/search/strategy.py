@@ -21,6 +21,7 @@ from toolkit.search.attack import Accept, attack
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
 from toolkit.search.events import Observer
+from toolkit.search.evolution import evolve
 from toolkit.search.input_split import InputPlan, input_split
 from toolkit.search.memory import largest_batch
 from toolkit.search.neurons import branch_neurons
@@ -41,6 +42,8 @@ FEW_INPUTS = 20
 """Most varying inputs for which splitting the input box comes first."""
 SOME_INPUTS = 64
 """Most varying inputs for which splitting the input box is tried at all where phases could be split instead."""
+SHALLOW_INPUTS = 256
+"""The same for networks of one hidden layer."""
 MANY_NEURONS = 20_000
 """Most neurons for which a box of more inputs is split: every box bounds all of them again."""
 SHORT, LONG = 0.15, 0.7
@@ -61,6 +64,8 @@ MOST_AT_ONCE = 32
 """Most restarts at once, in units of the settings'."""
 FIRST_RESTARTS = 0.2
 """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
+POPULATION = 2048
+"""Points of each case that evolve before all restarts have been made."""
 ATTACKED_CASES = 64
 """Open cases up to which each is attacked with all restarts and steps."""
 FILL_PROCESSOR = 16
@@ -143,13 +148,13 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     varying = varying_inputs(task.problem)
     phases = bool(unstable_neurons(task.problem.program, root.bounds).any())
     smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
-    affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
-    boxes = affordable and (smooth or varying <= SOME_INPUTS)
-    if not boxes or not phases:
-        return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
     # One hidden layer leaves its neurons' bounds exact on every box, so that only the last map is relaxed.
     shallow = all(layer.affine.sources == (INPUT,) for layer in program.layers)
-    if varying <= FEW_INPUTS or shallow:
+    affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
+    boxes = affordable and (smooth or varying <= (SHALLOW_INPUTS if shallow else SOME_INPUTS))
+    if not boxes or not phases:
+        return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
+    if varying <= FEW_INPUTS or (shallow and varying <= SOME_INPUTS):
         return [(by_input_boxes, LONG), (by_relu_phases, 1.0)]
     # What either decides, it mostly decides soon: a short try first costs little.
     return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_relu_phases, 1.0)]
@@ -220,6 +225,9 @@ def _restart(task: Task, cases: Tensor, part: float, clock: Clock, seed: int) ->
     restarts = math.ceil(part * share**2 * settings.attack_restarts)
     steps = math.ceil(share * settings.attack_steps)
     try:
+        evolving = restarts and varying_inputs(task.problem) <= SOME_INPUTS
+        if evolving and evolve(task.problem, cases, round(part * POPULATION), settings.seed + seed, clock, task.accept):
+            return True
         return attack(task.problem, cases, restarts, steps, settings.seed + seed, clock, task.accept)
     except OutOfTime:
         return False

@@ -75,6 +75,14 @@ def test_boxes_come_first_for_few_inputs_and_shallow_networks(
     assert first(problem_of(80, widths, varying)) is expected
 
 
+def test_boxes_have_a_turn_where_one_hidden_layer_has_more_inputs() -> None:
+    for inputs, has_turn in ((100, True), (300, False)):
+        problem = problem_of(inputs, [40], inputs)
+        task = task_of(problem)
+        order = [turn for turn, _ in turns(task, root_bounds(problem, task.clock, task.observer))]
+        assert (strategy.by_input_boxes in order) is has_turn
+
+
 @pytest.mark.parametrize(
     ("inputs", "width", "varying", "expected"),
     [
