@@ -41,8 +41,8 @@ def bind(query: Query, given: Mapping[str, T]) -> dict[str, T]:
 def check_binding(query: Query, models: Mapping[str, OnnxModel]) -> None:
     """Raise InputError unless every network's declarations fit its model in number, shape and element type.
 
-    ``models`` has every network of the query (see `bind`). VNN-LIB 1.0 declares no shapes, and ``real`` fits any
-    floating-point type.
+    ``models`` has every network of the query (see `bind`). VNN-LIB 1.0 declares no shapes, and its only type, ``real``,
+    fits any floating-point type, and outputs that count: integers are real numbers.
     """
     for network in query.networks:
         model = models[network.name]
@@ -68,7 +68,7 @@ def _check_tensors(
                 f"{model.path}: {kind} {info.name!r} has shape {_show(info)}, the specification declares"
                 f" '{tensor.name}' with {_show_declared(tensor)}"
             )
-        if not _type_fits(tensor, info):
+        if not _type_fits(tensor, info, kind):
             raise InputError(
                 f"{model.path}: {kind} {info.name!r} has element type {info.dtype}, the specification declares"
                 f" '{tensor.name}' as {tensor.dtype}"
@@ -86,8 +86,9 @@ def _squeezed(tensor: Tensor | TensorInfo) -> tuple[int, ...]:
     return tuple(dim for dim in tensor.shape or () if dim != 1)
 
 
-def _type_fits(tensor: Tensor, info: TensorInfo) -> bool:
-    return tensor.dtype == info.dtype or (tensor.dtype == "real" and "float" in info.dtype)
+def _type_fits(tensor: Tensor, info: TensorInfo, kind: str) -> bool:
+    numbers = ("float", "int") if kind == "output" else ("float",)
+    return tensor.dtype == info.dtype or (tensor.dtype == "real" and any(name in info.dtype for name in numbers))
 
 
 def _show(info: TensorInfo) -> str:

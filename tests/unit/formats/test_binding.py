@@ -57,6 +57,19 @@ def test_what_fits(model: OnnxModel) -> None:
     check_binding(parse_query(f"{declared} (assert (>= X_0 0.0))"), {"N": model})
 
 
+def test_integers_are_real_numbers_as_outputs_only(tmp_path: Path) -> None:
+    declared = "(declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real)"
+    counts = load_text(
+        tmp_path / "counts.onnx", "main (float[1,2] x) => (int64[1] y) { y = ArgMax<axis=1,keepdims=0>(x) }"
+    )
+    check_binding(parse_query(f"{declared} (assert (>= X_0 0.0))"), {"N": counts})
+    takes = load_text(
+        tmp_path / "takes.onnx", "main (int64[1,2] x) => (int64[1] y) { y = ArgMax<axis=1,keepdims=0>(x) }"
+    )
+    with pytest.raises(InputError, match="element type int64"):
+        check_binding(parse_query(f"{declared} (assert (>= X_0 0.0))"), {"N": takes})
+
+
 @pytest.mark.parametrize(
     ("graph", "what"),
     [
