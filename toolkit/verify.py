@@ -229,7 +229,8 @@ class Attempt:
         before, self.statistics = self.statistics, Statistics()
         try:
             accept = self._accept_in(part)
-            task = Task(problem, self.settings, self.clock, accept, self.observer, self._note, self._spent)
+            share = problem.num_cases / len(self.cases)
+            task = Task(problem, self.settings, self.clock, accept, self.observer, self._note, self._spent, share)
             return prove(task, root)
         except torch.OutOfMemoryError as error:  # where a smaller batch does not help
             raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None

@@ -97,6 +97,8 @@ class Task:
     """Takes statistics by name."""
     spent: Callable[[int, int], None]
     """Takes the domains that one search bounded, and its depth."""
+    share: float = 1.0
+    """Share of the whole query's cases that the problem's are."""
 
     def soon(self, seconds: float) -> Task:
         """The task with so much time, or what is left."""
@@ -200,8 +202,8 @@ def open_cases(root: Root) -> Tensor:
 
 
 def _attack(task: Task, cases: Tensor, part: float) -> bool:
-    """Part of the settings' restarts, for a share of the time that is left."""
-    return _restart(task, cases, part, task.clock.part(ATTACKING), round(10 * part))
+    """Part of the settings' restarts, for a share of the time that is left; parts of a query share it."""
+    return _restart(task, cases, part, task.clock.part(ATTACKING * task.share), round(10 * part))
 
 
 def attack_on(task: Task, cases: Tensor, number: int) -> bool:

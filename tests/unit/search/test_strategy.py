@@ -118,6 +118,22 @@ def test_many_cases_are_attacked_less_each(monkeypatch: pytest.MonkeyPatch) -> N
     assert efforts == [(full, steps), (full, steps), (math.ceil(full / 4), math.ceil(steps / 2)), (1, 1)]
 
 
+def test_parts_of_a_query_share_the_time_of_its_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[float] = []
+
+    def record(
+        problem: Problem, cases: torch.Tensor, restarts: int, steps: int, seed: int, clock: Clock, *_: object
+    ) -> bool:
+        allowed.append(clock.left)
+        return True
+
+    monkeypatch.setattr(strategy, "attack", record)
+    task = task_of(problem_of(4, [8, 8], 4))
+    assert prove(task).witness
+    assert prove(replace(task, share=0.25)).witness
+    assert allowed[0] == pytest.approx(4 * allowed[1], rel=0.05)
+
+
 @pytest.mark.parametrize("name", ["relu", "input"])
 def test_most_restarts_come_after_better_bounds(
     monkeypatch: pytest.MonkeyPatch, name: Literal["relu", "input"]
