@@ -34,11 +34,16 @@ def problem_below(first: float, second: float) -> Problem:
 
 
 def unbounded_space(first: float, second: float) -> tuple[Space, Domains]:
-    """Root domains of both cases with CROWN bounds of the neurons and no optimised multipliers."""
-    problem = problem_below(first, second)
+    """The first domains of the question whether the network gets so low."""
+    return space_of(problem_below(first, second))
+
+
+def space_of(problem: Problem) -> tuple[Space, Domains]:
+    """Root domains of all cases with CROWN bounds of the neurons and no optimised multipliers."""
+    cases = problem.num_cases
     root = crown_bounds(problem.program, Bounds(problem.lower, problem.upper))
     space = Space(problem, root, unstable_neurons(problem.program, root).any(0).nonzero().squeeze(1))
-    zeros = torch.zeros(2, problem.program.num_neurons, dtype=torch.float64)
-    weight = torch.full((2, problem.rows.shape[1]), 1 / problem.rows.shape[1], dtype=torch.float64)
-    lower = torch.full((2,), -torch.inf, dtype=torch.float64)
-    return space, root_domains(space, torch.arange(2), Multipliers(zeros, zeros, weight), lower)
+    zeros = torch.zeros(cases, problem.program.num_neurons, dtype=torch.float64)
+    weight = torch.full((cases, problem.rows.shape[1]), 1 / problem.rows.shape[1], dtype=torch.float64)
+    lower = torch.full((cases,), -torch.inf, dtype=torch.float64)
+    return space, root_domains(space, torch.arange(cases), Multipliers(zeros, zeros, weight), lower)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 
 import torch
 
 from toolkit.problem.program import Program
+from toolkit.search.domains import Domains
 from toolkit.search.events import MemoryShort, Observer
 
 TENSORS = 40
 """Vectors over all neurons and inputs that bounding one domain holds at once, with a margin."""
 SHARE = 0.5
 """Share of the free memory that one batch may take."""
+WAITING = 0.15
+"""Share of the free memory that domains may take while they wait: a round holds them twice."""
 UNKNOWN = 4 << 30
 """Bytes assumed to be free where the system does not say."""
 
@@ -32,6 +36,13 @@ def largest_batch(program: Program, wanted: int) -> int:
     width = program.num_neurons + program.num_inputs
     each = TENSORS * width * torch.finfo(program.dtype).bits // 8
     return max(2, min(wanted, int(SHARE * free_bytes(program.device)) // max(1, each)))
+
+
+def most_waiting(domains: Domains) -> int:
+    """How many domains like these may wait for their turn; at least as many as there are."""
+    tensors = [getattr(domains, field.name) for field in fields(domains)]
+    each = sum(tensor.element_size() * tensor[0].numel() for tensor in tensors)
+    return max(len(domains), int(WAITING * free_bytes(domains.lower.device)) // each)
 
 
 def smaller_batch(batch: int, observer: Observer) -> int:

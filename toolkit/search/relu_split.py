@@ -72,6 +72,8 @@ class Search:
     """What is not decided."""
     plan: SearchPlan
     batch: int
+    most: int
+    """Domains that may wait for their turn, as memory allows."""
     progress: Progress = field(default_factory=Progress)
     begun: bool = False
     """Whether the frontier is bounded, with the neurons at which it may be split."""
@@ -114,7 +116,7 @@ def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer)
             return Outcome(False, False, f"the limit of {search.plan.max_domains} domains was reached")
         if progress.stalled >= PATIENCE:
             search.plan, progress.stalled = search.plan.more_thorough(), 0
-        chosen, rest = pick(search.frontier, max(1, search.batch // 2))
+        chosen, rest = pick(search.frontier, max(1, search.batch // 2), search.most)
         try:
             children, bound = bound_domains(space, branch(space, chosen, clock), search.plan, clock)
         except torch.OutOfMemoryError:
@@ -143,18 +145,22 @@ def _begin(search: Search, clock: Clock) -> None:
 def set_leaves_apart(frontier: Domains) -> tuple[Domains, Domains]:
     """Domains with something left to split, and those without."""
     leaves = (frontier.candidates < 0).all(1)
-    return frontier.select(~leaves), frontier.select(leaves)
+    return (frontier.select(~leaves) if bool(leaves.any()) else frontier), frontier.select(leaves)
 
 
 def _weakest(frontier: Domains) -> float:
     return float(frontier.lower.min()) if len(frontier) else float("inf")
 
 
-def pick(frontier: Domains, count: int) -> tuple[Domains, Domains]:
-    """The domains with the weakest bounds, at most ``count``, and the rest."""
+def pick(frontier: Domains, count: int, most: int) -> tuple[Domains, Domains]:
+    """The domains with the weakest bounds, at most ``count``, and the rest.
+
+    Where the children might be more than ``most`` with those that wait, it is the strongest: nearer to their proofs,
+    these are fewer before long, and the search goes deep instead of wide.
+    """
     if len(frontier) <= count:
         return frontier, frontier.select(torch.zeros(0, dtype=torch.int64, device=frontier.lower.device))
-    order = frontier.lower.argsort()
+    order = frontier.lower.argsort(descending=len(frontier) + count > most)
     return frontier.select(order[:count]), frontier.select(order[count:])
 
 

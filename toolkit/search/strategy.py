@@ -23,7 +23,7 @@ from toolkit.search.domains import Space, proved, root_domains
 from toolkit.search.events import Observer
 from toolkit.search.evolution import evolve
 from toolkit.search.input_split import InputPlan, input_split
-from toolkit.search.memory import largest_batch
+from toolkit.search.memory import largest_batch, most_waiting
 from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Progress, Search, relu_split
@@ -323,7 +323,7 @@ def phase_search(task: Task, root: Root) -> Search:
     schedule = Schedule(task.settings.beta_iterations, Polyak())
     batch = largest_batch(task.problem.program, task.settings.batch)
     plan = SearchPlan(schedule, batch, task.settings.max_domains, clipped=task.settings.clipped_neurons)
-    return Search(space, frontier, plan, batch)
+    return Search(space, frontier, plan, batch, most_waiting(frontier))
 
 
 def branch_phases(task: Task, search: Search) -> Found:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from distance import unbounded_space
+from distance import space_of, unbounded_space
+from torch import nn
 
 from toolkit.bounds.ascent import Schedule
 from toolkit.bounds.interval import Bounds
+from toolkit.formats.read import parse_query
+from toolkit.problem.compile import Binding, compile_problem
+from toolkit.search import memory
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import split
+from toolkit.search.events import Event, Observer, RoundDone
+from toolkit.search.memory import most_waiting
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Search, _begin, relu_split
 
@@ -32,14 +38,17 @@ class Stopping(Clock):
             raise OutOfTime
 
 
-def new_search(first: float, second: float, batch: int = 2) -> Search:
+MANY = 1000
+
+
+def new_search(first: float, second: float, batch: int = 2, most: int = MANY) -> Search:
     space, domains = unbounded_space(first, second)
-    return Search(space, domains, SearchPlan(STEPS, batch, 1000, candidates=1), batch)
+    return Search(space, domains, SearchPlan(STEPS, batch, 1000, candidates=1), batch, most)
 
 
-def decide(search: Search, clock: Clock) -> Outcome:
+def decide(search: Search, clock: Clock, observer: Observer = lambda event: None) -> Outcome:
     with torch.no_grad():
-        return relu_split(search, clock, lambda point, region: False, lambda event: None)
+        return relu_split(search, clock, lambda point, region: False, observer)
 
 
 def resumed(search: Search) -> tuple[Outcome, int]:
@@ -60,6 +69,39 @@ def test_a_stopped_search_loses_no_domain(batch: int) -> None:
     assert outcome == Outcome(False, True)
     assert stops > 3
     assert parts.progress.bounded == whole.progress.bounded
+
+
+def test_a_search_goes_deep_where_memory_is_short() -> None:
+    def widest(most: int) -> int:
+        rounds: list[Event] = []
+        search = replace(wide_search(), most=most)
+        assert decide(search, Clock.started(60), rounds.append) == Outcome(False, True)
+        return max(event.open for event in rounds if isinstance(event, RoundDone))
+
+    assert 2 * widest(2) < widest(MANY)
+
+
+def wide_search() -> Search:
+    """Whether a random network gets below its least value, which takes dozens of domains to refute."""
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 1)).double()
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    inputs = [f"(declare-const X_{i} Real) (assert (>= X_{i} -1.0)) (assert (<= X_{i} 1.0))" for i in range(4)]
+    samples = 2 * torch.rand(10_000, 4, generator=generator, dtype=torch.float64) - 1
+    below = float(network(samples).detach().min()) - 2
+    query = parse_query(f"{' '.join(inputs)} (declare-const Y_0 Real) (assert (<= Y_0 {below}))")
+    problem = compile_problem(query, {query.networks[0].name: Binding(network, ((1, 4),), (torch.float64,))})
+    return Search(*space_of(problem), SearchPlan(Schedule(2), 2, MANY, candidates=1), 2, MANY)
+
+
+def test_as_many_domains_wait_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, domains = unbounded_space(-0.1, -0.1)
+    each = sum(tensor.element_size() * tensor.numel() for tensor in domains.__dict__.values()) // len(domains)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000 * each)
+    assert most_waiting(domains) == int(1000 * memory.WAITING)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    assert most_waiting(domains) == len(domains)
 
 
 def test_a_stopped_search_proves_nothing_false() -> None:

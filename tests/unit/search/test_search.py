@@ -75,10 +75,19 @@ def test_the_weakest_domains_are_picked_and_none_is_lost(count: int) -> None:
     _, domains = unbounded_space(-0.1, -0.1)
     three = concat([domains, domains.select(torch.tensor([0]))])
     three = Domains(**{**three.__dict__, "lower": torch.tensor([-1.0, -3.0, -2.0], dtype=torch.float64)})
-    chosen, rest = pick(three, count)
+    chosen, rest = pick(three, count, most=100)
     assert len(chosen) == min(count, 3)
     assert sorted([*chosen.lower.tolist(), *rest.lower.tolist()]) == [-3.0, -2.0, -1.0]
     assert max(chosen.lower.tolist()) <= min([*rest.lower.tolist(), 0.0])
+
+
+def test_the_strongest_domains_are_picked_where_memory_is_short() -> None:
+    _, domains = unbounded_space(-0.1, -0.1)
+    two = Domains(**{**domains.__dict__, "lower": torch.tensor([-1.0, -3.0], dtype=torch.float64)})
+    for most, picked in ((3, -3.0), (2, -1.0)):
+        chosen, rest = pick(two, 1, most)
+        assert chosen.lower.tolist() == [picked]
+        assert len(rest) == 1
 
 
 def test_only_splittable_neurons_are_candidates() -> None:
