@@ -8,6 +8,7 @@ neurons what other verifiers leave to a mixed-integer solver, layer after layer,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,17 +36,20 @@ GAIN = 0.02
 """Share of their width that a layer's neurons must lose while its trees double, or they grow no further."""
 
 
-def branch_neurons(problem: Problem, bounds: Bounds, batch: int, clock: Clock) -> Bounds:
+def branch_neurons(
+    problem: Problem, bounds: Bounds, batch: int, clock: Clock, check: Callable[[], None] = lambda: None
+) -> Bounds:
     """Tighter bounds ``(1, num_neurons)`` of all neurons of a problem with one region, within the clock's time.
 
-    Layers share the time that is left equally; each builds on the better bounds of those before.
+    Layers share the time that is left equally; each builds on the better bounds of those before. What a layer begins
+    with is not cut short by the clock, only by ``check``, which may raise.
     """
     program, box = problem.program, Bounds(problem.lower, problem.upper)
     layers = [number for number, layer in enumerate(program.layers) if layer.affine.sources != (INPUT,)]
     for position, number in enumerate(layers):
         if clock.left <= 0:
             break
-        bounds = refine_layer(program, number, box, bounds, FIRST)
+        bounds = refine_layer(program, number, box, bounds, FIRST, check)
         bounds = _branch_layer(program, number, box, bounds, batch, clock.part(1 / (len(layers) - position)))
     return bounds
 

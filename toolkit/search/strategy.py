@@ -308,7 +308,8 @@ def tightened(task: Task, root: Root, search: Search, seconds: float) -> Root:
 
     That is on the problem as a search over phases has it already, in batches of its size.
     """
-    bounds = branch_neurons(search.space.problem, root.bounds, search.plan.batch, task.clock.soon(seconds))
+    problem, turn = search.space.problem, task.clock.soon(seconds)
+    bounds = branch_neurons(problem, root.bounds, search.plan.batch, turn, task.clock.check)
     root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
     task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
     return root

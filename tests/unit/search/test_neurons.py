@@ -17,7 +17,7 @@ from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.steps import Adam
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
-from toolkit.search.clock import Clock
+from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.neurons import branch_neurons, plant, weakest_leaves
 
 
@@ -109,3 +109,11 @@ def test_each_open_tree_splits_its_weakest_leaf() -> None:
     assert not {0, 5, 3, 9} & chosen  # and none of a tree that is proved
     assert len(chosen) == 5
     assert len(weakest_leaves(twice, 2)) == 2
+
+
+def test_the_check_stops_what_a_layer_begins_with() -> None:
+    program = program_of(mlp(4, 12, 12, 2), 4)
+    problem = problem_on(program, boxes(program, 0.3))
+    start = crown_bounds(program, Bounds(problem.lower, problem.upper))
+    with pytest.raises(OutOfTime):
+        branch_neurons(problem, start, 256, Clock.started(60), Clock.started(0).check)
