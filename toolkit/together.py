@@ -21,9 +21,8 @@ from toolkit.problem.specialise import Part, specialised
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.joint import boxes_at_once, joint_roots
-from toolkit.search.root import Root, facts
+from toolkit.search.root import Root, facts, open_cases
 from toolkit.search.sampling import SECONDS
-from toolkit.search.strategy import open_cases
 from toolkit.settings import Settings
 from toolkit.verify import LoadedNetwork, Posed, Rooted, full_precision, pick_device, pose, precision
 

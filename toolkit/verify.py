@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from toolkit.problem.specialise import Part
     from toolkit.search.root import Root
     from toolkit.search.second import SecondBounds
-    from toolkit.search.strategy import Found
+    from toolkit.search.task import Found
 
 
 def silent(event: Event) -> None:
@@ -223,7 +223,8 @@ class Attempt:
         """Decide some of the cases; what it took is added to the statistics."""
         import torch
 
-        from toolkit.search.strategy import Task, prove
+        from toolkit.search.strategy import prove
+        from toolkit.search.task import Task
 
         problem = part.problem.to(device, precision(part.problem))
         before, self.statistics = self.statistics, Statistics()
@@ -325,7 +326,8 @@ def precision(problem: Problem) -> torch.dtype:
 
     from toolkit.bounds.reduce import cost
     from toolkit.problem.affine import DenseAffine
-    from toolkit.search.strategy import FEW_INPUTS, varying_inputs
+    from toolkit.search.strategy import FEW_INPUTS
+    from toolkit.search.task import varying_inputs
 
     maps = problem.program.maps()
     if not all(isinstance(affine, DenseAffine) for affine in maps):

@@ -183,3 +183,8 @@ def optimise_cases(problem: Problem, root: Root, iterations: int, clock: Clock) 
         lower[case] = torch.fmax(lower[case], bound.lower)
         kept.alpha[case], kept.weight[case] = bound.multipliers.alpha, bound.multipliers.weight
     return replace(root, lower=lower, multipliers=kept, method="alpha-crown")
+
+
+def open_cases(root: Root) -> Tensor:
+    """Cases that the root bounds do not refute."""
+    return (~proved(root.lower)).nonzero().squeeze(1)

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-
-from torch import Tensor
+from dataclasses import replace
 
 from toolkit.bounds.ascent import Schedule
-from toolkit.bounds.interval import Bounds, unstable_neurons
-from toolkit.bounds.reduce import cost, kept_neurons, reduce_program, reduced_cost
+from toolkit.bounds.interval import unstable_neurons
+from toolkit.bounds.reduce import cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.steps import Polyak
-from toolkit.problem.compile import Problem
-from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sparse_affine import with_sparse_maps
-from toolkit.problem.stacks import with_stacks
-from toolkit.search.attack import Accept, attack
-from toolkit.search.clock import Clock, OutOfTime
+from toolkit.problem.program import INPUT
+from toolkit.search.clock import OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
-from toolkit.search.events import Observer
-from toolkit.search.evolution import evolve
 from toolkit.search.input_split import InputPlan, input_split
 from toolkit.search.memory import largest_batch, most_waiting
 from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Outcome, Progress, Search, relu_split
-from toolkit.search.root import Root, facts, optimised_root, refined_root, root_bounds, tell
+from toolkit.search.root import Root, facts, open_cases, optimised_root, refined_root, root_bounds, tell
+from toolkit.search.smaller import reduced, sparse
+from toolkit.search.task import Found, Task, decided, varying_inputs
 from toolkit.search.threads import suited_threads
-from toolkit.settings import Settings
-
-WORTH_REDUCING = 8.0
-"""Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
-of a matrix product's rate."""
-
-MOST_TO_REDUCE = 1 << 37
-"""Most multiplications that making a reduced program may take: ten seconds of a processor."""
+from toolkit.search.witnesses import FIRST_RESTARTS, attack_on, attack_part
 
 FEW_INPUTS = 20
 """Most varying inputs for which splitting the input box comes first."""
@@ -48,8 +34,6 @@ MANY_NEURONS = 20_000
 """Most neurons for which a box of more inputs is split: every box bounds all of them again."""
 SHORT, LONG = 0.15, 0.7
 """Shares of the time left that a strategy gets before another has its turn."""
-ATTACKING = 0.1
-"""Share of the time left that the attack may take: the searches look for witnesses too."""
 FIRST_TURN = 1.0
 """Seconds of the first search over phases, where better root bounds did not take half as long."""
 NEARER = 0.05
@@ -58,51 +42,10 @@ MUCH_NEARER = 0.2
 """The same for a new search, which then is where the old one was before long."""
 FIRST_LOOK = 0.25
 """Share of its turn that a new search gets while better bounds of the neurons still bring so much."""
-SEEDS = 1_000_003
-"""Distance of the seeds of one attack from those of another."""
-MOST_AT_ONCE = 32
-"""Most restarts at once, in units of the settings'."""
-FIRST_RESTARTS = 0.2
-"""Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
-POPULATION = 2048
-"""Points of each case that evolve before all restarts have been made."""
-ATTACKED_CASES = 64
-"""Open cases up to which each is attacked with all restarts and steps."""
 FILL_PROCESSOR = 16
 """Boxes in a batch that keep a processor busy, at most."""
 BUSY = 1 << 24
 """Multiplications of a pass for all boxes of a batch that do: boxes that cost more are cut once, then bounded."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the phases found, and which of them."""
-
-    witness: bool
-    proved: bool
-    by: str
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One problem with everything a phase needs to work on it."""
-
-    problem: Problem
-    settings: Settings
-    clock: Clock
-    accept: Accept
-    observer: Observer
-    note: Callable[..., None]
-    """Takes statistics by name."""
-    spent: Callable[[int, int], None]
-    """Takes the domains that one search bounded, and its depth."""
-    share: float = 1.0
-    """Share of the whole query's cases that the problem's are."""
-
-    def soon(self, seconds: float) -> Task:
-        """The task with so much time, or what is left."""
-        return replace(self, clock=self.clock.soon(seconds))
 
 
 def prove(task: Task, root: Root | None = None) -> Found:
@@ -116,7 +59,7 @@ def prove(task: Task, root: Root | None = None) -> Found:
     if not len(open_cases(root)):
         return Found(False, True, root.method)
     task, root = reduced(task, root)
-    if _attack(task, open_cases(root), FIRST_RESTARTS):
+    if attack_part(task, open_cases(root), FIRST_RESTARTS):
         return Found(True, False, "attack")
     return in_turn(task, root)
 
@@ -162,11 +105,6 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_relu_phases, 1.0)]
 
 
-def varying_inputs(problem: Problem) -> int:
-    """Largest number of inputs that are not fixed, over the regions."""
-    return int((problem.lower < problem.upper).sum(1).max())
-
-
 def by_input_boxes(task: Task, root: Root) -> Found:
     """Branch and bound over the input box."""
     problem = task.problem
@@ -174,7 +112,7 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     fill = min(FILL_PROCESSOR, BUSY // max(1, cost(problem.program))) if problem.program.device.type == "cpu" else batch
     plan = InputPlan(batch, fill, task.settings.max_domains)
     cases = open_cases(root)
-    if _attack(task, cases, 1 - FIRST_RESTARTS):
+    if attack_part(task, cases, 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
     progress = Progress()
     return _search(
@@ -196,45 +134,6 @@ def _search(task: Task, name: str, progress: Progress, run: Callable[[], Outcome
     return Found(outcome.witness, outcome.proved, name, outcome.reason)
 
 
-def open_cases(root: Root) -> Tensor:
-    """Cases that the root bounds do not refute."""
-    return (~proved(root.lower)).nonzero().squeeze(1)
-
-
-def _attack(task: Task, cases: Tensor, part: float) -> bool:
-    """Part of the settings' restarts, for a share of the time that is left; parts of a query share it."""
-    return _restart(task, cases, part, task.clock.part(ATTACKING * task.share), round(10 * part))
-
-
-def attack_on(task: Task, cases: Tensor, number: int) -> bool:
-    """Ever more restarts, for a share of the time that was spent so far: of small networks these are many.
-
-    Attacks with different numbers, and those before, have starts of their own.
-    """
-    clock = task.clock.soon(ATTACKING * task.clock.elapsed)
-    again = 0
-    while task.settings.attack_restarts and clock.left > 0:
-        if _restart(task, cases, min(2 ** (again + 1), MOST_AT_ONCE), clock, SEEDS * (number + 1) + again):
-            return True
-        again += 1
-    return False
-
-
-def _restart(task: Task, cases: Tensor, part: float, clock: Clock, seed: int) -> bool:
-    """Part of the settings' restarts for each of up to so many cases, less where there are more, in all too."""
-    settings = task.settings
-    share = min(1.0, ATTACKED_CASES / max(1, len(cases)))
-    restarts = math.ceil(part * share**2 * settings.attack_restarts)
-    steps = math.ceil(share * settings.attack_steps)
-    try:
-        evolving = restarts and varying_inputs(task.problem) <= SOME_INPUTS
-        if evolving and evolve(task.problem, cases, round(part * POPULATION), settings.seed + seed, clock, task.accept):
-            return True
-        return attack(task.problem, cases, restarts, steps, settings.seed + seed, clock, task.accept)
-    except OutOfTime:
-        return False
-
-
 def by_relu_phases(task: Task, root: Root) -> Found:
     """Branch and bound over the phases of the unstable neurons, from optimised root bounds.
 
@@ -251,7 +150,7 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     searching = tightening = max(FIRST_TURN, 2 * (task.clock.elapsed - began))
     search = phase_search(task, root)
     found = _try(task, search, searching)
-    if not decided(found) and _attack(task, open_cases(root), 1 - FIRST_RESTARTS):
+    if not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
     while not decided(found) and len(task.problem.lower) == 1:
         if attack_on(task, open_cases(root), search.progress.rounds):
@@ -271,11 +170,6 @@ def by_relu_phases(task: Task, root: Root) -> Found:
         tightening, searching = 2 * tightening, (2 if gain >= NEARER else 4) * searching
         found = _try(task, search, FIRST_LOOK * searching if gain >= MUCH_NEARER else searching)
     return branch_phases(task, search) if found is None else found
-
-
-def decided(found: Found | None) -> bool:
-    """Whether a search came to a verdict: it may also be out of time (None), or have given up."""
-    return found is not None and (found.witness or found.proved)
 
 
 def nearer(root: Root, better: Root) -> float:
@@ -335,33 +229,6 @@ def branch_phases(task: Task, search: Search) -> Found:
         search.progress,
         lambda: relu_split(search, task.clock, task.accept, task.observer),
     )
-
-
-def sparse(problem: Problem) -> Problem:
-    """The problem for a search over phases: nothing differentiates through its maps, which may skip their zeros,
-    and of which many may be one."""
-    return replace(problem, program=with_stacks(with_sparse_maps(problem.program)))
-
-
-def reduced(task: Task, root: Root) -> tuple[Task, Root]:
-    """The task on the network that is left on its boxes, where that is the cheaper one."""
-    problem = task.problem
-    box = Bounds(problem.lower, problem.upper)
-    if not worth_reducing(problem.program, box, root.bounds):
-        return task, root
-    reduction = reduce_program(problem.program, box, root.bounds, task.clock.check)
-    smaller = reduction.restrict_box(box)
-    problem = replace(problem, program=reduction.program, lower=smaller.lower, upper=smaller.upper)
-    accept = task.accept
-    task = replace(task, problem=problem, accept=lambda point, region: accept(reduction.restore(point), region))
-    multipliers = reduction.restrict_multipliers(root.multipliers)
-    return task, replace(root, bounds=reduction.restrict(root.bounds), multipliers=multipliers)
-
-
-def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
-    """Whether the reduced program is quickly made, a pass for each of its neurons, and the cheaper one."""
-    price = kept_neurons(program, bounds) * cost(program)
-    return price <= MOST_TO_REDUCE and reduced_cost(program, box, bounds) <= WORTH_REDUCING * cost(program)
 
 
 STRATEGIES: dict[str, Strategy] = {"relu": by_relu_phases, "input": by_input_boxes}

@@ -17,8 +17,7 @@ from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, RoundDone
 from toolkit.search.input_split import InputPlan, branch, divisible, input_split, root_boxes
 from toolkit.search.relu_split import Outcome, Progress
-from toolkit.search.root import root_bounds
-from toolkit.search.strategy import open_cases
+from toolkit.search.root import open_cases, root_bounds
 
 PLAN = InputPlan(batch=256, fill=16, max_domains=100_000)
 

@@ -15,11 +15,13 @@ from torch import nn
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
-from toolkit.search import strategy
+from toolkit.search import strategy, witnesses
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.relu_split import Search
 from toolkit.search.root import Root, root_bounds
-from toolkit.search.strategy import FIRST_LOOK, FIRST_RESTARTS, Found, Strategy, Task, attack_on, nearer, prove, turns
+from toolkit.search.strategy import FIRST_LOOK, Strategy, nearer, prove, turns
+from toolkit.search.task import Found, Task
+from toolkit.search.witnesses import FIRST_RESTARTS, attack_on
 from toolkit.settings import Settings
 from toolkit.verify import precision
 
@@ -106,7 +108,7 @@ def efforts_of(monkeypatch: pytest.MonkeyPatch, succeeds: Callable[[int], bool])
         efforts.append((restarts, steps))
         return succeeds(len(efforts))
 
-    monkeypatch.setattr(strategy, "attack", record)
+    monkeypatch.setattr(witnesses, "attack", record)
     return efforts
 
 
@@ -127,7 +129,7 @@ def test_parts_of_a_query_share_the_time_of_its_attack(monkeypatch: pytest.Monke
         allowed.append(clock.left)
         return True
 
-    monkeypatch.setattr(strategy, "attack", record)
+    monkeypatch.setattr(witnesses, "attack", record)
     task = task_of(problem_of(4, [8, 8], 4))
     assert prove(task).witness
     assert prove(replace(task, share=0.25)).witness

@@ -1,0 +1,47 @@
+"""The network that is left on a problem's boxes, in the form that is the cheapest to bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.reduce import cost, kept_neurons, reduce_program, reduced_cost
+from toolkit.problem.compile import Problem
+from toolkit.problem.program import Program
+from toolkit.problem.sparse_affine import with_sparse_maps
+from toolkit.problem.stacks import with_stacks
+from toolkit.search.root import Root
+from toolkit.search.task import Task
+
+WORTH_REDUCING = 8.0
+"""Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
+of a matrix product's rate."""
+MOST_TO_REDUCE = 1 << 37
+"""Most multiplications that making a reduced program may take: ten seconds of a processor."""
+
+
+def reduced(task: Task, root: Root) -> tuple[Task, Root]:
+    """The task on the network that is left on its boxes, where that is the cheaper one."""
+    problem = task.problem
+    box = Bounds(problem.lower, problem.upper)
+    if not worth_reducing(problem.program, box, root.bounds):
+        return task, root
+    reduction = reduce_program(problem.program, box, root.bounds, task.clock.check)
+    smaller = reduction.restrict_box(box)
+    problem = replace(problem, program=reduction.program, lower=smaller.lower, upper=smaller.upper)
+    accept = task.accept
+    task = replace(task, problem=problem, accept=lambda point, region: accept(reduction.restore(point), region))
+    multipliers = reduction.restrict_multipliers(root.multipliers)
+    return task, replace(root, bounds=reduction.restrict(root.bounds), multipliers=multipliers)
+
+
+def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
+    """Whether the reduced program is quickly made, a pass for each of its neurons, and the cheaper one."""
+    price = kept_neurons(program, bounds) * cost(program)
+    return price <= MOST_TO_REDUCE and reduced_cost(program, box, bounds) <= WORTH_REDUCING * cost(program)
+
+
+def sparse(problem: Problem) -> Problem:
+    """The problem for a search over phases: nothing differentiates through its maps, which may skip their zeros,
+    and of which many may be one."""
+    return replace(problem, program=with_stacks(with_sparse_maps(problem.program)))

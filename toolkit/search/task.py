@@ -1,0 +1,53 @@
+"""One problem to decide, with what every phase of deciding it needs, and what a phase found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from toolkit.problem.compile import Problem
+from toolkit.search.attack import Accept
+from toolkit.search.clock import Clock
+from toolkit.search.events import Observer
+from toolkit.settings import Settings
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the phases found, and which of them."""
+
+    witness: bool
+    proved: bool
+    by: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem with everything a phase needs to work on it."""
+
+    problem: Problem
+    settings: Settings
+    clock: Clock
+    accept: Accept
+    observer: Observer
+    note: Callable[..., None]
+    """Takes statistics by name."""
+    spent: Callable[[int, int], None]
+    """Takes the domains that one search bounded, and its depth."""
+    share: float = 1.0
+    """Share of the whole query's cases that the problem's are."""
+
+    def soon(self, seconds: float) -> Task:
+        """The task with so much time, or what is left."""
+        return replace(self, clock=self.clock.soon(seconds))
+
+
+def decided(found: Found | None) -> bool:
+    """Whether a search came to a verdict: it may also be out of time (None), or have given up."""
+    return found is not None and (found.witness or found.proved)
+
+
+def varying_inputs(problem: Problem) -> int:
+    """Largest number of inputs that are not fixed, over the regions."""
+    return int((problem.lower < problem.upper).sum(1).max())
