@@ -53,9 +53,10 @@ def _restart(task: Task, cases: Tensor, part: float, clock: Clock, seed: int) ->
     restarts = math.ceil(part * share**2 * settings.attack_restarts)
     steps = math.ceil(share * settings.attack_steps)
     try:
-        evolving = restarts and varying_inputs(task.problem) <= EVOLVING_INPUTS
-        if evolving and evolve(task.problem, cases, round(part * POPULATION), settings.seed + seed, clock, task.accept):
+        if attack(task.problem, cases, restarts, steps, settings.seed + seed, clock, task.accept):
             return True
-        return attack(task.problem, cases, restarts, steps, settings.seed + seed, clock, task.accept)
+        evolving = restarts and varying_inputs(task.problem) <= EVOLVING_INPUTS
+        points = round(part * POPULATION) if evolving else 0
+        return evolve(task.problem, cases, points, settings.seed + seed, clock, task.accept)
     except OutOfTime:
         return False
