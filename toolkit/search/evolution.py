@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from toolkit.bounds.reduce import cost
 from toolkit.problem.compile import Problem
 from toolkit.search.attack import MAX_POINTS, Accept, accept_best, case_loss
 from toolkit.search.clock import Clock
@@ -22,6 +23,8 @@ LEAST = 64
 PARENTS = 32
 """Points of a population that survive."""
 GENERATIONS = 12
+WORK = 1 << 33
+"""Multiplications that all points of all generations may take together: some tenths of a second of one core."""
 SCATTER, NARROWER = 0.25, 0.8
 """Deviation of the first children from their parents, in units of the box's width, and its decrease."""
 MOVED = 0.7
@@ -31,10 +34,11 @@ MOVED = 0.7
 def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, accept: Accept) -> bool:
     """Whether some point of the given cases ``(C,)`` was accepted as a witness. Raises OutOfTime.
 
-    The population of each has up to ``size`` points, less where there are many.
+    The population of each has up to ``size`` points, less where there are many or the network is large.
     """
     count, inputs = len(cases), problem.program.num_inputs
-    size = min(size, MAX_POINTS // max(1, count))
+    affordable = min(MAX_POINTS, WORK // (GENERATIONS * max(1, cost(problem.program))))
+    size = min(size, affordable // max(1, count))
     if size < LEAST:
         return False
     case = cases.repeat_interleave(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import fields
 
@@ -41,7 +42,7 @@ def largest_batch(program: Program, wanted: int) -> int:
 def most_waiting(domains: Domains) -> int:
     """How many domains like these may wait for their turn; at least as many as there are."""
     tensors = [getattr(domains, field.name) for field in fields(domains)]
-    each = sum(tensor.element_size() * tensor[0].numel() for tensor in tensors)
+    each = sum(tensor.element_size() * math.prod(tensor.shape[1:]) for tensor in tensors)
     return max(len(domains), int(WAITING * free_bytes(domains.lower.device)) // each)
 
 

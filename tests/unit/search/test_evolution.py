@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from toolkit.formats.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
+from toolkit.search import evolution
 from toolkit.search.attack import attack, case_loss
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.evolution import GENERATIONS, LEAST, evolve
@@ -73,6 +74,12 @@ def test_populations_too_small_are_left_out() -> None:
     assert evolve(problem, ALL, LEAST, 0, Clock.started(60), lambda point, region: True)
     assert not evolve(problem, ALL, LEAST - 1, 0, Clock.started(60), lambda point, region: True)
     assert not evolve(problem, ALL[:0], 512, 0, Clock.started(60), lambda point, region: True)
+
+
+def test_large_networks_are_left_to_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = problem_of("(<= Y_0 2.0)")
+    monkeypatch.setattr(evolution, "cost", lambda program: evolution.WORK)
+    assert not evolve(problem, ALL, 512, 0, Clock.started(60), lambda point, region: True)
 
 
 def test_out_of_time() -> None:
