@@ -39,7 +39,7 @@ class Centred:
     value: Tensor
     """At the centre, ``(N,)``."""
     spread: Tensor
-    """Change from the centre to the side of each dimension, ``(N, n)``; dimension by dimension in memory where they are few."""
+    """Change from the centre to the side of each dimension, ``(N, n)``; in memory, few dimensions are slow."""
     allowance: Tensor
     """What rounding may have changed, ``(N,)``."""
 
