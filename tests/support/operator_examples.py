@@ -54,8 +54,8 @@ def _constant(*shape: int) -> torch.Tensor:
 X = Variable
 
 
-def _examples() -> list[Example]:
-    moves = [
+def _moves() -> list[tuple[Any, ...]]:
+    return [
         (aten.view.default, X(2, 3), [3, 2]),
         (aten._unsafe_view.default, X(2, 3), [6]),
         (aten.reshape.default, X(2, 3), [1, 6]),
@@ -95,7 +95,10 @@ def _examples() -> list[Example]:
         (aten.where.self, torch.tensor([True, False, True]), X(3), _constant(3)),
         (aten.where.self, torch.tensor([True, False, True]), X(3), X(1)),
     ]
-    sums = [
+
+
+def _sums() -> list[tuple[Any, ...]]:
+    return [
         (aten.add.Scalar, X(3), -1.5),
         (aten.sub.Scalar, X(3), 2.0),
         (aten.neg.default, X(3)),
@@ -111,7 +114,10 @@ def _examples() -> list[Example]:
         (aten.upsample_bilinear2d.default, X(1, 1, 2, 3), [5, 4], False),
         (aten.upsample_bilinear2d.vec, X(1, 1, 2, 2), None, True, [2.0, 1.5]),
     ]
-    products = [
+
+
+def _products() -> list[tuple[Any, ...]]:
+    return [
         (aten.mul.Tensor, X(2, 1), _constant(3)),
         (aten.mul.Tensor, _constant(2, 3), X(3)),
         (aten.mul.Scalar, X(3), -2.5),
@@ -128,14 +134,20 @@ def _examples() -> list[Example]:
         (aten.addmm.default, X(4), X(2, 3), _constant(3, 4)),
         (aten.baddbmm.default, X(2, 1, 2), X(2, 1, 3), _constant(2, 3, 2)),
     ]
-    convolutions = [
+
+
+def _convolutions() -> list[tuple[Any, ...]]:
+    return [
         # (input, weight, bias, stride, padding, dilation, transposed, output padding, groups)
         (X(1, 2, 4, 3), _constant(3, 2, 2, 2), _constant(3), [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
         (X(1, 2, 5, 4), _constant(4, 1, 3, 2), None, [2, 3], [1, 1], [1, 2], False, [0, 0], 2),
         (X(1, 2, 3, 3), _constant(2, 3, 2, 2), _constant(3), [2, 2], [1, 0], [1, 1], True, [1, 0], 1),
         (X(1, 2, 6), _constant(3, 2, 3), _constant(3), [2], [1], [1], False, [0], 1),
     ]
-    scaled = [
+
+
+def _scaled() -> list[Example]:
+    return [
         Example(aten.add.Tensor, (X(2, 3), X(3)), {"alpha": -2.0}),
         Example(aten.add.Tensor, (X(3), _constant(2, 3)), {"alpha": 3.0}),
         Example(aten.sub.Tensor, (X(2, 1), X(3)), {"alpha": 2.5}),
@@ -144,8 +156,11 @@ def _examples() -> list[Example]:
         Example(aten.addmm.default, (X(4), _constant(2, 3), X(3, 4)), {"beta": 3.0}),
         Example(aten.baddbmm.default, (_constant(2, 1, 2), X(2, 1, 3), _constant(2, 3, 2)), {"alpha": -1.5}),
     ]
-    plain = [Example(operator, tuple(arguments)) for operator, *arguments in [*moves, *sums, *products]]
-    return [*plain, *(Example(aten.convolution.default, call) for call in convolutions), *scaled]
+
+
+def _examples() -> list[Example]:
+    plain = [Example(operator, tuple(arguments)) for operator, *arguments in [*_moves(), *_sums(), *_products()]]
+    return [*plain, *(Example(aten.convolution.default, call) for call in _convolutions()), *_scaled()]
 
 
 EXAMPLES = _examples()

@@ -39,7 +39,7 @@ class Centred:
     value: Tensor
     """At the centre, ``(N,)``."""
     spread: Tensor
-    """Change from the centre to the side of each dimension, ``(N, n)``; in memory, few dimensions are slow."""
+    """Change from the centre to the side of each dimension, ``(N, n)``; contiguous by dimension where these are few."""
     allowance: Tensor
     """What rounding may have changed, ``(N,)``."""
 
@@ -75,7 +75,7 @@ def centred(coefficients: Tensor, offset: Tensor, box: Bounds) -> Centred:
 
 
 def _few(spread: Tensor) -> bool:
-    """Whether there are so few dimensions that sums over them are faster function by function."""
+    """Whether there are so few dimensions that it is faster to add up whole dimensions than function by function."""
     return spread.shape[1] <= MAX_BREAKPOINTS
 
 

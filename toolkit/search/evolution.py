@@ -53,8 +53,9 @@ def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, 
     parents, least = points[:, :0], lower[:, :0, 0]
     for generation in range(GENERATIONS):
         clock.check()
-        loss = case_loss(problem, points.flatten(0, 1), case)
-        if accept_best(points.flatten(0, 1), loss, region, accept):
+        flat = points.flatten(0, 1)
+        loss = case_loss(problem, flat, case)
+        if accept_best(flat, loss, region, accept):
             return True
         parents, least = _fittest(torch.cat([parents, points], 1), torch.cat([least, loss.view(count, size)], 1))
         chosen = torch.randint(parents.shape[1], (count, size, 1), generator=generator).to(lower.device)

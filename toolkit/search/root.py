@@ -174,7 +174,7 @@ def optimise_cases(problem: Problem, root: Root, iterations: int, clock: Clock) 
     schedule = Schedule(iterations, Adam(rate_alpha=0.3, decay=0.96))
     lower = root.lower.clone()
     kept = root.multipliers.map(torch.clone)
-    still_open = (~proved(lower)).nonzero().squeeze(1)
+    still_open = open_cases(root)
     # A tensor without elements splits into one part without elements, which no map of operators takes.
     for case in still_open.split(CASES_PER_PASS) if len(still_open) else ():
         clock.check()

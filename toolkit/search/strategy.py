@@ -96,7 +96,7 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     # One hidden layer leaves its neurons' bounds exact on every box, so that only the last map is relaxed.
     shallow = all(layer.affine.sources == (INPUT,) for layer in program.layers)
     affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
-    boxes = affordable and (smooth or varying <= (SHALLOW_INPUTS if shallow else SOME_INPUTS))
+    boxes = affordable and (smooth or varying <= (SHALLOW_INPUTS if shallow and phases else SOME_INPUTS))
     if not boxes or not phases:
         return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
     if varying <= FEW_INPUTS or (shallow and varying <= SOME_INPUTS):

@@ -55,8 +55,8 @@ def _restart(task: Task, cases: Tensor, part: float, clock: Clock, seed: int) ->
     try:
         if attack(task.problem, cases, restarts, steps, settings.seed + seed, clock, task.accept):
             return True
-        evolving = restarts and varying_inputs(task.problem) <= EVOLVING_INPUTS
-        points = round(part * POPULATION) if evolving else 0
-        return evolve(task.problem, cases, points, settings.seed + seed, clock, task.accept)
+        if not restarts or varying_inputs(task.problem) > EVOLVING_INPUTS:
+            return False
+        return evolve(task.problem, cases, round(part * POPULATION), settings.seed + seed, clock, task.accept)
     except OutOfTime:
         return False

@@ -56,11 +56,11 @@ def test_candidates_satisfy_their_case_in_its_box() -> None:
     assert {region for _, region in tried} == set(range(problem.num_cases))
     for point, region in tried:
         assert bool((point >= problem.lower[region]).all() and (point <= problem.upper[region]).all())
-        losses = [case_loss(problem, point.unsqueeze(0), case.unsqueeze(0)) for case in range_of(problem, region)]
+        losses = [case_loss(problem, point.unsqueeze(0), case.unsqueeze(0)) for case in cases_of(problem, region)]
         assert min(map(float, losses)) <= 0
 
 
-def range_of(problem: Problem, region: int) -> Tensor:
+def cases_of(problem: Problem, region: int) -> Tensor:
     """The cases of a region."""
     return (problem.region == region).nonzero().squeeze(1)
 

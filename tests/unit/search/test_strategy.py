@@ -85,6 +85,11 @@ def test_boxes_have_a_turn_where_one_hidden_layer_has_more_inputs() -> None:
         assert (strategy.by_input_boxes in order) is has_turn
 
 
+def test_wider_networks_without_phases_are_left_to_linear_programs() -> None:
+    problem = problem_of(100, [], 100)
+    assert first(problem) is strategy.by_relu_phases
+
+
 @pytest.mark.parametrize(
     ("inputs", "width", "varying", "expected"),
     [
