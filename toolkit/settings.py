@@ -25,7 +25,7 @@ class Settings(BaseModel):
     ] = "native"
     batch: Annotated[int, Field(ge=1, le=1 << 20, description="largest number of domains bounded at once")] = 1024
     attack_restarts: Annotated[
-        int, Field(ge=0, description="random starts of the gradient attack; 0 leaves out populations of points, too")
+        int, Field(ge=0, description="random starts of the gradient attack; 0 leaves out secants and populations, too")
     ] = 30
     attack_steps: Annotated[int, Field(ge=0, description="steps of the gradient attack")] = 50
     alpha_iterations: Annotated[int, Field(ge=0, description="steps that optimise the slopes alpha at the root")] = 64

@@ -1,9 +1,9 @@
 """Deciding one query: the strategy, readable from top to bottom.
 
-Light attempts come before heavy ones: random points by onnxruntime and numpy (no torch), root bounds, a gradient
-attack, then branch and bound. Everything is read from the ONNX and VNN-LIB files, so what is verified is what others
-get. `sat` is only ever answered with a witness that onnxruntime replayed, `unsat` only when every case is refuted by a
-positive finite bound.
+Light attempts come before heavy ones: random points and secants by onnxruntime and numpy, while torch is being
+imported, then root bounds, a gradient attack, branch and bound. Everything is read from the ONNX and VNN-LIB files, so
+what is verified is what others get. `sat` is only ever answered with a witness that onnxruntime replayed, `unsat` only
+when every case is refuted by a positive finite bound.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.ahead import import_ahead
 from toolkit.errors import UnsupportedError
+from toolkit.formats.batching import batch_session
 from toolkit.formats.binding import bind, check_binding
 from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.query import Query
@@ -29,6 +31,7 @@ from toolkit.result import Result, Statistics, Verdict
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, Observer
 from toolkit.search.sampling import sample, sample_longer
+from toolkit.search.secants import Losses, follow_secants
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,6 +44,13 @@ if TYPE_CHECKING:
     from toolkit.search.task import Found
 
 
+PROVER = (
+    "torch", "toolkit.problem.binding", "toolkit.problem.compile", "toolkit.problem.specialise",
+    "toolkit.search.strategy",
+)  # fmt: skip
+"""What a proof needs, which takes seconds to import."""
+
+
 def silent(event: Event) -> None:
     """The observer that does not care."""
 
@@ -51,6 +61,7 @@ class LoadedNetwork:
 
     model: OnnxModel
     sessions: dict[tuple[str, ...], Session] = field(init=False, default_factory=dict, repr=False, compare=False)
+    batch_sessions: dict[tuple[str, ...], Session] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def binding(self) -> Binding:
@@ -64,6 +75,12 @@ class LoadedNetwork:
         if hidden not in self.sessions:
             self.sessions[hidden] = Session(self.model, hidden=hidden)
         return self.sessions[hidden]
+
+    def batch_session(self, hidden: tuple[str, ...]) -> Session:
+        """One that takes many samples in one call, where the graph allows it."""
+        if hidden not in self.batch_sessions:
+            self.batch_sessions[hidden] = batch_session(self.session(hidden))
+        return self.batch_sessions[hidden]
 
 
 def load_networks(paths: Mapping[str, Path]) -> dict[str, LoadedNetwork]:
@@ -168,6 +185,8 @@ class Attempt:
                 return self._unsat("specification")
             if sample(self.cases, self.settings.seed, self.clock, self._accept_array):
                 return self._sat("sampling")
+            if self.settings.attack_restarts and self._follow_secants():
+                return self._sat("secants")
             return self._prove()
         except OutOfTime:
             return self._undecided(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s")
@@ -175,6 +194,21 @@ class Attempt:
             return self._without_bounds(error)
         except MemoryError as error:
             return self._undecided(Verdict.UNKNOWN, f"out of memory: {error}")
+
+    def _follow_secants(self) -> bool:
+        """Whether a witness was found along secants: in a moment, or while the prover is being imported."""
+        sessions = {network.name: self.posed.networks[network.name].batch_session(hidden_names(network))
+                    for network in self.query.networks}  # fmt: skip
+        losses = Losses(self.query, self.cases, sessions)
+        walks = follow_secants(losses, WALKS, self.settings.seed, self._accept_array)
+        moment = self.clock.soon(WALKING)
+        if found_while(lambda: moment.left > 0, walks):
+            return True
+        loading = import_ahead(PROVER)
+        if found_while(lambda: self.clock.left > 0 and loading.is_alive(), walks):
+            return True
+        loading.join(max(0.0, self.clock.left))
+        return False
 
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""
@@ -283,6 +317,20 @@ class Attempt:
 
     def _unsat(self, by: str) -> Result:
         return Result(Verdict.UNSAT, "", None, replace(self.statistics, decided_by=by))
+
+
+def found_while(going: Callable[[], bool], looking: Iterator[bool]) -> bool:
+    """Whether a search that says so finds something, as long as there is time for it."""
+    for found in looking:
+        if found or not going():
+            return found
+    return False
+
+
+WALKING = 0.1
+"""Seconds that walks along secants may take where nothing is waited for."""
+WALKS = 64
+"""Most walks of each box."""
 
 
 @contextmanager

@@ -60,6 +60,13 @@ def decide(path: Path, text: str, settings: Settings = FAST, observer: Callable[
     return verify(load_networks({"": path}), parse_query(text), settings, observer)
 
 
+def test_a_corner_is_found_along_secants(tmp_path: Path) -> None:
+    path, text = absolute(tmp_path, 20, -19.9), header(20, 1, -0.5, 1.0) + "(assert (>= Y_0 0.0))"
+    result = decide(path, text)
+    assert (result.verdict, result.statistics.decided_by) == (Verdict.SAT, "secants")
+    assert decide(path, text, BY_PHASES).statistics.decided_by != "secants"
+
+
 def test_unsat_by_splitting(tmp_path: Path) -> None:
     result = decide(absolute(tmp_path, 3, 0.01), header(3, 1) + "(assert (<= Y_0 0.0))", BY_PHASES)
     assert result.verdict == Verdict.UNSAT

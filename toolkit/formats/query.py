@@ -105,8 +105,8 @@ class Atoms:
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def values(self, monomials: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Left-hand sides of all atoms for the monomials' values, shape ``(len(self),)``, in float64 arithmetic."""
-        terms = self.coefficient * monomials[self.monomial]
+        """Left-hand sides of all atoms for the monomials' values, shape ``(..., len(self))``, in float64 arithmetic."""
+        terms = self.coefficient * monomials[..., self.monomial]
         return self._row_sums(terms) + self.constant
 
     def compare(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -136,7 +136,8 @@ class Atoms:
 
     def _row_sums(self, terms: NDArray) -> NDArray[np.float64]:
         # reduceat returns the next element for an empty row, hence the padding and the mask.
-        sums = np.add.reduceat(np.append(terms, 0.0), self.starts[:-1]) if len(self) else np.zeros(0)
+        padded = np.concatenate([terms, np.zeros_like(terms[..., :1], shape=(*terms.shape[:-1], 1))], -1)
+        sums = np.add.reduceat(padded, self.starts[:-1], -1) if len(self) else padded[..., :0]
         return np.where(np.diff(self.starts) > 0, sums, 0.0)
 
 
@@ -207,9 +208,9 @@ class Query:
         return ranges(starts, starts + np.array([tensor.size for tensor in tensors], dtype=np.int64))
 
     def monomials(self, variables: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values of all monomials for an assignment of shape ``(num_variables,)``."""
-        products = [np.prod(variables[list(product)]) for product in self.products]
-        return np.concatenate([variables, np.asarray(products, dtype=np.float64)])
+        """Values of all monomials for assignments of shape ``(..., num_variables)``."""
+        products = [np.prod(variables[..., list(product)], -1, keepdims=True) for product in self.products]
+        return np.concatenate([variables, *products], -1)
 
     def holds(self, variables: NDArray[np.float64]) -> bool:
         """Whether an assignment of shape ``(num_variables,)`` makes the formula true, exactly as written.

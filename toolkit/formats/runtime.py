@@ -40,6 +40,7 @@ class Session:
         self.model = model
         self.inputs: tuple[TensorInfo, ...] = model.inputs
         self.outputs: tuple[TensorInfo, ...] = model.outputs
+        self.hidden = tuple(hidden)
         self._names = [info.name for info in model.outputs] + list(hidden)
         self._session = _open(model, _options(threads, optimise), hidden)
 
@@ -78,6 +79,22 @@ class Session:
                 return [array.reshape(count, -1) for array in outputs]
         rows = [self.run([array[i] for array in inputs]) for i in range(count)]
         return [np.stack(column).reshape(count, -1) for column in zip(*rows, strict=True)]
+
+    def takes_batches(self, inputs: Sequence[NDArray[Any]]) -> bool:
+        """Whether one call for these samples, as in :meth:`run_batch`, gives the finite numbers that a call for each
+        gives."""
+        count = len(inputs[0])
+        try:
+            outputs = self._call(inputs, (count,))
+        except InputError:
+            return False
+        rows = [self.run([array[i] for array in inputs]) for i in range(count)]
+        columns = [np.stack(column).reshape(count, -1) for column in zip(*rows, strict=True)]
+        return all(
+            array.size == column.size and len(array) == count
+            and np.isfinite(column).all() and close(array.reshape(count, -1), column)
+            for array, column in zip(outputs, columns, strict=True)
+        )  # fmt: skip
 
     def _call(self, inputs: Sequence[NDArray[Any]], batch: tuple[int, ...]) -> list[NDArray[Any]]:
         feed = {
