@@ -1,7 +1,7 @@
 """Deciding one query: the strategy, readable from top to bottom.
 
-Light attempts come before heavy ones: random points and secants by onnxruntime and numpy, while torch is being
-imported, then root bounds, a gradient attack, branch and bound. Everything is read from the ONNX and VNN-LIB files, so
+Light attempts come before heavy ones: random points and secants by onnxruntime and numpy (no torch), root bounds, a
+gradient attack, then branch and bound. Everything is read from the ONNX and VNN-LIB files, so
 what is verified is what others get. `sat` is only ever answered with a witness that onnxruntime replayed, `unsat` only
 when every case is refuted by a positive finite bound.
 """
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.ahead import import_ahead
 from toolkit.errors import UnsupportedError
 from toolkit.formats.batching import batch_session
 from toolkit.formats.binding import bind, check_binding
@@ -42,13 +41,6 @@ if TYPE_CHECKING:
     from toolkit.search.root import Root
     from toolkit.search.second import SecondBounds
     from toolkit.search.task import Found
-
-
-PROVER = (
-    "torch", "toolkit.problem.binding", "toolkit.problem.compile", "toolkit.problem.specialise",
-    "toolkit.search.strategy",
-)  # fmt: skip
-"""What a proof needs, which takes seconds to import."""
 
 
 def silent(event: Event) -> None:
@@ -196,19 +188,12 @@ class Attempt:
             return self._undecided(Verdict.UNKNOWN, f"out of memory: {error}")
 
     def _follow_secants(self) -> bool:
-        """Whether a witness was found along secants: in a moment, or while the prover is being imported."""
+        """Whether a witness was found along secants, in a moment."""
+        moment = self.clock.soon(WALKING)
         sessions = {network.name: self.posed.networks[network.name].batch_session(hidden_names(network))
                     for network in self.query.networks}  # fmt: skip
         losses = Losses(self.query, self.cases, sessions)
-        walks = follow_secants(losses, WALKS, self.settings.seed, self._accept_array)
-        moment = self.clock.soon(WALKING)
-        if found_while(lambda: moment.left > 0, walks):
-            return True
-        loading = import_ahead(PROVER)
-        if found_while(lambda: self.clock.left > 0 and loading.is_alive(), walks):
-            return True
-        loading.join(max(0.0, self.clock.left))
-        return False
+        return follow_secants(losses, WALKS, self.settings.seed, moment, self._accept_array)
 
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""
@@ -319,16 +304,8 @@ class Attempt:
         return Result(Verdict.UNSAT, "", None, replace(self.statistics, decided_by=by))
 
 
-def found_while(going: Callable[[], bool], looking: Iterator[bool]) -> bool:
-    """Whether a search that says so finds something, as long as there is time for it."""
-    for found in looking:
-        if found or not going():
-            return found
-    return False
-
-
 WALKING = 0.1
-"""Seconds that walks along secants may take where nothing is waited for."""
+"""Seconds that walks along secants may take."""
 WALKS = 64
 """Most walks of each box."""
 

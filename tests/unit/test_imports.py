@@ -13,10 +13,9 @@ import pytest
 import toolkit
 
 ROOT = Path(toolkit.__file__).parent
-BASE = {"", "ahead", "errors", "result", "settings", "options", "paper", "devices"}
+BASE = {"", "errors", "result", "settings", "options", "paper", "devices"}
 """What everyone may import: the package itself, its errors, verdicts and records of settings."""
 MAY_IMPORT: dict[str, set[str]] = {
-    "ahead": set(),
     "errors": set(),
     "devices": set(),
     "options": set(),
@@ -44,7 +43,7 @@ TOP = {"", "cli", "commands", "experiment"}
 LIGHT = [
     "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.cli", "toolkit.problem.cases",
     "toolkit.search.sampling", "toolkit.search.secants", "toolkit.search.clock", "toolkit.search.events",
-    "toolkit.verify", "toolkit.ahead",
+    "toolkit.verify",
     "toolkit.formats.read", "toolkit.formats.write", "toolkit.formats.vnnlib1", "toolkit.formats.vnnlib2",
     "toolkit.formats.query", "toolkit.formats.onnx_file", "toolkit.formats.runtime", "toolkit.formats.witness",
     "toolkit.formats.instances", "toolkit.formats.binding", "toolkit.formats.convert", "toolkit.formats.specs",
