@@ -38,8 +38,8 @@ class Statistics:
     bounds: str = ""
     """The method of the root bounds that ``unstable`` was counted with."""
     decided_by: str = ""
-    """The phase that decided: specification, sampling, attack, crown, alpha-crown, branch-and-bound, input-split,
-    auto-lirpa-crown, auto-lirpa-alpha-crown."""
+    """The phase that decided: specification, sampling, secants, light-crown, attack, crown, alpha-crown,
+    branch-and-bound, input-split, auto-lirpa-crown, auto-lirpa-alpha-crown."""
     layers: dict[str, dict[str, int]] = field(default_factory=dict)
     """By layer of the network: ``neurons``, and how many are unstable by each method of root bounds that was run
     (interval, crown or forward, alpha-crown); the largest over the query's boxes."""

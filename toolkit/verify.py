@@ -1,13 +1,14 @@
 """Deciding one query: the strategy, readable from top to bottom.
 
-Light attempts come before heavy ones: random points and secants by onnxruntime and numpy (no torch), root bounds, a
-gradient attack, then branch and bound. Everything is read from the ONNX and VNN-LIB files, so
+Light attempts come before heavy ones: random points, secants and a first proof by onnxruntime and numpy (no torch),
+root bounds, a gradient attack, then branch and bound. Everything is read from the ONNX and VNN-LIB files, so
 what is verified is what others get. `sat` is only ever answered with a witness that onnxruntime replayed, `unsat` only
 when every case is refuted by a positive finite bound.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,12 +26,17 @@ from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
 from toolkit.formats.runtime import Session
 from toolkit.formats.witness import Witness, hidden_names, replay
+from toolkit.light.proving import SECONDS as PROVING
+from toolkit.light.proving import proved
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, Observer
+from toolkit.search.losses import Losses
+from toolkit.search.sampling import SECONDS as SAMPLING
 from toolkit.search.sampling import sample, sample_longer
-from toolkit.search.secants import Losses, follow_secants
+from toolkit.search.secants import SECONDS as WALKING
+from toolkit.search.secants import follow_secants
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -170,15 +176,24 @@ class Attempt:
     def cases(self) -> Cases:
         return self.posed.cases
 
+    @cached_property
+    def losses(self) -> Losses:
+        """How far points are from being witnesses."""
+        networks = self.posed.networks
+        sessions = {net.name: networks[net.name].batch_session(hidden_names(net)) for net in self.query.networks}
+        return Losses(self.query, self.cases, sessions)
+
     def decide(self) -> Result:
         """Run the phases in order until one decides."""
         try:
             if not len(self.cases.region):
                 return self._unsat("specification")
-            if sample(self.cases, self.settings.seed, self.clock, self._accept_array):
+            if sample(self.losses, self.settings.seed, self.clock.soon(SAMPLING), self._accept_array):
                 return self._sat("sampling")
-            if self.settings.attack_restarts and self._follow_secants():
+            if self._follow_secants():
                 return self._sat("secants")
+            if self._prove_lightly():
+                return self._unsat("light-crown")
             return self._prove()
         except OutOfTime:
             return self._undecided(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s")
@@ -189,15 +204,20 @@ class Attempt:
 
     def _follow_secants(self) -> bool:
         """Whether a witness was found along secants, in a moment."""
-        moment = self.clock.soon(WALKING)
-        sessions = {network.name: self.posed.networks[network.name].batch_session(hidden_names(network))
-                    for network in self.query.networks}  # fmt: skip
-        losses = Losses(self.query, self.cases, sessions)
-        return follow_secants(losses, WALKS, self.settings.seed, moment, self._accept_array)
+        clock, seed = self.clock.soon(WALKING), self.settings.seed
+        return bool(self.settings.attack_restarts) and follow_secants(self.losses, clock, seed, self._accept_array)
+
+    def _prove_lightly(self) -> bool:
+        """Whether a proof was found in less time than importing torch takes; pointless where that is there already."""
+        settings = self.settings
+        if "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
+            return False
+        models = {name: network.model for name, network in self.posed.networks.items()}
+        return settings.device != "cuda" and proved(self.query, self.cases, models, self.clock.soon(PROVING))
 
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""
-        if sample_longer(self.cases, self.settings.seed, self.clock, self._accept_array):
+        if sample_longer(self.losses, self.settings.seed, self.clock, self._accept_array):
             return self._sat("sampling")
         return self._undecided(Verdict.UNKNOWN, f"unsupported: {error}")
 
@@ -302,12 +322,6 @@ class Attempt:
 
     def _unsat(self, by: str) -> Result:
         return Result(Verdict.UNSAT, "", None, replace(self.statistics, decided_by=by))
-
-
-WALKING = 0.1
-"""Seconds that walks along secants may take."""
-WALKS = 64
-"""Most walks of each box."""
 
 
 @contextmanager

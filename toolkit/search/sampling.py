@@ -6,13 +6,10 @@ takes to import a deep learning library.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
 
-from toolkit.problem.cases import Cases
-from toolkit.search.clock import Clock
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.losses import Accept, Losses, Points
 
 POINTS = 64
 """Points tried for each region, as long as time and the number of regions allow."""
@@ -21,34 +18,42 @@ SECONDS = 0.3
 LAST_RESORT = 0.25
 """Share of the time left that sampling gets where no stronger means exist."""
 
-Accept = Callable[[NDArray[np.float64], int], bool]
 
-
-def sample(
-    cases: Cases, seed: int, clock: Clock, accept: Accept, points: int = POINTS, seconds: float = SECONDS
-) -> bool:
-    """Whether one of up to ``points`` points of each region was accepted as a witness within ``seconds``.
-
-    ``accept`` replays a point of a region, which costs one run of the networks.
-    """
+def sample(losses: Losses, seed: int, clock: Clock, accept: Accept, rounds: int = 1) -> bool:
+    """Whether one of the points of each region, some a round, was accepted as a witness in time."""
     generator = np.random.default_rng(seed)
-    start = clock.elapsed
-    for attempt in range(points):
-        for region in range(len(cases.lower)):
-            if clock.elapsed - start > seconds:
-                return False
-            if accept(_point(cases, region, attempt, generator), region):
-                return True
+    try:
+        return any(
+            _sample_box(losses, region, number * POINTS, generator, clock, accept)
+            for number in range(rounds)
+            for region in range(len(losses.cases.lower))
+        )
+    except OutOfTime:
+        return False
+
+
+def sample_longer(losses: Losses, seed: int, clock: Clock, accept: Accept) -> bool:
+    """As `sample`, for a share of the time left: the last resort for networks that cannot be bounded."""
+    return sample(losses, seed + 1, clock.part(LAST_RESORT), accept, rounds=1 << 20)
+
+
+def _sample_box(
+    losses: Losses, region: int, before: int, generator: np.random.Generator, clock: Clock, accept: Accept
+) -> bool:
+    """Points of one box, after so many of them; those that seem to be witnesses are replayed. Raises OutOfTime."""
+    inside = losses.cases.region == region
+    box = losses.cases.lower[region], losses.cases.upper[region]
+
+    def points_of(start: int, stop: int) -> Points:
+        return np.stack([_point(*box, before + number, generator) for number in range(start, stop)])
+
+    for points, loss in losses.parts(POINTS, points_of, clock):
+        if any(accept(points[index], region) for index in np.flatnonzero((loss[:, inside] <= 0).any(1))):
+            return True
     return False
 
 
-def sample_longer(cases: Cases, seed: int, clock: Clock, accept: Accept) -> bool:
-    """As `sample`, for a share of the time left: the last resort for networks that cannot be bounded."""
-    return sample(cases, seed + 1, clock, accept, points=1 << 20, seconds=LAST_RESORT * clock.left)
-
-
-def _point(cases: Cases, region: int, attempt: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    lower, upper = cases.lower[region], cases.upper[region]
+def _point(lower: Points, upper: Points, attempt: int, generator: np.random.Generator) -> Points:
     if attempt == 0:
         return (lower + upper) / 2
     share = generator.random(len(lower))

@@ -15,8 +15,9 @@ from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.search.clock import Clock
+from toolkit.search.losses import Losses, Points
 from toolkit.search.sampling import sample
-from toolkit.search.secants import Losses, Points, follow_secants
+from toolkit.search.secants import follow_secants
 
 INPUTS = 30
 SUM = """main (float[1,30] x) => (float[1,2] y) {
@@ -42,18 +43,17 @@ def posed(tmp_path: Path, condition: str) -> tuple[Query, Cases, Losses]:
 def found(losses: Losses, walks: int = 4, seed: int = 0) -> Points | None:
     points: list[Points] = []
     keep = lambda point, region: points.append(point) is None  # noqa: E731
-    return points[-1] if follow_secants(losses, walks, seed, Clock.started(60), keep) else None
+    return points[-1] if follow_secants(losses, Clock.started(60), seed, keep, walks) else None
 
 
 @pytest.mark.parametrize("condition", ["(>= Y_0 29.5)", "(<= Y_0 -29.5)", "(and (>= Y_1 28.0) (<= Y_0 29.9))"])
 def test_a_corner_that_no_random_point_is_near(tmp_path: Path, condition: str) -> None:
-    query, cases, losses = posed(tmp_path, condition)
+    query, _, losses = posed(tmp_path, condition)
     point = found(losses)
     assert point is not None
     assert np.abs(point).max() <= 1
     assert query.holds(np.array([*point, point.sum(), max(point.sum(), 0.0)]))
-    true = lambda point, region: bool(losses.at(point[None]).min() <= 0)  # noqa: E731
-    assert not sample(cases, 0, Clock.started(60), true)
+    assert not sample(losses, 0, Clock.started(60), lambda point, region: True)
 
 
 def test_every_case_and_every_box_is_followed(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
 
 def test_a_refused_witness_is_none(tmp_path: Path) -> None:
     *_, losses = posed(tmp_path, "(>= Y_0 29.0)")
-    assert not follow_secants(losses, 2, 0, Clock.started(60), lambda point, region: False)
+    assert not follow_secants(losses, Clock.started(60), 0, lambda point, region: False, walks=2)
 
 
 def test_losses_are_the_largest_atoms(tmp_path: Path) -> None:
@@ -100,5 +100,5 @@ def test_what_is_not_a_number_is_no_witness(tmp_path: Path) -> None:
 def test_it_ends_in_time(tmp_path: Path) -> None:
     *_, losses = posed(tmp_path, "(>= Y_0 30.5)")
     began = time.perf_counter()
-    assert not follow_secants(losses, 1_000_000, 0, Clock.started(0.2), lambda point, region: False)
+    assert not follow_secants(losses, Clock.started(0.2), 0, lambda point, region: False, walks=1_000_000)
     assert time.perf_counter() - began < 5

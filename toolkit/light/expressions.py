@@ -1,0 +1,106 @@
+"""Tensors whose elements are affine functions of input and activation vectors, as numpy arrays with one more axis.
+
+Any operator that only moves elements acts on the leading axes, whatever it is; so reshapes, slices and concatenations
+need no rules of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Expression:
+    """``constant[...] + sum of coefficients[source][..., :] @ value of the source``."""
+
+    coefficients: Mapping[int, Array]
+    """By number of the source, ``(*shape, size of the source)``."""
+    constant: Array
+    """``(*shape)``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.constant.shape
+
+    @property
+    def numbers(self) -> int:
+        """How many are held."""
+        return self.constant.size + sum(part.size for part in self.coefficients.values())
+
+
+def variable(source: int, shape: Sequence[int]) -> Expression:
+    """The value of a source as it is, in some shape."""
+    size = math.prod(shape)
+    return Expression({source: np.eye(size).reshape(*shape, size)}, np.zeros(shape))
+
+
+def moved(x: Expression, move: Callable[[Array], Array]) -> Expression:
+    """Elements moved by an operator that acts on leading axes and keeps the last one."""
+    parts = {source: move(part) for source, part in x.coefficients.items()}
+    return Expression(parts, move(x.constant[..., None])[..., 0])
+
+
+def reshaped(x: Expression, shape: Sequence[int]) -> Expression:
+    """The same elements in another shape."""
+    return moved(x, lambda array: array.reshape(*shape, array.shape[-1]))
+
+
+def piece(x: Expression, start: int, size: int) -> Expression:
+    """Some elements of a vector."""
+    return moved(x, lambda array: array[start : start + size])
+
+
+def joined(xs: Sequence[Expression], axis: int) -> Expression:
+    """Concatenation along an axis."""
+    axis %= xs[0].constant.ndim
+    sizes = {source: part.shape[-1] for x in xs for source, part in x.coefficients.items()}
+
+    def column(source: int, size: int) -> Array:
+        nothing = [np.zeros((*x.shape, size)) for x in xs]
+        return np.concatenate([x.coefficients.get(source, none) for x, none in zip(xs, nothing, strict=True)], axis)
+
+    parts = {source: column(source, size) for source, size in sizes.items()}
+    return Expression(parts, np.concatenate([x.constant for x in xs], axis))
+
+
+def total(x: Expression, y: Expression) -> Expression:
+    """The sum, with broadcasting."""
+    constant = x.constant + y.constant
+    wide_x, wide_y = (_broadcast(e, constant.shape) for e in (x, y))
+    parts = dict(wide_x)
+    for source, part in wide_y.items():
+        parts[source] = parts[source] + part if source in parts else part
+    return Expression(parts, constant)
+
+
+def _broadcast(x: Expression, shape: tuple[int, ...]) -> dict[int, Array]:
+    missing = len(shape) - x.constant.ndim
+    return {
+        source: np.broadcast_to(part[(None,) * missing], (*shape, part.shape[-1]))
+        for source, part in x.coefficients.items()
+    }
+
+
+def scaled(x: Expression, factor: Array | float) -> Expression:
+    """The product with constants, elementwise and with broadcasting."""
+    constant = x.constant * factor
+    wide = np.broadcast_to(factor, constant.shape)[..., None]
+    return Expression({s: part * wide for s, part in _broadcast(x, constant.shape).items()}, constant)
+
+
+def times_matrix(x: Expression, matrix: Array) -> Expression:
+    """``x @ matrix``, for a matrix of two dimensions and ``x`` of one or more."""
+    return moved(x, lambda array: matrix.T @ array)
+
+
+def matrix_times(matrix: Array, x: Expression) -> Expression:
+    """``matrix @ x``, for a matrix of two dimensions and ``x`` of one or more."""
+    axis = max(0, x.constant.ndim - 2)
+    return moved(x, lambda array: np.moveaxis(np.tensordot(matrix, array, (1, axis)), 0, axis))

@@ -1,0 +1,162 @@
+"""The first look for a proof: CROWN bounds of every case, and a few bisections of boxes of few inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.formats.onnx_file import OnnxModel
+from toolkit.formats.query import Network, Query
+from toolkit.formats.witness import hidden_names
+from toolkit.light.bounds import Box, Linear, NotFinite, layer_lines, lower_bounds
+from toolkit.light.expressions import Array, Expression, joined, matrix_times, piece, reshaped, total, variable
+from toolkit.light.reading import INPUT, MOST_NUMBERS, Layers, NotRead, as_expression, read_graph
+from toolkit.problem.cases import Cases
+from toolkit.search.clock import Clock, OutOfTime
+
+SECONDS = 0.5
+"""Time after which the proof is left to stronger means."""
+MOST_WORK = 1 << 30
+"""Multiplications for one box up to which it is tried."""
+FEW_INPUTS = 64
+"""Most varying inputs of boxes that are halved."""
+AT_ONCE = 1 << 19
+"""Coefficients that are held at once: about what fits into a processor's cache."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """ReLU layers, the atoms as rows over them, and the cases that the atoms are conjoined to."""
+
+    layers: tuple[Expression, ...]
+    atoms: Expression
+    cases: Cases
+
+    @property
+    def work(self) -> int:
+        """Multiplications that bounding one box takes."""
+        sizes = [sum(part.size for part in rows.coefficients.values()) for rows in (*self.layers, self.atoms)]
+        lengths = [2 * len(layer.constant) for layer in self.layers] + [len(self.atoms.constant)]
+        return sum(length * sum(sizes[:number]) for number, length in enumerate(lengths))
+
+    @property
+    def boxes_at_once(self) -> int:
+        """Boxes whose coefficients are held at once."""
+        widest = max([2 * len(layer.constant) for layer in self.layers] + [len(self.atoms.constant)])
+        longest = max([len(layer.constant) for layer in self.layers] + [self.cases.lower.shape[1]])
+        return max(1, AT_ONCE // (widest * longest))
+
+    def bounds(self, box: Box) -> Linear:
+        """Linear lower bounds of the atoms over boxes."""
+        return lower_bounds(self.atoms, self.layers, layer_lines(self.layers, box), box)
+
+
+def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -> Question:
+    """A query about models, by the name of the network. Raises NotRead."""
+    if query.products or query.num_variables * max(len(cases.atoms), len(cases.inputs)) > MOST_NUMBERS:
+        raise NotRead("products, or many variables")
+    x, layers = variable(INPUT, (len(cases.inputs),)), Layers()
+    position, parts = 0, dict[int, Expression]()
+    for network in query.networks:
+        size = sum(tensor.size for tensor in network.inputs)
+        parts |= _variables(network, models[network.name], piece(x, position, size), layers)
+        position += size
+    variables = joined([parts[offset] for offset in sorted(parts)], 0)
+    weights = np.zeros((len(cases.atoms), query.num_variables))
+    np.add.at(weights, (cases.atoms.row_of_term, cases.atoms.monomial), cases.atoms.coefficient)
+    atoms = total(matrix_times(weights, variables), Expression({}, cases.atoms.constant))
+    return Question(tuple(layers.found), atoms, cases)
+
+
+def _variables(network: Network, model: OnnxModel, inputs: Expression, layers: Layers) -> dict[int, Expression]:
+    """The flat values of a network's tensors, by their offset."""
+    fed, found, position = dict[str, Expression](), dict[int, Expression](), 0
+    for tensor, info in zip(network.inputs, model.inputs, strict=True):
+        found[tensor.offset] = piece(inputs, position, tensor.size)
+        fed[info.name] = reshaped(found[tensor.offset], info.shape)
+        position += tensor.size
+    values = read_graph(model.proto.graph, fed, layers)
+    names = [*hidden_names(network), *(info.name for info in model.outputs)]
+    for tensor, name in zip((*network.hidden, *network.outputs), names, strict=True):
+        found[tensor.offset] = reshaped(as_expression(values[name]), (tensor.size,))
+    return found
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes that are open, each a part of one of the cases' boxes."""
+
+    box: Box
+    region: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.region)
+
+    def parts(self, size: int) -> list[Boxes]:
+        """Up to so many at a time."""
+        cuts = [slice(start, start + size) for start in range(0, len(self), size)]
+        return [Boxes(Box(self.box.lower[cut], self.box.upper[cut]), self.region[cut]) for cut in cuts]
+
+
+def proved(query: Query, cases: Cases, models: Mapping[str, OnnxModel], clock: Clock) -> bool:
+    """Whether every case of a query about models, by the name of the network, is refuted before the time is up."""
+    try:
+        question = read_question(query, cases, models)
+        return question.work <= MOST_WORK and refuted(question, clock)
+    except (NotRead, NotFinite, OutOfTime):
+        return False
+
+
+def refuted(question: Question, clock: Clock) -> bool:
+    """Whether all cases are refuted on all of their boxes. Raises OutOfTime as soon as they can hardly be in time.
+
+    Boxes of few inputs that are left open are halved, across the input to which the bounds of their atoms owe most.
+    """
+    cases = question.cases
+    boxes = Boxes(Box(cases.lower, cases.upper), np.arange(len(cases.lower)))
+    few = np.count_nonzero((cases.upper > cases.lower).any(0)) <= FEW_INPUTS
+    while True:
+        began = clock.elapsed
+        left = together([_left(question, part, clock) for part in boxes.parts(question.boxes_at_once)])
+        if not len(left) or not few:
+            return not len(left)
+        if clock.left * len(boxes) < (clock.elapsed - began) * len(left):  # one more round would not end in time
+            raise OutOfTime
+        boxes = left
+
+
+def _left(question: Question, boxes: Boxes, clock: Clock) -> Boxes:
+    """The halves of those boxes on which some case is not refuted. Raises OutOfTime and NotFinite."""
+    clock.check()
+    linear = question.bounds(boxes.box)
+    lower = linear.minimum(boxes.box)
+    open_boxes = ~_refuted(question.cases, lower, boxes.region)
+    owed = (np.abs(linear.coefficients) * (lower <= 0)[..., None]).sum(1)[open_boxes]
+    return _halves(Box(boxes.box.lower[open_boxes], boxes.box.upper[open_boxes]), owed, boxes.region[open_boxes])
+
+
+def _refuted(cases: Cases, lower: Array, region: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """On which boxes a positive finite bound of an atom refutes each case, ``(B,)``."""
+    positive = np.isfinite(lower) & (lower > 0)
+    padded = np.concatenate([positive[:, cases.rows], np.zeros((len(lower), 1), np.bool_)], 1)
+    some = np.logical_or.reduceat(padded, cases.starts[:-1], 1) & (np.diff(cases.starts) > 0)
+    return (some | (cases.region != region[:, None])).all(1)
+
+
+def _halves(box: Box, owed: Array, region: NDArray[np.int64]) -> Boxes:
+    width = box.upper - box.lower
+    rows, across = np.arange(len(region)), (width * owed).argmax(1)
+    middle = ((box.lower + box.upper) / 2)[rows, across]
+    lower, upper = box.lower.copy(), box.upper.copy()
+    lower[rows, across], upper[rows, across] = middle, middle
+    halves = Box(np.concatenate([box.lower, lower]), np.concatenate([upper, box.upper]))
+    return Boxes(halves, np.concatenate([region, region]))
+
+
+def together(parts: Sequence[Boxes]) -> Boxes:
+    """All boxes of some parts."""
+    lower, upper = (np.concatenate(sides) for sides in zip(*((p.box.lower, p.box.upper) for p in parts), strict=True))
+    return Boxes(Box(lower, upper), np.concatenate([part.region for part in parts]))
