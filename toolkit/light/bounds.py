@@ -102,7 +102,7 @@ def lower_bounds(rows: Expression, layers: Sequence[Expression], lines: Sequence
 
 def _times(rows: Array, matrix: Array) -> Array:
     """Products ``(B, R, M)`` of ``(B, R, N)`` and ``(N, M)``, as one."""
-    return (rows.reshape(-1, len(matrix)) @ matrix).reshape(*rows.shape[:2], -1)
+    return (rows.reshape(-1, len(matrix)) @ matrix).reshape(*rows.shape[:2], matrix.shape[1])
 
 
 def _dot(rows: Array, vector: Array) -> Array:
