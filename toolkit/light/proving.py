@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.query import Network, Query
 from toolkit.formats.witness import hidden_names
-from toolkit.light.bounds import Box, Linear, NotFinite, layer_lines, lower_bounds
+from toolkit.light.bounds import Box, NotFinite, Rows, layer_lines, lower_bounds
 from toolkit.light.expressions import Array, Expression, joined, matrix_times, piece, reshaped, total, variable
 from toolkit.light.reading import INPUT, MOST_NUMBERS, Layers, NotRead, as_expression, read_graph
 from toolkit.problem.cases import Cases
@@ -23,7 +23,7 @@ MOST_WORK = 1 << 30
 """Multiplications for one box up to which it is tried."""
 FEW_INPUTS = 64
 """Most varying inputs of boxes that are halved."""
-AT_ONCE = 1 << 19
+AT_ONCE = 1 << 20
 """Coefficients that are held at once: about what fits into a processor's cache."""
 
 
@@ -49,9 +49,14 @@ class Question:
         longest = max([len(layer.constant) for layer in self.layers] + [self.cases.lower.shape[1]])
         return max(1, AT_ONCE // (widest * longest))
 
-    def bounds(self, box: Box) -> Linear:
-        """Linear lower bounds of the atoms over boxes."""
-        return lower_bounds(self.atoms, self.layers, layer_lines(self.layers, box), box)
+    def bounds(self, box: Box) -> tuple[Array, Array]:
+        """Lower bounds of the atoms over boxes, ``(B, m)``, and their coefficients on the input, ``(B, m, n)``."""
+        boxes, atoms = len(box.lower), len(self.atoms.constant)
+        parts = {source: np.tile(part, (boxes, 1)) for source, part in self.atoms.coefficients.items()}
+        rows = Rows(parts, np.tile(self.atoms.constant, boxes), np.repeat(np.arange(boxes), atoms))
+        linear = lower_bounds(rows, self.layers, layer_lines(self.layers, box), box)
+        lower = linear.minimum(box.lower[rows.box], box.upper[rows.box])
+        return lower.reshape(boxes, atoms), linear.coefficients.reshape(boxes, atoms, box.lower.shape[1])
 
 
 def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -> Question:
@@ -131,10 +136,9 @@ def refuted(question: Question, clock: Clock) -> bool:
 def _left(question: Question, boxes: Boxes, clock: Clock) -> Boxes:
     """The halves of those boxes on which some case is not refuted. Raises OutOfTime and NotFinite."""
     clock.check()
-    linear = question.bounds(boxes.box)
-    lower = linear.minimum(boxes.box)
+    lower, coefficients = question.bounds(boxes.box)
     open_boxes = ~_refuted(question.cases, lower, boxes.region)
-    owed = (np.abs(linear.coefficients) * (lower <= 0)[..., None]).sum(1)[open_boxes]
+    owed = (np.abs(coefficients) * (lower <= 0)[..., None]).sum(1)[open_boxes]
     return _halves(Box(boxes.box.lower[open_boxes], boxes.box.upper[open_boxes]), owed, boxes.region[open_boxes])
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from toolkit.light.bounds import Box, NotFinite, layer_lines, lower_bounds, relu_lines
+from toolkit.light.bounds import Box, Linear, NotFinite, Rows, layer_lines, lower_bounds, relu_lines
 from toolkit.light.expressions import Expression
 
 
@@ -19,6 +19,15 @@ def random_layers(generator: np.random.Generator, widths: list[int], scale: floa
             parts[number - 1] = scale * generator.normal(size=(size, widths[number - 1]))
         layers.append(Expression(parts, scale * generator.normal(size=size)))
     return layers
+
+
+def bounded(rows: Expression, layers: list[Expression], box: Box) -> tuple[Linear, np.ndarray]:
+    """Linear bounds of all rows in all boxes, box by box, and their minima ``(B, R)``."""
+    boxes, count = len(box.lower), len(rows.constant)
+    parts = {source: np.tile(part, (boxes, 1)) for source, part in rows.coefficients.items()}
+    number = np.repeat(np.arange(boxes), count)
+    linear = lower_bounds(Rows(parts, np.tile(rows.constant, boxes), number), layers, layer_lines(layers, box), box)
+    return linear, linear.minimum(box.lower[number], box.upper[number]).reshape(boxes, count)
 
 
 def values(layers: list[Expression], points: np.ndarray) -> list[np.ndarray]:
@@ -37,15 +46,15 @@ def test_bounds_hold_at_points(seed: int) -> None:
     centre, radius = generator.normal(size=(6, 4)), generator.choice([0.0, 0.01, 0.3], size=(6, 1))
     box = Box(centre - radius, centre + radius)
     lines = layer_lines(layers, box)
-    linear = lower_bounds(rows, layers, lines, box)
-    bound = linear.minimum(box)
+    linear, bound = bounded(rows, layers, box)
     for row in range(6):
         points = generator.uniform(box.lower[row], box.upper[row], (200, 4))
         points[:100] = np.where(generator.random((100, 4)) < 0.5, box.lower[row], box.upper[row])
         *hidden, reached = values([*layers, rows], points)
         tolerance = 1e-12 * np.abs(reached).max()
         assert (bound[row] <= reached + tolerance).all()
-        assert (points @ linear.coefficients[row].T + linear.offset[row] <= reached + 1e3 * tolerance).all()
+        mine = slice(3 * row, 3 * row + 3)
+        assert (points @ linear.coefficients[mine].T + linear.offset[mine] <= reached + 1e3 * tolerance).all()
         for line, z in zip(lines, hidden, strict=True):
             assert (line.lower[row] * z <= np.maximum(z, 0) + tolerance).all()
             assert (line.upper[row] * z + line.offset[row] >= np.maximum(z, 0) - tolerance).all()
@@ -55,7 +64,7 @@ def test_a_point_has_the_value_as_its_bound() -> None:
     *layers, rows = random_layers(np.random.default_rng(0), [3, 5, 5, 2])
     point = np.array([[0.3, -0.2, 0.9]])
     box = Box(point, point)
-    bound = lower_bounds(rows, layers, layer_lines(layers, box), box).minimum(box)
+    _, bound = bounded(rows, layers, box)
     reached = values([*layers, rows], point)[-1]
     assert (bound < reached).all()
     assert np.allclose(bound, reached, rtol=1e-9)
