@@ -101,9 +101,9 @@ class Stack:
         return sum(len(part) for part in self._parts)
 
     def push(self, boxes: Boxes) -> None:
-        """Put boxes on top, the weakest bound uppermost."""
+        """Put boxes on top, the last one uppermost."""
         if len(boxes):
-            self._parts.append(boxes.select(boxes.bound.argsort(descending=True)))
+            self._parts.append(boxes)
 
     def pop(self, count: int) -> Boxes:
         """Take up to ``count`` boxes from the top; at least one is there."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import Linear, backward, functional, layer_lines
-from toolkit.bounds.boxes import Tightened, tighten
+from toolkit.bounds.boxes import Reach, tighten
 from toolkit.bounds.clip import HalfSpaces, clip_box, minimum_within, polytopes
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
@@ -28,6 +28,7 @@ from toolkit.search.events import Observer, RoundDone
 from toolkit.search.memory import smaller_batch
 from toolkit.search.relu_split import Outcome, Progress
 from toolkit.search.root import Root
+from toolkit.search.sharing import ALONE, Groups, groups_of, weakest_last
 
 STARTS = 32
 """Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
@@ -48,6 +49,12 @@ class InputPlan:
     fill: int
     """Boxes are cut along several dimensions at once until they are so many: what keeps the device busy."""
     max_domains: int
+    shared: bool = False
+    """Whether the neurons of a box are bounded once for all of its cases (`toolkit.search.sharing`)."""
+
+    def groups(self, boxes: Boxes) -> Groups:
+        """The boxes whose neurons are bounded together."""
+        return groups_of(boxes) if self.shared else ALONE
 
 
 def input_split(
@@ -63,7 +70,8 @@ def input_split(
     """Decide the given cases. Raises OutOfTime when the clock runs out."""
     frontier = Stack()
     for part in cases.split(plan.batch):
-        frontier.push(unrefuted(bound_boxes(problem, root_boxes(problem, root, part), clock)))
+        still_open = unrefuted(bound_boxes(problem, root_boxes(problem, root, part), plan, clock))
+        frontier.push(weakest_last(still_open, plan.groups(still_open)))
     undecided, batch = 0, plan.batch
     while len(frontier):
         clock.check()
@@ -74,17 +82,18 @@ def input_split(
         if not len(chosen):
             continue
         try:
-            children = bound_boxes(problem, unrefuted(clip(branch(chosen, min(plan.fill, batch)))), clock)
+            children = unrefuted(clip(branch(chosen, min(plan.fill, batch)), plan))
+            children = bound_boxes(problem, children, plan, clock)
         except torch.OutOfMemoryError:
             frontier.push(chosen)
             batch = smaller_batch(batch, observer)
             continue
         progress.bounded += len(children)
         progress.depth = max(progress.depth, int(children.depth.max()) if len(children) else 0)
-        still_open = unrefuted(clip(unrefuted(children)))
+        still_open = unrefuted(clip(unrefuted(children), plan))
         if accept_points(problem, still_open, clock, accept):
             return Outcome(True, False)
-        frontier.push(still_open)
+        frontier.push(weakest_last(still_open, plan.groups(still_open)))
         observer(RoundDone(progress.bounded, len(frontier), frontier.weakest(), progress.depth))
     if undecided:
         return Outcome(False, False, f"{undecided} boxes are so narrow that rounding hides the answer")
@@ -127,34 +136,44 @@ def branch(boxes: Boxes, fill: int) -> Boxes:
     return boxes
 
 
-def clip(boxes: Boxes) -> Boxes:
-    """The boxes without what their atoms' linear bounds refute; sides that cross refute a whole box."""
+def clip(boxes: Boxes, plan: InputPlan) -> Boxes:
+    """The boxes without what their atoms' linear bounds refute; sides that cross refute a whole box.
+
+    What is left for the cases of a group is the smallest box around what is left for each.
+    """
     box = clip_box(boxes.box, boxes.spaces)
     empty = (box.lower - box.upper).amax(1)
     bound = torch.where(empty > 0, torch.fmax(empty, boxes.bound), boxes.bound)
-    return replace(boxes, lower=box.lower, upper=torch.maximum(box.lower, box.upper), bound=bound)
+    groups = plan.groups(boxes)
+    lower, upper = groups.least(box.lower), -groups.least(-torch.maximum(box.lower, box.upper))
+    return replace(boxes, lower=groups.each(lower), upper=groups.each(upper), bound=bound)
 
 
-def bound_boxes(problem: Problem, boxes: Boxes, clock: Clock) -> Boxes:
+def bound_boxes(problem: Problem, boxes: Boxes, plan: InputPlan, clock: Clock) -> Boxes:
     """Bound all neurons and the atoms of every box."""
     if not len(boxes):  # which no map of operators takes
         return boxes
-    program = problem.program
-    tightened = tighten(program, boxes.box, boxes.neurons, boxes.spaces, clock.check)
+    program, groups = problem.program, plan.groups(boxes)
+    one = groups.one_of_each(boxes)
+    tightened = tighten(program, one.box, one.neurons, one.spaces, clock.check)
+    bounds = Bounds(groups.each(tightened.bounds.lower), groups.each(tightened.bounds.upper))
     atoms = problem.rows[boxes.case]
     start = functional(program.features, problem.weights[atoms], problem.offsets[atoms])
-    lines = layer_lines(program, tightened.bounds)
+    lines = layer_lines(program, bounds)
     linear = backward(program, start, lines)
     lower = joint_minimum(boxes.box, HalfSpaces(linear.coefficients, linear.offset))
-    lower = torch.where(tightened.contradiction > 0, torch.fmax(lower, tightened.contradiction), lower)
+    contradiction = groups.each(tightened.contradiction)
+    lower = torch.where(contradiction > 0, torch.fmax(lower, contradiction), lower)
+    error = groups.total(_gaps(program, bounds, lines) * _coefficients(program, linear))
+    variation = groups.total(linear.coefficients.abs().sum(1) * (boxes.upper - boxes.lower))
     return replace(
         boxes,
         bound=torch.fmax(boxes.bound, lower),
-        neuron_lower=tightened.bounds.lower,
-        neuron_upper=tightened.bounds.upper,
+        neuron_lower=bounds.lower,
+        neuron_upper=bounds.upper,
         rows=linear.coefficients,
         offset=linear.offset,
-        gain=gains(program, boxes.box, tightened, lines, linear),
+        gain=groups.each(gains(tightened.reach, error, variation)),
     )
 
 
@@ -167,17 +186,14 @@ def joint_minimum(box: Bounds, spaces: HalfSpaces) -> Tensor:
     return lower.reshape(count, atoms).amax(1)
 
 
-def gains(program: Program, box: Bounds, tightened: Tightened, lines: list[Lines], linear: Linear) -> Tensor:
-    """What cutting each dimension in half is expected to gain, ``(B, n)``.
+def gains(reach: Reach, error: Tensor, variation: Tensor) -> Tensor:
+    """What cutting each dimension of some boxes in half is expected to gain, ``(B, n)``.
 
-    A cut narrows the gaps that the relaxations of neurons leave: each is the relaxation's largest error times the
-    neuron's coefficients in the atoms, shared among the dimensions that move the neuron. The atoms' own variation
-    counts for less, because cutting it helps one of the halves only.
+    A cut narrows the gaps that the relaxations of neurons leave: ``error``, ``(B, num_neurons)``, is each relaxation's
+    largest error times the neuron's coefficients in the atoms, shared among the dimensions that move the neuron. The
+    atoms' own ``variation``, ``(B, n)``, counts for less, because cutting it helps one of the halves only.
     """
-    reach = tightened.reach
-    error = _gaps(program, tightened.bounds, lines) * _coefficients(program, linear)
     error = error.reshape(-1).index_select(0, reach.owner * error.shape[1] + reach.neuron)
-    variation = linear.coefficients.abs().sum(1) * (box.upper - box.lower)
     return (LINEAR_SHARE * variation).index_add(0, reach.owner, error.unsqueeze(1) * reach.share)
 
 

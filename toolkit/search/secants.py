@@ -18,9 +18,9 @@ NEAREST = 16
 """Cases of a box that are followed: those whose loss is least where the walk starts."""
 STEPS = 8
 """Steps of one walk."""
-WALKS = 64
+WALKS = 16
 """Most walks of each box."""
-SECONDS = 0.1
+SECONDS = 0.2
 """Time after which walking gives way to stronger means."""
 
 

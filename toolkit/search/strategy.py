@@ -47,6 +47,9 @@ FILL_PROCESSOR = 16
 BUSY = 1 << 24
 """Multiplications of a pass for all boxes of a batch that do: boxes that cost more are cut once, then bounded."""
 
+DEAR = 1 << 22
+"""Multiplications of a pass from which on a box's neurons are bounded once for all of its cases."""
+
 
 def prove(task: Task, root: Root | None = None) -> Found:
     """Decide all cases of a problem, from its root bounds where they are known. Raises OutOfTime."""
@@ -110,8 +113,9 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     problem = task.problem
     batch = largest_batch(problem.program, task.settings.batch)
     fill = min(FILL_PROCESSOR, BUSY // max(1, cost(problem.program))) if problem.program.device.type == "cpu" else batch
-    plan = InputPlan(batch, fill, task.settings.max_domains)
     cases = open_cases(root)
+    shared = len(cases) > len(problem.lower) and cost(problem.program) >= DEAR
+    plan = InputPlan(batch, fill, task.settings.max_domains, shared)
     if attack_part(task, cases, 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
     progress = Progress()

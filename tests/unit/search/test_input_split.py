@@ -18,8 +18,12 @@ from toolkit.search.events import Event, RoundDone
 from toolkit.search.input_split import InputPlan, branch, divisible, input_split, root_boxes
 from toolkit.search.relu_split import Outcome, Progress
 from toolkit.search.root import open_cases, root_bounds
+from toolkit.search.sharing import ALONE, groups_of, weakest_last
 
 PLAN = InputPlan(batch=256, fill=16, max_domains=100_000)
+SHARED = replace(PLAN, shared=True)
+ODD = replace(SHARED, batch=3, fill=1)
+"""Batches that part the cases of a box."""
 
 
 def _problem(program: Program, weights: list[list[float]], offsets: list[float], cases: list[list[int]]) -> Problem:
@@ -96,12 +100,31 @@ def test_atoms_that_only_contradict_each_other_are_refuted_together() -> None:
     assert progress.proved
 
 
-def test_all_cases_have_to_be_refuted() -> None:
+@pytest.mark.parametrize("plan", [PLAN, SHARED, ODD])
+def test_all_cases_have_to_be_refuted(plan: InputPlan) -> None:
     program = _network(5)
     least = _least(program)
     rows, below, above = [[1.0, 0.0]] * 2, -(least - 0.05), -(least + 0.05)
-    assert _search(_problem(program, rows, [below, below], [[0], [1]])).proved
-    assert _search(_problem(program, rows, [below, above], [[0], [1]])).witness
+    assert _search(_problem(program, rows, [below, below], [[0], [1]]), plan).proved
+    assert _search(_problem(program, rows, [below, above], [[0], [1]]), plan).witness
+
+
+@pytest.mark.parametrize("plan", [SHARED, ODD])
+@pytest.mark.parametrize("seed", range(6))
+def test_cases_that_share_boxes_come_to_the_same(plan: InputPlan, seed: int) -> None:
+    """Each case asks for little of one direction of the outputs; a small or a large part of one has a witness."""
+    program = _network(seed)
+    angles = torch.arange(6) * torch.pi / 3
+    rows = torch.stack([angles.cos(), angles.sin()], 1).double()
+    points = torch.rand(60_000, 3, dtype=torch.float64) * 2 - 1
+    least = (forward(program, points) @ rows.T).amin(0)
+    margins = torch.full((6,), 0.05, dtype=torch.float64)
+    cases = [[number] for number in range(6)]
+    proof = _problem(program, rows.tolist(), (margins - least).tolist(), cases)
+    assert _search(proof, plan, limit=60).proved
+    margins[seed] = -0.002
+    found = _search(_problem(program, rows.tolist(), (margins - least).tolist(), cases), plan, limit=60)
+    assert (found.witness, found.proved) == (True, False)
 
 
 def test_a_boundary_case_is_left_undecided() -> None:
@@ -201,8 +224,8 @@ def test_broken_bounds_refute_nothing() -> None:
 def test_stack_returns_everything_once_the_weakest_first() -> None:
     boxes = _boxes(count=6)
     stack = Stack()
-    stack.push(boxes.select(torch.arange(4)))
-    stack.push(boxes.select(torch.arange(4, 6)))
+    stack.push(weakest_last(boxes.select(torch.arange(4)), ALONE))
+    stack.push(weakest_last(boxes.select(torch.arange(4, 6)), ALONE))
     assert len(stack) == 6
     assert stack.weakest() == float(boxes.bound.min())
     first = stack.pop(3)
@@ -211,3 +234,53 @@ def test_stack_returns_everything_once_the_weakest_first() -> None:
     found = torch.cat([first.bound, rest.bound]).sort().values
     assert torch.equal(found, boxes.bound.sort().values)
     assert float(first.bound.min()) == min(float(boxes.bound[:4].min()), float(boxes.bound[4:].min()))
+
+
+def _groups() -> Boxes:
+    """Six boxes of which the first and the last two, and the second and the fourth, are the same."""
+    boxes = _boxes(count=6)
+    lower = boxes.lower[torch.tensor([0, 1, 2, 1, 0, 0])]
+    return replace(boxes, lower=lower, case=torch.arange(6))
+
+
+def test_equal_boxes_are_groups() -> None:
+    boxes = _groups()
+    groups = groups_of(boxes)
+    assert groups.first is not None
+    assert groups.group is not None
+    assert sorted(groups.first.tolist()) == [0, 1, 2]
+    assert torch.equal(boxes.lower[groups.first][groups.group], boxes.lower)
+    assert groups.each(groups.total(torch.ones(6))).tolist() == [3, 2, 1, 2, 3, 3]
+    values = torch.tensor([[3.0], [5.0], [7.0], [4.0], [1.0], [2.0]])
+    assert groups.each(groups.least(values)).flatten().tolist() == [1, 4, 7, 4, 1, 1]
+    assert groups_of(boxes.select(torch.arange(3))) is ALONE
+
+
+def test_a_group_knows_only_what_holds_for_all_its_members() -> None:
+    """Bounds that were found where one case is violated say nothing of another case."""
+    boxes = _groups()
+    boxes.rows.fill_(1.0)
+    boxes.offset.fill_(-1.0)
+    boxes.neuron_lower[4] += 0.5
+    boxes.neuron_upper[3] -= 0.5
+    groups = groups_of(boxes)
+    assert groups.first is not None
+    one = groups.one_of_each(boxes)
+    for row, member in enumerate(groups.first.tolist()):
+        mates = [number for number in range(6) if torch.equal(boxes.lower[number], boxes.lower[member])]
+        assert torch.equal(one.neuron_lower[row], boxes.neuron_lower[mates].amin(0))
+        assert torch.equal(one.neuron_upper[row], boxes.neuron_upper[mates].amax(0))
+        assert bool(one.rows[row].any()) == bool(one.offset[row].any()) == (len(mates) == 1)
+
+
+def test_groups_stay_together() -> None:
+    boxes = _groups()
+    groups = groups_of(boxes)
+    placed = weakest_last(boxes, groups)
+    weakest = {tuple(box): [] for box in placed.lower.tolist()}
+    for row, box in enumerate(placed.lower.tolist()):
+        weakest[tuple(box)].append(row)
+    assert all(rows == list(range(rows[0], rows[-1] + 1)) for rows in weakest.values())
+    least = [float(placed.bound[rows].min()) for rows in weakest.values()]
+    assert least == sorted(least, reverse=True)
+    assert sorted(placed.case.tolist()) == list(range(6))

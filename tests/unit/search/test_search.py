@@ -1,11 +1,9 @@
-"""The small pieces of branch and bound: domains, choices, leaves, the clock, sampling and the attack."""
+"""The small pieces of branch and bound: domains, choices, leaves, the clock and the attack."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from distance import TEXT, Distance, problem_below, unbounded_space
@@ -16,7 +14,6 @@ from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.formats.read import parse_query
 from toolkit.problem import affine
 from toolkit.problem.affine import GraphAffine
-from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers
 from toolkit.search import attack as attack_module
@@ -28,7 +25,6 @@ from toolkit.search.domains import Domains, Space, concat, expand, proved, split
 from toolkit.search.leaf import close_leaves, implied_phases
 from toolkit.search.relu_split import pick
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
-from toolkit.search.sampling import sample
 
 
 def test_only_positive_finite_bounds_are_proofs() -> None:
@@ -234,28 +230,6 @@ def test_the_clock_runs_out() -> None:
     Clock.started(100).check()
     assert Clock.started(100).soon(10).left <= 10
     assert Clock.started(100).soon(1000).limit == 100
-
-
-def test_sampling_stays_in_the_boxes_and_begins_at_centres() -> None:
-    cases = compile_cases(parse_query(TEXT.format(0.0, 0.0)))
-    seen: list[tuple[np.ndarray, int]] = []
-    assert not sample(cases, 0, Clock.started(60), lambda p, r: bool(seen.append((p, r))))
-    for point, region in seen:
-        assert (point >= cases.lower[region]).all()
-        assert (point <= cases.upper[region]).all()
-    for (point, region), _ in zip(seen, range(len(cases.lower)), strict=False):
-        np.testing.assert_array_equal(point, (cases.lower[region] + cases.upper[region]) / 2)
-    again: list[np.ndarray] = []
-    sample(cases, 0, Clock.started(60), lambda p, r: bool(again.append(p)))
-    shared = min(len(seen), len(again))
-    assert all((a == b).all() for (a, _), b in itertools.islice(zip(seen, again, strict=False), shared))
-
-
-def test_sampling_ends_with_the_first_witness() -> None:
-    cases = compile_cases(parse_query(TEXT.format(0.0, 0.0)))
-    calls: list[int] = []
-    assert sample(cases, 0, Clock.started(60), lambda p, r: len(calls) == 3 or bool(calls.append(r)))
-    assert len(calls) == 3
 
 
 def test_descent_stays_in_the_boxes_and_goes_down() -> None:
