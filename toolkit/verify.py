@@ -213,7 +213,7 @@ class Attempt:
         if "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
             return False
         models = {name: network.model for name, network in self.posed.networks.items()}
-        return settings.device != "cuda" and proved(self.query, self.cases, models, self.clock.soon(PROVING))
+        return settings.device != "cuda" and proved(self.losses, models, self.clock.soon(PROVING))
 
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""

@@ -41,6 +41,12 @@ def variable(source: int, shape: Sequence[int]) -> Expression:
     return Expression({source: np.eye(size).reshape(*shape, size)}, np.zeros(shape))
 
 
+def evaluated(x: Expression, sources: Sequence[Array]) -> Array:
+    """Values ``(B, *shape)`` for values ``(B, size)`` of the sources."""
+    parts = [np.tensordot(sources[source], part, (1, -1)) for source, part in x.coefficients.items()]
+    return sum(parts, np.broadcast_to(x.constant, (len(sources[0]), *x.shape)))
+
+
 def moved(x: Expression, move: Callable[[Array], Array]) -> Expression:
     """Elements moved by an operator that acts on leading axes and keeps the last one."""
     parts = {source: move(part) for source, part in x.coefficients.items()}

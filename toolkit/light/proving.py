@@ -10,12 +10,24 @@ from numpy.typing import NDArray
 
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.query import Network, Query
+from toolkit.formats.runtime import close
 from toolkit.formats.witness import hidden_names
 from toolkit.light.bounds import Box, NotFinite, Rows, layer_lines, lower_bounds
-from toolkit.light.expressions import Array, Expression, joined, matrix_times, piece, reshaped, total, variable
+from toolkit.light.expressions import (
+    Array,
+    Expression,
+    evaluated,
+    joined,
+    matrix_times,
+    piece,
+    reshaped,
+    total,
+    variable,
+)
 from toolkit.light.reading import INPUT, MOST_NUMBERS, Layers, NotRead, as_expression, read_graph
 from toolkit.problem.cases import Cases
 from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.losses import Losses
 
 SECONDS = 0.5
 """Time after which the proof is left to stronger means."""
@@ -23,6 +35,8 @@ MOST_WORK = 1 << 30
 """Multiplications for one box up to which it is tried."""
 FEW_INPUTS = 64
 """Most varying inputs of boxes that are halved."""
+TRIED = 4
+"""Points at which what was read is compared with onnxruntime."""
 AT_ONCE = 1 << 20
 """Coefficients that are held at once: about what fits into a processor's cache."""
 
@@ -34,6 +48,13 @@ class Question:
     layers: tuple[Expression, ...]
     atoms: Expression
     cases: Cases
+
+    def at(self, points: Array) -> Array:
+        """Values of the atoms, ``(B, m)``, at points ``(B, n)``."""
+        sources = [points]
+        for rows in (*self.layers, self.atoms):
+            sources.append(np.maximum(value := evaluated(rows, sources), 0))
+        return value
 
     @property
     def work(self) -> int:
@@ -106,13 +127,22 @@ class Boxes:
         return [Boxes(Box(self.box.lower[cut], self.box.upper[cut]), self.region[cut]) for cut in cuts]
 
 
-def proved(query: Query, cases: Cases, models: Mapping[str, OnnxModel], clock: Clock) -> bool:
+def proved(losses: Losses, models: Mapping[str, OnnxModel], clock: Clock) -> bool:
     """Whether every case of a query about models, by the name of the network, is refuted before the time is up."""
     try:
-        question = read_question(query, cases, models)
-        return question.work <= MOST_WORK and refuted(question, clock)
+        question = read_question(losses.query, losses.cases, models)
+        return question.work <= MOST_WORK and _read_rightly(question, losses) and refuted(question, clock)
     except (NotRead, NotFinite, OutOfTime):
         return False
+
+
+def _read_rightly(question: Question, losses: Losses) -> bool:
+    """Whether atoms come to what onnxruntime says at some points of the first box."""
+    cases = losses.cases
+    share = np.random.default_rng(0).random((TRIED, cases.lower.shape[1]))
+    share[1] = np.round(share[1])
+    points = cases.lower[0] + share * (cases.upper[0] - cases.lower[0])
+    return close(question.at(points), losses.atoms(points))
 
 
 def refuted(question: Question, clock: Clock) -> bool:

@@ -1,6 +1,7 @@
 """From an ONNX graph to expressions: dense layers, ReLU, and operators that move elements.
 
-A graph with anything else is not read (`NotRead`), and so is one whose matrices would be large.
+A graph with anything else is not read (`NotRead`), and so is one whose matrices would be large. Whether it was read
+rightly is for the caller to try out.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Call:
     """A node with the values of its operands."""
 
     node: onnx.NodeProto
-    operands: tuple[Value, ...]
+    operands: tuple[Value | None, ...]
+    """None where an optional one is left out."""
     layers: Layers
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -74,16 +76,27 @@ class Call:
                 return onnx.helper.get_attribute_value(entry)
         return default
 
+    def has(self, position: int) -> bool:
+        """Whether there is an operand."""
+        return position < len(self.operands) and self.operands[position] is not None
+
+    def value(self, position: int) -> Value:
+        """An operand that must be there."""
+        value = self.operands[position]
+        if value is None:
+            raise NotRead(self.node.op_type)
+        return value
+
     def constant(self, position: int) -> NDArray[Any]:
         """An operand that must be a constant."""
-        value = self.operands[position]
+        value = self.value(position)
         if isinstance(value, Expression):
             raise NotRead(self.node.op_type)
         return value
 
     def expression(self, position: int) -> Expression:
         """An operand as an expression; a constant is one too."""
-        return as_expression(self.operands[position])
+        return as_expression(self.value(position))
 
     def matrix(self, position: int) -> Array:
         """An operand that must be a constant of two dimensions."""
@@ -95,7 +108,7 @@ class Call:
     def integers(self, name: str, position: int) -> list[int] | None:
         """A list that is an attribute in older versions and an operand in newer ones."""
         value = self.attribute(name)
-        if value is None and len(self.operands) > position:
+        if value is None and self.has(position):
             value = self.constant(position).reshape(-1)
         return None if value is None else [int(entry) for entry in value]
 
@@ -125,12 +138,20 @@ def read_graph(graph: onnx.GraphProto, inputs: Mapping[str, Expression], layers:
     for node in graph.node:
         if node.op_type not in RULES or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
             raise NotRead(node.op_type)
-        operands = tuple(values[name] for name in node.input if name)
-        value = RULES[node.op_type](Call(node, operands, layers))
+        value = _value(node, values, layers)
         if isinstance(value, Expression) and value.numbers > MOST_NUMBERS:
             raise NotRead("large")
         values[node.output[0]] = value
     return values
+
+
+def _value(node: onnx.NodeProto, values: Mapping[str, Value], layers: Layers) -> Value:
+    """What a node computes. Rules are short, and graphs many: what does not fit a rule is not read."""
+    try:
+        operands = tuple(values[name] if name else None for name in node.input)
+        return RULES[node.op_type](Call(node, operands, layers))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise NotRead(f"{node.op_type}: {error}") from None
 
 
 @rule("Constant")
@@ -148,7 +169,7 @@ def _relu(call: Call) -> Value:
 
 @rule("Identity", "Dropout")
 def _same(call: Call) -> Value:
-    return call.operands[0]
+    return call.value(0)
 
 
 @rule("Add")
@@ -179,7 +200,7 @@ def _gemm(call: Call) -> Value:
         raise NotRead("Gemm")
     matrix = call.attribute("alpha", 1.0) * (matrix.T if call.attribute("transB", 0) else matrix)
     product = times_matrix(call.expression(0), matrix)
-    if len(call.operands) < 3:
+    if not call.has(2):
         return product
     return total(product, scaled(call.expression(2), call.attribute("beta", 1.0)))
 

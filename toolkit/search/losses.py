@@ -57,11 +57,14 @@ class Losses:
 
     def at(self, points: Points) -> NDArray[np.float64]:
         """Losses ``(B, C)`` of points ``(B, n)``; infinite where something is not a number."""
-        monomials = self.query.monomials(self._variables(points))
-        values = self.cases.atoms.values(monomials)[:, self.cases.rows]
+        values = self.atoms(points)[:, self.cases.rows]
         padded = np.concatenate([values, np.full((len(points), 1), -np.inf)], 1)
         largest = np.maximum.reduceat(padded, self.cases.starts[:-1], 1)
         return np.where(np.diff(self.cases.starts) > 0, np.nan_to_num(largest, nan=np.inf), -np.inf)
+
+    def atoms(self, points: Points) -> NDArray[np.float64]:
+        """Left-hand sides of all atoms, ``(B, m)``, at points ``(B, n)``."""
+        return self.cases.atoms.values(self.query.monomials(self._variables(points)))
 
     def _variables(self, points: Points) -> NDArray[np.float64]:
         """All variables of the query, ``(B, num_variables)``: inputs, and what the networks make of them."""

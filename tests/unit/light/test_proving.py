@@ -11,10 +11,13 @@ from small_models import load_text, relu_net
 
 from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.read import parse_query
+from toolkit.formats.runtime import Session
+from toolkit.light.expressions import scaled
 from toolkit.light.proving import proved, read_question
-from toolkit.light.reading import NotRead
+from toolkit.light.reading import RULES, NotRead
 from toolkit.problem.cases import compile_cases
 from toolkit.search.clock import Clock
+from toolkit.search.losses import Losses
 
 BOX = """(declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)
 (assert (>= X_0 -1.0)) (assert (<= X_0 1.0)) (assert (>= X_1 -1.0)) (assert (<= X_1 1.0))"""
@@ -29,7 +32,8 @@ def model(tmp_path: Path) -> OnnxModel:
 def light(model: OnnxModel, condition: str, seconds: float = 20.0) -> bool:
     query = parse_query(f"{BOX} (assert {condition})")
     models = {network.name: model for network in query.networks}
-    return proved(query, compile_cases(query), models, Clock.started(seconds))
+    sessions = {name: Session(model) for name in models}
+    return proved(Losses(query, compile_cases(query), sessions), models, Clock.started(seconds))
 
 
 @pytest.mark.parametrize(
@@ -87,3 +91,10 @@ def test_it_ends_in_time(model: OnnxModel) -> None:
     began = time.perf_counter()
     assert not light(model, "(<= (+ Y_0 Y_1) 0.00000001)", 0.2)
     assert time.perf_counter() - began < 5
+
+
+def test_what_was_read_wrongly_proves_nothing(model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    condition = "(>= (+ Y_0 Y_1) 2.1)"
+    assert light(model, condition)
+    monkeypatch.setitem(RULES, "Relu", lambda call: scaled(call.layers.relu(call.expression(0)), 0.5))
+    assert not light(model, condition)
