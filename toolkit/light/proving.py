@@ -82,7 +82,7 @@ class Question:
 
 def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -> Question:
     """A query about models, by the name of the network. Raises NotRead."""
-    if query.products or query.num_variables * max(len(cases.atoms), len(cases.inputs)) > MOST_NUMBERS:
+    if query.products or query.num_variables * (len(cases.atoms) + len(cases.inputs)) > MOST_NUMBERS:
         raise NotRead("products, or many variables")
     x, layers = variable(INPUT, (len(cases.inputs),)), Layers()
     position, parts = 0, dict[int, Expression]()

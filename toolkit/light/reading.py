@@ -47,7 +47,9 @@ class Layers:
     found: list[Expression] = field(default_factory=list)
 
     def relu(self, x: Expression) -> Expression:
-        """A new layer; its activations are the next source."""
+        """A new layer; its activations are the next source. Raises NotRead where they are many."""
+        if x.constant.size**2 > MOST_NUMBERS:
+            raise NotRead("a wide layer")
         self.found.append(reshaped(x, (x.constant.size,)))
         return variable(len(self.found), x.shape)
 
@@ -134,6 +136,8 @@ def read_graph(graph: onnx.GraphProto, inputs: Mapping[str, Expression], layers:
     """The values of all tensors of a graph, for given inputs. Raises NotRead."""
     values: dict[str, Value] = dict(inputs)
     for tensor in graph.initializer:
+        if math.prod(tensor.dims) > MOST_NUMBERS:
+            raise NotRead("a large constant")
         values.setdefault(tensor.name, onnx.numpy_helper.to_array(tensor))
     for node in graph.node:
         if node.op_type not in RULES or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
