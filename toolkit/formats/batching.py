@@ -6,7 +6,8 @@ whether the samples then stay apart is tried out. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,8 @@ from toolkit.formats.runtime import Session
 
 MOST_TO_COPY = 1 << 26
 """Bytes of a model up to which it is worth a changed copy."""
+SLOW = 0.05
+"""Seconds of a run from which on there is little to gain."""
 TRIED = 3
 """Samples that must come out of one call as they come out of calls of their own."""
 
@@ -30,13 +33,21 @@ def batch_session(session: Session) -> Session:
     ones = all(info.shape[:1] == (1,) for info in (*model.inputs, *model.outputs))
     if session.batched or not ones or len(model.data) > MOST_TO_COPY:
         return session
+    generator = np.random.default_rng(0)
+    samples = [generator.random((TRIED, info.size)) for info in model.inputs]
+    if _seconds(lambda: session.run([sample[0] for sample in samples])) > SLOW:
+        return session
     try:
         opened = Session(_opened(model), hidden=session.hidden)
     except UnsupportedError:
         return session
-    generator = np.random.default_rng(0)
-    samples = [generator.random((TRIED, info.size)) for info in model.inputs]
     return opened if opened.takes_batches(samples) else session
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
 
 
 def _opened(model: OnnxModel) -> OnnxModel:
