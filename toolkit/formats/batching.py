@@ -15,7 +15,7 @@ import onnx
 import onnx.numpy_helper
 from numpy.typing import NDArray
 
-from toolkit.errors import UnsupportedError
+from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx_file import OnnxModel, TensorInfo
 from toolkit.formats.runtime import Session
 
@@ -35,13 +35,13 @@ def batch_session(session: Session) -> Session:
         return session
     generator = np.random.default_rng(0)
     samples = [generator.random((TRIED, info.size)) for info in model.inputs]
-    if _seconds(lambda: session.run([sample[0] for sample in samples])) > SLOW:
-        return session
     try:
+        if _seconds(lambda: session.run([sample[0] for sample in samples])) > SLOW:
+            return session
         opened = Session(_opened(model), hidden=session.hidden)
-    except UnsupportedError:
+        return opened if opened.takes_batches(samples) else session
+    except (InputError, UnsupportedError):
         return session
-    return opened if opened.takes_batches(samples) else session
 
 
 def _seconds(run: Callable[[], object]) -> float:
