@@ -10,7 +10,7 @@ from toolkit.bounds.interval import unstable_neurons
 from toolkit.bounds.reduce import cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.steps import Polyak
-from toolkit.problem.program import INPUT
+from toolkit.problem.program import INPUT, Program
 from toolkit.search.clock import OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
 from toolkit.search.input_split import InputPlan, input_split
@@ -32,7 +32,7 @@ SHALLOW_INPUTS = 256
 """The same for networks of one hidden layer."""
 MANY_NEURONS = 20_000
 """Most neurons for which a box of more inputs is split: every box bounds all of them again."""
-SHORT, LONG = 0.15, 0.7
+SHORT, HALF, LONG = 0.15, 0.5, 0.7
 """Shares of the time left that a strategy gets before another has its turn."""
 FIRST_TURN = 1.0
 """Seconds of the first search over phases, where better root bounds did not take half as long."""
@@ -96,16 +96,21 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     varying = varying_inputs(task.problem)
     phases = bool(unstable_neurons(task.problem.program, root.bounds).any())
     smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
-    # One hidden layer leaves its neurons' bounds exact on every box, so that only the last map is relaxed.
-    shallow = all(layer.affine.sources == (INPUT,) for layer in program.layers)
+    shallow = is_shallow(program)
     affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
     boxes = affordable and (smooth or varying <= (SHALLOW_INPUTS if shallow and phases else SOME_INPUTS))
     if not boxes or not phases:
         return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
-    if varying <= FEW_INPUTS or (shallow and varying <= SOME_INPUTS):
+    if varying <= FEW_INPUTS:
         return [(by_input_boxes, LONG), (by_relu_phases, 1.0)]
     # What either decides, it mostly decides soon: a short try first costs little.
-    return [(by_relu_phases, SHORT), (by_input_boxes, LONG), (by_relu_phases, 1.0)]
+    first = HALF if shallow and varying <= SOME_INPUTS else SHORT
+    return [(by_relu_phases, first), (by_input_boxes, LONG), (by_relu_phases, 1.0)]
+
+
+def is_shallow(program: Program) -> bool:
+    """Whether all hidden layers read the input alone: their bounds are exact on every box, only the atoms relaxed."""
+    return all(layer.affine.sources == (INPUT,) for layer in program.layers)
 
 
 def by_input_boxes(task: Task, root: Root) -> Found:
@@ -156,7 +161,7 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     found = _try(task, search, searching)
     if not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
-    while not decided(found) and len(task.problem.lower) == 1:
+    while not decided(found) and len(task.problem.lower) == 1 and not is_shallow(task.problem.program):
         if attack_on(task, open_cases(root), search.progress.rounds):
             return Found(True, False, "attack")
         better = tightened(task, root, search, tightening)

@@ -65,16 +65,38 @@ def first(problem: Problem) -> Strategy:
 @pytest.mark.parametrize(
     ("widths", "varying", "expected"),
     [
-        ([40], 30, strategy.by_input_boxes),  # one hidden layer
+        ([40], 30, strategy.by_relu_phases),  # one hidden layer
         ([40, 40], 30, strategy.by_relu_phases),  # deeper, with more inputs than are split at once
         ([40, 40], 5, strategy.by_input_boxes),  # few inputs
         ([40], 80, strategy.by_relu_phases),  # too many inputs for boxes
     ],
 )
-def test_boxes_come_first_for_few_inputs_and_shallow_networks(
-    widths: list[int], varying: int, expected: Strategy
-) -> None:
+def test_boxes_come_first_for_few_inputs(widths: list[int], varying: int, expected: Strategy) -> None:
     assert first(problem_of(80, widths, varying)) is expected
+
+
+def test_phases_of_one_hidden_layer_are_searched_for_longer() -> None:
+    shares = []
+    for widths in ([40], [40, 40]):
+        problem = problem_of(30, widths, 30)
+        task = task_of(problem)
+        shares.append(turns(task, root_bounds(problem, task.clock, task.observer))[0][1])
+    assert shares[0] > shares[1]
+
+
+@pytest.mark.parametrize(("widths", "tightens"), [([40], False), ([40, 40], True)])
+def test_bounds_that_are_exact_already_are_not_tightened(
+    widths: list[int], tightens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    tries = iter([None, Found(False, True, "search")])
+    monkeypatch.setattr(strategy, "tightened", lambda task, root, search, seconds: asked.append(seconds) or root)
+    monkeypatch.setattr(strategy, "_try", lambda task, search, seconds: next(tries))
+    monkeypatch.setattr(strategy, "branch_phases", lambda task, search: Found(False, True, "search"))
+    problem = problem_of(30, widths, 30)
+    task = task_of(problem)
+    assert strategy.by_relu_phases(task, root_bounds(problem, task.clock, task.observer)).proved
+    assert bool(asked) is tightens
 
 
 def test_boxes_have_a_turn_where_one_hidden_layer_has_more_inputs() -> None:
