@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from toolkit.bounds.reduce import cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
@@ -24,6 +25,10 @@ Accept = Callable[[Tensor, int], bool]
 
 MAX_POINTS = 4096
 """Most points moved at once."""
+LEAST_POINTS = 16
+"""Fewest points moved at once."""
+WORK = 1 << 31
+"""Multiplications of a pass for all of them, beyond those."""
 DIVERSIFYING = 5
 """Steps that spread starts over the outputs."""
 
@@ -33,8 +38,35 @@ def forward(program: Program, points: Tensor) -> Tensor:
     values: dict[int, Tensor] = {INPUT: points}
     for number, layer in enumerate(program.layers):
         z = layer.affine.apply([values[source] for source in layer.affine.sources])
-        values[number] = RELAXATIONS[layer.op].function(z)
+        values[number] = activation(layer.op, z)
     return program.features.apply([values[source] for source in program.features.sources])
+
+
+Guide = Callable[[Tensor, Tensor], Tensor]
+"""Of ``z`` and the operator's values there: what has the gradient that is to be followed."""
+GUIDES: dict[str, Guide] = {
+    "sign": lambda z, value: (z / z.detach().abs().mean(1, keepdim=True).clamp(min=MIN_SCALE)).clamp(-1, 1),
+    "floor": lambda z, value: z,
+    "exp": lambda z, value: value * z,
+    "reciprocal_from_one": lambda z, value: -z.log(),
+}
+"""Operators whose own gradient is zero, or vanishes where a softmax is sure of itself. Sign and floor are passed
+straight through (Bengio et al. 2013), a sign where it is not saturated; an exponential cut off where it would overflow
+keeps its slope, and reciprocals descend on their logarithm, as if on the scores that a softmax is made of."""
+MIN_SCALE = 1e-9
+"""Smallest mean of a layer's magnitudes by which its signs are scaled."""
+SUMMANDS = 1e6
+"""Values of one operator that may be added up without overflow."""
+
+
+def activation(op: str, z: Tensor) -> Tensor:
+    """Values ``(B, N)`` of an operator, so that sums of them are finite, with gradients that lead somewhere."""
+    largest = torch.finfo(z.dtype).max / SUMMANDS
+    value = RELAXATIONS[op].function(z).clamp(-largest, largest)
+    if op not in GUIDES or not z.requires_grad:
+        return value
+    way = GUIDES[op](z, value.detach())
+    return value.detach() + (way - way.detach())
 
 
 def case_loss(problem: Problem, points: Tensor, case: Tensor) -> Tensor:
@@ -86,12 +118,18 @@ def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, seed: int
     generator = torch.Generator(device="cpu").manual_seed(seed)
     case = cases.repeat(restarts)[: MAX_POINTS * 4]
     second = torch.arange(len(case), device=case.device) // len(cases) % 2
-    for part, moved in zip(case.split(MAX_POINTS), second.split(MAX_POINTS), strict=True):
+    size = points_at_once(problem.program)
+    for part, moved in zip(case.split(size), second.split(size), strict=True):
         start = _starts(problem, part, moved, generator, clock)
         for points, loss in descend(problem, part, start, steps, clock):
             if accept_best(points, loss, problem.region[part], accept):
                 return True
     return False
+
+
+def points_at_once(program: Program) -> int:
+    """Points that are moved together: of a large network few, which then come to the end of their way in time."""
+    return min(MAX_POINTS, max(LEAST_POINTS, WORK // max(1, cost(program))))
 
 
 def _starts(problem: Problem, case: Tensor, moved: Tensor, generator: torch.Generator, clock: Clock) -> Tensor:
@@ -102,6 +140,8 @@ def _starts(problem: Problem, case: Tensor, moved: Tensor, generator: torch.Gene
         return torch.rand(len(case), width, generator=generator, dtype=lower.dtype).to(lower.device)
 
     points = lower + random(problem.program.num_inputs) * (upper - lower)
+    if not moved.any():
+        return points
     directions = (2 * random(problem.program.features.size) - 1) * moved.unsqueeze(1)
     return diversify(problem, case, points, directions, clock)
 

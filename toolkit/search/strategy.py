@@ -22,7 +22,7 @@ from toolkit.search.root import Root, facts, open_cases, optimised_root, refined
 from toolkit.search.smaller import reduced, sparse
 from toolkit.search.task import Found, Task, decided, varying_inputs
 from toolkit.search.threads import suited_threads
-from toolkit.search.witnesses import FIRST_RESTARTS, attack_on, attack_part
+from toolkit.search.witnesses import FIRST_RESTARTS, attack_first, attack_on, attack_part
 
 FEW_INPUTS = 20
 """Most varying inputs for which splitting the input box comes first."""
@@ -55,6 +55,8 @@ def prove(task: Task, root: Root | None = None) -> Found:
     """Decide all cases of a problem, from its root bounds where they are known. Raises OutOfTime."""
     task.note(relus=task.problem.program.num_neurons)
     if root is None:
+        if attack_first(task):
+            return Found(True, False, "attack")
         root = root_bounds(task.problem, task.clock, task.observer)
     else:
         tell(root, task.observer)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
+from toolkit.bounds.reduce import cost
 from toolkit.search.attack import attack
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.evolution import evolve
@@ -13,6 +15,8 @@ from toolkit.search.task import Task, varying_inputs
 
 ATTACKING = 0.1
 """Share of the time left that the attack may take: the searches look for witnesses too."""
+DEAR, FIRST = 1 << 25, 0.05
+"""Multiplications of a pass from which on an attack comes before root bounds, and its share of the time."""
 FIRST_RESTARTS = 0.2
 """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
 POPULATION = 2048
@@ -25,6 +29,14 @@ SEEDS = 1_000_003
 """Distance of the seeds of one attack from those of another."""
 EVOLVING_INPUTS = 64
 """Most varying inputs for which populations evolve."""
+
+
+def attack_first(task: Task) -> bool:
+    """A short attack on all cases of a network whose root bounds will take long."""
+    if cost(task.problem.program) < DEAR:
+        return False
+    cases = torch.arange(task.problem.num_cases, device=task.problem.region.device)
+    return _restart(task, cases, 1.0, task.clock.part(FIRST * task.share), SEEDS - 1)
 
 
 def attack_part(task: Task, cases: Tensor, part: float) -> bool:

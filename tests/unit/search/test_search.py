@@ -7,17 +7,30 @@ from dataclasses import replace
 import pytest
 import torch
 from distance import TEXT, Distance, problem_below, unbounded_space
+from programs import mlp, program_of
 from torch import Tensor, nn
 
 from toolkit.bounds.ascent import evaluate, lower_bound
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
+from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.formats.read import parse_query
 from toolkit.problem import affine
 from toolkit.problem.affine import GraphAffine
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers
 from toolkit.search import attack as attack_module
-from toolkit.search.attack import accept_best, attack, case_loss, descend, diversify, forward
+from toolkit.search.attack import (
+    LEAST_POINTS,
+    MAX_POINTS,
+    accept_best,
+    activation,
+    attack,
+    case_loss,
+    descend,
+    diversify,
+    forward,
+    points_at_once,
+)
 from toolkit.search.branching import babsr, candidates, chord
 from toolkit.search.children import WEAKER, branch
 from toolkit.search.clock import Clock, OutOfTime
@@ -230,6 +243,25 @@ def test_the_clock_runs_out() -> None:
     Clock.started(100).check()
     assert Clock.started(100).soon(10).left <= 10
     assert Clock.started(100).soon(1000).limit == 100
+
+
+@pytest.mark.parametrize("op", ["sign", "floor", "exp", "reciprocal_from_one"])
+def test_the_attack_has_the_values_of_an_operator_and_a_gradient(op: str) -> None:
+    z = torch.tensor([[1.5, 2.0, 80.0, 900.0], [1.0, 3.5, 5.0, 2000.0]], requires_grad=True)
+    value = activation(op, z)
+    (gradient,) = torch.autograd.grad(value.sum(), z)
+    assert bool(torch.isfinite(value.sum()))
+    assert bool(torch.isfinite(gradient).all())
+    exact = RELAXATIONS[op].function(z.detach())
+    small = exact < 1e30
+    torch.testing.assert_close(value.detach()[small], exact[small], rtol=0, atol=0)
+    assert bool((gradient[:, :2] < 0 if op == "reciprocal_from_one" else gradient[:, :2] > 0).all())
+
+
+def test_large_networks_move_few_points_at_once() -> None:
+    small, large = problem_below(0.05, 0.6).program, program_of(mlp(2, 2000, 2000, 2000, 2000, 1), 2)
+    assert points_at_once(small) == MAX_POINTS
+    assert LEAST_POINTS <= points_at_once(large) < MAX_POINTS
 
 
 def test_descent_stays_in_the_boxes_and_goes_down() -> None:

@@ -84,6 +84,20 @@ def test_phases_of_one_hidden_layer_are_searched_for_longer() -> None:
     assert shares[0] > shares[1]
 
 
+def test_dear_networks_are_attacked_before_they_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounded: list[int] = []
+    monkeypatch.setattr(strategy, "root_bounds", lambda *arguments: bounded.append(1) or root_bounds(*arguments))
+    monkeypatch.setattr(witnesses, "attack", lambda *arguments: not bounded)
+    task = task_of(problem_of(30, [40], 30))
+    monkeypatch.setattr(witnesses, "DEAR", 1)
+    assert prove(task).witness
+    assert not bounded
+    monkeypatch.setattr(witnesses, "DEAR", 1 << 40)
+    monkeypatch.setattr(strategy, "in_turn", lambda task, root: Found(False, True, "turns"))
+    assert prove(task).by == "turns"
+    assert bounded
+
+
 @pytest.mark.parametrize(("widths", "tightens"), [([40], False), ([40, 40], True)])
 def test_bounds_that_are_exact_already_are_not_tightened(
     widths: list[int], tightens: bool, monkeypatch: pytest.MonkeyPatch
