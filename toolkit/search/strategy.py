@@ -46,8 +46,7 @@ FILL_PROCESSOR = 16
 """Boxes in a batch that keep a processor busy, at most."""
 BUSY = 1 << 24
 """Multiplications of a pass for all boxes of a batch that do: boxes that cost more are cut once, then bounded."""
-
-DEAR = 1 << 22
+WORTH_SHARING = 1 << 22
 """Multiplications of a pass from which on a box's neurons are bounded once for all of its cases."""
 
 
@@ -121,7 +120,7 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     batch = largest_batch(problem.program, task.settings.batch)
     fill = min(FILL_PROCESSOR, BUSY // max(1, cost(problem.program))) if problem.program.device.type == "cpu" else batch
     cases = open_cases(root)
-    shared = len(cases) > len(problem.lower) and cost(problem.program) >= DEAR
+    shared = len(cases) > len(problem.lower) and cost(problem.program) >= WORTH_SHARING
     plan = InputPlan(batch, fill, task.settings.max_domains, shared)
     if attack_part(task, cases, 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
