@@ -90,7 +90,7 @@ def _row(number: int, posed: Posed, settings: Settings) -> Row | None:
     if settings.bounds != "native" or len(posed.cases.lower) != 1:
         return None
     try:
-        whole = compile_problem(posed.query, {n: net.binding for n, net in posed.networks.items()}, posed.cases)
+        whole = compile_problem(posed.query, {n: net.binding for n, net in posed.needed.items()}, posed.cases)
         (part,) = specialised(whole)
     except ToolkitError:
         return None

@@ -22,9 +22,10 @@ from toolkit.errors import UnsupportedError
 from toolkit.formats.batching import batch_session
 from toolkit.formats.binding import bind, check_binding
 from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.query import Query
+from toolkit.formats.query import Network, Query
 from toolkit.formats.read import read_query
 from toolkit.formats.runtime import Session
+from toolkit.formats.scores import without_softmax
 from toolkit.formats.witness import Witness, hidden_names, replay
 from toolkit.light.proving import SECONDS as PROVING
 from toolkit.light.proving import proved
@@ -80,6 +81,12 @@ class LoadedNetwork:
             self.batch_sessions[hidden] = batch_session(self.session(hidden))
         return self.batch_sessions[hidden]
 
+    @cached_property
+    def scores(self) -> LoadedNetwork:
+        """The network without the softmax that it ends in, if it does."""
+        model = without_softmax(self.model)
+        return self if model is None else LoadedNetwork(model)
+
 
 def load_networks(paths: Mapping[str, Path]) -> dict[str, LoadedNetwork]:
     """Load the models of a query, by the name the query gives them (or ``""`` for its only one)."""
@@ -130,6 +137,16 @@ class Posed:
     rooted: Rooted | None = None
     """What is known already."""
 
+    @cached_property
+    def needed(self) -> Mapping[str, LoadedNetwork]:
+        """The networks as far as the query needs them: of a last softmax whose outputs it only compares, the scores."""
+        return {network.name: self._needed(network) for network in self.query.networks}
+
+    def _needed(self, network: Network) -> LoadedNetwork:
+        loaded = self.networks[network.name]
+        compared = not network.hidden and all(self.cases.only_compares(output) for output in network.outputs)
+        return loaded.scores if compared else loaded
+
 
 def pose(networks: Mapping[str, LoadedNetwork], query: Query) -> Posed:
     """Put a query to loaded networks. Raises ToolkitError where they do not fit each other."""
@@ -179,7 +196,7 @@ class Attempt:
     @cached_property
     def losses(self) -> Losses:
         """How far points are from being witnesses."""
-        networks = self.posed.networks
+        networks = self.posed.needed
         sessions = {net.name: networks[net.name].batch_session(hidden_names(net)) for net in self.query.networks}
         return Losses(self.query, self.cases, sessions)
 
@@ -212,7 +229,7 @@ class Attempt:
         settings = self.settings
         if "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
             return False
-        models = {name: network.model for name, network in self.posed.networks.items()}
+        models = {name: network.model for name, network in self.posed.needed.items()}
         return settings.device != "cuda" and proved(self.losses, models, self.clock.soon(PROVING))
 
     def _without_bounds(self, error: UnsupportedError) -> Result:
@@ -232,7 +249,7 @@ class Attempt:
             if (rooted := self.posed.rooted) is not None:
                 self._note(relus=rooted.relus)
                 return self._prove_parts([rooted.part], len(self.cases), device, rooted.root)
-            bindings = {name: network.binding for name, network in self.posed.networks.items()}
+            bindings = {name: network.binding for name, network in self.posed.needed.items()}
             second = self._second_bounds(bindings, device) if self.settings.bounds == "auto-lirpa" else None
             if second is not None and not len(second.open):
                 return self._unsat(second.method)

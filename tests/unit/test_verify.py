@@ -22,7 +22,7 @@ from toolkit.result import Result, Statistics, Verdict
 from toolkit.search import relu_split
 from toolkit.search.events import Event, MemoryShort, RootBounded, RoundDone
 from toolkit.settings import Settings
-from toolkit.verify import load_networks, pick_device, silent, verify, verify_files
+from toolkit.verify import load_networks, pick_device, pose, silent, verify, verify_files
 
 FAST = Settings(timeout=30, device="cpu", attack_restarts=2, attack_steps=10, alpha_iterations=3, beta_iterations=3)
 BY_PHASES = FAST.model_copy(update={"strategy": "relu", "attack_restarts": 0, "alpha_iterations": 0, "batch": 64})
@@ -65,6 +65,31 @@ def test_a_corner_is_found_along_secants(tmp_path: Path) -> None:
     result = decide(path, text)
     assert (result.verdict, result.statistics.decided_by) == (Verdict.SAT, "secants")
     assert decide(path, text, BY_PHASES).statistics.decided_by != "secants"
+
+
+@pytest.mark.parametrize(
+    ("condition", "compared", "expected"),
+    [
+        ("(<= Y_0 Y_1)", True, Verdict.SAT),
+        ("(and (<= Y_0 Y_1) (>= X_0 0.5))", True, Verdict.UNSAT),
+        ("(or (<= Y_0 0.001) (<= Y_0 Y_1))", False, Verdict.SAT),
+        ("(>= Y_0 0.999999999)", False, Verdict.UNSAT),
+        ("(>= (- Y_0 Y_1) 1.5)", False, Verdict.UNSAT),
+        ("(>= Y_0 (* 2.0 Y_1))", False, Verdict.SAT),
+    ],
+)
+def test_a_last_softmax_is_left_out_where_outputs_are_only_compared(
+    condition: str, compared: bool, expected: Verdict, tmp_path: Path
+) -> None:
+    """Scores are 2 x_0 and x_0 - x_1, so that the first is less where x_0 + x_1 < 0."""
+    builder = Builder(np.random.default_rng(0), (1, 2))
+    scores = builder.op("MatMul", "x", builder.constant(np.array([[2.0, 1.0], [0.0, -1.0]])))
+    path = save(builder.model(builder.op("Softmax", scores), 2), tmp_path)
+    query = parse_query(header(2, 2, -0.45, 1.0) + f"(assert {condition})")
+    posed = pose(load_networks({"": path}), query)
+    [needed], [loaded] = posed.needed.values(), posed.networks.values()
+    assert (needed is not loaded) is compared
+    assert decide(path, header(2, 2, -0.45, 1.0) + f"(assert {condition})").verdict == expected
 
 
 def test_unsat_by_splitting(tmp_path: Path) -> None:

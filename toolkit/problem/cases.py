@@ -20,6 +20,7 @@ from toolkit.formats.query import (
     Block,
     Kind,
     Query,
+    Tensor,
     count_disjuncts,
     disjuncts,
     offsets,
@@ -59,6 +60,16 @@ class Cases:
     def rows_of(self, case: int) -> NDArray[np.int64]:
         """Numbers of the atoms of one case."""
         return self.rows[self.starts[case] : self.starts[case + 1]]
+
+    def only_compares(self, tensor: Tensor) -> bool:
+        """Whether every atom that mentions a tensor compares two of its elements, and does nothing else."""
+        atoms = self.atoms
+        mine = (atoms.monomial >= tensor.offset) & (atoms.monomial < tensor.offset + tensor.size)
+        rows = np.unique(atoms.row_of_term[mine])
+        inside = np.bincount(atoms.row_of_term[mine], minlength=len(atoms))[rows]
+        total = np.bincount(atoms.row_of_term, atoms.coefficient, len(atoms))[rows]
+        pairs = (np.diff(atoms.starts)[rows] == 2) & (inside == 2)
+        return not self.products and bool((pairs & (total == 0) & (atoms.constant[rows] == 0)).all())
 
     def dense(self, variables: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """All atoms as ``matrix @ x[variables] + constant``: shapes ``[m, len(variables)]`` and ``[m]``.

@@ -15,8 +15,8 @@ from toolkit.search.task import Task, varying_inputs
 
 ATTACKING = 0.1
 """Share of the time left that the attack may take: the searches look for witnesses too."""
-DEAR, FIRST = 1 << 25, 0.05
-"""Multiplications of a pass from which on an attack comes before root bounds, and its share of the time."""
+DEAR, FIRST = 1e11, 0.1
+"""Multiplications, of a pass for every neuron, from which on an attack comes before root bounds; its share of time."""
 FIRST_RESTARTS = 0.2
 """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
 POPULATION = 2048
@@ -33,7 +33,7 @@ EVOLVING_INPUTS = 64
 
 def attack_first(task: Task) -> bool:
     """A short attack on all cases of a network whose root bounds will take long."""
-    if cost(task.problem.program) < DEAR:
+    if cost(task.problem.program) * task.problem.program.num_neurons < DEAR:
         return False
     cases = torch.arange(task.problem.num_cases, device=task.problem.region.device)
     return _restart(task, cases, 1.0, task.clock.part(FIRST * task.share), SEEDS - 1)
