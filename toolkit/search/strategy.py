@@ -53,9 +53,10 @@ WORTH_SHARING = 1 << 22
 def prove(task: Task, root: Root | None = None) -> Found:
     """Decide all cases of a problem, from its root bounds where they are known. Raises OutOfTime."""
     task.note(relus=task.problem.program.num_neurons)
+    attacked = attack_first(task) if root is None else None
+    if attacked:
+        return Found(True, False, "attack")
     if root is None:
-        if attack_first(task):
-            return Found(True, False, "attack")
         root = root_bounds(task.problem, task.clock, task.observer)
     else:
         tell(root, task.observer)
@@ -63,7 +64,7 @@ def prove(task: Task, root: Root | None = None) -> Found:
     if not len(open_cases(root)):
         return Found(False, True, root.method)
     task, root = reduced(task, root)
-    if attack_part(task, open_cases(root), FIRST_RESTARTS):
+    if attacked is None and attack_part(task, open_cases(root), FIRST_RESTARTS):
         return Found(True, False, "attack")
     return in_turn(task, root)
 

@@ -15,8 +15,8 @@ from toolkit.search.task import Task, varying_inputs
 
 ATTACKING = 0.1
 """Share of the time left that the attack may take: the searches look for witnesses too."""
-DEAR, FIRST = 1e11, 0.1
-"""Multiplications, of a pass for every neuron, from which on an attack comes before root bounds; its share of time."""
+DEAR = 1e11
+"""Multiplications, of a pass for every neuron, from which on the first attack comes before root bounds."""
 FIRST_RESTARTS = 0.2
 """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
 POPULATION = 2048
@@ -31,12 +31,12 @@ EVOLVING_INPUTS = 64
 """Most varying inputs for which populations evolve."""
 
 
-def attack_first(task: Task) -> bool:
-    """A short attack on all cases of a network whose root bounds will take long."""
+def attack_first(task: Task) -> bool | None:
+    """The first part of the attack, on all cases of a network whose root bounds will take long; None of others."""
     if cost(task.problem.program) * task.problem.program.num_neurons < DEAR:
-        return False
+        return None
     cases = torch.arange(task.problem.num_cases, device=task.problem.region.device)
-    return _restart(task, cases, 1.0, task.clock.part(FIRST * task.share), SEEDS - 1)
+    return attack_part(task, cases, FIRST_RESTARTS)
 
 
 def attack_part(task: Task, cases: Tensor, part: float) -> bool:
