@@ -142,6 +142,11 @@ class Posed:
         """The networks as far as the query needs them: of a last softmax whose outputs it only compares, the scores."""
         return {network.name: self._needed(network) for network in self.query.networks}
 
+    @property
+    def by_scores(self) -> bool:
+        """Whether some network's scores do: proofs are about them then, and ties of outputs are looked for first."""
+        return any(self.needed[name] is not self.networks[name] for name in self.needed)
+
     def _needed(self, network: Network) -> LoadedNetwork:
         loaded = self.networks[network.name]
         compared = not network.hidden and all(self.cases.only_compares(output) for output in network.outputs)
@@ -195,8 +200,16 @@ class Attempt:
 
     @cached_property
     def losses(self) -> Losses:
-        """How far points are from being witnesses."""
-        networks = self.posed.needed
+        """How far points are from being witnesses, by the networks as they are: where a softmax says 0 of two outputs,
+        their comparison is a tie, whatever the scores."""
+        return self._losses_by(self.posed.networks)
+
+    @cached_property
+    def score_losses(self) -> Losses:
+        """The same by scores, which lead somewhere where a softmax is flat."""
+        return self._losses_by(self.posed.needed)
+
+    def _losses_by(self, networks: Mapping[str, LoadedNetwork]) -> Losses:
         sessions = {net.name: networks[net.name].batch_session(hidden_names(net)) for net in self.query.networks}
         return Losses(self.query, self.cases, sessions)
 
@@ -222,7 +235,9 @@ class Attempt:
     def _follow_secants(self) -> bool:
         """Whether a witness was found along secants, in a moment."""
         clock, seed = self.clock.soon(WALKING), self.settings.seed
-        return bool(self.settings.attack_restarts) and follow_secants(self.losses, clock, seed, self._accept_array)
+        return bool(self.settings.attack_restarts) and follow_secants(
+            self.score_losses, clock, seed, self._accept_array
+        )
 
     def _prove_lightly(self) -> bool:
         """Whether a proof was found in less time than importing torch takes; pointless where that is there already."""
@@ -230,7 +245,7 @@ class Attempt:
         if "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
             return False
         models = {name: network.model for name, network in self.posed.needed.items()}
-        return settings.device != "cuda" and proved(self.losses, models, self.clock.soon(PROVING))
+        return settings.device != "cuda" and proved(self.score_losses, models, self.clock.soon(PROVING))
 
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""
