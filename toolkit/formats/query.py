@@ -135,10 +135,18 @@ class Atoms:
         return np.flatnonzero(np.isfinite(values) & (near | product))
 
     def _row_sums(self, terms: NDArray) -> NDArray[np.float64]:
-        # reduceat returns the next element for an empty row, hence the padding and the mask.
-        padded = np.concatenate([terms, np.zeros_like(terms[..., :1], shape=(*terms.shape[:-1], 1))], -1)
-        sums = np.add.reduceat(padded, self.starts[:-1], -1) if len(self) else padded[..., :0]
-        return np.where(np.diff(self.starts) > 0, sums, 0.0)
+        return reduce_rows(np.add, terms.astype(np.float64), self.starts, 0.0)
+
+
+def reduce_rows(operation: np.ufunc, terms: NDArray, starts: NDArray[np.int64], empty: float | bool) -> NDArray:
+    """What an operation makes of the terms ``(..., T)`` of each row of a compressed sparse matrix, ``(..., rows)``.
+
+    Of a row without terms it is ``empty``.
+    """
+    # reduceat returns the next element for an empty row, hence the padding and the mask.
+    padded = np.concatenate([terms, np.full((*terms.shape[:-1], 1), empty, terms.dtype)], -1)
+    found = operation.reduceat(padded, starts[:-1], -1) if len(starts) > 1 else padded[..., :0]
+    return np.where(np.diff(starts) > 0, found, empty)
 
 
 def ranges(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.query import Network, Query
+from toolkit.formats.query import Network, Query, reduce_rows
 from toolkit.formats.runtime import close
 from toolkit.formats.witness import hidden_names
 from toolkit.light.bounds import Box, NotFinite, Rows, layer_lines, lower_bounds
@@ -175,8 +175,7 @@ def _left(question: Question, boxes: Boxes, clock: Clock) -> Boxes:
 def _refuted(cases: Cases, lower: Array, region: NDArray[np.int64]) -> NDArray[np.bool_]:
     """On which boxes a positive finite bound of an atom refutes each case, ``(B,)``."""
     positive = np.isfinite(lower) & (lower > 0)
-    padded = np.concatenate([positive[:, cases.rows], np.zeros((len(lower), 1), np.bool_)], 1)
-    some = np.logical_or.reduceat(padded, cases.starts[:-1], 1) & (np.diff(cases.starts) > 0)
+    some = reduce_rows(np.logical_or, positive[:, cases.rows], cases.starts, False)
     return (some | (cases.region != region[:, None])).all(1)
 
 

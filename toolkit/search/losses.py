@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.formats.query import Query
+from toolkit.formats.query import Query, reduce_rows
 from toolkit.formats.runtime import Session
 from toolkit.problem.cases import Cases
 from toolkit.search.clock import Clock
@@ -57,10 +57,8 @@ class Losses:
 
     def at(self, points: Points) -> NDArray[np.float64]:
         """Losses ``(B, C)`` of points ``(B, n)``; infinite where something is not a number."""
-        values = self.atoms(points)[:, self.cases.rows]
-        padded = np.concatenate([values, np.full((len(points), 1), -np.inf)], 1)
-        largest = np.maximum.reduceat(padded, self.cases.starts[:-1], 1)
-        return np.where(np.diff(self.cases.starts) > 0, np.nan_to_num(largest, nan=np.inf), -np.inf)
+        values = np.nan_to_num(self.atoms(points)[:, self.cases.rows], nan=np.inf, posinf=np.inf, neginf=-np.inf)
+        return reduce_rows(np.maximum, values, self.cases.starts, -np.inf)
 
     def atoms(self, points: Points) -> NDArray[np.float64]:
         """Left-hand sides of all atoms, ``(B, m)``, at points ``(B, n)``."""
