@@ -15,14 +15,14 @@ lambda in the simplex give a sound bound, so the best one met is kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import Linear, backward, functional, layer_lines
 from toolkit.bounds.interval import unstable_neurons
-from toolkit.bounds.relaxations import Lines
+from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.bounds.state import Bound, Domain, Multipliers
 from toolkit.bounds.steps import Adam, Rule
 from toolkit.problem.program import INPUT, Program, split_layers
@@ -39,6 +39,33 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Relaxed:
+    """A domain with the lines of its neurons: all that does not change while multipliers do."""
+
+    domain: Domain
+    lines: list[Lines]
+    free: Tensor
+    """Unstable neurons, whose lower slopes are multipliers, ``(B, num_neurons)``."""
+
+    def lines_at(self, program: Program, alpha: Tensor) -> list[Lines]:
+        """The lines of every layer with these slopes, ``(B, num_neurons)``, where they are free."""
+        layers = zip(program.layers, self.lines, strict=True)
+        return [
+            replace(lines, lower_slope=torch.where(free, slope, lines.lower_slope))
+            if RELAXATIONS[layer.op].piecewise_linear
+            else lines
+            for (layer, lines), free, slope in zip(
+                layers, split_layers(program, self.free), split_layers(program, alpha), strict=True
+            )
+        ]
+
+
+def relax(program: Program, domain: Domain) -> Relaxed:
+    """A domain with the lines of its neurons."""
+    return Relaxed(domain, layer_lines(program, domain.bounds), unstable_neurons(program, domain.bounds))
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A bound with the relaxation that gave it."""
 
@@ -47,19 +74,21 @@ class Evaluation:
     lines: list[Lines]
 
 
-def evaluate(program: Program, domain: Domain, multipliers: Multipliers) -> Evaluation:
+def evaluate(program: Program, relaxed: Relaxed, multipliers: Multipliers) -> Evaluation:
     """The bound for given multipliers: one backward pass."""
-    linear, lines = _relaxed(program, domain, multipliers)
-    point = linear.minimiser(domain.box).squeeze(1)
+    linear, lines = _push_back(program, relaxed, multipliers)
+    box = relaxed.domain.box
+    point = linear.minimiser(box).squeeze(1)
     post = _concatenate_post(program, linear, len(point))
-    return Evaluation(Bound(linear.minimum(domain.box).squeeze(1), multipliers, point, post), linear, lines)
+    return Evaluation(Bound(linear.minimum(box).squeeze(1), multipliers, point, post), linear, lines)
 
 
-def supergradient(program: Program, domain: Domain, at: Evaluation) -> Multipliers:
+def supergradient(program: Program, relaxed: Relaxed, at: Evaluation) -> Multipliers:
     """The supergradient of the bound with respect to its multipliers: one forward pass."""
     pre, features = push_forward(program, at.bound.point, at.linear, at.lines)
+    domain = relaxed.domain
     return Multipliers(
-        alpha=at.bound.post.clamp(min=0) * pre * unstable_neurons(program, domain.bounds),
+        alpha=at.bound.post.clamp(min=0) * pre * relaxed.free,
         beta=-domain.phase * pre,
         weight=(domain.atoms @ features.unsqueeze(-1)).squeeze(-1) + domain.constants,
     )
@@ -67,15 +96,16 @@ def supergradient(program: Program, domain: Domain, at: Evaluation) -> Multiplie
 
 def lower_bound(program: Program, domain: Domain, multipliers: Multipliers) -> Tensor:
     """The bound alone, ``(B,)``, without what a step or a split needs."""
-    linear, _ = _relaxed(program, domain, multipliers)
+    linear, _ = _push_back(program, relax(program, domain), multipliers)
     return linear.minimum(domain.box).squeeze(1)
 
 
-def _relaxed(program: Program, domain: Domain, multipliers: Multipliers) -> tuple[Linear, list[Lines]]:
+def _push_back(program: Program, relaxed: Relaxed, multipliers: Multipliers) -> tuple[Linear, list[Lines]]:
     """The linear bound of the weighted atoms, one row a domain, and the lines it took."""
+    domain = relaxed.domain
     rows = (multipliers.weight.unsqueeze(1) @ domain.atoms).contiguous()
     constant = (multipliers.weight * domain.constants).sum(1, keepdim=True)
-    lines = layer_lines(program, domain.bounds, multipliers.alpha)
+    lines = relaxed.lines_at(program, multipliers.alpha)
     signed = split_layers(program, multipliers.beta * domain.phase)
     return backward(program, functional(program.features, rows, constant), lines, signed), lines
 
@@ -94,7 +124,8 @@ def push_forward(program: Program, point: Tensor, linear: Linear, lines: list[Li
 
 def _chosen_line(z: Tensor, coefficients: Tensor | None, lines: Lines) -> Tensor:
     """The activation on the lower line under a non-negative coefficient, on the upper line under a negative one."""
-    lower = lines.lower_slope * z + lines.lower_offset
+    lower = lines.lower_slope * z
+    lower = lower if lines.from_origin else lower + lines.lower_offset
     if coefficients is None:
         return lower
     upper = lines.upper_slope * z + lines.upper_offset
@@ -123,20 +154,22 @@ def optimise(
     The first evaluation is at ``start``. ``check`` is called before every step and may raise to stop the work. Domains
     that are proved leave the batch early, if the schedule says so, with the bound that proves them.
     """
-    at = evaluate(program, domain, start)
+    relaxed = relax(program, domain)
+    at = evaluate(program, relaxed, start)
     best, state = at.bound, schedule.rule.start(start)
     index = torch.arange(len(best.lower), device=best.lower.device)
     for step in range(1, schedule.iterations + 1):
         check()
-        still_open = ~(best.lower[index] > 0) if schedule.until_proved else torch.ones_like(index, dtype=torch.bool)
-        if not bool(still_open.any()):
+        staying = (~(best.lower[index] > 0)).nonzero().squeeze(1) if schedule.until_proved else index
+        if not len(staying):
             break
-        bound, gradient = at.bound, supergradient(program, domain, at)
-        if float(still_open.float().mean()) < 1 - LEAVE:
-            domain, state, index = domain.select(still_open), state.select(still_open), index[still_open]
-            bound, gradient = bound.select(still_open), gradient.select(still_open)
+        bound, gradient = at.bound, supergradient(program, relaxed, at)
+        if len(staying) < (1 - LEAVE) * len(index):
+            relaxed = relax(program, relaxed.domain.select(staying))
+            state, index = state.select(staying), index[staying]
+            bound, gradient = bound.select(staying), gradient.select(staying)
         state = state.advance(bound, gradient, step)
-        at = evaluate(program, domain, state.current)
+        at = evaluate(program, relaxed, state.current)
         best = _better(best, at.bound, index)
     return best
 
@@ -148,5 +181,5 @@ LEAVE = 0.2
 def _better(best: Bound, bound: Bound, index: Tensor) -> Bound:
     """The better of two bounds, row by row; ``bound`` has the rows ``index`` of ``best``."""
     # A comparison with NaN is false, so a broken step never replaces a good bound.
-    improved = bound.lower > best.lower[index]
-    return best.put(index[improved], bound.select(improved))
+    improved = (bound.lower > best.lower[index]).nonzero().squeeze(1)
+    return best.put(index[improved], bound.select(improved)) if len(improved) else best

@@ -63,14 +63,11 @@ def functional(affine: Affine, rows: Tensor, constants: Tensor | None = None) ->
     return Functional(affine.sources, affine.transpose(rows), offset if constants is None else offset + constants)
 
 
-def layer_lines(program: Program, bounds: Bounds, alpha: Tensor | None = None) -> list[Lines]:
-    """The lines of every layer for bounds ``(B, num_neurons)`` and optional slopes of the same shape."""
+def layer_lines(program: Program, bounds: Bounds) -> list[Lines]:
+    """The lines of every layer for bounds ``(B, num_neurons)``."""
     lower, upper = split_layers(program, bounds.lower), split_layers(program, bounds.upper)
-    slopes = [None] * len(lower) if alpha is None else split_layers(program, alpha)
-    return [
-        RELAXATIONS[layer.op].lines(l, u, a)
-        for layer, l, u, a in zip(program.layers[: len(lower)], lower, upper, slopes, strict=True)
-    ]
+    layers = program.layers[: len(lower)]
+    return [RELAXATIONS[layer.op].lines(l, u) for layer, l, u in zip(layers, lower, upper, strict=True)]
 
 
 def backward(
@@ -107,8 +104,8 @@ def through_lines(coefficients: Tensor, lines: Lines) -> tuple[Tensor, Tensor]:
     positive = coefficients.clamp(min=0)
     negative = coefficients - positive
     rows = positive * lines.lower_slope.unsqueeze(1) + negative * lines.upper_slope.unsqueeze(1)
-    constant = _dot(positive, lines.lower_offset) + _dot(negative, lines.upper_offset)
-    return rows, constant
+    constant = _dot(negative, lines.upper_offset)
+    return rows, constant if lines.from_origin else constant + _dot(positive, lines.lower_offset)
 
 
 def _dot(rows: Tensor, vector: Tensor) -> Tensor:

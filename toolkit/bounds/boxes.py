@@ -110,7 +110,7 @@ def _tighten(
             reaches.append(Reach(rows.owner, rows.neuron + layer.start, share))
         contradiction = torch.fmax(contradiction, (bounds.lower - bounds.upper).amax(1))
         layers.append(Bounds(bounds.lower, torch.maximum(bounds.lower, bounds.upper)))
-        lines.append(RELAXATIONS[layer.op].lines(layers[-1].lower, layers[-1].upper, None))
+        lines.append(RELAXATIONS[layer.op].lines(layers[-1].lower, layers[-1].upper))
         if forward is not None:
             forward.advance(number, layers[-1])
     return Tightened(concatenate(layers, box), contradiction, _joined(reaches, box))
@@ -241,12 +241,13 @@ def backward_rows(
 
 def _through_lines(coefficients: Tensor, lines: Lines, owner: Tensor) -> tuple[Tensor, Tensor]:
     # index_select, not advanced indexing: the latter is ten times slower on a processor.
-    lower_slope, upper_slope, lower_offset, upper_offset = (
-        line.index_select(0, owner)
-        for line in (lines.lower_slope, lines.upper_slope, lines.lower_offset, lines.upper_offset)
+    lower_slope, upper_slope, upper_offset = (
+        line.index_select(0, owner) for line in (lines.lower_slope, lines.upper_slope, lines.upper_offset)
     )
     negative = coefficients.clamp(max=0)
     positive = coefficients - negative
     rows = torch.addcmul(positive * lower_slope, negative, upper_slope)
-    constant = torch.addcmul(positive * lower_offset, negative, upper_offset).sum(1)
-    return rows, constant
+    constant = negative * upper_offset
+    if not lines.from_origin:
+        constant = torch.addcmul(constant, positive, lines.lower_offset.index_select(0, owner))
+    return rows, constant.sum(1)

@@ -55,7 +55,7 @@ def clip_neurons(
             crossed = lower[:, layer.neurons] - upper[:, layer.neurons]
             contradiction = torch.fmax(contradiction, crossed.amax(1))
             upper = torch.maximum(lower, upper)
-        lines.append(RELAXATIONS[layer.op].lines(lower[:, layer.neurons], upper[:, layer.neurons], None))
+        lines.append(RELAXATIONS[layer.op].lines(lower[:, layer.neurons], upper[:, layer.neurons]))
     return Clipped(Bounds(lower, upper), contradiction)
 
 

@@ -39,7 +39,7 @@ def crown_bounds(
         if layer.affine.sources != (INPUT,):  # intervals of a map of the box alone are exact
             bounds = _tighten(program, layer, box, bounds, lines, check)
         layers.append(bounds)
-        lines.append(RELAXATIONS[layer.op].lines(bounds.lower, bounds.upper, None))
+        lines.append(RELAXATIONS[layer.op].lines(bounds.lower, bounds.upper))
     return concatenate(layers, box)
 
 

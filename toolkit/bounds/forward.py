@@ -9,7 +9,7 @@ which absolute coefficients push. Boxes so small that few neurons are unstable t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -254,9 +254,9 @@ def through_layer(zonotope: Zonotope, relaxation: Relaxation, bounds: Bounds, ro
 def strip(relaxation: Relaxation, bounds: Bounds) -> tuple[Tensor, Tensor, Tensor]:
     """Slope, offset and half width of two parallel lines around an operator on [l, u]; no width where it is linear."""
     lower, upper = bounds.lower, bounds.upper
-    lines = relaxation.lines(lower, upper, None)
+    lines = relaxation.lines(lower, upper)
     if relaxation.piecewise_linear:  # whose line below takes any slope: that of the chord loses least
-        lines = relaxation.lines(lower, upper, lines.upper_slope)
+        lines = replace(lines, lower_slope=lines.upper_slope)
     slope = (lines.lower_slope + lines.upper_slope) / 2
     above = _extreme(torch.maximum, lines.upper_slope - slope, lines.upper_offset, bounds)
     below = _extreme(torch.minimum, lines.lower_slope - slope, lines.lower_offset, bounds)

@@ -23,8 +23,8 @@ class Multipliers:
     """Weights of the conjunction's atoms, in the simplex, ``(B, K)``."""
 
     def select(self, index: Tensor) -> Multipliers:
-        """The multipliers of some domains."""
-        return self.map(lambda tensor: tensor[index])
+        """The multipliers of some domains, by position."""
+        return self.map(lambda tensor: tensor.index_select(0, index))
 
     def map(self, function: Callable[..., Tensor], *others: Multipliers) -> Multipliers:
         """The function of each of the three, and of those of others."""
@@ -46,6 +46,7 @@ class Domain:
     box: Bounds
     """``(B, n)``, or ``(1, n)`` where all have the same."""
     bounds: Bounds
+    """``(B, num_neurons)``, or ``(1, num_neurons)`` likewise."""
     phase: Tensor
     """``(B, num_neurons)`` int8."""
     atoms: Tensor
@@ -54,10 +55,10 @@ class Domain:
     """Constants of the atoms, ``(B, K)``."""
 
     def select(self, index: Tensor) -> Domain:
-        """Some of the domains; what all share (batch 1) stays shared."""
+        """Some of the domains, by position; what all share (batch 1) stays shared."""
 
         def part(tensor: Tensor) -> Tensor:
-            return tensor if tensor.shape[0] == 1 != len(self.atoms) else tensor[index]
+            return tensor if tensor.shape[0] == 1 != len(self.atoms) else tensor.index_select(0, index)
 
         box = Bounds(part(self.box.lower), part(self.box.upper))
         bounds = Bounds(part(self.bounds.lower), part(self.bounds.upper))
@@ -77,8 +78,9 @@ class Bound:
     """Coefficients on activations, ``(B, num_neurons)``: how much each neuron's relaxation matters."""
 
     def select(self, index: Tensor) -> Bound:
-        """The bounds of some domains."""
-        return Bound(self.lower[index], self.multipliers.select(index), self.point[index], self.post[index])
+        """The bounds of some domains, by position."""
+        lower, point, post = (part.index_select(0, index) for part in (self.lower, self.point, self.post))
+        return Bound(lower, self.multipliers.select(index), point, post)
 
     def put(self, index: Tensor, other: Bound) -> Bound:
         """The bounds with those of some domains replaced by others."""

@@ -6,7 +6,7 @@ Only neurons that are unstable at the root are stored; `Space` knows which they 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,21 @@ class Space:
     """Root bounds of each region, ``(R, num_neurons)``."""
     unstable: Tensor
     """Neurons that are unstable in some region, ``(U,)``."""
+
+    @property
+    def all_unstable(self) -> bool:
+        """Whether they are all the neurons there are, as in a reduced network."""
+        return len(self.unstable) == self.root.lower.shape[1]
+
+    def of(self, neurons: Tensor) -> Tensor:
+        """The unstable ones' part ``(B, U)`` of a tensor over all neurons, ``(B, num_neurons)``."""
+        return neurons if self.all_unstable else neurons[:, self.unstable]
+
+    def over(self, rest: Tensor, part: Tensor) -> Tensor:
+        """A tensor over all neurons, ``(B, num_neurons)``: ``part``, ``(B, U)``, over ``rest``, of batch 1 or B."""
+        if self.all_unstable:
+            return part
+        return rest.expand(len(part), -1).index_copy(1, self.unstable, part)
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,9 @@ class Domains:
 
     def select(self, index: Tensor) -> Domains:
         """Some of the domains, by position or mask."""
-        return Domains(*(getattr(self, field.name)[index] for field in fields(self)))
+        # A mask's positions are found once, not once for every tensor: each time, the host waits for the device.
+        at = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
+        return Domains(*(getattr(self, field.name).index_select(0, at) for field in fields(self)))
 
     def parts(self, size: int) -> list[Domains]:
         """The domains in parts of at most ``size``."""
@@ -74,18 +91,18 @@ def concat(parts: Sequence[Domains]) -> Domains:
 
 def root_domains(space: Space, cases: Tensor, multipliers: Multipliers, lower: Tensor) -> Domains:
     """One unsplit domain for each of the given cases; it has no candidates before it is bounded."""
-    count, unstable = len(cases), space.unstable
+    count = len(cases)
     bounds = space.root.select(space.problem.region[cases])
     return Domains(
         case=cases,
-        phase=torch.zeros(count, len(unstable), dtype=torch.int8, device=lower.device),
-        alpha=multipliers.alpha[:, unstable],
-        beta=multipliers.beta[:, unstable],
+        phase=torch.zeros(count, len(space.unstable), dtype=torch.int8, device=lower.device),
+        alpha=space.of(multipliers.alpha),
+        beta=space.of(multipliers.beta),
         weight=multipliers.weight,
         lower=lower,
         candidates=torch.full((count, 1), -1, device=lower.device),
-        neuron_lower=bounds.lower[:, unstable],
-        neuron_upper=bounds.upper[:, unstable],
+        neuron_lower=space.of(bounds.lower),
+        neuron_upper=space.of(bounds.upper),
     )
 
 
@@ -93,10 +110,11 @@ def case_domain(problem: Problem, root: Bounds, case: Tensor) -> Domain:
     """What is bounded for unsplit cases: their boxes, their regions' bounds and their atoms."""
     region, rows = problem.region[case], problem.rows[case]
     box = Bounds(problem.lower, problem.upper)
+    phase = torch.zeros(1, 1, dtype=torch.int8, device=root.lower.device)
     return Domain(
         box=box if len(box.lower) == 1 else box.select(region),
-        bounds=root.select(region),
-        phase=torch.zeros(len(case), root.lower.shape[1], dtype=torch.int8, device=root.lower.device),
+        bounds=root if len(root.lower) == 1 else root.select(region),
+        phase=phase.expand(len(case), root.lower.shape[1]),
         atoms=problem.weights[rows],
         constants=problem.offsets[rows],
     )
@@ -105,14 +123,13 @@ def case_domain(problem: Problem, root: Bounds, case: Tensor) -> Domain:
 def expand(space: Space, domains: Domains) -> tuple[Domain, Multipliers]:
     """The domains and their multipliers over all neurons, ready to be bounded."""
     plain = case_domain(space.problem, space.root, domains.case)
-    lower, upper, phase = plain.bounds.lower.clone(), plain.bounds.upper.clone(), plain.phase
-    index = space.unstable
-    lower[:, index], upper[:, index] = domains.neuron_lower, domains.neuron_upper
-    phase[:, index] = domains.phase
-    alpha, beta = torch.zeros_like(lower), torch.zeros_like(lower)
-    alpha[:, index], beta[:, index] = domains.alpha, domains.beta
-    domain = Domain(plain.box, Bounds(lower, upper), phase, plain.atoms, plain.constants)
-    return domain, Multipliers(alpha, beta, domains.weight)
+    lower, upper = (
+        space.over(plain.bounds.lower, domains.neuron_lower),
+        space.over(plain.bounds.upper, domains.neuron_upper),
+    )
+    none = torch.zeros_like(lower[:1])
+    multipliers = Multipliers(space.over(none, domains.alpha), space.over(none, domains.beta), domains.weight)
+    return replace(plain, bounds=Bounds(lower, upper), phase=space.over(plain.phase, domains.phase)), multipliers
 
 
 def split(domains: Domains, neuron: Tensor) -> Domains:
@@ -132,11 +149,10 @@ def split(domains: Domains, neuron: Tensor) -> Domains:
 
 def bounded(space: Space, domains: Domains, bound: Bound, candidates: Tensor) -> Domains:
     """The domains with a new bound, its multipliers and the neurons that may be split next."""
-    index = space.unstable
     return _with(
         domains,
-        alpha=bound.multipliers.alpha[:, index],
-        beta=bound.multipliers.beta[:, index],
+        alpha=space.of(bound.multipliers.alpha),
+        beta=space.of(bound.multipliers.beta),
         weight=bound.multipliers.weight,
         lower=torch.fmax(domains.lower, bound.lower),
         candidates=candidates,
@@ -149,8 +165,7 @@ def _with(domains: Domains, **changes: Tensor) -> Domains:
 
 def with_bounds(space: Space, domains: Domains, bounds: Bounds) -> Domains:
     """The domains with other bounds of all neurons, ``(B, num_neurons)``."""
-    index = space.unstable
-    return _with(domains, neuron_lower=bounds.lower[:, index], neuron_upper=bounds.upper[:, index])
+    return _with(domains, neuron_lower=space.of(bounds.lower), neuron_upper=space.of(bounds.upper))
 
 
 UNDERFLOW = 2.0**30

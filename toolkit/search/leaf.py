@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import evaluate
+from toolkit.bounds.ascent import evaluate, relax
 from toolkit.bounds.backward import Functional, backward, functional, layer_lines
 from toolkit.bounds.state import Domain, Multipliers, onto_simplex
 from toolkit.problem.program import Program
@@ -58,7 +58,7 @@ def _decide(space: Space, leaf: Domains) -> tuple[bool, Tensor | None]:
     beta[0, split] = torch.as_tensor(solution.beta, dtype=beta.dtype, device=beta.device).clamp(min=0)
     weight = torch.as_tensor(solution.weight, dtype=beta.dtype, device=beta.device).unsqueeze(0)
     multipliers = Multipliers(start.alpha, beta, onto_simplex(weight))
-    bound = evaluate(program, domain, multipliers).bound
+    bound = evaluate(program, relax(program, domain), multipliers).bound
     point = torch.as_tensor(solution.point, dtype=beta.dtype, device=beta.device)
     return bool(proved(bound.lower)), point
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Schedule, evaluate, optimise
+from toolkit.bounds.ascent import Schedule, evaluate, optimise, relax
 from toolkit.bounds.clip import HalfSpaces
 from toolkit.bounds.clip_neurons import clip_neurons
 from toolkit.bounds.interval import Bounds, unstable_neurons
@@ -53,7 +53,7 @@ def _cutting(program: Program, domain: Domain, bound: Bound) -> tuple[Tensor, Ha
     """The open domains whose bounds cut enough of their boxes off, by position, with their half-spaces."""
     still_open = (~proved(bound.lower)).nonzero().squeeze(1)
     some = domain.select(still_open)
-    linear = evaluate(program, some, bound.multipliers.select(still_open)).linear
+    linear = evaluate(program, relax(program, some), bound.multipliers.select(still_open)).linear
     wide = (some.box.upper - some.box.lower).unsqueeze(1)
     span = (linear.coefficients.abs() * wide).sum(2)
     cutting = -bound.lower[still_open] <= CUT * span.squeeze(1)

@@ -89,8 +89,8 @@ class Search:
         self.space = replace(self.space, root=intersect(self.space.root, root))
         frontier = self.frontier.select(~closed[self.frontier.case])
         region = self.space.problem.region[frontier.case]
-        lower = torch.fmax(frontier.neuron_lower, root.lower[region][:, self.space.unstable])
-        upper = torch.fmin(frontier.neuron_upper, root.upper[region][:, self.space.unstable])
+        lower = torch.fmax(frontier.neuron_lower, self.space.of(root.lower)[region])
+        upper = torch.fmin(frontier.neuron_upper, self.space.of(root.upper)[region])
         refuted = (lower > upper).any(1)
         self.frontier = replace(frontier, neuron_lower=lower, neuron_upper=upper).select(~refuted)
         self.begun = False  # what would be split next may be stable now
@@ -172,7 +172,7 @@ def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock
     bounds, bound = narrow(space.problem.program, domain, bound, plan.clipped, clock)
     score = chord(space.problem.program, bounds, bound)
     splittable = unstable_neurons(space.problem.program, bounds) & (domain.phase == 0)
-    found = candidates(score[:, space.unstable], splittable[:, space.unstable], plan.candidates)
+    found = candidates(space.of(score), space.of(splittable), plan.candidates)
     return bounded(space, with_bounds(space, domains, bounds), bound, found), bound
 
 

@@ -163,7 +163,7 @@ def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor
         linear = backward(problem.program, start, layer_lines(problem.program, domain.bounds))
         lower, best = linear.minimum(domain.box).max(1)
         weight = torch.nn.functional.one_hot(best, domain.atoms.shape[1]).to(lower.dtype)
-        slopes = (domain.bounds.upper > -domain.bounds.lower).to(lower.dtype)
+        slopes = (domain.bounds.upper > -domain.bounds.lower).to(lower.dtype).expand(len(case), -1)
         lowers.append(lower)
         parts.append(Multipliers(slopes, torch.zeros_like(slopes), weight))
     return torch.cat(lowers), parts[0].map(lambda *tensors: torch.cat(tensors), *parts[1:])

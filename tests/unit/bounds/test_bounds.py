@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from toolkit.bounds.ascent import Schedule, evaluate, optimise, supergradient
+from toolkit.bounds.ascent import Schedule, evaluate, optimise, relax, supergradient
 from toolkit.bounds.backward import functional
 from toolkit.bounds.crown import bound_functional, crown_bounds, intersect, rows_per_pass
 from toolkit.bounds.interval import Bounds, interval_bounds
@@ -139,7 +139,7 @@ def assert_below_the_atoms(program: Program, domain: Domain, lower: Tensor, seed
 def test_any_multipliers_give_a_sound_bound(seed: int, operator: str) -> None:
     program, box = random_program(seed, operator), random_boxes(seed)
     domain = split_domain(program, box, seed)
-    bound = evaluate(program, domain, random_multipliers(domain, seed)).bound
+    bound = evaluate(program, relax(program, domain), random_multipliers(domain, seed)).bound
     # The phases are those of one of the sampled points, so at least that one is inside.
     assert assert_below_the_atoms(program, domain, bound.lower, seed) >= len(box.lower)
 
@@ -152,11 +152,11 @@ def test_optimised_bounds_are_sound_and_no_worse_than_the_start(
     program, box = random_program(seed, operator), random_boxes(seed)
     domain = split_domain(program, box, seed)
     start = random_multipliers(domain, seed)
-    begin = evaluate(program, domain, start).bound
+    begin = evaluate(program, relax(program, domain), start).bound
     best = optimise(program, domain, start, Schedule(iterations, rule))
     assert bool((best.lower >= begin.lower).all())
     assert_below_the_atoms(program, domain, best.lower, seed)
-    proof = evaluate(program, domain, best.multipliers).bound
+    proof = evaluate(program, relax(program, domain), best.multipliers).bound
     torch.testing.assert_close(proof.lower, best.lower)
     assert bool((best.multipliers.alpha >= 0).all() and (best.multipliers.alpha <= 1).all())
     assert bool((best.multipliers.beta >= 0).all() and (best.multipliers.weight >= 0).all())
@@ -191,7 +191,8 @@ def gradient_agrees(seed: int, operator: str, field: str) -> list[Tensor]:
     program, box = random_program(seed, operator), random_boxes(seed, 6)
     domain = split_domain(program, box, seed)
     point = random_multipliers(domain, seed)
-    gradient = supergradient(program, domain, evaluate(program, domain, point))
+    relaxed = relax(program, domain)
+    gradient = supergradient(program, relaxed, evaluate(program, relaxed, point))
     value, found = getattr(point, field), getattr(gradient, field)
     relevant = {
         "alpha": (domain.bounds.lower < 0) & (domain.bounds.upper > 0) & _splittable(program),
@@ -203,7 +204,7 @@ def gradient_agrees(seed: int, operator: str, field: str) -> list[Tensor]:
         direction = torch.zeros_like(value)
         direction[:, column] = step
         high, low = (
-            evaluate(program, domain, replace(point, **{field: value + sign * direction})).bound.lower
+            evaluate(program, relaxed, replace(point, **{field: value + sign * direction})).bound.lower
             for sign in (1, -1)
         )
         difference, rows = (high - low) / (2 * step), relevant[:, column]
@@ -229,6 +230,6 @@ def test_projection_onto_the_simplex(values: list[float]) -> None:
 def test_points_are_where_the_relaxation_is_least() -> None:
     program, box = random_program(3), random_boxes(3)
     domain = split_domain(program, box, 3)
-    bound = evaluate(program, domain, random_multipliers(domain, 3)).bound
+    bound = evaluate(program, relax(program, domain), random_multipliers(domain, 3)).bound
     assert bound.point.shape == (4, INPUTS)
     assert contains(box, bound.point)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_bounds import random_multipliers, split_domain
 from torch import Tensor
 
-from toolkit.bounds.ascent import evaluate, optimise
+from toolkit.bounds.ascent import evaluate, optimise, relax
 from toolkit.bounds.clip import HalfSpaces
 from toolkit.bounds.clip_neurons import Clipped, clip_neurons
 from toolkit.bounds.interval import Bounds
@@ -42,7 +42,7 @@ def violated_domain(seed: int, operator: str) -> tuple[Program, Domain]:
 
 
 def clipped(program: Program, domain: Domain, seed: int) -> Clipped:
-    linear = evaluate(program, domain, random_multipliers(domain, seed)).linear
+    linear = evaluate(program, relax(program, domain), random_multipliers(domain, seed)).linear
     chosen = torch.rand(domain.phase.shape, generator=torch.Generator().manual_seed(seed)) < 0.6
     return clip_neurons(program, domain, HalfSpaces(linear.coefficients, linear.offset), chosen)
 

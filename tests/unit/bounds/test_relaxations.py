@@ -109,7 +109,7 @@ def test_every_relaxation_is_tested_and_used() -> None:
 def test_lines_enclose_the_function(name: str, dtype: torch.dtype, intervals: list[tuple[float, float, bool]]) -> None:
     lower, upper = bounds(intervals, dtype)
     z = samples(name, lower, upper)
-    lines = RELAXATIONS[name].lines(lower, upper, None)
+    lines = RELAXATIONS[name].lines(lower, upper)
     assert not np.any(violation(name, lines, z) > own_error(name, lines, z))
 
 
@@ -129,7 +129,7 @@ def test_image_encloses_the_function(name: str, dtype: torch.dtype, intervals: l
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_lines_of_points_are_the_function(name: str, dtype: torch.dtype) -> None:
     z = torch.tensor([[1.0, 1.25, 2.0, 3.0]], dtype=dtype)
-    lines = RELAXATIONS[name].lines(z, z, None)
+    lines = RELAXATIONS[name].lines(z, z)
     size = RELAXATIONS[name].function(z).abs() + lines.lower_slope.abs() * z + 1
     assert bool((distance(lines, z, z) <= 100 * torch.finfo(dtype).eps * size).all())
 
@@ -138,7 +138,7 @@ def test_lines_of_points_are_the_function(name: str, dtype: torch.dtype) -> None
 def test_gap_shrinks_with_the_square_of_the_width(name: str) -> None:
     centre = torch.tensor([[1.3, 1.9, 2.7, 4.1]], dtype=torch.float64)
     gaps = [
-        distance(RELAXATIONS[name].lines(centre - width, centre + width, None), centre - width, centre + width).max()
+        distance(RELAXATIONS[name].lines(centre - width, centre + width), centre - width, centre + width).max()
         for width in (1e-1, 1e-2, 1e-3)
     ]
     assert gaps[1] < gaps[0] / 50
@@ -148,7 +148,7 @@ def test_gap_shrinks_with_the_square_of_the_width(name: str) -> None:
 @pytest.mark.parametrize(("name", "wide"), [("sigmoid", 5.0), ("tanh", 3.0), ("erf", 2.0), ("atan", 6.0)])
 def test_lines_around_the_inflection_touch_an_end_and_the_far_side(name: str, wide: float) -> None:
     lower, upper = torch.tensor([[-wide]], dtype=torch.float64), torch.tensor([[wide]], dtype=torch.float64)
-    lines = RELAXATIONS[name].lines(lower, upper, None)
+    lines = RELAXATIONS[name].lines(lower, upper)
     z = torch.linspace(-wide, wide, 20001, dtype=torch.float64)
     distance = lines.upper_slope * z + lines.upper_offset - RELAXATIONS[name].function(z)
     assert float(distance[0, 0]) < 1e-2
@@ -165,7 +165,7 @@ def test_what_is_not_bounded_is_never_above_a_finite_line(name: str, lower: floa
     """A line that would be wrong somewhere is infinite or NaN on its outer side."""
     relaxation = RELAXATIONS[name]
     l, u = torch.tensor([[lower]]), torch.tensor([[upper]])
-    lines = relaxation.lines(l, u, None)
+    lines = relaxation.lines(l, u)
     low, high = relaxation.image(l, u)
     assert bool(relaxation.inexact(l, u))
     assert not bool((lines.lower_offset > low) & torch.isfinite(low))

@@ -10,7 +10,7 @@ from distance import TEXT, Distance, problem_below, unbounded_space
 from programs import mlp, program_of
 from torch import Tensor, nn
 
-from toolkit.bounds.ascent import evaluate, lower_bound
+from toolkit.bounds.ascent import evaluate, lower_bound, relax
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.formats.read import parse_query
@@ -152,7 +152,7 @@ def test_nan_leaves_stay_undecided() -> None:
 def test_scores_have_one_number_for_each_neuron() -> None:
     space, domains = unbounded_space(-0.1, -0.1)
     domain, multipliers = expand(space, domains)
-    bound = evaluate(space.problem.program, domain, multipliers).bound
+    bound = evaluate(space.problem.program, relax(space.problem.program, domain), multipliers).bound
     for score in (babsr, chord):
         found = score(space.problem.program, domain.bounds, bound)
         assert found.shape == (2, 5)
@@ -162,7 +162,7 @@ def test_scores_have_one_number_for_each_neuron() -> None:
 def test_neurons_on_a_chord_come_before_all_others() -> None:
     space, domains = unbounded_space(-0.1, -0.1)
     domain, multipliers = expand(space, domains)
-    bound = evaluate(space.problem.program, domain, multipliers).bound
+    bound = evaluate(space.problem.program, relax(space.problem.program, domain), multipliers).bound
     negative = replace(bound, post=torch.tensor([[1.0, -0.01, 0.5, 1.0, 1.0]] * 2, dtype=torch.float64))
     assert chord(space.problem.program, domain.bounds, negative).argmax(1).tolist() == [1, 1]
     positive = replace(bound, post=negative.post.abs())

@@ -1,7 +1,8 @@
 """Linear relaxations of elementwise nonlinear operators: the only thing such an operator has to declare.
 
 A relaxation is two lines a neuron, ``lower_slope z + lower_offset <= op(z) <= upper_slope z + upper_offset`` for all z
-in [l, u]. Free slopes (``alpha``) may choose among sound lower lines. One file for each shape of function.
+in [l, u]. Which of its lower lines an unstable ReLU gets may be optimised (``alpha``). One file for each shape of
+function.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def convex(function: Function, derivative: Function, image: Image, least: float 
 
     return Relaxation(
         function,
-        lambda lower, upper, alpha: _lines_of_convex(function, derivative, image, *cut(lower, upper)),
+        lambda lower, upper: _lines_of_convex(function, derivative, image, *cut(lower, upper)),
         lambda lower, upper: image(*cut(lower, upper)),
         wide,
     )
@@ -60,8 +60,8 @@ def concave(function: Function, derivative: Function, image: Image, least: float
 
     mirror = convex(lambda z: -function(z), lambda z: -derivative(z), negative_image, least)
 
-    def lines(lower: Tensor, upper: Tensor, alpha: Tensor | None) -> Lines:
-        found = mirror.lines(lower, upper, alpha)
+    def lines(lower: Tensor, upper: Tensor) -> Lines:
+        found = mirror.lines(lower, upper)
         return Lines(-found.upper_slope, -found.upper_offset, -found.lower_slope, -found.lower_offset)
 
     def upright_image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,10 +116,10 @@ def _reciprocal_image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(pole, -torch.inf, low), torch.where(pole, torch.inf, high)
 
 
-def _reciprocal_lines(lower: Tensor, upper: Tensor, alpha: Tensor | None) -> Lines:
+def _reciprocal_lines(lower: Tensor, upper: Tensor) -> Lines:
     """1 / z is odd: the lines of a negative interval are those of its mirror image, exchanged."""
     negative, *positive = _positive_side(lower, upper)
-    found = _POSITIVE.lines(positive[0], positive[1], None)
+    found = _POSITIVE.lines(positive[0], positive[1])
     below = (
         torch.where(negative, found.upper_slope, found.lower_slope),
         torch.where(negative, -found.upper_offset, found.lower_offset),

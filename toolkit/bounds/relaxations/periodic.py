@@ -60,7 +60,7 @@ def _above(lower: Tensor, upper: Tensor) -> Line:
     return slope, offset
 
 
-def _lines(lower: Tensor, upper: Tensor, alpha: Tensor | None) -> Lines:
+def _lines(lower: Tensor, upper: Tensor) -> Lines:
     slope, offset = _above(-upper, -lower)  # sine is odd
     return combine((slope, -offset), _above(lower, upper), *_image(lower, upper))
 

@@ -27,6 +27,8 @@ class Lines:
     lower_offset: Tensor
     upper_slope: Tensor
     upper_offset: Tensor
+    from_origin: bool = False
+    """Whether all lower offsets are zero."""
 
 
 def distance(lines: Lines, lower: Tensor, upper: Tensor) -> Tensor:
@@ -40,8 +42,8 @@ class Relaxation:
     """Everything that bounding and branching need to know about an operator."""
 
     function: Function
-    lines: Callable[[Tensor, Tensor, Tensor | None], Lines]
-    """Lines for bounds l, u and optional slopes alpha in [0, 1]."""
+    lines: Callable[[Tensor, Tensor], Lines]
+    """Lines for bounds l, u; of an unstable piecewise-linear neuron any lower slope in [0, 1] is sound."""
     image: Image
     """Interval image ``(low, high)`` of bounds l, u."""
     inexact: Callable[[Tensor, Tensor], Tensor]

@@ -8,19 +8,20 @@ from torch import Tensor
 from toolkit.bounds.relaxations.record import Lines, Relaxation
 
 
-def _lines(lower: Tensor, upper: Tensor, alpha: Tensor | None) -> Lines:
-    """Chord above; below, a line through the origin with slope alpha (CROWN, Zhang et al. 2018).
+def _lines(lower: Tensor, upper: Tensor) -> Lines:
+    """Chord above; below, a line through the origin (CROWN, Zhang et al. 2018).
 
-    Without alpha the slope is the adaptive one: 1 where the positive part is the wider, else 0.
+    Its slope is the adaptive one: 1 where the positive part is the wider, else 0.
     """
     active, inactive = lower >= 0, upper <= 0
     unstable = ~(active | inactive)
     chord = upper / torch.where(unstable, upper - lower, torch.ones_like(upper))
-    below = (upper > -lower).to(upper.dtype) if alpha is None else alpha
+    below = (upper > -lower).to(upper.dtype)
     fixed = active.to(upper.dtype)
     zero = torch.zeros_like(upper)
     slope = torch.where(unstable, chord, fixed)
-    return Lines(torch.where(unstable, below, fixed), zero, slope, torch.where(unstable, -chord * lower, zero))
+    above = torch.where(unstable, -chord * lower, zero)
+    return Lines(torch.where(unstable, below, fixed), zero, slope, above, from_origin=True)
 
 
 def _image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
