@@ -8,8 +8,10 @@ from small_models import load_text
 
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.runtime import Session
-from toolkit.light.expressions import Expression, evaluated, variable
-from toolkit.light.reading import INPUT, RULES, Layers, NotRead, as_expression, read_graph
+from toolkit.light.calls import RULES, as_expression
+from toolkit.light.expressions import Expression, NotRead, evaluated, variable
+from toolkit.light.layers import INPUT, Layers, values
+from toolkit.light.reading import read_graph
 
 WEIGHTS = {
     "w": np.arange(12, dtype=np.float32).reshape(4, 3) - 5,
@@ -43,10 +45,12 @@ READ = {
     "Slice": "f = Flatten(x) y = Slice(f, from, to, axis)",
     "Slice without axes": "f = Flatten(x) t = Transpose(f) y = Slice(t, from, to, , )",
     "Slice with a step": "f = Flatten(x) y = Slice(f, from, far, axis, two)",
+    "Sigmoid": "f = Flatten(x) g = Gemm(f, w, b) y = Sigmoid(g)",
+    "Tanh": "f = Flatten(x) g = Tanh(f) h = Sigmoid(f) y = Sub(g, h)",
     "Relu": "f = Flatten(x) g = Gemm(f, w, b) r = Relu(g) m = Neg(r) q = Relu(m) y = Add(q, r)",
 }
 NOT_READ = {
-    "another operator": "y = Sigmoid(x)",
+    "another operator": "y = Softmax(x)",
     "a product of expressions": "y = Mul(x, x)",
     "a matrix that is no constant": "y = MatMul(x, x)",
     "a transposed operand": "f = Flatten(x) g = Transpose(f) y = Gemm<transA = 1>(g, w)",
@@ -64,8 +68,8 @@ def model_of(tmp_path: Path, body: str) -> OnnxModel:
 
 def read(model: OnnxModel) -> tuple[Expression, Layers]:
     layers = Layers()
-    values = read_graph(model.proto.graph, {"x": variable(INPUT, (1, 2, 2))}, layers)
-    return as_expression(values["y"]), layers
+    tensors = read_graph(model.proto.graph, {"x": variable(INPUT, (1, 2, 2))}, layers)
+    return as_expression(tensors["y"]), layers
 
 
 @pytest.mark.parametrize("name", READ)
@@ -74,9 +78,7 @@ def test_expressions_compute_what_onnxruntime_does(name: str, tmp_path: Path) ->
     y, layers = read(model)
     session = Session(model)
     for point in np.random.default_rng(0).normal(size=(5, 4)):
-        sources = [point[None]]
-        for layer in layers.found:
-            sources.append(np.maximum(evaluated(layer, sources), 0))
+        sources = values(layers.found, point[None])
         (expected,) = session.run([point])
         assert y.shape == expected.shape
         assert np.allclose(evaluated(y, sources)[0], expected, rtol=1e-5, atol=1e-5)
