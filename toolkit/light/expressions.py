@@ -56,6 +56,13 @@ def variable(source: int, shape: Sequence[int]) -> Expression:
     return affine({source: np.eye(size).reshape(*shape, size)}, np.zeros(shape))
 
 
+def placed(places: NDArray[np.int64], size: int) -> Array:
+    """The matrix that puts the elements of a vector into places of a larger one."""
+    matrix = np.zeros((size, len(places)))
+    matrix[places, np.arange(len(places))] = 1.0
+    return matrix
+
+
 def evaluated(x: Expression, sources: Sequence[Array]) -> Array:
     """Values ``(B, *shape)`` for values ``(B, size)`` of the sources."""
     parts = [np.tensordot(sources[source], part, (1, -1)) for source, part in x.coefficients.items()]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from toolkit.light.expressions import MOST_NUMBERS, Array, Expression, NotRead, evaluated, reshaped, variable
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.light.expressions import MOST_NUMBERS, Array, Expression, NotRead, evaluated, moved, placed, reshaped
 from toolkit.light.relaxations import OPERATORS, Operator
 
 INPUT = 0
@@ -27,11 +30,30 @@ class Layers:
     found: list[Layer] = field(default_factory=list)
 
     def apply(self, name: str, x: Expression) -> Expression:
-        """A new layer; its values are the next source. Raises NotRead where they are many."""
-        if x.constant.size**2 > MOST_NUMBERS:
+        """A new layer; its values are the next source, but for those that no source changes. Raises NotRead."""
+        operator, flat = OPERATORS[name], reshaped(x, (x.constant.size,))
+        changing = np.flatnonzero(changes(flat))
+        if len(changing) * x.constant.size > MOST_NUMBERS:
             raise NotRead("a wide layer")
-        self.found.append(Layer(OPERATORS[name], reshaped(x, (x.constant.size,))))
-        return variable(len(self.found), x.shape)
+        value = _unchanged(operator, flat, changing)
+        if len(changing):
+            self.found.append(Layer(operator, moved(flat, lambda array: array[changing])))
+            value = Expression({len(self.found): placed(changing, x.constant.size)}, value.constant, value.magnitude)
+        return reshaped(value, x.shape)
+
+
+def changes(flat: Expression) -> NDArray[np.bool_]:
+    """Which elements of a vector some source changes, ``(N,)``."""
+    parts = [part.any(1) for part in flat.coefficients.values()]
+    return np.logical_or.reduce([np.zeros(flat.shape, np.bool_), *parts])
+
+
+def _unchanged(operator: Operator, flat: Expression, changing: NDArray[np.int64]) -> Expression:
+    """Values where no source changes them, 0 elsewhere; what rounding may have changed there an operator passes on."""
+    constant = operator.function(flat.constant)
+    magnitude = np.abs(constant) + flat.magnitude
+    constant[changing] = magnitude[changing] = 0.0
+    return Expression({}, constant, magnitude)
 
 
 def values(layers: Sequence[Layer], points: Array) -> list[Array]:

@@ -24,9 +24,9 @@ from toolkit.light.expressions import (
     joined,
     matrix_times,
     piece,
+    placed,
     reshaped,
     total,
-    variable,
 )
 from toolkit.light.layers import INPUT, Layer, Layers, values
 from toolkit.light.reading import read_graph
@@ -53,10 +53,17 @@ class Question:
     layers: tuple[Layer, ...]
     atoms: Expression
     cases: Cases
+    varying: NDArray[np.int64]
+    """The inputs that are not the same all over the boxes: the others count as constants."""
 
     def at(self, points: Array) -> Array:
-        """Values of the atoms, ``(B, m)``, at points ``(B, n)``."""
-        return evaluated(self.atoms, values(self.layers, points))
+        """Values of the atoms, ``(B, m)``, at points ``(B, n)`` of the boxes."""
+        return evaluated(self.atoms, values(self.layers, points[:, self.varying]))
+
+    @property
+    def boxes(self) -> Box:
+        """The cases' boxes of varying inputs."""
+        return Box(self.cases.lower[:, self.varying], self.cases.upper[:, self.varying])
 
     @property
     def work(self) -> int:
@@ -72,7 +79,7 @@ class Question:
     @property
     def boxes_at_once(self) -> int:
         """Boxes whose coefficients are held at once."""
-        longest = max([len(layer.rows.constant) for layer in self.layers] + [self.cases.lower.shape[1]])
+        longest = max([len(layer.rows.constant) for layer in self.layers] + [len(self.varying)])
         return max(1, AT_ONCE // (max(self.lengths) * longest))
 
     def bounds(self, box: Box) -> tuple[Array, Array]:
@@ -86,9 +93,10 @@ class Question:
 
 def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -> Question:
     """A query about models, by the name of the network. Raises NotRead."""
-    if query.products or query.num_variables * (len(cases.atoms) + len(cases.inputs)) > MOST_NUMBERS:
+    varying = np.flatnonzero(((cases.lower != cases.lower[0]) | (cases.upper != cases.lower[0])).any(0))
+    if query.products or query.num_variables * (len(cases.atoms) + len(varying)) > MOST_NUMBERS:
         raise NotRead("products, or many variables")
-    x, layers = variable(INPUT, (len(cases.inputs),)), Layers()
+    x, layers = _inputs(cases.lower[0], varying), Layers()
     position, parts = 0, dict[int, Expression]()
     for network in query.networks:
         size = sum(tensor.size for tensor in network.inputs)
@@ -98,7 +106,14 @@ def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -
     weights = np.zeros((len(cases.atoms), query.num_variables))
     np.add.at(weights, (cases.atoms.row_of_term, cases.atoms.monomial), cases.atoms.coefficient)
     atoms = total(matrix_times(weights, variables), affine({}, cases.atoms.constant))
-    return Question(tuple(layers.found), atoms, cases)
+    return Question(tuple(layers.found), atoms, cases, varying)
+
+
+def _inputs(point: Array, varying: NDArray[np.int64]) -> Expression:
+    """The input vector: some elements vary, the others are a point's."""
+    constant = point.copy()
+    constant[varying] = 0.0
+    return affine({INPUT: placed(varying, len(point))}, constant)
 
 
 def _variables(network: Network, model: OnnxModel, inputs: Expression, layers: Layers) -> dict[int, Expression]:
@@ -154,9 +169,8 @@ def refuted(question: Question, clock: Clock) -> bool:
 
     Boxes of few inputs that are left open are halved, across the input to which the bounds of their atoms owe most.
     """
-    cases = question.cases
-    boxes = Boxes(Box(cases.lower, cases.upper), np.arange(len(cases.lower)))
-    few = np.count_nonzero((cases.upper > cases.lower).any(0)) <= FEW_INPUTS
+    boxes = Boxes(question.boxes, np.arange(len(question.cases.lower)))
+    few = 0 < len(question.varying) <= FEW_INPUTS
     while True:
         began = clock.elapsed
         left = together([_left(question, part, clock) for part in boxes.parts(question.boxes_at_once)])
