@@ -119,30 +119,50 @@ def lower_bounds(rows: Rows, layers: Sequence[Layer], lines: Sequence[Lines], bo
     for source in range(len(lines), INPUT, -1):
         if source not in pending:
             continue
-        layer, line = layers[source - 1].rows, lines[source - 1]
-        through, low, size = _through(pending.pop(source), line, rows.box)
-        offset = offset + low + through @ layer.constant
-        magnitude = magnitude + size + np.abs(through) @ layer.magnitude
-        for earlier, matrix in layer.coefficients.items():
-            pushed = through @ matrix
-            pending[earlier] = pending[earlier] + pushed if earlier in pending else pushed
+        layer, line, coefficients = layers[source - 1].rows, lines[source - 1], pending.pop(source)
+        alone = len(box.lower) == 1
+        pushed = _pushed_in_one(coefficients, layer, line) if alone else _pushed(coefficients, layer, line, rows.box)
+        offset, magnitude = offset + pushed.constant, magnitude + pushed.magnitude
+        for earlier, part in pushed.coefficients.items():
+            pending[earlier] = pending[earlier] + part if earlier in pending else part
     nothing = np.zeros((len(offset), box.lower.shape[1]))
     return Linear(pending.get(INPUT, nothing), offset, magnitude)
 
 
-def _through(coefficients: Array, line: Lines, box: NDArray[np.int64]) -> tuple[Array, Array, Array]:
-    """Lower bounds of rows over a layer's values by rows over its arguments: coefficients, offsets, magnitudes."""
+# Coefficients c of a layer's values come to ``c * lower_slope + min(c, 0) * (upper_slope - lower_slope)`` of its
+# arguments, and to an offset of the same form.
+
+
+def _pushed(coefficients: Array, layer: Expression, line: Lines, box: NDArray[np.int64]) -> Expression:
+    """Lower bounds of rows over a layer's values, by rows over its sources; each row in its box."""
     negative = np.minimum(coefficients, 0)
-    positive = coefficients - negative
-    low = _dot(negative, line.upper_offset[box])
-    size = _dot(-negative, np.abs(line.upper_offset)[box])
+    gap = line.upper_offset - line.lower_offset
+    constant, magnitude = _dot(negative, gap[box]), -_dot(negative, (np.abs(gap) + np.abs(line.lower_offset))[box])
     if line.lower_offset.any():
-        low = low + _dot(positive, line.lower_offset[box])
-        size = size + _dot(positive, np.abs(line.lower_offset)[box])
-    positive *= line.lower_slope[box]
-    negative *= line.upper_slope[box]
-    positive += negative
-    return positive, low, size
+        constant = constant + _dot(coefficients, line.lower_offset[box])
+        magnitude = magnitude + _dot(np.abs(coefficients), np.abs(line.lower_offset)[box])
+    negative *= (line.upper_slope - line.lower_slope)[box]
+    through = coefficients * line.lower_slope[box]
+    through += negative
+    parts = {source: through @ matrix for source, matrix in layer.coefficients.items()}
+    constant = constant + through @ layer.constant
+    return Expression(parts, constant, magnitude + np.abs(through) @ layer.magnitude)
+
+
+def _pushed_in_one(coefficients: Array, layer: Expression, line: Lines) -> Expression:
+    """The same where there is one box: elements that its lines make zero are left out, and bends that are none."""
+    slope, offset = line.lower_slope[0], line.lower_offset[0]
+    bend, gap = line.upper_slope[0] - slope, line.upper_offset[0] - offset
+    used, bent = np.flatnonzero((slope != 0) | (bend != 0) | (gap != 0)), np.flatnonzero((bend != 0) | (gap != 0))
+    negative = np.minimum(coefficients[:, bent], 0)
+    constant, magnitude = negative @ gap[bent], -negative @ (np.abs(gap) + np.abs(offset))[bent]
+    if offset.any():
+        constant, magnitude = constant + coefficients @ offset, magnitude + np.abs(coefficients) @ np.abs(offset)
+    through = coefficients[:, used] * slope[used]
+    through[:, np.searchsorted(used, bent)] += negative * bend[bent]
+    parts = {source: through @ matrix[used] for source, matrix in layer.coefficients.items()}
+    constant, magnitude = constant + through @ layer.constant[used], magnitude + np.abs(through) @ layer.magnitude[used]
+    return Expression(parts, constant, magnitude)
 
 
 def _dot(rows: Array, vectors: Array) -> Array:

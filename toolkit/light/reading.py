@@ -12,12 +12,12 @@ from collections.abc import Mapping
 import onnx
 import onnx.numpy_helper
 
-from toolkit.light import rules
+from toolkit.light import rules, windows
 from toolkit.light.calls import RULES, Call, Value
 from toolkit.light.expressions import MOST_NUMBERS, Expression, NotRead
 from toolkit.light.layers import Layers
 
-__all__ = ["read_graph", "rules"]
+__all__ = ["read_graph", "rules", "windows"]
 
 
 def read_graph(graph: onnx.GraphProto, inputs: Mapping[str, Expression], layers: Layers) -> dict[str, Value]:
