@@ -13,20 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.light.expressions import Array, Expression
-from toolkit.light.layers import INPUT, Layer
+from toolkit.light.intervals import INPUT, Box, interval
+from toolkit.light.layers import Layer
 from toolkit.light.relaxations import ROUNDING, Lines
 
 
 class NotFinite(Exception):  # noqa: N818 - not an error: nothing is proved then
     """A bound overflowed, or is not a number."""
-
-
-@dataclass(frozen=True)
-class Box:
-    """Bounds of a vector in each of several boxes, ``(B, n)`` each."""
-
-    lower: Array
-    upper: Array
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,7 @@ def layer_lines(layers: Sequence[Layer], box: Box) -> list[Lines]:
     """The lines of every layer over boxes, from bounds of its neurons. Raises NotFinite."""
     sources, lines = [box], list[Lines]()
     for layer in layers:
-        found = _interval(layer.rows, sources)
+        found = interval(layer.rows, sources)
         if any(source != INPUT for source in layer.rows.coefficients):
             found = _tightened(found, layer, layers, lines, box)
         if not np.isfinite(found.lower + found.upper).all():
@@ -88,18 +81,6 @@ def layer_lines(layers: Sequence[Layer], box: Box) -> list[Lines]:
         sources.append(Box(*layer.operator.image(found.lower, found.upper)))
         lines.append(layer.operator.lines(found.lower, found.upper))
     return lines
-
-
-def _interval(x: Expression, sources: Sequence[Box]) -> Box:
-    """Interval image of an expression, for bounds of its sources."""
-    every = np.zeros((len(sources[INPUT].lower), 1))
-    centre, spread = every + x.constant, every + ROUNDING * x.magnitude
-    for source, matrix in x.coefficients.items():
-        low, high = sources[source].lower, sources[source].upper
-        radius = (high - low) / 2 + ROUNDING * np.maximum(np.abs(low), np.abs(high))
-        centre = centre + (low + high) / 2 @ matrix.T
-        spread = spread + radius @ np.abs(matrix).T
-    return Box(centre - spread, centre + spread)
 
 
 def _tightened(found: Box, layer: Layer, layers: Sequence[Layer], lines: Sequence[Lines], box: Box) -> Box:

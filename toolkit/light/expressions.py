@@ -33,7 +33,10 @@ class Expression:
     constant: Array
     """``(*shape)``."""
     magnitude: Array
-    """Total magnitude of the terms that each constant is the sum of, ``(*shape)``: what its rounding is relative to."""
+    """Total magnitude of all terms of each element, ``(*shape)``: what the rounding of its numbers is relative to.
+
+    That of a source's value counts where it is known.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:

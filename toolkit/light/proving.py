@@ -12,7 +12,7 @@ from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.query import Network, Query, reduce_rows
 from toolkit.formats.runtime import close
 from toolkit.formats.witness import hidden_names
-from toolkit.light.bounds import Box, NotFinite, every_row, layer_lines, lower_bounds
+from toolkit.light.bounds import NotFinite, every_row, layer_lines, lower_bounds
 from toolkit.light.calls import as_expression
 from toolkit.light.expressions import (
     MOST_NUMBERS,
@@ -28,7 +28,8 @@ from toolkit.light.expressions import (
     reshaped,
     total,
 )
-from toolkit.light.layers import INPUT, Layer, Layers, values
+from toolkit.light.intervals import INPUT, Box
+from toolkit.light.layers import Layer, Layers, values
 from toolkit.light.reading import read_graph
 from toolkit.problem.cases import Cases
 from toolkit.search.clock import Clock, OutOfTime
@@ -96,7 +97,7 @@ def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -
     varying = np.flatnonzero(((cases.lower != cases.lower[0]) | (cases.upper != cases.lower[0])).any(0))
     if query.products or query.num_variables * (len(cases.atoms) + len(varying)) > MOST_NUMBERS:
         raise NotRead("products, or many variables")
-    x, layers = _inputs(cases.lower[0], varying), Layers()
+    x, layers = _inputs(Box(cases.lower.min(0)[None], cases.upper.max(0)[None]), varying)
     position, parts = 0, dict[int, Expression]()
     for network in query.networks:
         size = sum(tensor.size for tensor in network.inputs)
@@ -109,11 +110,14 @@ def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -
     return Question(tuple(layers.found), atoms, cases, varying)
 
 
-def _inputs(point: Array, varying: NDArray[np.int64]) -> Expression:
-    """The input vector: some elements vary, the others are a point's."""
-    constant = point.copy()
+def _inputs(hull: Box, varying: NDArray[np.int64]) -> tuple[Expression, Layers]:
+    """The input vector, of which some elements vary and the others are constants, and no layers yet."""
+    if not np.isfinite(hull.reach).all():
+        raise NotRead("unbounded inputs")
+    constant = hull.lower[0].copy()
     constant[varying] = 0.0
-    return affine({INPUT: placed(varying, len(point))}, constant)
+    x = Expression({INPUT: placed(varying, len(constant))}, constant, hull.reach[0])
+    return x, Layers([Box(hull.lower[:, varying], hull.upper[:, varying])])
 
 
 def _variables(network: Network, model: OnnxModel, inputs: Expression, layers: Layers) -> dict[int, Expression]:

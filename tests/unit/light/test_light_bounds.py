@@ -5,8 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from toolkit.light.bounds import Box, Linear, NotFinite, every_row, layer_lines, lower_bounds
+from toolkit.light.bounds import Linear, NotFinite, every_row, layer_lines, lower_bounds
 from toolkit.light.expressions import Expression, affine, evaluated
+from toolkit.light.intervals import Box
 from toolkit.light.layers import Layer, values
 from toolkit.light.relaxations import OPERATORS
 
