@@ -84,8 +84,8 @@ def layer_lines(layers: Sequence[Layer], box: Box) -> list[Lines]:
 
 
 def _tightened(found: Box, layer: Layer, layers: Sequence[Layer], lines: Sequence[Lines], box: Box) -> Box:
-    """Bounds with those of neurons whose lines are inexact intersected with backward ones."""
-    number, neuron = np.nonzero(layer.operator.inexact(found.lower, found.upper))
+    """Bounds of which the loose ones are intersected with backward ones."""
+    number, neuron = np.nonzero(layer.operator.loose(found.lower, found.upper))
     rows = both_sides(layer.rows, neuron, number)
     low, high = np.split(lower_bounds(rows, layers, lines, box).minimum(box.lower[rows.box], box.upper[rows.box]), 2)
     lower, upper = found.lower.copy(), found.upper.copy()

@@ -21,6 +21,8 @@ ROUNDING = 64 * np.finfo(np.float64).eps
 """Relative allowance for the rounding of a sum."""
 STEPS = 16
 """Units in the last place by which computed values are moved outward; elementary functions err by a few."""
+NARROW = 1e-3
+"""Width of an image in [-1, 1] that better bounds would hardly change."""
 BISECTIONS = 8
 """Halvings of the range of a tangent point; any result is sound."""
 
@@ -45,7 +47,9 @@ class Operator:
     image: Callable[[Array, Array], tuple[Array, Array]]
     """Bounds of the values on [l, u]."""
     inexact: Callable[[Array, Array], NDArray[np.bool_]]
-    """Where the lines are not the operator itself, so that better bounds may help."""
+    """Where the lines are not the operator itself."""
+    loose: Callable[[Array, Array], NDArray[np.bool_]]
+    """Where better bounds are worth their price."""
 
 
 def _relu(z: Array) -> Array:
@@ -66,7 +70,7 @@ def _unstable(lower: Array, upper: Array) -> NDArray[np.bool_]:
     return (lower < 0) & (upper > 0)
 
 
-RELU = Operator(_relu, relu_lines, lambda lower, upper: (_relu(lower), _relu(upper)), _unstable)
+RELU = Operator(_relu, relu_lines, lambda lower, upper: (_relu(lower), _relu(upper)), _unstable, _unstable)
 
 
 def s_shaped(function: Function, derivative: Function, least: float, most: float) -> Operator:
@@ -81,7 +85,10 @@ def s_shaped(function: Function, derivative: Function, least: float, most: float
         low, high = function(lower), function(upper)
         return np.maximum(low - _allowance(low), least), np.minimum(high + _allowance(high), most)
 
-    return Operator(function, lines, image, lambda lower, upper: lower < upper)
+    def loose(lower: Array, upper: Array) -> NDArray[np.bool_]:
+        return function(upper) - function(lower) > NARROW
+
+    return Operator(function, lines, image, lambda lower, upper: lower < upper, loose)
 
 
 def _above(function: Function, derivative: Function, lower: Array, upper: Array) -> Line:
@@ -93,8 +100,9 @@ def _above(function: Function, derivative: Function, lower: Array, upper: Array)
     chord = (f_upper - f_lower) / np.where(upper > lower, upper - lower, 1.0)
     concave = lower >= 0
     by_chord = (upper <= 0) | (~concave & (derivative(upper) >= chord))
-    touch = np.where(concave, (lower + upper) / 2, _touching(function, derivative, lower, upper, f_lower))
-    touch = np.where(by_chord, upper, touch)
+    touch = np.where(by_chord, upper, (lower + upper) / 2)
+    free = np.nonzero(~by_chord & ~concave)
+    touch[free] = _touching(function, derivative, lower[free], upper[free], f_lower[free])
     slope = np.where(by_chord, chord, derivative(touch))
     f_touch, magnitude = function(touch), np.abs(slope) * np.maximum(np.abs(lower), np.abs(upper))
     at_lower = f_lower - slope * lower + _allowance(np.abs(f_lower) + magnitude)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_models import load_text, relu_net
+from small_models import load_text, relu_net, save_text
 
+import toolkit
 from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
@@ -98,3 +101,22 @@ def test_what_was_read_wrongly_proves_nothing(model: OnnxModel, monkeypatch: pyt
     assert light(model, condition)
     monkeypatch.setitem(RULES, "Relu", lambda call: scaled(call.layers.apply("Relu", call.expression(0)), 0.5))
     assert not light(model, condition)
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Sigmoid", "Tanh"])
+def test_a_small_network_is_decided_before_torch_is_imported(activation: str, tmp_path: Path) -> None:
+    """y = f(x_0 + x_1) - f(x_0 - x_1), twice: at most 4 whatever f."""
+    text = f"main (float[1,2] x) => (float[1,2] y) {{ h = MatMul(x, v) r = {activation}(h) y = MatMul(r, w) }}"
+    first, second = np.array([[1, 1], [1, -1]], dtype=np.float32), np.array([[1, 1], [-1, -1]], dtype=np.float32)
+    network = save_text(tmp_path / "net.onnx", text, v=first, w=second)
+    (tmp_path / "query.vnnlib").write_text(f"{BOX} (assert (>= Y_0 4.01))")
+    code = f"""import sys
+from pathlib import Path
+from toolkit.settings import Settings
+from toolkit.verify import load_networks, read_query, verify
+query = read_query(Path({str(tmp_path / "query.vnnlib")!r}))
+result = verify(load_networks({{"": Path({str(network)!r})}}), query, Settings(device="cpu"))
+print(result.verdict.value, result.statistics.decided_by, "torch" in sys.modules)"""
+    root = str(Path(toolkit.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=root)
+    assert done.stdout.split() == ["unsat", "light-crown", "False"], done.stderr
