@@ -13,31 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.light.expressions import Array, Expression
-from toolkit.light.reading import INPUT
-
-ROUNDING = 64 * np.finfo(np.float64).eps
-"""Relative allowance for the rounding of a sum."""
+from toolkit.light.intervals import INPUT, Box, interval
+from toolkit.light.layers import Layer
+from toolkit.light.relaxations import ROUNDING, Lines
 
 
 class NotFinite(Exception):  # noqa: N818 - not an error: nothing is proved then
     """A bound overflowed, or is not a number."""
-
-
-@dataclass(frozen=True)
-class Box:
-    """Bounds of a vector in each of several boxes, ``(B, n)`` each."""
-
-    lower: Array
-    upper: Array
-
-
-@dataclass(frozen=True)
-class Lines:
-    """The triangle of ReLU for bounds of its argument: ``lower * z <= relu(z) <= upper * z + offset``, ``(B, N)``."""
-
-    lower: Array
-    upper: Array
-    offset: Array
 
 
 @dataclass(frozen=True)
@@ -48,8 +30,26 @@ class Rows:
     """By source, ``(R, size)``."""
     constant: Array
     """``(R,)``."""
+    magnitude: Array
+    """Total magnitude of the terms of each constant, ``(R,)``."""
     box: NDArray[np.int64]
     """The box of each, ``(R,)``."""
+
+
+def every_row(x: Expression, boxes: int) -> Rows:
+    """All rows of an expression, in each of some boxes."""
+    parts = {source: np.tile(part, (boxes, 1)) for source, part in x.coefficients.items()}
+    number = np.repeat(np.arange(boxes), len(x.constant))
+    return Rows(parts, np.tile(x.constant, boxes), np.tile(x.magnitude, boxes), number)
+
+
+def both_sides(x: Expression, rows: NDArray[np.int64], box: NDArray[np.int64]) -> Rows:
+    """Some rows of an expression, each in its box, and after them the same rows negated."""
+    parts = {source: np.concatenate([part[rows], -part[rows]]) for source, part in x.coefficients.items()}
+    constant, magnitude = x.constant[rows], x.magnitude[rows]
+    return Rows(
+        parts, np.concatenate([constant, -constant]), np.concatenate([magnitude] * 2), np.concatenate([box] * 2)
+    )
 
 
 @dataclass(frozen=True)
@@ -58,59 +58,35 @@ class Linear:
 
     coefficients: Array
     offset: Array
+    magnitude: Array
+    """Total magnitude of the terms of each offset, ``(R,)``."""
 
     def minimum(self, lower: Array, upper: Array) -> Array:
         """Lower bounds ``(R,)`` over the box of each row, ``(R, n)``, less an allowance for rounding."""
         centre, radius = (lower + upper) / 2, (upper - lower) / 2
         radius = radius + ROUNDING * np.maximum(np.abs(lower), np.abs(upper))
-        spread = _dot(np.abs(self.coefficients), radius) + ROUNDING * np.abs(self.offset)
+        spread = _dot(np.abs(self.coefficients), radius) + ROUNDING * self.magnitude
         return _dot(self.coefficients, centre) - spread + self.offset
 
 
-def relu_lines(lower: Array, upper: Array) -> Lines:
-    """The lines for bounds l, u of every neuron, the lower one by area (0 or the identity)."""
-    low, high = np.minimum(lower, 0.0), np.maximum(upper, 0.0)
-    unstable = (lower < 0) & (upper > 0)
-    slope = np.where(unstable, high / np.where(unstable, high - low, 1.0), (lower >= 0).astype(np.float64))
-    below = np.where(unstable, (upper > -lower).astype(np.float64), slope)
-    return Lines(below, slope, np.where(unstable, ROUNDING * (high - low) - slope * low, 0.0))
-
-
-def layer_lines(layers: Sequence[Expression], box: Box) -> list[Lines]:
+def layer_lines(layers: Sequence[Layer], box: Box) -> list[Lines]:
     """The lines of every layer over boxes, from bounds of its neurons. Raises NotFinite."""
-    bounds: list[Box] = []
-    lines: list[Lines] = []
+    sources, lines = [box], list[Lines]()
     for layer in layers:
-        found = _interval(layer, box, bounds)
-        if any(source != INPUT for source in layer.coefficients):
+        found = interval(layer.rows, sources)
+        if any(source != INPUT for source in layer.rows.coefficients):
             found = _tightened(found, layer, layers, lines, box)
         if not np.isfinite(found.lower + found.upper).all():
             raise NotFinite
-        bounds.append(found)
-        lines.append(relu_lines(found.lower, found.upper))
+        sources.append(Box(*layer.operator.image(found.lower, found.upper)))
+        lines.append(layer.operator.lines(found.lower, found.upper))
     return lines
 
 
-def _interval(layer: Expression, box: Box, bounds: Sequence[Box]) -> Box:
-    """Interval image of a layer, given bounds of those before it."""
-    centre = spread = np.zeros((len(box.lower), 1))
-    for source, matrix in layer.coefficients.items():
-        known = bounds[source - 1] if source != INPUT else None
-        low = box.lower if known is None else np.maximum(known.lower, 0)
-        high = box.upper if known is None else np.maximum(known.upper, 0)
-        radius = (high - low) / 2 + ROUNDING * np.maximum(np.abs(low), np.abs(high))
-        centre = centre + (low + high) / 2 @ matrix.T
-        spread = spread + radius @ np.abs(matrix).T
-    spread = spread + ROUNDING * np.abs(layer.constant)
-    return Box(centre + layer.constant - spread, centre + layer.constant + spread)
-
-
-def _tightened(found: Box, layer: Expression, layers: Sequence[Expression], lines: Sequence[Lines], box: Box) -> Box:
-    """Bounds with those of unstable neurons intersected with backward ones."""
-    number, neuron = np.nonzero((found.lower < 0) & (found.upper > 0))
-    parts = {source: np.concatenate([part[neuron], -part[neuron]]) for source, part in layer.coefficients.items()}
-    constant = np.concatenate([layer.constant[neuron], -layer.constant[neuron]])
-    rows = Rows(parts, constant, np.concatenate([number, number]))
+def _tightened(found: Box, layer: Layer, layers: Sequence[Layer], lines: Sequence[Lines], box: Box) -> Box:
+    """Bounds of which the loose ones are intersected with backward ones."""
+    number, neuron = np.nonzero(layer.operator.loose(found.lower, found.upper))
+    rows = both_sides(layer.rows, neuron, number)
     low, high = np.split(lower_bounds(rows, layers, lines, box).minimum(box.lower[rows.box], box.upper[rows.box]), 2)
     lower, upper = found.lower.copy(), found.upper.copy()
     lower[number, neuron] = np.maximum(lower[number, neuron], low)
@@ -118,24 +94,56 @@ def _tightened(found: Box, layer: Expression, layers: Sequence[Expression], line
     return Box(lower, upper)
 
 
-def lower_bounds(rows: Rows, layers: Sequence[Expression], lines: Sequence[Lines], box: Box) -> Linear:
+def lower_bounds(rows: Rows, layers: Sequence[Layer], lines: Sequence[Lines], box: Box) -> Linear:
     """Linear lower bounds of rows, pushed back to the input layer by layer."""
-    pending, offset = dict(rows.coefficients), rows.constant
+    pending, offset, magnitude = dict(rows.coefficients), rows.constant, rows.magnitude
     for source in range(len(lines), INPUT, -1):
         if source not in pending:
             continue
-        coefficients, layer, line = pending.pop(source), layers[source - 1], lines[source - 1]
-        negative = np.minimum(coefficients, 0)
-        offset = offset + _dot(negative, line.offset[rows.box])
-        through = coefficients - negative
-        through *= line.lower[rows.box]
-        negative *= line.upper[rows.box]
-        through += negative
-        offset = offset + through @ layer.constant
-        for earlier, matrix in layer.coefficients.items():
-            pushed = through @ matrix
-            pending[earlier] = pending[earlier] + pushed if earlier in pending else pushed
-    return Linear(pending.get(INPUT, np.zeros((len(offset), box.lower.shape[1]))), offset)
+        layer, line, coefficients = layers[source - 1].rows, lines[source - 1], pending.pop(source)
+        alone = len(box.lower) == 1
+        pushed = _pushed_in_one(coefficients, layer, line) if alone else _pushed(coefficients, layer, line, rows.box)
+        offset, magnitude = offset + pushed.constant, magnitude + pushed.magnitude
+        for earlier, part in pushed.coefficients.items():
+            pending[earlier] = pending[earlier] + part if earlier in pending else part
+    nothing = np.zeros((len(offset), box.lower.shape[1]))
+    return Linear(pending.get(INPUT, nothing), offset, magnitude)
+
+
+# Coefficients c of a layer's values come to ``c * lower_slope + min(c, 0) * (upper_slope - lower_slope)`` of its
+# arguments, and to an offset of the same form.
+
+
+def _pushed(coefficients: Array, layer: Expression, line: Lines, box: NDArray[np.int64]) -> Expression:
+    """Lower bounds of rows over a layer's values, by rows over its sources; each row in its box."""
+    negative = np.minimum(coefficients, 0)
+    gap = line.upper_offset - line.lower_offset
+    constant, magnitude = _dot(negative, gap[box]), -_dot(negative, (np.abs(gap) + np.abs(line.lower_offset))[box])
+    if line.lower_offset.any():
+        constant = constant + _dot(coefficients, line.lower_offset[box])
+        magnitude = magnitude + _dot(np.abs(coefficients), np.abs(line.lower_offset)[box])
+    negative *= (line.upper_slope - line.lower_slope)[box]
+    through = coefficients * line.lower_slope[box]
+    through += negative
+    parts = {source: through @ matrix for source, matrix in layer.coefficients.items()}
+    constant = constant + through @ layer.constant
+    return Expression(parts, constant, magnitude + np.abs(through) @ layer.magnitude)
+
+
+def _pushed_in_one(coefficients: Array, layer: Expression, line: Lines) -> Expression:
+    """The same where there is one box: elements that its lines make zero are left out, and bends that are none."""
+    slope, offset = line.lower_slope[0], line.lower_offset[0]
+    bend, gap = line.upper_slope[0] - slope, line.upper_offset[0] - offset
+    used, bent = np.flatnonzero((slope != 0) | (bend != 0) | (gap != 0)), np.flatnonzero((bend != 0) | (gap != 0))
+    negative = np.minimum(coefficients[:, bent], 0)
+    constant, magnitude = negative @ gap[bent], -negative @ (np.abs(gap) + np.abs(offset))[bent]
+    if offset.any():
+        constant, magnitude = constant + coefficients @ offset, magnitude + np.abs(coefficients) @ np.abs(offset)
+    through = coefficients[:, used] * slope[used]
+    through[:, np.searchsorted(used, bent)] += negative * bend[bent]
+    parts = {source: through @ matrix[used] for source, matrix in layer.coefficients.items()}
+    constant, magnitude = constant + through @ layer.constant[used], magnitude + np.abs(through) @ layer.magnitude[used]
+    return Expression(parts, constant, magnitude)
 
 
 def _dot(rows: Array, vectors: Array) -> Array:

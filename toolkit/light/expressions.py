@@ -9,11 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+MOST_NUMBERS = 1 << 22
+"""Most numbers of one expression."""
+
+
+class NotRead(Exception):  # noqa: N818 - not an error: others may know more
+    """The graph has something that is not read here."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,11 @@ class Expression:
     """By number of the source, ``(*shape, size of the source)``."""
     constant: Array
     """``(*shape)``."""
+    magnitude: Array
+    """Total magnitude of all terms of each element, ``(*shape)``: what the rounding of its numbers is relative to.
+
+    That of a source's value counts where it is known.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -35,10 +48,22 @@ class Expression:
         return self.constant.size + sum(part.size for part in self.coefficients.values())
 
 
+def affine(coefficients: Mapping[int, Array], constant: Array) -> Expression:
+    """An expression whose constants are no sums."""
+    return Expression(coefficients, constant, np.abs(constant))
+
+
 def variable(source: int, shape: Sequence[int]) -> Expression:
     """The value of a source as it is, in some shape."""
     size = math.prod(shape)
-    return Expression({source: np.eye(size).reshape(*shape, size)}, np.zeros(shape))
+    return affine({source: np.eye(size).reshape(*shape, size)}, np.zeros(shape))
+
+
+def placed(places: NDArray[np.int64], size: int) -> Array:
+    """The matrix that puts the elements of a vector into places of a larger one."""
+    matrix = np.zeros((size, len(places)))
+    matrix[places, np.arange(len(places))] = 1.0
+    return matrix
 
 
 def evaluated(x: Expression, sources: Sequence[Array]) -> Array:
@@ -47,10 +72,15 @@ def evaluated(x: Expression, sources: Sequence[Array]) -> Array:
     return sum(parts, np.broadcast_to(x.constant, (len(sources[0]), *x.shape)))
 
 
+def mapped(x: Expression, linear: Callable[[Array], Array], absolute: Callable[[Array], Array]) -> Expression:
+    """A linear map that acts on leading axes and keeps the last one, given with the map of its absolute entries."""
+    parts = {source: linear(part) for source, part in x.coefficients.items()}
+    return Expression(parts, linear(x.constant[..., None])[..., 0], absolute(x.magnitude[..., None])[..., 0])
+
+
 def moved(x: Expression, move: Callable[[Array], Array]) -> Expression:
     """Elements moved by an operator that acts on leading axes and keeps the last one."""
-    parts = {source: move(part) for source, part in x.coefficients.items()}
-    return Expression(parts, move(x.constant[..., None])[..., 0])
+    return mapped(x, move, move)
 
 
 def reshaped(x: Expression, shape: Sequence[int]) -> Expression:
@@ -73,7 +103,8 @@ def joined(xs: Sequence[Expression], axis: int) -> Expression:
         return np.concatenate([x.coefficients.get(source, none) for x, none in zip(xs, nothing, strict=True)], axis)
 
     parts = {source: column(source, size) for source, size in sizes.items()}
-    return Expression(parts, np.concatenate([x.constant for x in xs], axis))
+    constant = np.concatenate([x.constant for x in xs], axis)
+    return Expression(parts, constant, np.concatenate([x.magnitude for x in xs], axis))
 
 
 def total(x: Expression, y: Expression) -> Expression:
@@ -83,7 +114,7 @@ def total(x: Expression, y: Expression) -> Expression:
     parts = dict(wide_x)
     for source, part in wide_y.items():
         parts[source] = parts[source] + part if source in parts else part
-    return Expression(parts, constant)
+    return Expression(parts, constant, x.magnitude + y.magnitude)
 
 
 def _broadcast(x: Expression, shape: tuple[int, ...]) -> dict[int, Array]:
@@ -98,15 +129,20 @@ def scaled(x: Expression, factor: Array | float) -> Expression:
     """The product with constants, elementwise and with broadcasting."""
     constant = x.constant * factor
     wide = np.broadcast_to(factor, constant.shape)[..., None]
-    return Expression({s: part * wide for s, part in _broadcast(x, constant.shape).items()}, constant)
+    parts = {source: part * wide for source, part in _broadcast(x, constant.shape).items()}
+    return Expression(parts, constant, x.magnitude * np.abs(factor))
 
 
 def times_matrix(x: Expression, matrix: Array) -> Expression:
     """``x @ matrix``, for a matrix of two dimensions and ``x`` of one or more."""
-    return moved(x, lambda array: matrix.T @ array)
+    return mapped(x, lambda array: matrix.T @ array, lambda array: np.abs(matrix).T @ array)
 
 
 def matrix_times(matrix: Array, x: Expression) -> Expression:
     """``matrix @ x``, for a matrix of two dimensions and ``x`` of one or more."""
     axis = max(0, x.constant.ndim - 2)
-    return moved(x, lambda array: np.moveaxis(np.tensordot(matrix, array, (1, axis)), 0, axis))
+
+    def times(factor: Array, array: Array) -> Array:
+        return np.moveaxis(np.tensordot(factor, array, (1, axis)), 0, axis)
+
+    return mapped(x, partial(times, matrix), partial(times, np.abs(matrix)))

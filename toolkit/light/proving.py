@@ -12,19 +12,25 @@ from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.query import Network, Query, reduce_rows
 from toolkit.formats.runtime import close
 from toolkit.formats.witness import hidden_names
-from toolkit.light.bounds import Box, NotFinite, Rows, layer_lines, lower_bounds
+from toolkit.light.bounds import NotFinite, every_row, layer_lines, lower_bounds
+from toolkit.light.calls import as_expression
 from toolkit.light.expressions import (
+    MOST_NUMBERS,
     Array,
     Expression,
+    NotRead,
+    affine,
     evaluated,
     joined,
     matrix_times,
     piece,
+    placed,
     reshaped,
     total,
-    variable,
 )
-from toolkit.light.reading import INPUT, MOST_NUMBERS, Layers, NotRead, as_expression, read_graph
+from toolkit.light.intervals import INPUT, Box
+from toolkit.light.layers import Layer, Layers, values
+from toolkit.light.reading import read_graph
 from toolkit.problem.cases import Cases
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.losses import Losses
@@ -43,48 +49,55 @@ AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class Question:
-    """ReLU layers, the atoms as rows over them, and the cases that the atoms are conjoined to."""
+    """Layers, the atoms as rows over them, and the cases that the atoms are conjoined to."""
 
-    layers: tuple[Expression, ...]
+    layers: tuple[Layer, ...]
     atoms: Expression
     cases: Cases
+    varying: NDArray[np.int64]
+    """The inputs that are not the same all over the boxes: the others count as constants."""
 
     def at(self, points: Array) -> Array:
-        """Values of the atoms, ``(B, m)``, at points ``(B, n)``."""
-        sources = [points]
-        for rows in (*self.layers, self.atoms):
-            sources.append(np.maximum(value := evaluated(rows, sources), 0))
-        return value
+        """Values of the atoms, ``(B, m)``, at points ``(B, n)`` of the boxes."""
+        return evaluated(self.atoms, values(self.layers, points[:, self.varying]))
+
+    @property
+    def boxes(self) -> Box:
+        """The cases' boxes of varying inputs."""
+        return Box(self.cases.lower[:, self.varying], self.cases.upper[:, self.varying])
 
     @property
     def work(self) -> int:
         """Multiplications that bounding one box takes."""
-        sizes = [sum(part.size for part in rows.coefficients.values()) for rows in (*self.layers, self.atoms)]
-        lengths = [2 * len(layer.constant) for layer in self.layers] + [len(self.atoms.constant)]
-        return sum(length * sum(sizes[:number]) for number, length in enumerate(lengths))
+        sizes = [sum(part.size for part in layer.rows.coefficients.values()) for layer in self.layers]
+        return sum(length * sum(sizes[:number]) for number, length in enumerate(self.lengths))
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many rows are bounded for each layer, at most, and for the atoms."""
+        return [2 * len(layer.rows.constant) for layer in self.layers] + [len(self.atoms.constant)]
 
     @property
     def boxes_at_once(self) -> int:
         """Boxes whose coefficients are held at once."""
-        widest = max([2 * len(layer.constant) for layer in self.layers] + [len(self.atoms.constant)])
-        longest = max([len(layer.constant) for layer in self.layers] + [self.cases.lower.shape[1]])
-        return max(1, AT_ONCE // (widest * longest))
+        longest = max([len(layer.rows.constant) for layer in self.layers] + [len(self.varying)])
+        return max(1, AT_ONCE // (max(self.lengths) * longest))
 
     def bounds(self, box: Box) -> tuple[Array, Array]:
         """Lower bounds of the atoms over boxes, ``(B, m)``, and their coefficients on the input, ``(B, m, n)``."""
-        boxes, atoms = len(box.lower), len(self.atoms.constant)
-        parts = {source: np.tile(part, (boxes, 1)) for source, part in self.atoms.coefficients.items()}
-        rows = Rows(parts, np.tile(self.atoms.constant, boxes), np.repeat(np.arange(boxes), atoms))
+        rows = every_row(self.atoms, len(box.lower))
         linear = lower_bounds(rows, self.layers, layer_lines(self.layers, box), box)
         lower = linear.minimum(box.lower[rows.box], box.upper[rows.box])
-        return lower.reshape(boxes, atoms), linear.coefficients.reshape(boxes, atoms, box.lower.shape[1])
+        shape = len(box.lower), len(self.atoms.constant)
+        return lower.reshape(shape), linear.coefficients.reshape(*shape, box.lower.shape[1])
 
 
 def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -> Question:
     """A query about models, by the name of the network. Raises NotRead."""
-    if query.products or query.num_variables * (len(cases.atoms) + len(cases.inputs)) > MOST_NUMBERS:
+    varying = np.flatnonzero(((cases.lower != cases.lower[0]) | (cases.upper != cases.lower[0])).any(0))
+    if query.products or query.num_variables * (len(cases.atoms) + len(varying)) > MOST_NUMBERS:
         raise NotRead("products, or many variables")
-    x, layers = variable(INPUT, (len(cases.inputs),)), Layers()
+    x, layers = _inputs(Box(cases.lower.min(0)[None], cases.upper.max(0)[None]), varying)
     position, parts = 0, dict[int, Expression]()
     for network in query.networks:
         size = sum(tensor.size for tensor in network.inputs)
@@ -93,8 +106,18 @@ def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -
     variables = joined([parts[offset] for offset in sorted(parts)], 0)
     weights = np.zeros((len(cases.atoms), query.num_variables))
     np.add.at(weights, (cases.atoms.row_of_term, cases.atoms.monomial), cases.atoms.coefficient)
-    atoms = total(matrix_times(weights, variables), Expression({}, cases.atoms.constant))
-    return Question(tuple(layers.found), atoms, cases)
+    atoms = total(matrix_times(weights, variables), affine({}, cases.atoms.constant))
+    return Question(tuple(layers.found), atoms, cases, varying)
+
+
+def _inputs(hull: Box, varying: NDArray[np.int64]) -> tuple[Expression, Layers]:
+    """The input vector, of which some elements vary and the others are constants, and no layers yet."""
+    if not np.isfinite(hull.reach).all():
+        raise NotRead("unbounded inputs")
+    constant = hull.lower[0].copy()
+    constant[varying] = 0.0
+    x = Expression({INPUT: placed(varying, len(constant))}, constant, hull.reach[0])
+    return x, Layers([Box(hull.lower[:, varying], hull.upper[:, varying])])
 
 
 def _variables(network: Network, model: OnnxModel, inputs: Expression, layers: Layers) -> dict[int, Expression]:
@@ -150,9 +173,8 @@ def refuted(question: Question, clock: Clock) -> bool:
 
     Boxes of few inputs that are left open are halved, across the input to which the bounds of their atoms owe most.
     """
-    cases = question.cases
-    boxes = Boxes(Box(cases.lower, cases.upper), np.arange(len(cases.lower)))
-    few = np.count_nonzero((cases.upper > cases.lower).any(0)) <= FEW_INPUTS
+    boxes = Boxes(question.boxes, np.arange(len(question.cases.lower)))
+    few = 0 < len(question.varying) <= FEW_INPUTS
     while True:
         began = clock.elapsed
         left = together([_left(question, part, clock) for part in boxes.parts(question.boxes_at_once)])

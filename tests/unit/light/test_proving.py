@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_models import load_text, relu_net
+from small_models import load_text, relu_net, save_text
 
+import toolkit
 from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
-from toolkit.light.expressions import scaled
+from toolkit.light.calls import RULES
+from toolkit.light.expressions import NotRead, scaled
 from toolkit.light.proving import proved, read_question
-from toolkit.light.reading import RULES, NotRead
 from toolkit.problem.cases import compile_cases
 from toolkit.search.clock import Clock
 from toolkit.search.losses import Losses
@@ -66,7 +69,7 @@ def test_products_are_left_to_others(model: OnnxModel) -> None:
 
 
 def test_operators_that_are_not_read_are_left_to_others(tmp_path: Path) -> None:
-    model = load_text(tmp_path / "net.onnx", "main (float[1,2] x) => (float[1,2] y) { y = Sigmoid(x) }")
+    model = load_text(tmp_path / "net.onnx", "main (float[1,2] x) => (float[1,2] y) { y = Softmax(x) }")
     assert not light(model, "(>= Y_0 1.5)")
 
 
@@ -96,5 +99,24 @@ def test_it_ends_in_time(model: OnnxModel) -> None:
 def test_what_was_read_wrongly_proves_nothing(model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
     condition = "(>= (+ Y_0 Y_1) 2.1)"
     assert light(model, condition)
-    monkeypatch.setitem(RULES, "Relu", lambda call: scaled(call.layers.relu(call.expression(0)), 0.5))
+    monkeypatch.setitem(RULES, "Relu", lambda call: scaled(call.layers.apply("Relu", call.expression(0)), 0.5))
     assert not light(model, condition)
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Sigmoid", "Tanh"])
+def test_a_small_network_is_decided_before_torch_is_imported(activation: str, tmp_path: Path) -> None:
+    """y = f(x_0 + x_1) - f(x_0 - x_1), twice: at most 4 whatever f."""
+    text = f"main (float[1,2] x) => (float[1,2] y) {{ h = MatMul(x, v) r = {activation}(h) y = MatMul(r, w) }}"
+    first, second = np.array([[1, 1], [1, -1]], dtype=np.float32), np.array([[1, 1], [-1, -1]], dtype=np.float32)
+    network = save_text(tmp_path / "net.onnx", text, v=first, w=second)
+    (tmp_path / "query.vnnlib").write_text(f"{BOX} (assert (>= Y_0 4.01))")
+    code = f"""import sys
+from pathlib import Path
+from toolkit.settings import Settings
+from toolkit.verify import load_networks, read_query, verify
+query = read_query(Path({str(tmp_path / "query.vnnlib")!r}))
+result = verify(load_networks({{"": Path({str(network)!r})}}), query, Settings(device="cpu"))
+print(result.verdict.value, result.statistics.decided_by, "torch" in sys.modules)"""
+    root = str(Path(toolkit.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=root)
+    assert done.stdout.split() == ["unsat", "light-crown", "False"], done.stderr
