@@ -8,11 +8,10 @@ between device and host is counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -46,17 +45,36 @@ class Remote(torch.Tensor):
         raise AssertionError(f"{func} on the device after it is gone")
 
 
+class Uploads(TorchFunctionMode):
+    """Tensors made from numbers are made on the host, then moved: torch makes them before operators are dispatched."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == DEVICE:
+            return func(*args, **kwargs | {"device": "cpu"}).to(DEVICE)
+        return func(*args, **kwargs)
+
+
 class Pretend(TorchDispatchMode):
     """Runs operators on tensors of the device, and counts what crosses."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._uploads = Uploads()
         self.calls = 0
         """Operators that ran on the device."""
         self.waits: Counter[str] = Counter()
         """What the host waited for, by operator."""
         self.to_host = 0
         """Bytes that were copied to the host."""
+
+    def __enter__(self) -> Pretend:
+        self._uploads.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *failure: Any) -> None:
+        super().__exit__(*failure)
+        self._uploads.__exit__(*failure)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -103,13 +121,3 @@ def _kept(value: Any) -> Any:
 
 def _remote(value: Any) -> Any:
     return Remote(value) if isinstance(value, torch.Tensor) and not isinstance(value, Remote) else value
-
-
-@contextmanager
-def pretend_device() -> Iterator[Pretend]:
-    """The device, for as long as the context lasts."""
-    with Pretend() as pretend:
-        yield pretend
-
-
-Patch = Callable[[object, str, object], None]

@@ -33,9 +33,8 @@ class Leaves:
 def close_leaves(space: Space, leaves: Domains, accept: Accept, clock: Clock) -> Leaves:
     """Decide leaves one by one; they are rare."""
     undecided = 0
-    for index in range(len(leaves)):
+    for leaf in leaves.parts(1):
         clock.check()
-        leaf = leaves.select(torch.tensor([index], device=leaves.case.device))
         closed, candidate = _decide(space, leaf)
         if closed:
             continue

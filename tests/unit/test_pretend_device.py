@@ -1,0 +1,124 @@
+"""What runs on a GPU, on a device that tests can pretend to have: nothing is left on the host by mistake, verdicts are
+those of the processor, and a round of a search copies nothing back and waits a few times, however many domains it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from pretend_device import DEVICE, Pretend, Remote
+from random_networks import FAMILIES, Builder, random_network, save, sizes
+from random_queries import query_text, random_cases
+
+from toolkit.formats.read import parse_query
+from toolkit.result import Result, Verdict
+from toolkit.search import memory
+from toolkit.search.events import Event, Observer, RoundDone
+from toolkit.settings import Settings
+from toolkit.verify import load_networks, silent, verify
+
+MOST_WAITS = 40
+"""Times that the host may wait for the device in one round."""
+ROUNDS = 5
+"""Rounds of a search that are looked at: before anything is divided into leaves."""
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    """The device, which verification picks."""
+    monkeypatch.setattr("toolkit.verify.pick_device", lambda name: DEVICE if name == "cuda" else torch.device(name))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1 << 30)
+    return Pretend()
+
+
+def decided(path: Path, text: str, observer: Observer = silent, **settings: object) -> Result:
+    """A query decided without what needs no device."""
+    chosen = {"timeout": 30.0, "device": "cuda", "attack_restarts": 2, "attack_steps": 4, **settings}
+    return verify(load_networks({"": path}), parse_query(text), Settings(**chosen), observer)
+
+
+def test_tensors_of_both_places_do_not_mix(device: Pretend) -> None:
+    with device:
+        there = torch.ones(3, device=DEVICE)
+        assert isinstance(there, Remote)
+        assert float((2.0 * there + torch.tensor(1.0)).sum()) == 9.0
+        with pytest.raises(AssertionError, match="of the device and of the host"):
+            there + torch.ones(3)
+        assert isinstance(there.cpu(), torch.Tensor)
+        assert not isinstance(there.cpu(), Remote)
+    assert device.to_host == 24  # two copies of three numbers
+    assert device.waits["aten._local_scalar_dense.default"] == 1
+
+
+@pytest.mark.parametrize("strategy", ["relu", "input"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_verdicts_are_those_of_the_processor(name: str, strategy: str, tmp_path: Path, device: Pretend) -> None:
+    generator = np.random.default_rng(5)
+    both = 0
+    for seed in range(3):
+        path = save(random_network(name, seed), tmp_path)
+        text = hard_query(path, generator)
+        plain = decided(path, text, device="cpu", strategy=strategy, timeout=2.0)
+        with device:
+            found = decided(path, text, strategy=strategy, timeout=4.0)
+        both += {plain.verdict, found.verdict} <= {Verdict.SAT, Verdict.UNSAT}
+        assert found.verdict == plain.verdict or Verdict.TIMEOUT in {found.verdict, plain.verdict}
+    assert both
+    assert device.calls
+
+
+def hard_query(path: Path, generator: np.random.Generator, margin: float = 0.05) -> str:
+    """Cases that random points miss by about a margin."""
+    model = onnx.load(path)
+    session = onnxruntime.InferenceSession(path)
+    shifted = []
+    for case in random_cases(generator, *sizes(model)):
+        x = case.points(generator, 500)
+        rows = [np.float32(row).reshape(session.get_inputs()[0].shape) for row in x]
+        y = np.stack([session.run(None, {"x": row})[0].ravel() for row in rows])
+        shifted.append(case.shifted(margin - case.worst(x, y).min()))
+    return query_text(shifted)
+
+
+def wide_model(folder: Path) -> Path:
+    """A random network of two wide layers."""
+    builder = Builder(np.random.default_rng(1), (1, 6))
+    x = builder.op("Relu", builder.dense("x", 6, 24))
+    x = builder.op("Relu", builder.dense(x, 24, 24))
+    return save(builder.model(builder.dense(x, 24, 2), 2), folder)
+
+
+class Enough(Exception):  # noqa: N818 - nothing is wrong
+    """As many rounds as are looked at."""
+
+
+@dataclass
+class Watch:
+    """What crossed between device and host, and the domains bounded, until each of the first rounds."""
+
+    device: Pretend
+    rounds: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RoundDone):
+            self.rounds.append((sum(self.device.waits.values()), self.device.to_host, event.bounded))
+        if len(self.rounds) == ROUNDS:
+            raise Enough
+
+
+@pytest.mark.parametrize(("strategy", "margin", "batch"), [("relu", 0.1, 1024), ("input", 0.5, 16)])
+def test_rounds_stay_on_the_device(strategy: str, margin: float, batch: int, tmp_path: Path, device: Pretend) -> None:
+    watch, path = Watch(device), wide_model(tmp_path)
+    text = hard_query(path, np.random.default_rng(0), margin)
+    with device, pytest.raises(Enough):
+        decided(path, text, watch, strategy=strategy, attack_restarts=0, batch=batch)
+    waits, copied, bounded = (np.diff([entry[part] for entry in watch.rounds]) for part in range(3))
+    assert bounded.max() >= 8
+    assert not copied.any()
+    assert waits.max() <= MOST_WAITS
