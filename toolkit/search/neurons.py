@@ -32,6 +32,8 @@ FIRST = Schedule(8, Adam(rate_alpha=0.3))
 """How a layer's rows, and then the unsplit roots of their trees, are bounded."""
 LEAVES = Schedule(2, Polyak())
 """How leaves are bounded: many leaves beat thorough ones (measured)."""
+LEAVES_OF_ONE = 4
+"""Leaves of a tree for each one that is split in a round."""
 GAIN = 0.02
 """Share of their width that a layer's neurons must lose while its trees double, or they grow no further."""
 
@@ -162,16 +164,21 @@ def weakest_leaves(trees: Trees, most: int) -> Tensor:
     """Positions of leaves to split: the weakest of each tree that can still rise, the smallest trees first.
 
     A tree whose bound is positive is done: its neuron is stable. So is one whose weakest leaf has nothing to split.
+    Of a large tree they are several, as all of them stand in its way: larger batches are cheaper by the leaf.
     """
     leaves = trees.leaves
     by_bound = leaves.lower.argsort()
     tree, by_tree = leaves.case[by_bound].sort(stable=True)
-    first = torch.ones_like(tree, dtype=torch.bool)
-    first[1:] = tree[1:] != tree[:-1]
-    weakest = by_bound[by_tree[first]]
-    weakest = weakest[~proved(leaves.lower[weakest]) & (leaves.candidates[weakest, 0] >= 0)]
-    size = leaves.case.bincount(minlength=len(trees.space.problem.offsets))
-    return weakest[size[leaves.case[weakest]].argsort()[: max(1, most)]]
+    size = tree.bincount(minlength=len(trees.space.problem.offsets))
+    rank = torch.arange(len(tree), device=tree.device) - (size.cumsum(0) - size)[tree]
+    stuck = torch.zeros_like(size, dtype=torch.bool)
+    position = by_bound[by_tree]
+    open_leaf = ~proved(leaves.lower[position]) & (leaves.candidates[position, 0] >= 0)
+    stuck[tree[(rank == 0) & ~open_leaf]] = True
+    among = (rank * LEAVES_OF_ONE <= size[tree] - LEAVES_OF_ONE) | (rank == 0)
+    weakest = among & open_leaf & ~stuck[tree]
+    order = size[tree[weakest]].argsort(stable=True)
+    return position[weakest][order[: max(1, most)]]
 
 
 def _split_leaves(trees: Trees, chosen: Tensor, batch: int, clock: Clock) -> Trees:

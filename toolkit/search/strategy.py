@@ -152,7 +152,8 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     time, so that little is lost whichever of them is what a query needs; where the bounds gain little, searches get
     ever more of the time. A search goes on where it was stopped, with the better bounds, unless these bring the root
     itself much nearer to a proof: then a new one begins, on what is left of the network. The rest of the attack comes
-    after the first turn, which is enough for many a query that has no witness, and ever more restarts later.
+    after the first turn, which is enough for many a query that has no witness, and ever more restarts later, but not
+    where bounds come nearer to a proof so fast.
     """
     began = task.clock.elapsed
     task, root = refined(task, root)
@@ -163,8 +164,9 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     found = _try(task, search, searching)
     if not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
+    gain = 0.0
     while not decided(found) and len(task.problem.lower) == 1 and not is_shallow(task.problem.program):
-        if attack_on(task, open_cases(root), search.progress.rounds):
+        if not gain >= MUCH_NEARER and attack_on(task, open_cases(root), search.progress.rounds):
             return Found(True, False, "attack")
         better = tightened(task, root, search, tightening)
         if not len(open_cases(better)):

@@ -111,6 +111,21 @@ def test_each_open_tree_splits_its_weakest_leaf() -> None:
     assert len(weakest_leaves(twice, 2)) == 2
 
 
+def test_large_trees_split_several_leaves() -> None:
+    torch.manual_seed(7)
+    program = program_of(mlp(4, 12, 12, 2), 4)
+    box = boxes(program, 0.5)
+    trees = plant(program, 1, box, crown_bounds(program, box), torch.arange(2), 64, Clock.started(10.0))
+    many = trees.leaves.select(torch.tensor([0] * 12 + [1] * 4 + [2] * 3 + [3] * 8))
+    lower = torch.tensor(
+        [-5.0, *range(-12, -1), -4, -3, -2, 1, -1, -2, -3, 9, 8, 7, 6, 5, 4, 3, 2], dtype=torch.float64
+    )
+    chosen = weakest_leaves(replace(trees, leaves=replace(many, lower=lower)), 100).tolist()
+    # A quarter of a tree's leaves, at least one, of the smallest tree first; none of one that is proved.
+    assert chosen[:2] == [18, 12]
+    assert set(chosen[2:]) == {1, 2, 3}
+
+
 def test_the_check_stops_what_a_layer_begins_with() -> None:
     program = program_of(mlp(4, 12, 12, 2), 4)
     problem = problem_on(program, boxes(program, 0.3))
