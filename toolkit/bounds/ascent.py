@@ -25,7 +25,7 @@ from toolkit.bounds.interval import unstable_neurons
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.bounds.state import Bound, Domain, Multipliers
 from toolkit.bounds.steps import Adam, Rule
-from toolkit.problem.program import INPUT, Program, split_layers
+from toolkit.problem.program import INPUT, Layer, Program, split_layers
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,14 @@ class Relaxed:
 
     def lines_at(self, program: Program, alpha: Tensor) -> list[Lines]:
         """The lines of every layer with these slopes, ``(B, num_neurons)``, where they are free."""
-        layers = zip(program.layers, self.lines, strict=True)
-        return [
-            replace(lines, lower_slope=torch.where(free, slope, lines.lower_slope))
-            if RELAXATIONS[layer.op].piecewise_linear
-            else lines
-            for (layer, lines), free, slope in zip(
-                layers, split_layers(program, self.free), split_layers(program, alpha), strict=True
-            )
-        ]
+        free, slopes = split_layers(program, self.free), split_layers(program, alpha)
+        return [_with_slopes(*of_layer) for of_layer in zip(program.layers, self.lines, free, slopes, strict=True)]
+
+
+def _with_slopes(layer: Layer, lines: Lines, free: Tensor, slope: Tensor) -> Lines:
+    if not RELAXATIONS[layer.op].piecewise_linear:
+        return lines
+    return replace(lines, lower_slope=torch.where(free, slope, lines.lower_slope))
 
 
 def relax(program: Program, domain: Domain) -> Relaxed:
