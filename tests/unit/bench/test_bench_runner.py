@@ -208,6 +208,7 @@ import sys
 from pathlib import Path
 from test_bench_runner import *
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what runs in its background
     jobs = [make_job(n, "slow") for n in range(200)]
     try:
         run_jobs(jobs, run_with(Path({out!r})))
