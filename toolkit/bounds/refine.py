@@ -16,7 +16,7 @@ from toolkit.bounds.ascent import Schedule, optimise
 from toolkit.bounds.crown import intersect, rows_per_pass
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS
-from toolkit.bounds.state import Domain, Multipliers
+from toolkit.bounds.state import Domain, adaptive
 from toolkit.problem.program import INPUT, Layer, Program
 
 SAMPLE = 48
@@ -87,13 +87,8 @@ def _bound_rows(
     rows = torch.zeros(len(index), layer.affine.size, dtype=program.dtype, device=program.device)
     rows[torch.arange(len(index), device=program.device), index] = 1.0
     atoms = torch.cat([rows, -rows]).unsqueeze(1)
-    domain = Domain(box, bounds, _none(program, len(atoms), torch.int8), atoms, atoms.new_zeros(len(atoms), 1))
-    slopes = (bounds.upper > -bounds.lower).to(program.dtype).expand(len(atoms), -1)
-    start = Multipliers(slopes, _none(program, len(atoms), program.dtype), atoms.new_ones(len(atoms), 1))
+    unsplit = torch.zeros(1, 1, dtype=torch.int8, device=program.device).expand(len(atoms), program.num_neurons)
+    domain = Domain(box, bounds, unsplit, atoms, atoms.new_zeros(len(atoms), 1))
+    start = adaptive(bounds, atoms.new_ones(len(atoms), 1))
     low, negated = optimise(program, domain, start, schedule, check).lower.unsqueeze(0).split(len(index), 1)
     return Bounds(low, -negated)
-
-
-def _none(program: Program, rows: int, dtype: torch.dtype) -> Tensor:
-    """Zeros for every row and neuron, without memory of their own."""
-    return torch.zeros(1, 1, dtype=dtype, device=program.device).expand(rows, program.num_neurons)

@@ -39,6 +39,15 @@ class Multipliers:
         return Multipliers(self.alpha.clamp(0, 1), self.beta.clamp(min=0), onto_simplex(self.weight))
 
 
+def adaptive(bounds: Bounds, weight: Tensor) -> Multipliers:
+    """Where an ascent starts with weights ``(B, K)``: slopes by area, 1 where a neuron's positive part is the wider.
+
+    ``bounds`` are ``(B, num_neurons)``, or ``(1, num_neurons)`` where all have the same.
+    """
+    slopes = (bounds.upper > -bounds.lower).to(weight.dtype).expand(len(weight), -1)
+    return Multipliers(slopes, weight.new_zeros(1, 1).expand_as(slopes), weight)
+
+
 @dataclass(frozen=True)
 class Domain:
     """What is bounded, per domain: box, neuron bounds, phases (+1 active, -1 inactive, 0 open) and the case's atoms."""

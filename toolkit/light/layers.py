@@ -24,7 +24,7 @@ from toolkit.light.expressions import (
     total,
 )
 from toolkit.light.intervals import Box, interval
-from toolkit.light.relaxations import OPERATORS, Operator
+from toolkit.light.relaxations import OPERATORS, Lines, Operator
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class Layers:
         bounds = interval(flat, self.sources)
         if not np.isfinite(bounds.lower + bounds.upper).all():
             raise NotRead("overflow")
-        neurons = _neurons(operator, flat, bounds)
-        values = _affine_values(operator, flat, bounds, neurons)
+        lines, changing = operator.lines(bounds.lower, bounds.upper), changes(flat)
+        neurons = _neurons(flat, changing, operator.inexact(bounds.lower, bounds.upper)[0], lines)
+        values = _affine_values(operator, flat, changing, lines, neurons)
         if len(neurons):
             values = total(values, self._source(operator, flat, bounds, neurons))
         return reshaped(values, x.shape)
@@ -72,18 +73,21 @@ def changes(flat: Expression) -> NDArray[np.bool_]:
     return np.logical_or.reduce([np.zeros(flat.shape, np.bool_), *parts])
 
 
-def _neurons(operator: Operator, flat: Expression, bounds: Box) -> NDArray[np.int64]:
+def _neurons(
+    flat: Expression, changing: NDArray[np.bool_], inexact: NDArray[np.bool_], lines: Lines
+) -> NDArray[np.int64]:
     """The neurons that become a source: the inexact ones, or all that change where that makes later layers smaller."""
-    inexact = operator.inexact(bounds.lower, bounds.upper)[0]
-    moving = inexact | (operator.lines(bounds.lower, bounds.upper).lower_slope[0] != 0)
-    curved, varying = np.flatnonzero(changes(flat) & inexact), np.flatnonzero(changes(flat) & moving)
+    moving = inexact | (lines.lower_slope[0] != 0)
+    curved, varying = np.flatnonzero(changing & inexact), np.flatnonzero(changing & moving)
     columns = sum(part.shape[-1] for part in flat.coefficients.values())
     return curved if columns + len(curved) <= len(varying) else varying
 
 
-def _affine_values(operator: Operator, flat: Expression, bounds: Box, neurons: NDArray[np.int64]) -> Expression:
+def _affine_values(
+    operator: Operator, flat: Expression, changing: NDArray[np.bool_], lines: Lines, neurons: NDArray[np.int64]
+) -> Expression:
     """The values of all but some neurons: constants, or on their line. No operator makes errors of rounding larger."""
-    lines, still = operator.lines(bounds.lower, bounds.upper), ~changes(flat)
+    still = ~changing
     slope = np.where(still, 0.0, lines.lower_slope[0])
     constant = np.where(still, operator.function(flat.constant), lines.lower_offset[0])
     slope[neurons] = constant[neurons] = 0.0

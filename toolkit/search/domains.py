@@ -123,13 +123,11 @@ def case_domain(problem: Problem, root: Bounds, case: Tensor) -> Domain:
 def expand(space: Space, domains: Domains) -> tuple[Domain, Multipliers]:
     """The domains and their multipliers over all neurons, ready to be bounded."""
     plain = case_domain(space.problem, space.root, domains.case)
-    lower, upper = (
-        space.over(plain.bounds.lower, domains.neuron_lower),
-        space.over(plain.bounds.upper, domains.neuron_upper),
-    )
+    lower = space.over(plain.bounds.lower, domains.neuron_lower)
+    upper = space.over(plain.bounds.upper, domains.neuron_upper)
+    domain = replace(plain, bounds=Bounds(lower, upper), phase=space.over(plain.phase, domains.phase))
     none = torch.zeros_like(lower[:1])
-    multipliers = Multipliers(space.over(none, domains.alpha), space.over(none, domains.beta), domains.weight)
-    return replace(plain, bounds=Bounds(lower, upper), phase=space.over(plain.phase, domains.phase)), multipliers
+    return domain, Multipliers(space.over(none, domains.alpha), space.over(none, domains.beta), domains.weight)
 
 
 def split(domains: Domains, neuron: Tensor) -> Domains:

@@ -67,11 +67,10 @@ def implied_phases(space: Space, domain: Domain) -> Tensor:
 
     Such bounds hold at violations, not at every point of the domain, so that what they say is a constraint too.
     """
-    phase, index = domain.phase.clone(), space.unstable
-    active, inactive = domain.bounds.lower[:, index] >= 0, domain.bounds.upper[:, index] <= 0
+    phase = space.of(domain.phase)
+    active, inactive = space.of(domain.bounds.lower) >= 0, space.of(domain.bounds.upper) <= 0
     implied = active.to(phase.dtype) - (inactive & ~active).to(phase.dtype)
-    phase[:, index] = torch.where(phase[:, index] != 0, phase[:, index], implied)
-    return phase
+    return space.over(domain.phase, torch.where(phase != 0, phase, implied))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from toolkit.bounds.crown import intersect
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.refine import refine_layer
 from toolkit.bounds.relaxations import RELAXATIONS
-from toolkit.bounds.state import Multipliers
+from toolkit.bounds.state import adaptive
 from toolkit.bounds.steps import Adam, Polyak
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
@@ -106,8 +106,7 @@ def plant(program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tens
     space = Space(_both_ends(ending_here, box, rows), earlier, _unstable(earlier))
     count = 2 * len(rows)
     trees = torch.arange(count, device=program.device)
-    slopes = (earlier.upper > -earlier.lower).to(program.dtype).expand(count, -1)
-    start = Multipliers(slopes, torch.zeros_like(slopes), slopes.new_ones(count, 1))
+    start = adaptive(earlier, earlier.lower.new_ones(count, 1))
     # What is known of the rows is left out: how trees grow must not be hidden by bounds that earlier trees gave.
     roots = root_domains(space, trees, start, bounds.lower.new_full((count,), -torch.inf))
     return Trees(space, _bounded(space, roots, FIRST, batch, clock))
@@ -170,13 +169,11 @@ def weakest_leaves(trees: Trees, most: int) -> Tensor:
     by_bound = leaves.lower.argsort()
     tree, by_tree = leaves.case[by_bound].sort(stable=True)
     size = tree.bincount(minlength=len(trees.space.problem.offsets))
-    rank = torch.arange(len(tree), device=tree.device) - (size.cumsum(0) - size)[tree]
-    stuck = torch.zeros_like(size, dtype=torch.bool)
+    first = (size.cumsum(0) - size)[tree]  # where the weakest leaf of the same tree stands
+    rank = torch.arange(len(tree), device=tree.device) - first
     position = by_bound[by_tree]
     open_leaf = ~proved(leaves.lower[position]) & (leaves.candidates[position, 0] >= 0)
-    stuck[tree[(rank == 0) & ~open_leaf]] = True
-    among = (rank * LEAVES_OF_ONE <= size[tree] - LEAVES_OF_ONE) | (rank == 0)
-    weakest = among & open_leaf & ~stuck[tree]
+    weakest = (rank < (size[tree] // LEAVES_OF_ONE).clamp(min=1)) & open_leaf & open_leaf[first]
     order = size[tree[weakest]].argsort(stable=True)
     return position[weakest][order[: max(1, most)]]
 

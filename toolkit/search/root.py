@@ -21,7 +21,7 @@ from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.forward import forward_bounds, suits
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.refine import refine_bounds
-from toolkit.bounds.state import Multipliers
+from toolkit.bounds.state import Multipliers, adaptive
 from toolkit.bounds.steps import Adam
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
@@ -163,9 +163,8 @@ def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor
         linear = backward(problem.program, start, layer_lines(problem.program, domain.bounds))
         lower, best = linear.minimum(domain.box).max(1)
         weight = torch.nn.functional.one_hot(best, domain.atoms.shape[1]).to(lower.dtype)
-        slopes = (domain.bounds.upper > -domain.bounds.lower).to(lower.dtype).expand(len(case), -1)
         lowers.append(lower)
-        parts.append(Multipliers(slopes, torch.zeros_like(slopes), weight))
+        parts.append(adaptive(domain.bounds, weight))
     return torch.cat(lowers), parts[0].map(lambda *tensors: torch.cat(tensors), *parts[1:])
 
 
