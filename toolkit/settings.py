@@ -24,6 +24,9 @@ class Settings(BaseModel):
         Field(description="what bounds the root: our own bounds, or first the library auto_LiRPA, where installed"),
     ] = "native"
     batch: Annotated[int, Field(ge=1, le=1 << 20, description="largest number of domains bounded at once")] = 1024
+    processes: Annotated[
+        int, Field(ge=0, description="processes that share a search on a processor; 0: as many as torch has threads")
+    ] = 0
     attack_restarts: Annotated[
         int, Field(ge=0, description="random starts of the gradient attack; 0 leaves out secants and populations, too")
     ] = 30

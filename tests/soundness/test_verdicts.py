@@ -18,6 +18,7 @@ from random_queries import Case, query_text, random_cases
 from toolkit.formats.read import parse_query
 from toolkit.problem import affine
 from toolkit.result import Result, Verdict
+from toolkit.search import shares
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 
@@ -106,6 +107,25 @@ def test_verdicts_by_input_splitting_equal_the_oracle(name: str, seed: int, tmp_
     for number in range(4):
         example = random_example(model, generator, least=5e-3)
         settings = random_settings(generator, strategy="input")
+        result = verify(networks, parse_query(example.text), settings)
+        assert_right(result, example, f"{name} {seed}, query {number}, {settings}")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("strategy", ["relu", "input"])
+@pytest.mark.parametrize("name", FEW_INPUTS)
+def test_verdicts_of_several_processes_equal_the_oracle(
+    name: str, strategy: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fixed in ("ALONE", "LEAST_TURN"):
+        monkeypatch.setattr(shares, fixed, 1e-3)
+    monkeypatch.setattr(shares, "LEAST_SHARE", 1)
+    model = random_network(name, seed)
+    networks = load_networks({"": save(model, tmp_path)})
+    generator = np.random.default_rng(500 + seed)
+    for number in range(4):
+        example = random_example(model, generator, least=5e-3)
+        settings = random_settings(generator, strategy=strategy, processes=2, attack_restarts=0, alpha_iterations=0)
         result = verify(networks, parse_query(example.text), settings)
         assert_right(result, example, f"{name} {seed}, query {number}, {settings}")
 

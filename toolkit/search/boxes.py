@@ -118,6 +118,24 @@ class Stack:
             count -= len(part) - kept
         return concat(taken)
 
+    def deal(self, count: int) -> list[Stack]:
+        """Equal stacks, large and small boxes in each. At least one box is there."""
+        boxes = concat(self._parts)
+        stacks = [Stack() for _ in range(count)]
+        for number, stack in enumerate(stacks):
+            stack.push(boxes.select(torch.arange(number, len(boxes), count, device=boxes.case.device)))
+        return stacks
+
+    @staticmethod
+    def together(stacks: Sequence[Stack]) -> Stack:
+        """One stack of several, with the smallest boxes on top."""
+        whole = Stack()
+        parts = [part for stack in stacks for part in stack._parts]
+        if parts:
+            boxes = concat(parts)
+            whole.push(boxes.select(boxes.depth.argsort(stable=True)))
+        return whole
+
     def weakest(self) -> float:
         """The weakest bound of all open boxes."""
         return min((float(part.bound.min()) for part in self._parts), default=float("inf"))

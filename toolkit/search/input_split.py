@@ -9,6 +9,7 @@ its neurons (Clip-and-Verify, 2025). What makes them cheap is that neurons once 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,11 +24,12 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
 from toolkit.search.attack import Accept, accept_best, case_loss, descend
 from toolkit.search.boxes import Boxes, Stack, bisect, unrefuted
-from toolkit.search.clock import Clock
+from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Observer, RoundDone
 from toolkit.search.memory import smaller_batch
-from toolkit.search.relu_split import Outcome, Progress
+from toolkit.search.progress import Outcome, Progress
 from toolkit.search.root import Root
+from toolkit.search.shares import Rest
 from toolkit.search.sharing import ALONE, Groups, groups_of, weakest_last
 
 STARTS = 32
@@ -57,47 +59,101 @@ class InputPlan:
         return groups_of(boxes) if self.shared else ALONE
 
 
-def input_split(
-    problem: Problem,
-    root: Root,
-    cases: Tensor,
-    plan: InputPlan,
-    clock: Clock,
-    accept: Accept,
-    observer: Observer,
-    progress: Progress,
-) -> Outcome:
-    """Decide the given cases. Raises OutOfTime when the clock runs out."""
-    frontier = Stack()
-    for part in cases.split(plan.batch):
-        still_open = unrefuted(bound_boxes(problem, root_boxes(problem, root, part), plan, clock))
-        frontier.push(weakest_last(still_open, plan.groups(still_open)))
-    undecided, batch = 0, plan.batch
+@dataclass
+class BoxSearch:
+    """A search and how far it has come: one that its clock stopped goes on from there."""
+
+    problem: Problem
+    frontier: Stack
+    plan: InputPlan
+    batch: int
+    progress: Progress
+    undecided: int = 0
+    """Boxes too narrow to be cut."""
+
+    @classmethod
+    def begun(cls, problem: Problem, root: Root, cases: Tensor, plan: InputPlan, clock: Clock) -> BoxSearch:
+        """A search through the whole boxes of the given cases, once these are bounded. Raises OutOfTime."""
+        search = cls(problem, Stack(), plan, plan.batch, Progress())
+        for part in cases.split(plan.batch):
+            search.push(unrefuted(bound_boxes(problem, root_boxes(problem, root, part), plan, clock)))
+        return search
+
+    def push(self, boxes: Boxes) -> None:
+        """Put open boxes on the frontier, the weakest first in turn."""
+        self.frontier.push(weakest_last(boxes, self.plan.groups(boxes)))
+
+    @property
+    def max_domains(self) -> int:
+        """Boxes after which the search gives up."""
+        return self.plan.max_domains
+
+    @property
+    def open(self) -> int:
+        """Open boxes that can be dealt out: none where boxes that share their neurons had to part."""
+        return 0 if self.plan.shared else len(self.frontier)
+
+    def run(self, clock: Clock, accept: Accept, observer: Observer) -> Outcome:
+        """Decide all boxes. Raises OutOfTime."""
+        return input_split(self, clock, accept, observer)
+
+    def shares(self, count: int) -> list[BoxSearch]:
+        """Equal shares of the frontier, and of the memory."""
+        batch = max(2, self.batch // count)
+        return [replace(self, frontier=part, batch=batch, progress=replace(self.progress), undecided=0)
+                for part in self.frontier.deal(count)]  # fmt: skip
+
+    def rest(self) -> Rest[Stack, InputPlan]:
+        """What is left."""
+        return Rest(self.frontier, self.plan, self.progress, self.undecided)
+
+    def gather(self, rests: Sequence[Rest[Stack, InputPlan]]) -> None:
+        """Go on from what is left of the shares."""
+        self.frontier = Stack.together([rest.frontier for rest in rests])
+        self.progress = self.progress.with_parts([rest.progress for rest in rests])
+        self.undecided += sum(rest.undecided for rest in rests)
+
+
+def input_split(search: BoxSearch, clock: Clock, accept: Accept, observer: Observer) -> Outcome:
+    """Decide all boxes of a search. Raises OutOfTime when the clock runs out.
+
+    Boxes leave the frontier only once it is known what becomes of them.
+    """
+    frontier, progress = search.frontier, search.progress
     while len(frontier):
-        clock.check()
-        if progress.bounded >= plan.max_domains:
-            return Outcome(False, False, f"the limit of {plan.max_domains} domains was reached")
-        chosen, narrow = divisible(frontier.pop(max(1, batch // 2)))
-        undecided += narrow
+        clock.check_round()
+        if progress.bounded >= search.plan.max_domains:
+            return Outcome(False, False, f"the limit of {search.plan.max_domains} domains was reached")
+        chosen, narrow = divisible(frontier.pop(max(1, search.batch // 2)))
+        search.undecided += narrow
         if not len(chosen):
             continue
         try:
-            children = unrefuted(clip(branch(chosen, min(plan.fill, batch)), plan))
-            children = bound_boxes(problem, children, plan, clock)
+            children, still_open = _cut(search, chosen, clock)
+            found = accept_points(search.problem, still_open, clock, accept)
         except torch.OutOfMemoryError:
             frontier.push(chosen)
-            batch = smaller_batch(batch, observer)
+            search.batch = smaller_batch(search.batch, observer)
             continue
-        progress.bounded += len(children)
-        progress.depth = max(progress.depth, int(children.depth.max()) if len(children) else 0)
-        still_open = unrefuted(clip(unrefuted(children), plan))
-        if accept_points(problem, still_open, clock, accept):
+        except OutOfTime:
+            frontier.push(chosen)
+            raise
+        progress.count(len(children), int(children.depth.max()) if len(children) else 0)
+        if found:
             return Outcome(True, False)
-        frontier.push(weakest_last(still_open, plan.groups(still_open)))
+        search.push(still_open)
         observer(RoundDone(progress.bounded, len(frontier), frontier.weakest(), progress.depth))
-    if undecided:
-        return Outcome(False, False, f"{undecided} boxes are so narrow that rounding hides the answer")
+    if search.undecided:
+        return Outcome(False, False, f"{search.undecided} boxes are so narrow that rounding hides the answer")
     return Outcome(False, True)
+
+
+def _cut(search: BoxSearch, chosen: Boxes, clock: Clock) -> tuple[Boxes, Boxes]:
+    """The parts of some boxes that were bounded, and those of them that stay open, clipped. Raises OutOfTime."""
+    plan = search.plan
+    parts = unrefuted(clip(branch(chosen, min(plan.fill, search.batch)), plan))
+    children = bound_boxes(search.problem, parts, plan, clock)
+    return children, unrefuted(clip(unrefuted(children), plan))
 
 
 def root_boxes(problem: Problem, root: Root, cases: Tensor) -> Boxes:

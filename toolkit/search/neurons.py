@@ -3,13 +3,15 @@
 Every unstable neuron of a layer is two small questions, how low and how high it can get, and each is answered by a tree
 of its own over the phases of the layers before: the least of its leaves' bounds is the neuron's bound. All trees of a
 layer grow together, by one leaf each a round, so that a round is one batch. It does for layers of a few hundred
-neurons what other verifiers leave to a mixed-integer solver, layer after layer, with bounds of our own throughout.
+neurons what other verifiers leave to a mixed-integer solver, layer after layer, with bounds of our own throughout. On a
+processor, each of its cores has trees of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,7 +28,9 @@ from toolkit.problem.program import INPUT, Program
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Domains, Space, concat, proved, root_domains, split
 from toolkit.search.plan import SearchPlan
+from toolkit.search.processes import side_by_side
 from toolkit.search.relu_split import bound_domains
+from toolkit.search.shares import LEAST_SHARE
 
 FIRST = Schedule(8, Adam(rate_alpha=0.3))
 """How a layer's rows, and then the unsplit roots of their trees, are bounded."""
@@ -39,7 +43,12 @@ GAIN = 0.02
 
 
 def branch_neurons(
-    problem: Problem, bounds: Bounds, batch: int, clock: Clock, check: Callable[[], None] = lambda: None
+    problem: Problem,
+    bounds: Bounds,
+    batch: int,
+    clock: Clock,
+    check: Callable[[], None] = lambda: None,
+    processes: int = 1,
 ) -> Bounds:
     """Tighter bounds ``(1, num_neurons)`` of all neurons of a problem with one region, within the clock's time.
 
@@ -52,26 +61,39 @@ def branch_neurons(
         if clock.left <= 0:
             break
         bounds = refine_layer(program, number, box, bounds, FIRST, check)
-        bounds = _branch_layer(program, number, box, bounds, batch, clock.part(1 / (len(layers) - position)))
+        turn = clock.part(1 / (len(layers) - position))
+        bounds = _branch_layer(program, number, box, bounds, batch, turn, processes)
     return bounds
 
 
-def _branch_layer(program: Program, number: int, box: Bounds, bounds: Bounds, batch: int, clock: Clock) -> Bounds:
-    """The bounds with those of one layer's unstable neurons tightened."""
+def _branch_layer(
+    program: Program, number: int, box: Bounds, bounds: Bounds, batch: int, clock: Clock, processes: int
+) -> Bounds:
+    """The bounds with those of one layer's unstable neurons tightened, dealt among processes."""
     layer = program.layers[number]
     unstable = _unstable(Bounds(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]))
     if not len(unstable) or not RELAXATIONS[layer.op].piecewise_linear:
         return bounds
-    numbers = layer.start + unstable
-    old = Bounds(bounds.lower[:, numbers], bounds.upper[:, numbers])
-    try:
-        found = grow(plant(program, number, box, bounds, unstable, batch, clock), batch, clock)
-    except (OutOfTime, torch.OutOfMemoryError):
-        return bounds
-    new = intersect(old, found)
+    count = max(1, min(processes, len(unstable) // LEAST_SHARE))
+    hands = [unstable[hand::count] for hand in range(count)]
+    works = [partial(_grown, program, number, box, bounds, hand, batch, clock) for hand in hands]
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
-    lower[:, numbers], upper[:, numbers] = new.lower, new.upper
+    for hand, found in zip(hands, side_by_side(works, clock), strict=True):
+        if found is not None:
+            at = layer.start + hand
+            new = intersect(Bounds(lower[:, at], upper[:, at]), found)
+            lower[:, at], upper[:, at] = new.lower, new.upper
     return Bounds(lower, upper)
+
+
+def _grown(
+    program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tensor, batch: int, clock: Clock
+) -> Bounds | None:
+    """Bounds ``(1, n)`` of some rows of a layer by trees, or None where time or memory is short."""
+    try:
+        return grow(plant(program, number, box, bounds, rows, batch, clock), batch, clock)
+    except (OutOfTime, torch.OutOfMemoryError):
+        return None
 
 
 def _unstable(bounds: Bounds) -> Tensor:

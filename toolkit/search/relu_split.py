@@ -6,6 +6,7 @@ optimised together, close what is proved, decide exactly what has nothing left t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -25,42 +26,11 @@ from toolkit.search.leaf import close_leaves
 from toolkit.search.memory import smaller_batch
 from toolkit.search.narrow import narrow
 from toolkit.search.plan import SearchPlan
+from toolkit.search.progress import Outcome, Progress
+from toolkit.search.shares import Rest
 
 PATIENCE = 6
 """Rounds without a rise of the weakest bound after which domains are bounded more thoroughly."""
-
-
-@dataclass
-class Progress:
-    """Counters of one search."""
-
-    rounds: int = 0
-    bounded: int = 0
-    depth: int = 0
-
-    weakest: float = -float("inf")
-    stalled: int = 0
-    """Rounds since the weakest bound of all open domains last rose."""
-
-    def count(self, children: Domains) -> None:
-        """One more round, with these domains."""
-        self.rounds += 1
-        self.bounded += len(children)
-        self.depth = max(self.depth, children.depth)
-
-    def watch(self, weakest: float) -> None:
-        """The weakest bound after a round."""
-        self.stalled = 0 if weakest > self.weakest else self.stalled + 1
-        self.weakest = max(weakest, self.weakest)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the search found: a witness was accepted, everything is proved, or neither, with the reason."""
-
-    witness: bool
-    proved: bool
-    reason: str = ""
 
 
 @dataclass
@@ -79,6 +49,38 @@ class Search:
     """Whether the frontier is bounded, with the neurons at which it may be split."""
     undecided: int = 0
     """Leaves that nothing decides."""
+
+    @property
+    def max_domains(self) -> int:
+        """Domains after which the search gives up."""
+        return self.plan.max_domains
+
+    @property
+    def open(self) -> int:
+        """Open domains that can be dealt out: none before all are bounded."""
+        return len(self.frontier) if self.begun else 0
+
+    def run(self, clock: Clock, accept: Accept, observer: Observer) -> Outcome:
+        """Decide all domains. Raises OutOfTime."""
+        return relu_split(self, clock, accept, observer)
+
+    def shares(self, count: int) -> list[Search]:
+        """Equal shares of the frontier, weak and strong domains in each, and of the memory."""
+        order = self.frontier.lower.argsort()
+        batch, most = max(2, self.batch // count), max(1, self.most // count)
+        parts = [self.frontier.select(order[number::count]) for number in range(count)]
+        return [replace(self, frontier=part, batch=batch, most=most, progress=replace(self.progress), undecided=0)
+                for part in parts]  # fmt: skip
+
+    def rest(self) -> Rest[Domains, SearchPlan]:
+        """What is left."""
+        return Rest(self.frontier, self.plan, self.progress, self.undecided)
+
+    def gather(self, rests: Sequence[Rest[Domains, SearchPlan]]) -> None:
+        """Go on from what is left of the shares."""
+        self.frontier = concat([rest.frontier for rest in rests])
+        self.plan, self.progress = rests[0].plan, self.progress.with_parts([rest.progress for rest in rests])
+        self.undecided += sum(rest.undecided for rest in rests)
 
     def inherit(self, root: Bounds, closed: Tensor) -> None:
         """Go on with better root bounds of all neurons, without the cases ``(C,)`` bool that they prove.
@@ -104,7 +106,7 @@ def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer)
     _begin(search, clock)
     space, progress = search.space, search.progress
     while len(search.frontier):
-        clock.check()
+        clock.check_round()
         divisible, leaves = set_leaves_apart(search.frontier)
         if len(leaves):
             found = close_leaves(space, leaves, accept, clock)
@@ -122,7 +124,7 @@ def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer)
         except torch.OutOfMemoryError:
             search.batch = smaller_batch(search.batch, observer)
             continue
-        progress.count(children)
+        progress.count(len(children), children.depth)
         if accept_points(space, children, bound, accept):
             return Outcome(True, False)
         search.frontier = concat([rest, children.select(~proved(children.lower))])

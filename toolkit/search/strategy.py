@@ -13,12 +13,14 @@ from toolkit.bounds.steps import Polyak
 from toolkit.problem.program import INPUT, Program
 from toolkit.search.clock import OutOfTime
 from toolkit.search.domains import Space, proved, root_domains
-from toolkit.search.input_split import InputPlan, input_split
+from toolkit.search.input_split import BoxSearch, InputPlan
 from toolkit.search.memory import largest_batch, most_waiting
 from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
-from toolkit.search.relu_split import Outcome, Progress, Search, relu_split
+from toolkit.search.processes import cores
+from toolkit.search.relu_split import Search
 from toolkit.search.root import Root, facts, open_cases, optimised_root, refined_root, root_bounds, tell
+from toolkit.search.shares import Divisible, search_in_shares
 from toolkit.search.smaller import reduced, sparse
 from toolkit.search.task import Found, Task, decided, varying_inputs
 from toolkit.search.threads import suited_threads
@@ -125,23 +127,20 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     plan = InputPlan(batch, fill, task.settings.max_domains, shared)
     if attack_part(task, cases, 1 - FIRST_RESTARTS):
         return Found(True, False, "attack")
-    progress = Progress()
-    return _search(
-        task,
-        "input-split",
-        progress,
-        lambda: input_split(problem, root, cases, plan, task.clock, task.accept, task.observer, progress),
-    )
+    with suited_threads(problem.program):
+        search = BoxSearch.begun(problem, root, cases, plan, task.clock)
+    return _search(task, "input-split", search)
 
 
-def _search(task: Task, name: str, progress: Progress, run: Callable[[], Outcome]) -> Found:
-    """Run one search, or go on with it; what its counters rise by is added however it ends."""
-    before = progress.bounded
+def _search(task: Task, name: str, search: Divisible) -> Found:
+    """Run a search, or go on with it; what its counters rise by is added however it ends."""
+    before = search.progress.bounded
+    processes = cores(task.problem.program.device, task.settings.processes)
     try:
         with suited_threads(task.problem.program):
-            outcome = run()
+            outcome = search_in_shares(search, task.clock, task.accept, task.observer, processes)
     finally:
-        task.spent(progress.bounded - before, progress.depth)
+        task.spent(search.progress.bounded - before, search.progress.depth)
     return Found(outcome.witness, outcome.proved, name, outcome.reason)
 
 
@@ -216,7 +215,8 @@ def tightened(task: Task, root: Root, search: Search, seconds: float) -> Root:
     That is on the problem as a search over phases has it already, in batches of its size.
     """
     problem, turn = search.space.problem, task.clock.soon(seconds)
-    bounds = branch_neurons(problem, root.bounds, search.plan.batch, turn, task.clock.check)
+    processes = cores(problem.program.device, task.settings.processes)
+    bounds = branch_neurons(problem, root.bounds, search.plan.batch, turn, task.clock.check, processes)
     root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
     task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
     return root
@@ -236,12 +236,7 @@ def phase_search(task: Task, root: Root) -> Search:
 
 def branch_phases(task: Task, search: Search) -> Found:
     """Branch and bound over ReLU phases."""
-    return _search(
-        task,
-        "branch-and-bound",
-        search.progress,
-        lambda: relu_split(search, task.clock, task.accept, task.observer),
-    )
+    return _search(task, "branch-and-bound", search)
 
 
 STRATEGIES: dict[str, Strategy] = {"relu": by_relu_phases, "input": by_input_boxes}

@@ -15,8 +15,8 @@ from toolkit.search.attack import forward
 from toolkit.search.boxes import Boxes, Stack, bisect, unrefuted
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, RoundDone
-from toolkit.search.input_split import InputPlan, branch, divisible, input_split, root_boxes
-from toolkit.search.relu_split import Outcome, Progress
+from toolkit.search.input_split import BoxSearch, InputPlan, branch, divisible, input_split, root_boxes
+from toolkit.search.progress import Outcome
 from toolkit.search.root import open_cases, root_bounds
 from toolkit.search.sharing import ALONE, groups_of, weakest_last
 
@@ -66,7 +66,8 @@ def _search(problem: Problem, plan: InputPlan = PLAN, limit: float = 20.0, truth
     with torch.no_grad():
         clock = Clock.started(limit)
         root = root_bounds(problem, clock, lambda event: None)
-        return input_split(problem, root, open_cases(root), plan, clock, accept, lambda event: None, Progress())
+        search = BoxSearch.begun(problem, root, open_cases(root), plan, clock)
+        return input_split(search, clock, accept, lambda event: None)
 
 
 @pytest.mark.parametrize("smooth", [False, True])
@@ -158,11 +159,12 @@ def test_rounds_are_reported() -> None:
     program = _network(2)
     problem = _problem(program, [[1.0, 0.0]], [-(_least(program) - 0.02)], [[0]])
     events: list[Event] = []
-    progress = Progress()
     with torch.no_grad():
         clock = Clock.started(20)
         root = root_bounds(problem, clock, events.append)
-        input_split(problem, root, open_cases(root), PLAN, clock, lambda *_: False, events.append, progress)
+        search = BoxSearch.begun(problem, root, open_cases(root), PLAN, clock)
+        input_split(search, clock, lambda *_: False, events.append)
+    progress = search.progress
     rounds = [event for event in events if isinstance(event, RoundDone)]
     assert rounds[-1].open == 0
     assert rounds[-1].bounded == progress.bounded > 0

@@ -17,6 +17,7 @@ from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.steps import Adam
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
+from toolkit.search import neurons
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.neurons import branch_neurons, plant, weakest_leaves
 
@@ -49,20 +50,25 @@ def width(bounds: Bounds) -> float:
     return float((bounds.upper - bounds.lower).sum())
 
 
-def branched(program: Program, radius: float, seconds: float = 20.0) -> tuple[Problem, Bounds, Bounds]:
+def branched(
+    program: Program, radius: float, seconds: float = 20.0, processes: int = 1
+) -> tuple[Problem, Bounds, Bounds]:
     """The problem, the bounds that slopes give, and those of branch and bound."""
     problem = problem_on(program, boxes(program, radius))
     box = Bounds(problem.lower, problem.upper)
     start = crown_bounds(program, box)
     slopes = refine_bounds(program, box, start, Schedule(40, Adam(rate_alpha=0.3)))
-    return problem, slopes, branch_neurons(problem, start, 256, Clock.started(seconds))
+    clock = Clock.started(seconds)
+    return problem, slopes, branch_neurons(problem, start, 256, clock, processes=processes)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("seed", range(4))
-def test_contains_sampled_values(seed: int) -> None:
+def test_contains_sampled_values(seed: int, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neurons, "LEAST_SHARE", 1)
     torch.manual_seed(seed)
     for program in (program_of(mlp(4, 12, 12, 12, 2), 4), program_of(Residual(), 1, 6, 6)):
-        problem, _, found = branched(program, 0.3, seconds=2.0)
+        problem, _, found = branched(program, 0.3, seconds=2.0, processes=processes)
         z = pre_activations(program, points_in(Bounds(problem.lower, problem.upper), 2000))
         assert bool((z >= found.lower - 1e-9).all())
         assert bool((z <= found.upper + 1e-9).all())
@@ -79,6 +85,18 @@ def test_is_tighter_than_slopes_and_nearly_exact() -> None:
     inside = Bounds(found.lower[unstable], found.upper[unstable])
     assert width(found) < 0.95 * width(slopes)
     assert width(inside) < 1.1 * width(reached)
+
+
+def test_several_processes_gain_about_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the same: trees grow while those of their process gain something."""
+    monkeypatch.setattr(neurons, "LEAST_SHARE", 8)
+    torch.manual_seed(5)
+    program = program_of(mlp(3, 24, 24, 2), 3)
+    _, slopes, alone = branched(program, 0.5)
+    _, _, shared = branched(program, 0.5, processes=2)
+    gain = width(slopes) - width(alone)
+    assert gain > 0
+    assert width(slopes) - width(shared) > 0.7 * gain
 
 
 def test_no_time_means_no_change() -> None:

@@ -19,7 +19,8 @@ from toolkit.search.domains import split
 from toolkit.search.events import Event, Observer, RoundDone
 from toolkit.search.memory import most_waiting
 from toolkit.search.plan import SearchPlan
-from toolkit.search.relu_split import Outcome, Search, _begin, relu_split
+from toolkit.search.progress import Outcome
+from toolkit.search.relu_split import Search, _begin, relu_split
 
 STEPS = Schedule(0)
 

@@ -1,0 +1,149 @@
+"""A search in shares decides what one process decides, whatever becomes of the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+import torch
+from searches import box_search, phase_search
+from torch import Tensor
+
+from toolkit.search import shares
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.events import Event, Observer, RoundDone
+from toolkit.search.progress import Outcome
+from toolkit.search.shares import Divisible, search_in_shares
+
+Make = Callable[..., Divisible]
+SEARCHES = pytest.mark.parametrize("make", [phase_search, box_search])
+PROVED = Outcome(False, True)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares from the first round on, however small, and short turns."""
+    monkeypatch.setattr(shares, "ALONE", 0.01)
+    monkeypatch.setattr(shares, "LEAST_TURN", 0.01)
+    monkeypatch.setattr(shares, "LEAST_SHARE", 1)
+
+
+def nobody(point: Tensor, region: int) -> bool:
+    return False
+
+
+def decide(search: Divisible, processes: int, accept: shares.Accept = nobody, limit: float = 60.0) -> Outcome:
+    with torch.no_grad():
+        return search_in_shares(search, Clock.started(limit), accept, lambda event: None, processes)
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of shares of the turns that are taken."""
+    turns: list[int] = []
+    take = shares.take_turn
+
+    def counted(search: Divisible, count: int, *rest: object) -> shares.Turn:
+        turns.append(count)
+        return take(search, count, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shares, "take_turn", counted)
+    return turns
+
+
+@SEARCHES
+@pytest.mark.parametrize("processes", [2, 3])
+def test_shares_prove_what_one_process_proves(make: Make, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = watched(monkeypatch)
+    alone, shared = make(), make()
+    assert decide(alone, 1) == PROVED
+    assert not turns
+    assert decide(shared, processes) == PROVED
+    assert max(turns) > 1
+    assert shared.progress.bounded > 0
+    assert shared.progress.depth > 0
+    assert shared.open == 0
+
+
+@SEARCHES
+def test_a_witness_is_replayed_in_the_first_process_only(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a fork finds comes back: here the first process refuses what it finds itself."""
+    turns, here = watched(monkeypatch), os.getpid()
+    replayed: list[int] = []
+
+    def accept(point: Tensor, region: int) -> bool:
+        replayed.append(os.getpid())
+        return bool(turns) and len(replayed) > 3
+
+    search = make(satisfiable=True)
+    assert decide(search, 2, accept) == Outcome(True, False)
+    assert turns
+    assert set(replayed) == {here}
+
+
+@SEARCHES
+def test_refused_witnesses_are_never_a_proof(make: Make) -> None:
+    outcome = decide(make(satisfiable=True, max_domains=300), 2)
+    assert not outcome.witness
+    assert not outcome.proved
+    assert outcome.reason
+
+
+@SEARCHES
+def test_a_lost_process_loses_no_domain(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, here = watched(monkeypatch), os.getpid()
+    search = make()
+    run = type(search).run
+
+    def lost_elsewhere(self: Divisible, clock: Clock, accept: shares.Accept, observer: Observer) -> Outcome:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run(self, clock, accept, observer)
+
+    monkeypatch.setattr(type(search), "run", lost_elsewhere)
+    assert decide(search, 2) == PROVED
+    assert turns == [2]  # and then one process
+
+
+@SEARCHES
+def test_a_stopped_search_goes_on(make: Make) -> None:
+    search, stops = make(), 0
+    while (outcome := stopped(search, 0.1)) is None:
+        stops += 1
+    assert outcome == PROVED
+    assert stops > 0
+
+
+def stopped(search: Divisible, limit: float) -> Outcome | None:
+    """The outcome of so many seconds, or None where they are too few."""
+    try:
+        return decide(search, 2, limit=limit)
+    except OutOfTime:
+        return None
+
+
+@SEARCHES
+def test_all_domains_are_dealt(make: Make) -> None:
+    search, rounds = make(), iter(range(9))
+    clock = Clock.started(60).ending(0.0, lambda: next(rounds) == 8)
+    with torch.no_grad(), pytest.raises(OutOfTime):
+        search.run(clock, nobody, lambda event: None)
+    count = search.open
+    assert count > 3
+    dealt = search.shares(3)
+    sizes = [share.open for share in dealt]
+    assert sum(sizes) == count
+    assert max(sizes) - min(sizes) <= 1
+    search.gather([share.rest() for share in dealt])
+    assert search.open == count
+
+
+def test_turns_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    search = phase_search()
+    with torch.no_grad():
+        search_in_shares(search, Clock.started(60), nobody, events.append, 2)
+    last = [event for event in events if isinstance(event, RoundDone)][-1]
+    assert last.open == 0
+    assert last.bounded == search.progress.bounded
