@@ -38,7 +38,7 @@ LEAVES = Schedule(2, Polyak())
 """How leaves are bounded: many leaves beat thorough ones (measured)."""
 LEAVES_OF_ONE = 4
 """Leaves of a tree for each one that is split in a round."""
-GAIN = 0.02
+GAIN = 0.01
 """Share of their width that a layer's neurons must lose while its trees double, or they grow no further."""
 
 
