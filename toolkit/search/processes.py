@@ -31,7 +31,7 @@ MOST = 16
 """Processes beyond which starting them would take longer than they gain, unless they are asked for (an estimate)."""
 PATIENCE = 20.0
 """Seconds that a process may be late: the rounds of large networks take some."""
-GRACE = 1.0
+GRACE = 2.0
 """The same once time is up, which all of them know."""
 DIE_WITH_PARENT = 1
 """The option of Linux's ``prctl`` that has a process killed when its parent ends, whatever ends it."""

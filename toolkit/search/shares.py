@@ -101,9 +101,12 @@ class Report:
     """What a process comes to in its turn."""
 
     rest: Rest[Any, Any]
-    witness: bool = False
     candidates: list[tuple[Tensor, int]] = field(default_factory=list)
     """Points that may be witnesses, with their regions: only the process that all began with can replay them."""
+
+
+class WitnessFound(Exception):  # noqa: N818 - not an error: the search ends
+    """A witness was accepted: what the other processes have left does not matter."""
 
 
 def take_turn(search: Divisible, count: int, clock: Clock, accept: Accept, observer: Observer) -> Turn:
@@ -112,13 +115,16 @@ def take_turn(search: Divisible, count: int, clock: Clock, accept: Accept, obser
     turn = _Turn(flag, clock, clock.elapsed)
     works: list[Callable[[], Report]] = [partial(turn.lead, shares[0], accept, observer)]
     works += [partial(turn.follow, share) for share in shares[1:]]
-    reports = side_by_side(works, clock)
+    try:
+        reports = side_by_side(works, clock)
+    except WitnessFound:
+        return Turn(True, False)
     search.gather(
         [share.rest() if report is None else report.rest for share, report in zip(shares, reports, strict=True)]
     )
     observer(RoundDone(search.progress.bounded, search.open, search.progress.weakest, search.progress.depth))
     back = [report for report in reports if report is not None]
-    found = any(report.witness or any(accept(*candidate) for candidate in report.candidates) for report in back)
+    found = any(accept(*candidate) for report in back for candidate in report.candidates)
     return Turn(found, len(back) < len(reports))
 
 
@@ -131,7 +137,9 @@ class _Turn:
     def lead(self, share: Divisible, accept: Accept, observer: Observer) -> Report:
         """What the process that all began with does with its share."""
         outcome = self._run(share, accept, observer)
-        return Report(share.rest(), witness=outcome is not None and outcome.witness)
+        if outcome is not None and outcome.witness:
+            raise WitnessFound
+        return Report(share.rest())
 
     def follow(self, share: Divisible) -> Report:
         """What a forked one does."""

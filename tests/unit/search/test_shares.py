@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +19,7 @@ from toolkit.search.progress import Outcome
 from toolkit.search.shares import Divisible, search_in_shares
 
 Make = Callable[..., Divisible]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 SEARCHES = pytest.mark.parametrize("make", [phase_search, box_search])
 PROVED = Outcome(False, True)
 
