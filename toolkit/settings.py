@@ -25,7 +25,8 @@ class Settings(BaseModel):
     ] = "native"
     batch: Annotated[int, Field(ge=1, le=1 << 20, description="largest number of domains bounded at once")] = 1024
     processes: Annotated[
-        int, Field(ge=0, description="processes that share a search on a processor; 0: as many as torch has threads")
+        int,
+        Field(ge=0, description="processes that share a search on a processor; 0: as torch has threads, at most 16"),
     ] = 0
     attack_restarts: Annotated[
         int, Field(ge=0, description="random starts of the gradient attack; 0 leaves out secants and populations, too")

@@ -14,8 +14,8 @@ import pickle
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -24,6 +24,7 @@ from typing import Generic, NoReturn, TypeVar
 import torch
 
 from toolkit.search.clock import Clock
+from toolkit.search.threads import one_thread
 
 T = TypeVar("T")
 
@@ -79,17 +80,6 @@ def side_by_side(works: Sequence[Callable[[], T]], clock: Clock) -> list[T | Non
     finally:
         for fork in forks:
             fork.end()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread of torch while the other cores have processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ ALONE = 0.3
 LEAST_TURN = 0.3
 """Seconds that a turn takes at least before a flag ends it."""
 LEAST_SHARE = 16
-"""Fewest open domains of a share."""
+"""Fewest open domains, or neurons with trees, of a share."""
 
 
 F = TypeVar("F")
@@ -119,9 +119,9 @@ def take_turn(search: Divisible, count: int, clock: Clock, accept: Accept, obser
         reports = side_by_side(works, clock)
     except WitnessFound:
         return Turn(True, False)
-    search.gather(
-        [share.rest() if report is None else report.rest for share, report in zip(shares, reports, strict=True)]
-    )
+    # Of a process that is lost, this one still has the share as it was when the turn began.
+    pairs = zip(shares, reports, strict=True)
+    search.gather([share.rest() if report is None else report.rest for share, report in pairs])
     observer(RoundDone(search.progress.bounded, search.open, search.progress.weakest, search.progress.depth))
     back = [report for report in reports if report is not None]
     found = any(accept(*candidate) for report in back for candidate in report.candidates)

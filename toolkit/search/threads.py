@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -15,12 +15,16 @@ SMALL = 1_000_000
 
 
 @contextmanager
-def suited_threads(program: Program) -> Iterator[None]:
-    """One thread while a small program is searched on the processor, else as many as before."""
+def one_thread() -> Iterator[None]:
+    """One thread, afterwards as many as before."""
     before = torch.get_num_threads()
-    if cost(program) < SMALL:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def suited_threads(program: Program) -> AbstractContextManager[None]:
+    """One thread while a small program is searched on the processor, else as many as there are."""
+    return one_thread() if cost(program) < SMALL else nullcontext()

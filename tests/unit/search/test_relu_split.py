@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from distance import space_of, unbounded_space
-from torch import nn
+from searches import random_problem
 
 from toolkit.bounds.ascent import Schedule
 from toolkit.bounds.interval import Bounds
-from toolkit.formats.read import parse_query
-from toolkit.problem.compile import Binding, compile_problem
 from toolkit.search import memory
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import split
@@ -84,15 +82,7 @@ def test_a_search_goes_deep_where_memory_is_short() -> None:
 
 def wide_search() -> Search:
     """Whether a random network gets below its least value, which takes dozens of domains to refute."""
-    generator = torch.Generator().manual_seed(0)
-    network = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 1)).double()
-    for parameter in network.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    inputs = [f"(declare-const X_{i} Real) (assert (>= X_{i} -1.0)) (assert (<= X_{i} 1.0))" for i in range(4)]
-    samples = 2 * torch.rand(10_000, 4, generator=generator, dtype=torch.float64) - 1
-    below = float(network(samples).detach().min()) - 2
-    query = parse_query(f"{' '.join(inputs)} (declare-const Y_0 Real) (assert (<= Y_0 {below}))")
-    problem = compile_problem(query, {query.networks[0].name: Binding(network, ((1, 4),), (torch.float64,))})
+    problem = random_problem(2.0, inputs=4, hidden=12)
     return Search(*space_of(problem), SearchPlan(Schedule(2), 2, MANY, candidates=1), 2, MANY)
 
 
