@@ -26,11 +26,11 @@ from toolkit.search.attack import Accept, accept_best, case_loss, descend
 from toolkit.search.boxes import Boxes, Stack, bisect, unrefuted
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Observer, RoundDone
+from toolkit.search.groups import ALONE, Groups, groups_of, weakest_last
 from toolkit.search.memory import smaller_batch
 from toolkit.search.progress import Outcome, Progress
 from toolkit.search.root import Root
 from toolkit.search.shares import Rest
-from toolkit.search.sharing import ALONE, Groups, groups_of, weakest_last
 
 STARTS = 32
 """Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
@@ -52,7 +52,7 @@ class InputPlan:
     """Boxes are cut along several dimensions at once until they are so many: what keeps the device busy."""
     max_domains: int
     shared: bool = False
-    """Whether the neurons of a box are bounded once for all of its cases (`toolkit.search.sharing`)."""
+    """Whether the neurons of a box are bounded once for all of its cases (`toolkit.search.groups`)."""
 
     def groups(self, boxes: Boxes) -> Groups:
         """The boxes whose neurons are bounded together."""
