@@ -23,7 +23,10 @@ class Settings(BaseModel):
         Literal["native", "auto-lirpa"],
         Field(description="what bounds the root: our own bounds, or first the library auto_LiRPA, where installed"),
     ] = "native"
-    batch: Annotated[int, Field(ge=1, le=1 << 20, description="largest number of domains bounded at once")] = 1024
+    batch: Annotated[
+        int,
+        Field(ge=0, le=1 << 20, description="most domains bounded at once; 0: 1024 on a processor, 8192 on a GPU"),
+    ] = 0
     processes: Annotated[
         int,
         Field(ge=0, description="processes that share a search on a processor; 0: as torch has threads, at most 16"),

@@ -18,6 +18,9 @@ class Variable:
     def __init__(self, *shape: int) -> None:
         self.shape = shape
 
+    def __repr__(self) -> str:
+        return f"x{list(self.shape)}"
+
 
 @dataclass(frozen=True)
 class Example:

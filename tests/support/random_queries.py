@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 from numpy.typing import NDArray
+from random_networks import sizes
 
 Generator = np.random.Generator
 
@@ -83,6 +87,19 @@ def mixed(generator: Generator, inputs: int, outputs: int) -> list[Case]:
 def number(value: float) -> str:
     """A decimal that reads back as the same double; the language has no exponents."""
     return np.format_float_positional(value, unique=True, trim="0")
+
+
+def hard_query(path: Path, generator: Generator, margin: float = 0.05) -> str:
+    """Random cases about a network that random points miss by about a margin."""
+    model = onnx.load(path)
+    session = onnxruntime.InferenceSession(path)
+    shifted = []
+    for case in random_cases(generator, *sizes(model)):
+        x = case.points(generator, 500)
+        rows = [np.float32(row).reshape(session.get_inputs()[0].shape) for row in x]
+        y = np.stack([session.run(None, {"x": row})[0].ravel() for row in rows])
+        shifted.append(case.shifted(margin - case.worst(x, y).min()))
+    return query_text(shifted)
 
 
 def query_text(cases: list[Case]) -> str:

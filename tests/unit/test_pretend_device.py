@@ -4,21 +4,21 @@ those of the processor, and a round of a search copies nothing back and waits a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from pretend_device import DEVICE, Pretend, Remote
-from random_networks import FAMILIES, Builder, random_network, save, sizes
-from random_queries import query_text, random_cases
+from random_networks import FAMILIES, Builder, random_network, save
+from random_queries import hard_query
 
 from toolkit.formats.read import parse_query
 from toolkit.result import Result, Verdict
-from toolkit.search import memory
+from toolkit.search import memory, recordings
 from toolkit.search.events import Event, Observer, RoundDone
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, silent, verify
@@ -73,17 +73,48 @@ def test_verdicts_are_those_of_the_processor(name: str, strategy: str, tmp_path:
     assert device.calls
 
 
-def hard_query(path: Path, generator: np.random.Generator, margin: float = 0.05) -> str:
-    """Cases that random points miss by about a margin."""
-    model = onnx.load(path)
-    session = onnxruntime.InferenceSession(path)
-    shifted = []
-    for case in random_cases(generator, *sizes(model)):
-        x = case.points(generator, 500)
-        rows = [np.float32(row).reshape(session.get_inputs()[0].shape) for row in x]
-        y = np.stack([session.run(None, {"x": row})[0].ravel() for row in rows])
-        shifted.append(case.shifted(margin - case.worst(x, y).min()))
-    return query_text(shifted)
+@dataclass
+class Strict:
+    """Records as a GPU does, which nobody may wait for meanwhile: it plays by running the function again."""
+
+    device: Pretend
+    played: int = 0
+
+    def __call__(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        waits = sum(self.device.waits.values())
+        result = function()
+        assert sum(self.device.waits.values()) == waits, self.device.waits
+
+        def play() -> None:
+            self.played += 1
+            for place, tensor in zip(recordings.tensors_of(result), recordings.tensors_of(function()), strict=True):
+                place.copy_(tensor)
+
+        return result, play
+
+
+@pytest.mark.parametrize("as_operators", [False, True])
+@pytest.mark.parametrize("name", ["mlp", "residual", "convolutional", "wired"])
+def test_what_is_recorded_waits_for_nothing(
+    name: str, as_operators: bool, tmp_path: Path, device: Pretend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Strict(device)
+    monkeypatch.setitem(recordings.RECORDERS, DEVICE.type, lambda: recorder)
+    monkeypatch.setattr(recordings, "UNRECORDED", 0)
+    if as_operators:
+        monkeypatch.setattr("toolkit.problem.program.compact", lambda affine: affine)
+        monkeypatch.setattr("toolkit.search.smaller.WORTH_REDUCING", 0.0)
+    generator = np.random.default_rng(7)
+    for seed in range(30):
+        path = save(random_network(name, seed), tmp_path)
+        text = hard_query(path, generator, 0.002)
+        with device:
+            found = decided(path, text, strategy="relu", alpha_iterations=0, timeout=4.0)
+        plain = decided(path, text, device="cpu", strategy="relu", timeout=2.0)
+        assert found.verdict == plain.verdict or Verdict.TIMEOUT in {found.verdict, plain.verdict}
+        if recorder.played > 5:
+            break
+    assert recorder.played > 5
 
 
 def wide_model(folder: Path) -> Path:

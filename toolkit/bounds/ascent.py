@@ -153,13 +153,15 @@ def optimise(
     The first evaluation is at ``start``. ``check`` is called before every step and may raise to stop the work. Domains
     that are proved leave the batch early, if the schedule says so, with the bound that proves them.
     """
+    if not schedule.until_proved:
+        return ascend(program, domain, start, schedule, check)
     relaxed = relax(program, domain)
     at = evaluate(program, relaxed, start)
     best, state = at.bound, schedule.rule.start(start)
     index = torch.arange(len(best.lower), device=best.lower.device)
     for step in range(1, schedule.iterations + 1):
         check()
-        staying = (~(best.lower[index] > 0)).nonzero().squeeze(1) if schedule.until_proved else index
+        staying = (~(best.lower[index] > 0)).nonzero().squeeze(1)
         if not len(staying):
             break
         bound, gradient = at.bound, supergradient(program, relaxed, at)
@@ -173,12 +175,33 @@ def optimise(
     return best
 
 
+def ascend(
+    program: Program,
+    domain: Domain,
+    start: Multipliers,
+    schedule: Schedule,
+    check: Callable[[], None] = lambda: None,
+) -> Bound:
+    """The same for all steps of the schedule, whatever is proved on the way.
+
+    Nothing here has a size that follows from values, so a device need not be waited for, and may record it.
+    """
+    relaxed = relax(program, domain)
+    at = evaluate(program, relaxed, start)
+    best, state = at.bound, schedule.rule.start(start)
+    for step in range(1, schedule.iterations + 1):
+        check()
+        state = state.advance(at.bound, supergradient(program, relaxed, at), step)
+        at = evaluate(program, relaxed, state.current)
+        best = best.or_better(at.bound)
+    return best
+
+
 LEAVE = 0.2
 """Share of a batch that must be proved before it is worth making the batch smaller."""
 
 
 def _better(best: Bound, bound: Bound, index: Tensor) -> Bound:
     """The better of two bounds, row by row; ``bound`` has the rows ``index`` of ``best``."""
-    # A comparison with NaN is false, so a broken step never replaces a good bound.
     improved = (bound.lower > best.lower[index]).nonzero().squeeze(1)
     return best.put(index[improved], bound.select(improved)) if len(improved) else best

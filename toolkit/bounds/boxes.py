@@ -23,8 +23,10 @@ from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Layer, Program
 
-ELEMENTS = 1 << 18
-"""Coefficients of one pass over the widest layer: few enough to stay in a processor's cache."""
+ELEMENTS = {"cpu": 1 << 18}
+"""Coefficients of one pass over the widest layer, by device: few enough to stay in a processor's cache."""
+MANY_ELEMENTS = 1 << 26
+"""The same for devices that are not named: enough to keep them busy."""
 MIN_ROWS = 128
 """Rows of one pass at least, however wide the layers are."""
 MANY_ROWS = 256
@@ -204,7 +206,8 @@ def _bound_rows(
 def parts_of(program: Program, rows: Rows) -> list[Rows]:
     """The rows in parts of what one pass takes, both ends of each."""
     widest = max([program.num_inputs, *(layer.affine.size for layer in program.layers)])
-    count = max(MIN_ROWS, ELEMENTS // (2 * widest))
+    elements = ELEMENTS.get(program.device.type, MANY_ELEMENTS)
+    count = max(MIN_ROWS, elements // (2 * widest))
     return [Rows(*part) for part in zip(rows.owner.split(count), rows.neuron.split(count), strict=True)]
 
 

@@ -91,6 +91,22 @@ class Bound:
         lower, point, post = (part.index_select(0, index) for part in (self.lower, self.point, self.post))
         return Bound(lower, self.multipliers.select(index), point, post)
 
+    def or_better(self, other: Bound) -> Bound:
+        """Of each domain the greater bound, with what belongs to it."""
+        # A comparison with NaN is false, so a broken bound never replaces a good one.
+        greater = other.lower > self.lower
+        rows = greater.unsqueeze(1)
+
+        def chosen(old: Tensor, new: Tensor) -> Tensor:
+            return torch.where(rows, new, old)
+
+        return Bound(
+            torch.where(greater, other.lower, self.lower),
+            self.multipliers.map(chosen, other.multipliers),
+            chosen(self.point, other.point),
+            chosen(self.post, other.post),
+        )
+
     def put(self, index: Tensor, other: Bound) -> Bound:
         """The bounds with those of some domains replaced by others."""
 

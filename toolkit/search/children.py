@@ -22,8 +22,12 @@ def branch(space: Space, domains: Domains, clock: Clock) -> Domains:
     """
     if domains.candidates.shape[1] == 1:
         return split(domains, domains.candidates.squeeze(1))
-    promise = torch.stack([_promise(space, domains, column, clock) for column in domains.candidates.unbind(1)], 1)
-    return split(domains, domains.candidates.gather(1, promise.argmax(1, keepdim=True)).squeeze(1))
+
+    def most_promising(domains: Domains) -> Tensor:
+        promise = torch.stack([_promise(space, domains, column, clock) for column in domains.candidates.unbind(1)], 1)
+        return domains.candidates.gather(1, promise.argmax(1, keepdim=True)).squeeze(1)
+
+    return split(domains, space.recordings.run("most promising", most_promising, domains))
 
 
 def _promise(space: Space, domains: Domains, neuron: Tensor, clock: Clock) -> Tensor:

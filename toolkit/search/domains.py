@@ -6,7 +6,7 @@ Only neurons that are unstable at the root are stored; `Space` knows which they 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.state import Bound, Domain, Multipliers
 from toolkit.problem.compile import Problem
+from toolkit.search.recordings import Recordings
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Space:
     """Root bounds of each region, ``(R, num_neurons)``."""
     unstable: Tensor
     """Neurons that are unstable in some region, ``(U,)``."""
+    recordings: Recordings = field(default_factory=Recordings, init=False, compare=False, repr=False)
+    """Of functions that use the above: another space has others."""
 
     @property
     def all_unstable(self) -> bool:

@@ -18,6 +18,10 @@ SHARE = 0.5
 """Share of the free memory that one batch may take."""
 WAITING = 0.15
 """Share of the free memory that domains may take while they wait: a round holds them twice."""
+BATCH = {"cpu": 1024}
+"""Most domains bounded at once, by device, where nothing else is asked for: more keep a processor no busier."""
+LARGE_BATCH = 8192
+"""The same for devices that are not named: fewer take them almost as long."""
 UNKNOWN = 4 << 30
 """Bytes assumed to be free where the system does not say."""
 
@@ -33,7 +37,8 @@ def free_bytes(device: torch.device) -> int:
 
 
 def largest_batch(program: Program, wanted: int) -> int:
-    """Domains that may be bounded at once: those wanted, or as many as fit, but at least 2."""
+    """Domains that may be bounded at once: those wanted (0: what suits the device), or as many as fit; at least 2."""
+    wanted = wanted or BATCH.get(program.device.type, LARGE_BATCH)
     width = program.num_neurons + program.num_inputs
     each = TENSORS * width * torch.finfo(program.dtype).bits // 8
     return max(2, min(wanted, int(SHARE * free_bytes(program.device)) // max(1, each)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import optimise
+from toolkit.bounds.ascent import Schedule, optimise
 from toolkit.bounds.crown import intersect
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.state import Bound
@@ -27,6 +27,7 @@ from toolkit.search.memory import smaller_batch
 from toolkit.search.narrow import narrow
 from toolkit.search.plan import SearchPlan
 from toolkit.search.progress import Outcome, Progress
+from toolkit.search.recordings import RECORDERS
 from toolkit.search.shares import Rest
 
 PATIENCE = 6
@@ -169,13 +170,26 @@ def pick(frontier: Domains, count: int, most: int) -> tuple[Domains, Domains]:
 def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock) -> tuple[Domains, Bound]:
     """Bound every domain, and choose where each would be split next."""
     clock.check()
-    domain, start = expand(space, domains)
-    bound = optimise(space.problem.program, domain, start, plan.schedule, clock.check)
+    domain, _ = expand(space, domains)
+    bound = improve(space, domains, plan.schedule, clock)
     bounds, bound = narrow(space.problem.program, domain, bound, plan.clipped, clock)
     score = chord(space.problem.program, bounds, bound)
     splittable = unstable_neurons(space.problem.program, bounds) & (domain.phase == 0)
     found = candidates(space.of(score), space.of(splittable), plan.candidates)
     return bounded(space, with_bounds(space, domains, bounds), bound, found), bound
+
+
+def improve(space: Space, domains: Domains, schedule: Schedule, clock: Clock) -> Bound:
+    """The bound of every domain with multipliers improved from its own; where the device waits for no proof, by the
+    whole schedule."""
+    if space.problem.program.device.type in RECORDERS:
+        schedule = replace(schedule, until_proved=False)
+
+    def improved(domains: Domains) -> Bound:
+        domain, start = expand(space, domains)
+        return optimise(space.problem.program, domain, start, schedule, clock.check)
+
+    return space.recordings.run(schedule, improved, domains)
 
 
 def accept_points(space: Space, domains: Domains, bound: Bound, accept: Accept) -> bool:

@@ -44,10 +44,13 @@ MUCH_NEARER = 0.2
 """The same for a new search, which then is where the old one was before long."""
 FIRST_LOOK = 0.25
 """Share of its turn that a new search gets while better bounds of the neurons still bring so much."""
-FILL_PROCESSOR = 16
-"""Boxes in a batch that keep a processor busy, at most."""
-BUSY = 1 << 24
-"""Multiplications of a pass for all boxes of a batch that do: boxes that cost more are cut once, then bounded."""
+FILL = {"cpu": 16}
+"""Boxes in a batch that keep a device busy, at most; as many as a batch holds for devices that are not named."""
+BUSY = {"cpu": 1 << 24}
+"""Multiplications of a pass for all boxes of a batch that do, by device: boxes that cost more are cut once, then
+bounded."""
+VERY_BUSY = 1 << 30
+"""The same for devices that are not named."""
 WORTH_SHARING = 1 << 22
 """Multiplications of a pass from which on a box's neurons are bounded once for all of its cases."""
 
@@ -121,7 +124,8 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     """Branch and bound over the input box."""
     problem = task.problem
     batch = largest_batch(problem.program, task.settings.batch)
-    fill = min(FILL_PROCESSOR, BUSY // max(1, cost(problem.program))) if problem.program.device.type == "cpu" else batch
+    device = problem.program.device.type
+    fill = min(FILL.get(device, batch), BUSY.get(device, VERY_BUSY) // max(1, cost(problem.program)))
     cases = open_cases(root)
     shared = len(cases) > len(problem.lower) and cost(problem.program) >= WORTH_SHARING
     plan = InputPlan(batch, fill, task.settings.max_domains, shared)

@@ -1,0 +1,111 @@
+"""Domains that a search over ReLU phases bounds in a second: on processors, on a GPU, with and without recordings.
+
+    python benchmarks/perf/phases.py OUT.json WAY[,WAY...] NETWORK SPEC [NETWORK SPEC ...]
+
+A WAY is ``cpu:2`` (with its number of threads and processes), ``cuda``, or ``cuda:unrecorded``. Every query is bounded
+at its root, reduced, and then searched for six seconds in each of the ways, whatever is found; no witness is looked for.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toolkit.formats.binding import bind
+from toolkit.formats.read import read_query
+from toolkit.problem.compile import Problem, compile_problem
+from toolkit.search import recordings
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.relu_split import Search
+from toolkit.search.root import root_bounds
+from toolkit.search.smaller import reduced
+from toolkit.search.strategy import branch_phases, phase_search, refined
+from toolkit.search.task import Task
+from toolkit.settings import Settings
+from toolkit.verify import full_precision, load_networks, silent
+
+SECONDS = 6.0
+ROOT_SECONDS = 120.0
+
+
+def main() -> None:
+    """Measure every query in every way and write one JSON object."""
+    out, ways, *files = sys.argv[1:]
+    report = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": "python benchmarks/perf/phases.py OUT.json " + ways,
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "queries": [],
+    }
+    for network, spec in zip(files[::2], files[1::2], strict=True):
+        for way in ways.split(","):
+            row = {"network": Path(network).name, "spec": Path(spec).name, "way": way, **measured(network, spec, way)}
+            report["queries"].append(row)
+            print(json.dumps(row), flush=True)
+    Path(out).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def measured(network: str, spec: str, way: str) -> dict[str, Any]:
+    """One query searched in one way."""
+    device, _, how = way.partition(":")
+    threads = int(how) if device == "cpu" else 1
+    torch.set_num_threads(threads)
+    if how == "unrecorded":
+        recordings.RECORDERS.clear()
+    elif device == "cuda":
+        recordings.RECORDERS["cuda"] = recordings.CudaRecorder
+    with torch.no_grad(), full_precision():
+        problem = posed(network, spec).to(torch.device(device), torch.float32)
+        task = task_of(problem, Settings(device=device, processes=threads), ROOT_SECONDS)
+        task, root = refined(*reduced(task, root_bounds(task.problem, task.clock, silent)))
+        return searched(task, phase_search(task, root))
+
+
+def posed(network: str, spec: str) -> Problem:
+    """The question of a query about one network."""
+    query = read_query(Path(spec))
+    networks = bind(query, load_networks({"": Path(network)}))
+    return compile_problem(query, {name: one.binding for name, one in networks.items()})
+
+
+def task_of(problem: Problem, settings: Settings, seconds: float) -> Task:
+    """The problem, to be worked on so long; no point is ever accepted, and nobody is told anything."""
+    clock = Clock.started(seconds)
+    return Task(problem, settings, clock, lambda *_: False, silent, lambda **_: None, lambda *_: None)
+
+
+def searched(task: Task, search: Search) -> dict[str, Any]:
+    """What a search for some seconds comes to."""
+    start = time.perf_counter()
+    try:
+        found = branch_phases(replace(task, clock=Clock.started(SECONDS)), search)
+        outcome = "proved" if found.proved else found.reason
+    except OutOfTime:
+        outcome = "open"
+    taken = time.perf_counter() - start
+    return {
+        "neurons": task.problem.program.num_neurons,
+        "outcome": outcome,
+        "bounded": search.progress.bounded,
+        "depth": search.progress.depth,
+        "seconds": taken,
+        "bounded_a_second": search.progress.bounded / taken,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Functions of a batch that a device records and plays back.
+
+A pass through a small network is hundreds of short kernels, and starting them one after the other from here takes
+several times as long as they do. A GPU can record them as one graph, started at once. What is recorded has fixed
+shapes: a batch is filled up to the next power of two, and what comes of the filling is left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+SMALLEST = 64
+"""Rows that a batch is filled up to at least: fewer take as long."""
+UNRECORDED = 2
+"""Calls before a function is recorded, which takes as long as two more and only pays where others follow."""
+
+
+class Recorder(Protocol):
+    """Records functions without arguments, all of them in memory of its own."""
+
+    def __call__(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        """What the function returned, and how to compute that again, in place. RuntimeError where it cannot be."""
+
+
+class CudaRecorder:
+    """Records graphs that share memory: of one, nothing is needed any more when another one is played."""
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        """What the function returned, and the graph's replay."""
+        graph, stream, here = torch.cuda.CUDAGraph(), torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            function()  # what is set up at the first call must not become part of the graph
+        here.wait_stream(stream)
+        with torch.cuda.graph(graph, pool=self.pool):
+            result = function()
+        return result, graph.replay
+
+
+RECORDERS: dict[str, Callable[[], Recorder]] = {"cuda": CudaRecorder}
+"""Recorders by type of device; others have none."""
+
+
+Batch = Any
+"""A tensor with a row for each element of the batch, or a record of batches."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A function as it was recorded, with the places of its argument and of its result."""
+
+    argument: list[Tensor]
+    result: Batch
+    play: Callable[[], None]
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The function of a batch of at most as many rows as there is place for."""
+        given = tensors_of(batch)
+        for place, tensor in zip(self.argument, given, strict=True):
+            place[: len(tensor)].copy_(tensor)
+        self.play()
+        return _mapped(lambda tensor: tensor[: len(given[0])].clone(), self.result)
+
+
+@dataclass
+class Recordings:
+    """What was recorded. A recording holds as long as the tensors that its function used besides its argument."""
+
+    _known: dict[Hashable, Recording | None] = field(default_factory=dict)
+    """None where recording failed."""
+    _calls: Counter[Hashable] = field(default_factory=Counter)
+    _recorder: Recorder | None = None
+
+    def run(self, name: Hashable, function: Callable[[Any], T], batch: Batch) -> T:
+        """The function of a batch, played back where it was recorded under this name.
+
+        The function returns a batch of as many rows, makes no size depend on values, and is the same whenever the name
+        is.
+        """
+        tensors = tensors_of(batch)
+        make, count = RECORDERS.get(tensors[0].device.type), len(tensors[0])
+        if make is None or not count:
+            return function(batch)
+        size = max(SMALLEST, 1 << (count - 1).bit_length())
+        key = (name, size, *(tensor.shape[1:] for tensor in tensors))
+        self._calls[key] += 1
+        if self._calls[key] == UNRECORDED + 1:
+            self._recorder = self._recorder or make()
+            self._known[key] = _recorded(self._recorder, function, _filled(batch, size))
+        found = self._known.get(key)
+        return found(batch) if found else function(batch)
+
+
+def _recorded(recorder: Recorder, function: Callable[[Any], Any], argument: Batch) -> Recording | None:
+    try:
+        return Recording(tensors_of(argument), *recorder(lambda: function(argument)))
+    except RuntimeError:  # an operator that cannot be recorded, or too little memory for a second copy
+        return None
+
+
+def _filled(batch: Batch, size: int) -> Batch:
+    """So many rows: those given, again and again."""
+    return _mapped(lambda tensor: tensor[torch.arange(size, device=tensor.device) % len(tensor)], batch)
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """All tensors of a batch, in the order of its fields."""
+    if isinstance(batch, Tensor):
+        return [batch]
+    return [tensor for place in fields(batch) for tensor in tensors_of(getattr(batch, place.name))]
+
+
+def _mapped(function: Callable[[Tensor], Tensor], batch: Batch) -> Any:
+    if isinstance(batch, Tensor):
+        return function(batch)
+    return type(batch)(*(_mapped(function, getattr(batch, place.name)) for place in fields(batch)))
