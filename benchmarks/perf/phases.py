@@ -3,7 +3,7 @@
     python benchmarks/perf/phases.py OUT.json WAY[,WAY...] NETWORK SPEC [NETWORK SPEC ...]
 
 A WAY is ``cpu:2`` (with its number of threads and processes), ``cuda``, or ``cuda:unrecorded``. Every query is bounded
-at its root, reduced, and then searched for six seconds in each of the ways, whatever is found; no witness is looked for.
+at its root, reduced, and then searched for six seconds in each of the ways; no witness is looked for.
 """
 
 from __future__ import annotations
