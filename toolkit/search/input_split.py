@@ -98,10 +98,9 @@ class BoxSearch:
         return input_split(self, clock, accept, observer)
 
     def shares(self, count: int) -> list[BoxSearch]:
-        """Equal shares of the frontier, and of the memory."""
-        batch = max(2, self.batch // count)
-        return [replace(self, frontier=part, batch=batch, progress=replace(self.progress), undecided=0)
-                for part in self.frontier.deal(count)]  # fmt: skip
+        """Equal shares of the frontier."""
+        parts = self.frontier.deal(count)
+        return [replace(self, frontier=part, progress=replace(self.progress), undecided=0) for part in parts]
 
     def rest(self) -> Rest[Stack, InputPlan]:
         """What is left."""

@@ -36,12 +36,15 @@ def free_bytes(device: torch.device) -> int:
         return UNKNOWN
 
 
-def largest_batch(program: Program, wanted: int) -> int:
-    """Domains that may be bounded at once: those wanted (0: what suits the device), or as many as fit; at least 2."""
+def largest_batch(program: Program, wanted: int, processes: int = 1) -> int:
+    """Domains that may be bounded at once, at least 2: those wanted (0: what suits the device), or as many as fit.
+
+    So many processes may bound a batch each at the same time.
+    """
     wanted = wanted or BATCH.get(program.device.type, LARGE_BATCH)
     width = program.num_neurons + program.num_inputs
     each = TENSORS * width * torch.finfo(program.dtype).bits // 8
-    return max(2, min(wanted, int(SHARE * free_bytes(program.device)) // max(1, each)))
+    return max(2, min(wanted, int(SHARE * free_bytes(program.device)) // max(1, each * processes)))
 
 
 def most_waiting(domains: Domains) -> int:

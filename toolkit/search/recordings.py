@@ -7,8 +7,10 @@ shapes: a batch is filled up to the next power of two, and what comes of the fil
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar
 
@@ -38,12 +40,29 @@ class CudaRecorder:
         """What the function returned, and the graph's replay."""
         graph, stream, here = torch.cuda.CUDAGraph(), torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(here)
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), _without_collections():
             function()  # what is set up at the first call must not become part of the graph
+            torch.cuda.synchronize()
+            # Not by `torch.cuda.graph`, which first gives all free memory back, so that all that follows asks again.
+            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            try:
+                result = function()
+            finally:
+                graph.capture_end()
         here.wait_stream(stream)
-        with torch.cuda.graph(graph, pool=self.pool):
-            result = function()
         return result, graph.replay
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """No garbage is collected inside: what frees graphs or events may not run while a graph is recorded."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 RECORDERS: dict[str, Callable[[], Recorder]] = {"cuda": CudaRecorder}

@@ -66,12 +66,11 @@ class Search:
         return relu_split(self, clock, accept, observer)
 
     def shares(self, count: int) -> list[Search]:
-        """Equal shares of the frontier, weak and strong domains in each, and of the memory."""
+        """Equal shares of the frontier, weak and strong domains in each, and of the memory for those that wait."""
         order = self.frontier.lower.argsort()
-        batch, most = max(2, self.batch // count), max(1, self.most // count)
         parts = [self.frontier.select(order[number::count]) for number in range(count)]
-        return [replace(self, frontier=part, batch=batch, most=most, progress=replace(self.progress), undecided=0)
-                for part in parts]  # fmt: skip
+        most = max(1, self.most // count)
+        return [replace(self, frontier=part, most=most, progress=replace(self.progress), undecided=0) for part in parts]
 
     def rest(self) -> Rest[Domains, SearchPlan]:
         """What is left."""

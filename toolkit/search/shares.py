@@ -1,8 +1,8 @@
 """One search in several processes: shares of what is open are searched side by side, and dealt anew in turns.
 
 A turn lasts until one of the processes has nothing left, has a candidate for a witness, or time is up; then all of them
-hand in what they have left. So no core is idle for long, however unequal the shares turn out. A process that is lost
-leaves its share as it was, and the search goes on in one process.
+hand in what they have left. So no core is idle for long, however unequal the shares turn out. While there is too little
+for all of them, turns are short. A process that is lost leaves its share as it was, and the search goes on in one.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def search_in_shares(search: Divisible, clock: Clock, accept: Accept, observer: 
         except OutOfTime:
             clock.check()
         while (count := min(processes, search.open // LEAST_SHARE)) > 1:
-            turn = take_turn(search, count, clock, accept, observer)
+            turn = take_turn(search, count, clock, accept, observer, short=count < processes)
             if turn.witness:
                 return Outcome(True, False)
             if turn.lost:
@@ -109,10 +109,17 @@ class WitnessFound(Exception):  # noqa: N818 - not an error: the search ends
     """A witness was accepted: what the other processes have left does not matter."""
 
 
-def take_turn(search: Divisible, count: int, clock: Clock, accept: Accept, observer: Observer) -> Turn:
-    """Search shares side by side, this process the first of them, until one of them has no more to do."""
+def take_turn(
+    search: Divisible, count: int, clock: Clock, accept: Accept, observer: Observer, short: bool = False
+) -> Turn:
+    """Search shares side by side, this process the first of them, until one of them has no more to do.
+
+    A short turn lasts no longer than turns last at least.
+    """
     shares, flag = search.shares(count), Flag()
-    turn = _Turn(flag, clock, clock.elapsed)
+    if short:
+        flag.put_up()
+    turn = _Turn(flag, clock)
     works: list[Callable[[], Report]] = [partial(turn.lead, shares[0], accept, observer)]
     works += [partial(turn.follow, share) for share in shares[1:]]
     try:
@@ -132,7 +139,6 @@ def take_turn(search: Divisible, count: int, clock: Clock, accept: Accept, obser
 class _Turn:
     flag: Flag
     clock: Clock
-    began: float
 
     def lead(self, share: Divisible, accept: Accept, observer: Observer) -> Report:
         """What the process that all began with does with its share."""
@@ -156,7 +162,8 @@ class _Turn:
     def _run(self, share: Divisible, accept: Accept, observer: Observer) -> Outcome | None:
         """What a share comes to, or None where it is not done when the turn ends."""
         try:
-            clock = self.clock.ending(self.began + LEAST_TURN, lambda: self.flag.is_up)
+            # From here on, not from when the turn began: each gets at least one round done, however late it started.
+            clock = self.clock.ending(self.clock.elapsed + LEAST_TURN, lambda: self.flag.is_up)
             return share.run(clock, accept, observer)
         except OutOfTime:
             return None

@@ -123,7 +123,7 @@ def is_shallow(program: Program) -> bool:
 def by_input_boxes(task: Task, root: Root) -> Found:
     """Branch and bound over the input box."""
     problem = task.problem
-    batch = largest_batch(problem.program, task.settings.batch)
+    batch = batch_of(task)
     device = problem.program.device.type
     fill = min(FILL.get(device, batch), BUSY.get(device, VERY_BUSY) // max(1, cost(problem.program)))
     cases = open_cases(root)
@@ -136,10 +136,20 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     return _search(task, "input-split", search)
 
 
+def processes_of(task: Task) -> int:
+    """How many processes share a search."""
+    return cores(task.problem.program.device, task.settings.processes)
+
+
+def batch_of(task: Task) -> int:
+    """Most domains that each of them bounds at once."""
+    return largest_batch(task.problem.program, task.settings.batch, processes_of(task))
+
+
 def _search(task: Task, name: str, search: Divisible) -> Found:
     """Run a search, or go on with it; what its counters rise by is added however it ends."""
     before = search.progress.bounded
-    processes = cores(task.problem.program.device, task.settings.processes)
+    processes = processes_of(task)
     try:
         with suited_threads(task.problem.program):
             outcome = search_in_shares(search, task.clock, task.accept, task.observer, processes)
@@ -219,8 +229,7 @@ def tightened(task: Task, root: Root, search: Search, seconds: float) -> Root:
     That is on the problem as a search over phases has it already, in batches of its size.
     """
     problem, turn = search.space.problem, task.clock.soon(seconds)
-    processes = cores(problem.program.device, task.settings.processes)
-    bounds = branch_neurons(problem, root.bounds, search.plan.batch, turn, task.clock.check, processes)
+    bounds = branch_neurons(problem, root.bounds, search.plan.batch, turn, task.clock.check, processes_of(task))
     root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
     task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
     return root
@@ -233,7 +242,7 @@ def phase_search(task: Task, root: Root) -> Search:
     space = Space(sparse(task.problem), root.bounds, unstable)
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, Polyak())
-    batch = largest_batch(task.problem.program, task.settings.batch)
+    batch = batch_of(task)
     plan = SearchPlan(schedule, batch, task.settings.max_domains, clipped=task.settings.clipped_neurons)
     return Search(space, frontier, plan, batch, most_waiting(frontier))
 

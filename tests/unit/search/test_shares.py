@@ -46,9 +46,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     turns: list[int] = []
     take = shares.take_turn
 
-    def counted(search: Divisible, count: int, *rest: object) -> shares.Turn:
+    def counted(search: Divisible, count: int, *rest: object, **options: bool) -> shares.Turn:
         turns.append(count)
-        return take(search, count, *rest)  # type: ignore[arg-type]
+        return take(search, count, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(shares, "take_turn", counted)
     return turns
@@ -66,6 +66,16 @@ def test_shares_prove_what_one_process_proves(make: Make, processes: int, monkey
     assert shared.progress.bounded > 0
     assert shared.progress.depth > 0
     assert shared.open == 0
+
+
+@SEARCHES
+def test_all_processes_get_a_share_as_soon_as_there_is_enough(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "LEAST_SHARE", 6)
+    turns = watched(monkeypatch)
+    assert decide(make(), 6) == PROVED
+    few = turns[: turns.index(6)]
+    assert few
+    assert few == sorted(few)
 
 
 @SEARCHES
