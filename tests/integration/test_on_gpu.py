@@ -10,9 +10,8 @@ import torch
 from random_networks import FAMILIES, random_network, save
 from random_queries import hard_query
 
-from toolkit.formats.read import parse_query, read_query
+from toolkit.formats.read import parse_query
 from toolkit.result import Verdict
-from toolkit.search.events import Event, MemoryShort
 from toolkit.search.recordings import UNRECORDED, Recordings
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
@@ -47,20 +46,3 @@ def test_what_waits_for_the_device_is_not_recorded() -> None:
     for _ in range(UNRECORDED + 2):
         assert torch.equal(known.run("waits", lambda batch: batch * float(batch.sum()), rows), rows * float(rows.sum()))
     assert list(known._known.values()) == [None]
-
-
-def test_with_little_memory_batches_are_smaller_and_nothing_fails(
-    vnncomp: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    networks = load_networks({"": vnncomp / "mnist_fc/onnx/mnist-net_256x6.onnx.gz"})
-    query = read_query(vnncomp / "mnist_fc/vnnlib/prop_12_0.05.vnnlib.gz")  # no witness, and many domains
-    monkeypatch.setattr("toolkit.search.memory.free_bytes", lambda device: 1 << 40)
-    torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction((3 << 29) / torch.cuda.mem_get_info()[1])
-    events: list[Event] = []
-    try:
-        found = verify(networks, query, Settings(device="cuda", timeout=15.0, batch=1 << 17), events.append)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    assert found.verdict in {Verdict.UNSAT, Verdict.TIMEOUT}
-    assert any(isinstance(event, MemoryShort) for event in events)

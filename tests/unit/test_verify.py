@@ -213,7 +213,7 @@ def failing(times: set[int], original: Callable[..., object]) -> Callable[..., o
     return run
 
 
-@pytest.mark.parametrize("times", [{2}, {2, 3, 5}], ids=str)
+@pytest.mark.parametrize("times", [{1}, {2}, {2, 3, 5}], ids=str)
 @pytest.mark.parametrize("bias", [0.01, -0.01])
 def test_running_out_of_memory_shrinks_the_batch_and_changes_no_verdict(
     times: set[int], bias: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

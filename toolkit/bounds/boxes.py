@@ -25,7 +25,7 @@ from toolkit.problem.program import INPUT, Layer, Program
 
 ELEMENTS = {"cpu": 1 << 18}
 """Coefficients of one pass over the widest layer, by device: few enough to stay in a processor's cache."""
-MANY_ELEMENTS = 1 << 26
+MANY_ELEMENTS = 1 << 24
 """The same for devices that are not named: enough to keep them busy."""
 MIN_ROWS = 128
 """Rows of one pass at least, however wide the layers are."""

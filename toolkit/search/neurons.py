@@ -28,7 +28,7 @@ from toolkit.problem.program import INPUT, Program
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Domains, Space, concat, proved, root_domains, split
 from toolkit.search.plan import SearchPlan
-from toolkit.search.processes import side_by_side
+from toolkit.search.processes import side_by_side, worth_starting
 from toolkit.search.relu_split import bound_domains
 from toolkit.search.shares import LEAST_SHARE
 
@@ -74,7 +74,7 @@ def _branch_layer(
     unstable = _unstable(Bounds(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]))
     if not len(unstable) or not RELAXATIONS[layer.op].piecewise_linear:
         return bounds
-    count = max(1, min(processes, len(unstable) // LEAST_SHARE))
+    count = max(1, min(processes, len(unstable) // LEAST_SHARE, worth_starting(clock.left)))
     hands = [unstable[hand::count] for hand in range(count)]
     works = [partial(_grown, program, number, box, bounds, hand, batch, clock) for hand in hands]
     lower, upper = bounds.lower.clone(), bounds.upper.clone()

@@ -103,7 +103,7 @@ def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer)
 
     Domains leave the frontier only once it is known what becomes of them.
     """
-    _begin(search, clock)
+    _begin(search, clock, observer)
     space, progress = search.space, search.progress
     while len(search.frontier):
         clock.check_round()
@@ -136,11 +136,15 @@ def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer)
     return Outcome(False, True)
 
 
-def _begin(search: Search, clock: Clock) -> None:
+def _begin(search: Search, clock: Clock, observer: Observer) -> None:
     """Bound the domains that the search begins or goes on with."""
-    if not search.begun and len(search.frontier):
-        parts = search.frontier.parts(search.plan.batch)
-        bounded = concat([bound_domains(search.space, part, search.plan, clock)[0] for part in parts])
+    while not search.begun and len(search.frontier):
+        parts = search.frontier.parts(search.batch)
+        try:
+            bounded = concat([bound_domains(search.space, part, search.plan, clock)[0] for part in parts])
+        except torch.OutOfMemoryError:
+            search.batch = smaller_batch(search.batch, observer)
+            continue
         search.frontier, search.begun = bounded.select(~proved(bounded.lower)), True
 
 

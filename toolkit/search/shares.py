@@ -17,7 +17,7 @@ from torch import Tensor
 from toolkit.search.attack import Accept
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Observer, RoundDone
-from toolkit.search.processes import Flag, side_by_side
+from toolkit.search.processes import Flag, side_by_side, worth_starting
 from toolkit.search.progress import Outcome, Progress
 
 ALONE = 0.3
@@ -71,12 +71,14 @@ class Divisible(Protocol):
 
 def search_in_shares(search: Divisible, clock: Clock, accept: Accept, observer: Observer, processes: int) -> Outcome:
     """Decide all of a search. Raises OutOfTime, after which it goes on from there."""
+    began = clock.elapsed
     while processes > 1:
         try:
             return search.run(clock.ending(clock.elapsed + ALONE), accept, observer)
         except OutOfTime:
             clock.check()
-        while (count := min(processes, search.open // LEAST_SHARE)) > 1:
+        # A search that has taken so long is likely to take as long again.
+        while (count := min(processes, search.open // LEAST_SHARE, worth_starting(clock.elapsed - began))) > 1:
             turn = take_turn(search, count, clock, accept, observer, short=count < processes)
             if turn.witness:
                 return Outcome(True, False)

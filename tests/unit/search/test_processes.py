@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from toolkit.search.clock import Clock
-from toolkit.search.processes import MOST, Flag, cores, side_by_side
+from toolkit.search.processes import MOST, Flag, cores, side_by_side, worth_starting
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
@@ -103,6 +103,12 @@ def test_a_flag_is_seen_by_all() -> None:
     assert not flag.is_up
     side_by_side([told(1), lambda: (0, flag.put_up())], CLOCK)
     assert flag.is_up
+
+
+def test_short_work_is_worth_few_processes() -> None:
+    assert worth_starting(0.0) == 2
+    assert 2 < worth_starting(1.0) < 10
+    assert worth_starting(10.0) > 16
 
 
 def test_as_many_processes_as_threads_and_one_on_a_gpu() -> None:

@@ -12,7 +12,7 @@ import torch
 from searches import box_search, phase_search
 from torch import Tensor
 
-from toolkit.search import shares
+from toolkit.search import processes, shares
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, Observer, RoundDone
 from toolkit.search.progress import Outcome
@@ -26,7 +26,8 @@ PROVED = Outcome(False, True)
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shares from the first round on, however small, and short turns."""
+    """Shares from the first round on, however small, and short turns of any number of processes."""
+    monkeypatch.setattr(processes, "START", 1e-9)
     monkeypatch.setattr(shares, "ALONE", 0.01)
     monkeypatch.setattr(shares, "LEAST_TURN", 0.01)
     monkeypatch.setattr(shares, "LEAST_SHARE", 1)
