@@ -34,22 +34,22 @@ class CudaRecorder:
     """Records graphs that share memory: of one, nothing is needed any more when another one is played."""
 
     def __init__(self) -> None:
-        self.pool = torch.cuda.graph_pool_handle()
+        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
     def __call__(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         """What the function returned, and the graph's replay."""
-        graph, stream, here = torch.cuda.CUDAGraph(), torch.cuda.Stream(), torch.cuda.current_stream()
-        stream.wait_stream(here)
-        with torch.cuda.stream(stream), _without_collections():
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream), _without_collections():
             function()  # what is set up at the first call must not become part of the graph
             torch.cuda.synchronize()
             # Not by `torch.cuda.graph`, which first gives all free memory back, so that all that follows asks again.
-            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 result = function()
             finally:
                 graph.capture_end()
-        here.wait_stream(stream)
+        here.wait_stream(self._stream)
         return result, graph.replay
 
 
