@@ -203,5 +203,6 @@ LEAVE = 0.2
 
 def _better(best: Bound, bound: Bound, index: Tensor) -> Bound:
     """The better of two bounds, row by row; ``bound`` has the rows ``index`` of ``best``."""
+    # NaN is not greater, so a broken step never replaces a good bound.
     improved = (bound.lower > best.lower[index]).nonzero().squeeze(1)
     return best.put(index[improved], bound.select(improved)) if len(improved) else best

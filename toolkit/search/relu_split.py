@@ -183,8 +183,10 @@ def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock
 
 
 def improve(space: Space, domains: Domains, schedule: Schedule, clock: Clock) -> Bound:
-    """The bound of every domain with multipliers improved from its own; where the device waits for no proof, by the
-    whole schedule."""
+    """The bound of every domain with multipliers improved from its own.
+
+    On a device that records, all domains take all steps: sizes that follow from values cannot be recorded.
+    """
     if space.problem.program.device.type in RECORDERS:
         schedule = replace(schedule, until_proved=False)
 
