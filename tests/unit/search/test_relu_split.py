@@ -118,7 +118,7 @@ def test_better_bounds_refute_domains_and_leave_stable_neurons_whole() -> None:
     assert search.frontier.phase[:, 0].tolist() == [1, 1]
     assert (search.frontier.neuron_lower[:, 0] >= 0.25).all()
     with torch.no_grad():
-        _begin(search, Clock.started(60))
+        _begin(search, Clock.started(60), lambda event: None)
     assert len(search.frontier)
     assert not (search.frontier.candidates == 0).any()
     assert decide(search, Clock.started(60)).proved
