@@ -9,10 +9,7 @@ measured on the same boxes in the same run, so that its ratio holds on a busy ma
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from host import machine, taken
 
 from toolkit.bounds.boxes import tighten
 from toolkit.bounds.clip import HalfSpaces
@@ -45,15 +43,8 @@ def main() -> None:
     """Measure the chosen instances and write one JSON object."""
     folder, out, *texts = sys.argv[1:]
     report = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": "python benchmarks/perf/input_split.py FOLDER OUT.json " + " ".join(map(repr, texts)),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg()[0],
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        },
+        **taken("python benchmarks/perf/input_split.py FOLDER OUT.json " + " ".join(map(repr, texts))),
+        "machine": machine(),
         "queries": [measured(instance) for instance in chosen(Path(folder), texts)],
     }
     Path(out).write_text(json.dumps(report, indent=2) + "\n")

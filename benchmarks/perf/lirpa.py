@@ -11,10 +11,7 @@ is done.
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from host import machine, taken
 from torch import Tensor
 
 from toolkit.bounds.lirpa import in_double, library, lower_bounds
@@ -49,15 +47,8 @@ def main() -> None:
         return
     rows = [name.rsplit(":", 1) for name in chosen]
     report = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": "python benchmarks/perf/lirpa.py FOLDER OUT.json " + " ".join(chosen),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg()[0],
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        },
+        **taken("python benchmarks/perf/lirpa.py FOLDER OUT.json " + " ".join(chosen)),
+        "machine": machine(),
         "queries": [measured(Path(folder) / name, int(row)) for name, row in rows],
     }
     Path(out).write_text(json.dumps(report, indent=2) + "\n")

@@ -8,10 +8,7 @@ at its root, reduced, and then searched for six seconds in each of the ways; no 
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
 import sys
 import time
 from dataclasses import replace
@@ -19,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from host import machine, taken
 
 from toolkit.formats.binding import bind
 from toolkit.formats.read import read_query
@@ -41,14 +39,8 @@ def main() -> None:
     """Measure every query in every way and write one JSON object."""
     out, ways, *files = sys.argv[1:]
     report = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": "python benchmarks/perf/phases.py OUT.json " + ways,
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "torch": torch.__version__,
-            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
+        **taken("python benchmarks/perf/phases.py OUT.json " + ways),
+        "machine": machine(),
         "queries": [],
     }
     for network, spec in zip(files[::2], files[1::2], strict=True):

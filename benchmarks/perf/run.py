@@ -9,11 +9,8 @@ noisy, and other work on them is part of every second measured. Keep a run that 
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from host import machine, taken
 
 from toolkit.bounds.ascent import evaluate, relax, supergradient
 from toolkit.bounds.crown import crown_bounds
@@ -40,21 +38,6 @@ ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "benchmarks" / "digits"
 REPEATS = 3
 DOMAINS = 512
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": "python benchmarks/perf/run.py",
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -154,7 +137,7 @@ def main() -> None:
     with torch.no_grad():
         bounding = bounding_rate(peak)
     report = {
-        "machine": machine(),
+        "machine": {**taken("python benchmarks/perf/run.py"), **machine()},
         "matrix_gflops": peak,
         "bounding": bounding,
         "start_up_seconds": {"sat": start_up("sat"), "unsat": start_up("unsat")},

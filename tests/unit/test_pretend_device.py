@@ -15,6 +15,7 @@ import torch
 from pretend_device import DEVICE, Pretend, Remote
 from random_networks import FAMILIES, Builder, random_network, save
 from random_queries import hard_query
+from recorders import Again
 
 from toolkit.formats.read import parse_query
 from toolkit.result import Result, Verdict
@@ -73,24 +74,17 @@ def test_verdicts_are_those_of_the_processor(name: str, strategy: str, tmp_path:
     assert device.calls
 
 
-@dataclass
-class Strict:
-    """Records as a GPU does, which nobody may wait for meanwhile: it plays by running the function again."""
+@dataclass(kw_only=True)
+class Strict(Again):
+    """Records as a GPU does, which nobody may wait for meanwhile."""
 
     device: Pretend
-    played: int = 0
 
     def __call__(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         waits = sum(self.device.waits.values())
-        result = function()
+        recorded = super().__call__(function)
         assert sum(self.device.waits.values()) == waits, self.device.waits
-
-        def play() -> None:
-            self.played += 1
-            for place, tensor in zip(recordings.tensors_of(result), recordings.tensors_of(function()), strict=True):
-                place.copy_(tensor)
-
-        return result, play
+        return recorded
 
 
 @pytest.mark.parametrize("as_operators", [False, True])
@@ -98,7 +92,7 @@ class Strict:
 def test_what_is_recorded_waits_for_nothing(
     name: str, as_operators: bool, tmp_path: Path, device: Pretend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder = Strict(device)
+    recorder = Strict(device=device)
     monkeypatch.setitem(recordings.RECORDERS, DEVICE.type, lambda: recorder)
     monkeypatch.setattr(recordings, "UNRECORDED", 0)
     if as_operators:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from recorders import Again
 from torch import Tensor
 
 from toolkit.search import recordings
 from toolkit.search.domains import Space
-from toolkit.search.recordings import SMALLEST, UNRECORDED, Recordings, tensors_of
+from toolkit.search.recordings import SMALLEST, UNRECORDED, Recordings
 
 
 @dataclass(frozen=True)
@@ -21,36 +22,19 @@ class Pair:
     second: Tensor
 
 
-class Again:
-    """What a device does: the same operators on the same memory."""
-
-    recorded = played = 0
-
-    def __call__(self, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        result = function()
-        Again.recorded += 1
-
-        def play() -> None:
-            Again.played += 1
-            for place, tensor in zip(tensors_of(result), tensors_of(function()), strict=True):
-                place.copy_(tensor)
-
-        return result, play
-
-
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Again]:
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Again:
     """A recorder for the processor."""
-    Again.recorded = Again.played = 0
-    monkeypatch.setitem(recordings.RECORDERS, "cpu", Again)
-    return Again
+    again = Again()
+    monkeypatch.setitem(recordings.RECORDERS, "cpu", lambda: again)
+    return again
 
 
 def swapped(pair: Pair) -> Pair:
     return Pair(pair.second * 2, pair.first + 1)
 
 
-def test_played_results_are_those_of_the_function(recorder: type[Again]) -> None:
+def test_played_results_are_those_of_the_function(recorder: Again) -> None:
     known = Recordings()
     for count in [5, 5, 5, SMALLEST, 1, SMALLEST - 1]:
         pair = Pair(torch.randn(count, 3), torch.randn(count, 2))
@@ -60,14 +44,14 @@ def test_played_results_are_those_of_the_function(recorder: type[Again]) -> None
     assert (recorder.recorded, recorder.played) == (1, 6 - UNRECORDED)
 
 
-def test_results_stay_when_the_recording_is_played_again(recorder: type[Again]) -> None:
+def test_results_stay_when_the_recording_is_played_again(recorder: Again) -> None:
     known = Recordings()
     pairs = [Pair(torch.randn(4, 3), torch.randn(4, 2)) for _ in range(UNRECORDED + 3)]
     found = [known.run("swap", swapped, pair) for pair in pairs]
     assert all(torch.equal(new.first, pair.second * 2) for new, pair in zip(found, pairs, strict=True))
 
 
-def test_other_names_sizes_and_widths_are_recorded_apart(recorder: type[Again]) -> None:
+def test_other_names_sizes_and_widths_are_recorded_apart(recorder: Again) -> None:
     known = Recordings()
     for name, count, width in [("a", 4, 3), ("b", 4, 3), ("a", 4, 2), ("a", SMALLEST + 1, 3)]:
         for _ in range(UNRECORDED + 1):
