@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
-import onnx.checker
 import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from toolkit.errors import InputError, UnsupportedError
+from toolkit.formats.onnx_external import external_tensors, put_inside, read_external
 
 GIT_LFS_HEADER = b"version https://git-lfs"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -51,7 +50,7 @@ class OnnxModel:
 
     path: Path
     sha256: str
-    """Of the uncompressed file, followed by its external data files, if any, in the order of their names."""
+    """Of the uncompressed file, followed by the contents of the tensors that it keeps in other files, if any."""
     proto: onnx.ModelProto = field(repr=False)
     data: bytes = field(repr=False)
     """The serialised model with all weights inside."""
@@ -131,27 +130,18 @@ def _names(proto: onnx.ModelProto) -> Iterator[str]:
         yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
     for tensor in proto.graph.initializer:
         yield tensor.name
-        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
     yield from (entry.domain for entry in proto.opset_import)
     yield from (proto.producer_name, proto.producer_version)
     yield from (text for entry in proto.metadata_props for text in (entry.key, entry.value))
 
 
 def _load_external_data(path: Path, proto: onnx.ModelProto, digest: hashlib._Hash) -> bool:
-    """Bring weights kept in other files into ``proto``; returns whether there were any."""
-    external = [tensor for tensor in proto.graph.initializer if uses_external_data(tensor)]
-    if not external:
-        return False
-    names = sorted({entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"})
-    try:
-        load_external_data_for_model(proto, str(path.parent))
-        for name in names:
-            digest.update((path.parent / name).read_bytes())
-    except (OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
-        raise InputError(
-            f"{path}: its weights in {', '.join(map(repr, names))} cannot be read ({_one_line(error)})"
-        ) from None
-    return True
+    """Bring tensors kept in other files into ``proto``; returns whether there were any."""
+    external = external_tensors(path, proto)
+    for entry, content in zip(external, read_external(path, external), strict=True):
+        put_inside(entry, content)
+        digest.update(content)
+    return bool(external)
 
 
 def _serialise(path: Path, proto: onnx.ModelProto) -> bytes:
