@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -14,12 +15,10 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from toolkit import __version__
-from toolkit.errors import ToolkitError
+from toolkit.errors import ExitCode, ToolkitError
+from toolkit.run.apart import note_start
 
 NAME = "prunecert"
-USER_ERROR = 2
-INTERNAL_ERROR = 1
-INTERRUPTED = 130
 
 OBJECTS = 50_000
 """Objects between two runs of the collector of cycles, which finds next to nothing in the imports that it slows
@@ -65,7 +64,8 @@ def _name_or_help(app: App) -> Callable[..., int]:
 
 
 def main(argv: Sequence[str] | None = None) -> Never:
-    """Run one command and exit: 0 done, 2 the input cannot be used, 1 anything else, 130 interrupted."""
+    """Run one command and exit with an `ExitCode`."""
+    note_start()
     gc.set_threshold(OBJECTS)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -87,25 +87,29 @@ def leave(code: int) -> Never:
 def run(arguments: Sequence[str], debug: bool = False) -> int:
     """Run one command; returns the exit code. Errors are one line on stderr; ``debug`` lets them through."""
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        return _fail(f"'{arguments[0]}' is no command; there are {', '.join(COMMANDS)}", USER_ERROR)
+        return _fail(f"'{arguments[0]}' is no command; there are {', '.join(COMMANDS)}", ExitCode.BAD_INPUT)
     try:
         code = build_app()(arguments, exit_on_error=False, print_error=False)
         return code if isinstance(code, int) else 0
     except (CycloptsError, ValidationError) as error:
-        return _fail(_bad_argument(error), USER_ERROR)
+        return _fail(_bad_argument(error), ExitCode.BAD_INPUT)
     except ToolkitError as error:
         if debug:
             raise
-        return _fail(_one_line(error), USER_ERROR)
+        return _fail(_one_line(error), ExitCode.BAD_INPUT)
     except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+        return _fail("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:
         return 0
+    except (OSError, MemoryError) as error:
+        if debug:
+            raise
+        return _failed_by_machine(error)
     except Exception as error:
         if debug:
             raise
-        what = f"{type(error).__name__}: {_one_line(error)}"
-        return _fail(f"internal error: {what} (run again with --debug for the traceback)", INTERNAL_ERROR)
+        text = f"internal error: {_what(error)} (run again with --debug for the traceback)"
+        return _fail(text, ExitCode.INTERNAL_ERROR)
 
 
 def _bad_argument(error: Exception) -> str:
@@ -115,6 +119,20 @@ def _bad_argument(error: Exception) -> str:
         return _one_line(error)
     first = cause.errors(include_url=False)[0]
     return f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']}, not {first['input']}"
+
+
+UNUSABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+"""What the system says of paths that a user can put right."""
+
+
+def _failed_by_machine(error: OSError | MemoryError) -> int:
+    if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename:
+        return _fail(f"{error.filename}: {error.strerror}", ExitCode.BAD_INPUT)
+    return _fail(f"the machine failed: {_what(error)}", ExitCode.MACHINE_FAILURE)
+
+
+def _what(error: Exception) -> str:
+    return f"{type(error).__name__}: {_one_line(error)}"
 
 
 def _one_line(error: Exception) -> str:

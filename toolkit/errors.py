@@ -6,6 +6,24 @@ node) and what to do. Command lines print it on stderr and exit with code 2; a v
 
 from __future__ import annotations
 
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command line tells its caller; ``verify`` exits with 0 whatever its verdict is."""
+
+    DONE = 0
+    CONTRADICTION = 1
+    """An answer contradicts one that is known; of ``check-witness``: the witness does not count."""
+    BAD_INPUT = 2
+    """A file, an option or a recipe cannot be used."""
+    MACHINE_FAILURE = 3
+    """The machine gave out: no memory, no room on a disk, no process."""
+    INTERNAL_ERROR = 4
+    """A mistake of this program."""
+    INTERRUPTED = 130
+    """Ctrl-C, or told to end."""
+
 
 class ToolkitError(Exception):
     """Base of every error that a user can act on."""

@@ -14,7 +14,7 @@ import pytest
 
 from toolkit import __version__, cli
 from toolkit.commands.arguments import network_paths
-from toolkit.errors import InputError
+from toolkit.errors import ExitCode, InputError
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 13]>
 main (float[N,2] x) => (float[N,2] y) { h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }"""
@@ -209,7 +209,7 @@ def test_internal_errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
     monkeypatch.setattr("toolkit.commands.supports.CAPABILITIES", {"x": fail})
     assert run(capsys, "supports", "--x") == (
-        1,
+        ExitCode.INTERNAL_ERROR,
         "",
         "prunecert: internal error: RuntimeError: a b (run again with --debug for the traceback)\n",
     )

@@ -13,13 +13,14 @@ import pytest
 import toolkit
 
 ROOT = Path(toolkit.__file__).parent
-BASE = {"", "errors", "result", "settings", "options", "paper", "devices"}
-"""What everyone may import: the package itself, its errors, verdicts and records of settings."""
+BASE = {"", "errors", "result", "settings", "options", "paper", "devices", "run"}
+"""What everyone may import: the package itself, its errors, verdicts, records of settings, and how processes run."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "devices": set(),
     "options": set(),
     "paper": set(),
+    "run": set(),
     "settings": set(),
     "result": {"formats"},
     "formats": set(),
@@ -44,7 +45,7 @@ TOP = {"", "cli", "commands", "experiment"}
 LIGHT = [
     "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.cli", "toolkit.problem.cases",
     "toolkit.search.sampling", "toolkit.search.secants", "toolkit.search.clock", "toolkit.search.events",
-    "toolkit.verify", "toolkit.light.proving",
+    "toolkit.verify", "toolkit.light.proving", "toolkit.run.apart", "toolkit.run.memory",
     "toolkit.formats.read", "toolkit.formats.write", "toolkit.formats.vnnlib1", "toolkit.formats.vnnlib2",
     "toolkit.formats.query", "toolkit.formats.onnx_file", "toolkit.formats.runtime", "toolkit.formats.witness",
     "toolkit.formats.instances", "toolkit.formats.binding", "toolkit.formats.convert", "toolkit.formats.specs",

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from toolkit.errors import InputError
-from toolkit.formats.binding import BARE
+
+MemoryLimit = Annotated[float | None, Parameter(validator=Number(gt=0))]
+"""An option for memory in GiB; None for no limit."""
 
 
 def network_paths(values: Sequence[str]) -> dict[str, Path]:
@@ -14,6 +20,8 @@ def network_paths(values: Sequence[str]) -> dict[str, Path]:
 
     A path that contains ``=`` and exists is a bare path. Raises InputError for repeated or missing names.
     """
+    from toolkit.formats.binding import BARE
+
     paths: dict[str, Path] = {}
     for value in values:
         name, path = _split(value)
@@ -28,6 +36,8 @@ def network_paths(values: Sequence[str]) -> dict[str, Path]:
 
 
 def _split(value: str) -> tuple[str, str]:
+    from toolkit.formats.binding import BARE
+
     name, equals, path = value.partition("=")
     if equals and name.isidentifier() and not Path(value).exists():
         return name, path

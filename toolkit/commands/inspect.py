@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import onnx
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from toolkit.commands.arguments import network_paths
-from toolkit.errors import UnsupportedError
+from toolkit.commands.arguments import MemoryLimit, network_paths
+from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.binding import bind, check_binding
 from toolkit.formats.onnx_file import OnnxModel, TensorInfo, load_model
 from toolkit.formats.onnx_normalise import normalise
@@ -19,6 +21,8 @@ from toolkit.formats.operators import OperatorRow, operator_rows
 from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
 from toolkit.problem.cases import Cases, compile_cases
+from toolkit.run.apart import Limits, Overdue, apart, seconds_passed
+from toolkit.run.memory import in_bytes
 
 
 def inspect(
@@ -27,6 +31,8 @@ def inspect(
     /,
     *,
     network: Annotated[list[str], Parameter(negative=())] = [],  # noqa: B006
+    timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
+    memory_limit: MemoryLimit = None,
 ) -> int:
     """Show what a network and a specification contain and what would be tried. Loads no torch.
 
@@ -38,19 +44,32 @@ def inspect(
         The specification, plain or .gz.
     network
         NAME=PATH of further networks of the specification.
+    timeout
+        Time limit in seconds.
+    memory_limit
+        Memory that may be taken, in GiB.
     """
+    limits = Limits(timeout - seconds_passed(), in_bytes(memory_limit))
+    try:
+        print(apart(partial(_inspected, net, spec, network), limits))
+    except Overdue:
+        raise InputError(f"{net}: not read and run once within {timeout:g} s; --timeout sets another limit") from None
+    return 0
+
+
+def _inspected(net: str, spec: Path | None, network: Sequence[str]) -> str:
+    """The whole text."""
     models = {name: load_model(path) for name, path in network_paths([net, *network]).items()}
-    supported = True
+    lines, supported = list[str](), True
     for model in models.values():
         rows, problem = _operators(model)
         supported = supported and not problem and all(row.supported for row in rows)
-        print("\n".join(_describe_model(model, rows, problem)))
+        lines += _describe_model(model, rows, problem)
     if spec is not None:
         query = read_query(spec)
         check_binding(query, bind(query, models))
-        print("\n".join(_describe_query(query, compile_cases(query), spec)))
-    print(f"plan            {_plan(supported)}")
-    return 0
+        lines += _describe_query(query, compile_cases(query), spec)
+    return "\n".join([*lines, f"plan            {_plan(supported)}"])
 
 
 def _operators(model: OnnxModel) -> tuple[list[OperatorRow], str]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import onnx
 from cyclopts import Parameter
 
-from toolkit.commands.arguments import network_paths
-from toolkit.errors import UnsupportedError
-from toolkit.formats.query import Query
-from toolkit.formats.read import read_query
-from toolkit.formats.witness import Witness, witness_text
+from toolkit.commands.arguments import MemoryLimit
+from toolkit.errors import ExitCode, UnsupportedError
 from toolkit.result import Result, Verdict
+from toolkit.run.apart import Crashed, Limits, Overdue, apart, seconds_passed
+from toolkit.run.memory import in_bytes
 from toolkit.settings import Settings
+
+if TYPE_CHECKING:
+    from toolkit.formats.query import Query
+    from toolkit.formats.witness import Witness
 
 DEFAULTS = Settings()
 WORDS = {
@@ -30,8 +35,9 @@ def verify(
     network: Annotated[list[str], Parameter(negative=())],
     serialise_assignments: Annotated[Path | None, Parameter(alias="--assignments")] = None,
     real_semantics: Annotated[bool, Parameter(negative=())] = False,
+    memory_limit: MemoryLimit = None,
     settings: Annotated[Settings, Parameter(name="*")] = DEFAULTS,
-) -> int:
+) -> ExitCode:
     """Decide a VNN-LIB query about ONNX networks.
 
     The first line on stdout is sat, unsat, unknown or timed-out; after sat follows the assignment. Everything else
@@ -47,9 +53,37 @@ def verify(
         Write the assignment to this folder, a TensorProto NAME.pb for each variable, instead of stdout.
     real_semantics
         Read declared floating-point types as real numbers: unsat is then proved for exact arithmetic.
+    memory_limit
+        Memory of each process in GiB. Where it is short, batches become smaller, and then the answer is unknown.
     settings
         Settings of the verifier.
     """
+    work = partial(_decide, query, tuple(network), serialise_assignments, real_semantics, settings)
+    try:
+        answer = apart(work, Limits(settings.timeout - seconds_passed(), in_bytes(memory_limit)))
+    except Overdue:
+        answer = _Answer(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s")
+    except Crashed as error:
+        answer = _Answer(Verdict.UNKNOWN, str(error))
+    return _tell(answer)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is told of a result."""
+
+    verdict: Verdict
+    reason: str
+    assignment: str = ""
+    """Text of the witness, where it is to be printed."""
+
+
+def _decide(
+    query: Path, network: Sequence[str], folder: Path | None, real_semantics: bool, settings: Settings
+) -> _Answer:
+    """Everything that needs the files, in a process of its own."""
+    from toolkit.commands.arguments import network_paths
+    from toolkit.formats.read import read_query
     from toolkit.search.clock import Clock
     from toolkit.verify import load_networks, verify
 
@@ -58,7 +92,7 @@ def verify(
     parsed = read_query(query)
     if not real_semantics:
         _refuse_float_types(parsed, query)
-    return _report(verify(load_networks(paths), parsed, settings, clock=clock), serialise_assignments)
+    return _answer(verify(load_networks(paths), parsed, settings, clock=clock), folder)
 
 
 def _refuse_float_types(query: Query, path: Path) -> None:
@@ -71,21 +105,32 @@ def _refuse_float_types(query: Query, path: Path) -> None:
         )
 
 
-def _report(result: Result, folder: Path | None) -> int:
-    if result.reason:
-        print(result.reason, file=sys.stderr)
-    if result.verdict == Verdict.ERROR:
-        return 1
-    print(WORDS[result.verdict])
+def _answer(result: Result, folder: Path | None) -> _Answer:
+    """The result without its witness, which is written to the folder or becomes text."""
+    from toolkit.formats.witness import witness_text
+
+    assignment = ""
     if result.witness is not None and folder is not None:
         write_tensors(result.witness, folder)
     elif result.witness is not None:
-        print(witness_text(result.witness), end="")
-    return 0
+        assignment = witness_text(result.witness)
+    return _Answer(result.verdict, result.reason, assignment)
+
+
+def _tell(answer: _Answer) -> ExitCode:
+    if answer.reason:
+        print(answer.reason, file=sys.stderr)
+    if answer.verdict == Verdict.ERROR:
+        return ExitCode.INTERNAL_ERROR
+    print(WORDS[answer.verdict])
+    print(answer.assignment, end="")
+    return ExitCode.DONE
 
 
 def write_tensors(witness: Witness, folder: Path) -> None:
     """Write each variable as an ONNX TensorProto file ``NAME.pb``."""
+    import onnx
+
     folder.mkdir(parents=True, exist_ok=True)
     for tensor, value in zip(witness.tensors, witness.values, strict=True):
         proto = onnx.numpy_helper.from_array(value, tensor.name)

@@ -1,0 +1,1 @@
+"""How processes run: how long they live, what they may take, and work that has a process of its own."""

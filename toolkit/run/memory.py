@@ -1,0 +1,128 @@
+"""Memory that a process may still take, and limits on it; needs no torch.
+
+What counts is the tightest of what the system has free, what the control groups (containers, batch systems) of this
+process leave, and its own resource limits.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+GIB = 1 << 30
+UNKNOWN = 4 * GIB
+"""Bytes assumed to be free where the system does not say."""
+LIMITED = resource.RLIMIT_DATA
+"""What a limit limits: private memory that can be written to. Address space (RLIMIT_AS) would also count what
+libraries only reserve, which for CUDA is many times the memory of a machine."""
+REFUSALS = (
+    "can't allocate memory", "cannot allocate memory", "not enough memory", "bad allocation", "bad_alloc",
+    "failed to allocate memory",
+)  # fmt: skip
+"""What libraries without an exception for it say where an allocation on the processor was refused."""
+
+
+def available(root: Path = Path("/")) -> int:
+    """Bytes that this process may still take; ``root`` is where the system's files are."""
+    return max(0, min([_of_system(root), *_of_groups(root), *_of_limits(root)]))
+
+
+def _of_system(root: Path) -> int:
+    facts = _table(root / "proc/meminfo")
+    if "MemAvailable" in facts:
+        return facts["MemAvailable"]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return UNKNOWN
+
+
+def _of_groups(root: Path) -> Iterator[int]:
+    """What each control group that this process is in leaves, of both versions; memory that holds files is free."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            base, most, used, cache = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            base = root / "sys/fs/cgroup/memory"
+            most, used, cache = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+        else:
+            continue
+        folder = base / path.lstrip("/")
+        # A container sees its own group as the root, whatever its path is outside.
+        for group in [folder, *folder.parents]:
+            if group.is_relative_to(base) and (limit := _number(group / most)) is not None:
+                files = _table(group / "memory.stat").get(cache, 0)
+                yield limit - max(0, (_number(group / used) or 0) - files)
+
+
+def _of_limits(root: Path) -> Iterator[int]:
+    """What this process's resource limits leave."""
+    status = _table(root / "proc/self/status")
+    for limit, used in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            yield soft - status.get(used, 0)
+
+
+def limit_memory(amount: int) -> None:
+    """Let this process, and each that is forked from it, take so many bytes in all; 0 is no limit.
+
+    An allocation beyond it fails as on a machine that has no more.
+    """
+    if amount:
+        _, hard = resource.getrlimit(LIMITED)
+        resource.setrlimit(LIMITED, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard))
+
+
+@contextmanager
+def shared_limit(processes: int) -> Iterator[None]:
+    """Where memory is limited, so many processes that are forked inside share what is left of it."""
+    soft, hard = resource.getrlimit(LIMITED)
+    if soft != resource.RLIM_INFINITY:
+        used = _table(Path("/proc/self/status")).get("VmData", 0)
+        resource.setrlimit(LIMITED, (used + max(0, soft - used) // processes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(LIMITED, (soft, hard))
+
+
+def in_bytes(gib: float | None) -> int:
+    """So many GiB in bytes; 0 for None."""
+    return 0 if gib is None else math.floor(gib * GIB)
+
+
+def refused(error: BaseException) -> bool:
+    """Whether an error says that an allocation on the processor was refused."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, Exception) and any(refusal in text for refusal in REFUSALS)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _table(path: Path) -> dict[str, int]:
+    """A file of lines ``name value`` or ``name: value kB``, in bytes."""
+    found = {}
+    for line in _text(path).splitlines():
+        name, *words = line.split()
+        if words and words[0].isdigit():
+            found[name.rstrip(":")] = int(words[0]) << (10 if words[1:] == ["kB"] else 0)
+    return found
