@@ -392,7 +392,7 @@ the answer that the rounding of single precision would hide it."""
 
 
 def precision(problem: Problem) -> torch.dtype:
-    """Double precision for small networks of plain matrices, single otherwise."""
+    """Double precision for points, which take one pass, and for small networks of plain matrices; single otherwise."""
     import torch
 
     from toolkit.bounds.reduce import cost
@@ -401,6 +401,8 @@ def precision(problem: Problem) -> torch.dtype:
     from toolkit.search.task import varying_inputs
 
     maps = problem.program.maps()
+    if not varying_inputs(problem):
+        return torch.float64
     if not all(isinstance(affine, DenseAffine) for affine in maps):
         return torch.float32
     narrow = all(affine.size <= DOUBLE_WIDTH for affine in maps)

@@ -205,7 +205,7 @@ def _bound_rows(
 
 def parts_of(program: Program, rows: Rows) -> list[Rows]:
     """The rows in parts of what one pass takes, both ends of each."""
-    widest = max([program.num_inputs, *(layer.affine.size for layer in program.layers)])
+    widest = max([1, program.num_inputs, *(layer.affine.size for layer in program.layers)])
     elements = ELEMENTS.get(program.device.type, MANY_ELEMENTS)
     count = max(MIN_ROWS, elements // (2 * widest))
     return [Rows(*part) for part in zip(rows.owner.split(count), rows.neuron.split(count), strict=True)]

@@ -75,7 +75,7 @@ def _tighten(
 
 def rows_per_pass(program: Program, batch: int) -> int:
     """How many rows of a layer are pushed back at once."""
-    widest = max([program.num_inputs, *(layer.affine.size for layer in program.layers)])
+    widest = max([1, program.num_inputs, *(layer.affine.size for layer in program.layers)])
     return max(1, ELEMENTS.get(program.device.type, MANY_ELEMENTS) // (2 * batch * widest))
 
 

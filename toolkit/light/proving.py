@@ -81,7 +81,8 @@ class Question:
     def boxes_at_once(self) -> int:
         """Boxes whose coefficients are held at once."""
         longest = max([len(layer.rows.constant) for layer in self.layers] + [len(self.varying)])
-        return max(1, AT_ONCE // (max(self.lengths) * longest))
+        # Where all inputs are fixed there may be no layer and nothing that varies.
+        return max(1, AT_ONCE // max(1, max(self.lengths) * longest))
 
     def bounds(self, box: Box) -> tuple[Array, Array]:
         """Lower bounds of the atoms over boxes, ``(B, m)``, and their coefficients on the input, ``(B, m, n)``."""
@@ -202,7 +203,11 @@ def _refuted(cases: Cases, lower: Array, region: NDArray[np.int64]) -> NDArray[n
 
 
 def _halves(box: Box, owed: Array, region: NDArray[np.int64]) -> Boxes:
+    """Both halves of every box, across the dimension whose width times ``owed``, ``(B, n)``, is largest; a point is
+    one half."""
     width = box.upper - box.lower
+    if not width.shape[1]:
+        return Boxes(box, region)
     rows, across = np.arange(len(region)), (width * owed).argmax(1)
     middle = ((box.lower + box.upper) / 2)[rows, across]
     lower, upper = box.lower.copy(), box.upper.copy()

@@ -11,7 +11,7 @@ from toolkit.problem.program import Program
 from toolkit.problem.sparse_affine import with_sparse_maps
 from toolkit.problem.stacks import with_stacks
 from toolkit.search.root import Root
-from toolkit.search.task import Task
+from toolkit.search.task import Task, varying_inputs
 
 WORTH_REDUCING = 8.0
 """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
@@ -24,8 +24,8 @@ def reduced(task: Task, root: Root) -> tuple[Task, Root]:
     """The task on the network that is left on its boxes, where that is the cheaper one."""
     problem = task.problem
     box = Bounds(problem.lower, problem.upper)
-    if not worth_reducing(problem.program, box, root.bounds):
-        return task, root
+    if not varying_inputs(problem) or not worth_reducing(problem.program, box, root.bounds):
+        return task, root  # of points nothing would be left to bound
     reduction = reduce_program(problem.program, box, root.bounds, task.clock.check)
     smaller = reduction.restrict_box(box)
     problem = replace(problem, program=reduction.program, lower=smaller.lower, upper=smaller.upper)

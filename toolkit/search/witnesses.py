@@ -67,7 +67,7 @@ def _restart(task: Task, cases: Tensor, part: float, clock: Clock, seed: int) ->
     try:
         if attack(task.problem, cases, restarts, steps, settings.seed + seed, clock, task.accept):
             return True
-        if not restarts or varying_inputs(task.problem) > EVOLVING_INPUTS:
+        if not restarts or not 0 < varying_inputs(task.problem) <= EVOLVING_INPUTS:
             return False
         return evolve(task.problem, cases, round(part * POPULATION), settings.seed + seed, clock, task.accept)
     except OutOfTime:

@@ -1,0 +1,115 @@
+"""Queries that fix inputs: on points there is nothing to split, to vary or to reduce, and the answer is a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from random_networks import PIECEWISE_LINEAR, SMOOTH, Builder, random_network, save, sizes
+from random_queries import Case, query_text
+
+from toolkit.formats.onnx_file import load_model
+from toolkit.formats.read import parse_query
+from toolkit.formats.runtime import Session
+from toolkit.light.proving import proved
+from toolkit.problem.cases import compile_cases
+from toolkit.result import Result, Verdict
+from toolkit.search.clock import Clock
+from toolkit.search.losses import Losses
+from toolkit.settings import Settings
+from toolkit.together import survey
+from toolkit.verify import load_networks, verify
+
+FAMILIES = sorted({**PIECEWISE_LINEAR, **SMOOTH})
+MARGIN = 1e-3
+SETTINGS = [
+    Settings(device="cpu", timeout=20, strategy=strategy, attack_restarts=restarts, attack_steps=3, alpha_iterations=2)
+    for strategy in ("auto", "relu", "input")
+    for restarts in (0, 3)
+]
+
+
+def outputs_at(path: Path, point: np.ndarray) -> np.ndarray:
+    """What onnxruntime says of one point, flat."""
+    session = onnxruntime.InferenceSession(path)
+    (info,) = session.get_inputs()
+    return session.run(None, {info.name: point.astype(np.float32).reshape(info.shape)})[0].ravel()
+
+
+def random_points(path: Path, size: tuple[int, int], generator: np.random.Generator) -> tuple[list[Case], bool]:
+    """One or two cases on points of single precision, each a margin on one side of its atoms; whether one holds."""
+    inputs, outputs = size
+    cases, satisfiable = [], False
+    for _ in range(int(generator.integers(1, 3))):
+        point = generator.normal(size=inputs).astype(np.float32).astype(np.float64)
+        on_y = generator.normal(size=(2, outputs)).round(1)
+        values = on_y @ outputs_at(path, point)
+        holds = bool(generator.random() < 0.3)
+        shift = np.array([-MARGIN, -MARGIN if holds else MARGIN])
+        cases.append(Case(point, point, np.zeros((2, inputs)), on_y, shift - values))
+        satisfiable |= holds
+    return cases, satisfiable
+
+
+def answered(result: Result, satisfiable: bool) -> None:
+    assert result.verdict == (Verdict.SAT if satisfiable else Verdict.UNSAT), result.reason
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_points_are_decided_whatever_the_settings(name: str, tmp_path: Path) -> None:
+    model = random_network(name, 3)
+    path, generator = save(model, tmp_path), np.random.default_rng(17)
+    networks = load_networks({"": path})
+    for settings in SETTINGS:
+        cases, satisfiable = random_points(path, sizes(model), generator)
+        answered(verify(networks, parse_query(query_text(cases)), settings), satisfiable)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_points_are_proved_lightly_and_surveyed(name: str, tmp_path: Path) -> None:
+    onnx_model = random_network(name, 4)
+    path, generator = save(onnx_model, tmp_path), np.random.default_rng(18)
+    model = load_model(path)
+    specs, expected = [], []
+    for number in range(4):
+        cases, satisfiable = random_points(path, sizes(onnx_model), generator)
+        specs.append(tmp_path / f"{number}.vnnlib")
+        specs[-1].write_text(query_text(cases))
+        expected.append(satisfiable)
+        query = parse_query(specs[-1].read_text())
+        losses = Losses(query, compile_cases(query), {"N": Session(model)})
+        found = proved(losses, {"N": model}, Clock.started(5))
+        assert not (found and satisfiable)
+    for answer, satisfiable in zip(survey(load_networks({"": path}), specs, SETTINGS[0], Clock.started(20)), expected,
+                                   strict=True):  # fmt: skip
+        assert not (isinstance(answer, Result) and satisfiable)
+
+
+def linear(constant: bool) -> Builder:
+    """A network without neurons, whose output may not depend on its input."""
+    builder = Builder(np.random.default_rng(0), (1, 3))
+    weight = np.zeros((3, 2)) if constant else np.arange(6.0).reshape(3, 2)
+    builder.op("Gemm", "x", builder.constant(weight), builder.constant(np.array([0.5, -1.5])))
+    return builder
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("width", [0.0, 1.0])
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.strategy}-{s.attack_restarts}")
+def test_networks_without_neurons(constant: bool, width: float, settings: Settings, tmp_path: Path) -> None:
+    path = save(linear(constant).model("t0", 2), tmp_path)
+    lower, upper = np.full(3, 0.25), np.full(3, 0.25 + width)
+    least = outputs_at(path, lower)[0]
+    for offset, satisfiable in ((MARGIN, False), (-MARGIN, True)):
+        case = Case(lower, upper, np.zeros((1, 3)), np.array([[1.0, 0.0]]), np.array([offset - least]))
+        answered(verify(load_networks({"": path}), parse_query(query_text([case])), settings), satisfiable)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.strategy}-{s.attack_restarts}")
+def test_atoms_over_inputs_alone_on_a_point(settings: Settings, tmp_path: Path) -> None:
+    path, point = save(linear(False).model("t0", 2), tmp_path), np.full(3, 0.25)
+    for offset, satisfiable in ((0.125, False), (-0.125, True)):
+        case = Case(point, point, np.array([[1.0, 1.0, 0.0]]), np.zeros((1, 2)), np.array([offset - 0.5]))
+        answered(verify(load_networks({"": path}), parse_query(query_text([case])), settings), satisfiable)
