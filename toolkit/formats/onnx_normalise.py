@@ -19,6 +19,8 @@ import onnx.inliner
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx_branches import with_known_branches
+from toolkit.formats.onnx_dependence import STANDARD
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.onnx_probe import Facts, probe
 
@@ -53,6 +55,8 @@ class Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.aliases: dict[str, str] = {}
+        self.sequences: dict[str, list[str]] = {}
+        """Names of the tensors in every sequence that depends on the inputs."""
         self._count = 0
 
     def fresh(self, hint: str) -> str:
@@ -115,7 +119,7 @@ def normalise(model: OnnxModel) -> Normalised:
     """
     import toolkit.formats.rewrites  # noqa: F401  (registers them)
 
-    model = _expanded(model)
+    model = _plain(model)
     if model.opset < OLDEST_OPSET:
         raise UnsupportedError(
             f"{model.path}: operator set {model.opset} is too old; convert it with onnx.version_converter to 13"
@@ -123,7 +127,7 @@ def normalise(model: OnnxModel) -> Normalised:
     facts = probe(model)
     builder = Builder()
     origins: list[onnx.NodeProto] = []
-    for node in model.proto.graph.node:
+    for node in facts.nodes:
         if not all(name in facts.constants for name in node.output if name):
             _emit(node, facts, builder)
             origins.extend([node] * (len(builder.nodes) - len(origins)))
@@ -137,9 +141,17 @@ def normalise(model: OnnxModel) -> Normalised:
 
 
 def _emit(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
-    if node.domain not in {"", "ai.onnx"}:
+    if node.domain not in STANDARD:
         raise UnsupportedError(f"{facts.where(node)}: operators of the domain {node.domain!r} are not supported")
+    if node.op_type not in READ_SEQUENCES and any(isinstance(facts.values.get(name), list) for name in node.input):
+        raise UnsupportedError(f"{facts.where(node)}: not supported for sequences of tensors")
     REWRITES.get(node.op_type, _copy)(node, facts, builder)
+
+
+READ_SEQUENCES = {
+    "ConcatFromSequence", "Identity", "Optional", "OptionalGetElement", "SequenceAt", "SequenceErase", "SequenceInsert",
+}  # fmt: skip
+"""Operators whose operands may be sequences of tensors."""
 
 
 def _copy(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
@@ -152,6 +164,16 @@ def _copy(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
         if attribute.name not in known:
             raise UnsupportedError(f"{facts.where(node)}: its attribute {attribute.name!r} is not supported")
     builder.copy(node, facts.used)
+
+
+def _plain(model: OnnxModel) -> OnnxModel:
+    """The model without functions, and without the choices among branches that are known."""
+    while True:
+        model = _expanded(model)
+        chosen = with_known_branches(model)
+        if chosen is model:
+            return model
+        model = chosen
 
 
 def _expanded(model: OnnxModel) -> OnnxModel:

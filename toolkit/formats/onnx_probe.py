@@ -18,14 +18,16 @@ import onnx
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx_dependence import (
+    constant_names,
+    has_subgraph,
+    is_random,
+    live_nodes,
+    operands,
+    shape_operands,
+)
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.runtime import Session
-
-SHAPE_ONLY = {"Shape", "Size"}
-"""Operators whose result depends on the shape of their input alone, and shapes are concrete here."""
-
-VALUE_DEPENDENT_SHAPE = {"NonZero", "Unique", "NonMaxSuppression", "Compress"}
-RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class Facts:
     """Value of every tensor at the sample input, by name."""
     constants: frozenset[str]
     """Tensors that do not depend on the inputs: their value in ``values`` is their value always."""
+    nodes: tuple[onnx.NodeProto, ...]
+    """The nodes that the outputs of the model depend on, in order."""
     used: frozenset[str]
-    """Tensors that some node or the caller reads."""
+    """Tensors that one of these nodes or the caller reads."""
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Concrete shape of a tensor."""
@@ -73,12 +77,17 @@ class _Arrays(Mapping[str, NDArray[Any]]):
     """Initializers as arrays, made when they are asked for: most weights never are."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._tensors: dict[str, onnx.TensorProto | onnx.SparseTensorProto] = {
+            tensor.name: tensor for tensor in graph.initializer
+        }
+        self._tensors.update({tensor.values.name: tensor for tensor in graph.sparse_initializer})
         self._arrays: dict[str, NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._arrays:
-            self._arrays[name] = onnx.numpy_helper.to_array(self._tensors[name])
+            tensor = self._tensors[name]
+            dense = isinstance(tensor, onnx.TensorProto)
+            self._arrays[name] = onnx.numpy_helper.to_array(tensor) if dense else _densified(tensor)
         return self._arrays[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -88,10 +97,20 @@ class _Arrays(Mapping[str, NDArray[Any]]):
         return len(self._tensors)
 
 
+def _densified(tensor: onnx.SparseTensorProto) -> NDArray[Any]:
+    """A sparse initializer with its zeros. Its indices are positions in the flat tensor, or a row of coordinates each."""
+    values, indices = onnx.numpy_helper.to_array(tensor.values), onnx.numpy_helper.to_array(tensor.indices)
+    dense = np.zeros(tuple(tensor.dims), dtype=values.dtype)
+    places = np.unravel_index(indices, dense.shape) if indices.ndim == 1 else tuple(indices.T)
+    dense[places] = values
+    return dense
+
+
 def probe(model: OnnxModel) -> Facts:
     """Run ``model`` once on `sample_inputs` and keep every tensor."""
     graph = model.proto.graph
-    names = [name for node in graph.node for name in node.output if name]
+    nodes = live_nodes(graph)
+    names = [name for node in nodes for name in node.output if name]
     inputs = sample_inputs(model)
     session = Session(model, hidden=names, optimise=False)
     computed = {info.name: array for info, array in zip(model.inputs, inputs, strict=True)}
@@ -99,21 +118,24 @@ def probe(model: OnnxModel) -> Facts:
     initializers = _Arrays(graph)
     # The type asks for mutable mappings; nothing is ever written to it.
     values = ChainMap(computed, initializers)  # type: ignore[arg-type]
-    used = frozenset(name for node in graph.node for name in node.input) | {info.name for info in model.outputs}
-    facts = Facts(model.path, model.opset, values, frozenset(initializers), used)
-    return replace(facts, constants=_constants(graph, facts))
+    used = frozenset(name for node in nodes for name in operands(node)) | {info.name for info in model.outputs}
+    facts = Facts(model.path, model.opset, values, frozenset(initializers), nodes, used)
+    return replace(facts, constants=_constants(facts))
 
 
-def _constants(graph: onnx.GraphProto, facts: Facts) -> frozenset[str]:
-    """Tensors that do not depend on the inputs; refuses graphs whose shapes are not fixed."""
-    constants = set(facts.constants)
-    for node in graph.node:
-        if node.op_type in RANDOM:
+def _constants(facts: Facts) -> frozenset[str]:
+    """Tensors that do not depend on the inputs; refuses graphs that are random or whose shapes are not fixed."""
+    constants = constant_names(facts.nodes, facts.constants)
+    for node in facts.nodes:
+        if is_random(node):
             raise UnsupportedError(f"{facts.where(node)}: the network is random")
-        if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
-            raise UnsupportedError(f"{facts.where(node)}: control flow is not supported; export without it")
-        if node.op_type in SHAPE_ONLY or all(name in constants for name in node.input if name):
-            constants.update(name for name in node.output if name)
-        elif node.op_type in VALUE_DEPENDENT_SHAPE:
-            raise UnsupportedError(f"{facts.where(node)}: a shape depends on the value of an input")
-    return frozenset(constants)
+        if all(name in constants for name in node.output if name):
+            continue
+        if has_subgraph(node):
+            raise UnsupportedError(f"{facts.where(node)}: control flow that depends on the input is not supported; "
+                                   "export without it")  # fmt: skip
+        varying = next((name for name in shape_operands(node) if name not in constants), None)
+        if varying is not None:
+            raise UnsupportedError(f"{facts.where(node)}: the shape of its result depends on the value of {varying!r}, "
+                                   "which depends on the input of the network")  # fmt: skip
+    return constants

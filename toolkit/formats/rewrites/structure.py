@@ -11,18 +11,14 @@ from toolkit.formats.onnx_probe import Facts
 from toolkit.formats.rewrites.nodes import attribute, integers, select_rows
 
 
-@rewrite("Identity")
-def identity(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
-    """Nothing: a second name of its operand."""
-    builder.alias(node.output[0], node.input[0])
-
-
 @rewrite("Dropout")
 def dropout(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
-    """Nothing, at inference."""
+    """Nothing, at inference; the mask that it hands out keeps everything."""
     if len(node.input) > 2 and node.input[2] and facts.constant(node.input[2], node).any():
         raise UnsupportedError(f"{facts.where(node)}: in training mode; export in evaluation mode")
     builder.alias(node.output[0], node.input[0])
+    for mask in node.output[1:]:
+        builder.alias(mask, builder.constant(facts.values[mask]))
 
 
 @rewrite("Cast", "CastLike")
@@ -59,10 +55,7 @@ def tile(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 @rewrite("Slice")
 def slice_(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
-    """One static slice or, for a negative step, selection of rows for each axis; kept if it depends on the inputs."""
-    if any(name and name not in facts.constants for name in node.input[1:]):
-        _moving_slice(node, facts, builder)
-        return
+    """One static slice or, for a negative step, selection of rows for each axis."""
     shape = facts.shape(node.input[0])
     starts, ends = integers(node, facts, "starts", 1) or [], integers(node, facts, "ends", 2) or []
     axes = integers(node, facts, "axes", 3) or list(range(len(starts)))
@@ -78,21 +71,6 @@ def slice_(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
             current = builder.static("Slice", [current], axis=axis, start=rows.start, end=stop, step=step)
         else:
             current = select_rows(builder, current, axis, np.array(rows, dtype=np.int64))
-    builder.alias(node.output[0], current)
-
-
-def _moving_slice(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
-    """A window of constant size whose position depends on the inputs: selection of computed rows."""
-    target = facts.shape(node.output[0])
-    axes = integers(node, facts, "axes", 3) or list(range(len(target)))
-    steps = integers(node, facts, "steps", 4) or [1] * len(axes)
-    current = node.input[0]
-    for position, (axis, step) in enumerate(zip(axes, steps, strict=True)):
-        start = builder.static("Slice", [node.input[1]], axis=0, start=position, end=position + 1, step=1)
-        offsets = np.arange(target[axis], dtype=facts.values[node.input[1]].dtype) * step
-        current = builder.static(
-            "Rows", [current, builder.static("Plus", [start, builder.constant(offsets)])], axis=axis
-        )
     builder.alias(node.output[0], current)
 
 

@@ -1,0 +1,130 @@
+"""What depends on what in an ONNX graph, told from the graph alone: no torch, nothing is run.
+
+A tensor is *constant* when it does not depend on the values of the inputs. Shapes are concrete, so what depends on the
+shape or the element type of a tensor alone is constant too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import onnx
+
+STANDARD = frozenset({"", "ai.onnx"})
+"""Names of the domain of the ONNX standard's own operators."""
+
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+
+READS_VALUES: dict[str, tuple[int, ...]] = {
+    "Shape": (),
+    "Size": (),
+    "EyeLike": (),
+    "CastLike": (0,),
+    "SequenceLength": (),
+    "OptionalHasElement": (),
+}
+"""Operators of which only these operands matter by value; of the others it is the shape, the type or the length."""
+
+_ALL = (0, 1, 2, 3, 4, 5)
+SHAPED_BY: dict[str, tuple[int, ...]] = {
+    "AffineGrid": (1,),
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
+    "Col2Im": (1, 2),
+    "Compress": (1,),
+    "ConstantOfShape": (0,),
+    "DFT": (1, 2),
+    "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+    "MaxUnpool": (2,),
+    "MelWeightMatrix": _ALL,
+    "NonMaxSuppression": _ALL,
+    "NonZero": (0,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "STFT": (1, 3),
+    "SequenceAt": (1,),
+    "SequenceErase": (1,),
+    "SequenceInsert": (2,),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "SplitToSequence": (1,),
+    "Squeeze": (1,),
+    "StringSplit": (0,),
+    "Tile": (1, 2),
+    "TopK": (1,),
+    "Unique": (0,),
+    "Unsqueeze": (1,),
+    "Upsample": (1,),
+}
+"""Operands whose values decide about the shape of a result (of a sequence: about which tensors are in it)."""
+
+
+def operands(node: onnx.NodeProto) -> Iterator[str]:
+    """Tensors that a node reads: its operands, and what its subgraphs read of the graph around them."""
+    yield from (name for name in node.input if name)
+    for graph in subgraphs(node):
+        inside = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        inside |= {tensor.values.name for tensor in graph.sparse_initializer}
+        inside |= {name for inner in graph.node for name in inner.output}
+        read = [name for inner in graph.node for name in operands(inner)] + [value.name for value in graph.output]
+        yield from (name for name in read if name not in inside)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Graphs among the attributes of a node: branches and bodies."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def has_subgraph(node: onnx.NodeProto) -> bool:
+    """Whether a node is control flow."""
+    return any(True for _ in subgraphs(node))
+
+
+def is_random(node: onnx.NodeProto) -> bool:
+    """Whether a node, or one in its subgraphs, computes something else each time."""
+    inside = (inner for graph in subgraphs(node) for inner in graph.node)
+    return (node.op_type in RANDOM and node.domain in STANDARD) or any(is_random(inner) for inner in inside)
+
+
+def live_nodes(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:
+    """The nodes that the outputs of a graph depend on, in order."""
+    needed = {value.name for value in graph.output}
+    live = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            live.append(node)
+            needed.update(operands(node))
+    return tuple(live[::-1])
+
+
+def constant_names(nodes: Iterable[onnx.NodeProto], initializers: Iterable[str]) -> frozenset[str]:
+    """Tensors of a sorted graph that do not depend on the inputs, initializers included."""
+    constants = set(initializers)
+    for node in nodes:
+        if not is_random(node) and all(name in constants for name in _read_by_value(node)):
+            constants.update(name for name in node.output if name)
+    return frozenset(constants)
+
+
+def _read_by_value(node: onnx.NodeProto) -> Iterable[str]:
+    positions = READS_VALUES.get(node.op_type) if node.domain in STANDARD else None
+    return operands(node) if positions is None else [node.input[k] for k in positions if k < len(node.input)]
+
+
+def shape_operands(node: onnx.NodeProto) -> Sequence[str]:
+    """Operands on whose values the shape of a result depends."""
+    if node.domain not in STANDARD:
+        return ()
+    positions = SHAPED_BY.get(node.op_type, (1,) if node.op_type.startswith("Reduce") else ())
+    return [node.input[k] for k in positions if k < len(node.input) and node.input[k]]
