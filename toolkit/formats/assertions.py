@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from toolkit.formats.atom_table import AtomTable, Terms
 from toolkit.formats.dialect import RELATIONS, Dialect, MalformedError, double, shown
-from toolkit.formats.machine import TERM, Machine
+from toolkit.formats.machine import BINDERS, TERM, Machine
 from toolkit.formats.polynomial import TooLargeError
 from toolkit.formats.query import Block, Formula
 from toolkit.formats.text import Source
@@ -148,4 +148,4 @@ def _difference(left: int, right: int, sign: int) -> tuple[float, Terms] | None:
 
 def _only_head(piece: str) -> str | None:
     match = _HEAD.fullmatch(piece)
-    return match[1] if match else None
+    return match[1] if match and match[1] not in BINDERS else None

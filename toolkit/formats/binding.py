@@ -13,6 +13,8 @@ from toolkit.formats.query import Network, Query, Tensor
 BARE = ""
 """Name that a network file has when none was given with it: it stands for the only network of a query."""
 
+_NEWER = ": version 1.0 of VNN-LIB knows one input and one output only; version 2.0 declares each by its name"
+
 T = TypeVar("T")
 
 
@@ -58,9 +60,10 @@ def _check_tensors(
     network: Network, model: OnnxModel, kind: str, declared: Sequence[Tensor], infos: Sequence[TensorInfo]
 ) -> None:
     if len(declared) != len(infos):
+        flat = declared[0].shape is None if declared else False
         raise InputError(
             f"{model.path}: the model has {len(infos)} {kind}s, the specification declares {len(declared)}"
-            f" for network '{network.name}'"
+            f" for network '{network.name}'{_NEWER if flat else ''}"
         )
     for tensor, info in zip(declared, infos, strict=True):
         if not _shape_fits(tensor, info):

@@ -36,6 +36,8 @@ class Dialect(Protocol):
     """Comparison signs."""
     number: re.Pattern[str]
     """A constant."""
+    ignored: frozenset[str]
+    """Commands that say nothing about the problem; whatever stands in them is skipped."""
 
     def variable(self, token: str) -> int | None:
         """The code of a variable, or None when the token does not look like one. Raises MalformedError."""

@@ -25,6 +25,9 @@ MAX_DEPTH = 128
 TERM = r"[^\s()\[\]]+(?:\s*\[[^()\[\]]*\])?"
 """A number or a variable; the indices of a variable may contain and follow white space."""
 _TOKEN = re.compile(rf"\)|{TERM}|\S", re.ASCII)
+BINDERS = frozenset({"let", "forall", "exists"})
+"""Heads of SMT-LIB that name variables of their own. They are told from the first, as what they bind looks like an
+operator."""
 
 T = TypeVar("T")
 
@@ -143,6 +146,8 @@ class Machine:
             frame.operands.append(token)
         elif self.rows_in(frame) or frame.operands or frame.formulas:
             raise MalformedError(f"unexpected {shown(token)} after a formula")
+        elif token in BINDERS:
+            raise MalformedError(f"{token} is not in the language of VNN-LIB: write out what its variables stand for")
         else:
             frame.head = token
 
@@ -177,6 +182,8 @@ class Machine:
             raise MalformedError("a coefficient exceeds the largest double") from None
 
     def _statement(self, frame: Frame) -> None:
+        if len(self._stack) > 1 and self._stack[1].head in self.dialect.ignored:
+            return
         words = [operand for operand in frame.operands if isinstance(operand, str)]
         if len(self._stack) > 1 or self.rows_in(frame) or frame.formulas or len(words) < len(frame.operands):
             raise MalformedError(f"unknown operator {shown(frame.head or '')}")

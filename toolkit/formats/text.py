@@ -73,6 +73,11 @@ def without_strings(text: str) -> str:
     return _STRING.sub(lambda match: " " * len(match.group()), text) if '"' in text else text
 
 
+def with_empty_strings(text: str) -> str:
+    """The text with nothing in its string literals, which stay tokens; offsets do not change."""
+    return _STRING.sub(lambda match: '""' + " " * (len(match.group()) - 2), text) if '"' in text else text
+
+
 def nesting_depth(text: str, chunk: int = 1 << 22) -> int:
     """Largest number of parentheses open at once."""
     depth = deepest = 0

@@ -16,14 +16,16 @@ from toolkit.errors import InputError
 from toolkit.formats.assertions import read_assertions
 from toolkit.formats.dialect import MalformedError, shown
 from toolkit.formats.query import Kind, Network, Query, Tensor
-from toolkit.formats.text import Source
+from toolkit.formats.text import Source, with_empty_strings
 
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _DECLARATION = re.compile(r"\s*\(declare-const\s+([^\s()]+)\s+Real\s*\)", re.ASCII)
 _OUTPUT = 1 << 40
 """Codes of outputs while reading, so that they sort after the inputs, whose number is not known yet."""
-_IGNORED = frozenset({"set-logic", "check-sat", "get-model", "exit"})
+_IGNORED = frozenset(
+    {"set-logic", "set-info", "set-option", "check-sat", "get-model", "get-value", "get-info", "echo", "exit"}
+)
 """SMT-LIB commands that say nothing about the problem."""
 
 
@@ -32,6 +34,7 @@ class Vnnlib1:
 
     comparisons = frozenset({"<=", "<", ">=", ">", "=", "==", "!="})
     number = _NUMBER
+    ignored = _IGNORED
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
@@ -50,7 +53,7 @@ class Vnnlib1:
                 self._declare(name)
             case ("declare-const" | "declare-fun", *_):
                 raise MalformedError("a declaration is (declare-const X_0 Real)")
-            case _ if head not in _IGNORED:
+            case _ if head not in self.ignored:
                 raise MalformedError(f"unknown statement {shown(head)}")
 
     def _declare(self, name: str) -> None:
@@ -89,6 +92,7 @@ def parse_vnnlib1(source: Source, shortcut: bool = True) -> Query:
     ``shortcut=False`` reads token by token only, for the comparison of the two ways in tests.
     """
     dialect = Vnnlib1()
+    source = Source(source.name, with_empty_strings(source.text))  # their parentheses are none
     start = dialect.declarations(source) if shortcut else 0
     table, formula = read_assertions(source, dialect, start, shortcut)
     try:

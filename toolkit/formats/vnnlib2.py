@@ -64,6 +64,7 @@ class Vnnlib2:
 
     comparisons = frozenset({"<=", "<", ">=", ">", "==", "!="})
     number = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
+    ignored: frozenset[str] = frozenset()
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._tensors = {tensor.name: tensor for tensor in tensors}

@@ -95,3 +95,11 @@ def test_equal_networks_share_one_model(tmp_path: Path, model: OnnxModel) -> Non
     other = load_text(tmp_path / "other.onnx", "main (float[1,2] x) => (float[1,2] y) { y = Relu(x) }")
     with pytest.raises(InputError, match="equal-to"):
         check_binding(query("", "(equal-to f)"), {"f": model, "g": other})
+
+
+def test_what_version_1_cannot_say_is_told(tmp_path: Path) -> None:
+    graph = "main (float[1,1] a, float[1,1] b) => (float[1,1] y) { y = Add(a, b) }"
+    two = load_text(tmp_path / "two.onnx", graph)
+    declared = "(declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real)"
+    with pytest.raises(InputError, match=r"2 inputs, .*version 2\.0 declares each"):
+        check_binding(parse_query(f"{declared} (assert (>= X_0 0.0))"), {"N": two})

@@ -74,6 +74,9 @@ def test_declares_one_network_with_flat_real_vectors() -> None:
         ("; comment (assert (<= X_0 -1))\n(assert (<= X_0 1)) ; (((", (1,), (2,)),
         ("(assert\n(<= X_0\n\n1)\n)\n", (1,), (2,)),
         ("(set-logic QF_LRA)(assert (<= X_0 1))(check-sat)", (1,), (2,)),
+        ("(set-info :status unsat)(set-option :produce-models true)(assert (<= X_0 1))(exit)", (1,), (2,)),
+        ('(set-info :source "a (b; c")(assert (<= X_0 1))(echo ")")(get-info :name)', (1,), (2,)),
+        ("(assert (<= X_0 1))(check-sat)(get-model)(get-value (X_0 (+ X_1 Y_0) Y_1))", (1,), (2,)),
     ],
 )
 def test_forms(body: str, inside: tuple[float, ...], outside: tuple[float, ...]) -> None:
@@ -115,6 +118,11 @@ def test_strictness_is_kept() -> None:
         (DECLARED + "(assert (=> (<= X_0 1) (<= X_1 1)))", 6, "unknown operator '=>'"),
         (DECLARED + "(assert (not (<= X_0 1)))", 6, "unknown operator 'not'"),
         (DECLARED + "(assert (<= X_0 (/ 1 3)))", 6, "unknown operator '/'"),
+        (DECLARED + "\n(assert (let ((t (+ X_0 X_1))) (<= t 0.2)))", 7, "let is not in the language"),
+        (DECLARED + "(assert\n(and (<= X_0 1) (let ((t X_0)) (<= t 0.2))))", 7, "let is not in the language"),
+        (DECLARED + "(assert\n(forall ((z Real)) (<= z X_0)))", 7, "forall is not in the language"),
+        (DECLARED + '(assert (and "(" (<= X_0 1)))', 6, "not a formula"),
+        (DECLARED + "(assert (<= X_0 1))\n(set-info :a (assert (<= X_0 2)))", 7, "assert inside"),
         (DECLARED + "(assert (and))", 6, "and without operands"),
         (DECLARED + "(assert)", 6, "assert without operands"),
         (DECLARED + "(assert (<= X_0 1) (<= X_1 1))", 6, "one formula, not 2"),
