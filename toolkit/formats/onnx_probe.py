@@ -98,7 +98,7 @@ class _Arrays(Mapping[str, NDArray[Any]]):
 
 
 def _densified(tensor: onnx.SparseTensorProto) -> NDArray[Any]:
-    """A sparse initializer with its zeros. Its indices are positions in the flat tensor, or a row of coordinates each."""
+    """A sparse initializer with its zeros; its indices are positions in the flat tensor, or rows of coordinates."""
     values, indices = onnx.numpy_helper.to_array(tensor.values), onnx.numpy_helper.to_array(tensor.indices)
     dense = np.zeros(tuple(tensor.dims), dtype=values.dtype)
     places = np.unravel_index(indices, dense.shape) if indices.ndim == 1 else tuple(indices.T)
