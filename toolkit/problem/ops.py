@@ -109,7 +109,8 @@ NONLINEAR: dict[Any, str] = {
     aten.floor.default: "floor",
     elementwise.square: "square",
     elementwise.cube: "cube",
-    elementwise.reciprocal_from_one: "reciprocal_from_one",
+    elementwise.exp_below_cap: "exp_below_cap",
+    elementwise.share: "share",
     elementwise.rsqrt_from_one: "rsqrt_from_one",
 }
 """Elementwise operator -> name of its relaxation."""

@@ -15,7 +15,9 @@ from torch import fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.errors import UnsupportedError
+from toolkit.problem.masks import may_be_undefined, minus_infinite
 from toolkit.problem.rewrites import REWRITES
+from toolkit.problem.rewrites.registry import Rewrite
 
 PORTABLE = {
     # A view asks for strides that only this run has (ReLU keeps those of a transposed tensor); its values do not.
@@ -81,12 +83,23 @@ class _Recorder(TorchDispatchMode):
         if not self.varies((args, tuple(kwargs.values()))):
             return func(*args, **kwargs)
         if func in REWRITES and REWRITES[func].when([self.varies(argument) for argument in args]):
-            with self:
-                return REWRITES[func](*args, **kwargs)
+            return self.rewritten(REWRITES[func], args, kwargs)
         _refuse_data_dependence(func)
         result = func(*args, **kwargs)
         self.record(func, args, kwargs, result)
         return result
+
+    def rewritten(self, rewrite: Rewrite, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a rewrite makes of an operator's arguments, with its own operators recorded."""
+        if not rewrite.masked or not bool(torch.isneginf(args[0]).any()):
+            with self:
+                return rewrite(*args, **kwargs)
+        node = self.nodes[id(args[0])]
+        masked, zero = minus_infinite(self.root, node), torch.zeros((), dtype=args[0].dtype)
+        with self:
+            result = rewrite(*args, **kwargs, masked=masked)
+            # What is undefined somewhere stays part of the program: nothing is proved there.
+            return result + 0.0 * torch.where(masked, zero, args[0]) if may_be_undefined(node) else result
 
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         call = self.graph.call_function(

@@ -48,11 +48,12 @@ GUIDES: dict[str, Guide] = {
     "sign": lambda z, value: (z / z.detach().abs().mean(1, keepdim=True).clamp(min=MIN_SCALE)).clamp(-1, 1),
     "floor": lambda z, value: z,
     "exp": lambda z, value: value * z,
-    "reciprocal_from_one": lambda z, value: -z.log(),
+    "exp_below_cap": lambda z, value: value * z,
+    "share": lambda z, value: -z.log(),
 }
 """Operators whose own gradient is zero, or vanishes where a softmax is sure of itself. Sign and floor are passed
 straight through (Bengio et al. 2013), a sign where it is not saturated; an exponential cut off where it would overflow
-keeps its slope, and reciprocals descend on their logarithm, as if on the scores that a softmax is made of."""
+keeps its slope, and shares descend on their logarithm, as if on the scores that a softmax is made of."""
 MIN_SCALE = 1e-9
 """Smallest mean of a layer's magnitudes by which its signs are scaled."""
 SUMMANDS = 1e6

@@ -32,12 +32,13 @@ TRUTH: dict[str, Extended] = {
     "rsqrt": lambda z: 1 / np.sqrt(z),
     "rsqrt_from_one": lambda z: 1 / np.sqrt(z),
     "reciprocal": lambda z: 1 / z,
-    "reciprocal_from_one": lambda z: 1 / z,
+    "exp_below_cap": lambda z: np.minimum(np.exp(z), np.longdouble(2) ** 115),
+    "share": lambda z: 1 / z,
     "sin": np.sin,
     "sign": np.sign,
     "floor": np.floor,
 }
-DOMAIN = {"sqrt": 0.0, "log": 0.0, "rsqrt": 0.0, "rsqrt_from_one": 1.0, "reciprocal_from_one": 1.0}
+DOMAIN = {"sqrt": 0.0, "log": 0.0, "rsqrt": 0.0, "rsqrt_from_one": 1.0, "share": 1.0}
 EXACT = {"relu", "sign", "floor"}
 """Operators that need no arithmetic; the lines of ReLU rely on the allowance of the sums they enter."""
 DTYPES = [torch.float32, torch.float64]

@@ -12,6 +12,7 @@ from toolkit.bounds.relaxations.periodic import SINE
 from toolkit.bounds.relaxations.record import Lines, Relaxation
 from toolkit.bounds.relaxations.relu import RELU
 from toolkit.bounds.relaxations.s_shaped import S_SHAPED
+from toolkit.bounds.relaxations.softmax import SOFTMAX
 from toolkit.bounds.relaxations.step import FLOOR, SIGN
 
 __all__ = ["RELAXATIONS", "Lines", "Relaxation"]
@@ -20,6 +21,7 @@ RELAXATIONS: dict[str, Relaxation] = {
     "relu": RELU,
     **S_SHAPED,
     **CONVEX,
+    **SOFTMAX,
     "sin": SINE,
     "sign": SIGN,
     "floor": FLOOR,

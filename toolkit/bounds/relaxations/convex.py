@@ -94,6 +94,8 @@ def _inverse_root(least: float) -> Relaxation:
 
 
 _POSITIVE = _inverse()
+RECIPROCAL_FROM_ONE = _inverse(1.0)
+"""1 / z of arguments that cannot be below one."""
 
 
 def _has_pole(lower: Tensor, upper: Tensor) -> Tensor:
@@ -141,5 +143,4 @@ CONVEX: dict[str, Relaxation] = {
     "rsqrt": _inverse_root(0.0),
     "rsqrt_from_one": _inverse_root(1.0),
     "reciprocal": Relaxation(torch.reciprocal, _reciprocal_lines, _reciprocal_image, wide),
-    "reciprocal_from_one": _inverse(1.0),
 }  # fmt: skip

@@ -9,6 +9,9 @@ from torch import Tensor
 
 _LIBRARY = torch.library.Library("prunecert", "DEF")
 
+CAP = 2.0**115
+"""Where the exponentials of a softmax are cut off: thousands of them can be added up in single precision."""
+
 
 def _define(name: str, function: Callable[[Tensor], Tensor]) -> None:
     _LIBRARY.define(f"{name}(Tensor x) -> Tensor")
@@ -17,7 +20,8 @@ def _define(name: str, function: Callable[[Tensor], Tensor]) -> None:
 
 _define("square", lambda x: x * x)
 _define("cube", lambda x: x * x * x)
-_define("reciprocal_from_one", torch.reciprocal)
+_define("exp_below_cap", lambda x: torch.exp(x).clamp(max=CAP))
+_define("share", torch.reciprocal)
 _define("rsqrt_from_one", torch.rsqrt)
 _define("softplus", torch.nn.functional.softplus)
 
@@ -25,8 +29,10 @@ square = torch.ops.prunecert.square.default
 """x^2."""
 cube = torch.ops.prunecert.cube.default
 """x^3."""
-reciprocal_from_one = torch.ops.prunecert.reciprocal_from_one.default
-"""1 / x of an argument that cannot be below one."""
+exp_below_cap = torch.ops.prunecert.exp_below_cap.default
+"""min(exp x, CAP): a term of the sum that `share` is the reciprocal of."""
+share = torch.ops.prunecert.share.default
+"""1 / x of one plus a sum of exponentials that were cut off: a softmax, up to 1 / CAP."""
 rsqrt_from_one = torch.ops.prunecert.rsqrt_from_one.default
 """1 / sqrt(x) of an argument that cannot be below one."""
 softplus = torch.ops.prunecert.softplus.default

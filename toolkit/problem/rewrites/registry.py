@@ -31,6 +31,8 @@ class Rewrite:
 
     function: Callable[..., Any]
     when: Condition
+    masked: bool = False
+    """Whether the function is told, as ``masked``, which elements of its first argument are minus infinity always."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the operator computes for these arguments."""
@@ -40,14 +42,16 @@ class Rewrite:
 REWRITES: dict[Any, Rewrite] = {}
 
 
-def rewrite(*operators: Any, when: Condition = always) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def rewrite(
+    *operators: Any, when: Condition = always, masked: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function of the operator's own arguments that computes the same with other operators."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         for operator in operators:
             if operator in REWRITES:
                 raise ValueError(f"{operator} has a rewrite already")
-            REWRITES[operator] = Rewrite(function, when)
+            REWRITES[operator] = Rewrite(function, when, masked)
         return function
 
     return register

@@ -1,4 +1,4 @@
-"""Smooth operators: softmax, normalisation with the statistics of its argument, and relatives of the exponential."""
+"""Smooth operators: normalisation with the statistics of its argument, and relatives of the exponential."""
 
 from __future__ import annotations
 
@@ -9,34 +9,10 @@ import torch
 from torch import Tensor
 
 from toolkit.errors import UnsupportedError
-from toolkit.problem.rewrites.elementwise import reciprocal_from_one, rsqrt_from_one, softplus, square
+from toolkit.problem.rewrites.elementwise import rsqrt_from_one, softplus, square
 from toolkit.problem.rewrites.registry import rewrite
 
 aten = torch.ops.aten
-
-
-def _relative_sum(x: Tensor, dim: int) -> Tensor:
-    """``sum_j exp(x_j - x_i)`` for each i along an axis: at least one, as j = i is among the terms."""
-    last = x.transpose(dim, -1)
-    return torch.exp(last.unsqueeze(-2) - last.unsqueeze(-1)).sum(-1).transpose(dim, -1)
-
-
-@rewrite(aten._softmax.default)
-def softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
-    """``1 / sum_j exp(x_j - x_i)``: tighter than a quotient (Wei et al. 2023, the exponential-reciprocal form)."""
-    return reciprocal_from_one(_relative_sum(x, dim))
-
-
-@rewrite(aten._log_softmax.default)
-def log_softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
-    """``-log sum_j exp(x_j - x_i)``."""
-    return -torch.log(_relative_sum(x, dim))
-
-
-@rewrite(aten.logsumexp.default)
-def log_sum_exp(x: Tensor, dim: Sequence[int], keepdim: bool = False) -> Tensor:
-    """``log sum exp``, as it is written."""
-    return torch.log(torch.exp(x).sum(list(dim), keepdim=keepdim))
 
 
 @rewrite(aten.cos.default)
