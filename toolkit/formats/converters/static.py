@@ -88,32 +88,18 @@ def rows(x: Tensor, index: Tensor, axis: int) -> Tensor:
     return torch.index_select(x, axis, index)
 
 
-@static("Scatter")
-def scatter(x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
-    """A copy with ``updates`` put at the places that the last axis of ``index`` names."""
-    return torch.index_put(x, tuple(index.unbind(-1)), updates)
-
-
 @static("AxisMatMul")
 def axis_matmul(x: Tensor, weights: Tensor, axis: int) -> Tensor:
     """A matrix applied along one axis."""
     return torch.matmul(x.movedim(axis, -1), weights.t()).movedim(-1, axis)
 
 
-_PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
-
-
 @static("Pad")
-def pad(x: Tensor, pads: list[int], value: float, mode: str) -> Tensor:
-    """Padding of all axes; ``pads`` are those of ONNX: all begins, then all ends."""
+def pad(x: Tensor, pads: list[int], value: float) -> Tensor:
+    """Constants around all axes; ``pads`` are those of ONNX: all begins, then all ends, negative ones cut off."""
     rank = x.dim()
     amounts = [pads[k + side * rank] for k in reversed(range(rank)) for side in (0, 1)]
-    if mode == "constant":
-        return nn.functional.pad(x, amounts, value=value)
-    # torch wants all axes but the first one or two, be they padded or not.
-    while len(amounts) > 2 * max(rank - 2, 1) and amounts[-2:] == [0, 0]:
-        amounts = amounts[:-2]
-    return nn.functional.pad(x, amounts, mode=_PAD_MODES[mode])
+    return nn.functional.pad(x, amounts, value=value)
 
 
 @static("MaxPool")

@@ -96,28 +96,3 @@ def split(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
         end = start + facts.shape(name)[axis]
         builder.static("Slice", [node.input[0]], name, axis=axis, start=start, end=end, step=1)
         start = end
-
-
-@rewrite("Pad")
-def pad(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
-    """Padding of all axes with parameters as attributes."""
-    rank = len(facts.shape(node.input[0]))
-    given = integers(node, facts, "pads", 1) or []
-    axes = integers(node, facts, "axes", 3) or list(range(rank))
-    pads = [0] * (2 * rank)
-    for position, axis in enumerate(axes):
-        pads[axis % rank] = given[position]
-        pads[axis % rank + rank] = given[position + len(axes)]
-    value = attribute(node, "value", 0.0)
-    if len(node.input) > 2 and node.input[2]:
-        value = float(facts.constant(node.input[2], node).reshape(-1)[0])
-    mode = attribute(node, "mode", "constant")
-    builder.static("Pad", [node.input[0]], node.output[0], pads=pads, value=float(value), mode=mode)
-
-
-@rewrite("ScatterND")
-def scatter(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
-    """Values put at the places that the last axis of the indices names."""
-    if attribute(node, "reduction", "none") != "none":
-        raise UnsupportedError(f"{facts.where(node)}: reduction is not supported")
-    builder.static("Scatter", list(node.input), node.output[0])

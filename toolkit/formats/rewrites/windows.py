@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_normalise import Builder, rewrite
 from toolkit.formats.onnx_probe import Facts
-from toolkit.formats.onnx_resize import resize_matrix
+from toolkit.formats.onnx_resize import resize_matrices
 from toolkit.formats.rewrites.nodes import attribute, select_rows
 
 
@@ -86,13 +86,8 @@ def _automatic_pads(node: onnx.NodeProto, facts: Facts, mode: str) -> list[int]:
 @rewrite("Upsample", "Resize")
 def resize(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
     """Interpolation is linear and separable: for each axis a selection of rows or a matrix."""
-    shape, target = facts.shape(node.input[0]), facts.shape(node.output[0])
-    changed = [axis for axis in range(len(shape)) if shape[axis] != target[axis]]
-    if attribute(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize":
-        raise UnsupportedError(f"{facts.where(node)}: tf_crop_and_resize is not supported")
     current = node.input[0]
-    for axis in changed:
-        matrix = resize_matrix(node, facts, axis)
+    for axis, matrix in resize_matrices(node, facts).items():
         if np.isin(matrix, (0, 1)).all() and (matrix.sum(1) == 1).all():
             current = select_rows(builder, current, axis, matrix.argmax(1))
         else:
