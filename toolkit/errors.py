@@ -1,8 +1,7 @@
 """What can go wrong, told so that a person can act on it.
 
 Every error a user can cause is a :class:`ToolkitError` whose message is one line: what is wrong, where (file, line or
-node) and what to do. Command lines print it on stderr and exit with code 2, or 3 for a failure of the machine; a
-verdict is never made from one.
+node) and what to do. Command lines print it on stderr and exit with code 2; a verdict is never made from one.
 """
 
 from __future__ import annotations
@@ -34,9 +33,12 @@ class InputError(ToolkitError):
     """A file, an option or a recipe is missing, malformed or inconsistent."""
 
 
-class MachineError(ToolkitError):
-    """The machine fails, not the input: a disk is full, a folder cannot be written, a process cannot start."""
-
-
 class UnsupportedError(ToolkitError):
     """The input is legal, but uses something this toolkit cannot handle (an operator, a theory, a type)."""
+
+
+class DisagreementError(ToolkitError):
+    """Two computations of one thing differ, such as the program that was bounded and the network in the file.
+
+    Nothing may be concluded from either: the verdict is an error, whatever was proved.
+    """

@@ -20,10 +20,6 @@ class Verdict(StrEnum):
     ERROR = "error"
 
 
-DECIDED = frozenset({Verdict.SAT, Verdict.UNSAT})
-"""The verdicts that answer the query."""
-
-
 @dataclass(frozen=True)
 class Statistics:
     """What one verification took."""

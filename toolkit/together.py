@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 
 from toolkit.errors import ToolkitError
+from toolkit.faithful.programs import BoundedProgram
 from toolkit.formats.read import read_query
 from toolkit.problem.compile import compile_problem
 from toolkit.problem.program import Program
 from toolkit.problem.specialise import Part, specialised
-from toolkit.result import Result, Statistics, Verdict
+from toolkit.result import Result, Statistics
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.joint import boxes_at_once, joint_roots
 from toolkit.search.root import Root, facts, open_cases
@@ -107,8 +108,8 @@ def _concluded(row: Row, root: Root) -> Result | Posed:
     """A proof where the bounds refute all cases, else the query with the bounds."""
     if len(open_cases(root)) or len(root.lower) != len(row.posed.cases):
         return replace(row.posed, rooted=Rooted(row.part, root, row.relus))
-    statistics = Statistics(relus=row.relus, decided_by=root.method, **facts(root))
-    return Result(Verdict.UNSAT, statistics=statistics)
+    bounded = BoundedProgram(row.posed.imported(), row.part.problem, row.part.regions.numpy())
+    return row.posed.refuted([bounded], Statistics(relus=row.relus, decided_by=root.method, **facts(root)))
 
 
 def _timed(answer: Result | Posed | None, seconds: float) -> Result | Posed | None:

@@ -9,7 +9,7 @@ when every case is refuted by a positive finite bound.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.errors import UnsupportedError
+from toolkit.errors import DisagreementError, UnsupportedError
+from toolkit.faithful.judge import Bounded, check_faithful
+from toolkit.faithful.layers import BoundedLayers
+from toolkit.faithful.samples import KEPT, Candidate, Original
 from toolkit.formats.batching import batch_session
 from toolkit.formats.binding import bind, check_binding
 from toolkit.formats.onnx_file import OnnxModel, load_model
@@ -28,7 +31,7 @@ from toolkit.formats.runtime import Session
 from toolkit.formats.scores import without_softmax
 from toolkit.formats.witness import Witness, hidden_names, replay
 from toolkit.light.proving import SECONDS as PROVING
-from toolkit.light.proving import proved
+from toolkit.light.proving import Question, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.search.clock import Clock, OutOfTime
@@ -43,6 +46,7 @@ from toolkit.settings import Settings
 if TYPE_CHECKING:
     import torch
 
+    from toolkit.faithful.programs import BoundedModule, BoundedProgram, Networks
     from toolkit.problem.compile import Binding, Problem
     from toolkit.problem.specialise import Part
     from toolkit.search.root import Root
@@ -147,6 +151,41 @@ class Posed:
         """Whether some network's scores do: proofs are about them then, and ties of outputs are looked for first."""
         return any(self.needed[name] is not self.networks[name] for name in self.needed)
 
+    @cached_property
+    def original(self) -> Original:
+        """The networks as their files say, with the scores where proofs are about them."""
+        scores = frozenset(name for name in self.needed if self.needed[name] is not self.networks[name])
+        hidden = {
+            network.name: tuple(info.name for info in self.needed[network.name].model.outputs)
+            if network.name in scores
+            else hidden_names(network)
+            for network in self.query.networks
+        }
+        sessions = {name: self.networks[name].session(names) for name, names in hidden.items()}
+        return Original(self.query, self.cases, sessions, scores)
+
+    def imported(self) -> Networks:
+        """The networks as they were bounded; imports torch."""
+        from toolkit.faithful.programs import Networks
+
+        models = {name: network.model for name, network in self.needed.items()}
+        bindings = {name: network.binding for name, network in self.needed.items()}
+        return Networks(self.query, self.cases, models, bindings)
+
+    def refuted(
+        self, bounded: Sequence[Bounded], statistics: Statistics, candidates: Sequence[Candidate] = ()
+    ) -> Result:
+        """The answer where all cases were refuted by bounds of these things: no other code says `unsat`.
+
+        An error where one of them is not the networks in their files, at points of its boxes.
+        """
+        try:
+            for one in bounded:
+                check_faithful(one, self.original, candidates)
+        except DisagreementError as error:
+            return Result(Verdict.ERROR, str(error), None, statistics)
+        return Result(Verdict.UNSAT, "", None, statistics)
+
     def _needed(self, network: Network) -> LoadedNetwork:
         loaded = self.networks[network.name]
         compared = not network.hidden and all(self.cases.only_compares(output) for output in network.outputs)
@@ -187,6 +226,8 @@ class Attempt:
     observer: Observer
     statistics: Statistics = field(default_factory=Statistics)
     witness: Witness | None = None
+    candidates: list[Candidate] = field(default_factory=list)
+    """Points that looked like witnesses last."""
     remark: str = ""
     """What the second backend left open, and why; part of the reason where nothing decides."""
 
@@ -214,23 +255,30 @@ class Attempt:
         return Losses(self.query, self.cases, sessions)
 
     def decide(self) -> Result:
-        """Run the phases in order until one decides."""
+        """The answer of the first phase that decides, or why none does."""
         try:
-            if not len(self.cases.region):
-                return self._unsat("specification")
-            if sample(self.losses, self.settings.seed, self.clock.soon(SAMPLING), self._accept_array):
-                return self._sat("sampling")
-            if self._follow_secants():
-                return self._sat("secants")
-            if self._prove_lightly():
-                return self._unsat("light-crown")
-            return self._prove()
+            return self._phases()
+        except DisagreementError as error:
+            return self._undecided(Verdict.ERROR, str(error))
         except OutOfTime:
             return self._undecided(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s")
         except UnsupportedError as error:
             return self._without_bounds(error)
         except MemoryError as error:
             return self._undecided(Verdict.UNKNOWN, f"out of memory: {error}")
+
+    def _phases(self) -> Result:
+        """Run the phases in order until one decides. Raises OutOfTime, UnsupportedError, DisagreementError and
+        MemoryError."""
+        if not len(self.cases.region):
+            return self._unsat("specification")
+        if sample(self.losses, self.settings.seed, self.clock.soon(SAMPLING), self._accept_array):
+            return self._sat("sampling")
+        if self._follow_secants():
+            return self._sat("secants")
+        if (question := self._prove_lightly()) is not None:
+            return self._unsat("light-crown", BoundedLayers(question, self.posed.imported))
+        return self._prove()
 
     def _follow_secants(self) -> bool:
         """Whether a witness was found along secants, in a moment."""
@@ -239,13 +287,13 @@ class Attempt:
             self.score_losses, clock, seed, self._accept_array
         )
 
-    def _prove_lightly(self) -> bool:
-        """Whether a proof was found in less time than importing torch takes; pointless where that is there already."""
+    def _prove_lightly(self) -> Question | None:
+        """What was bounded for a proof in less time than importing torch takes; pointless where that was done."""
         settings = self.settings
         if "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
-            return False
+            return None
         models = {name: network.model for name, network in self.posed.needed.items()}
-        return settings.device != "cuda" and proved(self.score_losses, models, self.clock.soon(PROVING))
+        return None if settings.device == "cuda" else proof(self.score_losses, models, self.clock.soon(PROVING))
 
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""
@@ -265,39 +313,57 @@ class Attempt:
                 self._note(relus=rooted.relus)
                 return self._prove_parts([rooted.part], len(self.cases), device, rooted.root)
             bindings = {name: network.binding for name, network in self.posed.needed.items()}
-            second = self._second_bounds(bindings, device) if self.settings.bounds == "auto-lirpa" else None
-            if second is not None and not len(second.open):
-                return self._unsat(second.method)
+            second, beside = None, list[Bounded]()
+            if self.settings.bounds == "auto-lirpa":
+                second, module = self._second_bounds(bindings, device)
+                beside.append(module)
+                if not len(second.open):
+                    return self._unsat(second.method, *beside)
             whole = compile_problem(self.query, bindings, self.cases)
             whole = whole if second is None else whole.with_cases(second.open.cpu())
             self._note(relus=whole.program.num_neurons)
-            return self._prove_parts(specialised(whole), whole.num_cases, device)
+            return self._prove_parts(specialised(whole), whole.num_cases, device, beside=beside)
 
     def _prove_parts(
-        self, parts: Iterable[Part], num_cases: int, device: torch.device, root: Root | None = None
+        self,
+        parts: Iterable[Part],
+        num_cases: int,
+        device: torch.device,
+        root: Root | None = None,
+        beside: Sequence[Bounded] = (),
     ) -> Result:
-        """Decide one part after the other; only when all cases are in parts that are proved is it a proof."""
-        proved, by, reasons = 0, "", []
-        for part in parts:
-            found = self._prove_part(part, device, root)
+        """Decide one part after the other; only when all cases are in parts that are proved is it a proof.
+
+        ``beside`` is what other cases were refuted with.
+        """
+        proved, by, reasons, bounded = 0, "", [], list(beside)
+        for whole in parts:
+            part = replace(whole, problem=whole.problem.to(device, precision(whole.problem)))
+            found = self._prove_part(part, root)
             if found.witness:
                 return self._sat(found.by)
             if found.proved:
                 proved, by = proved + part.problem.num_cases, found.by
+                bounded.append(self._bounded(part))
             else:
                 reasons.append(found.reason)
         if proved == num_cases:
-            return self._unsat(by)
+            return self._unsat(by, *bounded)
         return self._undecided(Verdict.UNKNOWN, reasons[0] if reasons else "not all cases were looked at")
 
-    def _prove_part(self, part: Part, device: torch.device, root: Root | None) -> Found:
-        """Decide some of the cases; what it took is added to the statistics."""
+    def _bounded(self, part: Part) -> BoundedProgram:
+        from toolkit.faithful.programs import BoundedProgram
+
+        return BoundedProgram(self.posed.imported(), part.problem, part.regions.numpy())
+
+    def _prove_part(self, part: Part, root: Root | None) -> Found:
+        """Decide some of the cases, on their device; what it took is added to the statistics."""
         import torch
 
         from toolkit.search.strategy import prove
         from toolkit.search.task import Task
 
-        problem = part.problem.to(device, precision(part.problem))
+        problem = part.problem
         before, self.statistics = self.statistics, Statistics()
         try:
             accept = self._accept_in(part)
@@ -309,11 +375,14 @@ class Attempt:
         finally:
             self.statistics = before.plus(self.statistics)
 
-    def _second_bounds(self, bindings: Mapping[str, Binding], device: torch.device) -> SecondBounds:
-        """Root bounds by auto_LiRPA, for which no operator needs a rule of ours."""
+    def _second_bounds(
+        self, bindings: Mapping[str, Binding], device: torch.device
+    ) -> tuple[SecondBounds, BoundedModule]:
+        """Root bounds by auto_LiRPA, for which no operator needs a rule of ours, and what it bounded."""
         import torch
 
         from toolkit.bounds.lirpa import in_double
+        from toolkit.faithful.programs import BoundedModule
         from toolkit.problem.compile import Features, compile_question
         from toolkit.search.second import second_bounds
 
@@ -322,7 +391,7 @@ class Attempt:
         found = second_bounds(features, question, self.settings.alpha_iterations, self.clock, self.observer)
         self._note(bounds=found.method)
         self.remark = found.reason
-        return found
+        return found, BoundedModule(self.posed.imported(), features, np.arange(len(self.cases.lower)))
 
     def _note(self, **facts: object) -> None:
         self.statistics = replace(self.statistics, **facts)  # type: ignore[arg-type]
@@ -336,6 +405,8 @@ class Attempt:
         """Replay a candidate; for a known region it is rounded into its box."""
         box = (None, None) if region is None else (self.cases.lower[region], self.cases.upper[region])
         self.witness = replay(self.sessions, self.query, inputs, *box)
+        if region is not None:
+            self.candidates = [*self.candidates[1 - KEPT :], (inputs, region)]
         return self.witness is not None
 
     def _accept_in(self, part: Part) -> Callable[[torch.Tensor, int], bool]:
@@ -352,8 +423,8 @@ class Attempt:
     def _undecided(self, verdict: Verdict, reason: str) -> Result:
         return Result(verdict, "; ".join(filter(None, [reason, self.remark])), None, self.statistics)
 
-    def _unsat(self, by: str) -> Result:
-        return Result(Verdict.UNSAT, "", None, replace(self.statistics, decided_by=by))
+    def _unsat(self, by: str, *bounded: Bounded) -> Result:
+        return self.posed.refuted(bounded, replace(self.statistics, decided_by=by), self.candidates)
 
 
 @contextmanager

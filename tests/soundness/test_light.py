@@ -11,7 +11,7 @@ from test_verdicts import random_example
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
-from toolkit.light.proving import proved
+from toolkit.light.proving import proof
 from toolkit.problem.cases import compile_cases
 from toolkit.search.clock import Clock
 from toolkit.search.losses import Losses
@@ -31,7 +31,7 @@ def test_light_proofs_agree_with_the_oracle(name: str, tmp_path: Path) -> None:
             query = parse_query(example.text)
             models = {network.name: model for network in query.networks}
             losses = Losses(query, compile_cases(query), dict.fromkeys(models, session))
-            found = proved(losses, models, Clock.started(0.5))
+            found = proof(losses, models, Clock.started(0.5)) is not None
             assert not (found and example.satisfiable), f"{name} {seed}, query {number}"
             proofs, unsatisfiable = proofs + found, unsatisfiable + (not example.satisfiable)
     assert proofs >= 0.5 * unsatisfiable > 0, f"{proofs} of {unsatisfiable}"
@@ -81,7 +81,7 @@ def test_light_proofs_of_smooth_networks_agree_with_points(seed: int, tmp_path: 
             query = parse_query(text)
             models = {network.name: model for network in query.networks}
             losses = Losses(query, compile_cases(query), dict.fromkeys(models, session))
-            found = proved(losses, models, Clock.started(0.1))
+            found = proof(losses, models, Clock.started(0.1)) is not None
             assert not (found and margin < 0), f"{margin}: {threshold}"
             proofs += found
     assert proofs >= 6

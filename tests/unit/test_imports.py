@@ -13,12 +13,11 @@ import pytest
 import toolkit
 
 ROOT = Path(toolkit.__file__).parent
-BASE = {"", "errors", "result", "settings", "options", "paper", "devices", "run", "sources"}
+BASE = {"", "errors", "result", "settings", "options", "paper", "devices", "run"}
 """What everyone may import: the package itself, its errors, verdicts, records of settings, and how processes run."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "devices": set(),
-    "sources": set(),
     "options": set(),
     "paper": set(),
     "run": set(),
@@ -29,8 +28,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bounds": {"problem", "formats"},
     "search": {"bounds", "problem", "formats"},
     "light": {"search", "problem", "formats"},
-    "verify": {"light", "search", "bounds", "problem", "formats"},
-    "together": {"verify", "search", "bounds", "problem", "formats"},
+    "faithful": {"light", "search", "bounds", "problem", "formats"},
+    "verify": {"faithful", "light", "search", "bounds", "problem", "formats"},
+    "together": {"verify", "faithful", "search", "bounds", "problem", "formats"},
     "bench": {"together", "verify", "search", "formats"},
     "report": {"bench", "formats"},
     "campaign": {"bench", "report", "verify", "formats"},
@@ -47,6 +47,7 @@ LIGHT = [
     "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.cli", "toolkit.problem.cases",
     "toolkit.search.sampling", "toolkit.search.secants", "toolkit.search.clock", "toolkit.search.events",
     "toolkit.verify", "toolkit.light.proving", "toolkit.run.apart", "toolkit.run.memory",
+    "toolkit.verify", "toolkit.light.proving", "toolkit.faithful.judge", "toolkit.faithful.layers",
     "toolkit.formats.read", "toolkit.formats.write", "toolkit.formats.vnnlib1", "toolkit.formats.vnnlib2",
     "toolkit.formats.query", "toolkit.formats.onnx_file", "toolkit.formats.runtime", "toolkit.formats.witness",
     "toolkit.formats.instances", "toolkit.formats.binding", "toolkit.formats.convert", "toolkit.formats.specs",
@@ -114,7 +115,19 @@ def test_imports_run_one_way(package: str) -> None:
 
 
 def test_the_order_has_no_cycles_below_the_verifier() -> None:
-    order = ["formats", "problem", "bounds", "search", "light", "verify", "together", "bench", "report", "campaign"]
+    order = [
+        "formats",
+        "problem",
+        "bounds",
+        "search",
+        "light",
+        "faithful",
+        "verify",
+        "together",
+        "bench",
+        "report",
+        "campaign",
+    ]
     for position, package in enumerate(order):
         assert not MAY_IMPORT[package] & set(order[position:])
 

@@ -48,6 +48,11 @@ class ImportedModel(nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Outputs in the model's order."""
+        values = self.tensors(*inputs)
+        return tuple(values[name] for name in self.outputs)
+
+    def tensors(self, *inputs: torch.Tensor) -> dict[str, Any]:
+        """All tensors by name, for inputs in the model's order."""
         values: dict[str, Any] = {"": None}
         values.update(zip(self.inputs, inputs, strict=True))
         values.update({name: getattr(self, buffer) for name, buffer in self.constants.items()})
@@ -55,7 +60,7 @@ class ImportedModel(nn.Module):
             computed = operator(*(values[name] for name in operands))
             computed = computed if isinstance(computed, (tuple, list)) else (computed,)
             values.update(zip(results, computed[: len(results)], strict=True))
-        return tuple(values[name] for name in self.outputs)
+        return values
 
 
 def import_module(model: OnnxModel) -> nn.Module:

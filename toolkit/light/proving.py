@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.query import Network, Query, reduce_rows
-from toolkit.formats.runtime import close
 from toolkit.formats.witness import hidden_names
 from toolkit.light.bounds import NotFinite, every_row, layer_lines, lower_bounds
 from toolkit.light.calls import as_expression
@@ -41,8 +40,6 @@ MOST_WORK = 1 << 30
 """Multiplications for one box up to which it is tried."""
 FEW_INPUTS = 64
 """Most varying inputs of boxes that are halved."""
-TRIED = 4
-"""Points at which what was read is compared with onnxruntime."""
 AT_ONCE = 1 << 20
 """Coefficients that are held at once: about what fits into a processor's cache."""
 
@@ -65,6 +62,12 @@ class Question:
     def boxes(self) -> Box:
         """The cases' boxes of varying inputs."""
         return Box(self.cases.lower[:, self.varying], self.cases.upper[:, self.varying])
+
+    @property
+    def size(self) -> int:
+        """Coefficients of all layers and of the atoms."""
+        every = [*(layer.rows for layer in self.layers), self.atoms]
+        return sum(part.size for rows in every for part in rows.coefficients.values())
 
     @property
     def work(self) -> int:
@@ -151,22 +154,16 @@ class Boxes:
         return [Boxes(Box(self.box.lower[cut], self.box.upper[cut]), self.region[cut]) for cut in cuts]
 
 
-def proved(losses: Losses, models: Mapping[str, OnnxModel], clock: Clock) -> bool:
-    """Whether every case of a query about models, by the name of the network, is refuted before the time is up."""
+def proof(losses: Losses, models: Mapping[str, OnnxModel], clock: Clock) -> Question | None:
+    """What was bounded where every case of a query about models, by the name of the network, is refuted in time.
+
+    Whether it was read rightly is for the caller to try out, before anything is concluded.
+    """
     try:
         question = read_question(losses.query, losses.cases, models)
-        return question.work <= MOST_WORK and _read_rightly(question, losses) and refuted(question, clock)
+        return question if question.work <= MOST_WORK and refuted(question, clock) else None
     except (NotRead, NotFinite, OutOfTime):
-        return False
-
-
-def _read_rightly(question: Question, losses: Losses) -> bool:
-    """Whether atoms come to what onnxruntime says at some points of the first box."""
-    cases = losses.cases
-    share = np.random.default_rng(0).random((TRIED, cases.lower.shape[1]))
-    share[1] = np.round(share[1])
-    points = cases.lower[0] + share * (cases.upper[0] - cases.lower[0])
-    return close(question.at(points), losses.atoms(points))
+        return None
 
 
 def refuted(question: Question, clock: Clock) -> bool:

@@ -11,6 +11,7 @@ from toolkit.problem.program import Program
 from toolkit.problem.sparse_affine import with_sparse_maps
 from toolkit.problem.stacks import with_stacks
 from toolkit.search.root import Root
+from toolkit.search.same import check_same
 from toolkit.search.task import Task, varying_inputs
 
 WORTH_REDUCING = 8.0
@@ -21,12 +22,16 @@ MOST_TO_REDUCE = 1 << 37
 
 
 def reduced(task: Task, root: Root) -> tuple[Task, Root]:
-    """The task on the network that is left on its boxes, where that is the cheaper one."""
+    """The task on the network that is left on its boxes, where that is the cheaper one.
+
+    Raises DisagreementError where it is another one.
+    """
     problem = task.problem
     box = Bounds(problem.lower, problem.upper)
     if not varying_inputs(problem) or not worth_reducing(problem.program, box, root.bounds):
         return task, root  # of points nothing would be left to bound
     reduction = reduce_program(problem.program, box, root.bounds, task.clock.check)
+    check_same("the reduced network", problem.program, reduction.program, box, reduction.restrict_box)
     smaller = reduction.restrict_box(box)
     problem = replace(problem, program=reduction.program, lower=smaller.lower, upper=smaller.upper)
     accept = task.accept
@@ -43,5 +48,9 @@ def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
 
 def sparse(problem: Problem) -> Problem:
     """The problem for a search over phases: nothing differentiates through its maps, which may skip their zeros,
-    and of which many may be one."""
-    return replace(problem, program=with_stacks(with_sparse_maps(problem.program)))
+    and of which many may be one. Raises DisagreementError where that makes a difference."""
+    program = with_stacks(with_sparse_maps(problem.program))
+    if program is not problem.program:
+        box = Bounds(problem.lower, problem.upper)
+        check_same("the network with sparse and stacked maps", problem.program, program, box)
+    return replace(problem, program=program)

@@ -1,0 +1,61 @@
+"""Atoms that were bounded in numpy (`toolkit.light`), as a thing to judge. No torch, unless something differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import UnsupportedError
+from toolkit.faithful.judge import Comparison
+from toolkit.faithful.samples import Array, Original, Samples
+from toolkit.light.evaluate import evaluate
+from toolkit.light.proving import Question
+
+if TYPE_CHECKING:
+    from toolkit.faithful.programs import Networks
+
+
+@dataclass(frozen=True)
+class BoundedLayers:
+    """Expressions over layers that were bounded on all boxes of a query."""
+
+    question: Question
+    networks: Callable[[], Networks]
+    """The query with its networks imported, which takes torch."""
+
+    @property
+    def regions(self) -> NDArray[np.int64]:
+        return np.arange(len(self.question.cases.lower))
+
+    @property
+    def work(self) -> int:
+        """Multiplications of one evaluation."""
+        return self.question.size
+
+    def compare(self, samples: Samples, original: Original) -> Comparison:
+        """The atoms."""
+        question, varying = self.question, self.question.varying
+        unit = original.unit + np.finfo(np.float64).eps
+        found = evaluate(question.atoms, question.layers, samples.points[:, varying], samples.error[:, varying], unit)
+        reference = question.cases.atoms.values(original.query.monomials(samples.variables))
+        return Comparison(found.value, found.tolerance, reference)
+
+    def looked_into(self, samples: Samples, original: Original) -> Array:
+        """That of the features, through the atoms' coefficients; zero where the networks cannot be imported."""
+        try:
+            features = self.networks().looked_into(samples, original.unit)
+        except UnsupportedError:
+            return np.zeros((len(samples), len(self.question.cases.atoms)))
+        matrix, _ = self.question.cases.dense(self.question.cases.used)
+        return features @ np.abs(matrix).T
+
+    def reach(self, samples: Samples) -> Array:
+        return self.networks().reach(samples)
+
+    def explain(self, samples: Samples, row: int, column: int) -> str:
+        point = np.array2string(samples.points[row], precision=9, threshold=8)
+        return f"the left-hand side of atom {column}, as read without torch, at the input {point}"

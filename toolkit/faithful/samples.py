@@ -1,0 +1,139 @@
+"""Points of a query's boxes, and what onnxruntime makes of them with the networks in their files. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.errors import DisagreementError
+from toolkit.formats.query import Network, Query
+from toolkit.formats.runtime import Session
+from toolkit.formats.witness import round_into
+from toolkit.problem.cases import Cases
+
+Array = NDArray[np.float64]
+Candidate = tuple[Array, int]
+"""A point ``(n,)`` and its region."""
+
+KEPT = 8
+"""Points that an attack liked best, of which so many are among the samples."""
+MOST_REGIONS = 16
+"""Regions of which samples are taken, evenly over all."""
+UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
+"""Relative error of one operation by element type."""
+LARGEST = {"float16": 65504.0, "bfloat16": 3.38e38, "float32": 3.4028234e38, "float64": 1.7976931e308}
+"""Largest finite number by element type."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Points of boxes with the values of all variables there."""
+
+    points: Array
+    """``(B, n)``, inside their boxes."""
+    error: Array
+    """How far the numbers that the networks got are from the points: some boxes hold none of them. ``(B, n)``."""
+    region: NDArray[np.int64]
+    """``(B,)``"""
+    variables: Array
+    """All variables of the query, ``(B, num_variables)``, inputs as the points say."""
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+@dataclass(frozen=True)
+class Original:
+    """A query's networks, run by onnxruntime from their files, and which of their tensors are looked at."""
+
+    query: Query
+    cases: Cases
+    sessions: Mapping[str, Session]
+    """By name of the network; with the tensor that goes into a last softmax where `scores` has the network."""
+    scores: frozenset[str] = frozenset()
+    """Networks whose scores stand for their outputs, which are only compared."""
+
+    @property
+    def unit(self) -> float:
+        """Relative error of one operation in the coarsest element type of the networks."""
+        return max(UNITS.get(name, UNITS["float32"]) for name in self._types())
+
+    @property
+    def largest(self) -> float:
+        """Number beyond which some value of the networks overflows."""
+        return min(LARGEST.get(name, LARGEST["float32"]) for name in self._types())
+
+    def _types(self) -> set[str]:
+        return {info.dtype for session in self.sessions.values() for info in (*session.inputs, *session.outputs)}
+
+    def sample(self, regions: NDArray[np.int64], count: int, candidates: Sequence[Candidate] = ()) -> Samples:
+        """About so many points of some regions, at least one of each that is looked at."""
+        chosen = regions[np.unique(np.linspace(0, len(regions) - 1, min(MOST_REGIONS, len(regions))).astype(np.int64))]
+        liked = [(point, region) for point, region in candidates if region in regions][-min(KEPT, count) :]
+        found = [*liked, *_spread(self.cases, chosen, max(1, -(-count // len(chosen))))]
+        points, fed = zip(*(self._rounded(point, region) for point, region in found), strict=True)
+        wanted, given = np.stack(points), np.stack(fed)
+        variables = self._variables(given)
+        variables[:, self.cases.inputs] = wanted
+        return Samples(wanted, np.abs(wanted - given), np.array([region for _, region in found]), variables)
+
+    def _rounded(self, point: Array, region: int) -> tuple[Array, Array]:
+        """The point of the box nearest to numbers that the networks take, and these numbers, ``(n,)`` each."""
+        lower, upper = self.cases.lower[region], self.cases.upper[region]
+        real, fed, start = [], [], 0
+        for network in self.query.networks:
+            for tensor, info in zip(network.inputs, self.sessions[network.name].inputs, strict=True):
+                part = slice(start, start + tensor.size)
+                start += tensor.size
+                given, stands = round_into(point[part], lower[part], upper[part], np.dtype(info.dtype))
+                real.append(stands)
+                fed.append(given.astype(np.float64))
+        return np.concatenate(real), np.concatenate(fed)
+
+    def _variables(self, points: Array) -> Array:
+        variables = np.empty((len(points), self.query.num_variables))
+        variables[:, self.cases.inputs] = points
+        for network in self.query.networks:
+            given = [variables[:, tensor.offset : tensor.offset + tensor.size] for tensor in network.inputs]
+            for tensor, value in zip((*network.hidden, *network.outputs), self._run(network, given), strict=True):
+                variables[:, tensor.offset : tensor.offset + tensor.size] = value
+        return variables
+
+    def _run(self, network: Network, inputs: Sequence[Array]) -> Sequence[Array]:
+        computed = self.sessions[network.name].run_batch(inputs)
+        outputs, inside = computed[: len(network.outputs)], computed[len(network.outputs) :]
+        if network.name not in self.scores:
+            return [*inside, *outputs]
+        _check_scores(network, inside[0], outputs[0], self.unit)
+        return inside[:1]
+
+
+def _check_scores(network: Network, scores: Array, outputs: Array, unit: float) -> None:
+    """Raise DisagreementError unless the outputs ``(B, m)`` are the softmax of the scores, or its logarithm."""
+    with np.errstate(invalid="ignore", under="ignore"):
+        shifted = scores - scores.max(1, keepdims=True)
+        logarithms = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        shares = np.exp(logarithms)
+        slack = unit * (64 + scores.shape[1] + 16 * np.abs(scores).max(1, keepdims=True))
+        plain = (np.abs(outputs - shares) <= slack * shares + unit**4).all()
+        logarithmic = (np.abs(outputs - logarithms) <= slack * (1 + np.abs(logarithms))).all()
+    if not (plain or logarithmic):
+        raise DisagreementError(
+            f"network {network.name}: its outputs are not the softmax of the scores that the proof is about; this is a "
+            "fault of the verifier, and nothing is concluded"
+        )
+
+
+def _spread(cases: Cases, regions: NDArray[np.int64], each: int) -> Iterator[Candidate]:
+    """Of each region the centre, two corners, then other corners and points in turn."""
+    generator = np.random.default_rng(0)
+    for region in regions.tolist():
+        lower, upper = cases.lower[region], cases.upper[region]
+        for number in range(each):
+            share = generator.random(len(lower))
+            fixed = {0: np.full(len(lower), 0.5), 1: np.zeros(len(lower)), 2: np.ones(len(lower))}
+            share = fixed.get(number, np.round(share) if number % 2 else share)
+            yield lower + share * (upper - lower), region
