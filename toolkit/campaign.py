@@ -11,8 +11,8 @@ What a run leaves in its folder::
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -25,9 +25,9 @@ from toolkit.bench.job import Job, Task
 from toolkit.bench.journal import Record
 from toolkit.bench.options import Options
 from toolkit.bench.progress import make_observer
+from toolkit.bench.results import SUFFIX, WITNESSES, write_results
 from toolkit.bench.runner import Run, answered, claimed, run_jobs
 from toolkit.bench.scoring import Score, score
-from toolkit.bench.store import WITNESSES, write_results
 from toolkit.bench.verifier import VERIFY
 from toolkit.errors import InputError
 from toolkit.report.page import Page, facts, write_page
@@ -123,9 +123,13 @@ def execute(jobs: Sequence[Job], out: Path, options: Options, where: Mapping[str
 
 
 def forget(out: Path) -> None:
-    """Remove the answers of an earlier run."""
+    """Remove the answers of an earlier run, and no file that a run does not make."""
     (out / journal.NAME).unlink(missing_ok=True)
-    shutil.rmtree(out / WITNESSES, ignore_errors=True)
+    for path in (out / WITNESSES).glob(f"*/*{SUFFIX}.gz"):
+        path.unlink()
+    for folder in (*(out / WITNESSES).glob("*"), out / WITNESSES):
+        with suppress(OSError):  # it holds something else, or is not there
+            folder.rmdir()
 
 
 def print_comparison(comparison: Comparison, known: bool, console: Console) -> None:

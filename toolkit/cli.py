@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
 from toolkit import __version__
-from toolkit.errors import ExitCode, ToolkitError
+from toolkit.errors import ExitCode, MachineError, ToolkitError
 from toolkit.run.apart import note_start
 
 NAME = "prunecert"
@@ -96,7 +96,8 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
     except ToolkitError as error:
         if debug:
             raise
-        return _fail(_one_line(error), ExitCode.BAD_INPUT)
+        failed = isinstance(error, MachineError)
+        return _fail(_one_line(error), ExitCode.MACHINE_FAILURE if failed else ExitCode.BAD_INPUT)
     except KeyboardInterrupt:
         return _fail("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """What CUDA reads when a process first uses it."""
+DRIVER = Path("/proc/driver/nvidia")
+"""What NVIDIA's driver says about itself and its GPUs."""
 
 
 def visible_gpus() -> list[str]:
@@ -15,6 +18,24 @@ def visible_gpus() -> list[str]:
     if told is not None:
         return [name.strip() for name in told.split(",") if name.strip()]
     return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def uses_gpu(device: str) -> bool:
+    """Whether a device setting means a GPU here; found out without loading torch, which only workers need."""
+    return device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists())
+
+
+def gpu_models() -> list[str]:
+    """The driver's version and the different models of GPUs, as the driver tells them; empty where it tells nothing."""
+    found = []
+    with suppress(OSError):
+        found += (DRIVER / "version").read_text(encoding="utf-8", errors="replace").splitlines()[:1]
+    models = set()
+    for path in DRIVER.glob("gpus/*/information"):
+        with suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            models |= {line.partition(":")[2].strip() for line in lines if line.startswith("Model")}
+    return found + sorted(models)
 
 
 def take_gpu(index: int) -> None:

@@ -1,7 +1,8 @@
 """What can go wrong, told so that a person can act on it.
 
 Every error a user can cause is a :class:`ToolkitError` whose message is one line: what is wrong, where (file, line or
-node) and what to do. Command lines print it on stderr and exit with code 2; a verdict is never made from one.
+node) and what to do. Command lines print it on stderr and exit with code 2, or 3 for a failure of the machine; a
+verdict is never made from one.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class ToolkitError(Exception):
 
 class InputError(ToolkitError):
     """A file, an option or a recipe is missing, malformed or inconsistent."""
+
+
+class MachineError(ToolkitError):
+    """The machine fails, not the input: a disk is full, a folder cannot be written, a process cannot start."""
 
 
 class UnsupportedError(ToolkitError):

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from toolkit.bench.executors import available_cores
-from toolkit.bench.fingerprint import code_hash, fingerprint
+from toolkit.bench.fingerprint import file_hash, fingerprint, model_hash, versions
 from toolkit.bench.folder import find_benchmarks, make_jobs
-from toolkit.bench.freeze import freeze
+from toolkit.bench.freeze import check_target, freeze
 from toolkit.bench.job import Task
 from toolkit.bench.journal import Record
 from toolkit.bench.options import Options
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from toolkit.data.dataset import Dataset, Split
     from toolkit.pruning import ChainModel
 
-MAKERS = ("data", "models", "training", "pruning", "formats", "bench/writer.py", "experiment.py", "recipe.py")
-"""The parts of this package that the exported benchmark depends on."""
+MAKERS = ("toolkit.pruning", "toolkit.data.dataset", "toolkit.formats.onnx_export", "toolkit.bench.writer")
+"""The modules whose imports, besides this file, make the exported benchmark."""
 
 
 def run_recipe(path: Path, options: Options, task: Task = VERIFY) -> int:
@@ -77,6 +77,8 @@ def run_parsed(recipe: Recipe, options: Options, task: Task = VERIFY) -> int:
     recipe = adapt(recipe, options)
     out = options.out or Path("results") / recipe.name
     console = make_console()
+    if options.freeze is not None:
+        check_target(options.freeze)
     with claimed(out):
         models = make_models(recipe, out, console, options.trainers)
         records = verify_models(recipe, out, options, task)
@@ -141,36 +143,63 @@ def with_source(data: Data, source: str) -> Data:
 
 
 def source_stamp(data: Data) -> list[object]:
-    """What tells that the files of ``data.source`` are others than before: name, size and time of change."""
-    if data.source is None:
+    """What tells that the user's own files of images are others than before: the content of one, or name, size and
+    time of change of all in a folder."""
+    kind, colon, name = (data.source or data.name).partition(":")
+    if not colon:
         return []
-    path = data.base / data.source.partition(":")[2]
+    path = data.base / name
     if not path.exists():
-        raise InputError(f"data.source: {path} does not exist")
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
+        raise InputError(f"data.{'source' if data.source else 'name'}: {path} does not exist")
+    if path.is_file():
+        return [kind, file_hash(path)]
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    stamps = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return [kind, *stamps]
 
 
 def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | None = None) -> list[Model]:
     """Train, prune and export, and write the benchmark folder; or take all of that from an earlier run."""
-    path = out / "models.json"
-    key = fingerprint(
-        recipe.name, "", "", {"recipe": recipe.digest, "source": source_stamp(recipe.data), "code": code_hash(MAKERS)}
-    )
+    path, benchmark = out / "models.json", out / "benchmark"
+    key = made_from(recipe)
     known = _read_models(path, key)
-    if known is not None and (out / "benchmark" / "instances.csv").exists():
-        console.print(f"networks and benchmark of an earlier run: {out / 'benchmark'}", highlight=False, soft_wrap=True)
+    if known is not None and _is_complete(benchmark, known):
+        console.print(f"networks and benchmark of an earlier run: {benchmark}", highlight=False, soft_wrap=True)
         return known
+    check_ours(benchmark, out / "cache")
     from toolkit.data.dataset import load_dataset
 
     dataset = load_dataset(recipe.data)
     train_in_parallel(recipe, dataset, out / "cache", trainers)
     models = list(_export_all(recipe, dataset, out, console))
     pool = dataset.test.images.numpy(), dataset.test.labels.numpy()
-    write_benchmark(out / "benchmark", [model.network for model in models], pool, properties(recipe))
+    write_benchmark(benchmark, [model.network for model in models], pool, properties(recipe))
     text = json.dumps({"key": key, "models": [asdict(model) for model in models]}, indent=1)
     write_text_atomically(path, text + "\n")
     return models
+
+
+def made_from(recipe: Recipe) -> str:
+    """Key of everything that the networks and their benchmark depend on."""
+    origin = {
+        "recipe": recipe.digest,
+        "source": source_stamp(recipe.data),
+        "versions": dict(versions(MAKERS)),
+        "here": file_hash(Path(__file__)),
+    }
+    return fingerprint(recipe.name, "", "", origin)
+
+
+def _is_complete(benchmark: Path, models: Sequence[Model]) -> bool:
+    """Whether the benchmark is there with all networks as they were exported."""
+    complete = (benchmark / "instances.csv").exists()
+    return complete and all(model_hash(benchmark / model.network) == model.content for model in models)
+
+
+def check_ours(benchmark: Path, cache: Path) -> None:
+    """Raise InputError where somebody else's files would be taken for those of an earlier run, and be replaced."""
+    if benchmark.is_dir() and any(benchmark.iterdir()) and not cache.is_dir():
+        raise InputError(f"{benchmark}: holds files that no earlier run wrote; choose another --out")
 
 
 def train_in_parallel(recipe: Recipe, dataset: Dataset, cache: Path, trainers: int | None) -> None:
@@ -194,7 +223,7 @@ def properties(recipe: Recipe) -> Robustness:
 def _read_models(path: Path, key: str) -> list[Model] | None:
     """The models of an earlier run that was made in the same way."""
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["key"] != key:
             return None
         return [
@@ -230,6 +259,7 @@ def _export(name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, veri
     network = f"onnx/{name}.onnx"
     export_model(model.module, dataset.test.images[:1], folder / network, model.metadata)
     return Model(
+        content=model_hash(folder / network),
         name=name,
         group=model.name,
         seed=recipe.seed,

@@ -20,6 +20,10 @@ class Verdict(StrEnum):
     ERROR = "error"
 
 
+DECIDED = frozenset({Verdict.SAT, Verdict.UNSAT})
+"""The verdicts that answer the query."""
+
+
 @dataclass(frozen=True)
 class Statistics:
     """What one verification took."""

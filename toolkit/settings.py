@@ -6,13 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+LONGEST_TIMEOUT = 2_000_000
+"""Seconds, 23 days: operating systems wait for an event no longer than 2^31 milliseconds."""
+
 
 class Settings(BaseModel):
     """Everything that can be set about one verification; frozen, and passed explicitly."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    timeout: Annotated[float, Field(gt=0, description="time limit of one query, in seconds")] = 60.0
+    timeout: Annotated[
+        float,
+        Field(gt=0, le=LONGEST_TIMEOUT, allow_inf_nan=False, description="time limit of one query, in seconds"),
+    ] = 60.0
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where bounds are computed")] = "auto"
     seed: Annotated[int, Field(ge=0, description="seed of the attack")] = 0
     strategy: Annotated[

@@ -13,11 +13,12 @@ import pytest
 import toolkit
 
 ROOT = Path(toolkit.__file__).parent
-BASE = {"", "errors", "result", "settings", "options", "paper", "devices", "run"}
+BASE = {"", "errors", "result", "settings", "options", "paper", "devices", "run", "sources"}
 """What everyone may import: the package itself, its errors, verdicts, records of settings, and how processes run."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "devices": set(),
+    "sources": set(),
     "options": set(),
     "paper": set(),
     "run": set(),

@@ -11,11 +11,10 @@ import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from toolkit.bench.job import Answer, Event, Finished, Job, Started, Task, failure, settle, shared
 from toolkit.bench.schedule import MOST_TOGETHER, Waiting, put_back, queue, take
-from toolkit.devices import visible_gpus
+from toolkit.devices import uses_gpu, visible_gpus
 from toolkit.errors import InputError, ToolkitError
 from toolkit.result import Verdict
 
@@ -72,11 +71,6 @@ def default_limits(workers: int | None = None, device: str = "cpu") -> Limits:
     most = GPU_WORKERS * max(1, len(visible_gpus()))
     workers = workers or (min(cores, most) if uses_gpu(device) else cores)
     return Limits(workers=workers, threads=max(1, cores // workers))
-
-
-def uses_gpu(device: str) -> bool:
-    """Whether a device setting means a GPU here; found out without loading torch, which only workers need."""
-    return device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists())
 
 
 def guarded(task: Task, job: Job) -> Answer:

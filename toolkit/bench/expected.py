@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.bench.journal import Record
-from toolkit.bench.scoring import DECIDED, is_contradiction
+from toolkit.bench.scoring import is_contradiction
 from toolkit.errors import InputError
-from toolkit.formats.instances import parse_verdict
-from toolkit.result import Verdict
+from toolkit.formats.instances import parse_verdict, read_rows, seconds_field
+from toolkit.result import DECIDED, Verdict
 
 NAME = "expected.csv"
 Expected = dict[tuple[str, str], Verdict]
@@ -27,18 +27,15 @@ def read_expected(folder: Path) -> Expected:
     if not path.exists():
         return {}
     expected: Expected = {}
-    with path.open(newline="") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row:
-                continue
-            try:
-                onnx, vnnlib, _timeout, verdict = row
-                if verdict:
-                    expected[onnx, vnnlib] = parse_verdict(verdict)
-            except (ValueError, InputError) as error:
-                raise InputError(
-                    f"{path}:{number}: expected 'onnx,vnnlib,timeout,verdict', got {','.join(row)}"
-                ) from error
+    for line, row in read_rows(path):
+        try:
+            onnx, vnnlib, _timeout, word = row
+            verdict = parse_verdict(word) if word else None
+        except (ValueError, InputError) as error:
+            raise InputError(f"{path}:{line}: expected 'onnx,vnnlib,timeout,verdict', got {','.join(row)}") from error
+        if verdict is not None and expected.setdefault((onnx, vnnlib), verdict) != verdict:
+            before = expected[onnx, vnnlib]
+            raise InputError(f"{path}:{line}: {verdict} for {onnx} {vnnlib}, which is {before} in a row before")
     return expected
 
 
@@ -46,7 +43,7 @@ def format_expected(rows: Iterable[tuple[str, str, float, Verdict | None]]) -> s
     """The text of an ``expected.csv``: network field, specification field, time limit, verdict (None: unknown)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows((onnx, vnnlib, f"{timeout:g}", verdict or "") for onnx, vnnlib, timeout, verdict in rows)
+    writer.writerows((onnx, vnnlib, seconds_field(timeout), verdict or "") for onnx, vnnlib, timeout, verdict in rows)
     return text.getvalue()
 
 

@@ -83,14 +83,17 @@ def _make_job(benchmark: Benchmark, instance: Instance, settings: Settings, time
     networks = tuple((name, _present(path)) for name, path in instance.networks.items())
     spec = _present(instance.spec)
     origin = provenance(networks, spec, settings)
+    question = fingerprint(benchmark.category, instance.onnx_field, instance.spec_field, origin)
     return Job(
-        key=fingerprint(benchmark.category, instance.onnx_field, instance.spec_field, origin),
+        key=f"{question}-{settings.timeout!r}",
         category=benchmark.category,
         onnx=instance.onnx_field,
         vnnlib=instance.spec_field,
         networks=networks,
         spec=spec,
         settings=settings,
+        origin=origin,
+        question=question,
     )
 
 

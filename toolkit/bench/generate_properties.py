@@ -53,7 +53,7 @@ def specification(index: int, pixels: list[float], label: int, classes: int, eps
 
 def main(seed: int) -> None:
     """Write the specifications and the instance list."""
-    properties = json.loads(Path("properties.json").read_text())
+    properties = json.loads(Path("properties.json").read_text(encoding="utf-8"))
     pool = np.load("images.npz")
     images, labels = pool["images"], pool["labels"]
     count = properties["images"]
@@ -65,9 +65,10 @@ def main(seed: int) -> None:
         pixels = [float(value) for value in images[index].reshape(-1)]
         specs.append(f"vnnlib/{properties['name']}_{index:05d}.vnnlib")
         text = specification(index, pixels, int(labels[index]), properties["classes"], properties["epsilon"])
-        Path(specs[-1]).write_text(text)
-    rows = [f"{network},{spec},{properties['timeout']:g}\n" for network in properties["networks"] for spec in specs]
-    Path("instances.csv").write_text("".join(rows))
+        Path(specs[-1]).write_text(text, encoding="utf-8")
+    seconds = repr(properties["timeout"]).removesuffix(".0")
+    rows = [f"{network},{spec},{seconds}\n" for network in properties["networks"] for spec in specs]
+    Path("instances.csv").write_text("".join(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,11 +26,20 @@ class Job:
     settings: Settings
     spent: float = field(default=0.0, compare=False)
     """Seconds of the time limit that a survey has taken."""
+    origin: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+    """What the question is made of."""
+    question: str = field(default="", compare=False)
+    """The key without the time limit: a proof or a counterexample answers it for every limit from its own time on."""
 
     @property
     def timeout(self) -> float:
         """Time limit in seconds."""
         return self.settings.timeout
+
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """Category, network and specification: what names the instance in a benchmark."""
+        return self.category, self.onnx, self.vnnlib
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,25 @@
 """The journal of a run: one JSON object per line, appended as answers come, so that a crash loses nothing.
 
-It is also what a run resumes from: an instance whose key stands in the journal is not run again.
+It is also what a run resumes from. A proof or a counterexample counts again for every time limit that it was found
+within, whatever the limit was then; an answer that decides nothing only for the limit that it was given under.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from toolkit.bench.fingerprint import provenance
 from toolkit.bench.job import Answer, Job
+from toolkit.bench.store import sync_folder
 from toolkit.errors import InputError
-from toolkit.result import Statistics, Verdict
+from toolkit.result import DECIDED, Statistics, Verdict
 
 NAME = "journal.jsonl"
 
@@ -36,13 +39,27 @@ class Record:
     statistics: Statistics
     witness: str = ""
     """Counterexample file, relative to the folder of the run; empty without one."""
+    witness_sha256: str = ""
+    """Of that file, as it is on disk."""
+    question: str = ""
+    """The key without the time limit; empty in journals of before there was one."""
     finished: str = ""
     """Time of day (UTC, ISO 8601)."""
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def about(self) -> str:
+        """What it answers, for whatever time limit."""
+        return self.question or self.key
 
-def make_record(job: Job, answer: Answer, witness: str) -> Record:
-    """The record of a finished job."""
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """Category, network and specification: what names the instance in a benchmark."""
+        return self.category, self.onnx, self.vnnlib
+
+
+def make_record(job: Job, answer: Answer, witness: str = "", digest: str = "") -> Record:
+    """The record of a finished job; of a counterexample with its file and the file's SHA-256."""
     return Record(
         key=job.key,
         category=job.category,
@@ -54,35 +71,67 @@ def make_record(job: Job, answer: Answer, witness: str) -> Record:
         seconds=round(answer.seconds, 4),
         statistics=answer.statistics,
         witness=witness,
+        witness_sha256=digest,
+        question=job.question,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        provenance=provenance(job.networks, job.spec, job.settings),
+        provenance=dict(job.origin),
     )
 
 
 def append(path: Path, record: Record) -> None:
-    """Add one record; on return it has left this process."""
-    line = json.dumps(asdict(record))
-    with path.open("a+b") as file:
+    """Add one record; on return it is on disk. Where that fails, nothing of it is left, and the error is raised."""
+    line = json.dumps(asdict(record)).encode() + b"\n"
+    new = not path.exists()
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
         # A line that a crash cut short must not swallow this one.
-        if file.tell() and not _ends_line(path):
-            line = "\n" + line
-        file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+        if size and not _ends_line(file):
+            line = b"\n" + line
+        try:
+            _write_all(file, line)
+            os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+    if new:
+        sync_folder(path.parent)
 
 
-def _ends_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+def _ends_line(file: FileIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Write everything: a disk that is almost full takes a part, and refuses the next."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
+def history(path: Path) -> list[Record]:
+    """All complete records as they came; a line cut short by a crash is skipped."""
+    return list(_lines(path)) if path.exists() else []
 
 
 def read(path: Path) -> list[Record]:
-    """All complete records; of several with one key the last counts. A line cut short by a crash is skipped."""
-    if not path.exists():
-        return []
-    records = {record.key: record for record in _lines(path)}
-    return list(records.values())
+    """All complete records; of several with one key the last counts."""
+    return list({record.key: record for record in history(path)}.values())
+
+
+def answer_to(job: Job, records: Iterable[Record]) -> Record | None:
+    """Which of the records about a job's question, in order, answers it; None when it has to be run (again).
+
+    The latest that decides it within its time limit, else the latest under the same limit; with the job's key and
+    limit.
+    """
+    found = None
+    for record in records:
+        decides = record.verdict in DECIDED and record.seconds <= job.timeout
+        if decides or (record.key == job.key and not (found and found.verdict in DECIDED)):
+            found = record
+    return found and replace(found, key=job.key, timeout=job.timeout)
 
 
 def _lines(path: Path) -> Iterator[Record]:
@@ -92,7 +141,7 @@ def _lines(path: Path) -> Iterator[Record]:
             continue
         try:
             fields_read = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         yield _record(fields_read, f"{path}:{number}")
 

@@ -21,7 +21,7 @@ from toolkit.bench.executors import Limits, begin, conclude, executor, guarded, 
 from toolkit.bench.job import Answer, Event, Finished, Job, Task, failure, settle, survey_limit
 from toolkit.bench.schedule import Waiting, take
 from toolkit.devices import take_gpu
-from toolkit.errors import ToolkitError
+from toolkit.errors import MachineError
 from toolkit.result import Verdict
 
 READY = "ready"
@@ -132,7 +132,7 @@ def check_start(message: Message) -> None:
     """Raise when a worker that has not been ready says anything but READY."""
     if isinstance(message, Answer):
         reason = message.reason if message.verdict == Verdict.ERROR else "it does not get ready"
-        raise ToolkitError(f"a verifier process cannot start: {reason}; check the installation")
+        raise MachineError(f"a verifier process cannot start: {reason}; check the installation")
 
 
 @executor("processes")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 from toolkit.bench import journal
 from toolkit.bench.executors import Executor, Limits
+from toolkit.bench.fingerprint import provenance
 from toolkit.bench.job import Answer, Event, Finished, Job, Task
 from toolkit.bench.journal import Record
-from toolkit.bench.store import witness_path, write_text_atomically
+from toolkit.bench.results import Shelf, has_its_witness
 from toolkit.errors import InputError
 from toolkit.result import Verdict
 
@@ -47,43 +48,85 @@ class Run:
 
 
 def run_jobs(jobs: Sequence[Job], run: Run) -> list[Record]:
-    """Answer all jobs, in their order; those in the journal are not run again.
+    """Answer all jobs, in their order; those in the journal are not run again, and equal ones are run once.
 
     ``KeyboardInterrupt`` (Ctrl-C, or SIGTERM) passes through after the workers are gone; what was answered until then
-    is in the journal.
+    is in the journal. So does an ``OSError`` of a journal or counterexample that cannot be written.
     """
-    path = run.out / journal.NAME
-    done = {record.key: record for record in _reusable(path, jobs, run.retry_errors)}
-    todo = [job for job in jobs if job.key not in done]
-    run.observer.begin(len(jobs), list(done.values()))
+    keeper = Keeper.of(run.out, jobs)
+    done = keeper.answers(jobs, run.retry_errors)
+    todo = list({job.key: job for job in jobs if job.key not in done}.values())
+    run.observer.begin(len(todo) + len(done), list(done.values()))
     try:
         with terminable(), closing(_events(todo, run)) as events:
             for event in events:
                 if isinstance(event, Finished):
-                    record = keep(event.job, event.answer, run.out)
-                    done[record.key] = record
+                    done[event.job.key] = keeper.keep(event.job, event.answer)
                 run.observer.see(event)
     finally:
         run.observer.end()
     return [done[job.key] for job in jobs]
 
 
+def about(job: Job) -> str:
+    """The question of a job, for whatever time limit."""
+    return job.question or job.key
+
+
 def answered(jobs: Sequence[Job], out: Path) -> list[Record]:
     """The answers that a run left in its journal, in the order of the jobs; the others are absent."""
-    known = {record.key: record for record in journal.read(out / journal.NAME)}
+    known = Keeper.of(out, jobs).answers(jobs)
     return [known[job.key] for job in jobs if job.key in known]
 
 
-def keep(job: Job, answer: Answer, out: Path) -> Record:
-    """Write one answer down: the witness first, then the journal line that names it."""
-    witness = witness_path(job)
-    if answer.witness is not None:
-        write_text_atomically(out / witness, answer.witness)
-    else:
-        (out / witness).unlink(missing_ok=True)  # of an earlier run
-    record = journal.make_record(job, answer, witness if answer.witness is not None else "")
-    journal.append(out / journal.NAME, record)
-    return record
+@dataclass
+class Keeper:
+    """The journal of a run and its counterexamples."""
+
+    out: Path
+    shelf: Shelf
+    records: dict[str, list[Record]]
+    """What is in the journal and counts, by the question that it answers, in order."""
+
+    @classmethod
+    def of(cls, out: Path, jobs: Iterable[Job]) -> Keeper:
+        """With what earlier runs left. A counterexample whose file is gone, or another's by now, does not count."""
+        history = journal.history(out / journal.NAME)
+        wanted = {about(job) for job in jobs}
+        records: dict[str, list[Record]] = {}
+        for record in history:
+            if record.about in wanted and has_its_witness(record, out):
+                records.setdefault(record.about, []).append(record)
+        return cls(out, Shelf.of(out, jobs, history), records)
+
+    def answers(self, jobs: Iterable[Job], retry_errors: bool = False) -> dict[str, Record]:
+        """The answers of the jobs that need not be run, by their keys."""
+        found = {job.key: journal.answer_to(job, self.records.get(about(job), ())) for job in jobs}
+        again = {Verdict.ERROR} if retry_errors else set()
+        return {key: record for key, record in found.items() if record and record.verdict not in again}
+
+    def keep(self, job: Job, answer: Answer) -> Record:
+        """Write one answer down: the counterexample first, then the journal line that names it."""
+        if job.origin and provenance(job.networks, job.spec, job.settings) != job.origin:
+            reason = f"{CHANGED}: it said {answer.verdict}; start the run again"
+            answer = replace(answer, verdict=Verdict.ERROR, reason=reason, witness=None)
+        file = ("", "") if answer.witness is None else self._witness(job, answer.witness)
+        record = journal.make_record(job, answer, *file)
+        journal.append(self.out / journal.NAME, record)
+        self.records.setdefault(record.about, []).append(record)
+        return record
+
+    def _witness(self, job: Job, text: str) -> tuple[str, str]:
+        """The counterexample's file and its SHA-256. One that is there for this very question is as good, and another
+        line of the journal names it."""
+        for record in self.records.get(about(job), ()):
+            if record.witness and has_its_witness(record, self.out):
+                return record.witness, record.witness_sha256
+        return self.shelf.put(job, text)
+
+
+CHANGED = "its files, or the verifier, changed while it was answered"
+"""Why an answer is not kept: nobody can say which content it is about."""
 
 
 def _events(jobs: Sequence[Job], run: Run) -> Generator[Event, None, None]:
@@ -91,20 +134,19 @@ def _events(jobs: Sequence[Job], run: Run) -> Generator[Event, None, None]:
         yield from run.execute(jobs, run.task, run.limits)
 
 
-def _reusable(path: Path, jobs: Sequence[Job], retry_errors: bool) -> list[Record]:
-    keys = {job.key for job in jobs}
-    records = [record for record in journal.read(path) if record.key in keys]
-    return [record for record in records if not (retry_errors and record.verdict == Verdict.ERROR)]
-
-
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Make the folder of a run, and keep other runs out of it; :class:`InputError` when there is one."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
+    """Make the folder of a run, and keep other runs out of it; :class:`InputError` when there is one, or a file in the
+    way. A folder that cannot be written to is an ``OSError``."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("ab")
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{out}: a file is in the way of this folder; choose another --out") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(f"{out}: another run is writing there; wait for it or choose another --out") from None
         yield
 

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from toolkit.bench.journal import Record
-from toolkit.result import Verdict
+from toolkit.result import DECIDED, Verdict
 
 CORRECT, WRONG = 10, -150
 """Points of VNN-COMP since 2023; undecided instances get 0."""
-DECIDED = frozenset({Verdict.SAT, Verdict.UNSAT})
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,24 @@
-"""Files of a run: counterexamples named as VNN-COMP names them, and ``results.csv``; all written atomically."""
+"""Files that are there completely or not at all, whenever the machine stops, and on disk once they are said to be."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-
-from toolkit.bench.job import Job
-from toolkit.bench.journal import Record
-from toolkit.formats.instances import ResultRow, format_results, witness_name
-
-WITNESSES = "witnesses"
-
-
-def witness_path(job: Job) -> str:
-    """Where the counterexample of a job goes, relative to the folder of the run.
-
-    Specifications in subfolders of ``vnnlib/`` carry the subfolder's name, since their stems repeat.
-    """
-    inner = [part for part in Path(job.vnnlib).parent.parts if part not in (".", "vnnlib")]
-    name = "_".join([*inner, witness_name(dict(job.networks), job.spec)])
-    return f"{WITNESSES}/{job.category}/{name}.gz"
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there completely or not at all."""
+    """Write a file so that it is there completely or not at all; on return it is on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
@@ -39,34 +26,36 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a text file, compressed when its name ends in ``.gz`` (without a time stamp: same text, same bytes)."""
-    data = text.encode()
-    write_bytes_atomically(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    """Write a text file in UTF-8, compressed when its name ends in ``.gz`` (without a time stamp: same text, same
+    bytes). Parts of file names that are no text are written as they are."""
+    write_bytes_atomically(path, packed(path, text))
 
 
-def write_results(path: Path, records: Sequence[Record], folders: Mapping[str, Path]) -> None:
-    """Write ``results.csv``.
-
-    Networks and specifications are named as the runner was given them, below ``folders[category]`` and without
-    ``.gz``. Preparing is loading the verifier, once for many instances: its time is 0.
-    """
-    rows = [
-        ResultRow(
-            category=record.category,
-            onnx=_below(folders[record.category], record.onnx),
-            vnnlib=_below(folders[record.category], record.vnnlib),
-            prepare_time=0.0,
-            verdict=record.verdict,
-            run_time=record.seconds,
-        )
-        for record in records
-    ]
-    write_text_atomically(path, format_results(rows))
+def packed(path: Path, text: str) -> bytes:
+    """What is written to a text file of this name."""
+    data = text.encode("utf-8", errors="surrogateescape")
+    return gzip.compress(data, mtime=0) if path.suffix == ".gz" else data
 
 
-def _below(folder: Path, name: str) -> str:
-    # The network field of several networks is a list written in Python, not a path.
-    return name if name.startswith("[") else str(folder / name).removesuffix(".gz")
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes as they are on disk; the empty string for what is no file or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder, and its own in the one around it, to disk, where the file system can do that."""
+    for place in (folder, folder.parent):
+        with suppress(OSError):
+            handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)

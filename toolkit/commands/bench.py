@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from toolkit.bench.options import Options
+from toolkit.errors import ExitCode, MachineError
 
 NO_OPTIONS = Options()
 
@@ -13,8 +14,9 @@ NO_OPTIONS = Options()
 def bench(target: Path = Path("specs/digits.toml"), /, *, options: Options = NO_OPTIONS) -> int:
     """Run a recipe (prune, export, verify, report), or verify the instances of a benchmark folder.
 
-    The same command continues a run that was interrupted. The exit code is 1 when an answer contradicts expected.csv,
-    2 when the input cannot be used and 130 when the run was interrupted.
+    The same command continues a run that was interrupted. The exit code is 0 when all is done, 1 when an answer
+    contradicts expected.csv or an attack, 2 when the input cannot be used, 3 when the machine fails (a full disk, a
+    worker that cannot start), 4 for a mistake of this program and 130 when the run was interrupted.
 
     Parameters
     ----------
@@ -32,4 +34,7 @@ def bench(target: Path = Path("specs/digits.toml"), /, *, options: Options = NO_
         return run_folder(target, options)
     except KeyboardInterrupt:
         print("interrupted; what is done is kept, and the same command continues", file=sys.stderr)
-        return 130
+        return ExitCode.INTERRUPTED
+    except OSError as error:
+        reason = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+        raise MachineError(f"{reason}; answers up to here are kept, and the same command continues") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -59,9 +60,10 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the images and labels that training can see, 16 hexadecimal digits."""
+        """Hash of everything that training can see of it, 16 hexadecimal digits."""
         tensors = (self.train.images, self.train.labels, self.validation.images, self.validation.labels)
-        state = hashlib.sha256()
+        facts = [self.classes, self.mean, self.std, self.augmentation, [tuple(tensor.shape) for tensor in tensors]]
+        state = hashlib.sha256(json.dumps(facts).encode())
         for tensor in tensors:
             state.update(tensor.contiguous().numpy().data)
         return state.hexdigest()[:16]

@@ -13,6 +13,7 @@ from pathlib import Path
 from toolkit.errors import InputError
 from toolkit.formats.binding import BARE
 from toolkit.result import Verdict
+from toolkit.settings import LONGEST_TIMEOUT
 
 COLUMNS = 3
 
@@ -50,14 +51,17 @@ def read_instances(path: str | Path) -> list[Instance]:
     """
     path = Path(path)
     instances = []
-    for line, row in _rows(path):
+    for line, row in read_rows(path):
         if len(row) != COLUMNS:
             raise InputError(f"{path}:{line}: {len(row)} columns where onnx,vnnlib,timeout are expected")
         onnx, vnnlib, timeout = row
         if not vnnlib:
             raise InputError(f"{path}:{line}: the specification is missing")
         networks = {name: path.parent / file for name, file in _networks(onnx, f"{path}:{line}").items()}
-        instances.append(Instance(networks, path.parent / vnnlib, _seconds(timeout, f"{path}:{line}"), onnx, vnnlib))
+        seconds = _seconds(timeout, f"{path}:{line}")
+        if seconds > LONGEST_TIMEOUT:
+            raise InputError(f"{path}:{line}: a time limit of {timeout} s; at most {LONGEST_TIMEOUT} s are possible")
+        instances.append(Instance(networks, path.parent / vnnlib, seconds, onnx, vnnlib))
     if not instances:
         raise InputError(f"{path}: no instance in it")
     return instances
@@ -75,8 +79,13 @@ def networks_field(networks: Mapping[str, str]) -> str:
 
 def write_instances(path: str | Path, rows: Iterable[tuple[Mapping[str, str], str, float]]) -> None:
     """Write networks (relative paths by name), specification and timeout of each instance, without a header."""
-    fields = [(networks_field(networks), spec, f"{timeout:g}") for networks, spec, timeout in rows]
-    Path(path).write_text(_csv(fields), encoding="utf-8")
+    fields = [(networks_field(networks), spec, seconds_field(timeout)) for networks, spec, timeout in rows]
+    Path(path).write_text(_csv(fields), encoding="utf-8", newline="")
+
+
+def seconds_field(seconds: float) -> str:
+    """A time limit as it is written: every digit, and none after the point where there are none."""
+    return repr(float(seconds)).removesuffix(".0")
 
 
 def format_results(rows: Iterable[ResultRow]) -> str:
@@ -91,7 +100,7 @@ def read_results(path: str | Path) -> list[ResultRow]:
     """Read a ``results.csv``; verdicts may be any word that VNN-COMP's scorer accepts. Raises InputError."""
     path = Path(path)
     rows = []
-    for line, row in _rows(path):
+    for line, row in read_rows(path):
         where = f"{path}:{line}"
         if len(row) != 6:
             raise InputError(f"{where}: {len(row)} columns where six are expected")
@@ -135,8 +144,8 @@ def stem(path: str | Path) -> str:
     return name.removesuffix(".onnx").removesuffix(".vnnlib")
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Rows that are not blank, stripped, with the line they end on."""
+def read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Rows of a CSV file that are not blank, stripped, with the line they end on. Raises InputError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         reader = csv.reader(io.StringIO(text), skipinitialspace=True, strict=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from toolkit.errors import InputError
+from toolkit.formats.onnx_file import load_model
 from toolkit.options import Options, shorthand
 
 PresetName = Literal["paper7", "cnn_7layer_bn", "cnn_b", "cifar_small", "digits_conv"]
@@ -94,15 +93,13 @@ ModelOptions = Annotated[
 
 
 def identity(options: ModelOptions) -> dict[str, Any]:
-    """Everything that tells networks apart; a file counts by its content.
+    """Everything that tells networks apart; a file counts by its content, with weights that it keeps elsewhere.
 
     Raises:
         InputError: the file cannot be read.
+        UnsupportedError: it is no network of tensors.
     """
     values: dict[str, Any] = options.model_dump(mode="json")
     if isinstance(options, OnnxNet):
-        try:
-            values["file"] = hashlib.sha256(options.file.read_bytes()).hexdigest()
-        except OSError as error:
-            raise InputError(f"{options.file}: cannot read the network: {error.strerror or error}") from error
+        values["file"] = load_model(options.file).sha256
     return values

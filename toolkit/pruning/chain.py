@@ -20,6 +20,7 @@ from toolkit.pruning.graft import graft, grafted_job
 from toolkit.pruning.masks import Masks, density, live_channels
 from toolkit.pruning.methods import Round, prune
 from toolkit.pruning.options import Chain, Graft, MethodOptions, Structured
+from toolkit.sources import code_hash, library_versions
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.loop import Job, derive_seed, train
 from toolkit.training.options import Training
@@ -31,8 +32,8 @@ Progress = Callable[[str, int, int], None]
 
 Masked = tuple[nn.Module, Masks]
 
-FORMAT = 1
-"""Part of every key: raised when a change of the code makes stored states wrong."""
+MAKERS = ("toolkit.pruning.chain",)
+"""The module whose imports make the states: their source and the versions of their libraries are part of every key."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def grafted_state(workshop: Workshop, chain: Chain, options: Graft, parent: Chai
 
 def dense_key(workshop: Workshop, options: ModelOptions, training: Training) -> str:
     """Hash of everything that makes a dense network."""
-    content = {"format": FORMAT, "data": workshop.dataset.digest, "model": identity(options), "seed": workshop.seed}
+    content = {"data": workshop.dataset.digest, "model": identity(options), "seed": workshop.seed}
+    content |= {"code": code_hash(MAKERS), "libraries": dict(library_versions(MAKERS))}
     # What is as it was before there was a choice is left out, so that states of then keep their names.
     usual = {"precision": "float32", "keep": "last"}
     same = {"checkpoint_seconds", *(name for name, value in usual.items() if getattr(training, name) == value)}

@@ -132,7 +132,6 @@ def finished(
     parameters = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
     metadata = {
         "recipe": recipe.name,
-        "recipe_digest": recipe.digest,
         "network": state.key,
         "architecture": chain.model,
         "method": method,

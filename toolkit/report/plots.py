@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from toolkit.bench.journal import Record
-from toolkit.bench.scoring import DECIDED
 from toolkit.bench.store import write_bytes_atomically
 from toolkit.report.layers import LayerRow
 from toolkit.report.summary import Row, chain_names
+from toolkit.result import DECIDED
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

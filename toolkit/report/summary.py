@@ -12,8 +12,8 @@ from statistics import fmean
 from typing import Protocol
 
 from toolkit.bench.journal import Record
-from toolkit.bench.scoring import DECIDED, mcnemar, wilson
-from toolkit.result import Verdict
+from toolkit.bench.scoring import mcnemar, wilson
+from toolkit.result import DECIDED, Verdict
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Model:
     """Stability of each ReLU layer by interval bounds, as :class:`toolkit.training.stats.LayerStability` has it."""
     fgsm_accuracy: float = math.nan
     """Under a one-step attack, on the whole test set: the adversarial accuracy of the paper."""
+    content: str = ""
+    """Hash of the exported file."""
 
 
 @dataclass(frozen=True)

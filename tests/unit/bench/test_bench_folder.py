@@ -170,11 +170,14 @@ def test_two_runs_cannot_share_a_folder(tmp_path):
     assert run_folder(folder, options(tmp_path), TASK) == 0
 
 
-def test_a_fresh_run_forgets_witnesses_and_a_changed_answer_its_own(tmp_path):
+def test_a_fresh_run_forgets_witnesses_and_leaves_other_files(tmp_path):
     folder = make_folder(tmp_path / "toy")
     run_folder(folder, options(tmp_path), TASK)
     [witness] = (tmp_path / "out/witnesses/toy").iterdir()
-    run_folder(folder, options(tmp_path, timeout=3.0), Task(ready, lambda job: Answer(Verdict.UNKNOWN)))
-    assert not witness.exists()
+    (tmp_path / "out/witnesses/notes.txt").write_text("mine")
+    run_folder(folder, options(tmp_path, fresh=True, limit=1), TASK)
+    assert not witness.parent.exists()
+    assert (tmp_path / "out/witnesses/notes.txt").read_text() == "mine"
+    (tmp_path / "out/witnesses/notes.txt").unlink()
     run_folder(folder, options(tmp_path, fresh=True, limit=1), TASK)
     assert not (tmp_path / "out/witnesses").exists()
