@@ -8,9 +8,9 @@ export OMP_WAIT_POLICY ?= passive
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(PYTHON) -P -m venv .venv
+	$(BIN)/python -P -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -P -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
 lint: install
@@ -19,7 +19,7 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -P -m pytest
 
 bench: install
 	$(BIN)/python run_benchmark.py

@@ -1,15 +1,16 @@
 """One VNN-COMP instance: ``python -m toolkit.bench.vnncomp CATEGORY ONNX VNNLIB RESULTS_FILE TIMEOUT``.
 
 ``unknown`` is written first and the verdict replaces it atomically, so the file is right whenever the harness looks.
-The harness kills at the time limit without grace: the verifier gets what is left of it after start-up.
+The harness kills at the time limit without grace: the verifier gets what is left of it after start-up, in a process of
+its own, which ends with this one, as this one ends with the script that started it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from toolkit.bench.executors import guarded
@@ -19,10 +20,10 @@ from toolkit.bench.verifier import VERIFY
 from toolkit.errors import InputError, ToolkitError
 from toolkit.formats.instances import parse_networks
 from toolkit.result import Verdict
+from toolkit.run.apart import Crashed, Limits, Overdue, apart, seconds_passed
+from toolkit.run.lifetime import die_with
 from toolkit.settings import Settings
 
-STARTED = "PRUNECERT_STARTED"
-"""Environment variable with the time of day, in seconds, at which the harness called the script."""
 MARGIN = 1.0
 """Seconds kept for writing the answer and for the end of the process."""
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     path = Path(results)
     write_text_atomically(path, "unknown\n")
-    answer = guarded(VERIFY, job)
+    answer = answered(job)
     if answer.reason:
         print(f"{answer.verdict}: {answer.reason}", file=sys.stderr)
     write_text_atomically(path, to_text(answer))
@@ -49,12 +50,22 @@ def main(arguments: Sequence[str]) -> int:
 
 def make_job(category: str, onnx: str, vnnlib: str, timeout: float) -> Job:
     """The instance as a job, its time limit shortened by what has passed and a margin."""
-    passed = max(0.0, time.time() - float(os.environ.get(STARTED, time.time())))
+    passed = seconds_passed()
     left = timeout - passed - MARGIN
     if left <= 0:
         raise InputError(f"no time is left: {passed:.1f} of {timeout:g} s have passed")
     networks = tuple((name, Path(path)) for name, path in parse_networks(onnx).items())
     return Job("", category, onnx, vnnlib, networks, Path(vnnlib), Settings(timeout=left))
+
+
+def answered(job: Job) -> Answer:
+    """The answer, whatever the network does to the process that looks for it."""
+    try:
+        return apart(partial(guarded, VERIFY, job), Limits(job.timeout))
+    except Overdue:
+        return Answer(Verdict.TIMEOUT, f"time limit of {job.timeout:g} s")
+    except Crashed as error:
+        return Answer(Verdict.ERROR, str(error))
 
 
 def to_text(answer: Answer) -> str:
@@ -63,4 +74,5 @@ def to_text(answer: Answer) -> str:
 
 
 if __name__ == "__main__":
+    die_with(os.getppid())
     sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,7 @@
 """The scripts that VNN-COMP's harness calls, on a network of one neuron."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from toolkit.bench.job import Answer
 from toolkit.bench.warmup import warm_up
 from toolkit.errors import InputError
 from toolkit.result import Verdict
+from toolkit.run import apart as apart_module
+from toolkit.run.apart import STARTED
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "toolkit/bench/vnncomp_scripts"
@@ -39,15 +42,17 @@ def files(tmp_path_factory):
     return folder
 
 
-def run_instance(files: Path, *arguments: object, **more) -> subprocess.CompletedProcess[str]:
+def run_instance(folder: Path, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the script in a folder, with more in its environment."""
     environment = {
         **os.environ,
         "PRUNECERT_PYTHON": sys.executable,
         "PYTHONPATH": str(ROOT),
-        "TMPDIR": str(files),
+        "TMPDIR": str(folder),
+        **more,
     }
     command = [str(SCRIPTS / "run_instance.sh"), *map(str, arguments)]
-    return subprocess.run(command, cwd=files, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.mark.parametrize("verdict", ["sat", "unsat"])
@@ -60,7 +65,7 @@ def test_an_instance_is_answered(files, verdict):
     if verdict == "sat":
         assert lines[1].startswith("((X_0 ")
         assert 0.5 <= float(lines[1].split()[1].rstrip(")")) <= 1
-    assert not list(files.glob("prunecert-vnncomp-*"))
+    assert not list(files.glob("prunecert-vnncomp-*/*"))
 
 
 def test_what_cannot_be_read_is_an_error_in_the_results_file(files):
@@ -71,20 +76,142 @@ def test_what_cannot_be_read_is_an_error_in_the_results_file(files):
     assert run_instance(files, "v1", "toy").returncode == 2
 
 
+def wait_for_state(folder: Path) -> Path:
+    """The file of the verifier that runs, once it is written."""
+    state = folder / f"prunecert-vnncomp-{os.getuid()}" / "running"
+    while not state.exists() or len(state.read_text().split()) < 2:
+        time.sleep(0.05)
+    return state
+
+
+def prepare(files: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PRUNECERT_PYTHON": "/bin/true", "TMPDIR": str(folder)}
+    command = [str(SCRIPTS / "prepare_instance.sh"), "v1", "toy", "net.onnx", "sat.vnnlib"]
+    return subprocess.run(command, cwd=files, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def is_gone(process: subprocess.Popen) -> bool:
+    try:
+        process.wait(3)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def test_what_a_killed_script_left_is_ended_and_nothing_else(files, tmp_path):
+    """The verifier here is a shell script, which does not see that its parent is gone."""
+    (tmp_path / "python").write_text("#!/bin/sh\nsleep 60\n")
+    (tmp_path / "python").chmod(0o755)
+    environment = {**os.environ, "PRUNECERT_PYTHON": str(tmp_path / "python"), "TMPDIR": str(tmp_path)}
+    command = [str(SCRIPTS / "run_instance.sh"), "v1", "toy", "net.onnx", "sat.vnnlib", str(files / "k.txt"), "60"]
+    process = subprocess.Popen(command, env=environment)
+    state = wait_for_state(tmp_path)
+    assert (state.parent.stat().st_mode & 0o777) == 0o700
+    group = int(state.read_text().split()[0])
+    process.kill()
+    process.wait()
+    os.killpg(group, 0)  # it is there
+    assert prepare(files, tmp_path).returncode == 0
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.killpg(group, 0)
+            time.sleep(0.05)
+
+
+def started_at(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", ["other start", "no start", "no verifier", "link", "words", "one", "old place"])
+def test_no_process_is_ended_that_the_scripts_did_not_start(files, tmp_path, kind):
+    """Files that name another process, planted or left where its number was given again."""
+    stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    folder = tmp_path / f"prunecert-vnncomp-{os.getuid()}"
+    folder.mkdir()
+    state, start = folder / "running", started_at(stranger.pid)
+    texts = {"other start": f"{stranger.pid} 1", "no start": f"{stranger.pid}", "words": f"-{stranger.pid} {start}",
+             "one": "1 1"}  # fmt: skip
+    text = texts.get(kind, f"{stranger.pid} {start}")
+    if kind == "link":
+        (tmp_path / "planted").write_text(text)
+        state.symlink_to(tmp_path / "planted")
+    elif kind == "old place":
+        (tmp_path / f"prunecert-vnncomp-{os.getuid()}.pid").write_text(f"{stranger.pid}")
+    else:
+        state.write_text(text)
+    try:
+        assert prepare(files, tmp_path).returncode == 0
+        assert not is_gone(stranger)
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_nothing_is_written_through_a_link(files, tmp_path, what):
+    folder, precious = tmp_path / f"prunecert-vnncomp-{os.getuid()}", tmp_path / "precious"
+    precious.mkdir()
+    (precious / "running").write_text("precious")
+    if what == "folder":
+        folder.symlink_to(precious)
+    else:
+        folder.mkdir()
+        (folder / "running").symlink_to(precious / "running")
+    results = tmp_path / "results.txt"
+    done = run_instance(files, "v1", "toy", "net.onnx", "sat.vnnlib", results, "30", TMPDIR=str(tmp_path))
+    assert results.read_text().startswith("sat\n")
+    assert (precious / "running").read_text() == "precious"
+    assert "not a folder of this user's own" in done.stderr
+
+
+def test_the_current_folder_holds_no_modules(files, tmp_path):
+    for name in ("onnx", "toolkit", "numpy", "json"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w'); raise SystemExit('hostile')")
+    for name in ("net.onnx", "sat.vnnlib"):
+        (tmp_path / name).write_bytes((files / name).read_bytes())
+    done = run_instance(tmp_path, "v1", "toy", "net.onnx", "sat.vnnlib", "out.txt", "30")
+    assert (tmp_path / "out.txt").read_text().startswith("sat\n"), done.stderr
+    assert not (tmp_path / "was run").exists()
+
+
+def comma_locale(folder: Path) -> dict[str, str]:
+    """Environment of a locale with a decimal comma; the test is skipped where none can be made."""
+    command = ["localedef", "-i", "de_DE", "-f", "UTF-8", str(folder / "de_DE.UTF-8")]
+    if shutil.which("localedef") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no locale with a decimal comma")
+    return {"LOCPATH": str(folder), "LC_ALL": "de_DE.UTF-8"}
+
+
+def test_numbers_with_a_decimal_comma(files, tmp_path):
+    results = tmp_path / "results.txt"
+    done = run_instance(files, "v1", "toy", "net.onnx", "sat.vnnlib", results, "30", **comma_locale(tmp_path))
+    assert (done.returncode, results.read_text().split()[0]) == (0, "sat"), done.stderr
+
+
+def test_a_crash_and_an_endless_call_are_answers(monkeypatch):
+    """What ``answered`` makes of a verifier that ends its process, or never comes back."""
+    monkeypatch.setattr(apart_module, "can_fork", lambda: True)
+    job = vnncomp.make_job("toy", "a.onnx", "b.vnnlib", 1.2)
+    monkeypatch.setattr(vnncomp, "guarded", lambda task, job: os._exit(9))
+    assert vnncomp.answered(job).verdict == Verdict.ERROR
+    monkeypatch.setattr(vnncomp, "guarded", lambda task, job: time.sleep(60))
+    began = time.monotonic()
+    assert vnncomp.answered(job).verdict == Verdict.TIMEOUT
+    assert time.monotonic() - began < 5
+
+
 def test_a_killed_instance_leaves_no_process(files):
     environment = {**os.environ, "PRUNECERT_PYTHON": str(files / "python"), "TMPDIR": str(files)}
     (files / "python").write_text("#!/bin/sh\nsleep 60\n")
     (files / "python").chmod(0o755)
     command = [str(SCRIPTS / "run_instance.sh"), "v1", "toy", "net.onnx", "sat.vnnlib", str(files / "k.txt"), "60"]
     process = subprocess.Popen(command, env=environment)
-    state = None
-    while not state or not state[0].read_text().strip():
-        time.sleep(0.05)
-        state = list(files.glob("prunecert-vnncomp-*"))
-    group = int(state[0].read_text())
+    state = wait_for_state(files)
+    group = int(state.read_text().split()[0])
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 143
-    assert not state[0].exists()
+    assert not state.exists()
     with pytest.raises(ProcessLookupError):
         for _ in range(100):
             os.killpg(group, 0)
@@ -92,11 +219,13 @@ def test_a_killed_instance_leaves_no_process(files):
 
 
 def test_the_time_that_has_passed_counts(monkeypatch):
-    monkeypatch.setenv(vnncomp.STARTED, str(time.time() - 10))
+    monkeypatch.setenv(STARTED, str(time.time() - 10))
     assert vnncomp.make_job("toy", "a.onnx", "b.vnnlib", 30.0).timeout == pytest.approx(19, abs=0.5)
     with pytest.raises(InputError, match="no time is left"):
         vnncomp.make_job("toy", "a.onnx", "b.vnnlib", 10.0)
-    monkeypatch.delenv(vnncomp.STARTED)
+    monkeypatch.setenv(STARTED, f"{time.time() - 10:.6f}".replace(".", ","))
+    assert vnncomp.make_job("toy", "a.onnx", "b.vnnlib", 30.0).timeout == pytest.approx(19, abs=0.5)
+    monkeypatch.delenv(STARTED)
     job = vnncomp.make_job("toy", "[('f', 'a.onnx'), ('g', 'b.onnx')]", "b.vnnlib", 30.0)
     assert job.networks == (("f", Path("a.onnx")), ("g", Path("b.onnx")))
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 [ "${1:-}" = v1 ] || { echo "usage: install_tool.sh v1" >&2; exit 2; }
-project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
-"${PYTHON:-python3}" -m venv "$project/.venv"
-"$project/.venv/bin/python" -m pip install --editable "$project"
+project=$(CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../../.." && pwd)
+"${PYTHON:-python3}" -P -m venv "$project/.venv"
+"$project/.venv/bin/python" -P -m pip install --editable "$project"
 "$project/.venv/bin/prunecert" --version

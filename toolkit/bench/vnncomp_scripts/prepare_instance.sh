@@ -7,11 +7,9 @@ if [ "${1:-}" != v1 ] || [ $# -ne 4 ]; then
   echo "usage: prepare_instance.sh v1 CATEGORY ONNX VNNLIB" >&2
   exit 2
 fi
-project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
-state=${TMPDIR:-/tmp}/prunecert-vnncomp-$(id -u).pid
-if [ -f "$state" ]; then
-  # The instance runs in a session of its own, so that its group can be ended as a whole.
-  kill -KILL -- "-$(cat "$state")" 2>/dev/null || true
-  rm -f "$state"
-fi
-"${PRUNECERT_PYTHON:-$project/.venv/bin/python}" -c 'import toolkit.verify'
+scripts=$(CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+project=$(CDPATH= cd -- "$scripts/../../.." && pwd)
+. "$scripts/state.sh"
+own_state_folder && end_left_behind
+# -P: modules are never looked for in the current folder.
+"${PRUNECERT_PYTHON:-$project/.venv/bin/python}" -P -c 'import toolkit.verify'
