@@ -34,6 +34,7 @@ from toolkit.report.page import Page, facts, write_page
 from toolkit.report.plots import cactus, save_png
 from toolkit.report.tables import score_table, short, to_rich
 from toolkit.result import Verdict
+from toolkit.run.memory import in_bytes
 from toolkit.settings import Settings
 from toolkit.verify import check_backend
 
@@ -112,7 +113,7 @@ def execute(jobs: Sequence[Job], out: Path, options: Options, where: Mapping[str
         out=out,
         task=task,
         execute=find_executor(options.executor),
-        limits=default_limits(options.workers, jobs[0].settings.device),
+        limits=default_limits(options.workers, jobs[0].settings.device, in_bytes(options.memory_limit)),
         observer=make_observer(),
         retry_errors=options.retry_errors,
     )

@@ -22,6 +22,7 @@ from toolkit.problem.specialise import Part, specialised
 from toolkit.result import Result, Statistics
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.joint import boxes_at_once, joint_roots
+from toolkit.search.memory import refusals
 from toolkit.search.root import Root, facts, open_cases
 from toolkit.search.sampling import SECONDS
 from toolkit.settings import Settings
@@ -54,11 +55,11 @@ def survey(
     found: list[Result | Posed | None] = [_posed(networks, spec, reading) for spec in specs]
     clock = clock.soon(SECONDS * len(specs))
     try:
-        with torch.no_grad(), full_precision():
+        with refusals(), torch.no_grad(), full_precision():
             for rows in _batches(found, settings):
                 for row, root in zip(rows, joint_roots([row.part.problem for row in rows], clock), strict=True):
                     found[row.number] = _concluded(row, root)
-    except (OutOfTime, MemoryError, torch.OutOfMemoryError):
+    except (OutOfTime, torch.OutOfMemoryError):
         pass  # what is not bounded yet is decided one by one
     return [_timed(answer, clock.elapsed / len(specs)) for answer in found]
 

@@ -34,6 +34,7 @@ from toolkit.light.proving import SECONDS as PROVING
 from toolkit.light.proving import Question, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
+from toolkit.run.memory import refused
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, Observer
 from toolkit.search.losses import Losses
@@ -264,8 +265,10 @@ class Attempt:
             return self._undecided(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s")
         except UnsupportedError as error:
             return self._without_bounds(error)
-        except MemoryError as error:
-            return self._undecided(Verdict.UNKNOWN, f"out of memory: {error}")
+        except (MemoryError, RuntimeError) as error:  # the second is torch's, where the processor's memory is short
+            if not refused(error):
+                raise
+            return self._undecided(Verdict.UNKNOWN, f"out of memory: {' '.join(str(error).split())[:200]}")
 
     def _phases(self) -> Result:
         """Run the phases in order until one decides. Raises OutOfTime, UnsupportedError, DisagreementError and

@@ -19,7 +19,7 @@ from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
 from toolkit.formats.witness import open_sessions, replay
 from toolkit.result import Result, Statistics, Verdict
-from toolkit.search import relu_split
+from toolkit.search import input_split, relu_split
 from toolkit.search.events import Event, MemoryShort, RootBounded, RoundDone
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, pick_device, pose, silent, verify, verify_files
@@ -200,14 +200,21 @@ def test_memory_errors_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "no room" in result.reason
 
 
-def failing(times: set[int], original: Callable[..., object]) -> Callable[..., object]:
-    """A function that runs out of device memory at some of its calls."""
+REFUSALS = {
+    "gpu": torch.OutOfMemoryError("CUDA out of memory"),
+    "processor": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    "numpy": MemoryError("Unable to allocate 8 bytes"),
+}
+
+
+def failing(times: set[int], original: Callable[..., object], kind: str = "gpu") -> Callable[..., object]:
+    """A function that runs out of memory at some of its calls."""
     calls = [0]
 
     def run(*args: object, **kwargs: object) -> object:
         calls[0] += 1
         if calls[0] in times:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise REFUSALS[kind]
         return original(*args, **kwargs)
 
     return run
@@ -215,21 +222,49 @@ def failing(times: set[int], original: Callable[..., object]) -> Callable[..., o
 
 @pytest.mark.parametrize("times", [{1}, {2}, {2, 3, 5}], ids=str)
 @pytest.mark.parametrize("bias", [0.01, -0.01])
+@pytest.mark.parametrize("kind", REFUSALS)
 def test_running_out_of_memory_shrinks_the_batch_and_changes_no_verdict(
-    times: set[int], bias: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    times: set[int], bias: float, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, text = absolute(tmp_path, 3, bias), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))"
     expected = decide(path, text, BY_PHASES).verdict
-    monkeypatch.setattr(relu_split, "bound_domains", failing(times, relu_split.bound_domains))
+    monkeypatch.setattr(relu_split, "bound_domains", failing(times, relu_split.bound_domains, kind))
     events: list[Event] = []
     result = decide(path, text, BY_PHASES, events.append)
     assert result.verdict == expected
     assert any(isinstance(event, MemoryShort) for event in events)
 
 
+@pytest.mark.parametrize("times", [{1}, {2, 3}], ids=str)
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_search_over_boxes_shrinks_its_batch(
+    times: set[int], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, text = absolute(tmp_path, 3, 0.01), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))"
+    monkeypatch.setattr(input_split, "_cut", failing(times, input_split._cut, kind))
+    events: list[Event] = []
+    settings = BY_PHASES.model_copy(update={"strategy": "input"})
+    assert decide(path, text, settings, events.append).verdict == Verdict.UNSAT
+    assert sum(isinstance(event, MemoryShort) for event in events) == len(times)
+
+
+@pytest.mark.parametrize("where", ["root_bounds", "reduced", "attack_part", "refined"])
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_memory_that_is_short_anywhere_is_unknown(
+    where: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"toolkit.search.strategy.{where}", failing({1}, lambda *_: None, kind))
+    result = decide(absolute(tmp_path, 3, 0.01), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))", BY_PHASES)
+    assert result.verdict == Verdict.UNKNOWN
+    assert "memory" in result.reason
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
 @pytest.mark.parametrize("first", [1, 2])
-def test_memory_that_is_never_enough_is_unknown(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relu_split, "bound_domains", failing(set(range(first, 100)), relu_split.bound_domains))
+def test_memory_that_is_never_enough_is_unknown(
+    first: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relu_split, "bound_domains", failing(set(range(first, 100)), relu_split.bound_domains, kind))
     result = decide(absolute(tmp_path, 3, 0.01), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))", BY_PHASES)
     assert result.verdict == Verdict.UNKNOWN
     assert "memory" in result.reason

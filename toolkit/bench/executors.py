@@ -17,6 +17,7 @@ from toolkit.bench.schedule import MOST_TOGETHER, Waiting, put_back, queue, take
 from toolkit.devices import uses_gpu, visible_gpus
 from toolkit.errors import InputError, ToolkitError
 from toolkit.result import Verdict
+from toolkit.run.memory import limit_memory, refused
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Limits:
     """Seconds after the time limit before a worker is stopped from outside."""
     startup: float = 300.0
     """Seconds a worker may take to get ready."""
+    memory: int = 0
+    """Bytes that each worker may take, and each process that it forks; 0 for no limit."""
 
 
 GPU_WORKERS = 4
@@ -62,15 +65,15 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_limits(workers: int | None = None, device: str = "cpu") -> Limits:
-    """One worker per core unless told otherwise; the cores' threads are divided among the workers.
+def default_limits(workers: int | None = None, device: str = "cpu", memory: int = 0) -> Limits:
+    """One worker per core unless told otherwise; the cores' threads, and the memory, are divided among the workers.
 
     A GPU gets at most four by default: each takes its own share of the memory, and they queue for the same kernels.
     """
     cores = available_cores()
     most = GPU_WORKERS * max(1, len(visible_gpus()))
     workers = workers or (min(cores, most) if uses_gpu(device) else cores)
-    return Limits(workers=workers, threads=max(1, cores // workers))
+    return Limits(workers=workers, threads=max(1, cores // workers), memory=memory // workers)
 
 
 def guarded(task: Task, job: Job) -> Answer:
@@ -80,7 +83,7 @@ def guarded(task: Task, job: Job) -> Answer:
     except ToolkitError as error:
         return Answer(Verdict.ERROR, str(error))
     except Exception as error:
-        return failure(error)
+        return Answer(Verdict.UNKNOWN, "out of memory") if refused(error) else failure(error)
 
 
 def surveyed(task: Task, jobs: Sequence[Job]) -> Sequence[Answer | None]:
@@ -119,6 +122,7 @@ def conclude(
 @executor("in-process")
 def in_process(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Event, None, None]:
     """One after the other in this process: for debugging. Only the verifier's own clock enforces the time limit."""
+    limit_memory(limits.memory)
     task.prepare()
     waiting = line_up(jobs, task)
     taken: Sequence[Job] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,9 @@ class Options:
     """Processes that verify at the same time; by default one per core, at most four per GPU."""
     trainers: int | None = None
     """Processes that train networks of a recipe at the same time; by default one per GPU, or one without."""
+    memory_limit: float | None = None
+    """Memory of the run in GiB, divided among its workers; where a worker's is short, batches become smaller, and then
+    the answer is unknown."""
     executor: str = "processes"
     """How instances are run: processes, or in-process for debugging (no time limit from outside)."""
     category: Annotated[tuple[str, ...], Parameter(negative=())] = ()
@@ -69,6 +73,8 @@ class Options:
         for name, value in (("workers", self.workers), ("trainers", self.trainers), ("limit", self.limit)):
             if value is not None and value < 1:
                 raise InputError(f"--{name}: at least 1, not {value}")
+        if self.memory_limit is not None and not 0 < self.memory_limit < math.inf:
+            raise InputError(f"--memory-limit: more than 0 GiB, not {self.memory_limit}")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 Workers are spawned, never forked (CUDA and threads do not survive a fork). The parent holds the clock: a worker that
 is not back in time is killed and replaced, and so is one that dies; jobs that it was surveying are then answered one
-by one. Workers ignore Ctrl-C, which is the parent's.
+by one. One that cannot start is left out, and the others go on. Workers ignore Ctrl-C, which is the parent's, and end
+with the parent, whatever ends that.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -23,13 +24,18 @@ from toolkit.bench.schedule import Waiting, take
 from toolkit.devices import take_gpu
 from toolkit.errors import MachineError
 from toolkit.result import Verdict
+from toolkit.run.lifetime import die_with_spawner, safe_path
+from toolkit.run.memory import limit_memory
 
 READY = "ready"
 
 
-def serve(connection: Connection, task: Task, threads: int, number: int) -> None:
+def serve(connection: Connection, task: Task, limits: Limits, number: int) -> None:
     """What a worker process does: get ready, then answer jobs until the parent hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_spawner()
+    limit_memory(limits.memory)
+    threads = limits.threads
     # Read by OpenMP and by torch when they are loaded, which task.prepare does: nothing here may load them earlier.
     # Passive waiting matters where cores are shared: spinning threads cost a preempted torch a factor of seven.
     os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
@@ -64,12 +70,19 @@ class Worker:
 
 
 def start(task: Task, limits: Limits, number: int) -> Worker:
-    """Start the worker of a number, which decides on its GPU; it will report ``READY``."""
+    """Start the worker of a number, which decides on its GPU; it will report ``READY``. Raises OSError where the
+    system has no room for a process more."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, task, limits.threads, number), daemon=True)
-    process.start()
-    theirs.close()
+    process = context.Process(target=serve, args=(theirs, task, limits, number), daemon=True)
+    try:
+        with safe_path():
+            process.start()
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
     return Worker(process, ours, deadline=time.monotonic() + limits.startup)
 
 
@@ -128,41 +141,78 @@ def finish(waiting: Waiting, number: int, worker: Worker, message: Message) -> S
     return [Finished(jobs[0], settle(jobs[0], message, seconds))]
 
 
-def check_start(message: Message) -> None:
-    """Raise when a worker that has not been ready says anything but READY."""
-    if isinstance(message, Answer):
-        reason = message.reason if message.verdict == Verdict.ERROR else "it does not get ready"
-        raise MachineError(f"a verifier process cannot start: {reason}; check the installation")
+@dataclass
+class Crew:
+    """The workers of a run by their numbers; those that could not start are missing."""
+
+    task: Task
+    limits: Limits
+    workers: dict[int, Worker] = field(default_factory=dict)
+    failure: str = ""
+    """Why the last one that could not start could not."""
+
+    def hire(self, number: int) -> None:
+        """Start the worker of a number, where the system lets it."""
+        try:
+            self.workers[number] = start(self.task, self.limits, number)
+        except OSError as error:
+            self.failure = failure(error).reason
+
+    def dismiss(self, number: int) -> None:
+        """End the worker of a number."""
+        stop(self.workers.pop(number))
+
+    def check(self) -> None:
+        """Raise MachineError where nobody is left."""
+        if not self.workers:
+            raise MachineError(f"a verifier process cannot start: {self.failure}; check the installation")
+
+    def welcome(self, number: int, message: Message) -> None:
+        """Take the first message of a worker: that it is ready, or why it will never be."""
+        if isinstance(message, Answer):
+            self.failure = message.reason if message.verdict == Verdict.ERROR else "it does not get ready"
+            self.dismiss(number)
+        else:
+            self.workers[number].ready = True
 
 
 @executor("processes")
 def processes(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Event, None, None]:
-    """Run the jobs in ``limits.workers`` processes; events come as they happen."""
+    """Run the jobs in ``limits.workers`` processes; events come as they happen.
+
+    Raises MachineError where no worker can start.
+    """
     waiting = line_up(jobs, task, limits.workers)
-    workers: list[Worker] = []
+    crew = Crew(task, limits)
     try:
-        workers += [start(task, limits, number) for number in range(min(limits.workers, len(jobs)))]
-        while waiting or any(worker.jobs for worker in workers):
-            for index, worker in enumerate(workers):
-                if worker.ready and not worker.jobs and (taken := take(waiting, index, worker.loaded)):
+        for number in range(min(limits.workers, len(jobs))):
+            crew.hire(number)
+        while waiting or any(worker.jobs for worker in crew.workers.values()):
+            crew.check()
+            for number, worker in crew.workers.items():
+                if worker.ready and not worker.jobs and (taken := take(waiting, number, worker.loaded)):
                     assign(worker, taken, limits)
                     yield from begin(taken)
-            _wait(workers)
-            for index, worker in enumerate(workers):
-                if (not worker.jobs and worker.ready) or (message := receive(worker)) is None:
-                    continue
-                if not worker.ready:
-                    check_start(message)
-                    worker.ready = True
-                    continue
-                spent = must_be_replaced(worker)
-                yield from finish(waiting, index, worker, message)
-                if spent:
-                    stop(worker)
-                    workers[index] = start(task, limits, index)
+            _wait(list(crew.workers.values()))
+            yield from _heard(waiting, crew)
     finally:
-        for worker in workers:
-            stop(worker)
+        for number in list(crew.workers):
+            crew.dismiss(number)
+
+
+def _heard(waiting: Waiting, crew: Crew) -> Generator[Event, None, None]:
+    """What the workers have said, or their silence means, with those replaced that are dead or late."""
+    for number, worker in list(crew.workers.items()):
+        if (not worker.jobs and worker.ready) or (message := receive(worker)) is None:
+            continue
+        if not worker.ready:
+            crew.welcome(number, message)
+            continue
+        spent = must_be_replaced(worker)
+        yield from finish(waiting, number, worker, message)
+        if spent:
+            crew.dismiss(number)
+            crew.hire(number)
 
 
 def _wait(workers: Sequence[Worker]) -> None:

@@ -153,17 +153,22 @@ def claimed(out: Path) -> Iterator[None]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, so that a run told to end cleans up its workers. Only the main thread can."""
+    """Treat SIGTERM, and a terminal that is closed, like Ctrl-C, so that a run told to end cleans up its workers. Only
+    the main thread can."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, interrupt)
     except ValueError:
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -65,6 +65,8 @@ def verify(
         answer = _Answer(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s")
     except Crashed as error:
         answer = _Answer(Verdict.UNKNOWN, str(error))
+    except MemoryError as error:
+        answer = _Answer(Verdict.UNKNOWN, f"out of memory: {error}")
     return _tell(answer)
 
 

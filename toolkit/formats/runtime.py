@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx_file import OnnxModel, TensorInfo
+from toolkit.run.memory import refused
 
 _FATAL = 4
 
@@ -110,6 +111,8 @@ class Session:
         try:
             return list(self._session.run(self._names, feed))
         except Exception as error:  # onnxruntime's exceptions have no common base class
+            if refused(error):
+                raise MemoryError(f"onnxruntime runs {self.model.path}") from None
             raise InputError(f"{self.model.path}: onnxruntime failed ({_one_line(error)})") from None
 
 
@@ -131,6 +134,8 @@ def _open(model: OnnxModel, options: onnxruntime.SessionOptions, hidden: Sequenc
         # Without fallback: it would try the same again, and print to stdout about it.
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=False)
     except Exception as error:  # onnxruntime's exceptions have no common base class
+        if refused(error):
+            raise MemoryError(f"onnxruntime loads {model.path}") from None
         raise UnsupportedError(f"{model.path}: onnxruntime cannot load the model ({_one_line(error)})") from None
 
 

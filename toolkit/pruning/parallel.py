@@ -22,6 +22,7 @@ from toolkit.errors import ToolkitError
 from toolkit.pruning.chain import Workshop, prune_chain
 from toolkit.pruning.experiment import dense_networks
 from toolkit.recipe import Recipe
+from toolkit.run.lifetime import die_with_spawner, safe_path
 from toolkit.training.progress import EpochLines
 
 
@@ -55,7 +56,7 @@ def train_ahead(recipe: Recipe, dataset: Dataset, crew: Crew) -> None:
     numbers: SimpleQueue[int] = context.SimpleQueue()
     for number in range(crew.processes):
         numbers.put(number)
-    with ProcessPoolExecutor(crew.processes, context, _get_ready, (numbers, crew)) as pool:
+    with safe_path(), ProcessPoolExecutor(crew.processes, context, _get_ready, (numbers, crew)) as pool:
         for wave in pieces(recipe, dataset):
             _work_off(pool, wave, crew)
 
@@ -88,7 +89,8 @@ def _work_off(pool: ProcessPoolExecutor, wave: Sequence[Piece], crew: Crew) -> N
 
 
 def _get_ready(numbers: SimpleQueue[int], crew: Crew) -> None:
-    """First thing in a process: its GPU, its share of the cores."""
+    """First thing in a process: its end with that of the run, its GPU, its share of the cores."""
+    die_with_spawner()
     take_gpu(numbers.get())
     torch.set_num_threads(crew.threads)
 

@@ -21,9 +21,9 @@ LIMITED = resource.RLIMIT_DATA
 libraries only reserve, which for CUDA is many times the memory of a machine."""
 REFUSALS = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "bad allocation", "bad_alloc",
-    "failed to allocate memory",
+    "failed to allocate memory", "out of memory",
 )  # fmt: skip
-"""What libraries without an exception for it say where an allocation on the processor was refused."""
+"""What libraries without an exception of their own for it say where an allocation was refused."""
 
 
 def available(root: Path = Path("/")) -> int:
@@ -99,7 +99,7 @@ def in_bytes(gib: float | None) -> int:
 
 
 def refused(error: BaseException) -> bool:
-    """Whether an error says that an allocation on the processor was refused."""
+    """Whether an error says that an allocation was refused."""
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
@@ -122,7 +122,7 @@ def _table(path: Path) -> dict[str, int]:
     """A file of lines ``name value`` or ``name: value kB``, in bytes."""
     found = {}
     for line in _text(path).splitlines():
-        name, *words = line.split()
+        name, *words = line.split() or [""]
         if words and words[0].isdigit():
             found[name.rstrip(":")] = int(words[0]) << (10 if words[1:] == ["kB"] else 0)
     return found

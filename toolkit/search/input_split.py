@@ -27,7 +27,7 @@ from toolkit.search.boxes import Boxes, Stack, bisect, unrefuted
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Observer, RoundDone
 from toolkit.search.groups import ALONE, Groups, groups_of, weakest_last
-from toolkit.search.memory import smaller_batch
+from toolkit.search.memory import refusals, smaller_batch
 from toolkit.search.progress import Outcome, Progress
 from toolkit.search.root import Root
 from toolkit.search.shares import Rest
@@ -128,8 +128,9 @@ def input_split(search: BoxSearch, clock: Clock, accept: Accept, observer: Obser
         if not len(chosen):
             continue
         try:
-            children, still_open = _cut(search, chosen, clock)
-            found = accept_points(search.problem, still_open, clock, accept)
+            with refusals():
+                children, still_open = _cut(search, chosen, clock)
+                found = accept_points(search.problem, still_open, clock, accept)
         except torch.OutOfMemoryError:
             frontier.push(chosen)
             search.batch = smaller_batch(search.batch, observer)

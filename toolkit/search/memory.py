@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 
 import torch
 
 from toolkit.problem.program import Program
+from toolkit.run.memory import available, refused
 from toolkit.search.domains import Domains
 from toolkit.search.events import MemoryShort, Observer
 
@@ -22,19 +24,14 @@ BATCH = {"cpu": 1024}
 """Most domains bounded at once, by device, where nothing else is asked for: more keep a processor no busier."""
 LARGE_BATCH = 8192
 """The same for devices that are not named: fewer take them almost as long."""
-UNKNOWN = 4 << 30
-"""Bytes assumed to be free where the system does not say."""
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device, in bytes."""
+    """Memory that this process may still take on a device, in bytes."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes next
         return torch.cuda.mem_get_info(device)[0] + kept
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return UNKNOWN
+    return available()
 
 
 def largest_batch(program: Program, wanted: int, processes: int = 1) -> int:
@@ -62,3 +59,17 @@ def smaller_batch(batch: int, observer: Observer) -> int:
     torch.cuda.empty_cache()
     observer(MemoryShort(batch // 2))
     return batch // 2
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Where the processor's memory is short, the error is the one that a GPU's is told by: torch.OutOfMemoryError.
+
+    Libraries have several; one of torch's is told from its other errors by its text alone.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or not refused(error):
+            raise
+        raise torch.OutOfMemoryError(f"refused by the system: {error}") from error

@@ -27,6 +27,7 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.domains import Domains, Space, concat, proved, root_domains, split
+from toolkit.search.memory import refusals
 from toolkit.search.plan import SearchPlan
 from toolkit.search.processes import side_by_side, worth_starting
 from toolkit.search.relu_split import bound_domains
@@ -91,7 +92,8 @@ def _grown(
 ) -> Bounds | None:
     """Bounds ``(1, n)`` of some rows of a layer by trees, or None where time or memory is short."""
     try:
-        return grow(plant(program, number, box, bounds, rows, batch, clock), batch, clock)
+        with refusals():
+            return grow(plant(program, number, box, bounds, rows, batch, clock), batch, clock)
     except (OutOfTime, torch.OutOfMemoryError):
         return None
 
@@ -166,7 +168,8 @@ def grow(trees: Trees, batch: int, clock: Clock) -> Bounds:
         if not len(chosen):
             break
         try:
-            trees = _split_leaves(trees, chosen, batch, clock)
+            with refusals():
+                trees = _split_leaves(trees, chosen, batch, clock)
         except (OutOfTime, torch.OutOfMemoryError):
             break
         if len(trees.leaves) >= due:

@@ -7,7 +7,6 @@ as threads do not survive a fork, and must leave alone what has threads of its o
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import pickle
@@ -23,6 +22,8 @@ from typing import Generic, NoReturn, TypeVar
 
 import torch
 
+from toolkit.run.lifetime import die_with
+from toolkit.run.memory import shared_limit
 from toolkit.search.clock import Clock
 from toolkit.search.threads import one_thread
 
@@ -38,8 +39,6 @@ PATIENCE = 20.0
 """Seconds that a process may be late: the rounds of large networks take some."""
 GRACE = 2.0
 """The same once time is up, which all of them know."""
-DIE_WITH_PARENT = 1
-"""The option of Linux's ``prctl`` that has a process killed when its parent ends, whatever ends it."""
 
 
 def cores(device: torch.device, wanted: int) -> int:
@@ -76,15 +75,18 @@ class Flag:
 def side_by_side(works: Sequence[Callable[[], T]], clock: Clock) -> list[T | None]:
     """What the works return: the first one's in this process, while each of the others has a process of its own.
 
-    None for a process that was lost, or is not back ``PATIENCE`` seconds after this one or shortly after the clock's
-    limit. What the first raises is raised; the others are ended then.
+    None for a process that the system had no room for or that was lost, or is not back ``PATIENCE`` seconds after this
+    one or shortly after the clock's limit. What the first raises is raised; the others are ended then. Where memory is
+    limited, they share what is left of it.
     """
     if len(works) == 1:
         return [works[0]()]
-    forks = [_fork(work) for work in works[1:]]
+    forks: list[Fork[T] | Refused] = []
     try:
-        with one_thread():
-            first = works[0]()
+        with shared_limit(len(works)):
+            forks += map(_fork, works[1:])
+            with one_thread():
+                first = works[0]()
         return [first, *(fork.result(min(PATIENCE, max(clock.left, 0.0) + GRACE)) for fork in forks)]
     finally:
         for fork in forks:
@@ -114,24 +116,43 @@ class Fork(Generic[T]):
         os.waitpid(self.pid, 0)
 
 
-def _fork(work: Callable[[], T]) -> Fork[T]:
+class Refused:
+    """A process that the system had no room for."""
+
+    def result(self, _patience: float) -> None:
+        """Nothing came of it."""
+
+    def end(self) -> None:
+        """There is nothing to end."""
+
+
+def _fork(work: Callable[[], T]) -> Fork[T] | Refused:
     # `multiprocessing` itself lets no daemon have children, and the benchmark runner's workers are daemons.
-    ours, theirs = Pipe(duplex=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # about threads: the module's docstring has the answer
-        pid = os.fork()
+    try:
+        ours, theirs = Pipe(duplex=False)
+    except OSError:  # too many open files
+        return Refused()
+    parent = os.getpid()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # about threads: the module's docstring has the answer
+            pid = os.fork()
+    except OSError:  # too many processes, or too little memory for one more
+        ours.close()
+        theirs.close()
+        return Refused()
     if not pid:
-        _serve(work, theirs)
+        _serve(work, theirs, parent)
     theirs.close()
     return Fork(pid, ours)
 
 
-def _serve(work: Callable[[], object], connection: Connection) -> NoReturn:
+def _serve(work: Callable[[], object], connection: Connection, parent: int) -> NoReturn:
     """What a forked process does. Nothing of its parent's is closed or written to on the way out."""
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+        die_with(parent)
         torch.set_num_threads(1)
         connection.send_bytes(pickle.dumps(work(), protocol=pickle.HIGHEST_PROTOCOL))
         code = 0

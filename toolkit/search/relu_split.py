@@ -23,7 +23,7 @@ from toolkit.search.clock import Clock
 from toolkit.search.domains import Domains, Space, bounded, concat, expand, proved, with_bounds
 from toolkit.search.events import Observer, RoundDone
 from toolkit.search.leaf import close_leaves
-from toolkit.search.memory import smaller_batch
+from toolkit.search.memory import refusals, smaller_batch
 from toolkit.search.narrow import narrow
 from toolkit.search.plan import SearchPlan
 from toolkit.search.progress import Outcome, Progress
@@ -120,7 +120,8 @@ def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer)
             search.plan, progress.stalled = search.plan.more_thorough(), 0
         chosen, rest = pick(search.frontier, max(1, search.batch // 2), search.most)
         try:
-            children, bound = bound_domains(space, branch(space, chosen, clock), search.plan, clock)
+            with refusals():
+                children, bound = bound_domains(space, branch(space, chosen, clock), search.plan, clock)
         except torch.OutOfMemoryError:
             search.batch = smaller_batch(search.batch, observer)
             continue
@@ -141,7 +142,8 @@ def _begin(search: Search, clock: Clock, observer: Observer) -> None:
     while not search.begun and len(search.frontier):
         parts = search.frontier.parts(search.batch)
         try:
-            bounded = concat([bound_domains(search.space, part, search.plan, clock)[0] for part in parts])
+            with refusals():
+                bounded = concat([bound_domains(search.space, part, search.plan, clock)[0] for part in parts])
         except torch.OutOfMemoryError:
             search.batch = smaller_batch(search.batch, observer)
             continue

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from toolkit.bench import journal
+from toolkit.bench import processes as bench_processes
 from toolkit.bench.executors import EXECUTORS, Limits, default_limits, find_executor
 from toolkit.bench.job import Answer, Finished, Job, Started, Task, failure, settle
 from toolkit.bench.progress import Silent
@@ -43,6 +45,35 @@ def broken() -> None:
     raise ImportError("no such library")
 
 
+def ready_once() -> None:
+    """Let one process get ready, whichever is the first, and no other."""
+    (Path(os.environ["ONCE"]) / "token").unlink()
+
+
+def dying_once() -> None:
+    """Let one process die before it is ready."""
+    with suppress(FileNotFoundError):
+        (Path(os.environ["ONCE"]) / "token").unlink()
+        os._exit(5)
+
+
+def fits(size: int) -> bool:
+    try:
+        return len(bytearray(size)) == size
+    except MemoryError:
+        return False
+
+
+FACTS = {
+    "threads": lambda: os.environ["OMP_NUM_THREADS"],
+    "gpu": lambda: os.environ["CUDA_VISIBLE_DEVICES"],
+    "memory": lambda: fits(1 << 30),
+    "modules": lambda: "" in sys.path or str(Path.cwd()) in sys.path,
+    "pid": os.getpid,
+}
+"""What a worker can be asked about itself."""
+
+
 def behave(job: Job) -> Answer:
     """Do what the job's specification says."""
     match job.spec.name.split("_")[0]:
@@ -63,12 +94,10 @@ def behave(job: Job) -> Answer:
             return Answer(Verdict.UNSAT)
         case "slow":
             time.sleep(0.3)
-        case "threads":
-            return Answer(Verdict.UNKNOWN, reason=os.environ["OMP_NUM_THREADS"])
-        case "gpu":
-            return Answer(Verdict.UNKNOWN, reason=os.environ["CUDA_VISIBLE_DEVICES"])
-        case "pid":
-            return Answer(Verdict.UNKNOWN, reason=str(os.getpid()))
+        case "exhausted":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        case kind if kind in FACTS:
+            return Answer(Verdict.UNKNOWN, reason=str(FACTS[kind]()))
     return Answer(Verdict.UNSAT, statistics=Statistics(seconds=0.5, domains=3, decided_by="crown"))
 
 
@@ -169,6 +198,66 @@ def test_a_worker_that_cannot_start_is_one_error(tmp_path, executor):
         run_jobs([make_job(0)], run_with(tmp_path, executor, task=Task(broken, behave)))
 
 
+@pytest.mark.parametrize("prepare", [ready_once, dying_once])
+def test_workers_that_cannot_start_are_left_out(tmp_path, monkeypatch, prepare):
+    """All but one, or one, of four: the others answer everything, a survey that waits for one of them included."""
+    monkeypatch.setenv("ONCE", str(tmp_path))
+    (tmp_path / "token").touch()
+    jobs = [make_job(number, "slow", network=f"{number}.onnx") for number in range(6)]
+    limits = Limits(workers=4, grace=0.3, startup=60)
+    records = run_jobs(jobs, run_with(tmp_path, limits=limits, task=Task(prepare, behave)))
+    assert [record.verdict for record in records] == [Verdict.UNSAT] * 6
+
+
+def test_where_the_last_worker_is_lost_and_none_can_replace_it_the_run_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONCE", str(tmp_path))
+    (tmp_path / "token").touch()
+    jobs = [make_job(0, "die"), make_job(1)]
+    with pytest.raises(ToolkitError, match="cannot start"):
+        run_jobs(jobs, run_with(tmp_path, limits=Limits(workers=1), task=Task(ready_once, behave)))
+    assert [record.verdict for record in answered(jobs, tmp_path)] == [Verdict.ERROR]
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_a_worker_for_which_there_is_no_room_is_left_out(tmp_path, monkeypatch, refused):
+    starts, start = [0], bench_processes.start
+
+    def refusing(*arguments):
+        starts[0] += 1
+        if starts[0] <= refused:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return start(*arguments)
+
+    monkeypatch.setattr(bench_processes, "start", refusing)
+    jobs = [make_job(number, network=f"{number}.onnx") for number in range(4)]
+    if refused == LIMITS.workers:
+        with pytest.raises(ToolkitError, match="Resource temporarily unavailable"):
+            run_jobs(jobs, run_with(tmp_path))
+    else:
+        assert [record.verdict for record in run_jobs(jobs, run_with(tmp_path))] == [Verdict.UNSAT] * 4
+
+
+def test_workers_share_the_memory_of_a_run(tmp_path):
+    assert default_limits(4, memory=8 << 30).memory == 2 << 30
+    limits = Limits(workers=1, memory=1 << 29)
+    records = run_jobs([make_job(0, "memory"), make_job(1, "exhausted")], run_with(tmp_path, limits=limits))
+    assert records[0].reason == "False"
+    assert (records[1].verdict, records[1].reason) == (Verdict.UNKNOWN, "out of memory")
+
+
+def test_workers_look_for_no_module_in_the_current_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    for name in ("onnx", "socket", "selectors", "random"):  # of a library, and of what starts a worker
+        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w')")
+    before = os.environ.get("PYTHONSAFEPATH")
+    monkeypatch.chdir(folder)
+    [record] = run_jobs([make_job(0, "modules")], run_with(tmp_path))
+    assert record.reason == "False"
+    assert not (tmp_path / "was run").exists()
+    assert os.environ.get("PYTHONSAFEPATH") == before
+
+
 def test_events_come_in_order_and_cover_all_jobs():
     jobs = [make_job(n) for n in range(5)]
     events = list(find_executor("processes")(jobs, TASK, LIMITS))
@@ -224,7 +313,7 @@ def running(group: int) -> list[str]:
     return [args for pgid, state, args in rows if int(pgid) == group and not state.startswith("Z")]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_run_leaves_a_complete_journal_and_no_worker(tmp_path, how):
     script = tmp_path / "main.py"
     script.write_text(INTERRUPTED.format(out=str(tmp_path)))
@@ -236,7 +325,7 @@ def test_an_interrupted_run_leaves_a_complete_journal_and_no_worker(tmp_path, ho
         time.sleep(0.05)
     # Ctrl-C reaches the whole group of processes, a TERM only the parent.
     os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)
-    assert process.wait(20) == 130
+    assert process.wait(20) == (-how if how == signal.SIGKILL else 130)
     assert all(json.loads(line)["verdict"] == "unsat" for line in path.read_text().splitlines())
     deadline = time.monotonic() + 5
     while (left := running(process.pid)) and time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from toolkit.search import processes
 from toolkit.search.clock import Clock
 from toolkit.search.processes import MOST, Flag, cores, side_by_side, worth_starting
 
@@ -85,6 +87,31 @@ def test_a_lost_process_is_none(lost: Callable[[], tuple[int, object]]) -> None:
     assert back[0] == (os.getpid(), 1)
     assert back[2] is not None
     assert back[2][1] == 3
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(11, "no process"), OSError(12, "no memory")])
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_process_that_is_refused_is_none(monkeypatch: pytest.MonkeyPatch, error: OSError, allowed: int) -> None:
+    forks, fork = [0], os.fork
+
+    def refusing() -> int:
+        forks[0] += 1
+        if forks[0] > allowed:
+            raise error
+        return fork()
+
+    monkeypatch.setattr(os, "fork", refusing)
+    back = side_by_side([told(1), told(2), told(3)], CLOCK)
+    assert [pair is not None for pair in back] == [True, allowed == 1, False]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_pipe_that_is_refused_is_a_process_less(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(duplex: bool) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(processes, "Pipe", refuse)
+    assert side_by_side([told(1), told(2)], CLOCK)[1] is None
 
 
 def test_a_late_process_is_not_waited_for() -> None:

@@ -120,6 +120,17 @@ def test_a_lost_process_loses_no_domain(make: Make, monkeypatch: pytest.MonkeyPa
 
 
 @SEARCHES
+def test_a_search_goes_on_where_no_process_can_be_started(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    turns = watched(monkeypatch)
+    monkeypatch.setattr(os, "fork", refuse)
+    assert decide(make(), 3) == PROVED
+    assert len(turns) == 1  # and then one process
+
+
+@SEARCHES
 def test_a_stopped_search_goes_on(make: Make) -> None:
     search, stops = make(), 0
     while (outcome := stopped(search, 0.1)) is None:
