@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
 import zlib
@@ -15,10 +14,13 @@ import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from toolkit.errors import InputError, UnsupportedError
+from toolkit.formats.compressed import read_decompressed
 from toolkit.formats.onnx_external import external_tensors, put_inside, read_external
+from toolkit.formats.onnx_limits import check_size
 
+MAX_BYTES = 1 << 31
+"""Largest file that is read, once decompressed: its format ends there."""
 GIT_LFS_HEADER = b"version https://git-lfs"
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def load_model(path: str | Path) -> OnnxModel:
     """Load a ``.onnx`` or ``.onnx.gz`` file.
 
     Raises :class:`InputError` for a missing, empty, truncated or corrupt file and for a Git LFS pointer, and
-    :class:`UnsupportedError` for inputs or outputs that are not tensors.
+    :class:`UnsupportedError` for inputs or outputs that are not tensors and for what would take more memory than any
+    machine has (`toolkit.formats.onnx_limits`).
     """
     path = Path(path)
     data = read_bytes(path)
@@ -75,6 +78,7 @@ def load_model(path: str | Path) -> OnnxModel:
     digest = hashlib.sha256(data)
     if _load_external_data(path, proto, digest):
         data = _serialise(path, proto)
+    check_size(path, proto)
     initializers = {tensor.name for tensor in proto.graph.initializer}
     initializers |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     inputs = tuple(_tensor_info(path, value) for value in proto.graph.input if value.name not in initializers)
@@ -87,13 +91,13 @@ def load_model(path: str | Path) -> OnnxModel:
 def read_bytes(path: Path) -> bytes:
     """Content of a plain or gzip-compressed file; :class:`InputError` when it cannot be had."""
     try:
-        data = path.read_bytes()
-        if data.startswith(GZIP_MAGIC):
-            data = gzip.decompress(data)
+        data = read_decompressed(path, MAX_BYTES)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({_one_line(error)})") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no model is")
     if not data.strip():
         raise InputError(f"{path}: the file is empty")
     if data.startswith(GIT_LFS_HEADER):

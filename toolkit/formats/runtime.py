@@ -60,7 +60,8 @@ class Session:
         """Outputs (and hidden tensors) for one sample.
 
         ``inputs`` are in the model's order, with the model's number of elements each, in any shape; they are cast to
-        the element types of the model. Raises :class:`InputError` when their number or sizes are wrong.
+        the element types of the model. Raises :class:`InputError` when their number or sizes are wrong, or outputs
+        have other sizes than the model declares.
         """
         if len(inputs) != len(self.inputs):
             raise InputError(f"{self.model.path}: takes {len(self.inputs)} inputs, got {len(inputs)}")
@@ -69,7 +70,14 @@ class Session:
                 raise InputError(
                     f"{self.model.path}: input {info.name!r} has {info.size} elements, got {np.size(array)}"
                 )
-        return self._call(inputs, ())
+        outputs = self._call(inputs, ())
+        for info, array in zip(self.outputs, outputs, strict=False):  # hidden tensors come after
+            if array.size != info.size:
+                raise InputError(
+                    f"{self.model.path}: output {info.name!r} has the shape {list(array.shape)}, and is declared as"
+                    f" {list(info.shape)}; export the model again, or correct its declaration"
+                )
+        return outputs
 
     def run_batch(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Outputs for B samples: each input is ``(B, size)`` and each output ``(B, size)``.
@@ -82,10 +90,17 @@ class Session:
                 outputs = self._call(inputs, (count,))
             except InputError:
                 outputs = []  # an open leading dimension that the graph does not keep: sample by sample
-            if outputs and all(array.size % count == 0 and len(array) == count for array in outputs):
+            if outputs and self._are_rows(outputs, count):
                 return [array.reshape(count, -1) for array in outputs]
         rows = [self.run([array[i] for array in inputs]) for i in range(count)]
         return [np.stack(column).reshape(count, -1) for column in zip(*rows, strict=True)]
+
+    def _are_rows(self, outputs: Sequence[NDArray[Any]], count: int) -> bool:
+        """Whether these are as many rows as there are samples, of the declared sizes."""
+        sizes = [info.size for info in self.outputs]
+        return all(array.size % count == 0 and len(array) == count for array in outputs) and all(
+            array.size == count * size for array, size in zip(outputs, sizes, strict=False)
+        )
 
     def takes_batches(self, inputs: Sequence[NDArray[Any]]) -> bool:
         """Whether one call for these samples, as in :meth:`run_batch`, gives the finite numbers that a call for each

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.errors import InputError
+from toolkit.formats.compressed import read_decompressed
 
 MAX_BYTES = 1 << 31
 """Largest decompressed file that is read; VNN-COMP's largest specification has 124 MB."""
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _LFS_HEADER = "version https://git-lfs"
 _COMMENT = re.compile(r';[^\n\r]*|("[^"\n]*")')
 _STRING = re.compile(r'"[^"\n]*"')
@@ -36,10 +35,7 @@ class Source:
 def read_source(path: Path) -> Source:
     """A plain or gzip-compressed text file (recognised by its first bytes, not by its name). Raises InputError."""
     try:
-        with path.open("rb") as raw:
-            compressed = raw.read(2) == _GZIP_MAGIC
-        with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = read_decompressed(path, MAX_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(f"{path}: cannot be read: {reason}") from None
