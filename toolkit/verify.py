@@ -364,7 +364,7 @@ class Attempt:
         import torch
 
         from toolkit.search.strategy import prove
-        from toolkit.search.task import Task
+        from toolkit.search.task import Original, Task
 
         problem = part.problem
         before, self.statistics = self.statistics, Statistics()
@@ -372,6 +372,7 @@ class Attempt:
             accept = self._accept_in(part)
             share = problem.num_cases / len(self.cases)
             task = Task(problem, self.settings, self.clock, accept, self.observer, self._note, self._spent, share)
+            task = replace(task, original=Original(part.unmerged, accept))
             return prove(task, root)
         except torch.OutOfMemoryError as error:  # where a smaller batch does not help
             raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None

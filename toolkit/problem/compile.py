@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.query import Network, Query
+from toolkit.formats.query import Network, Query, Relation
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.problem.program import Program, build_program
 from toolkit.problem.trace import trace
@@ -37,11 +37,18 @@ class Question:
     """Coefficients of the atoms on the features, ``(m, F)``."""
     offsets: Tensor
     """Constants of the atoms, ``(m,)``."""
+    strict: Tensor | None = field(default=None, kw_only=True)
+    """Which atoms are to be less than zero, ``(m,)`` bool, not at most; None: no atom is."""
 
     @property
     def num_cases(self) -> int:
         """Number of cases, C."""
         return len(self.region)
+
+    @property
+    def strict_atoms(self) -> Tensor:
+        """Which atoms are strict, ``(m,)`` bool."""
+        return torch.zeros_like(self.offsets, dtype=torch.bool) if self.strict is None else self.strict
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """The same question on another device, in another precision. Boxes are rounded outward."""
@@ -54,6 +61,7 @@ class Question:
             rows=self.rows.to(device),
             weights=self.weights.to(device, dtype),
             offsets=self.offsets.to(device, dtype),
+            strict=None if self.strict is None else self.strict.to(device),
         )
 
     def with_cases(self, cases: Tensor) -> Self:
@@ -126,6 +134,7 @@ def compile_question(cases: Cases) -> Question:
         # One more atom, always true (-1 <= 0), stands in for the atoms of a case that has none.
         weights=torch.as_tensor(np.pad(_atom_matrix(cases), ((0, 1), (0, 0)))),
         offsets=torch.as_tensor(np.append(cases.atoms.constant, -1.0)),
+        strict=torch.as_tensor(np.append(cases.atoms.relation == Relation.LT, False)),
     )
 
 

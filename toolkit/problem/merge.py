@@ -63,7 +63,7 @@ def merge_neurons(program: Program) -> Program:
     if all(len(group.kept) == len(group.member) for group in groups):
         return program  # as most networks are
     features = _readers(program.features, layers, groups, program.num_inputs)
-    merged = _without_dead(replace(program, layers=tuple(layers), features=features))
+    merged = _without_dead(replace(program, layers=tuple(layers), features=features, rational=False))
     return merged if _elements(merged) < _elements(program) else program
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.problem.affine import Affine, GraphAffine, absolute_module, compact, flat_size
+from toolkit.problem.exactness import computed_exactly
 from toolkit.problem.linear import linear_part, without_offset
 from toolkit.problem.ops import NONLINEAR, check_supported
 
@@ -57,6 +58,9 @@ class Program:
     dtype: torch.dtype
     stacks: Mapping[int, Stack] | None = field(default=None, repr=False, compare=False)
     """What these layers read of each source, where that is one product (`toolkit.problem.stacks`): made last."""
+    rational: bool = field(default=False, repr=False, compare=False)
+    """Whether the maps are exactly those of the network, without any rounding (`toolkit.problem.exactness`). Nothing
+    made of this program is, unless it says so."""
     merged: list[Program] = field(init=False, default_factory=list, repr=False, compare=False)
     """This program with its neurons merged, once that has been asked for (`toolkit.problem.merge`)."""
 
@@ -83,6 +87,7 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
     Raises UnsupportedError for an operator without a rule.
     """
     check_supported(graph.graph)
+    rational = dtype == torch.float64 and computed_exactly(graph, lambda node: node.target in NONLINEAR)
     graph = _in_precision(graph, dtype)
     (x,) = (node for node in graph.graph.nodes if node.op == "placeholder")
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
@@ -94,7 +99,8 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
         start = layers[-1].stop if layers else 0
         layers.append(Layer(node.name, NONLINEAR[node.target], affine, start))
     features = compact(_affine_between(graph, sources, output.args[0], dtype))
-    return Program(flat_size(x.meta["shape"]), tuple(layers), features, torch.device("cpu"), dtype)
+    size = flat_size(x.meta["shape"])
+    return Program(size, tuple(layers), features, torch.device("cpu"), dtype, rational=rational)
 
 
 def _in_precision(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:

@@ -30,6 +30,8 @@ class Part:
     problem: Problem
     regions: Tensor
     """Number of each of its regions in the whole problem, ``(R',)``."""
+    unmerged: Problem
+    """The same cases about the network as it was compiled."""
 
 
 def specialised(problem: Problem) -> Iterator[Part]:
@@ -37,14 +39,15 @@ def specialised(problem: Problem) -> Iterator[Part]:
     columns = _fixed_factors(problem)
     values, part = _groups(problem.lower[:, columns])
     if len(values) > MOST_PARTS:
-        yield Part(replace(problem, program=merged(problem.program)), torch.arange(len(problem.lower)))
+        yield Part(replace(problem, program=merged(problem.program)), torch.arange(len(problem.lower)), problem)
         return
     for number, value in enumerate(values):
         regions = (part == number).nonzero().squeeze(1)
         if not torch.isin(problem.region, regions).any():
             continue
         program = merged(substitute(problem.program, columns, value))
-        yield Part(replace(_restricted(problem, regions), program=program), regions)
+        restricted = _restricted(problem, regions)
+        yield Part(replace(restricted, program=program), regions, restricted)
 
 
 def merged(program: Program) -> Program:
@@ -88,7 +91,7 @@ def substitute(program: Program, columns: Tensor, values: Tensor) -> Program:
         return DenseAffine(affine.sources, matrices, affine.bias + matrix[:, columns] @ values)
 
     layers = tuple(replace(layer, affine=replaced(layer.affine)) for layer in program.layers)
-    return replace(program, layers=layers, features=replaced(program.features))
+    return replace(program, layers=layers, features=replaced(program.features), rational=False)
 
 
 def _restricted(problem: Problem, regions: Tensor) -> Problem:

@@ -22,6 +22,7 @@ def stacked(problems: Sequence[Problem]) -> Problem:
         rows=_numbered([problem.rows for problem in problems], [len(problem.offsets) for problem in problems]),
         weights=torch.cat([problem.weights for problem in problems]),
         offsets=torch.cat([problem.offsets for problem in problems]),
+        strict=torch.cat([problem.strict_atoms for problem in problems]),
         program=first.program,
     )
 

@@ -15,6 +15,7 @@ from torch import fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.errors import UnsupportedError
+from toolkit.problem.exactness import EXACT_ON_CONSTANTS
 from toolkit.problem.masks import may_be_undefined, minus_infinite
 from toolkit.problem.rewrites import REWRITES
 from toolkit.problem.rewrites.registry import Rewrite
@@ -37,6 +38,8 @@ class _Recorder(TorchDispatchMode):
         self.root = torch.nn.Module()
         self.nodes: dict[int, fx.Node] = {}
         self.alive: list[torch.Tensor] = []  # ids are only unique while the tensors live
+        self.folded = False
+        """Whether some constant was computed on the way, and may be rounded."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -81,7 +84,9 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if not self.varies((args, tuple(kwargs.values()))):
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            self.folded |= func not in EXACT_ON_CONSTANTS and any(t.is_floating_point() for t in _tensors(result))
+            return result
         if func in REWRITES and REWRITES[func].when([self.varies(argument) for argument in args]):
             return self.rewritten(REWRITES[func], args, kwargs)
         _refuse_data_dependence(func)
@@ -152,4 +157,6 @@ def trace(function: Callable[..., torch.Tensor], examples: Sequence[torch.Tensor
         raise UnsupportedError(f"the network cannot be traced ({' '.join(str(error).split())[:160]})") from error
     recorder.graph.output(recorder.as_argument(result))
     recorder.graph.eliminate_dead_code()
-    return fx.GraphModule(recorder.root, recorder.graph)
+    module = fx.GraphModule(recorder.root, recorder.graph)
+    module.meta["folded"] = recorder.folded
+    return module

@@ -14,6 +14,7 @@ from torch import Tensor
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.state import Bound, Domain, Multipliers
 from toolkit.problem.compile import Problem
+from toolkit.search.exact_leaf import ExactLeaves
 from toolkit.search.recordings import Recordings
 
 
@@ -26,6 +27,8 @@ class Space:
     """Root bounds of each region, ``(R, num_neurons)``."""
     unstable: Tensor
     """Neurons that are unstable in some region, ``(U,)``."""
+    exact: ExactLeaves | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """What decides leaves in rational arithmetic, if they are to be."""
     recordings: Recordings = field(default_factory=Recordings, init=False, compare=False, repr=False)
     """Of functions that use the above: another space has others."""
 

@@ -8,6 +8,7 @@ witness. The solver itself is trusted with neither.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from toolkit.bounds.ascent import evaluate, relax
 from toolkit.bounds.backward import Functional, backward, functional, layer_lines
-from toolkit.bounds.state import Domain, Multipliers, onto_simplex
+from toolkit.bounds.state import Domain, Multipliers
 from toolkit.problem.program import Program
 from toolkit.search.attack import Accept
 from toolkit.search.clock import Clock
@@ -46,19 +47,27 @@ def close_leaves(space: Space, leaves: Domains, accept: Accept, clock: Clock) ->
 
 def _decide(space: Space, leaf: Domains) -> tuple[bool, Tensor | None]:
     """Whether the leaf is proved, else the point of it where the atoms are smallest."""
-    program = space.problem.program
     domain, start = expand(space, leaf)
     domain = replace(domain, phase=implied_phases(space, domain))
+    closed, point = _by_linear_program(space.problem.program, domain, start)
+    if closed or space.exact is None:
+        return closed, point
+    closed, other = space.exact.decide(int(leaf.case[0]), domain)
+    return closed, point if other is None else other
+
+
+def _by_linear_program(program: Program, domain: Domain, start: Multipliers) -> tuple[bool, Tensor | None]:
+    """Whether multipliers from a linear program prove a leaf, else the point where the atoms are smallest."""
     split = domain.phase[0].nonzero().squeeze(1)
-    solution = _minimise(program, domain, split)
+    solution = _solve(program, domain, split)
     if solution is None:
         return False, None
-    beta = torch.zeros_like(start.beta)
-    beta[0, split] = torch.as_tensor(solution.beta, dtype=beta.dtype, device=beta.device).clamp(min=0)
-    weight = torch.as_tensor(solution.weight, dtype=beta.dtype, device=beta.device).unsqueeze(0)
-    multipliers = Multipliers(start.alpha, beta, onto_simplex(weight))
-    bound = evaluate(program, relax(program, domain), multipliers).bound
-    point = torch.as_tensor(solution.point, dtype=beta.dtype, device=beta.device)
+    like = start.beta
+    beta = torch.zeros_like(like)
+    beta[0, split] = torch.as_tensor(solution.beta, dtype=like.dtype, device=like.device)
+    weight = torch.as_tensor(solution.weight, dtype=like.dtype, device=like.device).unsqueeze(0)
+    bound = evaluate(program, relax(program, domain), Multipliers(start.alpha, beta, weight)).bound
+    point = None if solution.point is None else torch.as_tensor(solution.point, dtype=like.dtype, device=like.device)
     return bool(proved(bound.lower)), point
 
 
@@ -75,38 +84,93 @@ def implied_phases(space: Space, domain: Domain) -> Tensor:
 
 @dataclass(frozen=True)
 class Solution:
-    """Optimum of the leaf's linear program: point, multipliers of the phases and of the atoms."""
+    """Of a leaf's linear program: multipliers of the phases and of the atoms, and the optimum if it has a point."""
 
-    point: np.ndarray
     beta: np.ndarray
     weight: np.ndarray
+    """Non-negative, and their sum is one."""
+    point: np.ndarray | None
 
 
-def _minimise(program: Program, domain: Domain, split: Tensor) -> Solution | None:
+def _solve(program: Program, domain: Domain, split: Tensor) -> Solution | None:
     """min t subject to atoms(x) <= t, phase z(x) >= 0, x in the box; None when the solver gives up.
 
-    An infeasible leaf (no input has these phases) is made feasible by one slack on all phase constraints, whose price
-    is high enough to give the multipliers of a proof.
+    A leaf that no input has is refuted by its phases alone: by how much some of them must be violated, at least.
     """
+    lower, upper = _array(domain.box.lower[0]), _array(domain.box.upper[0])
+    phases = Rows.over_box(*_linear_rows(program, domain, split), lower, upper)
+    atoms = Rows.over_box(*_linear_atoms(program, domain), lower, upper)
+    if not (phases.finite and atoms.finite):
+        return None
+    result = _minimise_largest(atoms, phases)
+    if result.success:
+        beta, weight = _duals(result, phases, atoms)
+        total = weight.sum()
+        return Solution(beta / total, weight / total, (lower + upper) / 2 + result.x[:-1] * (upper - lower) / 2)
+    result = _minimise_largest(phases.negated, None) if result.status == INFEASIBLE and len(split) else result
+    if not result.success or not result.fun > 0:
+        return None
+    beta, _ = _duals(result, phases, None)
+    weight = np.eye(1, len(atoms.scale))[0]
+    # The phases' share of the bound has to outweigh the atom's, however low that may be.
+    return Solution(beta * (1 + 2 * atoms.scale[0]) / result.fun, weight, None)
+
+
+INFEASIBLE = 2
+"""The solver's status of a program without any solution."""
+TOLERANCES = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+"""The solver's smallest: rows are scaled, and what a leaf is open by may be a small share of their range."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Linear functions over a box, in coordinates in which it is [-1, 1]^n, each divided by its ``scale``.
+
+    So their values there are at most one, whatever the units of weights and inputs are.
+    """
+
+    coefficients: np.ndarray
+    constant: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def over_box(cls, coefficients: np.ndarray, constant: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> Rows:
+        """Functions ``coefficients @ x + constant``, ``(R, n)`` and ``(R,)``."""
+        moved, constant = coefficients * (upper - lower) / 2, constant + coefficients @ ((lower + upper) / 2)
+        scale = np.abs(moved).sum(1) + np.abs(constant)
+        scale = np.where(scale > 0, scale, 1.0)
+        return cls(moved / scale[:, None], constant / scale, scale)
+
+    @property
+    def finite(self) -> bool:
+        """Whether no number is infinite, or none."""
+        return bool(np.isfinite(self.coefficients).all() and np.isfinite(self.constant).all())
+
+    @property
+    def negated(self) -> Rows:
+        """The negated functions."""
+        return Rows(-self.coefficients, -self.constant, self.scale)
+
+
+def _minimise_largest(relaxed: Rows, positive: Rows | None) -> Any:
+    """The solver's result for ``min t: relaxed <= t, positive >= 0`` over [-1, 1]^n; the unknowns are u and t."""
     from scipy.optimize import linprog  # half a second that most queries need not pay
 
-    phases, phase_offset = _linear_rows(program, domain, split)
-    atoms, atom_offset = _linear_atoms(program, domain)
-    count, rows, conjuncts = program.num_inputs, len(split), len(atom_offset)
-    price = 1e4
-    # Variables: x, t, slack.  -phase z - slack <= 0  and  atom - t <= 0.
-    upper_rows = np.block([[-phases, np.zeros((rows, 1)), -np.ones((rows, 1))],
-                           [atoms, -np.ones((conjuncts, 1)), np.zeros((conjuncts, 1))]])  # fmt: skip
-    limits = np.concatenate([phase_offset, -atom_offset])
-    if not (np.isfinite(upper_rows).all() and np.isfinite(limits).all()):
-        return None
-    box = np.stack([_array(domain.box.lower[0]), _array(domain.box.upper[0])], 1)
-    ranges = [*map(tuple, box), (None, None), (0, None)]
-    result = linprog([*np.zeros(count), 1.0, price], A_ub=upper_rows, b_ub=limits, bounds=ranges, method="highs")
-    if not result.success:
-        return None
+    table = np.column_stack([relaxed.coefficients, -np.ones(len(relaxed.scale))])
+    limits = -relaxed.constant
+    if positive is not None:
+        hard = np.column_stack([-positive.coefficients, np.zeros(len(positive.scale))])
+        table, limits = np.concatenate([hard, table]), np.concatenate([positive.constant, limits])
+    count = table.shape[1] - 1
+    cost, ranges = [*np.zeros(count), 1.0], [*[(-1.0, 1.0)] * count, (None, None)]
+    return linprog(cost, A_ub=table, b_ub=limits, bounds=ranges, method="highs", options=TOLERANCES)
+
+
+def _duals(result: Any, phases: Rows, atoms: Rows | None) -> tuple[np.ndarray, np.ndarray]:
+    """Multipliers of the phases, and of the atoms, in their own units."""
     duals = np.maximum(-result.ineqlin.marginals, 0)
-    return Solution(result.x[:count], duals[:rows], duals[rows:])
+    beta, weight = duals[: len(phases.scale)], duals[len(phases.scale) :]
+    return beta / phases.scale, weight if atoms is None else weight / atoms.scale
 
 
 def _linear_rows(program: Program, domain: Domain, split: Tensor) -> tuple[np.ndarray, np.ndarray]:

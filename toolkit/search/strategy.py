@@ -24,6 +24,7 @@ from toolkit.search.shares import Divisible, search_in_shares
 from toolkit.search.smaller import reduced, sparse
 from toolkit.search.task import Found, Task, decided, varying_inputs
 from toolkit.search.threads import suited_threads
+from toolkit.search.touching import by_exact_leaves, closed_by_images
 from toolkit.search.witnesses import FIRST_RESTARTS, attack_first, attack_on, attack_part
 
 FEW_INPUTS = 20
@@ -32,6 +33,8 @@ SOME_INPUTS = 64
 """Most varying inputs for which splitting the input box is tried at all where phases could be split instead."""
 SHALLOW_INPUTS = 256
 """The same for networks of one hidden layer."""
+FEW_NEURONS = 16
+"""Most unstable neurons of which all phases are tried first, whatever the number of inputs: these trees are small."""
 MANY_NEURONS = 20_000
 """Most neurons for which a box of more inputs is split: every box bounds all of them again."""
 SHORT, HALF, LONG = 0.15, 0.5, 0.7
@@ -68,10 +71,26 @@ def prove(task: Task, root: Root | None = None) -> Found:
     task.note(**facts(root))
     if not len(open_cases(root)):
         return Found(False, True, root.method)
+    root = closed_by_images(task, root)
+    if not len(open_cases(root)):
+        return Found(False, True, "images")
+    if not varying_inputs(task.problem):
+        return by_exact_leaves(task, root) or at_points(task, root)
     task, root = reduced(task, root)
     if attacked is None and attack_part(task, open_cases(root), FIRST_RESTARTS):
         return Found(True, False, "attack")
-    return in_turn(task, root)
+    found = by_exact_leaves(task, root)
+    if found is not None and not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS):
+        return Found(True, False, "attack")
+    return in_turn(task, root) if found is None else found
+
+
+def at_points(task: Task, root: Root) -> Found:
+    """What is left to do where all inputs are fixed: to run the network."""
+    if attack_part(task, open_cases(root), 1.0):
+        return Found(True, False, "attack")
+    why = "all inputs are fixed, and rounding hides whether an atom holds there"
+    return Found(False, False, "", f"{len(open_cases(root))} cases stay open: {why}")
 
 
 def in_turn(task: Task, root: Root) -> Found:
@@ -95,23 +114,25 @@ Strategy = Callable[[Task, Root], Found]
 def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     """Strategies with their shares of the time left: as set, or the likelier one first.
 
-    Boxes of few inputs soon look linear. Phases can only be split where operators are piecewise linear.
+    Boxes of few inputs soon look linear, but not at the bends. Phases can only be split where operators are piecewise
+    linear.
     """
     if task.settings.strategy != "auto":
         return [(STRATEGIES[task.settings.strategy], 1.0)]
     program = task.problem.program
     varying = varying_inputs(task.problem)
-    phases = bool(unstable_neurons(task.problem.program, root.bounds).any())
+    unstable = int(unstable_neurons(program, root.bounds).sum(1).max())
+    phases, few = unstable > 0, unstable <= FEW_NEURONS
     smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
     shallow = is_shallow(program)
     affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
     boxes = affordable and (smooth or varying <= (SHALLOW_INPUTS if shallow and phases else SOME_INPUTS))
     if not boxes or not phases:
         return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
-    if varying <= FEW_INPUTS:
+    if varying <= FEW_INPUTS and (smooth or not few):
         return [(by_input_boxes, LONG), (by_relu_phases, 1.0)]
     # What either decides, it mostly decides soon: a short try first costs little.
-    first = HALF if shallow and varying <= SOME_INPUTS else SHORT
+    first = HALF if few or (shallow and varying <= SOME_INPUTS) else SHORT
     return [(by_relu_phases, first), (by_input_boxes, LONG), (by_relu_phases, 1.0)]
 
 

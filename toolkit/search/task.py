@@ -23,6 +23,14 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Original:
+    """A problem about the network as it was compiled, in double precision on the processor."""
+
+    problem: Problem
+    accept: Accept
+
+
+@dataclass(frozen=True)
 class Task:
     """One problem with everything a phase needs to work on it."""
 
@@ -37,6 +45,8 @@ class Task:
     """Takes the domains that one search bounded, and its depth."""
     share: float = 1.0
     """Share of the whole query's cases that the problem's are."""
+    original: Original | None = None
+    """The same cases about the network before anything was merged, reduced or rounded."""
 
     def soon(self, seconds: float) -> Task:
         """The task with so much time, or what is left."""

@@ -1,0 +1,166 @@
+"""Atoms that come down to zero exactly: strict ones are refuted, others hold, and the least shift changes that.
+
+Networks have small integer weights and boxes integer corners, so that single precision makes no error either and every
+answer is certain.
+"""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_networks import Builder, save
+
+from toolkit.formats.read import parse_query
+from toolkit.result import Result, Verdict
+from toolkit.search.farkas import System, refute, solve
+from toolkit.settings import Settings
+from toolkit.verify import load_networks, verify
+
+SETTINGS = [
+    Settings(device="cpu", timeout=30, strategy=strategy, attack_restarts=restarts, attack_steps=5)
+    for strategy, restarts in (("auto", 3), ("relu", 0), ("input", 0))
+]
+LEAST = 2.0**-10
+
+
+def ask(path: Path, lower: np.ndarray, upper: np.ndarray, *assertions: str, settings: Settings) -> Result:
+    """The answer about a network with two outputs on a box."""
+    lines = [f"(declare-const X_{k} Real)" for k in range(len(lower))]
+    lines += ["(declare-const Y_0 Real)", "(declare-const Y_1 Real)"]
+    for k, (low, high) in enumerate(zip(lower, upper, strict=True)):
+        lines += [f"(assert (>= X_{k} {low}))", f"(assert (<= X_{k} {high}))"]
+    lines += [f"(assert {assertion})" for assertion in assertions]
+    return verify(load_networks({"": path}), parse_query("\n".join(lines)), settings)
+
+
+def integers(generator: np.random.Generator, low: int, high: int, *shape: int) -> np.ndarray:
+    return generator.integers(low, high, shape, endpoint=True).astype(np.float64)
+
+
+def hidden_layer(builder: Builder, weight: np.ndarray, bias: np.ndarray, last: np.ndarray) -> str:
+    """``last @ relu(weight @ x + bias)``."""
+    z = builder.op("Gemm", "x", builder.constant(weight.T), builder.constant(bias))
+    return builder.op("MatMul", builder.op("Relu", z), builder.constant(last.T))
+
+
+def convex(generator: np.random.Generator, folder: Path) -> tuple[Path, np.ndarray, np.ndarray, float]:
+    """A sum of ReLUs with weights that are not negative, an integer box, and its largest value, which a corner has."""
+    inputs, width = int(generator.integers(1, 4)), int(generator.integers(1, 7))
+    weight, bias = integers(generator, -3, 3, width, inputs), integers(generator, -2, 2, width)
+    last = np.stack([integers(generator, 0, 3, width), np.zeros(width)])
+    builder = Builder(generator, (1, inputs))
+    path = save(builder.model(hidden_layer(builder, weight, bias, last), 2), folder)
+    lower = integers(generator, -2, 1, inputs)
+    upper = lower + integers(generator, 0, 3, inputs)
+    corners = np.array(list(itertools.product(*zip(lower, upper, strict=True))))
+    return path, lower, upper, float((np.maximum(corners @ weight.T + bias, 0) @ last[0]).max())
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: s.strategy)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_maximum_is_reached_and_not_exceeded(seed: int, settings: Settings, tmp_path: Path) -> None:
+    path, lower, upper, most = convex(np.random.default_rng(seed), tmp_path)
+    for assertion, verdict in (
+        (f"(> Y_0 {most})", Verdict.UNSAT),
+        (f"(> (* 3 Y_0) {3 * most})", Verdict.UNSAT),
+        (f"(>= Y_0 {most})", Verdict.SAT),
+        (f"(> Y_0 {most - LEAST})", Verdict.SAT),
+        ("(< Y_0 0)", Verdict.UNSAT),
+        (f"(or (< Y_0 0) (and (> Y_0 {most}) (<= X_0 {upper[0]})) (< Y_0 Y_0))", Verdict.UNSAT),
+    ):
+        answer = ask(path, lower, upper, assertion, settings=settings)
+        assert answer.verdict == verdict, (assertion, answer.reason)
+
+
+def two_copies(generator: np.random.Generator, folder: Path, deep: bool) -> tuple[Path, int]:
+    """``f(u) - f(v)`` and zero for inputs (u, v) and a network f that grows with each of its n inputs."""
+    count, width = int(generator.integers(1, 3)), int(generator.integers(1, 3))
+    weight, bias, last = (integers(generator, 0, 3, *shape) for shape in ((width, count), (width,), (1, width)))
+    bias -= 3
+    both, none = np.zeros((2 * width, 2 * count)), np.zeros((1, 2 * width))
+    both[:width, :count], both[width:, count:] = weight, weight
+    builder = Builder(generator, (1, 2 * count))
+    z = builder.op("Gemm", "x", builder.constant(both.T), builder.constant(np.concatenate([bias, bias])))
+    hidden = builder.op("Relu", z)
+    if deep:
+        more = np.kron(np.eye(2), integers(generator, 0, 2, width, width))
+        hidden = builder.op("Relu", builder.op("MatMul", hidden, builder.constant(more.T)))
+    weights = np.concatenate([np.concatenate([last, -last], 1), none])
+    return save(builder.model(builder.op("MatMul", hidden, builder.constant(weights.T)), 2), folder), count
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("seed", range(2))
+def test_networks_that_grow(seed: int, deep: bool, tmp_path: Path) -> None:
+    path, count = two_copies(np.random.default_rng(seed), tmp_path, deep)
+    lower, upper = np.full(2 * count, -2.0), np.full(2 * count, 2.0)
+    above = [f"(>= X_{k} X_{count + k})" for k in range(count)]
+    for settings in SETTINGS[:2]:
+        assert ask(path, lower, upper, *above, "(< Y_0 0)", settings=settings).verdict == Verdict.UNSAT
+        assert ask(path, lower, upper, *above, "(<= Y_0 0)", settings=settings).verdict == Verdict.SAT
+    equal = [f"(== X_{k} X_{count + k})" for k in range(count)]
+    assert ask(path, lower, upper, *equal, "(!= Y_0 Y_1)", settings=SETTINGS[0]).verdict == Verdict.UNSAT
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_value_at_a_point_is_that_value(seed: int, tmp_path: Path) -> None:
+    path, lower, _, _ = convex(np.random.default_rng(seed), tmp_path)
+    point = lower + 0.5
+    for settings in SETTINGS:
+        value = float(load_networks({"": path})[""].session(()).run([point[None].astype(np.float32)])[0].ravel()[0])
+        for sign, verdict in (("!=", "unsat"), ("<", "unsat"), (">", "unsat"), ("<=", "sat"), ("==", "sat")):
+            answer = ask(path, point, point, f"({sign} Y_0 {value})", settings=settings)
+            assert answer.verdict == verdict, (sign, answer.reason)
+
+
+def wide(generator: np.random.Generator, folder: Path, last: np.ndarray) -> Path:
+    """Two layers of so many ReLUs with random weights, then ``last``."""
+    builder, width = Builder(generator, (1, 4)), last.shape[1]
+    x = builder.op("Relu", builder.dense("x", 4, width))
+    x = builder.op("Relu", builder.dense(x, width, width))
+    return save(builder.model(builder.op("MatMul", x, builder.constant(last.T)), 2), folder)
+
+
+def test_sums_of_what_is_not_negative_are_not_negative(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    last = generator.uniform(0, 1, (2, 60))
+    path = wide(generator, tmp_path, last)
+    box = np.full(4, -1.0), np.full(4, 1.0)
+    for assertion in ("(< Y_0 0)", "(< (+ Y_0 (* 0.3 Y_1)) 0)", "(or (< Y_1 0) (> 0 Y_0))"):
+        answer = ask(path, *box, assertion, settings=SETTINGS[0])
+        assert (answer.verdict, answer.statistics.decided_by) == (Verdict.UNSAT, "images"), assertion
+    assert ask(path, *box, "(>= Y_0 0)", settings=SETTINGS[0]).verdict == Verdict.SAT
+    last[0] = -last[0]
+    path = wide(generator, tmp_path, last)
+    assert ask(path, *box, "(< Y_0 0)", settings=SETTINGS[0]).verdict == Verdict.SAT
+
+
+def box_system(rows: list[list[int]], strict: list[bool]) -> System:
+    """Integer rows over the box [-1, 1]^n."""
+    count = len(rows[0]) - 1
+    fractions = [[Fraction(entry) for entry in row] for row in rows]
+    return System.over_box(fractions, strict, [Fraction(-1)] * count, [Fraction(1)] * count)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_systems_with_a_planted_combination(seed: int) -> None:
+    """The last row is minus a combination of the others, shifted: at zero only strictness refutes, beyond it all do."""
+    generator = np.random.default_rng(seed)
+    rows, count = generator.integers(-9, 10, (int(generator.integers(2, 6)), 4)), 3
+    weights = generator.integers(1, 9, len(rows))
+    rows[:, -1] = rows[:, :count] @ generator.integers(-1, 2, count) * -1  # all hold with equality at one corner
+    last = -(weights @ rows)
+    for shift, strict, refuted in ((0, True, True), (0, False, False), (1, False, True), (-1, True, False)):
+        table = [*rows.tolist(), [*last[:count].tolist(), int(last[-1]) + shift]]
+        system = box_system(table, [False] * len(rows) + [strict])
+        assert refute(system)[0] == refuted, (shift, strict)
+
+
+def test_equations_that_leave_unknowns_free_keep_the_guess() -> None:
+    one = Fraction(1)
+    found = solve([[one, one, Fraction(0), Fraction(3)], [one, one, Fraction(0), Fraction(3)]], [one, one, one / 3])
+    assert found == [2, 1, one / 3]

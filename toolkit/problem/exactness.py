@@ -1,0 +1,171 @@
+"""Whether the affine maps of a graph are stored without any rounding, so that rational arithmetic may rely on them.
+
+Numbers on a grid of spacing ``2**-fine`` and of magnitude below ``2**large`` are exact doubles where ``fine + large``
+is at most 53. Constants have a grid; a product adds both numbers, a sum takes the finer grid and the larger magnitude.
+A map is written out by pushing unit vectors through its operators, forwards or backwards, so every sum is bounded by
+its magnitudes along rows and along columns. What cannot be judged in this way counts as rounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+MANTISSA = 53
+"""Bits of a double."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Numbers that are multiples of ``2**-fine`` and of magnitude at most ``2**large``; both at least 0."""
+
+    fine: int = 0
+    large: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether doubles hold all such numbers."""
+        return self.fine + self.large <= MANTISSA
+
+    def times(self, other: Grid) -> Grid:
+        """Products."""
+        return Grid(self.fine + other.fine, self.large + other.large)
+
+    def plus(self, other: Grid) -> Grid:
+        """Sums."""
+        return Grid(max(self.fine, other.fine), max(self.large, other.large) + 1)
+
+    def wider(self, factor: float) -> Grid:
+        """Sums of so many."""
+        return Grid(self.fine, self.large + math.ceil(math.log2(max(factor, 1.0))))
+
+
+UNIT = Grid()
+UNKNOWN = Grid(MANTISSA, 1.0)
+
+
+def grid_of(values: Any) -> Grid:
+    """The grid of constants. Their magnitude is the largest sum of magnitudes along any axis."""
+    array = np.abs(np.asarray(values, dtype=np.float64))
+    if not np.isfinite(array).all():
+        return UNKNOWN
+    mantissa, exponent = np.frexp(array[array != 0])
+    if not len(mantissa):
+        return UNIT
+    digits = np.ldexp(mantissa, MANTISSA).astype(np.int64)
+    trailing = np.log2((digits & -digits).astype(np.float64)).astype(np.int64)
+    finest = int((MANTISSA - exponent - trailing).max())
+    sums = max([float(array.max()), *(float(array.sum(axis).max()) for axis in range(array.ndim))])
+    # Of a convolution's weight, what one output or one input takes part in is all axes but one of the first two.
+    if array.ndim > 2:
+        flat = array.reshape(*array.shape[:2], -1)
+        sums = max(sums, float(flat.sum((1, 2)).max()), float(flat.sum((0, 2)).max()))
+    return Grid(max(finest, 0), max(math.ceil(math.log2(sums)) + 1, 0))
+
+
+def computed_exactly(module: fx.GraphModule, cuts: Callable[[fx.Node], bool]) -> bool:
+    """Whether no operator of a traced graph rounds anything between its inputs, its ``cuts`` and its output."""
+    return not module.meta.get("folded", True) and _Reading(module, cuts).exact()
+
+
+_MOVES = frozenset(
+    {
+        aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default, aten.t.default,
+        aten.transpose.int, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default,
+        aten.clone.default, aten.alias.default, aten.detach.default, aten.cat.default, aten.stack.default,
+        aten.slice.Tensor, aten.select.int, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int,
+        aten.chunk.default, aten.flip.default, aten.contiguous.default, aten.neg.default, aten._to_copy.default,
+        torch.reshape,
+    }
+)  # fmt: skip
+"""Operators that move each element to one place."""
+_COPIES = frozenset({aten.expand.default, aten.repeat.default, aten.index_select.default})
+"""Operators that may move an element to many places."""
+_SUMS = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.Scalar})
+_PRODUCTS = frozenset(
+    {aten.mul.Tensor, aten.mul.Scalar, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default}
+)
+_BIASED = {aten.addmm.default: (0, 1, 2), aten.baddbmm.default: (0, 1, 2), aten.convolution.default: (2, 0, 1)}
+"""Positions of what is added to a product, and of its factors."""
+EXACT_ON_CONSTANTS = frozenset(
+    {
+        *_MOVES, *_COPIES, aten.empty.memory_format, aten.zeros.default, aten.ones.default, aten.full.default,
+        aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.arange.default,
+        aten.scalar_tensor.default, aten.lift_fresh.default, aten.lift_fresh_copy.default, aten.fill_.Scalar,
+        aten.constant_pad_nd.default, aten.abs.default, aten.relu.default, aten.maximum.default, aten.minimum.default,
+    }
+) - {aten._to_copy.default}  # fmt: skip
+"""Operators whose results of constants are constants without rounding. (Of those that give integers all are.)"""
+
+
+class _Reading:
+    """The grids of a graph's nodes, one after the other."""
+
+    def __init__(self, module: fx.GraphModule, cuts: Callable[[fx.Node], bool]) -> None:
+        self._module, self._cuts = module, cuts
+        self._buffers = dict(module.named_buffers(remove_duplicate=False))
+        self._grids: dict[fx.Node, Grid] = {}
+
+    def exact(self) -> bool:
+        for node in self._module.graph.nodes:
+            if node.op == "placeholder":
+                self._grids[node] = UNIT
+            elif node.op == "call_function":
+                if not all(grid.exact for grid in self._operands(node)):
+                    return False
+                grid = UNIT if self._cuts(node) else self._result(node)
+                self._grids[node] = grid.wider(len(node.users))
+            elif node.op == "output":
+                return all(grid.exact for grid in self._operands(node))
+        return False
+
+    def _operands(self, node: fx.Node) -> list[Grid]:
+        return [self._grids[operand] for operand in node.all_input_nodes if operand in self._grids]
+
+    def _result(self, node: fx.Node) -> Grid:
+        if node.target in _MOVES or getattr(node.target, "__name__", "") == "_getitem":
+            return self._joined(node, node.args[0])
+        if node.target in _COPIES:
+            return self._joined(node, node.args[0]).wider(self._size(node))
+        if node.kwargs:
+            return UNKNOWN
+        if node.target in _SUMS and len(node.args) == 2:
+            return self._value(node, node.args[0]).plus(self._value(node, node.args[1]))
+        if node.target in _PRODUCTS:
+            return self._value(node, node.args[0]).times(self._value(node, node.args[1]))
+        if node.target in _BIASED:
+            added, *factors = (node.args[position] for position in _BIASED[node.target])
+            product = self._value(node, factors[0]).times(self._value(node, factors[1]))
+            return product if added is None else product.plus(self._value(node, added))
+        if node.target is aten.sum.dim_IntList:
+            operand: Any = node.args[0]
+            return self._value(node, operand).wider(self._size(operand))
+        return UNKNOWN
+
+    def _joined(self, node: fx.Node, operand: Any) -> Grid:
+        """The grid of several tensors side by side, or of one."""
+        if not isinstance(operand, (list, tuple)):
+            return self._value(node, operand, copied=False)
+        grids = [self._value(node, part, copied=False) for part in operand]
+        return Grid(max(grid.fine for grid in grids), max(grid.large for grid in grids))
+
+    def _value(self, node: fx.Node, operand: Any, copied: bool = True) -> Grid:
+        """The grid of an operand: a number, a constant, or what was computed, copied where it is broadcast."""
+        if not isinstance(operand, fx.Node):
+            return grid_of(operand)
+        if operand.op == "get_attr":
+            return grid_of(self._buffers[str(operand.target)].double().numpy())
+        grid = self._grids[operand]
+        elementwise = node.target in _SUMS or node.target in _PRODUCTS
+        return grid.wider(self._size(node) / max(self._size(operand), 1)) if copied and elementwise else grid
+
+    @staticmethod
+    def _size(node: fx.Node) -> float:
+        return float(math.prod(node.meta["shape"]))
