@@ -7,6 +7,7 @@ a factor for each channel (batch normalisation, mostly) is part of the convoluti
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class Rewriting:
 
     def constant(self, value: Tensor, before: fx.Node) -> fx.Node:
         """A new constant."""
-        name = f"linear{len(self.buffers)}"
+        name = next(name for n in count(len(self.buffers)) if (name := f"linear{n}") not in self.buffers)
         self.buffers[name] = value
         with self.graph.inserting_before(before):
             node = self.graph.create_node("get_attr", name)

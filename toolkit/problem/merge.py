@@ -1,8 +1,9 @@
 """Neurons that differ by something affine made one: an exact simplification of a program.
 
-Equal rows of equal sources give equal activations. Opposite rows need one ReLU, for ``relu(-z) = relu(z) - z``, and
-squares of rows that differ by their bias need one square, for ``(z + d)^2 = z^2 + 2 d z + d^2``; ``z`` is affine in the
-layer's sources, which the readers of the layer then read themselves. Neurons that depend on nothing are constants, and
+Equal rows of equal sources give equal activations. Opposite rows need one ReLU, for ``relu(-z) = relu(z) - z``, as do
+rows scaled by powers of two, for ``relu(2 z) = 2 relu(z)``, and squares of rows that differ by their bias need one
+square, for ``(z + d)^2 = z^2 + 2 d z + d^2``; ``z`` is affine in the layer's sources, which the readers of the layer
+then read themselves. Neurons that depend on nothing are constants, and
 those that nothing reads any more vanish.
 
 A lattice network writes ``min(a, b) = (a + b - |a - b|) / 2`` with four ReLUs, of which this leaves one; a product with
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from toolkit.problem.affine import Affine, DenseAffine
+from toolkit.problem.folding import multiples
 from toolkit.problem.fuse import fuse_layers
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sparse import product
@@ -43,7 +45,7 @@ class Groups:
     member: Tensor
     """Position among these of every neuron's own; any for a constant."""
     weight: Tensor
-    """1, or 0 for a constant."""
+    """1, or the factor of a multiple, or 0 for a constant."""
     slope: Tensor
     offset: Tensor
 
@@ -84,17 +86,29 @@ def _grouped(op: str, affine: DenseAffine) -> Groups:
     """Neurons by their rows, up to what their operator makes of a sign and of a bias."""
     rows = torch.cat(affine.matrices, 1) + 0.0  # -0.0 becomes 0.0
     constant, value = _constants(op, rows, affine.bias)
-    sign = _signs(rows) if op in ("relu", "square") else torch.ones_like(affine.bias)
+    if op == "relu":
+        return _grouped_relus(torch.cat([rows, affine.bias.unsqueeze(1)], 1), constant, value)
+    sign = _signs(rows) if op == "square" else torch.ones_like(affine.bias)
     key = rows * sign.unsqueeze(1) + 0.0
     if op != "square":
         key = torch.cat([key, (sign * affine.bias).unsqueeze(1) + 0.0], 1)
     kept, member = _distinct(key, ~constant)
     turned = sign * sign[kept[member]] if len(kept) else sign
     shift = affine.bias - turned * affine.bias[kept[member]] if len(kept) else torch.zeros_like(sign)
-    slope = {"relu": (turned - 1) / 2, "square": 2 * turned * shift}.get(op, torch.zeros_like(sign))
+    slope = 2 * turned * shift if op == "square" else torch.zeros_like(sign)
     offset = shift.square() if op == "square" else torch.zeros_like(sign)
     free = (~constant).to(sign.dtype)
     return Groups(kept, member, free, slope * free, torch.where(constant, value, offset))
+
+
+def _grouped_relus(rows: Tensor, constant: Tensor, value: Tensor) -> Groups:
+    """ReLUs of rows (with their bias) that are multiples: ``relu(t z)`` is ``t relu(z)``, or ``t z - t relu(z)``."""
+    free = (~constant).nonzero().squeeze(1)
+    groups = multiples(rows[free])
+    member = torch.zeros(len(rows), dtype=torch.int64).index_copy(0, free, groups.member)
+    factor = torch.zeros_like(value).index_copy(0, free, groups.factor)
+    offset = torch.where(constant, value, torch.zeros_like(value))
+    return Groups(free[groups.kept], member, factor.abs(), factor.clamp(max=0), offset)
 
 
 def _constants(op: str, rows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, fx
 
 from toolkit.problem.affine import Affine, GraphAffine, absolute_module, compact, flat_size
 from toolkit.problem.exactness import computed_exactly
+from toolkit.problem.folding import fold_splits
 from toolkit.problem.linear import linear_part, without_offset
 from toolkit.problem.ops import NONLINEAR, check_supported
 
@@ -88,7 +89,8 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
     """
     check_supported(graph.graph)
     rational = dtype == torch.float64 and computed_exactly(graph, lambda node: node.target in NONLINEAR)
-    graph = _in_precision(graph, dtype)
+    graph = fold_splits(_in_precision(graph, dtype))
+    rational = rational and computed_exactly(graph, lambda node: node.target in NONLINEAR)
     (x,) = (node for node in graph.graph.nodes if node.op == "placeholder")
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     cuts = [node for node in graph.graph.nodes if node.op == "call_function" and node.target in NONLINEAR]
