@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: test bench install lint perf clean
+.PHONY: test bench install lint perf fuzz clean
 
 install: .venv/.installed
 
@@ -23,6 +23,9 @@ test: lint
 
 bench: install
 	$(BIN)/python run_benchmark.py
+
+fuzz: install
+	$(BIN)/python tests/fuzz/fuzz.py
 
 perf: install
 	$(BIN)/python benchmarks/perf/run.py
