@@ -28,7 +28,7 @@ class Limits:
     threads: int = 1
     """Threads of each worker."""
     grace: float = 5.0
-    """Seconds after the time limit before a worker is stopped from outside."""
+    """Most seconds after the time limit before a worker is stopped from outside; less for short limits."""
     startup: float = 300.0
     """Seconds a worker may take to get ready."""
     memory: int = 0

@@ -28,6 +28,8 @@ from toolkit.run.lifetime import die_with_spawner, safe_path
 from toolkit.run.memory import limit_memory
 
 READY = "ready"
+LATE_SHARE, LATE = 0.2, 1.0
+"""Share of a time limit, and seconds beside, after which a worker is stopped at the latest."""
 
 
 def serve(connection: Connection, task: Task, limits: Limits, number: int) -> None:
@@ -97,7 +99,8 @@ def assign(worker: Worker, jobs: Sequence[Job], limits: Limits) -> None:
     """Give an idle worker a job, or several to survey; its clock starts now."""
     worker.jobs, worker.loaded, worker.started = jobs, jobs[0].networks, time.monotonic()
     limit = survey_limit(jobs) if len(jobs) > 1 else jobs[0].timeout - jobs[0].spent
-    worker.deadline = worker.started + limit + limits.grace
+    # Killing costs a new start; but no answer comes later than a fifth of its limit and a second.
+    worker.deadline = worker.started + limit + min(limits.grace, LATE_SHARE * limit + LATE)
     with suppress(BrokenPipeError, ConnectionResetError):  # it died while idle: receive() finds that out and says so
         worker.connection.send(jobs)
 

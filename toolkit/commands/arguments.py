@@ -9,10 +9,24 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
+from toolkit.run.memory import GIB, available, in_bytes
 
 MemoryLimit = Annotated[float | None, Parameter(validator=Number(gt=0))]
-"""An option for memory in GiB; None for no limit."""
+"""An option for memory in GiB; None for what the machine has left."""
+LEAST = 2 * GIB
+"""Bytes that a process may take at least, where nothing is said: libraries alone take one GiB."""
+
+
+def memory_of(limit: float | None) -> int:
+    """Bytes that a process may take (0: no limit): those of the option, or those that the machine has left.
+
+    Drivers of GPUs reserve more than there is, so beside these there is no limit but the option's.
+    """
+    if limit is not None:
+        return in_bytes(limit)
+    return 0 if visible_gpus() else max(LEAST, available())
 
 
 def network_paths(values: Sequence[str]) -> dict[str, Path]:

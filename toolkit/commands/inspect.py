@@ -12,7 +12,7 @@ import onnx
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from toolkit.commands.arguments import MemoryLimit, network_paths
+from toolkit.commands.arguments import MemoryLimit, memory_of, network_paths
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.binding import bind, check_binding
 from toolkit.formats.onnx_file import OnnxModel, TensorInfo, load_model
@@ -22,7 +22,6 @@ from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.run.apart import Limits, Overdue, apart, seconds_passed
-from toolkit.run.memory import in_bytes
 
 
 def inspect(
@@ -47,9 +46,9 @@ def inspect(
     timeout
         Time limit in seconds.
     memory_limit
-        Memory that may be taken, in GiB.
+        Memory that may be taken, in GiB; by default what the machine has left.
     """
-    limits = Limits(timeout - seconds_passed(), in_bytes(memory_limit))
+    limits = Limits(timeout - seconds_passed(), memory_of(memory_limit))
     try:
         print(apart(partial(_inspected, net, spec, network), limits))
     except Overdue:

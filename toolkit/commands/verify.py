@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from toolkit.commands.arguments import MemoryLimit
-from toolkit.errors import ExitCode, UnsupportedError
+from toolkit.commands.arguments import MemoryLimit, memory_of
+from toolkit.errors import ExitCode, ToolkitError, UnsupportedError
 from toolkit.result import Result, Verdict
 from toolkit.run.apart import Crashed, Limits, Overdue, apart, seconds_passed
-from toolkit.run.memory import in_bytes
+from toolkit.run.memory import refused
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,19 +54,23 @@ def verify(
     real_semantics
         Read declared floating-point types as real numbers: unsat is then proved for exact arithmetic.
     memory_limit
-        Memory of each process in GiB. Where it is short, batches become smaller, and then the answer is unknown.
+        Memory of each process in GiB, by default what the machine has left, and without a limit beside GPUs. Where it
+        is short, batches become smaller, and then the answer is unknown.
     settings
         Settings of the verifier.
     """
     work = partial(_decide, query, tuple(network), serialise_assignments, real_semantics, settings)
     try:
-        answer = apart(work, Limits(settings.timeout - seconds_passed(), in_bytes(memory_limit)))
+        answer = apart(work, Limits(settings.timeout - seconds_passed(), memory_of(memory_limit)))
     except Overdue:
         answer = _Answer(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s")
     except Crashed as error:
-        answer = _Answer(Verdict.UNKNOWN, str(error))
-    except MemoryError as error:
-        answer = _Answer(Verdict.UNKNOWN, f"out of memory: {error}")
+        hint = "" if memory_limit is None else f", with {memory_limit:g} GiB to work in"
+        answer = _Answer(Verdict.UNKNOWN, f"{error}{hint}")
+    except Exception as error:
+        if isinstance(error, ToolkitError) or not refused(error):
+            raise
+        answer = _Answer(Verdict.UNKNOWN, f"out of memory: {' '.join(str(error).split())[:200]}")
     return _tell(answer)
 
 

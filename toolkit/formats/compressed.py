@@ -7,18 +7,26 @@ from pathlib import Path
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 22
+UNSUSPICIOUS = 1 << 28
+"""Bytes up to which it does not matter how much smaller a file is than its content."""
+DENSEST = 200
+"""Times as large as itself what was read of a file may be: networks and specifications stay far below, zeros reach
+1000."""
 
 
 def read_decompressed(path: Path, most: int) -> bytes:
     """Content of a plain or compressed file: all of it, or its first ``most`` bytes and one more.
 
-    No more memory is taken than the content needs. Raises OSError, EOFError and zlib.error.
+    Raises OSError, also for content that is out of all proportion to its file, EOFError and zlib.error.
     """
+    parts, size = [], 0
     with path.open("rb") as raw:
         compressed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-    parts, size = [], 0
-    with gzip.open(path, "rb") if compressed else path.open("rb") as stream:
+        raw.seek(0)
+        stream = gzip.GzipFile(fileobj=raw) if compressed else raw
         while size <= most and (part := stream.read(min(CHUNK, most + 1 - size))):
             parts.append(part)
             size += len(part)
+            if compressed and size > max(UNSUSPICIOUS, DENSEST * raw.tell()):
+                raise OSError(f"{raw.tell() >> 10} KiB of it expand to {size >> 20} MiB, as in no such file")
     return b"".join(parts)

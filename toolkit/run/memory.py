@@ -21,7 +21,7 @@ LIMITED = resource.RLIMIT_DATA
 libraries only reserve, which for CUDA is many times the memory of a machine."""
 REFUSALS = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "bad allocation", "bad_alloc",
-    "failed to allocate memory", "out of memory",
+    "failed to allocate memory", "out of memory", "failed to map segment",
 )  # fmt: skip
 """What libraries without an exception of their own for it say where an allocation was refused."""
 

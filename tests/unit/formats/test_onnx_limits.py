@@ -14,7 +14,7 @@ import onnx.parser
 import pytest
 
 from toolkit.errors import InputError, ToolkitError, UnsupportedError
-from toolkit.formats import onnx_file, onnx_limits, text
+from toolkit.formats import compressed, onnx_file, onnx_limits, text
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import read_query
 from toolkit.formats.runtime import Session
@@ -217,14 +217,26 @@ def bomb(path: Path, head: bytes, size: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("compressed", [True, False])
-def test_files_are_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compressed: bool) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_files_are_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
     monkeypatch.setattr(onnx_file, "MAX_BYTES", 1 << 23)
     monkeypatch.setattr(text, "MAX_BYTES", 1 << 23)
-    path = bomb(tmp_path / "a.gz", b"x", 1 << 25) if compressed else Path("/dev/zero")
+    path = bomb(tmp_path / "a.gz", b"x", 1 << 25) if packed else Path("/dev/zero")
     for read in (load_model, read_query):
         with pytest.raises(InputError, match="larger than 8 MiB"):
             read(path)
+
+
+def test_content_out_of_proportion_to_its_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressed, "UNSUSPICIOUS", 1 << 23)
+    path = bomb(tmp_path / "a.gz", b"x", 1 << 25)
+    for read in (load_model, read_query):
+        with pytest.raises(InputError, match="KiB of it expand to 12 MiB"):
+            read(path)
+    assert len(compressed.read_decompressed(bomb(path, b"x", 1 << 22), 1 << 30)) == (1 << 22) + 1
+    noise = np.random.default_rng(0).bytes(1 << 24)
+    path.write_bytes(gzip.compress(noise))
+    assert compressed.read_decompressed(path, 1 << 30) == noise
 
 
 def test_a_file_cut_short_is_no_internal_error(tmp_path: Path) -> None:
