@@ -25,6 +25,7 @@ from toolkit.faithful.samples import KEPT, Candidate, Original
 from toolkit.formats.batching import batch_session
 from toolkit.formats.binding import bind, check_binding
 from toolkit.formats.onnx_file import OnnxModel, load_model
+from toolkit.formats.operators import check_inputs, check_operators
 from toolkit.formats.query import Network, Query
 from toolkit.formats.read import read_query
 from toolkit.formats.runtime import Session
@@ -36,7 +37,7 @@ from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.run.memory import refused
 from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.events import Event, Observer
+from toolkit.search.events import Event, NoBounds, Observer
 from toolkit.search.losses import Losses
 from toolkit.search.sampling import SECONDS as SAMPLING
 from toolkit.search.sampling import sample, sample_longer
@@ -187,6 +188,14 @@ class Posed:
             return Result(Verdict.ERROR, str(error), None, statistics)
         return Result(Verdict.UNSAT, "", None, statistics)
 
+    def check_operators(self) -> None:
+        """Raise UnsupportedError for what is known, before anything is run, to have no bounds."""
+        for network in self.query.networks:
+            model = self.needed[network.name].model
+            outputs = zip(network.outputs, model.outputs, strict=False)
+            check_inputs(model)
+            check_operators(model, [info.name for tensor, info in outputs if self.cases.mentions(tensor)])
+
     def _needed(self, network: Network) -> LoadedNetwork:
         loaded = self.networks[network.name]
         compared = not network.hidden and all(self.cases.only_compares(output) for output in network.outputs)
@@ -275,10 +284,13 @@ class Attempt:
         MemoryError."""
         if not len(self.cases.region):
             return self._unsat("specification")
+        obstacle = self._obstacle()
         if sample(self.losses, self.settings.seed, self.clock.soon(SAMPLING), self._accept_array):
             return self._sat("sampling")
         if self._follow_secants():
             return self._sat("secants")
+        if obstacle is not None:
+            raise obstacle
         if (question := self._prove_lightly()) is not None:
             return self._unsat("light-crown", BoundedLayers(question, self.posed.imported))
         return self._prove()
@@ -298,8 +310,20 @@ class Attempt:
         models = {name: network.model for name, network in self.posed.needed.items()}
         return None if settings.device == "cuda" else proof(self.score_losses, models, self.clock.soon(PROVING))
 
+    def _obstacle(self) -> UnsupportedError | None:
+        """What is known at once to keep our own bounds from the networks; whoever watches is told before anything."""
+        if self.settings.bounds != "native":
+            return None
+        try:
+            self.posed.check_operators()
+        except UnsupportedError as error:
+            self.observer(NoBounds(str(error)))
+            return error
+        return None
+
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""
+        self.observer(NoBounds(str(error)))
         if sample_longer(self.losses, self.settings.seed, self.clock, self._accept_array):
             return self._sat("sampling")
         return self._undecided(Verdict.UNKNOWN, f"unsupported: {error}")

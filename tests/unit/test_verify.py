@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from random_networks import Builder, save
 
+import toolkit.verify
 from toolkit.errors import InputError
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import parse_query
@@ -20,9 +21,9 @@ from toolkit.formats.runtime import Session
 from toolkit.formats.witness import open_sessions, replay
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.search import input_split, relu_split
-from toolkit.search.events import Event, MemoryShort, RootBounded, RoundDone
+from toolkit.search.events import Event, MemoryShort, NoBounds, RootBounded, RoundDone
 from toolkit.settings import Settings
-from toolkit.verify import load_networks, pick_device, pose, silent, verify, verify_files
+from toolkit.verify import Attempt, load_networks, pick_device, pose, silent, verify, verify_files
 
 FAST = Settings(timeout=30, device="cpu", attack_restarts=2, attack_steps=10, alpha_iterations=3, beta_iterations=3)
 BY_PHASES = FAST.model_copy(update={"strategy": "relu", "attack_restarts": 0, "alpha_iterations": 0, "batch": 64})
@@ -188,6 +189,34 @@ def test_an_unsupported_operator_is_named(tmp_path: Path) -> None:
     assert result.verdict == Verdict.UNKNOWN
     assert "unsupported" in result.reason
     assert "cosh" in result.reason.lower()
+
+
+@pytest.mark.parametrize(("threshold", "verdict"), [(0.5, Verdict.SAT), (2.0, Verdict.UNKNOWN)])
+def test_what_has_no_bounds_is_said_before_anything_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: float, verdict: Verdict
+) -> None:
+    """Witnesses are looked for all the same, and nothing else is done."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 13]> main (float[1,2] x) => (float[1,2] y) { y = Hardmax(x) }'
+    )
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    order: list[object] = []
+    found = toolkit.verify.sample
+    monkeypatch.setattr(
+        "toolkit.verify.sample", lambda *args, **kwargs: order.append("sample") or found(*args, **kwargs)
+    )
+    monkeypatch.setattr(Attempt, "_prove", lambda self: order.append("prove"))
+    text = header(2, 2) + f"(assert (>= Y_0 {threshold}))"
+    result = decide(tmp_path / "net.onnx", text, Settings(timeout=2), order.append)
+    assert result.verdict == verdict
+    assert isinstance(order[0], NoBounds)
+    assert (
+        order[0].reason
+        == f"{tmp_path}/net.onnx: operator Hardmax (opset 13, node 'y'): not supported: no bounding rule"
+    )
+    assert order[1] == "sample"
+    assert "prove" not in order
+    assert verdict == Verdict.SAT or order[0].reason in result.reason
 
 
 def test_memory_errors_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,11 @@
-"""``prunecert inspect``: what a network and a specification contain; loads no torch."""
+"""``prunecert inspect``: what a network and a specification contain, and what the verifier would do with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import onnx
@@ -14,14 +14,15 @@ from cyclopts.validators import Number
 
 from toolkit.commands.arguments import MemoryLimit, memory_of, network_paths
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.binding import bind, check_binding
-from toolkit.formats.onnx_file import OnnxModel, TensorInfo, load_model
-from toolkit.formats.onnx_normalise import normalise
-from toolkit.formats.operators import OperatorRow, operator_rows
+from toolkit.formats.onnx_file import OnnxModel, TensorInfo
 from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
-from toolkit.problem.cases import Cases, compile_cases
+from toolkit.problem.cases import Cases
 from toolkit.run.apart import Limits, Overdue, apart, seconds_passed
+
+if TYPE_CHECKING:
+    from toolkit.problem.survey import Survey
+    from toolkit.verify import LoadedNetwork, Posed
 
 
 def inspect(
@@ -33,7 +34,9 @@ def inspect(
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
     memory_limit: MemoryLimit = None,
 ) -> int:
-    """Show what a network and a specification contain and what would be tried. Loads no torch.
+    """Show what a network and a specification contain and what would be tried.
+
+    The networks are imported as they would be for a proof, so that what is said to have bounds has them.
 
     Parameters
     ----------
@@ -58,34 +61,53 @@ def inspect(
 
 def _inspected(net: str, spec: Path | None, network: Sequence[str]) -> str:
     """The whole text."""
-    models = {name: load_model(path) for name, path in network_paths([net, *network]).items()}
-    lines, supported = list[str](), True
-    for model in models.values():
-        rows, problem = _operators(model)
-        supported = supported and not problem and all(row.supported for row in rows)
-        lines += _describe_model(model, rows, problem)
+    from toolkit.verify import load_networks, pose
+
+    networks = load_networks(network_paths([net, *network]))
+    lines, reason = list[str](), ""
+    for loaded in networks.values():
+        found = _surveyed(loaded)
+        reason = reason or found.reason
+        lines += _describe_model(loaded.model, found)
     if spec is not None:
-        query = read_query(spec)
-        check_binding(query, bind(query, models))
-        lines += _describe_query(query, compile_cases(query), spec)
-    return "\n".join([*lines, f"plan            {_plan(supported)}"])
+        posed = pose(networks, read_query(spec))
+        reason = _reason(posed)
+        lines += _describe_query(posed.query, posed.cases, spec)
+    return "\n".join([*lines, f"plan            {_plan(reason)}"])
 
 
-def _operators(model: OnnxModel) -> tuple[list[OperatorRow], str]:
-    """The operators of a model, and why it cannot be imported, if it cannot."""
+def _surveyed(network: LoadedNetwork) -> Survey:
+    """The operators of a network, and why it cannot be bounded, if it cannot."""
+    from toolkit.problem.survey import Survey, survey
+
     try:
-        return operator_rows(normalise(model)), ""
+        return survey(network.binding)
     except UnsupportedError as error:
-        return [], str(error)
+        return Survey([], str(error))
 
 
-def _plan(supported: bool) -> str:
-    if not supported:
-        return "random points only: something in the network cannot be bounded"
+def _reason(posed: Posed) -> str:
+    """Why the networks, as far as the query needs them, cannot be bounded; empty where they can."""
+    from toolkit.problem.compile import compile_question, traced_features
+    from toolkit.problem.ops import check_supported
+
+    try:
+        posed.check_operators()
+        compile_question(posed.cases)
+        bindings = {name: network.binding for name, network in posed.needed.items()}
+        check_supported(traced_features(posed.query, bindings, posed.cases).graph)
+    except UnsupportedError as error:
+        return str(error)
+    return ""
+
+
+def _plan(reason: str) -> str:
+    if reason:
+        return f"random points only, as something cannot be bounded: {reason}"
     return "random points, root bounds, gradient attack, branch and bound"
 
 
-def _describe_model(model: OnnxModel, rows: list[OperatorRow], problem: str) -> Iterator[str]:
+def _describe_model(model: OnnxModel, found: Survey) -> Iterator[str]:
     floats = [tensor for tensor in model.proto.graph.initializer if tensor.data_type in _FLOATS]
     yield f"network         {model.path}"
     yield f"  sha256        {model.sha256}"
@@ -96,12 +118,12 @@ def _describe_model(model: OnnxModel, rows: list[OperatorRow], problem: str) -> 
         for info in infos:
             yield f"  {title:<13} {_describe_tensor(info)}"
     yield f"  parameters    {sum(int(np.prod(tensor.dims)) for tensor in floats):,}"
-    yield f"  ReLU neurons  {sum(row.neurons for row in rows if row.op_type == 'Relu'):,}"
-    for row in rows:
+    yield f"  ReLU neurons  {sum(row.neurons for row in found.rows if row.op_type == 'Relu'):,}"
+    for row in found.rows:
         mark = " " if row.supported else "!"
         yield f"  {mark} {row.op_type:<20} {row.count:>5}  {row.handling}"
-    if problem:
-        yield f"  ! {problem}"
+    if found.reason:
+        yield f"  ! {found.reason}"
 
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}

@@ -21,6 +21,7 @@ from toolkit.settings import Settings
 if TYPE_CHECKING:
     from toolkit.formats.query import Query
     from toolkit.formats.witness import Witness
+    from toolkit.search.events import Event
 
 DEFAULTS = Settings()
 WORDS = {
@@ -98,7 +99,21 @@ def _decide(
     parsed = read_query(query)
     if not real_semantics:
         _refuse_float_types(parsed, query)
-    return _answer(verify(load_networks(paths), parsed, settings, clock=clock), folder)
+    return _answer(verify(load_networks(paths), parsed, settings, _Notes(), clock), folder)
+
+
+@dataclass
+class _Notes:
+    """Says on stderr, as soon as it is known and once, why nothing can be proved."""
+
+    told: str = ""
+
+    def __call__(self, event: Event) -> None:
+        from toolkit.search.events import NoBounds
+
+        if isinstance(event, NoBounds) and event.reason != self.told:
+            self.told = event.reason
+            print(f"cannot be proved, only refuted by points: {event.reason}", file=sys.stderr, flush=True)
 
 
 def _refuse_float_types(query: Query, path: Path) -> None:

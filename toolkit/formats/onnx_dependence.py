@@ -6,7 +6,8 @@ shape or the element type of a tensor alone is constant too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import onnx
 
@@ -97,9 +98,9 @@ def is_random(node: onnx.NodeProto) -> bool:
     return (node.op_type in RANDOM and node.domain in STANDARD) or any(is_random(inner) for inner in inside)
 
 
-def live_nodes(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:
-    """The nodes that the outputs of a graph depend on, in order."""
-    needed = {value.name for value in graph.output}
+def live_nodes(graph: onnx.GraphProto, outputs: Iterable[str] | None = None) -> tuple[onnx.NodeProto, ...]:
+    """The nodes that the outputs of a graph, or only some of these, depend on, in order."""
+    needed = {value.name for value in graph.output} if outputs is None else set(outputs)
     live = []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
@@ -120,6 +121,30 @@ def constant_names(nodes: Iterable[onnx.NodeProto], initializers: Iterable[str])
 def _read_by_value(node: onnx.NodeProto) -> Iterable[str]:
     positions = READS_VALUES.get(node.op_type) if node.domain in STANDARD else None
     return operands(node) if positions is None else [node.input[k] for k in positions if k < len(node.input)]
+
+
+def describe(path: Path, opset: int, node: onnx.NodeProto) -> str:
+    """File, operator, version and node, for messages."""
+    domain = node.domain + "." if node.domain not in STANDARD else ""
+    name = node.name or next(iter(node.output), "")
+    kind = " ".join(f"{domain}{node.op_type}".split())
+    return f"{path}: operator {kind} (opset {opset}, node {name!r})"
+
+
+def refusal(node: onnx.NodeProto, constants: Container[str]) -> str:
+    """Why the network that a node belongs to is none with fixed shapes; empty where the node is no obstacle."""
+    if node.op_type == "If" and node.domain in STANDARD and node.input[0] in constants:
+        return ""  # its branch stands for it
+    if is_random(node):
+        return "the network is random"
+    if all(name in constants for name in node.output if name):
+        return ""
+    if has_subgraph(node):
+        return "control flow that depends on the input is not supported; export without it"
+    varying = next((name for name in shape_operands(node) if name not in constants), None)
+    if varying is None:
+        return ""
+    return f"the shape of its result depends on the value of {varying!r}, which depends on the input of the network"
 
 
 def shape_operands(node: onnx.NodeProto) -> Sequence[str]:

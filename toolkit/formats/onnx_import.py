@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from toolkit.formats.converters import static  # noqa: F401  (registers its conv
 from toolkit.formats.converters.library import onnx2torch
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.onnx_normalise import Normalised, normalise
-from toolkit.formats.onnx_probe import sample_inputs
+from toolkit.formats.onnx_probe import Facts, sample_inputs
+from toolkit.formats.origins import origin
 from toolkit.formats.runtime import Session, close
 
 DISCONTINUOUS = {"Sign", "Floor", "Ceil", "Round", "ArgMax", "ArgMin", "Equal", "Greater", "Less", "Cast", "TopK"}
@@ -27,6 +29,17 @@ SAMPLES = 5
 Box = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
+@dataclass(frozen=True)
+class SourceNode:
+    """A node of the file whose result depends on the inputs."""
+
+    origin: str
+    """File, operator and node, for messages."""
+    op_type: str
+    elements: int
+    """Elements of its results."""
+
+
 class ImportedModel(nn.Module):
     """A network read from ONNX: takes the model's inputs at their concrete shapes, returns a tuple of outputs."""
 
@@ -36,12 +49,18 @@ class ImportedModel(nn.Module):
         outputs: Sequence[str],
         constants: Mapping[str, torch.Tensor],
         steps: Sequence[tuple[nn.Module, Sequence[str], Sequence[str]]],
+        origins: Sequence[str],
+        sources: Iterable[SourceNode] = (),
     ) -> None:
-        """``steps`` are (operator, names of operands, names of results) in order; "" is an absent operand."""
+        """``steps`` are (operator, names of operands, names of results) in order; "" is an absent operand.
+
+        ``origins`` says of each which node of the file it comes from, ``sources`` are all of these.
+        """
         super().__init__()
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.operators = nn.ModuleList(module for module, _, _ in steps)
         self.wiring = tuple((tuple(operands), tuple(results)) for _, operands, results in steps)
+        self.origins, self.sources = tuple(origins), tuple(sources)
         self.constants = {name: f"constant_{index}" for index, name in enumerate(constants)}
         for name, buffer in self.constants.items():
             self.register_buffer(buffer, constants[name])
@@ -56,8 +75,9 @@ class ImportedModel(nn.Module):
         values: dict[str, Any] = {"": None}
         values.update(zip(self.inputs, inputs, strict=True))
         values.update({name: getattr(self, buffer) for name, buffer in self.constants.items()})
-        for operator, (operands, results) in zip(self.operators, self.wiring, strict=True):
-            computed = operator(*(values[name] for name in operands))
+        for operator, (operands, results), where in zip(self.operators, self.wiring, self.origins, strict=True):
+            with origin(where):
+                computed = operator(*(values[name] for name in operands))
             computed = computed if isinstance(computed, (tuple, list)) else (computed,)
             values.update(zip(results, computed[: len(results)], strict=True))
         return values
@@ -93,26 +113,42 @@ def check_import(model: OnnxModel, module: nn.Module, box: Box | None = None, sa
 def _convert(normalised: Normalised) -> nn.Module:
     """Ask the library's registry for the module of each node and wire them."""
     graph = onnx2torch.onnx_graph.OnnxGraph(normalised.proto.graph)
-    steps, used = [], set()
+    steps, origins, used = [], [], set()
     for node in graph.nodes.values():
         module, mapping = _operator(node, graph, normalised)
         steps.append((module, mapping.inputs, node.output_values))
+        origins.append(_origin(node.name, normalised))
         used.update(mapping.inputs)
     constants = {name: tensor.to_torch() for name, tensor in graph.initializers.items() if name in used}
-    return ImportedModel(graph.input_values, graph.output_values, constants, steps)
+    sources = _sources(normalised.facts)
+    return ImportedModel(graph.input_values, graph.output_values, constants, steps, origins, sources)
+
+
+def _origin(name: str, normalised: Normalised) -> str:
+    """Where an emitted node comes from; the file alone for those that only name the outputs."""
+    source = normalised.source_nodes.get(name)
+    return str(normalised.facts.path) if source is None else normalised.facts.where(source)
+
+
+def _sources(facts: Facts) -> Iterable[SourceNode]:
+    for node in facts.nodes:
+        if not all(name in facts.constants for name in node.output if name):
+            yield SourceNode(facts.where(node), node.op_type, sum(facts.size(name) for name in node.output))
 
 
 def _operator(node: Any, graph: Any, normalised: Normalised) -> Any:
     """The module of one node and which of its operands it still takes."""
     versions = {entry.domain: entry.version for entry in normalised.proto.opset_import}
+    where = _origin(node.name, normalised)
     try:
         convert = onnx2torch.node_converters.registry.get_converter(
             node.operation_type, versions[node.domain], node.domain
         )
         return convert(node, graph)
+    except NotImplementedError:  # the registry has no converter, and says so in its own terms
+        raise UnsupportedError(f"{where}: not supported") from None
     except Exception as error:  # a converter refuses with whatever it likes
-        source = normalised.source_nodes[node.name]
-        raise UnsupportedError(f"{normalised.facts.where(source)}: not supported ({_one_line(error)})") from None
+        raise UnsupportedError(f"{where}: not supported ({_one_line(error)})") from None
 
 
 def _check_probe(model: OnnxModel, module: nn.Module, normalised: Normalised) -> None:

@@ -23,6 +23,7 @@ from toolkit.formats.onnx_branches import with_known_branches
 from toolkit.formats.onnx_dependence import STANDARD
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.onnx_probe import Facts, probe
+from toolkit.formats.onnx_types import with_types
 
 STATIC = "prunecert"
 """Domain of the operators whose parameters are all attributes; converters in `toolkit.formats.converters`."""
@@ -184,7 +185,7 @@ def _expanded(model: OnnxModel) -> OnnxModel:
     try:
         proto = onnx.inliner.inline_local_functions(model.proto)
         proto = onnx.inliner.inline_selected_functions(
-            proto, [("", op_type) for op_type in sorted(COMPOSED)], inline_schema_functions=True
+            with_types(proto), [("", op_type) for op_type in sorted(COMPOSED)], inline_schema_functions=True
         )
     except Exception as error:  # the library raises errors of several kinds
         reason = " ".join(str(error).split())[:200]

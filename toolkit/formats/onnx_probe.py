@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_dependence import (
     constant_names,
-    has_subgraph,
-    is_random,
+    describe,
     live_nodes,
     operands,
-    shape_operands,
+    refusal,
 )
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.runtime import Session
@@ -50,8 +49,11 @@ class Facts:
         return tuple(self.values[name].shape)
 
     def size(self, name: str) -> int:
-        """Number of elements of a tensor; 0 for one that is not in the file."""
-        return int(self.values[name].size) if name in self.values else 0
+        """Number of elements of a tensor, or of all tensors of a sequence; 0 for one that is not in the file."""
+        if name not in self.values:
+            return 0
+        value = self.values[name]
+        return sum(part.size for part in value) if isinstance(value, list) else int(np.size(value))
 
     def constant(self, name: str, node: onnx.NodeProto) -> NDArray[Any]:
         """Value of a constant tensor; UnsupportedError when it depends on the inputs of the network."""
@@ -61,10 +63,7 @@ class Facts:
 
     def where(self, node: onnx.NodeProto) -> str:
         """File, operator, version and node, for messages."""
-        domain = node.domain + "." if node.domain not in {"", "ai.onnx"} else ""
-        name = node.name or (node.output[0] if node.output else "")
-        kind = " ".join(f"{domain}{node.op_type}".split())
-        return f"{self.path}: operator {kind} (opset {self.opset}, node {name!r})"
+        return describe(self.path, self.opset, node)
 
 
 def sample_inputs(model: OnnxModel, seed: int = 0) -> list[NDArray[Any]]:
@@ -107,35 +106,22 @@ def _densified(tensor: onnx.SparseTensorProto) -> NDArray[Any]:
 
 
 def probe(model: OnnxModel) -> Facts:
-    """Run ``model`` once on `sample_inputs` and keep every tensor."""
+    """Run ``model`` once on `sample_inputs` and keep every tensor.
+
+    Raises UnsupportedError, before anything is run, for graphs that are random or whose shapes are not fixed.
+    """
     graph = model.proto.graph
-    nodes = live_nodes(graph)
+    nodes, initializers = live_nodes(graph), _Arrays(graph)
+    constants = constant_names(nodes, initializers)
+    for node in nodes:
+        if reason := refusal(node, constants):
+            raise UnsupportedError(f"{describe(model.path, model.opset, node)}: {reason}")
     names = [name for node in nodes for name in node.output if name]
     inputs = sample_inputs(model)
     session = Session(model, hidden=names, optimise=False)
     computed = {info.name: array for info, array in zip(model.inputs, inputs, strict=True)}
     computed.update(zip([info.name for info in model.outputs] + names, session.run(inputs), strict=True))
-    initializers = _Arrays(graph)
     # The type asks for mutable mappings; nothing is ever written to it.
     values = ChainMap(computed, initializers)  # type: ignore[arg-type]
     used = frozenset(name for node in nodes for name in operands(node)) | {info.name for info in model.outputs}
-    facts = Facts(model.path, model.opset, values, frozenset(initializers), nodes, used)
-    return replace(facts, constants=_constants(facts))
-
-
-def _constants(facts: Facts) -> frozenset[str]:
-    """Tensors that do not depend on the inputs; refuses graphs that are random or whose shapes are not fixed."""
-    constants = constant_names(facts.nodes, facts.constants)
-    for node in facts.nodes:
-        if is_random(node):
-            raise UnsupportedError(f"{facts.where(node)}: the network is random")
-        if all(name in constants for name in node.output if name):
-            continue
-        if has_subgraph(node):
-            raise UnsupportedError(f"{facts.where(node)}: control flow that depends on the input is not supported; "
-                                   "export without it")  # fmt: skip
-        varying = next((name for name in shape_operands(node) if name not in constants), None)
-        if varying is not None:
-            raise UnsupportedError(f"{facts.where(node)}: the shape of its result depends on the value of {varying!r}, "
-                                   "which depends on the input of the network")  # fmt: skip
-    return constants
+    return Facts(model.path, model.opset, values, constants, nodes, used)

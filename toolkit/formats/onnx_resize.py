@@ -87,7 +87,7 @@ def alone(node: onnx.NodeProto, opset: int, operands: Mapping[str, NDArray[Any]]
         [node],
         "alone",
         [onnx.helper.make_tensor_value_info("x", kind, x.shape)],
-        [onnx.helper.make_tensor_value_info("y", kind, None)],
+        [onnx.ValueInfoProto(name="y")],
         [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in operands.items() if name != "x"],
     )
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.onnx_import import import_module
+from toolkit.formats.operators import check_inputs
 from toolkit.problem.compile import Binding
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16}
@@ -15,10 +15,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.f
 
 def bind_module(model: OnnxModel) -> Binding:
     """Import a model. Raises UnsupportedError for operators without a converter and for inputs that are not floats."""
-    for info in model.inputs:
-        if info.dtype not in DTYPES:
-            raise UnsupportedError(f"{model.path}: input '{info.name}' has element type {info.dtype}; only floating "
-                                   "point inputs can be bounded")  # fmt: skip
+    check_inputs(model)
     return Binding(
         import_module(model),
         tuple(info.shape for info in model.inputs),

@@ -61,6 +61,10 @@ class Cases:
         """Numbers of the atoms of one case."""
         return self.rows[self.starts[case] : self.starts[case + 1]]
 
+    def mentions(self, tensor: Tensor) -> bool:
+        """Whether some case depends on an element of a tensor."""
+        return bool(((self.used >= tensor.offset) & (self.used < tensor.offset + tensor.size)).any())
+
     def only_compares(self, tensor: Tensor) -> bool:
         """Whether every atom that mentions a tensor compares two of its elements, and does nothing else."""
         atoms = self.atoms

@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.query import Network, Query, Relation
@@ -167,11 +167,20 @@ def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) 
     return kept[key]
 
 
+def traced_features(query: Query, networks: Mapping[str, Binding], cases: Cases) -> fx.GraphModule:
+    """The graph of a query's features, of which `toolkit.problem.ops` can tell whether it can be bounded."""
+    return _traced(Features(query, networks, cases), cases)
+
+
 def _traced_program(features: Features, cases: Cases) -> Program:
+    return build_program(_traced(features, cases))
+
+
+def _traced(features: Features, cases: Cases) -> fx.GraphModule:
     example = torch.as_tensor(
         (cases.lower[0] + cases.upper[0]) / 2 if len(cases.lower) else np.zeros(len(cases.inputs))
     )
-    return build_program(trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [example.float()]))
+    return trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [example.float()])
 
 
 def _variables(query: Query, networks: Mapping[str, Binding], x: Tensor) -> Tensor:

@@ -116,6 +116,14 @@ NONLINEAR: dict[Any, str] = {
 """Elementwise operator -> name of its relaxation."""
 
 
+SEVERAL = " where several operands depend on the input"
+CONDITIONS: dict[Any, str] = {
+    aten.where.self: " where the condition depends on the input",
+    aten._to_copy.default: " for a conversion to integers",
+}
+"""What is not affine about affine operators, in words, where it is something else than several operands."""
+
+
 def is_affine(node: fx.Node) -> bool:
     """Whether the node is an affine operator of what depends on the inputs (tuple access included)."""
     if node.target in AFFINE:
@@ -123,15 +131,19 @@ def is_affine(node: fx.Node) -> bool:
     return getattr(node.target, "__name__", "") == "_getitem"
 
 
+def refusal(node: fx.Node) -> str:
+    """Why a node of a graph cannot be bounded; empty where it can."""
+    if node.op != "call_function" or is_affine(node) or node.target in NONLINEAR:
+        return ""
+    why = CONDITIONS.get(node.target, SEVERAL) if node.target in AFFINE else ""
+    origin = node.meta.get("origin")
+    return f"{origin}: no bounding rule{why}" if origin else f"operator {node.target}: no bounding rule{why}"
+
+
 def check_supported(graph: fx.Graph) -> None:
-    """Raise UnsupportedError naming the first operator that has no rule."""
-    for node in graph.nodes:
-        if node.op == "call_function" and not is_affine(node) and node.target not in NONLINEAR:
-            shape = node.meta.get("shape")
-            what = "of two variable operands " if node.target in AFFINE else ""
-            raise UnsupportedError(
-                f"operator {node.target} {what}(node {node.name}, shape {shape}) has no bounding rule"
-            )
+    """Raise UnsupportedError naming the first operator that has no rule, as the network's file calls it."""
+    if reason := next(filter(None, map(refusal, graph.nodes)), ""):
+        raise UnsupportedError(reason)
 
 
 def table() -> list[tuple[str, str]]:

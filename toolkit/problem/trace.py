@@ -15,6 +15,7 @@ from torch import fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.errors import UnsupportedError
+from toolkit.formats.origins import current_origin
 from toolkit.problem.exactness import EXACT_ON_CONSTANTS
 from toolkit.problem.masks import may_be_undefined, minus_infinite
 from toolkit.problem.rewrites import REWRITES
@@ -112,6 +113,7 @@ class _Recorder(TorchDispatchMode):
             tuple(self.as_argument(a) for a in args),
             {k: self.as_argument(v) for k, v in kwargs.items()},
         )
+        call.meta["origin"] = current_origin()
         if isinstance(result, torch.Tensor):
             self.bind(result, call)
             return
@@ -154,7 +156,8 @@ def trace(function: Callable[..., torch.Tensor], examples: Sequence[torch.Tensor
             result = function(*examples)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         # Shapes and weights are known to be right, so this is an operator that needs particular input values.
-        raise UnsupportedError(f"the network cannot be traced ({' '.join(str(error).split())[:160]})") from error
+        where = next(iter(getattr(error, "__notes__", [])), "the network")
+        raise UnsupportedError(f"{where}: cannot be traced ({' '.join(str(error).split())[:160]})") from error
     recorder.graph.output(recorder.as_argument(result))
     recorder.graph.eliminate_dead_code()
     module = fx.GraphModule(recorder.root, recorder.graph)

@@ -36,7 +36,14 @@ class MemoryShort:
     batch: int
 
 
-Event = RootBounded | RoundDone | MemoryShort
+@dataclass(frozen=True)
+class NoBounds:
+    """Nothing can be proved, for this reason; all that is left is to try points."""
+
+    reason: str
+
+
+Event = RootBounded | RoundDone | MemoryShort | NoBounds
 
 
 class Observer(Protocol):

@@ -18,10 +18,10 @@ from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.onnx_import import check_import, import_module
-from toolkit.formats.onnx_normalise import normalise
-from toolkit.formats.operators import operator_rows
 from toolkit.formats.runtime import Session
+from toolkit.problem.binding import bind_module
 from toolkit.problem.program import build_program
+from toolkit.problem.survey import survey
 from toolkit.problem.trace import trace
 
 
@@ -116,7 +116,7 @@ def test_prelu_with_a_computed_slope_is_a_product(tmp_path: Path) -> None:
     text = "main (float[1,3] x, float[1,3] s) => (float[1,3] y) { y = PRelu(x, s) }"
     model = load_text(tmp_path / "net.onnx", text)
     assert check_import(model, import_module(model), (np.full(6, -1.0), np.full(6, 1.0)))
-    [row] = operator_rows(normalise(model))
+    [row] = survey(bind_module(model)).rows
     assert (row.op_type, row.handling, row.supported) == ("PRelu", "relaxation", True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from small_models import load_text
 
@@ -57,6 +58,13 @@ class Graph:
             return self.add("Sub", one, self.constant(np.int64(ROWS - value), True))
         return self.constant(np.int64(value), bool(self.rng.random() < 0.5))
 
+    def declared(self, graph: onnx.GraphProto, opset: int) -> onnx.ValueInfoProto:
+        """The output with the shape that it has, which no inference tells of sequences."""
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        [value] = session.run(None, {"x": np.ones((ROWS, COLUMNS), dtype=np.float32)})
+        return onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, value.shape)
+
     def save(self, path: Path, output: str, opset: int) -> OnnxModel:
         self.nodes.append(onnx.helper.make_node("Identity", [output], ["y"]))
         graph = onnx.helper.make_graph(
@@ -66,6 +74,7 @@ class Graph:
             [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
             self.initializers,
         )
+        graph.output[0].CopyFrom(self.declared(graph, opset))
         opsets = [onnx.helper.make_opsetid("", opset)]
         model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
         path.write_bytes(model.SerializeToString())

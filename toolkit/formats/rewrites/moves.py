@@ -133,7 +133,7 @@ def gather_nd(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
     rows = index.reshape(-1, *rest)
     chosen = [part[tuple(np.moveaxis(row, -1, 0))] for part, row in zip(flat, rows, strict=True)]
     places = np.stack(chosen) if chosen else np.zeros(0, dtype=np.int64)
-    select_places(builder, node.input[0], places.reshape(*batch, *places.shape[1:]), node.output[0])
+    select_places(builder, node.input[0], places.reshape((*batch, *places.shape[1:])), node.output[0])
 
 
 @rewrite("ReverseSequence")
