@@ -146,4 +146,4 @@ def _describe_query(query: Query, cases: Cases, path: Path) -> Iterator[str]:
         yield f"  widths        mean {widths.mean():.4g}, largest {widths.max():.4g}; {fixed} inputs fixed"
     yield f"  cases         {len(cases)}, over {len(cases.atoms)} atoms"
     if query.products:
-        yield f"  ! products    {len(query.products)} of variables: no bounding rule"
+        yield f"  products      {len(query.products)} of variables"

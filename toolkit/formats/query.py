@@ -287,6 +287,18 @@ def count_disjuncts(formula: Formula) -> int:
             return sum(count_disjuncts(part) for part in parts)
 
 
+def count_blocks(formula: Formula) -> int:
+    """How many blocks the conjunctions of the disjunctive normal form have together, before any is built."""
+    match formula:
+        case Block():
+            return 1
+        case And(parts):
+            cases = count_disjuncts(formula)
+            return sum(count_blocks(part) * cases // max(count_disjuncts(part), 1) for part in parts)
+        case Or(parts):
+            return sum(count_blocks(part) for part in parts)
+
+
 def disjuncts(formula: Formula) -> list[tuple[Block, ...]]:
     """Disjunctive normal form: each tuple of blocks is one conjunction, in the order of the text."""
     match formula:

@@ -26,8 +26,9 @@ from toolkit.formats.query import (
     offsets,
     ranges,
 )
+from toolkit.problem.emptiness import Inputs, possible
 from toolkit.problem.implied import fill_missing_bounds, linear_input_rows
-from toolkit.problem.regions import BoxAtoms, Boxes, box_atoms, check_bounded, intersect_boxes
+from toolkit.problem.regions import BoxAtoms, Boxes, box_atoms, check_bounded, check_size, intersect_boxes
 
 Conjunction = tuple[Block, ...]
 
@@ -96,18 +97,26 @@ def compile_cases(query: Query, limit: int = 1_000_000) -> Cases:
 
     Raises UnsupportedError when there are more than ``limit`` cases, InputError when an input has no bound on a side.
     Strict bounds on inputs widen to the closed box and stay as atoms; ``==`` becomes two atoms, ``!=`` two cases.
+    Cases that no input satisfies, whatever the networks are, are left out as far as they are recognised.
     """
     query = only_inequalities(query)
     count = count_disjuncts(query.formula)
     if count > limit:
         raise UnsupportedError(f"the formula has {count} cases, more than the limit of {limit}; split the query")
-    conjunctions = disjuncts(query.formula)
     inputs = query.inputs
     found = box_atoms(query.atoms, inputs, query.num_variables)
+    check_size(query.formula, found, len(inputs))
+    conjunctions = disjuncts(query.formula)
     boxes, box_of_case = _boxes(query, conjunctions, found, inputs)
+    kept = ~(found.single & found.exact)
     alive = np.flatnonzero(boxes.alive[box_of_case])
-    atoms, starts, rows = _rows(query.atoms, [conjunctions[case] for case in alive], ~(found.single & found.exact))
+    atoms, starts, rows = _rows(query.atoms, [conjunctions[case] for case in alive], kept)
     lower, upper, region = _distinct_boxes(boxes, box_of_case[alive])
+    some = possible(atoms, Inputs(inputs, lower, upper, query.num_variables, query.products), region, starts, rows)
+    if not some.all():
+        alive = alive[some]
+        atoms, starts, rows = _rows(query.atoms, [conjunctions[case] for case in alive], kept)
+        lower, upper, region = _distinct_boxes(boxes, box_of_case[alive])
     return Cases(inputs, lower, upper, region, starts, rows, atoms, query.products, _used(query, atoms))
 
 

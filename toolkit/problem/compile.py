@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Self
 
 import numpy as np
@@ -114,18 +116,52 @@ class Features(torch.nn.Module):
         super().__init__()
         self.query, self.networks = query, networks
         self.parts = torch.nn.ModuleList(binding.module for binding in networks.values())
-        self.register_buffer("used", torch.as_tensor(cases.used))
+        self.register_buffer("used", torch.as_tensor(cases.used[cases.used < query.num_variables]))
+        products = cases.used[cases.used >= query.num_variables] - query.num_variables
+        self.products = tuple(query.products[number] for number in products.tolist())
+        """What the cases use beyond variables: products of these, in the order of their numbers."""
         self.eval()
+        self.magnitudes = self._magnitudes(cases) if self.products and len(cases.lower) else {}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values of the variables that the cases use. Raises InputError where sizes disagree."""
-        return _variables(self.query, self.networks, x).index_select(1, self.used)
+        """Values of the variables and products that the cases use. Raises InputError where sizes disagree."""
+        values = _variables(self.query, self.networks, x)
+        products = [self._product(values, product) for product in self.products]
+        return torch.cat([values.index_select(1, self.used), *products], 1)
+
+    def _product(self, values: Tensor, variables: Sequence[int]) -> Tensor:
+        """The product of some variables, ``(B, 1)``, of factors of magnitude one and then of their magnitudes."""
+        scales = [self.magnitudes.get(variable, 1.0) for variable in variables]
+        factors = [values.narrow(1, variable, 1) * (1 / s) for variable, s in zip(variables, scales, strict=True)]
+        return reduce(torch.mul, factors) * math.prod(scales)
+
+    def _magnitudes(self, cases: Cases) -> dict[int, float]:
+        """Powers of two as large as the factors of products are, by variable: inputs in their boxes, outputs at corners
+        and the centre of the first.
+
+        Any would be right, but bounds of products are the tighter the nearer the magnitudes of the factors are.
+        """
+        size = dict(
+            zip(cases.inputs.tolist(), np.maximum(np.abs(cases.lower), np.abs(cases.upper)).max(0), strict=True)
+        )
+        corners = np.stack([cases.lower[0], (cases.lower[0] + cases.upper[0]) / 2, cases.upper[0]])
+        dtype = next(iter(self.networks.values())).input_dtypes[0]
+        with torch.no_grad():
+            points = torch.as_tensor(corners).to(dtype).split(1)
+            outputs = torch.cat([_variables(self.query, self.networks, point) for point in points]).abs().amax(0)
+        used = {variable for product in self.products for variable in product}
+        return {variable: _power_of_two(size.get(variable, float(outputs[variable]))) for variable in used}
+
+
+def _power_of_two(magnitude: float) -> float:
+    """The next power of two; 1 where the magnitude says nothing, and not so large or small that products overflow."""
+    if not math.isfinite(magnitude) or magnitude == 0:
+        return 1.0
+    return math.ldexp(1.0, min(max(math.frexp(magnitude)[1], -30), 30))
 
 
 def compile_question(cases: Cases) -> Question:
-    """What a query asks about its features, in float64 on the CPU. Raises UnsupportedError for products."""
-    if cases.products:
-        raise UnsupportedError("the specification multiplies variables, which has no bounding rule yet")
+    """What a query asks about its features, in float64 on the CPU."""
     return Question(
         lower=torch.as_tensor(cases.lower),
         upper=torch.as_tensor(cases.upper),
@@ -155,11 +191,12 @@ MOST_PROGRAMS = 4
 def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) -> Program:
     """The program of a query's features: one and the same for all queries that take the same of the same networks.
 
-    It depends on the declared tensors and on the variables that are used, on no box and no coefficient.
+    It depends on the declared tensors and on the variables and products that are used, on no coefficient and, but for
+    the units in which products are bounded, on no box.
     """
     features = Features(query, networks, cases)
     kept = next(iter(networks.values())).programs
-    key = (tuple(networks.items()), query.networks, features.used.numpy().tobytes())
+    key = (tuple(networks.items()), query.networks, features.used.numpy().tobytes(), features.products)
     if key not in kept:
         if len(kept) >= MOST_PROGRAMS:
             kept.pop(next(iter(kept)))

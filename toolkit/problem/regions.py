@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +11,23 @@ from numpy.typing import NDArray
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.names import listed, namer
-from toolkit.formats.query import Atoms, Block, Query, Relation, ranges
+from toolkit.formats.query import (
+    And,
+    Atoms,
+    Block,
+    Formula,
+    Or,
+    Query,
+    Relation,
+    count_blocks,
+    ranges,
+    walk_blocks,
+)
 
-MAX_BOUNDS = 1 << 27
-"""Box bounds in memory: a gibibyte for each side."""
+MAX_BOUNDS = 1 << 24
+"""Box bounds in memory: 128 MiB for each side, and several times that on the way."""
+MAX_BLOCKS = 1 << 23
+"""Runs of atoms in all cases together, each a few objects."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +77,7 @@ class Boxes:
 
 def intersect_boxes(found: BoxAtoms, regions: Sequence[tuple[Block, ...]], size: int) -> Boxes:
     """One box of ``size`` dimensions for each tuple of blocks, infinite where nothing bounds it."""
-    if len(regions) * size > MAX_BOUNDS:
-        raise UnsupportedError(f"{len(regions)} input boxes of {size} dimensions exceed the memory; split the query")
+    _check_bounds(len(regions), size)
     starts = np.array([block.start for blocks in regions for block in blocks], dtype=np.int64)
     stops = np.array([block.stop for blocks in regions for block in blocks], dtype=np.int64)
     of_block = np.repeat(np.arange(len(regions)), [len(blocks) for blocks in regions])
@@ -80,6 +93,38 @@ def intersect_boxes(found: BoxAtoms, regions: Sequence[tuple[Block, ...]], size:
     opposite = np.where(is_upper, lower.reshape(-1)[entry], upper.reshape(-1)[entry])
     alive[region[found.strict[atom] & (bound == opposite)]] = False
     return Boxes(lower, upper, alive)
+
+
+def check_size(formula: Formula, found: BoxAtoms, size: int) -> None:
+    """Raise UnsupportedError for a formula whose cases would not fit, before any is written out.
+
+    A few disjunctions conjoined are a few lines, and millions of cases with a box of ``size`` dimensions each.
+    """
+    blocks = count_blocks(formula)
+    if blocks > MAX_BLOCKS:
+        raise UnsupportedError(f"the formula's cases have {blocks} parts, more than the limit of {MAX_BLOCKS}; "
+                               "split the query")  # fmt: skip
+    bounds_before = np.concatenate([[0], np.cumsum(found.single)])
+    _check_bounds(_count_boxes(formula, bounds_before), size)
+
+
+def _check_bounds(boxes: int, size: int) -> None:
+    if boxes * size > MAX_BOUNDS:
+        raise UnsupportedError(f"the formula has {boxes} input boxes of {size} dimensions, more than the limit of "
+                               f"{MAX_BOUNDS} bounds; split the query")  # fmt: skip
+
+
+def _count_boxes(formula: Formula, bounds_before: NDArray[np.int64]) -> int:
+    """How many different sets of blocks with input bounds the conjunctions of the normal form have, at most."""
+    match formula:
+        case Block():
+            return 1
+        case And(parts):
+            return math.prod(_count_boxes(part, bounds_before) for part in parts)
+        case Or(parts):
+            bounding = [any(bounds_before[b.start] < bounds_before[b.stop] for b in walk_blocks(p)) for p in parts]
+            counts = [_count_boxes(part, bounds_before) for part, some in zip(parts, bounding, strict=True) if some]
+            return sum(counts) + (not all(bounding))
 
 
 def check_bounded(query: Query, inputs: NDArray[np.int64], boxes: Boxes) -> None:

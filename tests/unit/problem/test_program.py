@@ -11,14 +11,14 @@ import torch
 from random_networks import FAMILIES, random_network, save, sizes
 from random_queries import query_text, random_cases
 
-from toolkit.errors import InputError, UnsupportedError
+from toolkit.errors import InputError
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import parse_query
 from toolkit.problem import affine
 from toolkit.problem.binding import bind_module
 from toolkit.problem.compile import MOST_PROGRAMS, Problem, compile_problem, outward
 from toolkit.problem.program import Program
-from toolkit.search.attack import case_loss
+from toolkit.search.attack import case_loss, forward
 
 
 def compiled(text: str, path: Path) -> Problem:
@@ -77,12 +77,19 @@ def test_sizes_that_disagree_are_told(tmp_path: Path) -> None:
         compiled(text, path)
 
 
-def test_products_of_variables_are_refused(tmp_path: Path) -> None:
+def test_products_of_variables_are_features(tmp_path: Path) -> None:
     path = save(random_network("wired", 0), tmp_path)
-    text = "".join(f"(declare-const X_{i} Real)(assert (<= X_{i} 1))(assert (>= X_{i} 0))" for i in range(4))
-    text += "(declare-const Y_0 Real)(declare-const Y_1 Real)(assert (<= (* Y_0 Y_1) 0))"
-    with pytest.raises(UnsupportedError, match="multiplies"):
-        compiled(text, path)
+    text = "".join(f"(declare-const X_{i} Real)(assert (<= X_{i} 100))(assert (>= X_{i} -1))" for i in range(4))
+    text += "(declare-const Y_0 Real)(declare-const Y_1 Real)"
+    text += "(assert (<= (+ (* Y_0 Y_1) (* 2 X_1 X_1 X_3) (* -3 X_0 Y_1) X_2) 1))"
+    problem = compiled(text, path)
+    points = torch.rand(20, 4, dtype=torch.float64) * 101 - 1
+    plain = compiled(text[: text.index("(assert (<= (+")] + "(assert (<= Y_0 Y_1))", path)
+    y = forward(plain.program, points)
+    x0, x1, x2, x3 = points.unbind(1)
+    expected = y[:, 0] * y[:, 1] + 2 * x1 * x1 * x3 - 3 * x0 * y[:, 1] + x2 - 1
+    found = case_loss(problem, points, torch.zeros(20, dtype=torch.int64))
+    assert torch.allclose(found, expected, rtol=1e-9)
 
 
 def queries(path: Path, atoms: list[str]) -> list[Program]:
