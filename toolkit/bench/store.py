@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 
@@ -50,12 +50,19 @@ def file_digest(path: Path) -> str:
         return ""
 
 
+CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EROFS, errno.EBADF}
+"""What systems say that cannot bring the names in a folder to disk, or let nobody look into it."""
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder, and its own in the one around it, to disk, where the file system can do that."""
     for place in (folder, folder.parent):
-        with suppress(OSError):
+        try:
             handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+        except OSError as error:
+            if error.errno not in CANNOT_SYNC:
+                raise

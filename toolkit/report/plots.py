@@ -200,7 +200,8 @@ def cactus(groups: Mapping[str, Sequence[Record]]) -> Figure:
         axes = figure.subplots()
         for index, (name, records) in enumerate(groups.items()):
             seconds = _decision_times(records)
-            label = f"{name} ({len(seconds)}/{len(records)})"
+            shown = name.encode("utf-8", errors="replace").decode()  # a folder's name need not be text
+            label = f"{shown} ({len(seconds)}/{len(records)})".replace("$", r"\$")
             style = DASHES[index // len(COLOURS) % len(DASHES)]
             axes.plot(range(1, len(seconds) + 1), seconds, style, color=COLOURS[index % len(COLOURS)], label=label)
         axes.set(xlabel="instances decided", ylabel="seconds each", xlim=(0, None))
