@@ -71,8 +71,11 @@ def grid_of(values: Any) -> Grid:
 
 
 def computed_exactly(module: fx.GraphModule, cuts: Callable[[fx.Node], bool]) -> bool:
-    """Whether no operator of a traced graph rounds anything between its inputs, its ``cuts`` and its output."""
-    return not module.meta.get("folded", True) and _Reading(module, cuts).exact()
+    """Whether no operator of a traced graph rounds anything between its inputs, its ``cuts`` and its output.
+
+    That is for the constants as they stand there: whether these were rounded, ``meta["folded"]`` of a trace tells.
+    """
+    return _Reading(module, cuts).exact()
 
 
 _MOVES = frozenset(

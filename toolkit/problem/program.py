@@ -88,7 +88,8 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
     Raises UnsupportedError for an operator without a rule.
     """
     check_supported(graph.graph)
-    rational = dtype == torch.float64 and computed_exactly(graph, lambda node: node.target in NONLINEAR)
+    rational = dtype == torch.float64 and not graph.meta.get("folded", True)
+    rational = rational and computed_exactly(graph, lambda node: node.target in NONLINEAR)
     graph = fold_splits(_in_precision(graph, dtype))
     rational = rational and computed_exactly(graph, lambda node: node.target in NONLINEAR)
     (x,) = (node for node in graph.graph.nodes if node.op == "placeholder")
