@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import parent_process
 
 DIE_WITH_PARENT = 1
 """The option of Linux's ``prctl`` (``PR_SET_PDEATHSIG``) that has a process killed when its parent ends."""
@@ -32,6 +31,8 @@ def die_with(parent: int) -> None:
 
 def die_with_spawner() -> None:
     """``die_with`` for a process that `multiprocessing` started; nothing in any other."""
+    from multiprocessing import parent_process  # slow to import, and commands that must start fast do without
+
     spawner = parent_process()
     if spawner is not None and spawner.pid is not None:
         die_with(spawner.pid)
