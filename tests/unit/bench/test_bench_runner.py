@@ -81,6 +81,9 @@ def behave(job: Job) -> Answer:
             return Answer(Verdict.SAT, witness="((X_0 1.0))\n")
         case "hang":
             time.sleep(60)
+        case "busy":
+            (Path(os.environ["BUSY"]) / f"busy-{os.getpid()}").touch()
+            time.sleep(60)
         case "die":
             os._exit(3)
         case "killed":
@@ -327,6 +330,29 @@ def test_an_interrupted_run_leaves_a_complete_journal_and_no_worker(tmp_path, ho
     os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)
     assert process.wait(20) == (-how if how == signal.SIGKILL else 130)
     assert all(json.loads(line)["verdict"] == "unsat" for line in path.read_text().splitlines())
+    deadline = time.monotonic() + 5
+    while (left := running(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+BUSY = INTERRUPTED.replace('make_job(n, "slow") for n in range(200)', 'make_job(n, "busy") for n in range(2)')
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])
+def test_workers_end_with_their_run_in_the_middle_of_an_instance(tmp_path, how):
+    """They are in a call that takes a minute, and hear nothing of what becomes of the run."""
+    script = tmp_path / "main.py"
+    script.write_text(BUSY.format(out=str(tmp_path)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
+    environment["BUSY"] = str(tmp_path)
+    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True, env=environment)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("busy-*"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(running(process.pid)) >= 3
+    process.send_signal(how)
+    process.wait(20)
     deadline = time.monotonic() + 5
     while (left := running(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)
