@@ -46,4 +46,11 @@ class Settings(BaseModel):
     clipped_neurons: Annotated[
         int, Field(ge=0, description="neurons of each domain that are bounded again where it may have violations")
     ] = 32
+    real_semantics: Annotated[
+        bool,
+        Field(
+            description="read declared floating-point types as real numbers: proofs are for exact arithmetic, and "
+            "counterexamples for onnxruntime's"
+        ),
+    ] = False
     max_domains: Annotated[int, Field(ge=1, description="domains after which the answer is unknown")] = 10_000_000

@@ -89,7 +89,8 @@ def _batches(found: Sequence[Result | Posed | None], settings: Settings) -> Iter
 
 def _row(number: int, posed: Posed, settings: Settings) -> Row | None:
     """A query as a problem of one box; None where it is more, or where there is something to try first."""
-    if settings.bounds != "native" or len(posed.cases.lower) != 1 or posed.by_scores:
+    computed = posed.query.over_floats and not settings.real_semantics
+    if computed or settings.bounds != "native" or len(posed.cases.lower) != 1 or posed.by_scores:
         return None
     try:
         whole = compile_problem(posed.query, {n: net.binding for n, net in posed.networks.items()}, posed.cases)

@@ -21,6 +21,7 @@ import numpy as np
 from toolkit.errors import DisagreementError, UnsupportedError
 from toolkit.faithful.judge import Bounded, check_faithful
 from toolkit.faithful.layers import BoundedLayers
+from toolkit.faithful.reals import holds_over_reals
 from toolkit.faithful.samples import KEPT, Candidate, Original
 from toolkit.formats.batching import batch_session
 from toolkit.formats.binding import bind, check_binding
@@ -142,6 +143,8 @@ class Posed:
     cases: Cases
     rooted: Rooted | None = None
     """What is known already."""
+    computed: bool = False
+    """Whether the networks stand for what they compute, rounding included: for no function that is like it."""
 
     @cached_property
     def needed(self) -> Mapping[str, LoadedNetwork]:
@@ -168,10 +171,17 @@ class Posed:
 
     def imported(self) -> Networks:
         """The networks as they were bounded; imports torch."""
+        return self._imported(self.needed)
+
+    def imported_whole(self) -> Networks:
+        """The networks as they are in their files, with a last softmax; imports torch."""
+        return self._imported(self.networks)
+
+    def _imported(self, networks: Mapping[str, LoadedNetwork]) -> Networks:
         from toolkit.faithful.programs import Networks
 
-        models = {name: network.model for name, network in self.needed.items()}
-        bindings = {name: network.binding for name, network in self.needed.items()}
+        models = {name: network.model for name, network in networks.items()}
+        bindings = {name: network.binding for name, network in networks.items()}
         return Networks(self.query, self.cases, models, bindings)
 
     def refuted(
@@ -198,7 +208,11 @@ class Posed:
 
     def _needed(self, network: Network) -> LoadedNetwork:
         loaded = self.networks[network.name]
-        compared = not network.hidden and all(self.cases.only_compares(output) for output in network.outputs)
+        compared = (
+            not self.computed
+            and not network.hidden
+            and all(self.cases.only_compares(output) for output in network.outputs)
+        )
         return loaded.scores if compared else loaded
 
 
@@ -211,6 +225,8 @@ def pose(networks: Mapping[str, LoadedNetwork], query: Query) -> Posed:
 
 def decide(posed: Posed, settings: Settings, clock: Clock, observer: Observer = silent) -> Result:
     """Decide a posed query."""
+    if posed.query.over_floats and not settings.real_semantics:
+        posed = replace(posed, rooted=None, computed=True)
     sessions = {network.name: posed.networks[network.name].session(hidden_names(network))
                 for network in posed.query.networks}  # fmt: skip
     result = Attempt(posed, sessions, settings, clock, observer).decide()
@@ -238,8 +254,9 @@ class Attempt:
     witness: Witness | None = None
     candidates: list[Candidate] = field(default_factory=list)
     """Points that looked like witnesses last."""
-    remark: str = ""
-    """What the second backend left open, and why; part of the reason where nothing decides."""
+    remarks: list[str] = field(default_factory=list)
+    """What the second backend left open, and why, and what the declared types ask for beyond: parts of the reason where
+    nothing decides."""
 
     @property
     def query(self) -> Query:
@@ -305,7 +322,7 @@ class Attempt:
     def _prove_lightly(self) -> Question | None:
         """What was bounded for a proof in less time than importing torch takes; pointless where that was done."""
         settings = self.settings
-        if "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
+        if self.posed.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
             return None
         models = {name: network.model for name, network in self.posed.needed.items()}
         return None if settings.device == "cuda" else proof(self.score_losses, models, self.clock.soon(PROVING))
@@ -341,13 +358,15 @@ class Attempt:
                 return self._prove_parts([rooted.part], len(self.cases), device, rooted.root)
             bindings = {name: network.binding for name, network in self.posed.needed.items()}
             second, beside = None, list[Bounded]()
-            if self.settings.bounds == "auto-lirpa":
+            if self.settings.bounds == "auto-lirpa" and not self.posed.computed:
                 second, module = self._second_bounds(bindings, device)
                 beside.append(module)
                 if not len(second.open):
                     return self._unsat(second.method, *beside)
             whole = compile_problem(self.query, bindings, self.cases)
             whole = whole if second is None else whole.with_cases(second.open.cpu())
+            if self.posed.computed:
+                whole = self._with_room(whole)
             self._note(relus=whole.program.num_neurons)
             return self._prove_parts(specialised(whole), whole.num_cases, device, beside=beside)
 
@@ -377,6 +396,18 @@ class Attempt:
         if proved == num_cases:
             return self._unsat(by, *bounded)
         return self._undecided(Verdict.UNKNOWN, reasons[0] if reasons else "not all cases were looked at")
+
+    def _with_room(self, problem: Problem) -> Problem:
+        """The problem with atoms that leave room for the rounding of the networks. Raises UnsupportedError."""
+        from toolkit.faithful.floats import with_room
+
+        types = ", ".join(sorted({tensor.dtype for tensor in self.query.tensors}))
+        problem, room = with_room(self.posed.imported(), self.posed.original, problem)
+        self._remark(
+            f"the specification declares {types}, so that proofs leave room for what the network's own rounding can "
+            f"change, up to {room:.3g} (--real-semantics leaves none)"
+        )
+        return problem
 
     def _bounded(self, part: Part) -> BoundedProgram:
         from toolkit.faithful.programs import BoundedProgram
@@ -418,8 +449,13 @@ class Attempt:
         question = compile_question(self.cases).to(device, torch.float64)
         found = second_bounds(features, question, self.settings.alpha_iterations, self.clock, self.observer)
         self._note(bounds=found.method)
-        self.remark = found.reason
+        self._remark(found.reason)
         return found, BoundedModule(self.posed.imported(), features, np.arange(len(self.cases.lower)))
+
+    def _remark(self, text: str) -> None:
+        """Keep a remark, once."""
+        if text and text not in self.remarks:
+            self.remarks.append(text)
 
     def _note(self, **facts: object) -> None:
         self.statistics = replace(self.statistics, **facts)  # type: ignore[arg-type]
@@ -432,10 +468,21 @@ class Attempt:
     def _accept_array(self, inputs: np.ndarray, region: int | None = None) -> bool:
         """Replay a candidate; for a known region it is rounded into its box."""
         box = (None, None) if region is None else (self.cases.lower[region], self.cases.upper[region])
-        self.witness = replay(self.sessions, self.query, inputs, *box)
+        found = replay(self.sessions, self.query, inputs, *box)
+        self.witness = found if found is not None and self._holds_as_declared(found) else None
         if region is not None:
             self.candidates = [*self.candidates[1 - KEPT :], (inputs, region)]
         return self.witness is not None
+
+    def _holds_as_declared(self, witness: Witness) -> bool:
+        """Whether what onnxruntime confirms holds in the arithmetic that the specification asks for."""
+        if not self.query.over_reals:
+            return True
+        models = {name: network.model for name, network in self.posed.networks.items()}
+        if holds_over_reals(self.query, models, witness, self.posed.imported_whole):
+            return True
+        self._remark("a counterexample of onnxruntime does not hold in real arithmetic, or not certainly")
+        return False
 
     def _accept_in(self, part: Part) -> Callable[[torch.Tensor, int], bool]:
         """Replays a point of one of the part's regions."""
@@ -449,7 +496,7 @@ class Attempt:
         return Result(Verdict.SAT, "", self.witness, replace(self.statistics, decided_by=by))
 
     def _undecided(self, verdict: Verdict, reason: str) -> Result:
-        return Result(verdict, "; ".join(filter(None, [reason, self.remark])), None, self.statistics)
+        return Result(verdict, "; ".join(filter(None, [reason, *self.remarks])), None, self.statistics)
 
     def _unsat(self, by: str, *bounded: Bounded) -> Result:
         return self.posed.refuted(bounded, replace(self.statistics, decided_by=by), self.candidates)

@@ -55,7 +55,7 @@ def make_job(category: str, onnx: str, vnnlib: str, timeout: float) -> Job:
     if left <= 0:
         raise InputError(f"no time is left: {passed:.1f} of {timeout:g} s have passed")
     networks = tuple((name, Path(path)) for name, path in parse_networks(onnx).items())
-    return Job("", category, onnx, vnnlib, networks, Path(vnnlib), Settings(timeout=left))
+    return Job("", category, onnx, vnnlib, networks, Path(vnnlib), Settings(timeout=left, real_semantics=True))
 
 
 def answered(job: Job) -> Answer:

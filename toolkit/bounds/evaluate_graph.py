@@ -3,7 +3,8 @@ coefficients may have cancelled, the errors of all the operators that it was mad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,32 +12,73 @@ from torch import Tensor, fx
 
 from toolkit.bounds.evaluate import Arithmetic, Values, unit_of
 from toolkit.problem.affine import absolute_module
-from toolkit.problem.ops import NONLINEAR
+from toolkit.problem.ops import NONLINEAR, check_supported
 from toolkit.problem.terms import node_terms
+
+Function = Callable[[Sequence[Tensor]], Tensor]
+INPUT, AFFINE = "input", "affine"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator of a graph, on batches of samples."""
+
+    name: str
+    kind: str
+    """`INPUT`, `AFFINE`, or the name of a nonlinear operator's relaxation."""
+    sources: tuple[str, ...] = ()
+    """Names of the operands that depend on the input."""
+    plain: Function = lambda values: values[0]
+    """The operator, of batches of its sources."""
+    sizes: Function = lambda values: values[0]
+    """The operator with absolute coefficients and constants."""
+    terms: int = 1
+    """At most how many terms are added for one value."""
+
+
+def calls(graph: fx.GraphModule) -> Iterator[Call]:
+    """The operators of a graph (one flat input, one flat output) in float64, up to the one that is the output.
+
+    Raises UnsupportedError for an operator that cannot be bounded.
+    """
+    check_supported(graph.graph)
+    graph = graph.to(dtype=torch.float64)
+    absolute = absolute_module(graph)
+    known: set[str] = set()
+    for node, twin in zip(graph.graph.nodes, absolute.graph.nodes, strict=True):
+        if node.op == "placeholder":
+            yield Call(node.name, INPUT)
+        elif node.op == "call_function" and node.target in NONLINEAR:
+            yield Call(node.name, NONLINEAR[node.target], (node.args[0].name,))
+        elif node.op == "call_function" and not _is_list(node):
+            pairs = [(own, other) for own, other in zip(_sources(node), _sources(twin), strict=True) if own in known]
+            own, other = [first for first, _ in pairs], [second for _, second in pairs]
+            plain, sizes = _Function(graph, node, own).of, _Function(absolute, twin, other).of
+            yield Call(node.name, AFFINE, tuple(own), plain, sizes, node_terms(node))
+        elif node.op == "output":
+            last = node.args[0]
+            yield Call("", AFFINE, (last.name,))
+        if node.op == "placeholder" or (node.op == "call_function" and not _is_list(node)):
+            known.add(node.name)
 
 
 def evaluate_graph(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float) -> Values:
     """The output of a graph (one flat input, one flat output) at points ``(B, n)``, given up to an error, in float64.
 
-    The errors are those of an evaluation that rounds to ``unit``.
+    The errors are those of an evaluation that rounds to ``unit``. Raises UnsupportedError for an operator that cannot
+    be bounded.
     """
-    graph = graph.to(dtype=torch.float64)
-    absolute = absolute_module(graph)
     arithmetic = Arithmetic.of(unit + unit_of(torch.float64), points.device)
     found: dict[str, Values] = {}
-    for node, twin in zip(graph.graph.nodes, absolute.graph.nodes, strict=True):
-        if node.op == "placeholder":
-            found[node.name] = arithmetic.start(points.double(), error.double())
-        elif node.op == "call_function" and node.target in NONLINEAR:
-            found[node.name] = arithmetic.apply_operator(NONLINEAR[node.target], found[node.args[0].name])
-        elif node.op == "call_function" and not _is_list(node):
-            pairs = [(own, other) for own, other in zip(_sources(node), _sources(twin), strict=True) if own in found]
-            plain = _Call(graph, node, [own for own, _ in pairs]).of
-            sizes = _Call(absolute, twin, [other for _, other in pairs]).of
-            found[node.name] = arithmetic.affine(plain, sizes, node_terms(node), [found[own] for own, _ in pairs])
-        elif node.op == "output":
-            return found[node.args[0].name]
-    raise AssertionError("a graph ends in its output")
+    for call in calls(graph):
+        if call.kind == INPUT:
+            found[call.name] = arithmetic.start(points.double(), error.double())
+        elif call.kind == AFFINE:
+            values = [found[name] for name in call.sources]
+            found[call.name] = arithmetic.affine(call.plain, call.sizes, call.terms, values)
+        else:
+            found[call.name] = arithmetic.apply_operator(call.kind, found[call.sources[0]])
+    return found[""]
 
 
 def _is_list(node: fx.Node) -> bool:
@@ -53,7 +95,7 @@ def _sources(node: fx.Node) -> list[str]:
     ]
 
 
-class _Call:
+class _Function:
     """An operator of one sample, as a function of batches of those of its operands that depend on the input."""
 
     def __init__(self, module: fx.GraphModule, node: fx.Node, sources: Sequence[str]) -> None:
@@ -61,7 +103,9 @@ class _Call:
         self.constants: Mapping[str, Tensor] = dict(module.named_buffers())
 
     def of(self, values: Sequence[Tensor]) -> Tensor:
-        one: Callable[..., Tensor] = lambda *rows: self._result(self.node, dict(zip(self.sources, rows, strict=True)))  # noqa: E731
+        def one(*rows: Tensor) -> Any:
+            return self._result(self.node, dict(zip(self.sources, rows, strict=True)))
+
         return torch.func.vmap(one)(*values)
 
     def _result(self, node: fx.Node, values: Mapping[str, Tensor]) -> Any:

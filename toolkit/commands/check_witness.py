@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,11 @@ from cyclopts import Parameter
 
 from toolkit.commands.arguments import network_paths
 from toolkit.formats.binding import bind, check_binding
-from toolkit.formats.onnx_file import load_model
+from toolkit.formats.onnx_file import OnnxModel, load_model
+from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
-from toolkit.formats.witness import open_sessions
-from toolkit.formats.witness_check import Classification, classify
+from toolkit.formats.witness import Witness, open_sessions
+from toolkit.formats.witness_check import Classification, classify, read_witness
 
 CREDITED = {Classification.CORRECT, Classification.CORRECT_UP_TO_TOLERANCE}
 
@@ -26,6 +28,8 @@ def check_witness(
     network: Annotated[list[str], Parameter(negative=())] = [],  # noqa: B006
 ) -> int:
     """Judge a counterexample with onnxruntime, as VNN-COMP's scorer does.
+
+    Where the specification declares its tensors real, it has to hold in real arithmetic, too.
 
     The first line on stdout is correct, correct_up_to_tolerance, spec_not_violated, wrong_shape, malformed or missing.
     The exit code is 0 for the first two and 1 for the others.
@@ -45,6 +49,27 @@ def check_witness(
     models = {name: load_model(path) for name, path in network_paths([net, *network]).items()}
     check_binding(query, bind(query, models))
     verdict, explanation = classify(open_sessions(models, query), query, witness)
+    if verdict is Classification.CORRECT and query.over_reals:
+        verdict, explanation = _over_reals(models, query, witness)
     print(verdict.value)
     print(explanation)
     return 0 if verdict in CREDITED else 1
+
+
+def _over_reals(models: Mapping[str, OnnxModel], query: Query, path: Path) -> tuple[Classification, str]:
+    """The class of a witness that holds as onnxruntime computes, under a specification about real numbers."""
+    from toolkit.faithful.reals import holds_over_reals
+    from toolkit.verify import LoadedNetwork, pose
+
+    posed = pose({name: LoadedNetwork(model) for name, model in models.items()}, query)
+    given = read_witness(path, query)
+    witness = Witness(query.version, query.tensors, tuple(given[tensor.name] for tensor in query.tensors))
+    holds = holds_over_reals(query, bind(query, models), witness, posed.imported_whole)
+    if holds is None:
+        return Classification.CORRECT, "the specification holds for the replayed outputs; in real arithmetic, unknown"
+    if holds:
+        return Classification.CORRECT, "the specification holds for the replayed outputs, and in real arithmetic"
+    return (
+        Classification.SPEC_NOT_VIOLATED,
+        "the specification declares real numbers and does not hold over them, but for the replayed outputs alone",
+    )

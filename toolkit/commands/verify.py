@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from toolkit.commands.arguments import MemoryLimit, memory_of
-from toolkit.errors import ExitCode, ToolkitError, UnsupportedError
+from toolkit.errors import ExitCode, ToolkitError
 from toolkit.result import Result, Verdict
 from toolkit.run.apart import Crashed, Limits, Overdue, apart, seconds_passed
 from toolkit.run.memory import refused
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
-    from toolkit.formats.query import Query
     from toolkit.formats.witness import Witness
     from toolkit.search.events import Event
 
@@ -35,7 +34,6 @@ def verify(
     *,
     network: Annotated[list[str], Parameter(negative=())],
     serialise_assignments: Annotated[Path | None, Parameter(alias="--assignments")] = None,
-    real_semantics: Annotated[bool, Parameter(negative=())] = False,
     memory_limit: MemoryLimit = None,
     settings: Annotated[Settings, Parameter(name="*")] = DEFAULTS,
 ) -> ExitCode:
@@ -52,15 +50,13 @@ def verify(
         NAME=PATH for each network of the specification, or the PATH of its only one; .onnx or .onnx.gz.
     serialise_assignments
         Write the assignment to this folder, a TensorProto NAME.pb for each variable, instead of stdout.
-    real_semantics
-        Read declared floating-point types as real numbers: unsat is then proved for exact arithmetic.
     memory_limit
         Memory of each process in GiB, by default what the machine has left, and without a limit beside GPUs. Where it
         is short, batches become smaller, and then the answer is unknown.
     settings
         Settings of the verifier.
     """
-    work = partial(_decide, query, tuple(network), serialise_assignments, real_semantics, settings)
+    work = partial(_decide, query, tuple(network), serialise_assignments, settings)
     try:
         answer = apart(work, Limits(settings.timeout - seconds_passed(), memory_of(memory_limit)))
     except Overdue:
@@ -85,9 +81,7 @@ class _Answer:
     """Text of the witness, where it is to be printed."""
 
 
-def _decide(
-    query: Path, network: Sequence[str], folder: Path | None, real_semantics: bool, settings: Settings
-) -> _Answer:
+def _decide(query: Path, network: Sequence[str], folder: Path | None, settings: Settings) -> _Answer:
     """Everything that needs the files, in a process of its own."""
     from toolkit.commands.arguments import network_paths
     from toolkit.formats.read import read_query
@@ -96,10 +90,7 @@ def _decide(
 
     paths = network_paths(network)
     clock = Clock.started(settings.timeout)
-    parsed = read_query(query)
-    if not real_semantics:
-        _refuse_float_types(parsed, query)
-    return _answer(verify(load_networks(paths), parsed, settings, _Notes(), clock), folder)
+    return _answer(verify(load_networks(paths), read_query(query), settings, _Notes(), clock), folder)
 
 
 @dataclass
@@ -114,16 +105,6 @@ class _Notes:
         if isinstance(event, NoBounds) and event.reason != self.told:
             self.told = event.reason
             print(f"cannot be proved, only refuted by points: {event.reason}", file=sys.stderr, flush=True)
-
-
-def _refuse_float_types(query: Query, path: Path) -> None:
-    """The standard wants an error from a solver that is not sound for the declared types."""
-    typed = [tensor for tensor in query.tensors if tensor.dtype != "real"]
-    if typed:
-        raise UnsupportedError(
-            f"{path}: '{typed[0].name}' is declared {typed[0].dtype}, and proofs are for real arithmetic;"
-            " accept that with --real-semantics"
-        )
 
 
 def _answer(result: Result, folder: Path | None) -> _Answer:

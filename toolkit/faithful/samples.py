@@ -66,6 +66,18 @@ class Original:
         """Number beyond which some value of the networks overflows."""
         return min(LARGEST.get(name, LARGEST["float32"]) for name in self._types())
 
+    @property
+    def rounded_boxes(self) -> tuple[Array, Array]:
+        """The boxes, ``(R, n)`` each, with what their bounds are rounded to in the networks' types."""
+        sides, start = (self.cases.lower.copy(), self.cases.upper.copy()), 0
+        for network in self.query.networks:
+            for tensor, info in zip(network.inputs, self.sessions[network.name].inputs, strict=True):
+                part = slice(start, start + tensor.size)
+                start += tensor.size
+                for side, pick in zip(sides, (np.minimum, np.maximum), strict=True):
+                    side[:, part] = pick(side[:, part], side[:, part].astype(info.dtype).astype(np.float64))
+        return sides
+
     def _types(self) -> set[str]:
         return {info.dtype for session in self.sessions.values() for info in (*session.inputs, *session.outputs)}
 

@@ -204,6 +204,20 @@ class Query:
         return tuple(tensor for network in self.networks for tensor in network.tensors)
 
     @property
+    def over_reals(self) -> bool:
+        """Whether it speaks of real numbers: counterexamples are judged in real arithmetic.
+
+        Files of version 1.0 know no other type; VNN-COMP, whose format it is, judges their counterexamples by running
+        the networks.
+        """
+        return not self.version.startswith("1") and any(tensor.dtype == "real" for tensor in self.tensors)
+
+    @property
+    def over_floats(self) -> bool:
+        """Whether it speaks of floating-point numbers: of what the networks compute, rounding included."""
+        return not self.version.startswith("1") and not self.over_reals
+
+    @property
     def num_variables(self) -> int:
         """Size of the variable space."""
         return sum(tensor.size for tensor in self.tensors)

@@ -18,11 +18,12 @@ from toolkit.run.memory import refused
 _FATAL = 4
 
 
-def close(output: NDArray[Any], reference: NDArray[Any]) -> bool:
+def close(output: NDArray[Any], reference: NDArray[Any], slack: float = 0.0) -> bool:
     """Whether two computations of one tensor agree up to the rounding of sums, in shape too.
 
-    The largest finite entry sets the scale, for entries may cancel. Infinities agree with infinities of their sign,
-    NaN with NaN alone. Not enough for a proof, which `toolkit.faithful` judges by bounds on the errors of rounding.
+    The largest finite entry sets the scale, for entries may cancel; ``slack`` is what they may be apart besides.
+    Infinities agree with infinities of their sign, NaN with NaN alone. Not enough for a proof: that is judged by bounds
+    on the errors of rounding (`toolkit.faithful`).
     """
     if output.shape != reference.shape:
         return False
@@ -32,7 +33,7 @@ def close(output: NDArray[Any], reference: NDArray[Any]) -> bool:
     if not np.array_equal(output[~finite], reference[~finite], equal_nan=True):
         return False
     scale = max(1.0, float(np.max(np.abs(reference[finite]), initial=0.0)))
-    return bool(np.allclose(output[finite], reference[finite], rtol=1e-3, atol=1e-4 * scale))
+    return bool(np.allclose(output[finite], reference[finite], rtol=1e-3, atol=1e-4 * scale + slack))
 
 
 class Session:
