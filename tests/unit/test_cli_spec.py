@@ -39,6 +39,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     _save(tmp_path / "nan.onnx", "z = Sub(x, x) y = Div(z, z)", 2)
     two = '<ir_version: 8, opset_import: ["" : 13]>\nmain (float[2] a, float[2] b) => (float[2] y) { y = Add(a, b) }'
     (tmp_path / "two.onnx").write_bytes(onnx.parser.parse_model(two).SerializeToString())
+    beside = """<ir_version: 8, opset_import: ["" : 13]>
+        main (float[N,2] x) => (int64[N] label, float[N,3] y, float[N,2] z) {
+        h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) label = ArgMax<axis = 1, keepdims = 0>(y) z = Neg(x) }"""
+    model = onnx.parser.parse_model(beside)
+    for name, value in (("a", first), ("b", second)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+    (tmp_path / "beside.onnx").write_bytes(model.SerializeToString())
+    del model.graph.output[2]
+    (tmp_path / "label.onnx").write_bytes(model.SerializeToString())
     whole = '<ir_version: 8, opset_import: ["" : 13]>\nmain (int64[2] x) => (int64[2] y) { y = Neg(x) }'
     (tmp_path / "whole.onnx").write_bytes(onnx.parser.parse_model(whole).SerializeToString())
     np.save("point.npy", np.array([CENTRE], dtype=np.float32))
@@ -81,6 +90,25 @@ def test_robustness_of_the_networks_own_answer(capsys: pytest.CaptureFixture[str
     text = (folder / "out.vnnlib").read_text()
     assert "; property: output 0 is above all others" in text
     assert "; inputs: L-infinity radius 0.25 around point.npy" in text
+
+
+@pytest.mark.parametrize(("network", "more"), [("label.onnx", []), ("beside.onnx", ["--output-name", "y"])])
+def test_scores_beside_a_label(capsys: pytest.CaptureFixture[str], folder: Path, network: str, more: list[str]) -> None:
+    """All outputs are declared, which takes version 2.0; what is asked is what is asked of the scores alone."""
+    for epsilon, verdict in (("0.1", "unsat"), ("0.25", "sat")):
+        ball = ["--network", network, *BALL[2:4], "--epsilon", epsilon, "--real", *more]
+        query = make(capsys, "robustness", *ball)
+        plain = ["--network", "net.onnx", *ball[2:6]]
+        alone = make(capsys, "robustness", *plain, output="one.vnnlib")
+        assert query.version == "2.0"
+        rest = [9.0, 9.0] if network == "beside.onnx" else []
+        for x in (CENTRE, [0.45, 0.3], [0.5, 0.5], [0.3, 0.45]):
+            assert query.holds(np.array([*x, 7, *outputs(x), *rest])) == unsafe(alone, x)
+        assert cli.run(["verify", "out.vnnlib", "--network", network, "--timeout", "30"]) == 0
+        assert capsys.readouterr().out.splitlines()[0] == verdict
+    bounded = make(capsys, "output-range", *ball, "--maximum", "1", "--output-index", "0")
+    assert not bounded.holds(np.array([*CENTRE, 7, 0.5, 9, 9, *rest]))
+    assert bounded.holds(np.array([*CENTRE, 7, 1, 0, 0, *rest]))
 
 
 def test_robustness_with_label_and_target(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
@@ -206,6 +234,13 @@ BAD = {
     "no network": (["robustness", *BALL[:1], "none.onnx"], "none.onnx: no such file"),
     "no model": (["robustness", "--network", "lower.csv"], "lower.csv: not an ONNX model"),
     "two inputs": (["robustness", "--network", "two.onnx"], "has 2 inputs"),
+    "several outputs": (["robustness", "--network", "beside.onnx", *BALL[2:]], "--output-name"),
+    "no such name": (
+        ["robustness", "--network", "beside.onnx", *BALL[2:], "--output-name", "q"],
+        "label, y, z",
+    ),
+    "an output of integers": (["robustness", "--network", "label.onnx", *BALL[2:], "--output-name", "label"], "int64"),
+    "several outputs in 1.0": (["robustness", "--network", "label.onnx", *BALL[2:], "--vnnlib", "1.0"], "--vnnlib 2.0"),
     "integers": (["robustness", "--network", "whole.onnx"], "int64"),
     "no region": (["robustness", "--network", "net.onnx", "--label", "0"], "--lower FILE"),
     "no radius": (["robustness", *BALL[:4]], "--epsilon"),

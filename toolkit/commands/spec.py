@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats import specs
-from toolkit.formats.convert import upgrade
-from toolkit.formats.onnx_file import OnnxModel, load_model
+from toolkit.formats.convert import beside_others, upgrade
+from toolkit.formats.onnx_file import OnnxModel, TensorInfo, load_model
 from toolkit.formats.points import read_numbers
 from toolkit.formats.query import Query
 from toolkit.formats.runtime import Session
@@ -64,6 +64,7 @@ def robustness(
     network: Path,
     file: File,
     region: Region = NOWHERE,
+    output_name: str | None = None,
     label: int | None = None,
     target: int | None = None,
     top_k: int | None = None,
@@ -75,6 +76,8 @@ def robustness(
     ----------
     network
         The network, .onnx or .onnx.gz.
+    output_name
+        The output that is asked about, where the network has several; by default its only one of floats.
     label
         The output that is to stay largest; by default the one that is largest at --input.
     target
@@ -86,17 +89,17 @@ def robustness(
     """
     if top_k is not None and (target is not None or lowest):
         raise InputError("--top-k does not go with --target or --lowest")
-    model = _load(network)
+    asked = _asked(network, output_name)
     if label is None:
-        label = _answer(model, region, lowest)
-    box, size = _box(region, model), model.outputs[0].size
+        label = _answer(asked, region, lowest)
+    box, size = _box(region, asked.model), asked.output.size
     if top_k is not None:
         query, property_ = specs.top_k(box, label, size, top_k), f"is among the {top_k} largest"
     else:
         others = "all others" if target is None else f"output {target}"
         query = specs.robustness(box, label, size, target, lowest)
         property_ = f"is {'below' if lowest else 'above'} {others}"
-    return _write(query, file, [model], region, f"output {label} {property_}")
+    return _write_about(asked, query, file, region, f"output {label} {property_}")
 
 
 @spec.command
@@ -105,6 +108,7 @@ def output_range(
     network: Path,
     file: File,
     region: Region = NOWHERE,
+    output_name: str | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
     output_index: int | None = None,
@@ -115,6 +119,8 @@ def output_range(
     ----------
     network
         The network, .onnx or .onnx.gz.
+    output_name
+        The output that is asked about, where the network has several; by default its only one of floats.
     minimum
         Outputs stay above it.
     maximum
@@ -122,12 +128,12 @@ def output_range(
     output_index
         The only output that is asked about; by default all.
     """
-    model = _load(network)
+    asked = _asked(network, output_name)
     outputs = None if output_index is None else [output_index]
-    query = specs.output_range(_box(region, model), model.outputs[0].size, minimum, maximum, outputs)
+    query = specs.output_range(_box(region, asked.model), asked.output.size, minimum, maximum, outputs)
     which = "every output" if output_index is None else f"output {output_index}"
     bounds = [f"{word} {bound}" for word, bound in (("above", minimum), ("below", maximum)) if bound is not None]
-    return _write(query, file, [model], region, f"{which} is {' and '.join(bounds)}")
+    return _write_about(asked, query, file, region, f"{which} is {' and '.join(bounds)}")
 
 
 @spec.command
@@ -197,12 +203,47 @@ def monotonicity(
 def _load(path: Path) -> OnnxModel:
     """A network with one floating-point input and output: the only ones that these kinds speak of."""
     model = load_model(path)
-    for infos, kind in ((model.inputs, "input"), (model.outputs, "output")):
-        if len(infos) != 1:
-            raise UnsupportedError(f"{path}: has {len(infos)} {kind}s; specifications are made for networks of one")
-        if infos[0].dtype not in {"float32", "float64"}:
-            raise UnsupportedError(f"{path}: its {kind} {infos[0].name!r} is of type {infos[0].dtype}, not of floats")
+    _check_floats(path, "input", model.inputs)
+    _check_floats(path, "output", model.outputs)
     return model
+
+
+FLOATS = {"float32", "float64"}
+
+
+def _check_floats(path: Path, kind: str, infos: Sequence[TensorInfo]) -> None:
+    """Raise UnsupportedError unless there is one tensor, of floating-point numbers."""
+    if len(infos) != 1:
+        raise UnsupportedError(f"{path}: has {len(infos)} {kind}s; specifications are made for networks of one")
+    if infos[0].dtype not in FLOATS:
+        raise UnsupportedError(f"{path}: its {kind} {infos[0].name!r} is of type {infos[0].dtype}, not of floats")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A network of one floating-point input, and which of its outputs is asked about."""
+
+    model: OnnxModel
+    position: int
+
+    @property
+    def output(self) -> TensorInfo:
+        return self.model.outputs[self.position]
+
+
+def _asked(path: Path, name: str | None) -> Asked:
+    """The network with the output of this name, or with its only output of floating-point numbers."""
+    model = load_model(path)
+    _check_floats(path, "input", model.inputs)
+    names = [info.name for info in model.outputs]
+    if name is not None and name not in names:
+        raise InputError(f"{path}: no output {name!r}; it has {', '.join(names)}")
+    chosen = [info for info in model.outputs if (info.name == name if name is not None else info.dtype in FLOATS)]
+    if len(names) > 1 and len(chosen) != 1:
+        raise UnsupportedError(f"{path}: has the outputs {', '.join(names)}; say which is meant with --output-name")
+    chosen = chosen or list(model.outputs)
+    _check_floats(path, "output", chosen)
+    return Asked(model, names.index(chosen[0].name))
 
 
 def _check_tolerance(tolerance: float) -> None:
@@ -247,14 +288,29 @@ def _numbers(place: str, model: OnnxModel) -> NDArray[np.float64]:
     return values
 
 
-def _answer(model: OnnxModel, region: Region, lowest: bool) -> int:
+def _answer(asked: Asked, region: Region, lowest: bool) -> int:
     """What onnxruntime says at the centre."""
     if region.input is None:
         raise InputError("--label is missing, and there is no --input to ask the network about")
-    (output, *_) = Session(model).run([_numbers(region.input, model)])
+    output = Session(asked.model).run([_numbers(region.input, asked.model)])[asked.position]
     if not np.isfinite(output).all():
-        raise InputError(f"{model.path}: its output at {region.input} is not finite; add --label")
+        raise InputError(f"{asked.model.path}: its output at {region.input} is not finite; add --label")
     return int(output.argmin() if lowest else output.argmax())
+
+
+def _write_about(asked: Asked, query: Query, file: File, region: Region, property_: str) -> int:
+    """As `_write`; of a network with several outputs all are declared, which takes version 2.0."""
+    model = asked.model
+    if len(model.outputs) == 1:
+        return _write(query, file, [model], region, property_)
+    if file.vnnlib == "1.0":
+        raise InputError(f"{model.path}: has {len(model.outputs)} outputs, and version 1.0 knows one; use --vnnlib 2.0")
+    x, y = model.inputs[0], asked.output
+    types = ("real", "real") if file.real else (x.dtype, y.dtype)
+    query = upgrade(query, [x.shape], [y.shape], *types)
+    declared = [(info.shape, "real" if file.real else info.dtype) for info in model.outputs]
+    query = beside_others(query, declared, asked.position)
+    return _write(query, replace(file, vnnlib="2.0"), [model], region, f"of {y.name}: {property_}")
 
 
 def _write(query: Query, file: File, models: list[OnnxModel], region: Region, property_: str) -> int:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.query import Network, Query, Tensor
 from toolkit.formats.vnnlib1 import flat_network
@@ -30,6 +32,25 @@ def upgrade(
     inputs = tuple(_shaped(network.inputs, input_shapes, dtype))
     outputs = tuple(_shaped(network.outputs, output_shapes, output_dtype or dtype))
     return replace(query, version="2.0", networks=(Network(network.name, inputs, outputs),))
+
+
+def beside_others(query: Query, outputs: Sequence[tuple[Shape, str]], position: int) -> Query:
+    """A 2.0 query about the only output of its network, as one about the output at a position among several.
+
+    ``outputs`` are the shapes and types of all of them; that at ``position`` is the query's own. No assertion mentions
+    the others.
+    """
+    (network,) = query.networks
+    (asked,) = network.outputs
+    declared, offset = list[Tensor](), asked.offset
+    for number, (shape, dtype) in enumerate(outputs):
+        name = asked.name if number == position else f"{asked.name}_beside_{number}"
+        declared.append(replace(asked, name=name, shape=shape, dtype=dtype, offset=offset, size=math.prod(shape)))
+        offset += math.prod(shape)
+    shift = declared[position].offset - asked.offset
+    monomial = query.atoms.monomial + np.where(query.atoms.monomial >= asked.offset, shift, 0)
+    atoms = replace(query.atoms, monomial=monomial)
+    return replace(query, networks=(replace(network, outputs=tuple(declared)),), atoms=atoms)
 
 
 def _shaped(tensors: Sequence[Tensor], shapes: Sequence[Shape], dtype: str) -> Iterator[Tensor]:

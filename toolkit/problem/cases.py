@@ -63,8 +63,9 @@ class Cases:
         return self.rows[self.starts[case] : self.starts[case + 1]]
 
     def mentions(self, tensor: Tensor) -> bool:
-        """Whether some case depends on an element of a tensor."""
-        return bool(((self.used >= tensor.offset) & (self.used < tensor.offset + tensor.size)).any())
+        """Whether some case may depend on an element of a tensor, alone or in a product."""
+        used = np.append(self.used, [variable for product in self.products for variable in product])
+        return bool(((used >= tensor.offset) & (used < tensor.offset + tensor.size)).any())
 
     def only_compares(self, tensor: Tensor) -> bool:
         """Whether every atom that mentions a tensor compares two of its elements, and does nothing else."""

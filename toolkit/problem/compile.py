@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Self
@@ -115,6 +115,7 @@ class Features(torch.nn.Module):
         """``networks`` maps each declared network's name to its module; one that is ``equal-to`` another may lack."""
         super().__init__()
         self.query, self.networks = query, networks
+        self.asked = frozenset(tensor.offset for tensor in query.tensors if cases.mentions(tensor))
         self.parts = torch.nn.ModuleList(binding.module for binding in networks.values())
         self.register_buffer("used", torch.as_tensor(cases.used[cases.used < query.num_variables]))
         products = cases.used[cases.used >= query.num_variables] - query.num_variables
@@ -125,7 +126,7 @@ class Features(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Values of the variables and products that the cases use. Raises InputError where sizes disagree."""
-        values = _variables(self.query, self.networks, x)
+        values = _variables(self.query, self.networks, self.asked, x)
         products = [self._product(values, product) for product in self.products]
         return torch.cat([values.index_select(1, self.used), *products], 1)
 
@@ -148,7 +149,9 @@ class Features(torch.nn.Module):
         dtype = next(iter(self.networks.values())).input_dtypes[0]
         with torch.no_grad():
             points = torch.as_tensor(corners).to(dtype).split(1)
-            outputs = torch.cat([_variables(self.query, self.networks, point) for point in points]).abs().amax(0)
+            outputs = (
+                torch.cat([_variables(self.query, self.networks, self.asked, point) for point in points]).abs().amax(0)
+            )
         used = {variable for product in self.products for variable in product}
         return {variable: _power_of_two(size.get(variable, float(outputs[variable]))) for variable in used}
 
@@ -220,8 +223,11 @@ def _traced(features: Features, cases: Cases) -> fx.GraphModule:
     return trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [example.float()])
 
 
-def _variables(query: Query, networks: Mapping[str, Binding], x: Tensor) -> Tensor:
-    """Values ``(B, variables)`` of the whole variable space, in declaration order, for inputs ``(B, n)``."""
+def _variables(query: Query, networks: Mapping[str, Binding], asked: Container[int], x: Tensor) -> Tensor:
+    """Values ``(B, variables)`` of the whole variable space, in declaration order, for inputs ``(B, n)``.
+
+    Outputs at other offsets than those ``asked`` for are zeros, so that nothing depends on how they are computed.
+    """
     parts: list[Tensor] = []
     position = 0
     for network in query.networks:
@@ -231,7 +237,7 @@ def _variables(query: Query, networks: Mapping[str, Binding], x: Tensor) -> Tens
         size = sum(tensor.size for tensor in network.inputs)
         inputs = x[:, position : position + size]
         position += size
-        parts += [inputs, _run(network, binding, inputs)]
+        parts += [inputs, _run(network, binding, asked, inputs)]
     return torch.cat(parts, 1)
 
 
@@ -240,8 +246,8 @@ def _batched(shape: Sequence[int], batch: int) -> tuple[int, ...]:
     return (batch * shape[0], *shape[1:]) if shape else ()
 
 
-def _run(network: Network, binding: Binding, flat: Tensor) -> Tensor:
-    """All outputs of one network, ``(B, size)``, for inputs ``(B, n)``."""
+def _run(network: Network, binding: Binding, asked: Container[int], flat: Tensor) -> Tensor:
+    """All outputs of one network, ``(B, size)``, for inputs ``(B, n)``; zeros for those that nobody asks about."""
     batch = len(flat)
     sizes = [int(np.prod(shape)) for shape in binding.input_shapes]
     if sizes != [tensor.size for tensor in network.inputs]:
@@ -260,7 +266,13 @@ def _run(network: Network, binding: Binding, flat: Tensor) -> Tensor:
         declared = [tensor.size for tensor in network.outputs]
         raise InputError(f"network {network.name}: the specification declares outputs of {declared} elements, the ONNX "
                          f"model has {found}")  # fmt: skip
-    return torch.cat([output.reshape(batch, -1).to(flat.dtype) for output in outputs[: len(network.outputs)]], 1)
+    pairs = zip(network.outputs, outputs, strict=False)
+    # New zeros, not made from the output: the traced graph must not read it.
+    wanted = [
+        output if tensor.offset in asked else torch.zeros(output.shape, dtype=flat.dtype, device=flat.device)
+        for tensor, output in pairs
+    ]
+    return torch.cat([output.reshape(batch, -1).to(flat.dtype) for output in wanted], 1)
 
 
 def _atom_matrix(cases: Cases) -> np.ndarray:

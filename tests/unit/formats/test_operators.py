@@ -92,8 +92,10 @@ TEXTS = {
     "OptionalGetElement": "o = Optional(x) y = OptionalGetElement(o)",
     "OptionalHasElement": "o = Optional(x) h = OptionalHasElement(o) f = Cast<to = 1>(h) y = Mul(x, f)",
     "Range": "o = Constant<value_float = 1.0>() e = Constant<value_float = 2.0>() r = Range(o, e, o) y = Mul(x, r)",
-    "RotaryEmbedding": """d = Unsqueeze(x, axis) c = Constant<value_floats = [1.0]>() s = Unsqueeze(c, axis)
-             t = Expand(s, two) u = Unsqueeze(t, axis) z = RotaryEmbedding<num_heads = 1>(d, u, u) y = Squeeze(z, axis)""",
+    "RotaryEmbedding": """d = Unsqueeze(x, axis) c = Constant<value_floats = [1.0]>()
+             s = Unsqueeze(c, axis)
+             t = Expand(s, two) u = Unsqueeze(t, axis)
+             z = RotaryEmbedding<num_heads = 1>(d, u, u) y = Squeeze(z, axis)""",
     "SequenceAt": "s = SequenceConstruct(x, x) p = Constant<value_int = 1>() y = SequenceAt(s, p)",
     "SequenceConstruct": "s = SequenceConstruct(x, x) p = Constant<value_int = 1>() y = SequenceAt(s, p)",
     "SequenceEmpty": "e = SequenceEmpty() s = SequenceInsert(e, x) p = Constant<value_int = 0>() y = SequenceAt(s, p)",
