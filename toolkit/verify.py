@@ -440,9 +440,8 @@ class Attempt:
         """Root bounds by auto_LiRPA, for which no operator needs a rule of ours, and what it bounded."""
         import torch
 
-        from toolkit.bounds.lirpa import in_double
         from toolkit.faithful.programs import BoundedModule
-        from toolkit.problem.compile import Features, compile_question
+        from toolkit.problem.compile import Features, compile_question, in_double
         from toolkit.search.second import second_bounds
 
         features = Features(self.query, in_double(bindings, device), self.cases).to(device)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.bounds.relaxations.rounding import ROUNDING
 from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.terms import terms
@@ -31,7 +32,7 @@ BEYOND = 8
 """Roundings of an operation besides those of its sum: of its stored coefficients, and of an elementary function."""
 SATURATING = frozenset({"sigmoid", "tanh", "erf", "atan", "sin", "softplus"})
 """Functions whose common approximations err by units in the last place of 1, not of their value."""
-JUMPING = frozenset({"sign", "floor"})
+JUMPING = frozenset({"sign", "floor", *ROUNDING})
 """Functions with jumps, of which a few disturbed copies do not tell."""
 
 

@@ -10,13 +10,12 @@ The library keeps state, prints, and takes constants in torch's default element 
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,7 +23,8 @@ from torch import Tensor, nn
 
 from toolkit.bounds.interval import rounding
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.problem.compile import Binding, Question
+from toolkit.formats.converters.conversion import rounds
+from toolkit.problem.compile import Question
 
 REGIONS_PER_PASS = 64
 """Regions bounded at once, where the networks take several samples."""
@@ -47,18 +47,6 @@ def library() -> Any:
             "leave --bounds at 'native'"
         ) from None
     return auto_LiRPA
-
-
-def in_double(networks: Mapping[str, Binding], device: torch.device) -> dict[str, Binding]:
-    """Copies of the networks in float64 on a device, with inputs of that type."""
-    return {
-        name: replace(
-            binding,
-            module=copy.deepcopy(binding.module).to(device, torch.float64).eval(),
-            input_dtypes=tuple(torch.float64 for _ in binding.input_dtypes),
-        )
-        for name, binding in networks.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -93,9 +81,11 @@ def lower_bounds(
 
     A conjunction is bounded by its best single atom; NaN counts as no bound. ``features`` maps ``(B, n)`` to
     ``(B, F)`` in float64, like the question. ``seconds`` tells how much time is left for an optimisation, ``check``
-    is called between passes and may raise. Raises UnsupportedError where the library converts the network to
-    something else, InputError without the library, and whatever the library raises.
+    is called between passes and may raise. Raises UnsupportedError for conversions to a narrower type and where the
+    library converts the network to something else, InputError without the library, and whatever the library raises.
     """
+    if rounds(features):
+        raise UnsupportedError("auto_LiRPA takes conversions to a narrower type for the identity")
     found = slots(question)
     bounds = torch.full(found.atoms.shape, -torch.inf, dtype=question.lower.dtype, device=question.lower.device)
     used = question.region.unique()

@@ -20,7 +20,7 @@ from toolkit.faithful.tensors import first_difference, largest_number
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.query import Query
 from toolkit.problem.cases import Cases
-from toolkit.problem.compile import Binding, Features, Problem
+from toolkit.problem.compile import Binding, Features, Problem, in_double
 from toolkit.problem.trace import trace
 
 
@@ -49,8 +49,8 @@ class Networks:
 
     def graph(self, point: Array) -> fx.GraphModule:
         """The features traced at a point anew, operator by operator."""
-        features = Features(self.query, self.bindings, self.cases)
-        return trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [torch.as_tensor(point).float()])
+        features = Features(self.query, in_double(self.bindings), self.cases)
+        return trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [torch.as_tensor(point).double()])
 
     def looked_into(self, samples: Samples, unit: float) -> Array:
         """How far rounding may put the features apart, operator by operator, ``(B, F)``."""

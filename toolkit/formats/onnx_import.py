@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from toolkit.errors import UnsupportedError
+from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.converters import static  # noqa: F401  (registers its converters)
 from toolkit.formats.converters.library import onnx2torch
 from toolkit.formats.onnx_file import OnnxModel
@@ -28,6 +28,12 @@ SAMPLES = 5
 
 CANCELLED = 2.0**-18
 """Share of the largest number inside a network that rounding may leave of it in an output."""
+
+SCALES = (1.0, 8.0)
+"""Largest magnitudes of the inputs at which a network is compared beside those of the probe."""
+
+MOST_TO_TRY = 1 << 25
+"""Bytes of a model up to which it is."""
 
 Box = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -82,7 +88,9 @@ class ImportedModel(nn.Module):
             with origin(where):
                 computed = operator(*(values[name] for name in operands))
             computed = computed if isinstance(computed, (tuple, list)) else (computed,)
-            values.update(zip(results, computed[: len(results)], strict=True))
+            if len(computed) < len(results):
+                raise ValueError(f"of the results {results}, only {len(computed)} are computed")
+            values.update((name, value) for name, value in zip(results, computed, strict=False) if name)
         return values
 
 
@@ -109,8 +117,11 @@ def check_import(model: OnnxModel, module: nn.Module, box: Box | None = None, sa
     for seed in range(samples):
         inputs = sample_inputs(model, seed) if box is None else _inputs_in(model, box, seed)
         verdicts.append(_agree(model, module, inputs, session.run(inputs)))
-    discontinuous = any(node.op_type in DISCONTINUOUS for node in model.proto.graph.node)
-    return any(verdicts) if discontinuous else all(verdicts)
+    return any(verdicts) if _is_discontinuous(model) else all(verdicts)
+
+
+def _is_discontinuous(model: OnnxModel) -> bool:
+    return any(node.op_type in DISCONTINUOUS for node in model.proto.graph.node)
 
 
 def _convert(normalised: Normalised) -> nn.Module:
@@ -155,13 +166,13 @@ def _operator(node: Any, graph: Any, normalised: Normalised) -> Any:
 
 
 def _check_probe(model: OnnxModel, module: nn.Module, normalised: Normalised) -> None:
-    values = normalised.facts.values
-    inputs = [values[info.name] for info in model.inputs]
-    expected = [values[info.name] for info in model.outputs]
-    if _agree(model, module, inputs, expected) or check_import(model, module):
-        return
+    """Compare with what onnxruntime made of the file as it is, functions and all, and on both sides of zero."""
+    inputs, expected = [normalised.facts.values[info.name] for info in model.inputs], normalised.outputs
+    largest = _largest(normalised)
+    agrees = _agree(model, module, inputs, expected) or check_import(model, module)
     # Large numbers inside may have cancelled, and left their rounding; what is bounded is judged later, by its errors.
-    if not _agree(model, module, inputs, expected, CANCELLED * _largest(normalised)):
+    agrees = agrees or _agree(model, module, inputs, expected, CANCELLED * largest)
+    if not agrees or not _agrees_widely(model, module, largest):
         raise UnsupportedError(f"{model.path}: the imported network does not compute what onnxruntime does")
 
 
@@ -173,22 +184,55 @@ def _largest(normalised: Normalised) -> float:
     return max((float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in arrays), default=0.0)
 
 
+def _agrees_widely(model: OnnxModel, module: nn.Module, largest: float) -> bool:
+    """Whether some random inputs of either sign agree at each scale; True for what is costly to try.
+
+    Values that are not finite are left out, and so are networks that jump. ``largest`` is the largest number inside
+    the network at the probe, whose rounding may be left in an output.
+    """
+    if len(model.data) > MOST_TO_TRY or _is_discontinuous(model):
+        return True
+    session = Session(model, optimise=False)
+
+    def agrees(seed: int, scale: float) -> bool:
+        inputs = _scaled_inputs(model, seed, scale)
+        try:
+            expected = session.run(inputs)
+        except InputError:  # what onnxruntime refuses to compute here is no measure
+            return True
+        return _agree(model, module, inputs, expected, CANCELLED * largest * scale, where_finite=True)
+
+    return all(any(agrees(seed, scale) for seed in range(SAMPLES)) for scale in SCALES)
+
+
+def _scaled_inputs(model: OnnxModel, seed: int, scale: float) -> list[NDArray[Any]]:
+    """Inputs between plus and minus the scale; integers as they are in `sample_inputs`."""
+    rng = np.random.default_rng(seed)
+    return [
+        array if array.dtype.kind != "f" else rng.uniform(-scale, scale, array.shape).astype(array.dtype)
+        for array in sample_inputs(model, seed)
+    ]
+
+
 def _agree(
     model: OnnxModel,
     module: nn.Module,
     inputs: Sequence[NDArray[Any]],
     expected: Sequence[NDArray[Any]],
     slack: float = 0.0,
+    where_finite: bool = False,
 ) -> bool:
     try:
         with torch.no_grad():
             outputs = module(*(torch.from_numpy(array) for array in inputs))
     except Exception as error:  # whatever a converter's module raises, it is not the network
         raise UnsupportedError(f"{model.path}: the imported network fails ({_one_line(error)})") from None
-    return all(
-        output.shape == reference.shape and close(output.numpy(), reference, slack)
-        for output, reference in zip(outputs, expected, strict=True)
-    )
+    pairs = [(output.numpy(), reference) for output, reference in zip(outputs, expected, strict=True)]
+    if any(output.shape != reference.shape for output, reference in pairs):
+        return False
+    if where_finite:
+        pairs = [(np.where(known, a, 0), np.where(known, b, 0)) for a, b in pairs for known in [np.isfinite(b)]]
+    return all(close(output, reference, slack) for output, reference in pairs)
 
 
 def _inputs_in(model: OnnxModel, box: Box, seed: int) -> list[NDArray[Any]]:

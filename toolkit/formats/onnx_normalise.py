@@ -10,20 +10,21 @@ default operator set, at which their meaning is that of the version the file was
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_branches import with_known_branches
 from toolkit.formats.onnx_dependence import STANDARD
 from toolkit.formats.onnx_file import OnnxModel
+from toolkit.formats.onnx_functions import expanded
+from toolkit.formats.onnx_precision import check_precision
 from toolkit.formats.onnx_probe import Facts, probe
-from toolkit.formats.onnx_types import with_types
+from toolkit.formats.runtime import Session
 
 STATIC = "prunecert"
 """Domain of the operators whose parameters are all attributes; converters in `toolkit.formats.converters`."""
@@ -52,7 +53,8 @@ def rewrite(*op_types: str) -> Callable[[Rewrite], Rewrite]:
 class Builder:
     """Collects the nodes and the new initializers of the emitted graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, facts: Facts) -> None:
+        self._taken = facts.names
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.aliases: dict[str, str] = {}
@@ -61,9 +63,11 @@ class Builder:
         self._count = 0
 
     def fresh(self, hint: str) -> str:
-        """A tensor name that nothing else has."""
+        """A tensor name that nothing else has, in the file neither."""
         self._count += 1
-        return f"__{hint}_{self._count}"
+        while (name := f"__{hint}_{self._count}") in self._taken:
+            self._count += 1
+        return name
 
     def constant(self, value: NDArray[Any]) -> str:
         """Name of a new initializer."""
@@ -110,6 +114,8 @@ class Normalised:
     facts: Facts
     source_nodes: dict[str, onnx.NodeProto]
     """Node of the source graph by the name of the emitted node that came from it."""
+    outputs: list[NDArray[Any]]
+    """What onnxruntime makes of the file as it is, functions not expanded, of the sample inputs."""
 
 
 def normalise(model: OnnxModel) -> Normalised:
@@ -120,13 +126,14 @@ def normalise(model: OnnxModel) -> Normalised:
     """
     import toolkit.formats.rewrites  # noqa: F401  (registers them)
 
-    model = _plain(model)
+    original, model = model, _plain(model)
     if model.opset < OLDEST_OPSET:
         raise UnsupportedError(
             f"{model.path}: operator set {model.opset} is too old; convert it with onnx.version_converter to 13"
         )
     facts = probe(model)
-    builder = Builder()
+    check_precision(facts)
+    builder = Builder(facts)
     origins: list[onnx.NodeProto] = []
     for node in facts.nodes:
         if not all(name in facts.constants for name in node.output if name):
@@ -138,7 +145,11 @@ def normalise(model: OnnxModel) -> Normalised:
     outputs = [builder.static("Output", [info.name]) for info in model.outputs]
     for index, node in enumerate(builder.nodes[len(names) :]):
         node.name = f"Output_{index}"
-    return Normalised(_assemble(model, facts, builder, outputs), facts, dict(zip(names, origins, strict=True)))
+    expected = [facts.values[info.name] for info in model.outputs]
+    if model is not original:
+        expected = Session(original, optimise=False).run([facts.values[info.name] for info in model.inputs])
+    proto = _assemble(model, facts, builder, outputs)
+    return Normalised(proto, facts, dict(zip(names, origins, strict=True)), expected)
 
 
 def _emit(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
@@ -170,34 +181,11 @@ def _copy(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 def _plain(model: OnnxModel) -> OnnxModel:
     """The model without functions, and without the choices among branches that are known."""
     while True:
-        model = _expanded(model)
+        model = expanded(model)
         chosen = with_known_branches(model)
         if chosen is model:
             return model
         model = chosen
-
-
-def _expanded(model: OnnxModel) -> OnnxModel:
-    """Replace functions of the model, and operators that the standard defines by others, by their bodies."""
-    used = {node.op_type for node in model.proto.graph.node if node.domain in {"", "ai.onnx"}}
-    if not model.proto.functions and not used & COMPOSED:
-        return model
-    try:
-        proto = onnx.inliner.inline_local_functions(model.proto)
-        proto = onnx.inliner.inline_selected_functions(
-            with_types(proto), [("", op_type) for op_type in sorted(COMPOSED)], inline_schema_functions=True
-        )
-    except Exception as error:  # the library raises errors of several kinds
-        reason = " ".join(str(error).split())[:200]
-        raise UnsupportedError(f"{model.path}: its functions cannot be expanded ({reason})") from None
-    return replace(model, proto=proto, data=proto.SerializeToString())
-
-
-COMPOSED = {
-    "Attention", "Celu", "Gelu", "GreaterOrEqual", "GroupNormalization", "LessOrEqual", "MeanVarianceNormalization",
-    "Mish", "RMSNormalization", "RotaryEmbedding", "Shrink", "SwiGLU", "Swish", "ThresholdedRelu",
-}  # fmt: skip
-"""Operators that the ONNX standard defines by a function body."""
 
 
 def _assemble(model: OnnxModel, facts: Facts, builder: Builder, outputs: list[str]) -> onnx.ModelProto:
@@ -236,6 +224,8 @@ def _initializer(name: str, originals: dict[str, onnx.TensorProto], builder: Bui
         return builder.initializers[name]
     if name in originals:
         return originals[name]
+    if name not in facts.constants:
+        raise UnsupportedError(f"{facts.path}: the tensor {name!r} is an output of its node that is not supported")
     return onnx.numpy_helper.from_array(facts.values[name], name)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from toolkit.formats.onnx_dependence import (
     operands,
     refusal,
 )
+from toolkit.formats.onnx_elements import BFLOAT16, NARROWEST, as_float32, bfloat16_tensors, mentioned_types
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.runtime import Session
 
@@ -43,6 +45,11 @@ class Facts:
     """The nodes that the outputs of the model depend on, in order."""
     used: frozenset[str]
     """Tensors that one of these nodes or the caller reads."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Names of all tensors of the graph."""
+        return frozenset(self.values) | self.used
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Concrete shape of a tensor."""
@@ -118,10 +125,26 @@ def probe(model: OnnxModel) -> Facts:
             raise UnsupportedError(f"{describe(model.path, model.opset, node)}: {reason}")
     names = [name for node in nodes for name in node.output if name]
     inputs = sample_inputs(model)
-    session = Session(model, hidden=names, optimise=False)
     computed = {info.name: array for info, array in zip(model.inputs, inputs, strict=True)}
-    computed.update(zip([info.name for info in model.outputs] + names, session.run(inputs), strict=True))
+    computed.update(_run(model, names, inputs))
     # The type asks for mutable mappings; nothing is ever written to it.
     values = ChainMap(computed, initializers)  # type: ignore[arg-type]
     used = frozenset(name for node in nodes for name in operands(node)) | {info.name for info in model.outputs}
     return Facts(model.path, model.opset, values, constants, nodes, used)
+
+
+def _run(model: OnnxModel, names: list[str], inputs: list[NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Values of the outputs and of all other tensors, by name."""
+    outputs = [info.name for info in model.outputs]
+    types = mentioned_types(model.proto)
+    if narrow := sorted(NARROWEST[kind] for kind in types if kind in NARROWEST):
+        raise UnsupportedError(f"{model.path}: the element type {narrow[0]} is not supported")
+    unreadable = bfloat16_tensors(model) if onnx.TensorProto.BFLOAT16 in types else frozenset()
+    refused = sorted(unreadable & {*outputs, *(info.name for info in model.inputs)})
+    if refused:
+        raise UnsupportedError(f"{model.path}: the tensor {refused[0]!r} has element type bfloat16, which onnxruntime "
+                               "neither takes nor returns as an array; convert it to float32")  # fmt: skip
+    model, read = as_float32(model, [name for name in names if name in unreadable])
+    hidden = [read.get(name, name) for name in names]
+    for name, value in zip(outputs + names, Session(model, hidden=hidden, optimise=False).run(inputs), strict=True):
+        yield name, value.astype(BFLOAT16) if name in read else value

@@ -40,6 +40,8 @@ MOST_WORK = 1 << 30
 """Multiplications for one box up to which it is tried."""
 FEW_INPUTS = 64
 """Most varying inputs of boxes that are halved."""
+TYPES = ("float32", "float64")
+"""Element types that are taken for real numbers. No operator is read that converts them."""
 AT_ONCE = 1 << 20
 """Coefficients that are held at once: about what fits into a processor's cache."""
 
@@ -128,6 +130,8 @@ def _variables(network: Network, model: OnnxModel, inputs: Expression, layers: L
     """The flat values of a network's tensors, by their offset."""
     fed, found, position = dict[str, Expression](), dict[int, Expression](), 0
     for tensor, info in zip(network.inputs, model.inputs, strict=True):
+        if info.dtype not in TYPES:
+            raise NotRead(info.dtype)
         found[tensor.offset] = piece(inputs, position, tensor.size)
         fed[info.name] = reshaped(found[tensor.offset], info.shape)
         position += tensor.size

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, fx
 
-from toolkit.problem.linear import with_buffers
+from toolkit.problem.linear import constants_of, with_buffers
 from toolkit.problem.transpose import transpose_graph
 
 aten = torch.ops.aten
@@ -136,7 +136,7 @@ def sum_of(terms: Sequence[Tensor]) -> Tensor:
 
 
 def _copy(module: fx.GraphModule) -> fx.GraphModule:
-    return with_buffers(module.graph, dict(module.named_buffers()))
+    return with_buffers(module.graph, constants_of(module))
 
 
 _WITHOUT_SIGN = {
@@ -172,7 +172,7 @@ def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
             node.target = _WITHOUT_SIGN.get(node.target, node.target)
             node.args = tuple(abs(a) if isinstance(a, (int, float)) else a for a in node.args)
             node.kwargs = {k: abs(v) if isinstance(v, (int, float)) else v for k, v in node.kwargs.items()}
-    return with_buffers(graph, {k: v.abs() if v.is_floating_point() else v for k, v in module.named_buffers()})
+    return with_buffers(graph, {k: v.abs() if v.is_floating_point() else v for k, v in constants_of(module).items()})
 
 
 DENSE_LIMIT = 1 << 26

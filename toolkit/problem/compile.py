@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.errors import InputError, UnsupportedError
+from toolkit.formats.converters.conversion import Conversion
 from toolkit.formats.query import Network, Query, Relation
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.problem.program import Program, build_program
@@ -203,13 +205,25 @@ def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) 
     if key not in kept:
         if len(kept) >= MOST_PROGRAMS:
             kept.pop(next(iter(kept)))
-        kept[key] = _traced_program(features, cases)
+        kept[key] = _traced_program(Features(query, in_double(networks), cases), cases)
     return kept[key]
+
+
+def in_double(networks: Mapping[str, Binding], device: torch.device | str = "cpu") -> dict[str, Binding]:
+    """Copies of the networks that compute in float64, on a device, and round where the networks convert to less."""
+    copies = {}
+    for name, binding in networks.items():
+        module = copy.deepcopy(binding.module).to(device, torch.float64).eval()
+        for part in module.modules():
+            if isinstance(part, Conversion):
+                part.working = torch.float64
+        copies[name] = replace(binding, module=module, input_dtypes=(torch.float64,) * len(binding.input_dtypes))
+    return copies
 
 
 def traced_features(query: Query, networks: Mapping[str, Binding], cases: Cases) -> fx.GraphModule:
     """The graph of a query's features, of which `toolkit.problem.ops` can tell whether it can be bounded."""
-    return _traced(Features(query, networks, cases), cases)
+    return _traced(Features(query, in_double(networks), cases), cases)
 
 
 def _traced_program(features: Features, cases: Cases) -> Program:
@@ -217,10 +231,11 @@ def _traced_program(features: Features, cases: Cases) -> Program:
 
 
 def _traced(features: Features, cases: Cases) -> fx.GraphModule:
+    """The graph of features in double precision: what tracing folds is rounded as little as can be."""
     example = torch.as_tensor(
         (cases.lower[0] + cases.upper[0]) / 2 if len(cases.lower) else np.zeros(len(cases.inputs))
     )
-    return trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [example.float()])
+    return trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [example.double()])
 
 
 def _variables(query: Query, networks: Mapping[str, Binding], asked: Container[int], x: Tensor) -> Tensor:

@@ -24,15 +24,15 @@ class Rewriting:
     def __init__(self, module: fx.GraphModule) -> None:
         self.graph = fx.Graph()
         self.graph.output(self.graph.graph_copy(module.graph, {}))
-        self.buffers = dict(module.named_buffers())
+        self.buffers = constants_of(module)
 
     def value(self, node: fx.Node) -> Tensor:
         """The constant that a node stands for."""
         return self.buffers[str(node.target)]
 
     def constant(self, value: Tensor, before: fx.Node) -> fx.Node:
-        """A new constant."""
-        name = next(name for n in count(len(self.buffers)) if (name := f"linear{n}") not in self.buffers)
+        """A new constant, under a name that no other has: graphs that were rewritten before hold such names too."""
+        name = next(name for number in count(len(self.buffers)) if (name := f"linear{number}") not in self.buffers)
         self.buffers[name] = value
         with self.graph.inserting_before(before):
             node = self.graph.create_node("get_attr", name)
@@ -79,6 +79,11 @@ def without_offset(module: fx.GraphModule) -> fx.GraphModule:
     value.meta["shape"] = tuple(offset.shape)
     output.args = (rest,)
     return rewriting.result()
+
+
+def constants_of(module: torch.nn.Module) -> dict[str, Tensor]:
+    """A module's constants by name; a tensor that has several names is listed under each."""
+    return dict(module.named_buffers(remove_duplicate=False))
 
 
 def with_buffers(graph: fx.Graph, buffers: dict[str, Tensor]) -> fx.GraphModule:

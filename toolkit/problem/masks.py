@@ -14,11 +14,18 @@ from torch import Tensor, fx
 from torch.utils._python_dispatch import _disable_current_modes
 
 from toolkit.problem.ops import is_affine
+from toolkit.problem.rewrites.elementwise import ROUNDING
 
 aten = torch.ops.aten
 
-UNDEFINED = (aten.log.default, aten.sqrt.default, aten.rsqrt.default, aten.reciprocal.default)
-"""Operators that have no value somewhere: sums with minus infinity need not be minus infinity there."""
+UNDEFINED = (
+    aten.log.default,
+    aten.sqrt.default,
+    aten.rsqrt.default,
+    aten.reciprocal.default,
+    *ROUNDING.values(),
+)
+"""Operators that have no finite value somewhere: sums with minus infinity need not be minus infinity there."""
 
 
 def minus_infinite(root: torch.nn.Module, node: fx.Node) -> Tensor:

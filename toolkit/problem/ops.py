@@ -112,6 +112,7 @@ NONLINEAR: dict[Any, str] = {
     elementwise.exp_below_cap: "exp_below_cap",
     elementwise.share: "share",
     elementwise.rsqrt_from_one: "rsqrt_from_one",
+    **{operator: str(dtype).removeprefix("torch.") for dtype, operator in elementwise.ROUNDING.items()},
 }
 """Elementwise operator -> name of its relaxation."""
 

@@ -107,7 +107,8 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
 
 
 def _in_precision(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
-    """All floating constants, and every cast, in one precision: the program is about real numbers."""
+    """All floating constants in one precision: the program is about real numbers, which keep their values in every
+    wider type. Conversions to a narrower one are operators of their own (`toolkit.problem.trace`)."""
     result = graph.to(dtype=dtype)
     for node in list(result.graph.nodes):
         if node.target is torch.ops.aten._to_copy.default:

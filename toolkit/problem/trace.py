@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.errors import UnsupportedError
@@ -19,6 +20,7 @@ from toolkit.formats.origins import current_origin
 from toolkit.problem.exactness import EXACT_ON_CONSTANTS
 from toolkit.problem.masks import may_be_undefined, minus_infinite
 from toolkit.problem.rewrites import REWRITES
+from toolkit.problem.rewrites.elementwise import ROUNDING, loses
 from toolkit.problem.rewrites.registry import Rewrite
 
 PORTABLE = {
@@ -38,6 +40,8 @@ class _Recorder(TorchDispatchMode):
         self.graph = fx.Graph()
         self.root = torch.nn.Module()
         self.nodes: dict[int, fx.Node] = {}
+        self.versions: dict[int, int] = {}
+        """How often a constant had been changed in place when it was written down."""
         self.alive: list[torch.Tensor] = []  # ids are only unique while the tensors live
         self.folded = False
         """Whether some constant was computed on the way, and may be rounded."""
@@ -56,13 +60,16 @@ class _Recorder(TorchDispatchMode):
         self.bind(tensor, self.graph.placeholder(f"x{len(self.nodes)}"))
 
     def constant(self, tensor: torch.Tensor) -> fx.Node:
-        name = f"c{len(list(self.root.buffers()))}"
+        """The node of a constant's present value."""
+        node, version = self.nodes.get(id(tensor)), tensor._version
+        if node is not None and self.versions[id(tensor)] == version:
+            return node
+        name = f"c{len(self.root._buffers)}"
         self.root.register_buffer(name, tensor.detach().clone())
         node = self.graph.get_attr(name)
-        node.meta["shape"] = tuple(tensor.shape)
-        self.alive.append(tensor)
-        self.nodes[id(tensor)] = node
         node.meta["constant"] = True
+        self.bind(tensor, node)
+        self.versions[id(tensor)] = version
         return node
 
     def is_recorded(self, value: object) -> bool:
@@ -75,7 +82,7 @@ class _Recorder(TorchDispatchMode):
 
     def as_argument(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return self.nodes.get(id(value)) or self.constant(value)
+            return self.nodes[id(value)] if self.is_recorded(value) else self.constant(value)
         if isinstance(value, (list, tuple)):
             return type(value)(self.as_argument(item) for item in value)
         return value
@@ -108,6 +115,8 @@ class _Recorder(TorchDispatchMode):
             return result + 0.0 * torch.where(masked, zero, args[0]) if may_be_undefined(node) else result
 
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        if _rounds(args, kwargs, result):
+            func, kwargs = _rounding(func, result.dtype), {}
         call = self.graph.call_function(
             PORTABLE.get(func, func),
             tuple(self.as_argument(a) for a in args),
@@ -120,6 +129,28 @@ class _Recorder(TorchDispatchMode):
         for index, part in enumerate(result):
             if isinstance(part, torch.Tensor):
                 self.bind(part, self.graph.call_function(_getitem, (call, index)))
+
+
+class _ReadingValues(TorchFunctionMode):
+    """Refuses to hand out recorded values as numbers, past the dispatcher: they would look like constants then."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        reads = func in _NUMBERS or (func in _COPIES and not isinstance(args[0], torch.Tensor))
+        if reads and self.recorder.varies(args):
+            raise UnsupportedError(_DEPENDENT)
+        return func(*args, **(kwargs or {}))
+
+
+_NUMBERS = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.data_ptr}
+_COPIES = {torch.tensor, torch.as_tensor, torch.asarray}
+"""What makes a tensor of numbers, which a list of tensors gives away."""
+_DEPENDENT = "the network's control flow or a shape depends on the value of an input"
 
 
 def _getitem(parts: Sequence[torch.Tensor], index: int) -> torch.Tensor:
@@ -136,9 +167,23 @@ def _tensors(value: Any) -> list[torch.Tensor]:
 
 def _refuse_data_dependence(func: Any) -> None:
     if func is torch.ops.aten._local_scalar_dense.default:
-        raise UnsupportedError("the network's control flow or a shape depends on the value of an input")
+        raise UnsupportedError(_DEPENDENT)
     if func._schema.is_mutable and func not in PORTABLE:
         raise UnsupportedError(f"operator {func} changes a tensor in place; export the network without it")
+
+
+def _rounds(args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
+    """Whether an operator was told to give a floating type that does not hold all numbers of its operands'."""
+    if kwargs.get("dtype") is None or not result.dtype.is_floating_point:
+        return False
+    return any(tensor.is_floating_point() and loses(tensor.dtype, result.dtype) for tensor in _tensors(args))
+
+
+def _rounding(func: Any, dtype: torch.dtype) -> Any:
+    """The elementwise operator that is recorded for a conversion to a narrower type."""
+    if func is not torch.ops.aten._to_copy.default or dtype not in ROUNDING:
+        raise UnsupportedError(f"operator {func} rounds to {dtype}, which has no bounding rule")
+    return ROUNDING[dtype]
 
 
 def trace(function: Callable[..., torch.Tensor], examples: Sequence[torch.Tensor]) -> fx.GraphModule:
@@ -152,7 +197,7 @@ def trace(function: Callable[..., torch.Tensor], examples: Sequence[torch.Tensor
     for example in examples:
         recorder.input(example)
     try:
-        with torch.no_grad(), recorder:
+        with torch.no_grad(), _ReadingValues(recorder), recorder:
             result = function(*examples)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         # Shapes and weights are known to be right, so this is an operator that needs particular input values.

@@ -30,7 +30,7 @@ from toolkit.errors import InputError
 from toolkit.formats.read import parse_query
 from toolkit.problem.binding import Binding
 from toolkit.problem.cases import compile_cases
-from toolkit.problem.compile import Features, Problem, Question, compile_problem, compile_question
+from toolkit.problem.compile import Features, Problem, Question, compile_problem, compile_question, in_double
 from toolkit.result import Result, Verdict
 from toolkit.search import second
 from toolkit.search.clock import Clock, OutOfTime
@@ -73,7 +73,7 @@ def both(kind: str, seed: int, assertion: str) -> tuple[Features, Question, Prob
     query = parse_query(text(int(np.prod(shape)), assertion, 0.4 if kind == "mlp" else 0.1))
     networks = {query.networks[0].name: Binding(module(kind, seed), (shape,), (torch.float32,))}
     cases = compile_cases(query)
-    features = Features(query, lirpa.in_double(networks, torch.device("cpu")), cases)
+    features = Features(query, in_double(networks), cases)
     return features, compile_question(cases), compile_problem(query, networks, cases)
 
 
@@ -127,7 +127,7 @@ def test_one_hidden_layer_gives_the_same_number(installed: Any) -> None:
     query = parse_query(text(4, ALL_ATOMS))
     networks = {query.networks[0].name: Binding(network, ((1, 4),), (torch.float32,))}
     cases = compile_cases(query)
-    features = Features(query, lirpa.in_double(networks, torch.device("cpu")), cases)
+    features = Features(query, in_double(networks), cases)
     theirs = lirpa.lower_bounds(features, compile_question(cases))
     torch.testing.assert_close(theirs, ours(compile_problem(query, networks, cases)), rtol=1e-9, atol=1e-9)
 
@@ -156,7 +156,7 @@ def test_networks_that_take_one_sample_are_bounded_one_region_at_a_time(installe
     query = parse_query(text(4, TWO_REGIONS))
     networks = {query.networks[0].name: Binding(Fixed(), ((1, 4),), (torch.float32,))}
     cases = compile_cases(query)
-    features = Features(query, lirpa.in_double(networks, torch.device("cpu")), cases)
+    features = Features(query, in_double(networks), cases)
     question = compile_question(cases)
     assert len(question.lower) > 1
     assert not lirpa.takes_batches(features, question.lower[:2])

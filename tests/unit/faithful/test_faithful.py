@@ -16,7 +16,6 @@ from random_networks import PIECEWISE_LINEAR, SMOOTH, Builder, random_network, s
 
 import toolkit.together
 import toolkit.verify
-from toolkit.bounds.lirpa import in_double
 from toolkit.errors import DisagreementError
 from toolkit.faithful.judge import Comparison, check_faithful
 from toolkit.faithful.programs import BoundedModule, BoundedProgram
@@ -28,7 +27,7 @@ from toolkit.light.expressions import scaled
 from toolkit.problem import compile as compiling
 from toolkit.problem import specialise
 from toolkit.problem.affine import DenseAffine
-from toolkit.problem.compile import Features, compile_problem
+from toolkit.problem.compile import Features, compile_problem, in_double
 from toolkit.problem.program import Program
 from toolkit.problem.specialise import specialised
 from toolkit.result import Result, Verdict

@@ -11,6 +11,7 @@ from toolkit.bounds.relaxations.convex import CONVEX
 from toolkit.bounds.relaxations.periodic import SINE
 from toolkit.bounds.relaxations.record import Lines, Relaxation
 from toolkit.bounds.relaxations.relu import RELU
+from toolkit.bounds.relaxations.rounding import ROUNDING
 from toolkit.bounds.relaxations.s_shaped import S_SHAPED
 from toolkit.bounds.relaxations.softmax import SOFTMAX
 from toolkit.bounds.relaxations.step import FLOOR, SIGN
@@ -25,5 +26,6 @@ RELAXATIONS: dict[str, Relaxation] = {
     "sin": SINE,
     "sign": SIGN,
     "floor": FLOOR,
+    **ROUNDING,
 }
 """Name in `toolkit.problem.ops.NONLINEAR` -> relaxation."""

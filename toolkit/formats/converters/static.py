@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import onnx
 import torch
 from torch import Tensor, nn
 
+from toolkit.formats.converters.conversion import Conversion
 from toolkit.formats.converters.library import onnx2torch
 from toolkit.formats.onnx_normalise import STATIC
 
@@ -37,12 +39,17 @@ class Expression(nn.Module):
         return f"{self.function.__name__}, {self.attributes}"
 
 
+def _plain(value: Any) -> Any:
+    """The value of an attribute; a number that is kept as a tensor, to lose no digits, as a number."""
+    return value.to_torch().item() if isinstance(value, onnx2torch.onnx_tensor.OnnxTensor) else value
+
+
 def static(op_type: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register a function of the operands and the attributes as the meaning of a static operator."""
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def convert(node: Any, graph: Any) -> Any:
-            module = Expression(function, dict(node.attributes))
+            module = Expression(function, {name: _plain(value) for name, value in node.attributes.items()})
             return _common.OperationConverterResult(module, _common.onnx_mapping_from_node(node))
 
         _registry.add_converter(op_type, version=1, domain=STATIC)(convert)
@@ -135,6 +142,12 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
     return slope * x + (1 - slope) * torch.relu(x)
 
 
+@static("Selu")
+def selu(x: Tensor, alpha: float, gamma: float) -> Tensor:
+    """An exponential linear unit and a factor."""
+    return nn.functional.elu(x, alpha) * gamma
+
+
 @static("Clip")
 def clip(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """Values limited from below, from above or both."""
@@ -174,3 +187,24 @@ _reduction("ReduceLogSumExp", torch.logsumexp)
 
 for _function in (torch.sinh, torch.cosh, torch.asinh, torch.acosh, torch.atanh):
     static(_function.__name__.capitalize())(_function)
+
+
+FLOATING = {
+    onnx.TensorProto.DOUBLE: torch.float64,
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.BFLOAT16: torch.bfloat16,
+}
+"""Floating types that values may be converted to."""
+
+
+def _conversion(op_type: str, rounds: bool) -> None:
+    def convert(node: Any, graph: Any) -> Any:
+        module = Conversion(FLOATING[node.attributes["to"]], rounds)
+        return _common.OperationConverterResult(module, _common.onnx_mapping_from_node(node))
+
+    _registry.add_converter(op_type, version=1, domain=STATIC)(convert)
+
+
+_conversion("Widen", rounds=False)
+_conversion("Narrow", rounds=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_normalise import Builder, rewrite
 from toolkit.formats.onnx_probe import Facts
-from toolkit.formats.rewrites.nodes import attribute, integers
+from toolkit.formats.rewrites.nodes import attribute, double, integers
 
 
 @rewrite(
@@ -24,11 +24,24 @@ def reduce(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
     rank = len(facts.shape(node.input[0]))
     axes = integers(node, facts, "axes", 1) or []
     if not axes and attribute(node, "noop_with_empty_axes", 0):
-        builder.alias(node.output[0], node.input[0])
+        _without_axes(node, builder)
         return
     axes = sorted(axis % rank for axis in axes) or list(range(rank))
     keep = attribute(node, "keepdims", 1)
     builder.static(node.op_type, [node.input[0]], node.output[0], axes=axes, keepdims=keep)
+
+
+def _without_axes(node: onnx.NodeProto, builder: Builder) -> None:
+    """A reduction of no axis: what it does to each element alone."""
+    x, y = node.input[0], node.output[0]
+    if node.op_type in ("ReduceL1", "ReduceL2"):
+        builder.emit("Abs", [x], y)
+    elif node.op_type == "ReduceLogSum":
+        builder.emit("Log", [x], y)
+    elif node.op_type == "ReduceSumSquare":
+        builder.emit("Mul", [x, x], y)
+    else:
+        builder.alias(y, x)
 
 
 @rewrite("GlobalAveragePool", "GlobalMaxPool")
@@ -70,7 +83,7 @@ def clip(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
             for name, default in zip(operands, defaults, strict=True)
         ]
         given = {key: bound for key, bound in zip(("min", "max"), bounds, strict=True) if bound is not None}
-        builder.static("Clip", [node.input[0]], node.output[0], **given)
+        builder.static("Clip", [node.input[0]], node.output[0], **{key: double(b) for key, b in given.items()})
         return
     current = node.input[0]
     for binary, name in zip(("Maximum", "Minimum"), operands, strict=True):
@@ -83,7 +96,7 @@ def power(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
     """A constant scalar exponent becomes an attribute."""
     exponent = facts.values[node.input[1]]
     if node.input[1] in facts.constants and exponent.size == 1 and exponent.ndim <= len(facts.shape(node.input[0])):
-        builder.static("Power", [node.input[0]], node.output[0], exponent=float(exponent.reshape(-1)[0]))
+        builder.static("Power", [node.input[0]], node.output[0], exponent=double(float(exponent.reshape(-1)[0])))
     else:
         builder.copy(node, facts.used)
 
@@ -171,7 +184,32 @@ def cumulative_sum(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None
     builder.static("AxisMatMul", [node.input[0], weights], node.output[0], axis=axis)
 
 
-@rewrite("Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "PRelu")
+@rewrite("PRelu")
+def prelu(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """With one ReLU, or with two where slopes are so large that ``slope * x`` would hide x."""
+    x, slope = node.input
+    if slope not in facts.constants or np.abs(facts.values[slope]).max(initial=0) <= MODERATE:
+        builder.static("PRelu", [x, slope], node.output[0])
+        return
+    if not np.isfinite(facts.values[slope]).all():
+        raise UnsupportedError(f"{facts.where(node)}: a slope is not finite")
+    below = builder.emit("Mul", [builder.emit("Relu", [builder.emit("Neg", [x])]), slope])
+    builder.emit("Sub", [builder.emit("Relu", [x]), below], node.output[0])
+
+
+MODERATE = 16.0
+"""Slope of a leaky ReLU up to which adding and taking away ``slope * x`` costs little of x."""
+
+
+@rewrite("Selu")
+def selu(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """With its constants as attributes: the library takes what is near the usual ones for these."""
+    alpha = attribute(node, "alpha", 1.67326319217681884765625)
+    gamma = attribute(node, "gamma", 1.05070102214813232421875)
+    builder.static("Selu", [node.input[0]], node.output[0], alpha=double(alpha), gamma=double(gamma))
+
+
+@rewrite("Sinh", "Cosh", "Asinh", "Acosh", "Atanh")
 def elementwise(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
     """Functions that the library lacks, or writes with assignments in place."""
     builder.static(node.op_type, list(node.input), node.output[0])

@@ -14,7 +14,7 @@ from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_normalise import Builder, rewrite
 from toolkit.formats.onnx_probe import Facts
 from toolkit.formats.onnx_resize import run_alone
-from toolkit.formats.rewrites.nodes import attribute, integers, select_rows
+from toolkit.formats.rewrites.nodes import attribute, double, integers, select_rows
 
 Places = NDArray[np.int64]
 
@@ -46,7 +46,7 @@ def pad(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
         value = attribute(node, "value", 0.0)
         if len(node.input) > 2 and node.input[2]:
             value = float(facts.constant(node.input[2], node).reshape(-1)[0])
-        builder.static("Pad", [node.input[0]], node.output[0], pads=pads, value=float(value))
+        builder.static("Pad", [node.input[0]], node.output[0], pads=pads, value=double(float(value)))
         return
     current = node.input[0]
     for axis, size in enumerate(shape):

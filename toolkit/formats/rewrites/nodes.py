@@ -29,6 +29,11 @@ def integers(node: onnx.NodeProto, facts: Facts, name: str, position: int) -> li
     return None if value is None else [int(v) for v in value]
 
 
+def double(value: float) -> onnx.TensorProto:
+    """A number as an attribute that keeps it: one of type float would round it to single precision."""
+    return onnx.numpy_helper.from_array(np.array(value, dtype=np.float64))
+
+
 def select_rows(builder: Builder, source: str, axis: int, index: NDArray[Any]) -> str:
     """Emit the selection of constant rows of one axis; returns the name of the result."""
     return builder.static("Rows", [source, builder.constant(np.asarray(index, dtype=np.int64))], axis=axis)

@@ -10,6 +10,19 @@ from toolkit.formats.onnx_normalise import Builder, rewrite
 from toolkit.formats.onnx_probe import Facts
 from toolkit.formats.rewrites.nodes import attribute, integers, select_rows
 
+PRECISION: dict[int, tuple[int, int]] = {
+    onnx.TensorProto.DOUBLE: (53, 11),
+    onnx.TensorProto.FLOAT: (24, 8),
+    onnx.TensorProto.FLOAT16: (11, 5),
+    onnx.TensorProto.BFLOAT16: (8, 8),
+}
+"""Floating types by their digits and the bits of their exponent."""
+
+
+def _loses(source: int, target: int) -> bool:
+    """Whether some number of one floating type is none of another."""
+    return any(old > new for old, new in zip(PRECISION[source], PRECISION[target], strict=True))
+
 
 @rewrite("Dropout")
 def dropout(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
@@ -23,12 +36,17 @@ def dropout(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 @rewrite("Cast", "CastLike")
 def cast(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
-    """Nothing when the type stays; else Cast."""
-    source, target = facts.values[node.input[0]].dtype, facts.values[node.output[0]].dtype
+    """Nothing when the type stays; between floating types, one operator that rounds and one that does not."""
+    source, target = (
+        onnx.helper.np_dtype_to_tensor_dtype(facts.values[name].dtype) for name in (node.input[0], node.output[0])
+    )
     if source == target:
         builder.alias(node.output[0], node.input[0])
+    elif source in PRECISION and target in PRECISION:
+        op_type = "Narrow" if _loses(source, target) else "Widen"
+        builder.static(op_type, [node.input[0]], node.output[0], to=target)
     else:
-        builder.emit("Cast", [node.input[0]], node.output[0], to=onnx.helper.np_dtype_to_tensor_dtype(target))
+        builder.emit("Cast", [node.input[0]], node.output[0], to=target)
 
 
 @rewrite("Reshape", "Flatten", "Squeeze", "Unsqueeze")

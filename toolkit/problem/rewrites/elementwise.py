@@ -24,6 +24,9 @@ _define("exp_below_cap", lambda x: torch.exp(x).clamp(max=CAP))
 _define("share", torch.reciprocal)
 _define("rsqrt_from_one", torch.rsqrt)
 _define("softplus", torch.nn.functional.softplus)
+_define("to_float32", lambda x: x.to(torch.float32))
+_define("to_float16", lambda x: x.to(torch.float16))
+_define("to_bfloat16", lambda x: x.to(torch.bfloat16))
 
 square = torch.ops.prunecert.square.default
 """x^2."""
@@ -37,3 +40,16 @@ rsqrt_from_one = torch.ops.prunecert.rsqrt_from_one.default
 """1 / sqrt(x) of an argument that cannot be below one."""
 softplus = torch.ops.prunecert.softplus.default
 """log(1 + exp x)."""
+
+ROUNDING = {
+    torch.float32: torch.ops.prunecert.to_float32.default,
+    torch.float16: torch.ops.prunecert.to_float16.default,
+    torch.bfloat16: torch.ops.prunecert.to_bfloat16.default,
+}
+"""Rounding to the nearest number of a type, by the type."""
+
+
+def loses(source: torch.dtype, target: torch.dtype) -> bool:
+    """Whether some number of one floating type is none of another."""
+    old, new = torch.finfo(source), torch.finfo(target)
+    return new.eps > old.eps or new.max < old.max

@@ -5,6 +5,7 @@ Batch normalisation in evaluation mode becomes one multiplication and one additi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -46,33 +47,80 @@ def absolute(x: torch.Tensor) -> torch.Tensor:
     return 2 * torch.relu(x) - x
 
 
+MODERATE = 16.0
+"""Magnitude of a constant up to which adding it and taking it away again costs little of a term beside it."""
+
+
+def _values(constant: torch.Tensor | float) -> torch.Tensor:
+    return constant if isinstance(constant, torch.Tensor) else torch.tensor(constant, dtype=torch.float64)
+
+
+def _is_moderate(constant: torch.Tensor | float) -> bool:
+    return bool((_values(constant).abs() <= MODERATE).all())
+
+
 @rewrite(aten.leaky_relu.default)
 def leaky_relu(x: torch.Tensor, negative_slope: float = 0.01) -> torch.Tensor:
-    """leaky(x) = s x + (1 - s) relu(x)."""
-    return negative_slope * x + (1 - negative_slope) * torch.relu(x)
+    """leaky(x) = s x + (1 - s) relu(x), or relu(x) - s relu(-x) where ``s x`` would hide x."""
+    return _two_slopes(x, negative_slope)
 
 
 @rewrite(aten.prelu.default, aten._prelu_kernel.default)
 def prelu(x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
     """As leaky ReLU, with one slope a channel."""
     shape = [1, -1, *[1] * (x.dim() - 2)] if x.dim() > 1 and slope.numel() > 1 and slope.dim() == 1 else slope.shape
-    slope = slope.reshape(shape)
-    return slope * x + (1 - slope) * torch.relu(x)
+    return _two_slopes(x, slope.reshape(shape))
+
+
+def _two_slopes(x: torch.Tensor, slope: torch.Tensor | float) -> torch.Tensor:
+    """x above zero, ``slope * x`` below."""
+    if not bool(torch.isfinite(_values(slope)).all()):
+        raise UnsupportedError("a slope of a leaky ReLU is not finite")
+    if _is_moderate(slope):
+        return slope * x + (1 - slope) * torch.relu(x)
+    return torch.relu(x) - slope * torch.relu(-x)
+
+
+Limit = torch.Tensor | float | None
 
 
 @rewrite(aten.clamp.default, aten.hardtanh.default, aten.clamp_min.default)
-def clamp(x: torch.Tensor, low: float | None = None, high: float | None = None) -> torch.Tensor:
-    """clip(x, a, b) = a + relu(x - a) - relu(x - b)."""
+def clamp(x: torch.Tensor, low: Limit = None, high: Limit = None) -> torch.Tensor:
+    """clip(x, a, b) with ReLUs of ``x - a`` and ``x - b``, written so that no large limit is added to x.
+
+    All values become b where a is above b. An infinite limit limits nothing, or everything, which is refused.
+    """
+    low, high = _finite_limit(low, -math.inf), _finite_limit(high, math.inf)
     if low is not None and high is not None:
-        return low + torch.relu(x - low) - torch.relu(x - high)
-    if low is not None:
-        return low + torch.relu(x - low)
-    return high - torch.relu(high - x) if high is not None else x
+        low = _least(low, high)
+    if low is not None and _is_moderate(low):
+        above = low + torch.relu(x - low)
+        return above if high is None else above - torch.relu(x - high)
+    if high is not None and _is_moderate(high):
+        below = high - torch.relu(high - x)
+        return below if low is None else below + torch.relu(low - x)
+    result = x if low is None else x + torch.relu(low - x)
+    return result if high is None else result - torch.relu(x - high)
 
 
-@rewrite(aten.clamp.Tensor)
+def _finite_limit(limit: Limit, nothing: float) -> Limit:
+    """A limit of `clamp`; None for the infinite one that limits nothing."""
+    if limit is None or bool((_values(limit) == nothing).all()):
+        return None
+    if not bool(torch.isfinite(_values(limit)).all()):
+        raise UnsupportedError("values are limited by what is not a finite number")
+    return limit
+
+
+def _least(a: torch.Tensor | float, b: torch.Tensor | float) -> torch.Tensor | float:
+    if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+        return torch.minimum(_values(a), _values(b))
+    return min(a, b)
+
+
+@rewrite(aten.clamp.Tensor, when=lambda varies: not any(varies[1:]))
 def clamp_tensor(x: torch.Tensor, low: torch.Tensor | None = None, high: torch.Tensor | None = None) -> torch.Tensor:
-    """As ``clamp``, with bounds that are (constant) tensors."""
+    """As ``clamp``, with bounds that are constant tensors."""
     return clamp(x, low, high)
 
 

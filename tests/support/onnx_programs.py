@@ -1,0 +1,48 @@
+"""ONNX models as bounded programs, by the way that verification takes, with bounds of their outputs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from toolkit.bounds.backward import layer_lines
+from toolkit.bounds.crown import bound_rows, crown_bounds
+from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.formats.onnx_file import OnnxModel
+from toolkit.problem.binding import bind_module
+from toolkit.problem.compile import in_double
+from toolkit.problem.program import Program, build_program
+from toolkit.problem.trace import trace
+from toolkit.search.attack import forward
+
+
+def program_of_model(model: OnnxModel) -> Program:
+    """The program of all outputs, flat, of all inputs, flat. Raises ToolkitError for what is not supported."""
+    binding = in_double({"": bind_module(model)})[""]
+    sizes = [math.prod(shape) for shape in binding.input_shapes]
+
+    def run(flat: Tensor) -> Tensor:
+        pieces = zip(flat.split(sizes), binding.input_shapes, strict=True)
+        outputs = binding.module(*(piece.reshape(shape) for piece, shape in pieces))
+        return torch.cat([output.reshape(-1).double() for output in outputs])
+
+    return build_program(trace(run, [torch.full((sum(sizes),), 0.5, dtype=torch.float64)]))
+
+
+def evaluate(program: Program, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of the features, ``(B, F)``, at points ``(B, n)``."""
+    return forward(program, torch.from_numpy(points)).detach().numpy()
+
+
+def output_bounds(program: Program, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> list[Bounds]:
+    """Interval and CROWN bounds of the features, ``(1, F)`` each, over a box of two corners ``(n,)``."""
+    box = Bounds(torch.from_numpy(lower).unsqueeze(0), torch.from_numpy(upper).unsqueeze(0))
+    with torch.no_grad():
+        _, by_intervals = interval_bounds(program, box)
+        lines = layer_lines(program, crown_bounds(program, box))
+        by_lines = bound_rows(program, program.features, torch.arange(program.features.size), box, lines)
+    return [by_intervals, by_lines]
