@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Annotated, Never
 
 from cyclopts import App, CycloptsError, Parameter
@@ -67,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> Never:
     """Run one command and exit with an `ExitCode`."""
     note_start()
     gc.set_threshold(OBJECTS)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names that a terminal cannot show must not end a run
+            stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     leave(run([argument for argument in arguments if argument != "--debug"], debug))

@@ -30,7 +30,7 @@ def warm_up() -> Result:
     with tempfile.TemporaryDirectory() as folder:
         network, spec = Path(folder) / "warmup.onnx", Path(folder) / "warmup.vnnlib"
         onnx.save(_network(), network)
-        spec.write_text(SPEC)
+        spec.write_text(SPEC, encoding="utf-8")
         return verify_files({"": network}, spec, Settings(timeout=60, strategy="relu"))
 
 

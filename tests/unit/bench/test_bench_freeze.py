@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from toolkit.bench.expected import read_expected
-from toolkit.bench.freeze import LARGE, POOL, freeze
+from toolkit.bench.freeze import LARGE, MANIFEST, POOL, check_target, freeze
 from toolkit.bench.journal import Record
 from toolkit.errors import InputError
 from toolkit.formats.instances import read_instances
@@ -18,6 +21,11 @@ from toolkit.formats.text import read_source
 from toolkit.result import Statistics, Verdict
 
 SPECS = {"large": "(assert (<= X_0 1.0))\n" * LARGE, "small": "(assert (<= X_0 1.0))\n"}
+
+RECORDS = [
+    Record(name, "toy", "onnx/net.onnx", f"vnnlib/{name}.vnnlib", 9.5, verdict, "", 0.1, Statistics())
+    for name, verdict in {"large": Verdict.UNSAT, "small": Verdict.TIMEOUT}.items()
+]
 
 
 @pytest.fixture
@@ -33,13 +41,8 @@ def frozen(tmp_path: Path) -> Path:
     (source / "properties.json").write_text(json.dumps({"images": 2}))
     images = np.arange(4 * POOL, dtype=np.float32)
     np.savez(source / "images.npz", images=images, labels=images.astype(np.int64))
-    verdicts = {"large": Verdict.UNSAT, "small": Verdict.TIMEOUT}
-    records = [
-        Record(name, "toy", "onnx/net.onnx", f"vnnlib/{name}.vnnlib", 9.5, verdict, "", 0.1, Statistics())
-        for name, verdict in verdicts.items()
-    ]
-    freeze(source, tmp_path / "frozen", records)
-    freeze(source, tmp_path / "frozen", records)  # in place of the first
+    freeze(source, tmp_path / "frozen", RECORDS)
+    freeze(source, tmp_path / "frozen", RECORDS)  # in place of the first
     return tmp_path / "frozen"
 
 
@@ -69,3 +72,86 @@ def test_a_file_is_no_place_to_freeze_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is no folder"):
         freeze(tmp_path, tmp_path / "file", [])
+
+
+def listed(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_frozen_is_listed_and_nothing_else_is_left(frozen: Path) -> None:
+    manifest = json.loads((frozen / MANIFEST).read_text())
+    assert listed(frozen).keys() == {*manifest, MANIFEST}
+    assert {path.name for path in frozen.iterdir()} == {path.split("/")[0] for path in (*manifest, MANIFEST)}
+
+
+OWN = ["notes.txt", "onnx/mine.onnx", "vnnlib/deep/mine.vnnlib", "2.0/mine", "instances.csv", "vnnlib", "frozen.json"]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_folder_of_somebody_else_is_refused_as_it_is(frozen: Path, tmp_path: Path, name: str) -> None:
+    other = tmp_path / "other"
+    (other / name).parent.mkdir(parents=True)
+    (other / name).write_text("mine")
+    with pytest.raises(InputError, match=str(other)):
+        check_target(other)
+    with pytest.raises(InputError, match=str(other)):
+        freeze(tmp_path / "benchmark", other, [])
+    assert listed(other) == {name: b"mine"}
+
+
+@pytest.mark.parametrize("name", OWN[:4])
+def test_other_files_in_a_frozen_folder_stay(frozen: Path, tmp_path: Path, name: str) -> None:
+    (frozen / name).parent.mkdir(parents=True, exist_ok=True)
+    (frozen / name).write_text("mine")
+    (tmp_path / "benchmark" / "onnx" / "net.onnx").rename(tmp_path / "benchmark" / "onnx" / "other.onnx")
+    freeze(tmp_path / "benchmark", frozen, [])
+    assert (frozen / name).read_text() == "mine"
+    assert (frozen / "onnx" / "other.onnx").exists()
+    assert not (frozen / "onnx" / "net.onnx").exists()
+
+
+def test_a_file_in_the_way_or_changed_since_is_not_replaced(frozen: Path, tmp_path: Path) -> None:
+    (tmp_path / "benchmark" / "onnx" / "new.onnx").write_text("new")
+    (frozen / "onnx" / "new.onnx").write_text("mine")
+    before = listed(frozen)
+    with pytest.raises(InputError, match="is in the way"):
+        freeze(tmp_path / "benchmark", frozen, [])
+    (frozen / "onnx" / "new.onnx").unlink()
+    (frozen / "expected.csv").write_text("corrected by hand")
+    with pytest.raises(InputError, match=r"expected\.csv: was changed"):
+        freeze(tmp_path / "benchmark", frozen, [])
+    before["expected.csv"] = b"corrected by hand"
+    del before["onnx/new.onnx"]
+    assert listed(frozen) == before
+
+
+@pytest.mark.parametrize("number", range(0, 14, 3))
+def test_a_call_cut_short_can_be_repeated(
+    frozen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Whichever file is the last one that is moved or removed."""
+    whole = listed(frozen)
+    left = [number]
+
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return function(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", counted(Path.replace))
+        patch.setattr(Path, "unlink", counted(Path.unlink))
+        patch.setattr("toolkit.bench.freeze.TemporaryDirectory", lambda dir, prefix: nullcontext(mkdtemp(prefix, dir)))
+        with suppress(KeyboardInterrupt):
+            freeze(tmp_path / "benchmark", frozen, RECORDS)
+    freeze(tmp_path / "benchmark", frozen, RECORDS)
+    assert listed(frozen) == whole
+
+
+def mkdtemp(prefix: str, folder: Path) -> str:
+    """A folder for a draft that nobody removes, as after a kill."""
+    return tempfile.mkdtemp(prefix=prefix, dir=folder)
