@@ -45,7 +45,8 @@ def run_folder(path: Path, options: Options, task: Task = VERIFY) -> int:
         raise InputError("--freeze: only the benchmark of a recipe can be frozen")
     benchmarks = find_benchmarks(path, options.spec_version, options.category)
     settings = options.settings(Settings())
-    jobs = {b.category: make_jobs(b, settings, options.timeout, options.limit) for b in benchmarks}
+    limits = (options.timeout, options.limit, options.memory_limit)
+    jobs = {b.category: make_jobs(b, settings, *limits) for b in benchmarks}
     name = benchmarks[0].category if len(benchmarks) == 1 else path.resolve().name
     out = options.out or Path("results") / name
     with claimed(out):

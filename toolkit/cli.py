@@ -39,13 +39,19 @@ COMMANDS = {
 """Name of each command and its one line of help; the code is ``toolkit.commands.NAME``."""
 
 
+EXIT_CODES = """Exit codes: 0 when all is done, 1 when an answer contradicts expected.csv or an attack, 2 when the input
+cannot be used, 3 when the machine fails (a full disk, a worker that cannot start), 4 for a mistake of this program, 130
+when the run was interrupted. The same command continues a run."""
+
+
 def build_app() -> App:
     """The application with all its commands, none of them imported."""
     app = App(name=NAME, version=f"{NAME} {__version__}", help=_SUMMARY, result_action="return_value")
     app.default(_name_or_help(app))
     for name, summary in COMMANDS.items():
         module = name.replace("-", "_")
-        app.command(f"toolkit.commands.{module}:{module}", name=name, help=summary)
+        more = f"\n\n{EXIT_CODES}" if name == "bench" else ""
+        app.command(f"toolkit.commands.{module}:{module}", name=name, help=summary + more)
     return app
 
 

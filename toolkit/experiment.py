@@ -93,7 +93,7 @@ def verify_models(recipe: Recipe, out: Path, options: Options, task: Task) -> li
     """Answer all instances of the benchmark that was written."""
     [benchmark] = find_benchmarks(out / "benchmark", options.spec_version)
     benchmark = replace(benchmark, category=recipe.name)
-    jobs = make_jobs(benchmark, recipe.verification, recipe.verification.timeout)
+    jobs = make_jobs(benchmark, recipe.verification, recipe.verification.timeout, memory=options.memory_limit)
     return execute(jobs, out, options, {benchmark.category: benchmark.folder}, task)
 
 

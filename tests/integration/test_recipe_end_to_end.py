@@ -132,6 +132,42 @@ def test_the_same_command_continues(finished, bench):
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_more_images_and_a_longer_limit_run_what_is_new_only(finished, bench, tmp_path):
+    import shutil
+
+    folder, _, _ = finished
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    networks = {path.name: path.read_bytes() for path in (out / "benchmark" / "onnx").iterdir()}
+    recipe = RECIPE.replace("images = 5", "images = 7").replace("timeout = 20", "timeout = 25")
+    (tmp_path / "tiny.toml").write_text(recipe)
+    code, text = bench(tmp_path / "tiny.toml", "--out", out)
+    assert code == 0
+    assert "10 of 14 instances are answered" in text
+    assert {path.name: path.read_bytes() for path in (out / "benchmark" / "onnx").iterdir()} == networks
+    assert len((out / "results.csv").read_text().splitlines()) == 14
+    # A network that is not as it was exported is exported again.
+    (out / "benchmark" / "onnx" / "mlp-dense.onnx").write_bytes(networks["mlp-magnitude-01.onnx"])
+    code, text = bench(tmp_path / "tiny.toml", "--out", out)
+    assert "14 of 14 instances are answered" in text
+    assert {path.name: path.read_bytes() for path in (out / "benchmark" / "onnx").iterdir()} == networks
+
+
+def test_folders_of_somebody_else_are_refused_before_work_starts(tmp_path, capsys):
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    for mine in (tmp_path / "frozen" / "mine", tmp_path / "out" / "benchmark" / "vnnlib" / "mine"):
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+    command = ["bench", str(tmp_path / "tiny.toml"), "--out"]
+    assert run([*command, str(tmp_path / "other"), "--freeze", str(tmp_path / "frozen")]) == 2
+    assert "did not write" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    assert run([*command, str(tmp_path / "out")]) == 2
+    assert "no earlier run wrote" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "cache").exists()
+    assert mine.read_text() == "mine"
+
+
 def test_the_frozen_benchmark_gives_the_same_verdicts_in_both_languages(finished, bench):
     folder, _, _ = finished
     for version in ("1.0", "2.0"):

@@ -72,20 +72,29 @@ def _read(category: str, path: Path, version: str | None) -> Benchmark:
 
 
 def make_jobs(
-    benchmark: Benchmark, settings: Settings, timeout: float | None = None, limit: int | None = None
+    benchmark: Benchmark,
+    settings: Settings,
+    timeout: float | None = None,
+    limit: int | None = None,
+    memory: float | None = None,
 ) -> list[Job]:
-    """The first ``limit`` instances as jobs; ``timeout`` (seconds) replaces the time limit of every instance."""
-    return [_make_job(benchmark, instance, settings, timeout) for instance in benchmark.instances[:limit]]
+    """The first ``limit`` instances as jobs; ``timeout`` (seconds) replaces the time limit of every instance.
+
+    ``memory`` is the limit of the whole run in GiB, if there is one: what decides nothing under it may under another.
+    """
+    return [_make_job(benchmark, instance, settings, timeout, memory) for instance in benchmark.instances[:limit]]
 
 
-def _make_job(benchmark: Benchmark, instance: Instance, settings: Settings, timeout: float | None) -> Job:
+def _make_job(
+    benchmark: Benchmark, instance: Instance, settings: Settings, timeout: float | None, memory: float | None
+) -> Job:
     settings = settings.model_copy(update={"timeout": timeout or instance.timeout})
     networks = tuple((name, _present(path)) for name, path in instance.networks.items())
     spec = _present(instance.spec)
     origin = provenance(networks, spec, settings)
     question = fingerprint(benchmark.category, instance.onnx_field, instance.spec_field, origin)
     return Job(
-        key=f"{question}-{settings.timeout!r}",
+        key=f"{question}-{settings.timeout!r}" + ("" if memory is None else f"-{memory!r}"),
         category=benchmark.category,
         onnx=instance.onnx_field,
         vnnlib=instance.spec_field,

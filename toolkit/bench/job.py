@@ -29,7 +29,7 @@ class Job:
     origin: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
     """What the question is made of."""
     question: str = field(default="", compare=False)
-    """The key without the time limit: a proof or a counterexample answers it for every limit from its own time on."""
+    """The key without limits of time and memory, under which a proof or a counterexample found in less time stands."""
 
     @property
     def timeout(self) -> float:

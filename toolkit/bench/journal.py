@@ -42,14 +42,14 @@ class Record:
     witness_sha256: str = ""
     """Of that file, as it is on disk."""
     question: str = ""
-    """The key without the time limit; empty in journals of before there was one."""
+    """The key without limits of time and memory; empty in journals of before there was one."""
     finished: str = ""
     """Time of day (UTC, ISO 8601)."""
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def about(self) -> str:
-        """What it answers, for whatever time limit."""
+        """What it answers, under whatever limits."""
         return self.question or self.key
 
     @property

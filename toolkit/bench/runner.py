@@ -69,7 +69,7 @@ def run_jobs(jobs: Sequence[Job], run: Run) -> list[Record]:
 
 
 def about(job: Job) -> str:
-    """The question of a job, for whatever time limit."""
+    """The question of a job, under whatever limits."""
     return job.question or job.key
 
 

@@ -14,9 +14,7 @@ NO_OPTIONS = Options()
 def bench(target: Path = Path("specs/digits.toml"), /, *, options: Options = NO_OPTIONS) -> int:
     """Run a recipe (prune, export, verify, report), or verify the instances of a benchmark folder.
 
-    The same command continues a run that was interrupted. The exit code is 0 when all is done, 1 when an answer
-    contradicts expected.csv or an attack, 2 when the input cannot be used, 3 when the machine fails (a full disk, a
-    worker that cannot start), 4 for a mistake of this program and 130 when the run was interrupted.
+    The same command continues a run that was interrupted. Returns an exit code (`toolkit.errors.ExitCode`).
 
     Parameters
     ----------

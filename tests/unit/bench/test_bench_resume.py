@@ -155,8 +155,9 @@ def test_every_setting_but_the_limit_makes_another_question(folder: Path) -> Non
     usual = make_jobs(benchmark, Settings(), limit=1)[0]
     assert len({usual.question, *questions}) == len(questions) + 1
     longer = make_jobs(benchmark, Settings(), timeout=99.0, limit=1)[0]
-    assert longer.question == usual.question
-    assert longer.key != usual.key
+    larger = make_jobs(benchmark, Settings(), memory=9.0, limit=1)[0]
+    assert longer.question == larger.question == usual.question
+    assert len({usual.key, longer.key, larger.key}) == 3
 
 
 @pytest.mark.parametrize("what", ["code", "python", "torch", "highspy", "onnxruntime"])

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
+from small_models import relu_net
 from torch import nn
 
 from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.errors import InputError
+from toolkit.experiment import source_stamp
+from toolkit.models.options import OnnxNet, identity
 from toolkit.pruning import ChainModel, build_chains
-from toolkit.pruning.chain import ChainState, Progress, Workshop, initial_model, prune_chain, rewind, rewound_job
+from toolkit.pruning.chain import (
+    ChainState,
+    Progress,
+    Workshop,
+    dense_key,
+    initial_model,
+    prune_chain,
+    rewind,
+    rewound_job,
+)
 from toolkit.pruning.masks import density
 from toolkit.pruning.options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
@@ -253,3 +267,54 @@ def test_chain_needs_falling_densities() -> None:
     for densities in ([], [0.3, 0.6], [0.5, 0.5], [1.0]):
         with pytest.raises(ValueError, match="densities"):
             Chain(name="c", model="m", method="magnitude", densities=densities)
+
+
+def test_states_are_kept_for_the_code_and_the_data_that_made_them(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = _recipe({"method": "magnitude"})
+    training, options = recipe.training_of(recipe.chains[0]), recipe.models["net"]
+
+    def key(dataset: Dataset = digits, options: Any = options) -> str:
+        return dense_key(Workshop(dataset), options, training)
+
+    keys = [key()]
+    shifted = tuple(value + 0.01 for value in digits.mean)
+    tall = replace(digits.train, images=digits.train.images.reshape(len(digits.train), 1, 4, 16))
+    for changes in ({"augmentation": "flip"}, {"mean": shifted}, {"std": shifted}, {"classes": 11}, {"train": tall}):
+        keys.append(key(replace(digits, **changes)))  # type: ignore[arg-type]
+    for name, other in (("code_hash", lambda modules: "x"), ("library_versions", lambda modules: {"torch": "0"})):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"toolkit.pruning.chain.{name}", other)
+            keys.append(key())
+    assert key() == keys[0]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_network_counts_with_the_weights_that_it_keeps_elsewhere(tmp_path: Path) -> None:
+    proto = onnx.load(relu_net(tmp_path / "inside.onnx"))
+    onnx.save(proto, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
+    options = OnnxNet(file=tmp_path / "net.onnx")
+    before = identity(options)
+    content = bytearray((tmp_path / "net.data").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "net.data").write_bytes(content)
+    assert identity(options) != before
+
+
+def test_the_user_s_own_images_count_by_content(tmp_path: Path) -> None:
+    (tmp_path / "images" / "train" / "a").mkdir(parents=True)
+    file, image = tmp_path / "images.npz", tmp_path / "images" / "train" / "a" / "0.png"
+    seen = []
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        image.write_bytes(content)
+        os.utime(file, ns=(1, 1))
+        os.utime(image, ns=(len(seen), len(seen)))
+        for data in (Data(name="npz:images.npz", base=tmp_path), Data(name="folder:images", base=tmp_path),
+                     Data(name="digits", source="npz:images.npz", base=tmp_path)):  # fmt: skip
+            seen.append(source_stamp(data))
+    assert seen[0] != seen[3]
+    assert seen[1] != seen[4]
+    assert seen[2] != seen[5]
+    assert source_stamp(Data(name="digits")) == []
