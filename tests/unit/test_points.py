@@ -113,3 +113,19 @@ def test_atoms_over_inputs_alone_on_a_point(settings: Settings, tmp_path: Path) 
     for offset, satisfiable in ((0.125, False), (-0.125, True)):
         case = Case(point, point, np.array([[1.0, 1.0, 0.0]]), np.zeros((1, 2)), np.array([offset - 0.5]))
         answered(verify(load_networks({"": path}), parse_query(query_text([case])), settings), satisfiable)
+
+
+@pytest.mark.parametrize("sign", ["<", ">", "!="])
+def test_a_point_that_rounding_leaves_open_is_told_at_once(sign: str, tmp_path: Path) -> None:
+    """Over the reals a sigmoid's value is next to the one that onnxruntime computes, which alone is no witness."""
+    builder = Builder(np.random.default_rng(0), (1, 2))
+    x = builder.op("Sigmoid", builder.dense(builder.op("Sigmoid", builder.dense("x", 2, 3)), 3, 2))
+    path, point = save(builder.model(builder.op("Identity", x), 2), tmp_path), np.array([0.25, -0.5])
+    value = float(outputs_at(path, point)[0])
+    lines = ["(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)"]
+    lines += [f"(assert (= X_{k} {at}))" for k, at in enumerate(point)] + [f"(assert ({sign} Y_0 {value!r}))"]
+    for settings in SETTINGS:
+        answer = verify(load_networks({"": path}), parse_query("\n".join(lines)), settings)
+        assert answer.verdict in (Verdict.UNSAT, Verdict.UNKNOWN)
+        assert answer.verdict == Verdict.UNSAT or "all inputs are fixed" in answer.reason
+        assert answer.statistics.seconds < settings.timeout / 2

@@ -41,6 +41,8 @@ MANY_NEURONS = 20_000
 """Most neurons for which a box of more inputs is split: every box bounds all of them again."""
 SHORT, HALF, LONG = 0.15, 0.5, 0.7
 """Shares of the time left that a strategy gets before another has its turn."""
+LAST_LOOK = 5.0
+"""Seconds that others get, at least, where all phases of a piecewise linear network were split and leaves are open."""
 FIRST_TURN = 1.0
 """Seconds of the first search over phases, where better root bounds did not take half as long."""
 NEARER = 0.05
@@ -105,9 +107,16 @@ def in_turn(task: Task, root: Root) -> Found:
             continue
         if decided(found):
             return found
+        if strategy is by_relu_phases and is_piecewise_linear(task.problem.program):
+            task = task.soon(max(LAST_LOOK, SHORT * task.clock.left))
     if found is None:
         raise OutOfTime
     return found
+
+
+def is_piecewise_linear(program: Program) -> bool:
+    """Whether nothing is left open by a search over phases but what rounding hides."""
+    return all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
 
 
 Strategy = Callable[[Task, Root], Found]
@@ -125,7 +134,7 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     varying = varying_inputs(task.problem)
     unstable = int(unstable_neurons(program, root.bounds).sum(1).max())
     phases, few = unstable > 0, unstable <= FEW_NEURONS
-    smooth = not all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
+    smooth = not is_piecewise_linear(program)
     shallow = is_shallow(program)
     affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
     boxes = affordable and (smooth or varying <= (SHALLOW_INPUTS if shallow and phases else SOME_INPUTS))
