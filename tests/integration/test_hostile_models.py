@@ -32,6 +32,7 @@ MODELS = {
           t = Loop(some, go2, s) <body = d (int64 k, bool go4, float[1,2] p) => (bool go5, float[1,2] q)
         { go5 = Identity(go4) q = Tanh(p) }> }> }>""",
     "crash": "l = Sub(nearly, one) d = Div(l, minus) e = Cast<to=1>(d) z = Add(x, e)",
+    "unbounded": "z = Hardmax(x)",
     "growing": """z = Loop(steps, go, x) <body = b (int64 i, bool go0, float[1,n] v) => (bool go1, float[1,m] w)
         { go1 = Identity(go0) w = Concat<axis=1>(v, v) }>""",
 }
@@ -58,7 +59,7 @@ def command(name: str, *options: str, what: str = "verify", limit: float) -> lis
     return [sys.executable, "-m", "toolkit.cli", what, *files, "--timeout", str(limit), *options]
 
 
-def run(folder: Path, name: str, *options: str, what: str = "verify", limit: float = 30.0) -> tuple[int, str, str]:
+def run(folder: Path, name: str, *options: str, what: str = "verify", limit: float = 120.0) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command that must end in time."""
     began = time.monotonic()
     done = subprocess.run(
@@ -90,6 +91,13 @@ def test_memory_without_bound_is_unknown(files: Path) -> None:
     code, out, err = run(files, "growing", "--memory-limit", "1")
     assert (code, out) in ((0, "unknown\n"), (2, ""))
     assert "memory" in err
+
+
+def test_what_is_known_at_the_limit_is_said(files: Path) -> None:
+    """The process is not ended before it had the time to say why it comes to nothing."""
+    code, out, err = run(files, "unbounded", limit=8.0)
+    assert (code, out) == (0, "unknown\n")
+    assert err.splitlines()[-1].startswith("unsupported: unbounded.onnx: operator Hardmax")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

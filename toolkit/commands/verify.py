@@ -16,6 +16,7 @@ from toolkit.errors import ExitCode, ToolkitError
 from toolkit.result import Result, Verdict
 from toolkit.run.apart import Crashed, Limits, Overdue, apart, seconds_passed
 from toolkit.run.memory import refused
+from toolkit.search.clock import Clock
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,9 +57,11 @@ def verify(
     settings
         Settings of the verifier.
     """
-    work = partial(_decide, query, tuple(network), serialise_assignments, settings)
+    # Starting up counts, but a short limit is not over before anything was done.
+    clock = Clock.started(settings.timeout, min(seconds_passed(), settings.timeout / 2))
+    work = partial(_decide, query, tuple(network), serialise_assignments, settings, clock)
     try:
-        answer = apart(work, Limits(settings.timeout - seconds_passed(), memory_of(memory_limit)))
+        answer = apart(work, Limits(clock.left, memory_of(memory_limit)))
     except Overdue:
         answer = _Answer(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s")
     except Crashed as error:
@@ -81,15 +84,13 @@ class _Answer:
     """Text of the witness, where it is to be printed."""
 
 
-def _decide(query: Path, network: Sequence[str], folder: Path | None, settings: Settings) -> _Answer:
+def _decide(query: Path, network: Sequence[str], folder: Path | None, settings: Settings, clock: Clock) -> _Answer:
     """Everything that needs the files, in a process of its own."""
     from toolkit.commands.arguments import network_paths
     from toolkit.formats.read import read_query
-    from toolkit.search.clock import Clock
     from toolkit.verify import load_networks, verify
 
     paths = network_paths(network)
-    clock = Clock.started(settings.timeout)
     return _answer(verify(load_networks(paths), read_query(query), settings, _Notes(), clock), folder)
 
 
