@@ -100,7 +100,7 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
     check_supported(graph.graph)
     rational = dtype == torch.float64 and not graph.meta.get("folded", True)
     rational = rational and computed_exactly(graph, lambda node: node.target in NONLINEAR)
-    graph = fold_splits(_in_precision(graph, dtype))
+    graph = traced_operators(graph, dtype)
     rational = rational and computed_exactly(graph, lambda node: node.target in NONLINEAR)
     (x,) = (node for node in graph.graph.nodes if node.op == "placeholder")
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
@@ -114,6 +114,11 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
     features = compact(_affine_between(graph, sources, output.args[0], dtype))
     size = flat_size(x.meta["shape"])
     return Program(size, tuple(layers), features, torch.device("cpu"), dtype, rational=rational)
+
+
+def traced_operators(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
+    """The operators of a traced graph from which its program is built, in one precision."""
+    return fold_splits(_in_precision(graph, dtype))
 
 
 def _in_precision(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
