@@ -382,20 +382,15 @@ class Attempt:
 
         ``beside`` is what other cases were refuted with.
         """
-        import torch
-
         proved, by, reasons, bounded = 0, "", [], list(beside)
         for whole in parts:
-            exact, dtype = whole.problem.to(device, torch.float64), precision(whole.problem)
-            double = None if dtype == torch.float64 else exact
-            part = replace(whole, problem=exact if double is None else exact.to(device, dtype))
-            found = self._prove_part(part, root, double)
+            part = replace(whole, problem=whole.problem.to(device, precision(whole.problem)))
+            found = self._prove_part(part, root)
             if found.witness:
                 return self._sat(found.by)
             if found.proved:
                 proved, by = proved + part.problem.num_cases, found.by
                 bounded.append(self._bounded(part))
-                bounded += [] if double is None else [self._bounded(replace(part, problem=double))]
             else:
                 reasons.append(found.reason)
         if proved == num_cases:
@@ -419,11 +414,8 @@ class Attempt:
 
         return BoundedProgram(self.posed.imported(), part.problem, part.regions.numpy())
 
-    def _prove_part(self, part: Part, root: Root | None, double: Problem | None) -> Found:
-        """Decide some of the cases, on their device; what it took is added to the statistics.
-
-        ``double`` is the problem in double precision, where the part's is in single.
-        """
+    def _prove_part(self, part: Part, root: Root | None) -> Found:
+        """Decide some of the cases, on their device; what it took is added to the statistics."""
         import torch
 
         from toolkit.search.strategy import prove
@@ -435,7 +427,7 @@ class Attempt:
             accept = self._accept_in(part)
             share = problem.num_cases / len(self.cases)
             task = Task(problem, self.settings, self.clock, accept, self.observer, self._note, self._spent, share)
-            task = replace(task, original=Original(part.unmerged, accept), double=double)
+            task = replace(task, original=Original(part.unmerged, accept))
             return prove(task, root)
         except torch.OutOfMemoryError as error:  # where a smaller batch does not help
             raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None

@@ -90,6 +90,8 @@ class Draft:
     steps: list[tuple[tuple[int, ...], Step]]
     exact: bool = True
     """Whether all operators so far keep rational numbers."""
+    rounded: bool = False
+    """Whether some operator rounds to a narrower type: what is bounded then is not what is computed."""
 
     def weights(self, *shape: int) -> Array:
         """Small multiples of an eighth."""
@@ -349,6 +351,28 @@ def pool(draft: Draft) -> tuple[tuple[int, ...], Made]:
     )
 
 
+@operator(KINKED)
+def cast(draft: Draft) -> tuple[tuple[int, ...], Made]:
+    """To a narrower float and back: a rounding, of numbers that need one."""
+    x = draft.any()
+    scale, s = draft.build.numbers(np.array([draft.choices.of((1 / 3, 0.1, 1.7))]))
+    scaled = draft.op("Mul", draft.values[x].name, scale)
+    kind = draft.choices.of((TensorProto.FLOAT16, TensorProto.FLOAT16, TensorProto.DOUBLE))
+    back = draft.op("Cast", draft.op("Cast", scaled, to=kind), to=TYPES[draft.build.dtype])
+    draft.rounded |= kind == TensorProto.FLOAT16
+
+    def step(v: Array) -> Array:
+        v = v * rational(s)
+        if kind == TensorProto.DOUBLE:
+            return v
+        single = v.astype(np.float64)
+        if not (np.abs(single) < 6e4).all():
+            raise Unsuited
+        return each(type(v.reshape(-1)[0]))(single.astype(np.float16).astype(np.float64))
+
+    return (x,), Made(Value(back, draft.values[x].size), step)
+
+
 # --- smooth ---------------------------------------------------------------------------------------------------------
 
 
@@ -442,6 +466,7 @@ class Graph:
     outputs: int
     steps: Sequence[tuple[tuple[int, ...], Step]]
     exact: bool
+    rounded: bool
 
     def values(self, points: Array) -> Array:
         """Outputs ``(P, m)`` at points ``(P, n)`` of doubles: the nearest doubles. Raises Unsuited where none are."""
@@ -467,7 +492,7 @@ def random_graph(choices: Choices, smooth: bool, dtype: str = "float32") -> Grap
         _add(draft, choices.of(table))
     _add(draft, gemm)
     size = draft.values[-1].size
-    return Graph(build.finished(draft.values[-1].name, size), inputs, size, draft.steps, draft.exact)
+    return Graph(build.finished(draft.values[-1].name, size), inputs, size, draft.steps, draft.exact, draft.rounded)
 
 
 def _add(draft: Draft, added: Operator) -> None:

@@ -113,7 +113,7 @@ def loaded(seed: int) -> tuple[Dense, LoadedNetwork]:
     return network, load(network.model())
 
 
-@kind(share=2)
+@kind(share=3)
 def faults(choices: Choices) -> int:
     """The n-th allocation, call of onnxruntime or fork fails, once or from then on: no wrong verdict, no crash."""
     network, model = loaded(choices.below(NETWORKS))

@@ -29,10 +29,11 @@ from scenes import (
 from toolkit.bounds import boxes as many_boxes
 from toolkit.bounds import forward
 from toolkit.bounds.ascent import Schedule, evaluate, optimise, relax
+from toolkit.bounds.backward import functional
 from toolkit.bounds.boxes import tighten
 from toolkit.bounds.clip import HalfSpaces, clip_box
 from toolkit.bounds.clip_neurons import clip_neurons
-from toolkit.bounds.crown import bound_features, crown_bounds
+from toolkit.bounds.crown import bound_functional, crown_bounds
 from toolkit.bounds.forward import forward_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.reduce import reduce_program
@@ -62,7 +63,7 @@ def features_of(scene: Scene, program: Program, bounds: Bounds, label: str, box:
     """Judge CROWN bounds of the features and of their negatives, for bounds of the neurons."""
     count = program.features.size
     rows = torch.cat([torch.eye(count), -torch.eye(count)]).to(program.dtype).unsqueeze(0)
-    _, lower = bound_features(program, rows, scene.box if box is None else box, bounds)
+    _, lower = bound_functional(program, functional(program.features, rows), scene.box if box is None else box, bounds)
     values = [np.concatenate([truth.features, -truth.features], 1) for truth in scene.truth]
     return scene.least(f"{label}: features", lower, values)
 
@@ -285,26 +286,26 @@ def try_techniques(choices: Choices, numbers: Numbers, ops: tuple[str, ...], dty
     )
 
 
-@kind(share=4)
+@kind(share=12)
 def techniques(choices: Choices) -> int:
     """Every bounding technique on ReLU networks with branches and residuals, against exact values."""
     return try_techniques(choices, choices.of((SIGNS, EIGHTHS, SIGNS, PLAIN)), PIECEWISE_LINEAR, torch.float64)
 
 
-@kind(share=2)
+@kind(share=4)
 def smooth_techniques(choices: Choices) -> int:
     """Every bounding technique on networks of all operators, against values with hundreds of bits."""
     return try_techniques(choices, choices.of((EIGHTHS, PLAIN)), TOTAL, torch.float64)
 
 
-@kind(share=2)
+@kind(share=4)
 def single_precision(choices: Choices) -> int:
     """Every bounding technique in single precision, on weights of double precision."""
     ops = choices.of((PIECEWISE_LINEAR, TOTAL))
     return try_techniques(choices, choices.of((PLAIN, SINGLE)), ops, torch.float32)
 
 
-@kind(share=2)
+@kind(share=4)
 def extreme_weights(choices: Choices) -> int:
     """Every bounding technique on weights from 1e-30 to 1e30, in both precisions."""
     return try_techniques(choices, EXTREME, PIECEWISE_LINEAR, choices.of((torch.float64, torch.float32)))

@@ -150,7 +150,7 @@ def judge_search(choices: Choices, posed: Posed, dtype: torch.dtype) -> int:
     return len(found)
 
 
-@kind(share=3)
+@kind(share=4)
 def searches(choices: Choices) -> int:
     """Root bounds, ascent and branch and bound on programs with branches; their best points are witnesses."""
     ops, dtype = choices.of((PIECEWISE_LINEAR, PIECEWISE_LINEAR, TOTAL)), choices.of((torch.float64, torch.float32))
@@ -241,7 +241,7 @@ def touching(choices: Choices, problem: Problem) -> Posed:
     return Posed(problem, witness)
 
 
-@kind(share=2)
+@kind(share=3)
 def lines(choices: Choices) -> int:
     """Searches on networks of one input, whose true extremes are known exactly, with thresholds at and beside them."""
     numbers, dtype = choices.of((SIGNS, EIGHTHS, PLAIN)), choices.of((torch.float64, torch.float32))

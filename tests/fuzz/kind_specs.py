@@ -79,7 +79,7 @@ def written(query: Query, version: str | None = None) -> str:
     return "\n".join(format_query(query, version))
 
 
-@kind(share=2)
+@kind(share=8)
 def specifications(choices: Choices) -> int:
     """Random formulas in both dialects: what is read, written, converted and put into cases is true where they are."""
     constants = CONSTANTS + (EXPONENTS if choices.chance(0.3) else ())

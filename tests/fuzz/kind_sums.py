@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from unittest import mock
 
 import numpy as np
 import torch
 from choices import Choices
 from exact import values_of
-from kind_graphs import judge_light, judge_verdict, load
+from kind_graphs import judge_light, judge_verdict, load, without_attacks
 from kind_programs import crown, intervals, reduced, refined, tightened, zonotopes
 from kind_searches import Posed, judge_search, random_settings
 from kinds import Unsuited, kind
@@ -46,7 +47,7 @@ def equal_rows(choices: Choices, count: int) -> tuple[Array, Array]:
     return rows, level * np.abs(rows).sum(1)
 
 
-@kind(share=2)
+@kind(share=4)
 def long_sums(choices: Choices) -> int:
     """Sums of up to 50,000 equal weights, in both precisions, against exact values at corners of the box."""
     count = choices.of(LENGTHS[:4]) if choices.chance(0.8) else choices.of(LENGTHS)
@@ -70,8 +71,22 @@ def scene_at(program: Program, lower: Array, upper: Array, points: Array, dtype:
     return Scene(program.to(CPU, dtype), Bounds(*sides), points[None], (values_of(program, points),))
 
 
+def differences(choices: Choices, inputs: int) -> Dense:
+    """Differences of active neurons whose weights are equal but for a part in millions or billions."""
+    large = 2.0 ** choices.of((30, 24, 12))
+    share = choices.of((1e-9, 2.0**-26, 1e-7, 3e-8))
+    count = choices.between(1, 3)
+    rows = np.array([choices.of((1.0, -1.0, 0.0, 2.0)) for _ in range(count * inputs)]).reshape(count, inputs)
+    first = large * np.concatenate([rows, rows * (1 + share)])
+    bias = np.full(2 * count, large * choices.of((4.0, 8.0, 2.0)))
+    unit = np.concatenate([-np.ones((1, count)), np.ones((1, count))], 1)
+    return Dense(((first, bias), (unit * choices.of((1.0, 1 / (large * share))), np.zeros(1))))
+
+
 def cancelling(choices: Choices, inputs: int) -> Dense:
     """A network whose large parts cancel: equal weights but for a small difference, and offsets that take them away."""
+    if choices.chance(0.3):
+        return differences(choices, inputs)
     large = 2.0 ** choices.of((4, 16, 24, 30, 40))
     small = choices.of((1.0, 2.0**-10, 1e-9 * large, 2.0**-3))
     width = choices.between(2, 6)
@@ -88,7 +103,7 @@ def cancelling(choices: Choices, inputs: int) -> Dense:
     return Dense(((first, bias), (middle, shift), (last, np.zeros(1))))
 
 
-@kind(share=3)
+@kind(share=4)
 def cancellation(choices: Choices) -> int:
     """Bounds and searches where large numbers cancel, in both precisions, on weights of double precision."""
     inputs = choices.between(1, 3)
@@ -109,7 +124,7 @@ def cancellation(choices: Choices) -> int:
     return judged + judge_search(choices, Posed(problem, points[best]), dtype)
 
 
-@kind(share=1)
+@kind(share=2)
 def double_models(choices: Choices) -> int:
     """Models of double precision whose weights single precision rounds, bounded as wide ones are."""
     inputs = choices.between(1, 3)
@@ -134,9 +149,9 @@ def judged_in_single(choices: Choices, network: Dense, case: Case, witness: Arra
     truth = case.worst(witness[None], network.values(witness[None]))[0]
     known = witness if truth <= 0 else None
     loaded, query = load(network.model(dtype)), parse_query(query_text([case]))
-    settings = random_settings(choices)
     try:
-        with mock.patch.multiple(verifier, DOUBLE_WIDTH=-1, DOUBLE_COST=-1):
+        with mock.patch.multiple(verifier, DOUBLE_WIDTH=-1, DOUBLE_COST=-1), ExitStack() as stack:
+            settings = without_attacks(choices, stack, random_settings(choices))
             result = decide(pose({"": loaded}, query), settings, Clock.started(settings.timeout))
     except ToolkitError:
         raise Unsuited from None

@@ -46,7 +46,7 @@ def with_spike(choices: Choices, base: Dense, place: Array, height: float) -> De
     return Dense(tuple(layers))
 
 
-@kind(share=2)
+@kind(share=1)
 def spikes(choices: Choices) -> int:
     """Counterexamples in narrow pyramids that attacks miss: never `unsat`."""
     inputs = choices.between(1, 4)
@@ -80,7 +80,7 @@ def judged_case(choices: Choices, loaded: LoadedNetwork, case: Case, witness: Ar
 SIGNS_OF = ("<=", "<", ">=", ">")
 
 
-@kind(share=2)
+@kind(share=1)
 def extremes(choices: Choices) -> int:
     """Files about networks of one input, with strict and other thresholds at and beside their true extremes."""
     network = random_dense(choices, choices.of((SIGNS, EIGHTHS)), 1, 1)
@@ -237,7 +237,7 @@ def boxes_of(choices: Choices, case: Case) -> list[Case]:
     return [Case(case.lower, upper, *parts), Case(lower, case.upper, *parts)]
 
 
-@kind(share=3)
+@kind(share=2)
 def twins(choices: Choices) -> int:
     """The same question put in other ways, to other networks of the same function: no two answers contradict."""
     inputs, outputs = choices.between(1, 3), choices.between(1, 2)

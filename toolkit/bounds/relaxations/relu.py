@@ -20,9 +20,7 @@ def _lines(lower: Tensor, upper: Tensor) -> Lines:
     fixed = active.to(upper.dtype)
     zero = torch.zeros_like(upper)
     slope = torch.where(unstable, chord, fixed)
-    # The chord must clear both ends although its slope was rounded.
-    outward = 4 * torch.finfo(upper.dtype).eps
-    above = torch.where(unstable, -chord * lower * (1 + outward) + outward * upper, zero)
+    above = torch.where(unstable, -chord * lower, zero)
     return Lines(torch.where(unstable, below, fixed), zero, slope, above, from_origin=True)
 
 
