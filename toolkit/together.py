@@ -26,7 +26,7 @@ from toolkit.search.memory import refusals
 from toolkit.search.root import Root, facts, open_cases
 from toolkit.search.sampling import SECONDS
 from toolkit.settings import Settings
-from toolkit.verify import LoadedNetwork, Posed, Rooted, full_precision, pick_device, pose, precision
+from toolkit.verify import LoadedNetwork, Posed, Rooted, full_precision, pick_device, pose
 
 READING = 0.5
 """Share of the time that reading specifications may take; those that are not reached are read when their turn comes."""
@@ -73,15 +73,16 @@ def _posed(networks: Mapping[str, LoadedNetwork], spec: Path, clock: Clock) -> P
 
 
 def _batches(found: Sequence[Result | Posed | None], settings: Settings) -> Iterator[list[Row]]:
-    """The queries that can be rows of one batch, on their device, in parts that fit."""
-    groups: dict[tuple[int, int, torch.dtype], list[Row]] = {}
+    """The queries that can be rows of one batch, on their device, in parts that fit: in double precision, as all root
+    bounds are."""
+    groups: dict[tuple[int, int], list[Row]] = {}
     for number, posed in enumerate(found):
         row = _row(number, posed, settings) if isinstance(posed, Posed) else None
         if row is not None:
             problem = row.part.problem
-            groups.setdefault((id(problem.program), problem.rows.shape[1], precision(problem)), []).append(row)
-    for (_, _, dtype), rows in groups.items():
-        program = rows[0].part.problem.program.to(pick_device(settings.device), dtype)
+            groups.setdefault((id(problem.program), problem.rows.shape[1]), []).append(row)
+    for rows in groups.values():
+        program = rows[0].part.problem.program.to(pick_device(settings.device), torch.float64)
         size = boxes_at_once(program)
         for start in range(0, len(rows), size):
             yield [_moved(row, program) for row in rows[start : start + size]]

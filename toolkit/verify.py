@@ -382,15 +382,20 @@ class Attempt:
 
         ``beside`` is what other cases were refuted with.
         """
+        import torch
+
         proved, by, reasons, bounded = 0, "", [], list(beside)
         for whole in parts:
-            part = replace(whole, problem=whole.problem.to(device, precision(whole.problem)))
-            found = self._prove_part(part, root)
+            exact, dtype = whole.problem.to(device, torch.float64), precision(whole.problem)
+            double = None if dtype == torch.float64 else exact
+            part = replace(whole, problem=exact if double is None else exact.to(device, dtype))
+            found = self._prove_part(part, root, double)
             if found.witness:
                 return self._sat(found.by)
             if found.proved:
                 proved, by = proved + part.problem.num_cases, found.by
                 bounded.append(self._bounded(part))
+                bounded += [] if double is None else [self._bounded(replace(part, problem=double))]
             else:
                 reasons.append(found.reason)
         if proved == num_cases:
@@ -414,8 +419,11 @@ class Attempt:
 
         return BoundedProgram(self.posed.imported(), part.problem, part.regions.numpy())
 
-    def _prove_part(self, part: Part, root: Root | None) -> Found:
-        """Decide some of the cases, on their device; what it took is added to the statistics."""
+    def _prove_part(self, part: Part, root: Root | None, double: Problem | None) -> Found:
+        """Decide some of the cases, on their device; what it took is added to the statistics.
+
+        ``double`` is the problem in double precision, where the part's is in single.
+        """
         import torch
 
         from toolkit.search.strategy import prove
@@ -427,7 +435,7 @@ class Attempt:
             accept = self._accept_in(part)
             share = problem.num_cases / len(self.cases)
             task = Task(problem, self.settings, self.clock, accept, self.observer, self._note, self._spent, share)
-            task = replace(task, original=Original(part.unmerged, accept))
+            task = replace(task, original=Original(part.unmerged, accept), double=double)
             return prove(task, root)
         except torch.OutOfMemoryError as error:  # where a smaller batch does not help
             raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None

@@ -29,11 +29,10 @@ from scenes import (
 from toolkit.bounds import boxes as many_boxes
 from toolkit.bounds import forward
 from toolkit.bounds.ascent import Schedule, evaluate, optimise, relax
-from toolkit.bounds.backward import functional
 from toolkit.bounds.boxes import tighten
 from toolkit.bounds.clip import HalfSpaces, clip_box
 from toolkit.bounds.clip_neurons import clip_neurons
-from toolkit.bounds.crown import bound_functional, crown_bounds
+from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.forward import forward_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.reduce import reduce_program
@@ -63,7 +62,7 @@ def features_of(scene: Scene, program: Program, bounds: Bounds, label: str, box:
     """Judge CROWN bounds of the features and of their negatives, for bounds of the neurons."""
     count = program.features.size
     rows = torch.cat([torch.eye(count), -torch.eye(count)]).to(program.dtype).unsqueeze(0)
-    _, lower = bound_functional(program, functional(program.features, rows), scene.box if box is None else box, bounds)
+    _, lower = bound_features(program, rows, scene.box if box is None else box, bounds)
     values = [np.concatenate([truth.features, -truth.features], 1) for truth in scene.truth]
     return scene.least(f"{label}: features", lower, values)
 

@@ -20,12 +20,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import Linear, backward, functional, layer_lines
+from toolkit.bounds.backward import Linear, backward, layer_lines, weighted
 from toolkit.bounds.interval import unstable_neurons
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.rounding import errors_for
 from toolkit.bounds.state import Bound, Domain, Multipliers
 from toolkit.bounds.steps import Adam, Rule
 from toolkit.problem.program import INPUT, Layer, Program, split_layers
+from toolkit.problem.rounding import Errors
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Relaxed:
     lines: list[Lines]
     free: Tensor
     """Unstable neurons, whose lower slopes are multipliers, ``(B, num_neurons)``."""
+    errors: Errors
+    """What rounding can change in a pass."""
 
     def lines_at(self, program: Program, alpha: Tensor) -> list[Lines]:
         """The lines of every layer with these slopes, ``(B, num_neurons)``, where they are free."""
@@ -61,7 +65,8 @@ def _with_slopes(layer: Layer, lines: Lines, free: Tensor, slope: Tensor) -> Lin
 
 def relax(program: Program, domain: Domain) -> Relaxed:
     """A domain with the lines of its neurons."""
-    return Relaxed(domain, layer_lines(program, domain.bounds), unstable_neurons(program, domain.bounds))
+    lines, free = layer_lines(program, domain.bounds), unstable_neurons(program, domain.bounds)
+    return Relaxed(domain, lines, free, errors_for(program, domain.box, domain.bounds))
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,11 @@ def evaluate(program: Program, relaxed: Relaxed, multipliers: Multipliers) -> Ev
     box = relaxed.domain.box
     point = linear.minimiser(box).squeeze(1)
     post = _concatenate_post(program, linear, len(point))
-    return Evaluation(Bound(linear.minimum(box).squeeze(1), multipliers, point, post), linear, lines)
+    assert linear.error is not None
+    bound = Bound(
+        linear.minimum(box).squeeze(1), multipliers, point, post, linear.error.expand(len(point), 1).squeeze(1)
+    )
+    return Evaluation(bound, linear, lines)
 
 
 def supergradient(program: Program, relaxed: Relaxed, at: Evaluation) -> Multipliers:
@@ -101,12 +110,11 @@ def lower_bound(program: Program, domain: Domain, multipliers: Multipliers) -> T
 
 def _push_back(program: Program, relaxed: Relaxed, multipliers: Multipliers) -> tuple[Linear, list[Lines]]:
     """The linear bound of the weighted atoms, one row a domain, and the lines it took."""
-    domain = relaxed.domain
-    rows = (multipliers.weight.unsqueeze(1) @ domain.atoms).contiguous()
-    constant = (multipliers.weight * domain.constants).sum(1, keepdim=True)
+    domain, errors = relaxed.domain, relaxed.errors
     lines = relaxed.lines_at(program, multipliers.alpha)
     signed = split_layers(program, multipliers.beta * domain.phase)
-    return backward(program, functional(program.features, rows, constant), lines, signed), lines
+    start = weighted(program.features, domain.atoms, domain.constants, multipliers.weight, errors.features)
+    return backward(program, start, lines, errors, signed), lines
 
 
 def push_forward(program: Program, point: Tensor, linear: Linear, lines: list[Lines]) -> tuple[Tensor, Tensor]:

@@ -3,21 +3,30 @@
 A functional of some affine map's value is pushed back layer by layer: through a nonlinear layer by the line that keeps
 a lower bound (the lower line under a positive coefficient, the upper under a negative), through an affine map by its
 transpose. What remains is a linear function of the input, minimised over the box in closed form.
+
+That function is a lower bound over the real numbers, as it stands: what rounding may have changed on the way, by the
+errors of every map (`toolkit.bounds.rounding`), has been taken off its offset. Only a pass that is given no errors
+counts none: its bound is a guide, and proves nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from toolkit.bounds.interval import Bounds, rounding
+from toolkit.bounds.interval import Bounds
 from toolkit.bounds.pending import Pending
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.rounding import MOST_ATOMS
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Program, split_layers
+from toolkit.problem.rounding import Errors, gamma
+
+STEPS = 8
+"""Operations on a number beside the sum that it is part of."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,8 @@ class Functional:
     sources: tuple[int, ...]
     coefficients: list[Tensor]
     offset: Tensor
+    error: Tensor | None = None
+    """What rounding may have changed at the sources, ``(B or 1, R)``; None where that was not counted."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +51,13 @@ class Linear:
     coefficients: Tensor
     offset: Tensor
     post: list[Tensor | None]
+    error: Tensor | None = None
+    """What was taken off the offset for rounding, ``(B, R)``; None where that was not counted."""
 
     def minimum(self, box: Bounds) -> Tensor:
-        """Lower bounds ``(B, R)`` over boxes ``(B, n)``, less an allowance for rounding."""
+        """Lower bounds ``(B, R)`` over boxes ``(B, n)``, less what rounding can change here."""
         centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
-        allowance = rounding(self.offset.dtype)
+        allowance = 2 * gamma(centre.shape[1] + STEPS, self.offset.dtype)  # for both of the sums
         widened = radius + allowance * torch.maximum(box.lower.abs(), box.upper.abs())
         spread = _dot(self.coefficients.abs(), widened) + allowance * self.offset.abs()
         return _dot(self.coefficients, centre) - spread + self.offset
@@ -54,13 +67,47 @@ class Linear:
         return torch.where(self.coefficients > 0, box.lower.unsqueeze(1), box.upper.unsqueeze(1))
 
 
-def functional(affine: Affine, rows: Tensor, constants: Tensor | None = None) -> Functional:
+def functional(
+    affine: Affine, rows: Tensor, constants: Tensor | None = None, errors: Tensor | None = None
+) -> Functional:
     """The functionals ``rows . value + constants`` of an affine map's value, as functionals of its sources.
 
-    ``rows`` is ``(B or 1, R, size)``, ``constants`` ``(B or 1, R)``.
+    ``rows`` is ``(B or 1, R, size)``, ``constants`` ``(B or 1, R)``, ``errors`` ``(B or 1, size)`` are the map's.
     """
     offset = rows @ affine.bias
-    return Functional(affine.sources, affine.transpose(rows), offset if constants is None else offset + constants)
+    error = None if errors is None else _dot(rows.abs(), errors)
+    if constants is not None:
+        offset = offset + constants
+        error = None if error is None else error + gamma(STEPS, offset.dtype) * constants.abs()
+    return Functional(affine.sources, affine.transpose(rows), offset, error)
+
+
+def weighted(affine: Affine, atoms: Tensor, constants: Tensor, weight: Tensor, errors: Tensor) -> Functional:
+    """The sums of atoms ``(B, K, size)`` with constants ``(B, K)`` by weights ``(B, K)``: one functional a domain."""
+    if weight.shape[1] == 1:
+        return functional(affine, weight.unsqueeze(1) * atoms, weight * constants, errors)
+    plain = functional(affine, weight.unsqueeze(1) @ atoms, (weight * constants).sum(1, keepdim=True))
+    # Atoms may cancel, and so may their constants.
+    unit = max(1.0, weight.shape[1] / MOST_ATOMS) * (1 + gamma(weight.shape[1] + STEPS, weight.dtype))
+    of_atoms = _dot(weight.unsqueeze(1) @ atoms.abs(), errors)
+    of_constants = gamma(weight.shape[1] + STEPS, weight.dtype) * (weight * constants.abs()).sum(1, keepdim=True)
+    return replace(plain, error=unit * (of_atoms + of_constants))
+
+
+def of_rows(affine: Affine, index: Tensor, errors: Tensor | None) -> Functional:
+    """The functionals that are some values of an affine map themselves, ``R = len(index)``."""
+    error = None if errors is None else errors[:, index]
+    return Functional(affine.sources, affine.select(index), affine.bias[index].unsqueeze(0), error)
+
+
+def both_signs(start: Functional) -> Functional:
+    """The functionals, and then their negatives."""
+    return Functional(
+        start.sources,
+        [torch.cat([part, -part], 1) for part in start.coefficients],
+        torch.cat([start.offset, -start.offset], 1),
+        None if start.error is None else torch.cat([start.error, start.error], 1),
+    )
 
 
 def layer_lines(program: Program, bounds: Bounds) -> list[Lines]:
@@ -71,41 +118,102 @@ def layer_lines(program: Program, bounds: Bounds) -> list[Lines]:
 
 
 def backward(
-    program: Program, start: Functional, lines: Sequence[Lines], multipliers: Sequence[Tensor] | None = None
+    program: Program,
+    start: Functional,
+    lines: Sequence[Lines],
+    errors: Errors | None,
+    multipliers: Sequence[Tensor] | None = None,
 ) -> Linear:
     """Push functionals of a map's sources back to the input.
 
     ``multipliers[i]``, ``(B, N_i)``, are signed Lagrange multipliers of split constraints on layer i's
     pre-activations: the term ``- multipliers . z`` is added to the bounded function (beta-CROWN, Wang et al. 2021).
+    ``errors`` are the program's where the boxes and bounds are; None counts no rounding, which proves nothing.
     """
     pending = Pending(program, start.sources, start.coefficients)
-    offset = start.offset
+    total = Total.beginning(program, start, errors)
     post: list[Tensor | None] = [None] * len(program.layers)
     for number in range(max(start.sources, default=INPUT), INPUT, -1):
         coefficients = pending.take(number)
         if coefficients is None:
             continue
         post[number] = coefficients
-        rows, constant = through_lines(coefficients, lines[number])
+        line = through_lines(coefficients, lines[number])
+        rows = line.rows
         if multipliers is not None:
             rows = rows - multipliers[number].unsqueeze(1)
-        offset = offset + constant + rows @ program.layers[number].affine.bias
+        total = total.plus(program, number, rows, line, None if multipliers is None else multipliers[number])
         pending.push(number, rows)
     remaining = pending.take(INPUT)
     if remaining is None:
-        remaining = offset.new_zeros(*offset.shape, program.num_inputs)
-    return Linear(remaining, offset, post)
+        remaining = total.offset.new_zeros(*total.offset.shape, program.num_inputs)
+    return Linear(remaining, total.settled(), post, total.error)
 
 
-def through_lines(coefficients: Tensor, lines: Lines) -> tuple[Tensor, Tensor]:
-    """Coefficients on pre-activations, ``(B, R, N)``, and constants, ``(B, R)``, of a sound lower bound."""
+@dataclass(frozen=True)
+class Through:
+    """Functionals of activations as functionals of pre-activations, by lines."""
+
+    rows: Tensor
+    """Coefficients on pre-activations, ``(B, R, N)``."""
+    constant: Tensor
+    """Sums of the lines' offsets, ``(B, R)``."""
+    reach: Tensor
+    """Sums of their magnitudes, ``(B, R)``."""
+
+
+def through_lines(coefficients: Tensor, lines: Lines) -> Through:
+    """A sound lower bound of functionals ``(B, R, N)`` of activations: each takes the lines that its signs call for."""
     if lines.lower_slope is lines.upper_slope and lines.lower_offset is lines.upper_offset:  # then no sign matters
-        return coefficients * lines.lower_slope.unsqueeze(1), _dot(coefficients, lines.lower_offset)
+        constant = _dot(coefficients, lines.lower_offset)
+        return Through(
+            coefficients * lines.lower_slope.unsqueeze(1), constant, _dot(coefficients.abs(), lines.lower_offset.abs())
+        )
     positive = coefficients.clamp(min=0)
     negative = coefficients - positive
     rows = positive * lines.lower_slope.unsqueeze(1) + negative * lines.upper_slope.unsqueeze(1)
     constant = _dot(negative, lines.upper_offset)
-    return rows, constant if lines.from_origin else constant + _dot(positive, lines.lower_offset)
+    if lines.from_origin:  # offsets above are not negative: their terms have one sign
+        return Through(rows, constant, constant.abs())
+    reach = _dot(positive, lines.lower_offset.abs()) - _dot(negative, lines.upper_offset.abs())
+    return Through(rows, constant + _dot(positive, lines.lower_offset), reach)
+
+
+@dataclass(frozen=True)
+class Total:
+    """The offset of a backward pass on its way, ``(B, R)``, and what rounding may have changed so far."""
+
+    offset: Tensor
+    error: Tensor | None
+    errors: Errors | None
+
+    @staticmethod
+    def beginning(program: Program, start: Functional, errors: Errors | None) -> Total:
+        """Where a pass begins. A start that counted no rounding cannot become a proof."""
+        if errors is None:
+            return Total(start.offset, None, None)
+        assert start.error is not None, "the start of a pass that is to prove something counts its own rounding"
+        unit = gamma(2 * len(program.layers) + STEPS, program.dtype)
+        return Total(start.offset, start.error + unit * start.offset.abs() + errors.underflow, errors)
+
+    def plus(self, program: Program, number: int, rows: Tensor, line: Through, multipliers: Tensor | None) -> Total:
+        """The total with what a layer adds: its lines' offsets, and its bias times the rows on its values."""
+        offset = self.offset + line.constant + rows @ program.layers[number].affine.bias
+        if self.errors is None or self.error is None:
+            return Total(offset, None, None)
+        unit = gamma(rows.shape[-1] + 2 * len(program.layers) + STEPS, rows.dtype)
+        of_layer = self.errors.layers[number]
+        error = self.error + _dot(rows.abs(), of_layer) + unit * line.reach
+        if multipliers is not None:  # a slope that a multiplier takes off was rounded all the same
+            error = error + (multipliers.abs() * of_layer).sum(1, keepdim=True)
+        return Total(offset, error, self.errors)
+
+    def settled(self) -> Tensor:
+        """The offset less the error."""
+        if self.error is None:
+            return self.offset
+        # This difference is rounded, too: relative to the offset, which the first of the errors had in mind.
+        return self.offset - self.error * (1 + STEPS * torch.finfo(self.offset.dtype).eps)
 
 
 def _dot(rows: Tensor, vector: Tensor) -> Tensor:

@@ -15,13 +15,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from toolkit.bounds.backward import STEPS, Functional, Through, both_signs, of_rows
 from toolkit.bounds.clip import HalfSpaces, Polytopes, minimum_within, polytopes
 from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
 from toolkit.bounds.pending import Pending
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.problem.affine import Affine
+from toolkit.bounds.rounding import Running
 from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.problem.rounding import Errors, gamma
 
 ELEMENTS = {"cpu": 1 << 18}
 """Coefficients of one pass over the widest layer, by device: few enough to stay in a processor's cache."""
@@ -94,6 +96,7 @@ def _tighten(
     layers: list[Bounds] = []
     lines: list[Lines] = []
     reaches: list[Reach] = []
+    running = Running(program, box)
     within = polytopes(box, spaces)
     values = {INPUT: (box.lower + box.upper) / 2}
     contradiction = box.lower.new_full((len(box.lower),), -torch.inf)
@@ -107,7 +110,8 @@ def _tighten(
             share = _normalised(forward.spread(rows.owner, rows.neuron, program.num_inputs))
             reaches.append(Reach(rows.owner, rows.neuron + layer.start, share))
         elif len(rows.owner):
-            found, share = _bound_rows(program, layer.affine, rows, lines, within, check)
+            errors = running.up_to(number, layers)
+            found, share = _bound_rows(program.ending_at(number), errors, rows, lines, within, check)
             bounds = _narrowed(bounds, rows, found)
             reaches.append(Reach(rows.owner, rows.neuron + layer.start, share))
         contradiction = torch.fmax(contradiction, (bounds.lower - bounds.upper).amax(1))
@@ -181,20 +185,19 @@ def _joined(reaches: list[Reach], box: Bounds) -> Reach:
 
 def _bound_rows(
     program: Program,
-    affine: Affine,
+    errors: Errors,
     rows: Rows,
     lines: list[Lines],
     within: Polytopes,
     check: Callable[[], None],
 ) -> tuple[Bounds, Tensor]:
-    """Bounds ``(N,)`` of neurons of an affine map, each for the box that owns it, and shares of the dimensions."""
+    """Bounds ``(N,)`` of a program's features, each for the box that owns it, and shares of the dimensions."""
     lows, highs, shares = [], [], []
     for part in parts_of(program, rows):
         check()
         both = torch.cat([part.owner, part.owner])
-        bias = affine.bias.index_select(0, part.neuron)
-        signed = [torch.cat([row[0], -row[0]]) for row in affine.select(part.neuron)]
-        pushed, offset = backward_rows(program, affine.sources, signed, torch.cat([bias, -bias]), both, lines)
+        start = both_signs(of_rows(program.features, part.neuron, None))
+        pushed, offset = backward_rows(program, Rows(both, part.neuron.repeat(2)), start, errors, lines)
         low, negated = minimum_within(pushed, offset, within, both).chunk(2)
         lows.append(low)
         highs.append(-negated)
@@ -222,27 +225,49 @@ def _normalised(variation: Tensor) -> Tensor:
 
 
 def backward_rows(
-    program: Program, sources: tuple[int, ...], parts: list[Tensor], offset: Tensor, owner: Tensor, lines: list[Lines]
+    program: Program, rows: Rows, start: Functional, errors: Errors, lines: list[Lines]
 ) -> tuple[Tensor, Tensor]:
-    """Linear lower bounds over the input, ``(N, n)`` and ``(N,)``, of functionals with one box each.
+    """Linear lower bounds over the input, ``(N, n)`` and ``(N,)``, of single features or their negatives.
 
-    ``parts`` are coefficients on the sources, ``(N, size)``, and ``owner`` ``(N,)`` says whose lines a row takes.
+    Each row ``(N,)`` is one feature, for the box that owns it, whose lines and errors it takes; ``start`` are their
+    functionals, ``(1, N, size)``. The bounds hold over the real numbers: rounding has been taken off the offsets.
     """
-    pending = Pending(program, sources, [part.unsqueeze(0) for part in parts])
-    for number in range(max(sources), INPUT, -1):
+    pending = Pending(program, start.sources, start.coefficients)
+    offset = start.offset[0]
+    depth = 2 * len(program.layers) + STEPS
+    error = (
+        _own(errors.features, rows) + gamma(depth, program.dtype) * offset.abs() + _each(errors.underflow, rows)[:, 0]
+    )
+    for number in range(max(start.sources), INPUT, -1):
         coefficients = pending.take(number)
         if coefficients is None:
             continue
-        rows, constant = _through_lines(coefficients[0], lines[number], owner)
-        offset = offset + constant + rows @ program.layers[number].affine.bias
-        pending.push(number, rows.unsqueeze(0))
+        line = _through_lines(coefficients[0], lines[number], rows.owner)
+        bias, lost = program.layers[number].affine.bias, errors.layers[number]
+        offset = offset + line.constant + line.rows @ bias
+        magnitudes = line.rows.abs()
+        of_rows = magnitudes @ lost[0] if len(lost) == 1 else (magnitudes * _each(lost, rows)).sum(1)
+        error = error + of_rows + gamma(len(bias) + depth, program.dtype) * line.reach
+        pending.push(number, line.rows.unsqueeze(0))
     remaining = pending.take(INPUT)
+    offset = offset - error * (1 + STEPS * torch.finfo(offset.dtype).eps)
     if remaining is None:
         return offset.new_zeros(len(offset), program.num_inputs), offset
     return remaining[0], offset
 
 
-def _through_lines(coefficients: Tensor, lines: Lines, owner: Tensor) -> tuple[Tensor, Tensor]:
+def _each(values: Tensor, rows: Rows) -> Tensor:
+    """The values ``(B or 1, size)`` of each row's owner, ``(N or 1, size)``."""
+    return values if len(values) == 1 else values.index_select(0, rows.owner)
+
+
+def _own(values: Tensor, rows: Rows) -> Tensor:
+    """Each row's own value ``(N,)`` among those of all features, ``(B or 1, size)``."""
+    return values[0, rows.neuron] if len(values) == 1 else values[rows.owner, rows.neuron]
+
+
+def _through_lines(coefficients: Tensor, lines: Lines, owner: Tensor) -> Through:
+    """Functionals ``(N, size)`` of a layer's activations, as those of its pre-activations, by their owners' lines."""
     # index_select, not advanced indexing: the latter is ten times slower on a processor.
     lower_slope, upper_slope, upper_offset = (
         line.index_select(0, owner) for line in (lines.lower_slope, lines.upper_slope, lines.upper_offset)
@@ -251,6 +276,8 @@ def _through_lines(coefficients: Tensor, lines: Lines, owner: Tensor) -> tuple[T
     positive = coefficients - negative
     rows = torch.addcmul(positive * lower_slope, negative, upper_slope)
     constant = negative * upper_offset
-    if not lines.from_origin:
-        constant = torch.addcmul(constant, positive, lines.lower_offset.index_select(0, owner))
-    return rows, constant.sum(1)
+    if lines.from_origin:  # offsets above are not negative: their terms have one sign
+        total = constant.sum(1)
+        return Through(rows, total, total.abs())
+    below = positive * lines.lower_offset.index_select(0, owner)
+    return Through(rows, (constant + below).sum(1), (constant.abs() + below.abs()).sum(1))

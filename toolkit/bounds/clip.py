@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toolkit.bounds.interval import Bounds, rounding
+from toolkit.bounds.interval import Bounds
+from toolkit.problem.rounding import gamma
 
+STEPS = 32
+"""Operations on a function's value beside the two sums over the dimensions: its offset, multiples of others."""
 MAX_BREAKPOINTS = 8
 """Dimensions up to which all breakpoints are tried as a half-space's multiplier."""
 TANGENTS = 5
@@ -70,7 +73,7 @@ def centred(coefficients: Tensor, offset: Tensor, box: Bounds) -> Centred:
     return Centred(
         _dot(coefficients, centre) + offset,
         spread.T.contiguous().T if _few(spread) else spread.contiguous(),
-        rounding(offset.dtype) * (_dot(coefficients.abs(), magnitude) + offset.abs()),
+        gamma(2 * coefficients.shape[1] + STEPS, offset.dtype) * (_dot(coefficients.abs(), magnitude) + offset.abs()),
     )
 
 

@@ -8,18 +8,20 @@ in that half-space of the box alone, and narrower neurons lift the bound in turn
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from toolkit.bounds.backward import of_rows
 from toolkit.bounds.boxes import Rows, backward_rows, parts_of
 from toolkit.bounds.clip import HalfSpaces, Polytopes, minimum_within, polytopes
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.rounding import Running
 from toolkit.bounds.state import Domain
-from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Program
+from toolkit.problem.rounding import Errors
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,14 @@ def clip_neurons(
     contradiction = lower.new_full((len(lower),), -torch.inf)
     lines: list[Lines] = []
     within = polytopes(domain.box, spaces)
-    for layer in program.layers[: _last_layer(program, chosen) + 1]:
+    running = Running(program, domain.box)
+    known = [Bounds(lower[:, layer.neurons], upper[:, layer.neurons]) for layer in program.layers]
+    for number, layer in enumerate(program.layers[: _last_layer(program, chosen) + 1]):
         rows = Rows(*chosen[:, layer.neurons].nonzero(as_tuple=True))
         if len(rows.owner):
             at = (rows.owner, rows.neuron + layer.start)
-            least = _least(program, layer.affine, rows, sign[at], lines, within, check)
+            errors = running.up_to(number, known)
+            least = _least(program.ending_at(number), errors, rows, sign[at], lines, within, check)
             lower[at] = torch.where(sign[at] > 0, torch.fmax(lower[at], least), lower[at])
             upper[at] = torch.where(sign[at] < 0, torch.fmin(upper[at], -least), upper[at])
             crossed = lower[:, layer.neurons] - upper[:, layer.neurons]
@@ -61,21 +66,22 @@ def clip_neurons(
 
 def _least(
     program: Program,
-    affine: Affine,
+    errors: Errors,
     rows: Rows,
     sign: Tensor,
     lines: list[Lines],
     within: Polytopes,
     check: Callable[[], None],
 ) -> Tensor:
-    """Least values ``(N,)`` of neurons times signs in their owners' half-spaces."""
+    """Least values ``(N,)`` of features times signs in their owners' half-spaces."""
     least = []
     parts = parts_of(program, rows)
     for part, signs in zip(parts, sign.split([len(part.owner) for part in parts]), strict=True):
         check()
-        bias = affine.bias.index_select(0, part.neuron) * signs
-        signed = [row[0] * signs.unsqueeze(1) for row in affine.select(part.neuron)]
-        pushed, offset = backward_rows(program, affine.sources, signed, bias, part.owner, lines)
+        start = of_rows(program.features, part.neuron, None)
+        turned = [row * signs.unsqueeze(1) for row in start.coefficients]
+        start = replace(start, coefficients=turned, offset=start.offset * signs)
+        pushed, offset = backward_rows(program, part, start, errors, lines)
         least.append(minimum_within(pushed, offset, within, part.owner))
     return torch.cat(least)
 

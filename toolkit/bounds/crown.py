@@ -11,11 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import Functional, Linear, backward, layer_lines
+from toolkit.bounds.backward import Linear, backward, both_signs, functional, layer_lines, of_rows
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.problem.affine import Affine
-from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.bounds.rounding import Running, errors_for
+from toolkit.problem.program import INPUT, Program
+from toolkit.problem.rounding import Errors
 
 ELEMENTS = {"cpu": 1 << 22}
 """Coefficients of one backward pass, by device: few enough to stay near a processor's cache."""
@@ -32,12 +33,14 @@ def crown_bounds(
     """
     layers: list[Bounds] = []
     lines: list[Lines] = []
-    for layer in program.layers:
+    running = Running(program, box)
+    for number, layer in enumerate(program.layers):
         bounds = map_interval(program, layer.affine, box, layers)
         if known is not None:
             bounds = intersect(bounds, Bounds(known.lower[:, layer.neurons], known.upper[:, layer.neurons]))
         if layer.affine.sources != (INPUT,):  # intervals of a map of the box alone are exact
-            bounds = _tighten(program, layer, box, bounds, lines, check)
+            errors = running.up_to(number, layers)
+            bounds = _tighten(program.ending_at(number), errors, layer.op, box, bounds, lines, check)
         layers.append(bounds)
         lines.append(RELAXATIONS[layer.op].lines(bounds.lower, bounds.upper))
     return concatenate(layers, box)
@@ -51,21 +54,27 @@ def intersect(first: Bounds, second: Bounds) -> Bounds:
 
 
 def _tighten(
-    program: Program, layer: Layer, box: Bounds, bounds: Bounds, lines: list[Lines], check: Callable[[], None]
+    program: Program,
+    errors: Errors,
+    op: str,
+    box: Bounds,
+    bounds: Bounds,
+    lines: list[Lines],
+    check: Callable[[], None],
 ) -> Bounds:
-    """CROWN bounds of the layer's inexact rows, intersected with ``bounds``.
+    """CROWN bounds of those of a program's features that an operator makes inexact, intersected with ``bounds``.
 
     A row is bounded in all boxes when it is inexact in one, but only where it is inexact the result is taken: so no box
     depends on what others are in its batch.
     """
-    inexact = RELAXATIONS[layer.op].inexact(bounds.lower, bounds.upper)
+    inexact = RELAXATIONS[op].inexact(bounds.lower, bounds.upper)
     index = inexact.any(0).nonzero().squeeze(1)
     if not len(index):
         return bounds
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
     for part in index.split(rows_per_pass(program, len(bounds.lower))):
         check()
-        found = bound_rows(program, layer.affine, part, box, lines)
+        found = bound_rows(program, errors, part, box, lines)
         old = Bounds(lower[:, part], upper[:, part])
         better, wanted = intersect(old, found), inexact[:, part]
         lower[:, part] = torch.where(wanted, better.lower, old.lower)
@@ -79,18 +88,20 @@ def rows_per_pass(program: Program, batch: int) -> int:
     return max(1, ELEMENTS.get(program.device.type, MANY_ELEMENTS) // (2 * batch * widest))
 
 
-def bound_rows(program: Program, affine: Affine, index: Tensor, box: Bounds, lines: list[Lines]) -> Bounds:
-    """CROWN bounds, ``(B, len(index))`` each, of some rows of an affine map."""
-    rows = affine.select(index)
-    both = [torch.cat([part, -part], 1) for part in rows]
-    bias = affine.bias[index]
-    offset = torch.cat([bias, -bias]).unsqueeze(0)
-    bound = backward(program, Functional(affine.sources, both, offset), lines).minimum(box)
+def bound_rows(program: Program, errors: Errors, index: Tensor, box: Bounds, lines: list[Lines]) -> Bounds:
+    """CROWN bounds, ``(B, len(index))`` each, of some of a program's features."""
+    start = both_signs(of_rows(program.features, index, errors.features))
+    bound = backward(program, start, lines, errors).minimum(box)
     low, negated = bound.split(len(index), 1)
     return Bounds(low, -negated)
 
 
-def bound_functional(program: Program, start: Functional, box: Bounds, bounds: Bounds) -> tuple[Linear, Tensor]:
-    """CROWN lower bounds ``(B, R)`` of functionals, for known bounds of all neurons, with the linear form itself."""
-    linear = backward(program, start, layer_lines(program, bounds))
+def bound_features(
+    program: Program, rows: Tensor, box: Bounds, bounds: Bounds, constants: Tensor | None = None
+) -> tuple[Linear, Tensor]:
+    """CROWN lower bounds ``(B, R)`` of functionals of a program's features, for known bounds of all neurons, with the
+    linear forms themselves. ``rows`` is ``(B or 1, R, F)``, ``constants`` ``(B or 1, R)``."""
+    errors = errors_for(program, box, bounds)
+    start = functional(program.features, rows, constants, errors.features)
+    linear = backward(program, start, layer_lines(program, bounds), errors)
     return linear, linear.minimum(box)

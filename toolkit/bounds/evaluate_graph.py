@@ -63,7 +63,14 @@ def calls(graph: fx.GraphModule) -> Iterator[Call]:
 
 
 def evaluate_graph(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float) -> Values:
-    """The output of a graph (one flat input, one flat output) at points ``(B, n)``, given up to an error, in float64.
+    """The output of a graph, as `evaluate_operators` does it."""
+    return evaluate_operators(graph, points, error, unit)[""]
+
+
+def evaluate_operators(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float) -> dict[str, Values]:
+    """All operators of a graph (one flat input and output) at points ``(B, n)``, given up to an error, in float64.
+
+    By the operators' names; the output's is empty.
 
     The errors are those of an evaluation that rounds to ``unit``. Raises UnsupportedError for an operator that cannot
     be bounded.
@@ -78,7 +85,7 @@ def evaluate_graph(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: f
             found[call.name] = arithmetic.affine(call.plain, call.sizes, call.terms, values)
         else:
             found[call.name] = arithmetic.apply_operator(call.kind, found[call.sources[0]])
-    return found[""]
+    return found
 
 
 def _is_list(node: fx.Node) -> bool:

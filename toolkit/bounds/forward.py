@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.interval import Bounds, concatenate, rounding
+from toolkit.bounds.interval import Bounds, concatenate
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.relaxations.record import Relaxation
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
+from toolkit.problem.rounding import gamma
 
 WIDE = 512
 """Neurons of a layer from which on forward bounds are worth their price."""
@@ -30,6 +31,8 @@ BLOCK = {"cpu": 1 << 20}
 """Coefficients that a map takes at once, by device: few enough to stay in a processor's cache."""
 LARGE_BLOCK = 1 << 26
 """The same for devices that are not named: enough to keep them busy."""
+STEPS = 8
+"""Operations on a value beside the sums: a slope, a centre, the difference of these."""
 LINE_STEPS = 16
 """Units in the last place by which an error is moved outward."""
 
@@ -38,7 +41,8 @@ LINE_STEPS = 16
 class Zonotope:
     """Values ``centre + sum_j e_j terms_j``, give or take ``radius``, for all e in [-1, 1]^G.
 
-    The first terms are the varying inputs, the others errors in the order of their layers.
+    The first terms are the varying inputs, the others errors in the order of their layers. A term has one number in all
+    layers, whether they follow each other or stand side by side.
     """
 
     centre: Tensor
@@ -47,11 +51,16 @@ class Zonotope:
     """``(B, G, size)``."""
     radius: Tensor
     """``(B, size)``."""
+    reach: Tensor
+    """Sums of the terms' magnitudes, ``(B, size)``."""
 
 
 @dataclass(frozen=True)
 class Activations:
-    """A zonotope whose terms are not multiplied out: those of ``before`` times ``slope``, then one neuron's each."""
+    """A zonotope whose terms are not multiplied out: those of ``before`` times ``slope``, and one neuron's each.
+
+    Terms between the former and the latter are those of layers that this one does not read.
+    """
 
     centre: Tensor
     radius: Tensor
@@ -63,21 +72,28 @@ class Activations:
     """Neuron of each new term, ``(B, E)``."""
     error: Tensor
     """Its coefficient there, ``(B, E)``."""
+    first: int
+    """Number of the first new term."""
+    reach: Tensor
+    """Bounds of the magnitudes of the values, ``(B, size)``."""
 
     @property
     def count(self) -> int:
-        """Number of terms."""
-        return self.before.shape[1] + self.neuron.shape[1]
+        """Number of terms up to the last one that is not zero."""
+        return self.first + self.neuron.shape[1] if self.neuron.shape[1] else self.before.shape[1]
 
     def block(self, start: int, stop: int) -> Tensor:
         """Some of the terms, ``(B, stop - start, size)``; there are zeros beyond the last one."""
         old = self.before[:, start:stop] * self.slope.unsqueeze(1)
         if old.shape[1] == stop - start:
             return old
-        own = slice(max(0, start - self.before.shape[1]), stop - self.before.shape[1])
-        neuron, error = self.neuron[:, own].unsqueeze(2), self.error[:, own].unsqueeze(2)
         new = old.new_zeros(len(old), stop - start - old.shape[1], old.shape[2])
-        new[:, : neuron.shape[1]].scatter_(2, neuron, error)
+        low, high = max(start, self.first), min(stop, self.first + self.neuron.shape[1])
+        if low < high:
+            own = slice(low - self.first, high - self.first)
+            place = low - start - old.shape[1]
+            neuron, error = self.neuron[:, own].unsqueeze(2), self.error[:, own].unsqueeze(2)
+            new[:, place : place + high - low].scatter_(2, neuron, error)
         return torch.cat([old, new], 1) if old.shape[1] else new
 
 
@@ -150,6 +166,8 @@ class ForwardPass:
         self._sources = {INPUT: input_zonotope(box, self._varying)}
         self._last = {source: number for number, layer in enumerate(program.layers) for source in layer.affine.sources}
         self._layer: Zonotope | None = None
+        self._count = len(self._varying)
+        """Terms that have a number."""
 
     def bounds(self, number: int) -> Bounds:
         """Bounds ``(B, size)`` of the next layer's pre-activations."""
@@ -169,7 +187,8 @@ class ForwardPass:
         assert self._layer is not None
         room = _room(self._program, number)
         op = self._program.layers[number].op
-        self._sources[number] = through_layer(self._layer, RELAXATIONS[op], bounds, room)
+        self._sources[number] = through_layer(self._layer, RELAXATIONS[op], bounds, room, self._count)
+        self._count += self._sources[number].neuron.shape[1]
         self._sources = {
             source: kept for source, kept in self._sources.items() if self._last.get(source, number) > number
         }
@@ -188,19 +207,24 @@ def input_zonotope(box: Bounds, varying: Tensor) -> Activations:
         torch.ones_like(centre),
         varying.expand(len(centre), -1),
         error,
+        first=0,
+        reach=torch.maximum(box.lower.abs(), box.upper.abs()),
     )
 
 
 def through_map(affine: Affine, sources: Sequence[Activations]) -> tuple[Zonotope, Bounds]:
     """The zonotope of an affine map's value, and its bounds less an allowance for rounding."""
     centre = affine.apply([source.centre for source in sources])
-    # Rounding is of all that is summed up in the centre, which may be many times what it comes to.
-    both = affine.radius([torch.cat([source.radius, source.centre.abs()]) for source in sources])
+    # Rounding is of all that is summed up in the centre and in the terms, which may be many times what they come to.
+    both = affine.radius([torch.cat([source.radius, source.reach]) for source in sources])
     radius, magnitude = both.chunk(2)
     terms, reach = _by_matrices(affine, sources) if isinstance(affine, DenseAffine) else _by_blocks(affine, sources)
-    allowance = rounding(centre.dtype)
-    spread = (radius + reach) * (1 + allowance) + allowance * (magnitude + affine.bias.abs())
-    return Zonotope(centre, terms, radius), Bounds(centre - spread, centre + spread)
+    allowance = 2 * gamma(affine.terms + len(sources) + STEPS, centre.dtype)
+    lost = allowance * (magnitude + affine.bias.abs()) + affine.uncertainty([source.reach for source in sources])
+    radius = radius * (1 + allowance) + lost + 2 * affine.terms * torch.finfo(centre.dtype).tiny
+    spread = (radius + reach) * (1 + gamma(terms.shape[1] + STEPS, centre.dtype))
+    spread = spread + STEPS * torch.finfo(centre.dtype).eps * centre.abs()
+    return Zonotope(centre, terms, radius, reach), Bounds(centre - spread, centre + spread)
 
 
 def _by_matrices(affine: DenseAffine, sources: Sequence[Activations]) -> tuple[Tensor, Tensor]:
@@ -211,7 +235,7 @@ def _by_matrices(affine: DenseAffine, sources: Sequence[Activations]) -> tuple[T
         old = source.before.shape[1]
         terms[:, :old] += source.block(0, old) @ matrix.T
         columns = matrix.T.index_select(0, source.neuron.flatten()).unflatten(0, source.neuron.shape)
-        terms[:, old : source.count] += columns * source.error.unsqueeze(2)
+        terms[:, source.first : source.first + columns.shape[1]] += columns * source.error.unsqueeze(2)
     return terms, terms.abs().sum(1)
 
 
@@ -234,20 +258,27 @@ def _blocks(like: Tensor, count: int, width: int) -> list[tuple[int, int]]:
     return [(start, min(count, start + step)) for start in range(0, count, step)]
 
 
-def through_layer(zonotope: Zonotope, relaxation: Relaxation, bounds: Bounds, room: int) -> Activations:
-    """The zonotope of a layer's activations, with up to so many terms, for bounds ``(B, size)`` of its values."""
+def through_layer(zonotope: Zonotope, relaxation: Relaxation, bounds: Bounds, room: int, first: int) -> Activations:
+    """The zonotope of a layer's activations, for bounds ``(B, size)`` of its values.
+
+    New terms have the numbers from ``first`` on, which no other layer's have, and below ``room``.
+    """
     slope, middle, error = strip(relaxation, bounds)
-    radius = slope.abs() * zonotope.radius
-    count = min(int((error > 0).sum(1).max()), room - zonotope.terms.shape[1]) if len(error) else 0
+    centre = slope * zonotope.centre + middle
+    lost = (slope * zonotope.centre).abs() + middle.abs() + slope.abs() * (zonotope.reach + zonotope.radius)
+    radius = slope.abs() * zonotope.radius + STEPS * torch.finfo(centre.dtype).eps * lost
+    count = min(int((error > 0).sum(1).max()), room - first) if len(error) else 0
     neuron = error.topk(max(0, count), 1).indices
     whole = radius + error
     return Activations(
-        slope * zonotope.centre + middle,
+        centre,
         whole.scatter(1, neuron, 0.0),
         zonotope.terms,
         slope,
         neuron,
         whole.gather(1, neuron),
+        first=first,
+        reach=(centre.abs() + slope.abs() * zonotope.reach + whole) * (1 + STEPS * torch.finfo(centre.dtype).eps),
     )
 
 

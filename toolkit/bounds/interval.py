@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from toolkit.bounds.relaxations import RELAXATIONS
-from toolkit.problem.affine import Affine
+from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import INPUT, Program
+from toolkit.problem.rounding import gamma
 
 
 @dataclass(frozen=True)
@@ -24,30 +26,32 @@ class Bounds:
         return Bounds(self.lower[index], self.upper[index])
 
 
-ROUNDING_STEPS = 64
-"""Units in the last place, of all magnitudes summed, by which every bound is widened. Sums of n terms err by about
-sqrt(n) units, at most n: the allowance covers what happens, and a checker in exact arithmetic can prove it."""
-
-
-def rounding(dtype: torch.dtype) -> float:
-    """Relative allowance for rounding in sums of this precision."""
-    return ROUNDING_STEPS * torch.finfo(dtype).eps
+STEPS = 8
+"""Operations on a value beside its sum: its centre and radius, the difference of these, the stored element."""
 
 
 def affine_interval(affine: Affine, lower: list[Tensor], upper: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Interval image, ``(B, size)`` each, of boxes of the map's sources.
+    """Interval image, ``(B, size)`` each, of boxes of the map's sources, rounded outward.
 
     Where sources are unbounded, so is the image: no bound is NaN.
     """
     centre = affine.apply([(l + u) / 2 for l, u in zip(lower, upper, strict=True)])
-    allowance = rounding(centre.dtype)
-    radii = [(u - l) / 2 + allowance * torch.maximum(l.abs(), u.abs()) for l, u in zip(lower, upper, strict=True)]
-    radius = affine.radius(radii) + allowance * affine.bias.abs()
+    allowance = 2 * gamma(affine.terms + STEPS, centre.dtype)  # the sums of the centres, and those of the radii
+    reach = [torch.maximum(l.abs(), u.abs()) for l, u in zip(lower, upper, strict=True)]
+    radii = [(u - l) / 2 + allowance * r for l, u, r in zip(lower, upper, reach, strict=True)]
+    lost = affine.uncertainty(reach) + allowance * affine.bias.abs() + _underflow(reach)
+    radius = affine.radius(radii) + lost
     unknown = torch.isnan(centre - radius)
     return torch.where(unknown, -torch.inf, centre - radius), torch.where(unknown, torch.inf, centre + radius)
 
 
-def source_interval(program: Program, source: int, box: Bounds, bounds: list[Bounds]) -> Bounds:
+def _underflow(reach: Sequence[Tensor]) -> Tensor:
+    """What products that underflow may add up to in one value, ``(B, 1)``; zero where all sources are."""
+    total = sum_of([part.sum(1, keepdim=True) for part in reach])
+    return 2 * torch.finfo(total.dtype).tiny * total
+
+
+def source_interval(program: Program, source: int, box: Bounds, bounds: Sequence[Bounds]) -> Bounds:
     """The interval of one source: the input box, or the image of a layer's pre-activation bounds."""
     if source == INPUT:
         return box
@@ -55,7 +59,7 @@ def source_interval(program: Program, source: int, box: Bounds, bounds: list[Bou
     return Bounds(*relaxation.image(bounds[source].lower, bounds[source].upper))
 
 
-def map_interval(program: Program, affine: Affine, box: Bounds, bounds: list[Bounds]) -> Bounds:
+def map_interval(program: Program, affine: Affine, box: Bounds, bounds: Sequence[Bounds]) -> Bounds:
     """Interval image of one affine map, given the box and the bounds of the earlier layers."""
     parts = [source_interval(program, source, box, bounds) for source in affine.sources]
     return Bounds(*affine_interval(affine, [part.lower for part in parts], [part.upper for part in parts]))

@@ -2,7 +2,7 @@
 
 It bounds the imported torch modules themselves, not our program, with its own parser, relaxations and arithmetic: a
 cross-check of our bounds, and a fallback for operators that we lack. Everything is in float64, and an allowance for
-rounding is taken off as from our own bounds.
+rounding is taken off (`_Rows._allowance` says how far that goes).
 
 The library keeps state, prints, and takes constants in torch's default element type; all of that stays in here.
 """
@@ -21,11 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.bounds.interval import rounding
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.converters.conversion import rounds
 from toolkit.problem.compile import Question
+from toolkit.problem.rounding import gamma
 
+TERMS = 1 << 16
+"""Terms of the sums that the allowance for rounding is for."""
 REGIONS_PER_PASS = 64
 """Regions bounded at once, where the networks take several samples."""
 TOLERANCE = 1e-6
@@ -175,10 +177,14 @@ class _Bounded:
             node.clip_alpha()
 
     def _allowance(self, linear: dict[str, Tensor], offsets: Tensor) -> Tensor:
-        """What our own concretisation takes off a bound with these coefficients (`toolkit.bounds.backward.Linear`)."""
+        """An allowance for sums of so many terms, by the magnitudes of the final coefficients.
+
+        The library carries no magnitudes along, so that what cancels inside of it is not seen here: these bounds are
+        as good as the library's own word in double precision.
+        """
         size = torch.maximum(self.lower_corner.abs(), self.upper_corner.abs())
         spread = (linear["lA"].abs() @ size.unsqueeze(-1)).squeeze(-1)
-        return rounding(offsets.dtype) * (spread + linear["lbias"].abs() + offsets.abs())
+        return gamma(TERMS, offsets.dtype) * (spread + linear["lbias"].abs() + offsets.abs())
 
 
 @contextlib.contextmanager

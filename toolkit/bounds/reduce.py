@@ -18,13 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import Functional, backward
+from toolkit.bounds.backward import STEPS, backward, of_rows
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.rounding import around, errors_of
 from toolkit.bounds.state import Multipliers
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.problem.rounding import Errors, gamma
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Reduction:
     neurons: Tensor
     """Neurons that are not stable in all boxes: the neurons of the smaller program, ``(num_neurons',)``."""
     base: Tensor
-    """A point of the boxes, ``(n,)``: the values of the input elements that do not vary."""
+    """A point, ``(n,)``: the values of the input elements that do not vary, and the origin of those that do."""
 
     def restrict(self, bounds: Bounds) -> Bounds:
         """Neuron bounds of the original as bounds of the smaller program."""
@@ -50,40 +52,54 @@ class Reduction:
 
     def restrict_box(self, box: Bounds) -> Bounds:
         """Input boxes of the original as boxes of the smaller program."""
-        return Bounds(box.lower[:, self.inputs], box.upper[:, self.inputs])
+        origin = self.base[self.inputs]
+        lower, upper = box.lower[:, self.inputs], box.upper[:, self.inputs]
+        if not bool(origin.any()):
+            return Bounds(lower, upper)
+        infinity = torch.full_like(lower, torch.inf)
+        return Bounds(torch.nextafter(lower - origin, -infinity), torch.nextafter(upper - origin, infinity))
 
     def restore(self, point: Tensor) -> Tensor:
         """A point of the smaller program, ``(n',)``, as a point of the original, ``(n,)``."""
         full = self.base.clone()
-        full[self.inputs] = point.to(full.dtype)
+        full[self.inputs] += point.to(full.dtype)
         return full
 
 
 def reduce_program(
-    program: Program, box: Bounds, bounds: Bounds, check: Callable[[], None] = lambda: None
+    program: Program,
+    box: Bounds,
+    bounds: Bounds,
+    check: Callable[[], None] = lambda: None,
+    recentred: bool = False,
 ) -> Reduction:
     """Remove what is stable on all boxes ``(R, n)`` with neuron bounds ``(R, num_neurons)``.
 
-    ``check`` is called between passes and may raise to stop the work.
+    ``recentred`` makes the centre of the boxes the origin of the inputs, so that their magnitudes, by which rounding
+    is counted, are no larger than the boxes. ``check`` is called between passes and may raise to stop the work.
     """
     varying = _varying(box)
-    base = torch.where(varying, torch.zeros_like(box.lower[0]), box.lower[0])
+    whole = around(box)
+    middle = ((whole.lower + whole.upper) / 2)[0] if recentred else torch.zeros_like(box.lower[0])
+    base = torch.where(varying, middle, box.lower[0])
     kept = [_kept(layer, bounds) for layer in program.layers]
     lines = [_through_active(layer, bounds, keep) for layer, keep in zip(program.layers, kept, strict=True)]
-    cut = _Cut(program, kept, lines, varying, base, check)
+    errors = errors_of(program, whole, around(bounds))
+    cut = _Cut(program, kept, lines, varying, base, errors, check)
     numbers = _renumber(kept)
     layers: list[Layer] = []
-    for layer, keep in zip(program.layers, kept, strict=True):
+    for layer, keep, own in zip(program.layers, kept, errors.layers, strict=True):
         if not len(keep):
             continue
         start = layers[-1].stop if layers else 0
-        layers.append(replace(layer, affine=cut.reduced(layer.affine, keep, numbers), start=start))
-    features = cut.reduced(program.features, torch.arange(program.features.size, device=program.device), numbers)
+        layers.append(replace(layer, affine=cut.reduced(layer.affine, keep, own, numbers), start=start))
+    every = torch.arange(program.features.size, device=program.device)
+    features = cut.reduced(program.features, every, errors.features, numbers)
     smaller = Program(int(varying.sum()), tuple(layers), features, program.device, program.dtype)
     neurons = torch.cat(
         [layer.start + keep for layer, keep in zip(program.layers, kept, strict=True)] or [base[:0].long()]
     )
-    return Reduction(smaller, varying.nonzero().squeeze(1), neurons, box.lower[0].clone())
+    return Reduction(smaller, varying.nonzero().squeeze(1), neurons, base)
 
 
 def _varying(box: Bounds) -> Tensor:
@@ -122,29 +138,33 @@ class _Cut:
     lines: list[Lines]
     varying: Tensor
     base: Tensor
+    errors: Errors
     check: Callable[[], None]
 
-    def reduced(self, affine: Affine, rows: Tensor, numbers: dict[int, int]) -> DenseAffine:
-        """Some rows of a map as one dense map of the varying inputs and the kept neurons."""
-        parts = [self._rows(affine, part) for part in rows.split(rows_per_pass(self.program, 1))]
+    def reduced(self, affine: Affine, rows: Tensor, own: Tensor, numbers: dict[int, int]) -> DenseAffine:
+        """Some rows of a map, whose errors are its ``own``, as one dense map of the varying inputs and kept neurons."""
+        parts = [self._rows(affine, part, own) for part in rows.split(rows_per_pass(self.program, 1))]
         old = sorted({source for part in parts for source in part[0]})
         matrices = [torch.cat([_of(part[0], source, part[0][INPUT], self) for part in parts]) for source in old]
-        bias = torch.cat([part[1] for part in parts])
+        bias, slack = torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts])
         sources = tuple(INPUT if source == INPUT else numbers[source] for source in old)
-        return DenseAffine(sources, tuple(m.contiguous() for m in matrices), bias)
+        return DenseAffine(sources, tuple(m.contiguous() for m in matrices), bias, slack=slack)
 
-    def _rows(self, affine: Affine, rows: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """Coefficients by source, ``(len(rows), size of source)``, and the bias, ``(len(rows),)``."""
+    def _rows(self, affine: Affine, rows: Tensor, own: Tensor) -> tuple[dict[int, Tensor], Tensor, Tensor]:
+        """Coefficients by source, ``(len(rows), size of source)``, the bias, and what rounding may have changed of the
+        values on the boxes, ``(len(rows),)`` each."""
         self.check()
-        start = Functional(affine.sources, affine.select(rows), affine.bias[rows].unsqueeze(0))
-        linear = backward(self.program, start, self.lines)
-        coefficients = linear.coefficients[0]
+        linear = backward(self.program, of_rows(affine, rows, own), self.lines, self.errors)
+        assert linear.error is not None
+        coefficients, error = linear.coefficients[0], linear.error[0]
         found = {INPUT: coefficients[:, self.varying]}
         for number, keep in enumerate(self.kept):
             post = linear.post[number]
             if post is not None and len(keep):
                 found[number] = post[0][:, keep]
-        return found, linear.offset[0] + coefficients @ self.base
+        bias = linear.offset[0] + error + coefficients @ self.base
+        unit = gamma(len(self.base) + STEPS, bias.dtype)
+        return found, bias, 2 * error + unit * (coefficients.abs() @ self.base.abs() + bias.abs())
 
 
 def _of(found: dict[int, Tensor], source: int, like: Tensor, cut: _Cut) -> Tensor:

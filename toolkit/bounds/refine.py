@@ -53,7 +53,7 @@ def refine_layer(
     if layer.affine.sources == (INPUT,) or not len(index):
         return bounds
     schedule = replace(schedule, until_proved=False)
-    ending_here = replace(program, layers=program.layers[:number], features=layer.affine)
+    ending_here = program.ending_at(number)
     earlier = Bounds(lower[:, : layer.start], upper[:, : layer.start])
     for part in _sample_first(index, max(1, rows_per_pass(program, 1) // 4)):
         found = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)

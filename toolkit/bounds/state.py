@@ -85,11 +85,14 @@ class Bound:
     """Minimising input ``(B, n)``: a candidate witness."""
     post: Tensor
     """Coefficients on activations, ``(B, num_neurons)``: how much each neuron's relaxation matters."""
+    error: Tensor
+    """What the bound lost to rounding, ``(B,)``: in higher precision it would be up to so much greater."""
 
     def select(self, index: Tensor) -> Bound:
         """The bounds of some domains, by position."""
-        lower, point, post = (part.index_select(0, index) for part in (self.lower, self.point, self.post))
-        return Bound(lower, self.multipliers.select(index), point, post)
+        parts = (part.index_select(0, index) for part in (self.lower, self.point, self.post, self.error))
+        lower, point, post, error = parts
+        return Bound(lower, self.multipliers.select(index), point, post, error)
 
     def or_better(self, other: Bound) -> Bound:
         """Of each domain the greater bound, with what belongs to it."""
@@ -105,6 +108,7 @@ class Bound:
             self.multipliers.map(chosen, other.multipliers),
             chosen(self.point, other.point),
             chosen(self.post, other.post),
+            torch.where(greater, other.error, self.error),
         )
 
     def put(self, index: Tensor, other: Bound) -> Bound:
@@ -118,6 +122,7 @@ class Bound:
             self.multipliers.map(updated, other.multipliers),
             updated(self.point, other.point),
             updated(self.post, other.post),
+            updated(self.error, other.error),
         )
 
 

@@ -133,4 +133,7 @@ def _operator(op: str, z: Spread, unit: float) -> Spread:
         raise UnsupportedError(f"how the operator {op} rounds is not known")
     lower, upper = RELAXATIONS[op].image(z.lower, z.upper)
     rounded = 0.0 if op == "relu" else gamma(BEYOND, unit)  # of values that are at most 1
-    return Spread(lower, upper, LIPSCHITZ[op] * z.error + rounded)
+    error = LIPSCHITZ[op] * z.error
+    if op == "relu":
+        error = torch.where(z.upper + error <= 0, 0.0, error)  # inactive, whatever rounding does
+    return Spread(lower, upper, error + rounded)

@@ -92,6 +92,11 @@ def check_faithful(bounded: Bounded, original: Original, candidates: Sequence[Ca
         raise DisagreementError(_difference(found, row, column, bounded.explain(samples, row, column)))
 
 
+def disagreeing(found: Comparison, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
+    """Which values differ, by tolerances that are small beside a value or beside what it is computed from."""
+    return ~_agrees(found, found.tolerance, largest, reach)
+
+
 def _agrees(found: Comparison, tolerance: Array, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
     """Which values agree, by tolerances that are small beside a value or beside what it is computed from."""
     near = found.within(tolerance, largest)

@@ -14,6 +14,7 @@ from toolkit.bounds.evaluate import BEYOND, evaluate, gamma, transposed_wrongly,
 from toolkit.bounds.evaluate_graph import evaluate_graph
 from toolkit.bounds.reduce import cost
 from toolkit.errors import DisagreementError
+from toolkit.faithful.inside import check_inside
 from toolkit.faithful.judge import Comparison
 from toolkit.faithful.samples import Array, Original, Samples
 from toolkit.faithful.tensors import first_difference, largest_number
@@ -92,6 +93,7 @@ class BoundedProgram:
     def compare(self, samples: Samples, original: Original) -> Comparison:
         """The features. Raises DisagreementError where the question was changed, or a transpose is of another map."""
         check_question(self.networks, self.problem, self.regions, samples)
+        check_inside(self.networks, samples, original)
         program = self.problem.program
         with torch.no_grad():
             points, error = torch.as_tensor(samples.points), torch.as_tensor(samples.error)

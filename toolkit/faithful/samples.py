@@ -44,6 +44,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.points)
 
+    def first(self, count: int) -> Samples:
+        """So many of them."""
+        return Samples(self.points[:count], self.error[:count], self.region[:count], self.variables[:count])
+
 
 @dataclass(frozen=True)
 class Original:

@@ -23,7 +23,7 @@ def largest_number(query: Query, models: Mapping[str, OnnxModel], variables: Arr
     found = np.abs(variables[:, query.inputs]).max(1, initial=0.0)
     for network in query.networks:
         model = models[network.name]
-        names = _float_results(model)
+        names = float_results(model)
         session = Session(model, hidden=names, optimise=False)
         for row, assignment in enumerate(variables):
             for value in session.run(_inputs(network, assignment)):
@@ -37,7 +37,7 @@ def _inputs(network: Network, assignment: Array) -> list[NDArray[np.float64]]:
     return [assignment[tensor.offset : tensor.offset + tensor.size] for tensor in network.inputs]
 
 
-def _float_results(model: OnnxModel) -> list[str]:
+def float_results(model: OnnxModel) -> list[str]:
     """Results of nodes that some input reaches: constants, however large, are no values of the network."""
     reached, names = {info.name for info in model.inputs}, []
     for node in model.proto.graph.node:
@@ -68,7 +68,7 @@ def _differences(
 
     for network in query.networks:
         model, binding = models[network.name], bindings[network.name]
-        names = _float_results(model)
+        names = float_results(model)
         inputs = _inputs(network, assignment)
         expected = Session(model, hidden=names, optimise=False).run(inputs)[len(model.outputs) :]
         given = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 import onnx.numpy_helper
 
@@ -16,8 +17,14 @@ from toolkit.light import rules, windows
 from toolkit.light.calls import RULES, Call, Value
 from toolkit.light.expressions import MOST_NUMBERS, Expression, NotRead
 from toolkit.light.layers import Layers
+from toolkit.light.relaxations import TERMS
 
 __all__ = ["read_graph", "rules", "windows"]
+
+OPERATIONS = 1 << 10
+"""Terms of an operator's sums without a constant, an average of a window's elements for instance."""
+WINDOW = 3
+"""Dimensions from which on a constant is a convolution's weight, ``(outputs, inputs, *window)``."""
 
 
 def read_graph(graph: onnx.GraphProto, inputs: Mapping[str, Expression], layers: Layers) -> dict[str, Value]:
@@ -34,7 +41,16 @@ def read_graph(graph: onnx.GraphProto, inputs: Mapping[str, Expression], layers:
         if isinstance(value, Expression) and value.numbers > MOST_NUMBERS:
             raise NotRead("large")
         values[node.output[0]] = value
+    if sum(map(_terms, values.values())) > TERMS:
+        raise NotRead("long sums")
     return values
+
+
+def _terms(value: Value) -> int:
+    """Terms of the sums that a value may add to: a constant's longest row or window, and a few for each operator."""
+    if not isinstance(value, np.ndarray):
+        return OPERATIONS
+    return max(value.shape, default=1) if value.ndim < WINDOW else math.prod(value.shape[1:])
 
 
 def _value(node: onnx.NodeProto, values: Mapping[str, Value], layers: Layers) -> Value:

@@ -17,8 +17,10 @@ Function = Callable[[Array], Array]
 Line = tuple[Array, Array]
 """Slope and offset."""
 
-ROUNDING = 64 * np.finfo(np.float64).eps
-"""Relative allowance for the rounding of a sum."""
+TERMS = 1 << 20
+"""Terms of a sum with those of all sums that it is made of, at most: a graph with more is not read."""
+ROUNDING = TERMS * np.finfo(np.float64).eps
+"""Relative error of such sums, in any order, by the total magnitude of their terms."""
 STEPS = 16
 """Units in the last place by which computed values are moved outward; elementary functions err by a few."""
 NARROW = 1e-3

@@ -8,7 +8,7 @@ operator needs a backward rule of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.problem.linear import constants_of, with_buffers
+from toolkit.problem.rounding import gamma, is_composed, rounded_up
 from toolkit.problem.transpose import transpose_graph
 
 aten = torch.ops.aten
@@ -51,6 +52,16 @@ class Affine(Protocol):
     def select(self, index: Tensor) -> list[Tensor]:
         """Coefficients on each source of the rows ``index``: ``(1, len(index), size of source)``."""
 
+    @property
+    def terms(self) -> int:
+        """Most products that are added up in one value or, transposed, in one coefficient."""
+
+    def uncertainty(self, reach: Sequence[Tensor]) -> Tensor:
+        """How far the exact map may be from the stored one, ``(B, size)``, at sources of these magnitudes at most.
+
+        The stored map is the result of sums in double precision wherever operators were composed or neurons merged.
+        """
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Affine:
         """The same map on another device, in another precision."""
 
@@ -62,10 +73,46 @@ class DenseAffine:
     sources: tuple[int, ...]
     matrices: tuple[Tensor, ...]
     bias: Tensor
+    errors: tuple[Tensor, ...] | None = field(default=None, kw_only=True)
+    """How far each element of the matrices may be from the exact one; None where they are stored as given."""
+    slack: Tensor | None = field(default=None, kw_only=True)
+    """How far the values may be from the exact ones for other reasons, ``(size,)``: a composed bias, say."""
+    steps: int = field(default=0, kw_only=True)
+    """Roundings in each element of the matrices, where nothing cancelled on the way to it."""
 
     @property
     def size(self) -> int:
         return len(self.bias)
+
+    @property
+    def terms(self) -> int:
+        return self.steps + max(self.size, sum(matrix.shape[1] for matrix in self.matrices))
+
+    def uncertainty(self, reach: Sequence[Tensor]) -> Tensor:
+        found = self.bias.new_zeros(len(reach[0]), self.size)
+        if self.slack is not None:
+            found = found + self.slack
+        if self.errors is not None:
+            found = found + sum_of([part @ error.T for part, error in zip(reach, self.errors, strict=True)])
+        return found
+
+    def element_errors(self) -> tuple[Tensor, ...] | None:
+        """How far each element of the matrices may be from the exact one; None where all are exact."""
+        if self.errors is None and not self.steps:
+            return None
+        unit = gamma(self.steps, torch.float64)
+        errors = self.errors or tuple(torch.zeros_like(matrix) for matrix in self.matrices)
+        return tuple(error + unit * matrix.abs() for error, matrix in zip(errors, self.matrices, strict=True))
+
+    def part(self, index: Tensor) -> DenseAffine:
+        """The map of some of the values, by position."""
+        return replace(
+            self,
+            matrices=tuple(matrix[index] for matrix in self.matrices),
+            bias=self.bias[index],
+            errors=None if self.errors is None else tuple(error[index] for error in self.errors),
+            slack=None if self.slack is None else self.slack[index],
+        )
 
     def apply(self, values: Sequence[Tensor]) -> Tensor:
         result = self.bias.expand(values[0].shape[0], -1)
@@ -87,7 +134,12 @@ class DenseAffine:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> DenseAffine:
         return DenseAffine(
-            self.sources, tuple(m.to(device, dtype).contiguous() for m in self.matrices), self.bias.to(device, dtype)
+            self.sources,
+            tuple(m.to(device, dtype).contiguous() for m in self.matrices),
+            self.bias.to(device, dtype),
+            errors=None if self.errors is None else tuple(rounded_up(e, dtype).to(device) for e in self.errors),
+            slack=None if self.slack is None else rounded_up(self.slack, dtype).to(device),
+            steps=self.steps,
         )
 
 
@@ -103,6 +155,17 @@ class GraphAffine:
     absolute: fx.GraphModule
     """The same with absolute coefficients."""
     bias: Tensor
+    slack: Tensor
+    """How far the bias may be from the exact one, ``(size,)``."""
+    taken_back: Tensor
+    """Magnitudes of constants that the operators add and that are subtracted again, ``(size,)``; mostly zeros."""
+    terms: int
+    exact: bool = False
+    """Whether its coefficients and its bias come about without rounding, however many operators are composed."""
+
+    def uncertainty(self, reach: Sequence[Tensor]) -> Tensor:
+        lost = gamma(self.terms, self.bias.dtype) * self.taken_back if bool(self.taken_back.any()) else 0.0
+        return (self.slack + lost).expand(len(reach[0]), -1)
 
     def apply(self, values: Sequence[Tensor]) -> Tensor:
         return self.change(values) + self.bias
@@ -124,7 +187,9 @@ class GraphAffine:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> GraphAffine:
         linear, absolute = (_copy(graph).to(device=device, dtype=dtype) for graph in (self.linear, self.absolute))
-        return GraphAffine(self.sources, self.source_sizes, self.size, linear, absolute, self.bias.to(device, dtype))
+        bias = self.bias.to(device, dtype)
+        slack, taken = (rounded_up(part, dtype).to(device) for part in (self.slack, self.taken_back))
+        return replace(self, linear=linear, absolute=absolute, bias=bias, slack=slack, taken_back=taken)
 
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:
@@ -187,8 +252,26 @@ def compact(affine: GraphAffine) -> Affine:
     has_convolution = any(node.target is aten.convolution.default for node in affine.linear.graph.nodes)
     if elements > (DENSE_CONVOLUTION_LIMIT if has_convolution else DENSE_LIMIT):
         return affine
-    matrices = _by_rows(affine) if affine.size <= sum(affine.source_sizes) else _by_columns(affine)
-    return DenseAffine(affine.sources, tuple(matrix.contiguous() for matrix in matrices), affine.bias)
+    matrices = tuple(matrix.contiguous() for matrix in _matrices(affine))
+    dense = DenseAffine(affine.sources, matrices, affine.bias, slack=affine.slack)
+    return _counted(affine, dense) if is_composed(affine.linear) and not affine.exact else dense
+
+
+def _counted(affine: GraphAffine, dense: DenseAffine) -> DenseAffine:
+    """The matrices of composed operators, with what rounding has done to them.
+
+    Where no paths cancel, errors are relative to the element; else to the sum of the magnitudes of all paths.
+    """
+    magnitudes = [part.contiguous() for part in _matrices(replace(affine, linear=affine.absolute))]
+    unit = gamma(affine.terms, affine.bias.dtype)
+    pairs = zip(dense.matrices, magnitudes, strict=True)
+    if all(bool((sums - matrix.abs() <= unit * matrix.abs()).all()) for matrix, sums in pairs):
+        return replace(dense, steps=2 * affine.terms)
+    return replace(dense, errors=tuple(unit * part for part in magnitudes))
+
+
+def _matrices(affine: GraphAffine) -> list[Tensor]:
+    return _by_rows(affine) if affine.size <= sum(affine.source_sizes) else _by_columns(affine)
 
 
 def _by_rows(affine: GraphAffine) -> list[Tensor]:

@@ -103,6 +103,8 @@ class Binding:
     """Element types of the inputs; tracing happens in them, bounding in the program's own."""
     programs: dict[Hashable, Program] = field(init=False, default_factory=dict, repr=False, compare=False)
     """Programs compiled for earlier queries, by what these take from the networks."""
+    inspected: set[int] = field(init=False, default_factory=set, repr=False, compare=False)
+    """Which of these were compared with the network tensor by tensor (`toolkit.faithful.inside`), by identity."""
 
 
 class Features(torch.nn.Module):

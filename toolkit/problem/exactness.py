@@ -78,6 +78,11 @@ def computed_exactly(module: fx.GraphModule, cuts: Callable[[fx.Node], bool]) ->
     return _Reading(module, cuts).exact()
 
 
+def affine_exactly(module: fx.GraphModule) -> bool:
+    """Whether a graph of affine operators computes its coefficients, and its value at zero, without rounding."""
+    return _Reading(module, lambda node: False).exact()
+
+
 _MOVES = frozenset(
     {
         aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default, aten.t.default,
@@ -147,7 +152,7 @@ class _Reading:
             added, *factors = (node.args[position] for position in _BIASED[node.target])
             product = self._value(node, factors[0]).times(self._value(node, factors[1]))
             return product if added is None else product.plus(self._value(node, added))
-        if node.target is aten.sum.dim_IntList:
+        if node.target in (aten.sum.dim_IntList, aten.sum.default):
             operand: Any = node.args[0]
             return self._value(node, operand).wider(self._size(operand))
         return UNKNOWN

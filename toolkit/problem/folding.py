@@ -37,14 +37,18 @@ class Multiples:
     """By how much, ``(N,)``."""
 
 
-def multiples(rows: Tensor) -> Multiples:
-    """Groups of parallel rows of a matrix, ``(N, n)``, up to factors that are powers of two and their negatives."""
+def multiples(rows: Tensor, comparable: Tensor | None = None) -> Multiples:
+    """Groups of parallel rows of a matrix, ``(N, n)``, up to factors that are powers of two and their negatives.
+
+    Rows that are not ``comparable``, ``(N,)``, carry rounding: each is a group of its own.
+    """
     rows = rows + 0.0  # -0.0 becomes 0.0
     first = (rows != 0).to(torch.int8).argmax(1, keepdim=True)
     mantissa, exponent = torch.frexp(rows.gather(1, first))
     factor = torch.ldexp(torch.where(mantissa < 0, -1.0, 1.0).to(rows.dtype), exponent)
     key = (rows / factor + 0.0).contiguous().numpy()
-    exact = (torch.from_numpy(key) * factor == rows).all(1).tolist()  # but for underflow, all are
+    same = (torch.from_numpy(key) * factor == rows).all(1)  # but for underflow, all are
+    exact = (same if comparable is None else same & comparable).tolist()
     seen: dict[bytes | int, int] = {}
     kept: list[int] = []
     member = []

@@ -53,19 +53,37 @@ def _readers(program: Program, number: int) -> tuple[int, ...]:
 def _moved(affine: Affine, places: dict[int, Place], sizes: Sequence[int]) -> DenseAffine:
     """A map of old layers as a map of the new ones."""
     assert isinstance(affine, DenseAffine)
+    sources, matrices = _at_places(affine.sources, affine.matrices, places, sizes)
+    errors = None if affine.errors is None else _at_places(affine.sources, affine.errors, places, sizes)[1]
+    return replace(affine, sources=sources, matrices=matrices, errors=errors)
+
+
+def _at_places(
+    sources: tuple[int, ...], matrices: tuple[Tensor, ...], places: dict[int, Place], sizes: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[Tensor, ...]]:
+    """The new sources of old ones, and matrices on them with the old ones' columns where these neurons are now."""
     found: dict[int, Tensor] = {}
-    for source, matrix in zip(affine.sources, affine.matrices, strict=True):
+    for source, matrix in zip(sources, matrices, strict=True):
         if source == INPUT:
             found[INPUT] = matrix
             continue
         place = places[source]
         whole = found.setdefault(place.layer, matrix.new_zeros(len(matrix), sizes[place.layer]))
         whole[:, place.start : place.start + matrix.shape[1]] = matrix
-    sources = tuple(sorted(found))
-    return DenseAffine(sources, tuple(found[source] for source in sources), affine.bias)
+    ordered = tuple(sorted(found))
+    return ordered, tuple(found[source] for source in ordered)
 
 
 def _stacked(maps: Sequence[DenseAffine]) -> DenseAffine:
     """The rows of maps with the same sources, one after the other."""
+    if len(maps) == 1:
+        return maps[0]
     matrices = tuple(torch.cat(parts) for parts in zip(*(part.matrices for part in maps), strict=True))
-    return DenseAffine(maps[0].sources, matrices, torch.cat([part.bias for part in maps]))
+    every = [part.element_errors() for part in maps]
+    errors = None
+    if any(part is not None for part in every):
+        known = [part or tuple(map(torch.zeros_like, own.matrices)) for part, own in zip(every, maps, strict=True)]
+        errors = tuple(torch.cat(parts) for parts in zip(*known, strict=True))
+    slacks = [torch.zeros_like(part.bias) if part.slack is None else part.slack for part in maps]
+    bias = torch.cat([part.bias for part in maps])
+    return DenseAffine(maps[0].sources, matrices, bias, errors=errors, slack=torch.cat(slacks))

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from toolkit.problem.affine import Affine, DenseAffine
+from toolkit.problem.counted import Counted, scaled, squared
 from toolkit.problem.folding import multiples
 from toolkit.problem.fuse import fuse_layers
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.sparse import product
 
 CONSTANT: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -46,8 +46,8 @@ class Groups:
     """Position among these of every neuron's own; any for a constant."""
     weight: Tensor
     """1, or the factor of a multiple, or 0 for a constant."""
-    slope: Tensor
-    offset: Tensor
+    slope: Counted
+    offset: Counted
 
 
 def merge_neurons(program: Program) -> Program:
@@ -61,7 +61,7 @@ def merge_neurons(program: Program) -> Program:
         affine = _readers(layer.affine, layers, groups, program.num_inputs)
         groups.append(_grouped(layer.op, affine))
         start = layers[-1].stop if layers else 0
-        layers.append(replace(layer, affine=_rows(affine, groups[-1].kept), start=start))
+        layers.append(replace(layer, affine=affine.part(groups[-1].kept), start=start))
     if all(len(group.kept) == len(group.member) for group in groups):
         return program  # as most networks are
     features = _readers(program.features, layers, groups, program.num_inputs)
@@ -78,45 +78,70 @@ def _elements(program: Program) -> int:
     return sum(matrix.numel() for affine in program.maps() for matrix in _dense(affine).matrices)
 
 
-def _rows(affine: DenseAffine, index: Tensor) -> DenseAffine:
-    return DenseAffine(affine.sources, tuple(matrix[index] for matrix in affine.matrices), affine.bias[index])
-
-
 def _grouped(op: str, affine: DenseAffine) -> Groups:
-    """Neurons by their rows, up to what their operator makes of a sign and of a bias."""
+    """Neurons by their rows, up to what their operator makes of a sign and of a bias.
+
+    Rows that carry rounding need not be equal where they are stored as equal: their neurons stay.
+    """
     rows = torch.cat(affine.matrices, 1) + 0.0  # -0.0 becomes 0.0
-    constant, value = _constants(op, rows, affine.bias)
+    rows_exact, bias_exact = _exact(affine)
+    exact = rows_exact if op == "square" else rows_exact & bias_exact  # of squares, biases need not be equal
+    constant, value = _constants(op, rows, affine.bias, rows_exact & bias_exact)
     if op == "relu":
-        return _grouped_relus(torch.cat([rows, affine.bias.unsqueeze(1)], 1), constant, value)
+        return _grouped_relus(torch.cat([rows, affine.bias.unsqueeze(1)], 1), constant, value, exact)
     sign = _signs(rows) if op == "square" else torch.ones_like(affine.bias)
     key = rows * sign.unsqueeze(1) + 0.0
     if op != "square":
         key = torch.cat([key, (sign * affine.bias).unsqueeze(1) + 0.0], 1)
-    kept, member = _distinct(key, ~constant)
+    kept, member = _distinct(key, ~constant, exact)
     turned = sign * sign[kept[member]] if len(kept) else sign
-    shift = affine.bias - turned * affine.bias[kept[member]] if len(kept) else torch.zeros_like(sign)
-    slope = 2 * turned * shift if op == "square" else torch.zeros_like(sign)
-    offset = shift.square() if op == "square" else torch.zeros_like(sign)
+    bias = Counted(affine.bias, affine.slack)
+    shift = bias.plus(scaled(bias.select(kept[member]), -turned)) if len(kept) else Counted(torch.zeros_like(sign))
+    slope = scaled(shift, 2 * turned) if op == "square" else Counted(0 * sign)
+    offset = squared(shift) if op == "square" else Counted(0 * sign)
     free = (~constant).to(sign.dtype)
-    return Groups(kept, member, free, slope * free, torch.where(constant, value, offset))
+    return Groups(kept, member, free, scaled(slope, free), _where(constant, _rounded_value(op, value), offset))
 
 
-def _grouped_relus(rows: Tensor, constant: Tensor, value: Tensor) -> Groups:
+def _grouped_relus(rows: Tensor, constant: Tensor, value: Tensor, exact: Tensor) -> Groups:
     """ReLUs of rows (with their bias) that are multiples: ``relu(t z)`` is ``t relu(z)``, or ``t z - t relu(z)``."""
     free = (~constant).nonzero().squeeze(1)
-    groups = multiples(rows[free])
+    groups = multiples(rows[free], exact[free])
     member = torch.zeros(len(rows), dtype=torch.int64).index_copy(0, free, groups.member)
     factor = torch.zeros_like(value).index_copy(0, free, groups.factor)
     offset = torch.where(constant, value, torch.zeros_like(value))
-    return Groups(free[groups.kept], member, factor.abs(), factor.clamp(max=0), offset)
+    kept = free[groups.kept]
+    return Groups(kept, member, factor.abs(), Counted(factor.clamp(max=0)), Counted(offset))
 
 
-def _constants(op: str, rows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _exact(affine: DenseAffine) -> tuple[Tensor, Tensor]:
+    """Which rows of a map's matrices, and which elements of its bias, are exactly what is stored, ``(size,)`` each."""
+    rows = torch.ones_like(affine.bias, dtype=torch.bool)
+    for error in affine.element_errors() or ():
+        rows &= (error == 0).all(1)
+    return rows, torch.ones_like(rows) if affine.slack is None else affine.slack == 0
+
+
+def _where(condition: Tensor, first: Counted, second: Counted) -> Counted:
+    if first.error is None and second.error is None:
+        return Counted(torch.where(condition, first.value, second.value))
+    errors = [torch.zeros_like(part.value) if part.error is None else part.error for part in (first, second)]
+    return Counted(torch.where(condition, first.value, second.value), torch.where(condition, errors[0], errors[1]))
+
+
+def _rounded_value(op: str, value: Tensor) -> Counted:
+    """A constant's activation; that of a ReLU is exact."""
+    if op == "relu":
+        return Counted(value)
+    return Counted(value, 4 * torch.finfo(value.dtype).eps * torch.where(torch.isfinite(value), value.abs(), 0.0))
+
+
+def _constants(op: str, rows: Tensor, bias: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
     """Which neurons depend on nothing, and their finite values."""
     if op not in CONSTANT:
         return torch.zeros_like(bias, dtype=torch.bool), bias
     value = CONSTANT[op](bias)
-    return ~rows.any(1) & torch.isfinite(value), value
+    return ~rows.any(1) & torch.isfinite(value) & exact, value
 
 
 def _signs(rows: Tensor) -> Tensor:
@@ -125,14 +150,18 @@ def _signs(rows: Tensor) -> Tensor:
     return torch.where(rows.gather(1, first).squeeze(1) < 0, -1.0, 1.0).to(rows.dtype)
 
 
-def _distinct(key: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """The first of each group of equal rows among those wanted, and every row's group (0 for the others)."""
+def _distinct(key: Tensor, wanted: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of each group of equal rows among those wanted, and every row's group (0 for the others).
+
+    A row that is not exact is a group of its own.
+    """
     array = key.numpy()
-    seen: dict[bytes, int] = {}
+    seen: dict[bytes | int, int] = {}
     kept: list[int] = []
     member = [0] * len(array)
+    certain = exact.tolist()
     for index in wanted.nonzero().squeeze(1).tolist():
-        member[index] = seen.setdefault(array[index].tobytes(), len(seen))
+        member[index] = seen.setdefault(array[index].tobytes() if certain[index] else index, len(seen))
         if member[index] == len(kept):
             kept.append(index)
     return torch.tensor(kept, dtype=torch.int64), torch.tensor(member, dtype=torch.int64)
@@ -141,41 +170,56 @@ def _distinct(key: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 def _readers(affine: Affine, layers: Sequence[Layer], groups: Sequence[Groups], inputs: int) -> DenseAffine:
     """A map of old activations as a map of the representatives', and of their own sources where signs differ."""
     dense = _dense(affine)
-    found: dict[int, Tensor] = {}
-    bias = dense.bias
-    for source, matrix in zip(dense.sources, dense.matrices, strict=True):
+    found: dict[int, Counted] = {}
+    bias = Counted(dense.bias, dense.slack)
+    for source, matrix in zip(dense.sources, counted_matrices(dense), strict=True):
         if source == INPUT:
             _add(found, INPUT, matrix)
             continue
         own, group = _dense(layers[source].affine), groups[source]
-        bias = bias + matrix @ group.offset
+        bias = bias.plus(matrix.times(group.offset))
         if not len(group.kept):
             continue
-        _add(found, source, _collected(matrix, group, group.weight))
-        linear = _collected(matrix, group, group.slope)
-        bias = bias + linear @ own.bias
-        for earlier, part in zip(own.sources, own.matrices, strict=True):
-            _add(found, earlier, product(linear, part))
+        _add(found, source, matrix.times(_collecting(group, Counted(group.weight))))
+        linear = matrix.times(_collecting(group, group.slope))
+        bias = bias.plus(linear.times(Counted(own.bias, own.slack)))
+        for earlier, part in zip(own.sources, counted_matrices(own), strict=True):
+            _add(found, earlier, linear.times(part))
     return _affine_of(found, bias, inputs)
 
 
-def _collected(matrix: Tensor, group: Groups, factor: Tensor) -> Tensor:
-    """Coefficients of all neurons, times their factors, summed over each group."""
-    some = factor.nonzero().squeeze(1)
-    new = torch.zeros(len(matrix), len(group.kept), dtype=matrix.dtype)
-    return new.index_add(1, group.member[some], matrix[:, some] * factor[some])
+def counted_matrices(affine: DenseAffine) -> tuple[Counted, ...]:
+    """A map's matrices, each with the errors of its elements."""
+    errors = affine.element_errors() or (None,) * len(affine.matrices)
+    return tuple(Counted(matrix, error) for matrix, error in zip(affine.matrices, errors, strict=True))
 
 
-def _add(found: dict[int, Tensor], source: int, matrix: Tensor) -> None:
-    found[source] = found[source] + matrix if source in found else matrix
+def _collecting(group: Groups, factor: Counted) -> Counted:
+    """The matrix ``(size, size')`` that sums all neurons, times their factors, over each group."""
+    rows = torch.arange(len(group.member))
+    place = torch.zeros(len(group.member), len(group.kept), dtype=factor.value.dtype)
+    error = None if factor.error is None else place.index_put((rows, group.member), factor.error)
+    return Counted(place.index_put((rows, group.member), factor.value), error)
 
 
-def _affine_of(matrices: dict[int, Tensor], bias: Tensor, inputs: int) -> DenseAffine:
+def _add(found: dict[int, Counted], source: int, matrix: Counted) -> None:
+    found[source] = found[source].plus(matrix) if source in found else matrix
+
+
+def _affine_of(matrices: dict[int, Counted], bias: Counted, inputs: int) -> DenseAffine:
     """A map with sources in order, without those it does not depend on; a constant is a map of the inputs."""
-    used = [source for source in sorted(matrices) if bool(matrices[source].any())]
+    used = [source for source in sorted(matrices) if _matters(matrices[source])]
     if not used:
-        return DenseAffine((INPUT,), (bias.new_zeros(len(bias), inputs),), bias)
-    return DenseAffine(tuple(used), tuple(matrices[source] for source in used), bias)
+        return DenseAffine((INPUT,), (bias.value.new_zeros(len(bias.value), inputs),), bias.value, slack=bias.error)
+    parts = [matrices[source] for source in used]
+    errors = None
+    if any(part.error is not None for part in parts):
+        errors = tuple(torch.zeros_like(part.value) if part.error is None else part.error for part in parts)
+    return DenseAffine(tuple(used), tuple(part.value for part in parts), bias.value, errors=errors, slack=bias.error)
+
+
+def _matters(matrix: Counted) -> bool:
+    return bool(matrix.value.any()) or (matrix.error is not None and bool(matrix.error.any()))
 
 
 def _without_dead(program: Program) -> Program:
@@ -188,7 +232,7 @@ def _without_dead(program: Program) -> Program:
             continue
         numbers[number] = len(layers)
         start = layers[-1].stop if layers else 0
-        affine = _living(_rows(_dense(layer.affine), rows), alive, numbers, program.num_inputs)
+        affine = _living(_dense(layer.affine).part(rows), alive, numbers, program.num_inputs)
         layers.append(replace(layer, affine=affine, start=start))
     features = _living(_dense(program.features), alive, numbers, program.num_inputs)
     return replace(program, layers=tuple(layers), features=_reading_partial(features, layers))
@@ -201,7 +245,11 @@ def _reading_partial(features: DenseAffine, layers: Sequence[Layer]) -> DenseAff
         if layer.op in PARTIAL and number not in found:
             found[number] = features.bias.new_zeros(features.size, layer.affine.size)
     sources = tuple(sorted(found))
-    return DenseAffine(sources, tuple(found[source] for source in sources), features.bias)
+    errors = None
+    if features.errors is not None:
+        own = dict(zip(features.sources, features.errors, strict=True))
+        errors = tuple(own.get(source, torch.zeros_like(found[source])) for source in sources)
+    return replace(features, sources=sources, matrices=tuple(found[source] for source in sources), errors=errors)
 
 
 def _alive(program: Program) -> list[Tensor]:
@@ -211,21 +259,28 @@ def _alive(program: Program) -> list[Tensor]:
     _mark(read, _dense(program.features))
     for number in range(len(program.layers) - 1, INPUT, -1):
         alive[number] = read[number].nonzero().squeeze(1)
-        _mark(read, _rows(_dense(program.layers[number].affine), alive[number]))
+        _mark(read, _dense(program.layers[number].affine).part(alive[number]))
     return alive
 
 
 def _mark(read: list[Tensor], affine: DenseAffine) -> None:
-    for source, matrix in zip(affine.sources, affine.matrices, strict=True):
+    for source, matrix in zip(affine.sources, counted_matrices(affine), strict=True):
         if source != INPUT:
-            read[source] |= (matrix != 0).any(0)
+            read[source] |= (matrix.value != 0).any(0)
+            if matrix.error is not None:
+                read[source] |= (matrix.error != 0).any(0)
 
 
 def _living(affine: DenseAffine, alive: list[Tensor], numbers: dict[int, int], inputs: int) -> DenseAffine:
     """A map of living neurons only, by their layers' new numbers."""
     matrices = {
-        numbers[source]: matrix if source == INPUT else matrix[:, alive[source]].contiguous()
-        for source, matrix in zip(affine.sources, affine.matrices, strict=True)
+        numbers[source]: matrix if source == INPUT else _columns(matrix, alive[source])
+        for source, matrix in zip(affine.sources, counted_matrices(affine), strict=True)
         if source in numbers
     }
-    return _affine_of(matrices, affine.bias, inputs)
+    return _affine_of(matrices, Counted(affine.bias, affine.slack), inputs)
+
+
+def _columns(matrix: Counted, index: Tensor) -> Counted:
+    error = None if matrix.error is None else matrix.error[:, index].contiguous()
+    return Counted(matrix.value[:, index].contiguous(), error)

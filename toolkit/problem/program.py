@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.problem.affine import Affine, GraphAffine, absolute_module, compact, flat_size
-from toolkit.problem.exactness import computed_exactly
+from toolkit.problem.exactness import affine_exactly, computed_exactly
 from toolkit.problem.folding import fold_splits
 from toolkit.problem.linear import linear_part, without_offset
 from toolkit.problem.ops import NONLINEAR, check_supported
+from toolkit.problem.rounding import Errors, gamma, is_composed, sum_terms
 
 if TYPE_CHECKING:
     from toolkit.problem.stacks import Stack
@@ -62,6 +63,8 @@ class Program:
     rational: bool = field(default=False, repr=False, compare=False)
     """Whether the maps are exactly those of the network, without any rounding (`toolkit.problem.exactness`). Nothing
     made of this program is, unless it says so."""
+    errors: Errors | None = field(default=None, repr=False, compare=False)
+    """What rounding can change in bounds for the boxes of one problem (`toolkit.bounds.rounding`): made last, too."""
     merged: list[Program] = field(init=False, default_factory=list, repr=False, compare=False)
     """This program with its neurons merged, once that has been asked for (`toolkit.problem.merge`)."""
 
@@ -73,6 +76,13 @@ class Program:
     def maps(self) -> list[Affine]:
         """The affine map of every layer, then that of the features."""
         return [*(layer.affine for layer in self.layers), self.features]
+
+    def ending_at(self, number: int) -> Program:
+        """The program of the layers before one, whose map's values are the features."""
+        errors = self.errors
+        if errors is not None:
+            errors = replace(errors, layers=errors.layers[:number], features=errors.layers[number])
+        return replace(self, layers=self.layers[:number], features=self.layers[number].affine, errors=errors)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Program:
         """The same program on another device, in another precision."""
@@ -90,7 +100,7 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
     check_supported(graph.graph)
     rational = dtype == torch.float64 and not graph.meta.get("folded", True)
     rational = rational and computed_exactly(graph, lambda node: node.target in NONLINEAR)
-    graph = fold_splits(_in_precision(graph, dtype))
+    graph = traced_operators(graph, dtype)
     rational = rational and computed_exactly(graph, lambda node: node.target in NONLINEAR)
     (x,) = (node for node in graph.graph.nodes if node.op == "placeholder")
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
@@ -104,6 +114,11 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
     features = compact(_affine_between(graph, sources, output.args[0], dtype))
     size = flat_size(x.meta["shape"])
     return Program(size, tuple(layers), features, torch.device("cpu"), dtype, rational=rational)
+
+
+def traced_operators(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
+    """The operators of a traced graph from which its program is built, in one precision."""
+    return fold_splits(_in_precision(graph, dtype))
 
 
 def _in_precision(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
@@ -134,11 +149,28 @@ def _affine_between(
     part.output(part.call_function(torch.reshape, (copies[target], [-1])))
     module = fx.GraphModule(graph, part)
     sizes = tuple(flat_size(node.meta["shape"]) for node in used)
-    bias = module(*(torch.zeros(size, dtype=dtype) for size in sizes)).detach()
+    zeros = [torch.zeros(size, dtype=dtype) for size in sizes]
+    bias = module(*zeros).detach()
     numbers = tuple(sources[node] for node in used)
     linear = linear_part(module)
-    parts = without_offset(linear), without_offset(absolute_module(linear))
-    return GraphAffine(numbers, sizes, flat_size(target.meta["shape"]), *parts, bias)
+    terms, absolute = sum_terms(module), absolute_module(linear)
+    exact = affine_exactly(module)
+    if exact or not is_composed(module):
+        slack = torch.zeros_like(bias)
+    else:  # terms of the bias may have cancelled
+        slack = gamma(terms, dtype) * absolute_module(module)(*zeros).detach()
+    return GraphAffine(
+        numbers,
+        sizes,
+        flat_size(target.meta["shape"]),
+        without_offset(linear),
+        without_offset(absolute),
+        bias,
+        slack=slack,
+        taken_back=absolute(*zeros).detach(),
+        terms=terms,
+        exact=exact,
+    )
 
 
 def _ancestors(target: fx.Node, sources: dict[fx.Node, int]) -> tuple[list[fx.Node], list[fx.Node]]:

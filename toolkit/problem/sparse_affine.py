@@ -71,7 +71,9 @@ def _with_rows(affine: Affine) -> Affine:
     rows, columns = affine.matrices[0], affine.matrices[0].T.contiguous()
     if _is_sparse(affine):
         rows, columns = _compressed(rows), _compressed(columns)
-    return SparseAffine(affine.sources, affine.matrices, affine.bias, rows, columns)
+    errors, slack, steps = affine.errors, affine.slack, affine.steps
+    maps = (affine.sources, affine.matrices, affine.bias)
+    return SparseAffine(*maps, rows, columns, errors=errors, slack=slack, steps=steps)
 
 
 def _compressed(matrix: Tensor) -> Tensor:

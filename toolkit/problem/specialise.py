@@ -15,6 +15,7 @@ from torch import Tensor
 
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.compile import Problem
+from toolkit.problem.counted import Counted
 from toolkit.problem.merge import merge_neurons
 from toolkit.problem.program import INPUT, Program
 
@@ -88,7 +89,10 @@ def substitute(program: Program, columns: Tensor, values: Tensor) -> Program:
         matrix = affine.matrices[position]
         rest = matrix.index_fill(1, columns, 0.0)
         matrices = (*affine.matrices[:position], rest, *affine.matrices[position + 1 :])
-        return DenseAffine(affine.sources, matrices, affine.bias + matrix[:, columns] @ values)
+        errors = affine.element_errors()
+        fixed = Counted(matrix[:, columns], None if errors is None else errors[position][:, columns])
+        bias = Counted(affine.bias, affine.slack).plus(fixed.times(Counted(values)))
+        return replace(affine, matrices=matrices, bias=bias.value, slack=bias.error)
 
     layers = tuple(replace(layer, affine=replaced(layer.affine)) for layer in program.layers)
     return replace(program, layers=layers, features=replaced(program.features), rational=False)

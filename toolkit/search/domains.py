@@ -29,6 +29,8 @@ class Space:
     """Neurons that are unstable in some region, ``(U,)``."""
     exact: ExactLeaves | None = field(default=None, kw_only=True, compare=False, repr=False)
     """What decides leaves in rational arithmetic, if they are to be."""
+    double: Problem | None = None
+    """The problem in double precision, where it is bounded in single."""
     recordings: Recordings = field(default_factory=Recordings, init=False, compare=False, repr=False)
     """Of functions that use the above: another space has others."""
 
@@ -114,13 +116,19 @@ def root_domains(space: Space, cases: Tensor, multipliers: Multipliers, lower: T
 
 def case_domain(problem: Problem, root: Bounds, case: Tensor) -> Domain:
     """What is bounded for unsplit cases: their boxes, their regions' bounds and their atoms."""
+    region = problem.region[case]
+    return of_cases(problem, root if len(root.lower) == 1 else root.select(region), case)
+
+
+def of_cases(problem: Problem, bounds: Bounds, case: Tensor) -> Domain:
+    """Unsplit domains of some cases ``(B,)``, with bounds of their neurons, ``(B, num_neurons)``, of batch 1 or B."""
     region, rows = problem.region[case], problem.rows[case]
     box = Bounds(problem.lower, problem.upper)
-    phase = torch.zeros(1, 1, dtype=torch.int8, device=root.lower.device)
+    phase = torch.zeros(1, 1, dtype=torch.int8, device=bounds.lower.device)
     return Domain(
         box=box if len(box.lower) == 1 else box.select(region),
-        bounds=root if len(root.lower) == 1 else root.select(region),
-        phase=phase.expand(len(case), root.lower.shape[1]),
+        bounds=bounds,
+        phase=phase.expand(len(case), bounds.lower.shape[1]),
         atoms=problem.weights[rows],
         constants=problem.offsets[rows],
     )

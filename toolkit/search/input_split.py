@@ -20,6 +20,7 @@ from toolkit.bounds.boxes import Reach, tighten
 from toolkit.bounds.clip import HalfSpaces, clip_box, minimum_within, polytopes
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.rounding import errors_for
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
 from toolkit.search.attack import Accept, accept_best, case_loss, descend
@@ -214,9 +215,10 @@ def bound_boxes(problem: Problem, boxes: Boxes, plan: InputPlan, clock: Clock) -
     tightened = tighten(program, one.box, one.neurons, one.spaces, clock.check)
     bounds = Bounds(groups.each(tightened.bounds.lower), groups.each(tightened.bounds.upper))
     atoms = problem.rows[boxes.case]
-    start = functional(program.features, problem.weights[atoms], problem.offsets[atoms])
+    errors = errors_for(program, boxes.box, bounds)
+    start = functional(program.features, problem.weights[atoms], problem.offsets[atoms], errors.features)
     lines = layer_lines(program, bounds)
-    linear = backward(program, start, lines)
+    linear = backward(program, start, lines, errors)
     lower = joint_minimum(boxes.box, HalfSpaces(linear.coefficients, linear.offset))
     contradiction = groups.each(tightened.contradiction)
     lower = torch.where(contradiction > 0, torch.fmax(lower, contradiction), lower)

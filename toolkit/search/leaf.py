@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.ascent import evaluate, relax
-from toolkit.bounds.backward import Functional, backward, functional, layer_lines
+from toolkit.bounds.backward import backward, functional, layer_lines, of_rows
 from toolkit.bounds.state import Domain, Multipliers
 from toolkit.problem.program import Program
 from toolkit.search.attack import Accept
 from toolkit.search.clock import Clock
+from toolkit.search.closing import in_double
 from toolkit.search.domains import Domains, Space, expand, proved
 
 
@@ -49,15 +50,16 @@ def _decide(space: Space, leaf: Domains) -> tuple[bool, Tensor | None]:
     """Whether the leaf is proved, else the point of it where the atoms are smallest."""
     domain, start = expand(space, leaf)
     domain = replace(domain, phase=implied_phases(space, domain))
-    closed, point = _by_linear_program(space.problem.program, domain, start)
+    closed, point = _by_linear_program(space, leaf.case, domain, start)
     if closed or space.exact is None:
         return closed, point
     closed, other = space.exact.decide(int(leaf.case[0]), domain)
     return closed, point if other is None else other
 
 
-def _by_linear_program(program: Program, domain: Domain, start: Multipliers) -> tuple[bool, Tensor | None]:
+def _by_linear_program(space: Space, case: Tensor, domain: Domain, start: Multipliers) -> tuple[bool, Tensor | None]:
     """Whether multipliers from a linear program prove a leaf, else the point where the atoms are smallest."""
+    program = space.problem.program
     split = domain.phase[0].nonzero().squeeze(1)
     solution = _solve(program, domain, split)
     if solution is None:
@@ -68,7 +70,7 @@ def _by_linear_program(program: Program, domain: Domain, start: Multipliers) -> 
     weight = torch.as_tensor(solution.weight, dtype=like.dtype, device=like.device).unsqueeze(0)
     bound = evaluate(program, relax(program, domain), Multipliers(start.alpha, beta, weight)).bound
     point = None if solution.point is None else torch.as_tensor(solution.point, dtype=like.dtype, device=like.device)
-    return bool(proved(bound.lower)), point
+    return bool(proved(in_double(space, case, domain, bound).lower)), point
 
 
 def implied_phases(space: Space, domain: Domain) -> Tensor:
@@ -181,8 +183,7 @@ def _linear_rows(program: Program, domain: Domain, split: Tensor) -> tuple[np.nd
         mine = split[(split >= layer.start) & (split < layer.stop)] - layer.start
         if not len(mine):
             continue
-        start = Functional(layer.affine.sources, layer.affine.select(mine), layer.affine.bias[mine].unsqueeze(0))
-        linear = backward(program, start, lines)
+        linear = backward(program, of_rows(layer.affine, mine, None), lines, None)
         sign = domain.phase[0, mine + layer.start].to(program.dtype)
         rows.append(_array(linear.coefficients[0] * sign.unsqueeze(1)))
         offsets.append(_array(linear.offset[0] * sign))
@@ -192,7 +193,7 @@ def _linear_rows(program: Program, domain: Domain, split: Tensor) -> tuple[np.nd
 def _linear_atoms(program: Program, domain: Domain) -> tuple[np.ndarray, np.ndarray]:
     """The case's atoms as linear functions of the input."""
     start = functional(program.features, domain.atoms, domain.constants)
-    linear = backward(program, start, layer_lines(program, domain.bounds))
+    linear = backward(program, start, layer_lines(program, domain.bounds), None)
     return _array(linear.coefficients[0]), _array(linear.offset[0])
 
 

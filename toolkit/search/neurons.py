@@ -10,7 +10,7 @@ processor, each of its cores has trees of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -125,7 +125,7 @@ class Trees:
 def plant(program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tensor, batch: int, clock: Clock) -> Trees:
     """Trees of one leaf each, for some rows ``(n,)`` of a layer. Raises OutOfTime."""
     layer = program.layers[number]
-    ending_here = replace(program, layers=program.layers[:number], features=layer.affine)
+    ending_here = program.ending_at(number)
     earlier = Bounds(bounds.lower[:, : layer.start], bounds.upper[:, : layer.start])
     space = Space(_both_ends(ending_here, box, rows), earlier, _unstable(earlier))
     count = 2 * len(rows)

@@ -20,6 +20,7 @@ from toolkit.search.attack import Accept, accept_best, case_loss
 from toolkit.search.branching import candidates, chord
 from toolkit.search.children import branch
 from toolkit.search.clock import Clock
+from toolkit.search.closing import in_double
 from toolkit.search.domains import Domains, Space, bounded, concat, expand, proved, with_bounds
 from toolkit.search.events import Observer, RoundDone
 from toolkit.search.leaf import close_leaves
@@ -178,6 +179,7 @@ def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock
     domain, _ = expand(space, domains)
     bound = improve(space, domains, plan.schedule, clock)
     bounds, bound = narrow(space.problem.program, domain, bound, plan.clipped, clock)
+    bound = in_double(space, domains.case, replace(domain, bounds=bounds), bound)
     score = chord(space.problem.program, bounds, bound)
     splittable = unstable_neurons(space.problem.program, bounds) & (domain.phase == 0)
     found = candidates(space.of(score), space.of(splittable), plan.candidates)

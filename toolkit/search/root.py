@@ -21,9 +21,10 @@ from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.forward import forward_bounds, suits
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.refine import refine_bounds
+from toolkit.bounds.rounding import errors_for
 from toolkit.bounds.state import Multipliers, adaptive
 from toolkit.bounds.steps import Adam
-from toolkit.problem.compile import Problem
+from toolkit.problem.compile import Problem, outward
 from toolkit.problem.program import Program, split_layers
 from toolkit.search.clock import Clock
 from toolkit.search.domains import case_domain, proved
@@ -50,6 +51,14 @@ class Root:
     unstable: int
     layers: dict[str, dict[str, int]] = field(default_factory=dict)
     """Neurons of each layer, and how many of them each method so far leaves unstable."""
+
+    def to(self, dtype: torch.dtype) -> Root:
+        """The same in another precision. Bounds are rounded outward."""
+        if dtype == self.lower.dtype:
+            return self
+        bounds = Bounds(*outward(self.bounds.lower, self.bounds.upper, dtype))
+        lower, _ = outward(self.lower, self.lower, dtype)
+        return replace(self, bounds=bounds, lower=lower, multipliers=self.multipliers.map(lambda part: part.to(dtype)))
 
 
 def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
@@ -159,8 +168,9 @@ def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor
     for case in torch.arange(problem.num_cases, device=problem.region.device).split(CASES_PER_PASS):
         clock.check()
         domain = case_domain(problem, bounds, case)
-        start = functional(problem.program.features, domain.atoms, domain.constants)
-        linear = backward(problem.program, start, layer_lines(problem.program, domain.bounds))
+        errors = errors_for(problem.program, domain.box, domain.bounds)
+        start = functional(problem.program.features, domain.atoms, domain.constants, errors.features)
+        linear = backward(problem.program, start, layer_lines(problem.program, domain.bounds), errors)
         lower, best = linear.minimum(domain.box).max(1)
         weight = torch.nn.functional.one_hot(best, domain.atoms.shape[1]).to(lower.dtype)
         lowers.append(lower)

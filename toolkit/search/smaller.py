@@ -26,18 +26,34 @@ def reduced(task: Task, root: Root) -> tuple[Task, Root]:
 
     Raises DisagreementError where it is another one.
     """
-    problem = task.problem
+    problem, dtype = task.exact, task.problem.program.dtype
     box = Bounds(problem.lower, problem.upper)
-    if not varying_inputs(problem) or not worth_reducing(problem.program, box, root.bounds):
+    if not varying_inputs(problem) or not _reducible(problem.program, box, root.bounds):
         return task, root  # of points nothing would be left to bound
-    reduction = reduce_program(problem.program, box, root.bounds, task.clock.check)
+    # In double precision always: what a matrix of the reduced network has lost is lost for every bound of the search.
+    bounds = Bounds(root.bounds.lower.to(problem.program.dtype), root.bounds.upper.to(problem.program.dtype))
+    reduction = reduce_program(problem.program, box, bounds, task.clock.check, recentred=task.double is not None)
     check_same("the reduced network", problem.program, reduction.program, box, reduction.restrict_box)
     smaller = reduction.restrict_box(box)
     problem = replace(problem, program=reduction.program, lower=smaller.lower, upper=smaller.upper)
-    accept = task.accept
-    task = replace(task, problem=problem, accept=lambda point, region: accept(reduction.restore(point), region))
-    multipliers = reduction.restrict_multipliers(root.multipliers)
-    return task, replace(root, bounds=reduction.restrict(root.bounds), multipliers=multipliers)
+    accept, double = task.accept, task.double
+    task = replace(
+        task,
+        problem=problem.to(problem.program.device, dtype),
+        double=None if double is None else problem,
+        accept=lambda point, region: accept(reduction.restore(point), region),
+    )
+    root = replace(
+        root,
+        bounds=reduction.restrict(root.bounds),
+        multipliers=reduction.restrict_multipliers(root.multipliers),
+    )
+    return task.counted(root.bounds), root
+
+
+def _reducible(program: Program, box: Bounds, bounds: Bounds) -> bool:
+    """Whether what rounding can change is known, and reducing pays."""
+    return program.errors is not None and worth_reducing(program, box, bounds)
 
 
 def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:

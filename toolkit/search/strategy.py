@@ -24,7 +24,7 @@ from toolkit.search.relu_split import Search
 from toolkit.search.root import Root, facts, open_cases, optimised_root, refined_root, root_bounds, tell
 from toolkit.search.shares import Divisible, search_in_shares
 from toolkit.search.smaller import reduced, sparse
-from toolkit.search.task import Found, Task, decided, varying_inputs
+from toolkit.search.task import Found, Task, counted, decided, varying_inputs
 from toolkit.search.threads import suited_threads
 from toolkit.search.touching import by_exact_leaves, closed_by_images
 from toolkit.search.witnesses import FIRST_RESTARTS, attack_first, attack_on, attack_part
@@ -69,9 +69,10 @@ def prove(task: Task, root: Root | None = None) -> Found:
     if attacked:
         return Found(True, False, "attack")
     if root is None:
-        root = root_bounds(task.problem, task.clock, task.observer)
+        root = root_bounds(task.exact, task.clock, task.observer)
     else:
         tell(root, task.observer)
+    root = root.to(task.problem.program.dtype)
     task.note(**facts(root))
     if not len(open_cases(root)):
         return Found(False, True, root.method)
@@ -80,7 +81,7 @@ def prove(task: Task, root: Root | None = None) -> Found:
         return Found(False, True, "images")
     if not varying_inputs(task.problem):
         return by_exact_leaves(task, root) or at_points(task, root)
-    task, root = reduced(task, root)
+    task, root = reduced(task.counted(root.bounds), root)
     if attacked is None and attack_part(task, open_cases(root), FIRST_RESTARTS):
         return Found(True, False, "attack")
     found = by_exact_leaves(task, root)
@@ -283,7 +284,7 @@ def phase_search(task: Task, root: Root) -> Search:
     """A search over ReLU phases, from root bounds."""
     cases = open_cases(root)
     unstable = unstable_neurons(task.problem.program, root.bounds).any(0).nonzero().squeeze(1)
-    space = Space(sparse(task.problem), root.bounds, unstable)
+    space = Space(counted(sparse(task.problem), root.bounds), root.bounds, unstable, double=task.double)
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, Polyak())
     batch = batch_of(task)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from toolkit.problem.compile import Problem
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.rounding import with_errors
+from toolkit.problem.compile import Problem, outward
 from toolkit.search.attack import Accept
 from toolkit.search.clock import Clock
 from toolkit.search.events import Observer
@@ -47,10 +49,29 @@ class Task:
     """Share of the whole query's cases that the problem's are."""
     original: Original | None = None
     """The same cases about the network before anything was merged, reduced or rounded."""
+    double: Problem | None = None
+    """The problem in double precision, where it is searched in single."""
+
+    @property
+    def exact(self) -> Problem:
+        """The problem in double precision."""
+        return self.problem if self.double is None else self.double
+
+    def counted(self, bounds: Bounds) -> Task:
+        """The task with what rounding can change in its programs, for bounds ``(R, num_neurons)`` of its neurons."""
+        double = None if self.double is None else counted(self.double, bounds)
+        return replace(self, problem=counted(self.problem, bounds), double=double)
 
     def soon(self, seconds: float) -> Task:
         """The task with so much time, or what is left."""
         return replace(self, clock=self.clock.soon(seconds))
+
+
+def counted(problem: Problem, bounds: Bounds) -> Problem:
+    """The problem with a program that knows what rounding can change on its boxes (`toolkit.bounds.rounding`)."""
+    dtype = problem.program.dtype
+    bounds = Bounds(*outward(bounds.lower, bounds.upper, dtype))
+    return replace(problem, program=with_errors(problem.program, Bounds(problem.lower, problem.upper), bounds))
 
 
 def decided(found: Found | None) -> bool:

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from toolkit.bounds.ascent import Schedule, evaluate, optimise, relax, supergradient
-from toolkit.bounds.backward import functional
-from toolkit.bounds.crown import bound_functional, crown_bounds, intersect, rows_per_pass
+from toolkit.bounds.crown import bound_features, crown_bounds, intersect, rows_per_pass
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.state import Domain, Multipliers, onto_simplex
 from toolkit.bounds.steps import Adam, Polyak, Rule
@@ -42,7 +41,7 @@ def test_bounds_contain_what_the_network_computes(seed: int, operator: str, dtyp
     intervals, features = interval_bounds(program, box)
     crown = crown_bounds(program, box)
     rows = torch.eye(FEATURES, dtype=dtype).unsqueeze(0)
-    _, low = bound_functional(program, functional(program.features, rows), box, crown)
+    _, low = bound_features(program, rows, box, crown)
     for points in random_points(box, 40, seed):
         pre, values = run(exact, points.double())
         assert contains(intervals, pre) and contains(crown, pre) and contains(features, values)

@@ -66,7 +66,9 @@ def test_bounds_hold_where_the_half_spaces_are(name: str) -> None:
     # A violation is a first feature of at most the limit: a tenth of the points.
     row = torch.zeros(1, 1, program.features.size, dtype=program.dtype)
     row[0, 0, 0] = 1.0
-    linear = backward(program, functional(program.features, row, -limit.reshape(1, 1)), layer_lines(program, plain))
+    linear = backward(
+        program, functional(program.features, row, -limit.reshape(1, 1)), layer_lines(program, plain), None
+    )
     found = tighten(program, part, known, HalfSpaces(linear.coefficients, linear.offset))
     values = _pre_activations(program, points[value <= limit])
     assert float(found.contradiction) <= 0

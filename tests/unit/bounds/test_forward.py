@@ -17,7 +17,7 @@ from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem import affine
 from toolkit.problem.affine import DenseAffine, GraphAffine
 from toolkit.problem.compile import outward
-from toolkit.problem.program import Program
+from toolkit.problem.program import INPUT, Layer, Program
 
 
 def _program(smooth: bool = False) -> Program:
@@ -108,7 +108,7 @@ def test_strips_contain_their_operators(op: str) -> None:
     ends = torch.rand(2, 200, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * 6 - 3
     if op in {"log", "sqrt", "rsqrt", "reciprocal"}:
         ends = ends.abs() + 0.1
-    if op.endswith("from_one"):
+    if op == "share" or op.endswith("from_one"):
         ends = ends.abs() + 1.0
     lower, upper = ends.amin(0, keepdim=True), ends.amax(0, keepdim=True)
     slope, middle, error = strip(RELAXATIONS[op], Bounds(lower, upper))
@@ -199,3 +199,43 @@ def test_forward_bounds_of_operators_contain_all_samples(
     assert bool((values >= alone.lower.double() - 1e-9).all())
     assert bool((values <= alone.upper.double() + 1e-9).all())
     assert radius < 0.1 or float((found.upper - found.lower).sum()) < float((intervals.upper - intervals.lower).sum())
+
+
+INPUTS = 3
+
+
+def branching(seed: int, widths: tuple[int, ...] = (5, 4, 6, 3, 5)) -> Program:
+    """Layers that read the input and some of the layers before: chains, parallel branches, residuals, joins."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def matrix(rows: int, columns: int) -> Tensor:
+        return torch.randn(rows, columns, generator=rng, dtype=torch.float64)
+
+    layers: list[Layer] = []
+    for width in (*widths, 2):
+        before = torch.arange(-1, len(layers))
+        some = before[torch.rand(len(before), generator=rng) < 0.5].tolist() or [int(before[-1])]
+        sizes = [INPUTS if source == INPUT else layers[source].affine.size for source in some]
+        affine = DenseAffine(tuple(some), tuple(matrix(width, size) for size in sizes), matrix(1, width)[0])
+        start = layers[-1].stop if layers else 0
+        layers.append(Layer(f"layer{len(layers)}", ["relu", "relu", "tanh"][seed % 3], affine, start))
+    features = layers.pop().affine
+    return Program(INPUTS, tuple(layers), features, torch.device("cpu"), torch.float64)
+
+
+@pytest.mark.parametrize("room", [forward.COEFFICIENTS, 40, 90])
+@pytest.mark.parametrize("seed", range(40))
+def test_errors_of_parallel_layers_are_not_one_error(seed: int, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neurons of layers side by side err independently: what reads both must not see their errors cancel."""
+    monkeypatch.setattr(forward, "COEFFICIENTS", room)
+    monkeypatch.setattr(forward, "WIDE", 0)
+    program = branching(seed)
+    centre = torch.randn(2, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    box = Bounds(centre - 0.7, centre + 0.7)
+    found = forward_bounds(program, box, interval_bounds(program, box)[0])
+    for row in range(2):
+        shares = torch.rand(200, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + row))
+        points = box.lower[row] + shares * (box.upper[row] - box.lower[row])
+        values = crown_bounds(program, Bounds(points, points))
+        assert bool((found.lower[row] <= values.upper).all())
+        assert bool((values.lower <= found.upper[row]).all())

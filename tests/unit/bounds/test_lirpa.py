@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from toolkit.bench.options import Options
 from toolkit.bounds import lirpa
-from toolkit.bounds.backward import functional
-from toolkit.bounds.crown import bound_functional, crown_bounds
+from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds
 from toolkit.campaign import run_folder
 from toolkit.cli import run
@@ -80,8 +79,8 @@ def both(kind: str, seed: int, assertion: str) -> tuple[Features, Question, Prob
 def ours(problem: Problem) -> Tensor:
     """CROWN bounds of the cases, ``(C,)``: a conjunction by its best atom."""
     box = Bounds(problem.lower[problem.region], problem.upper[problem.region])
-    start = functional(problem.program.features, problem.weights[problem.rows], problem.offsets[problem.rows])
-    return bound_functional(problem.program, start, box, crown_bounds(problem.program, box))[1].amax(1)
+    atoms, constants = problem.weights[problem.rows], problem.offsets[problem.rows]
+    return bound_features(problem.program, atoms, box, crown_bounds(problem.program, box), constants)[1].amax(1)
 
 
 def smallest(features: Features, question: Question, count: int = 300) -> Tensor:

@@ -12,8 +12,7 @@ import torch
 from programs import points_in
 from small_models import load_text, node_model
 
-from toolkit.bounds.backward import functional
-from toolkit.bounds.crown import bound_functional, crown_bounds
+from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_file import OnnxModel
@@ -99,9 +98,7 @@ def _output_bounds(model: OnnxModel, box: Bounds) -> list[Bounds]:
     program = build_program(graph, torch.float32)
     rows = torch.eye(program.features.size).unsqueeze(0)
     neurons = crown_bounds(program, box)
-    lower, negated = (
-        bound_functional(program, functional(program.features, sign * rows), box, neurons)[1] for sign in (1, -1)
-    )
+    lower, negated = (bound_features(program, sign * rows, box, neurons)[1] for sign in (1, -1))
     return [interval_bounds(program, box)[1], Bounds(lower, -negated)]
 
 

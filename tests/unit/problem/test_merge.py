@@ -123,7 +123,7 @@ def test_what_may_be_undefined_is_never_merged_into_a_proof(fixed: list[int]) ->
     box = Bounds(-torch.ones(1, INPUTS, dtype=torch.float64), torch.ones(1, INPUTS, dtype=torch.float64))
     bounds, _ = interval_bounds(program, box)
     rows = torch.ones(1, 1, program.features.size, dtype=torch.float64)
-    lower = backward(program, functional(program.features, rows), layer_lines(program, bounds)).minimum(box)
+    lower = backward(program, functional(program.features, rows), layer_lines(program, bounds), None).minimum(box)
     assert bool(torch.isfinite(lower).all()) == any(fixed)
 
 

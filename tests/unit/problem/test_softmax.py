@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import functional
-from toolkit.bounds.crown import bound_functional, crown_bounds
+from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.errors import UnsupportedError
 from toolkit.problem.program import Program, build_program
@@ -69,8 +68,8 @@ def test_bounds_of_far_scores_are_finite_and_enclose_the_shares(seed: int, dtype
     bounds = crown_bounds(program, box)
     _, features = interval_bounds(program, box)
     rows = torch.eye(program.features.size, dtype=dtype).unsqueeze(0)
-    _, low = bound_functional(program, functional(program.features, rows), box, bounds)
-    _, high = bound_functional(program, functional(program.features, -rows), box, bounds)
+    _, low = bound_features(program, rows, box, bounds)
+    _, high = bound_features(program, -rows, box, bounds)
     inside = [attention.shares(box.lower[0].double() + share * 0.02) for share in torch.rand(20, 3).double()]
     for side in (low, high, features.lower, features.upper):
         assert bool(torch.isfinite(side).all())

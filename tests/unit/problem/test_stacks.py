@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import Functional, backward, layer_lines
-from toolkit.bounds.boxes import backward_rows
+from toolkit.bounds.boxes import Rows, backward_rows
 from toolkit.bounds.interval import Bounds
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.problem.rounding import Errors
 from toolkit.problem.sparse_affine import with_sparse_maps
 from toolkit.problem.stacks import with_stacks
 
@@ -49,10 +50,12 @@ def results(program: Program, end: int) -> list[Tensor]:
     sizes = [matrix.shape[1] for matrix in affine.matrices]  # type: ignore[attr-defined]
     rows = [torch.randn(DOMAINS, 2, size, dtype=torch.float64) for size in sizes]
     offset = torch.randn(DOMAINS, 2, dtype=torch.float64)
-    linear = backward(program, Functional(affine.sources, rows, offset), lines)
+    linear = backward(program, Functional(affine.sources, rows, offset), lines, None)
     owner = torch.tensor([3, 1, 1, 0, 2])
-    flat = [part[owner, 0] for part in rows]
-    pushed, constant = backward_rows(program, affine.sources, flat, offset[owner, 0], owner, lines)
+    start = Functional(affine.sources, [part[owner, 0].unsqueeze(0) for part in rows], offset[owner, 0].unsqueeze(0))
+    none = [torch.zeros(1, layer.affine.size, dtype=torch.float64) for layer in program.layers]
+    errors = Errors(none, torch.zeros(1, affine.size, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
+    pushed, constant = backward_rows(program, Rows(owner, torch.zeros_like(owner)), start, errors, lines)
     posts = [post for post in linear.post if post is not None]
     return [linear.coefficients, linear.offset, *posts, pushed, constant]
 

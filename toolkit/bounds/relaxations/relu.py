@@ -20,7 +20,9 @@ def _lines(lower: Tensor, upper: Tensor) -> Lines:
     fixed = active.to(upper.dtype)
     zero = torch.zeros_like(upper)
     slope = torch.where(unstable, chord, fixed)
-    above = torch.where(unstable, -chord * lower, zero)
+    # The chord must clear both ends although its slope was rounded.
+    outward = 4 * torch.finfo(upper.dtype).eps
+    above = torch.where(unstable, -chord * lower * (1 + outward) + outward * upper, zero)
     return Lines(torch.where(unstable, below, fixed), zero, slope, above, from_origin=True)
 
 

@@ -1,0 +1,202 @@
+"""Bounds hold over the real numbers, whatever rounds: against the network in rational arithmetic.
+
+Networks here are made to lose digits: long sums of equal weights, whose errors all have one sign, offsets that cancel,
+weights that single precision cannot hold. Every technique's bounds must contain the exact values all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from toolkit.bounds.ascent import evaluate, relax
+from toolkit.bounds.boxes import tighten
+from toolkit.bounds.clip import HalfSpaces
+from toolkit.bounds.crown import bound_features, crown_bounds
+from toolkit.bounds.forward import forward_bounds
+from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.bounds.reduce import reduce_program
+from toolkit.bounds.state import Domain, Multipliers
+from toolkit.problem.affine import DenseAffine
+from toolkit.problem.compile import outward
+from toolkit.problem.program import INPUT, Layer, Program
+
+Matrix = list[list[Fraction]]
+
+
+def program_of(weights: list[np.ndarray], biases: list[np.ndarray], dtype: torch.dtype) -> Program:
+    """A network of dense layers and ReLUs, given in double precision, in some precision."""
+    layers: list[Layer] = []
+    for number, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+        start = layers[-1].stop if layers else 0
+        affine = DenseAffine((number - 1,), (torch.as_tensor(weight),), torch.as_tensor(bias))
+        layers.append(Layer(f"relu{number}", "relu", affine, start))
+    last = DenseAffine((len(layers) - 1,), (torch.as_tensor(weights[-1]),), torch.as_tensor(biases[-1]))
+    program = Program(weights[0].shape[1], tuple(layers), last, torch.device("cpu"), torch.float64)
+    return program.to(torch.device("cpu"), dtype)
+
+
+def exact_values(weights: list[np.ndarray], biases: list[np.ndarray], point: list[Fraction]) -> list[list[Fraction]]:
+    """Pre-activations of every layer, and then the outputs, at a point."""
+    found, values = [], point
+    for weight, bias in zip(weights, biases, strict=True):
+        rows = [
+            sum((Fraction(w) * v for w, v in zip(row, values, strict=True) if w and v), Fraction(b))
+            for row, b in zip(weight.tolist(), bias.tolist(), strict=True)
+        ]
+        found.append(rows)
+        values = [max(row, Fraction(0)) for row in rows]
+    return found
+
+
+def contains(bounds: Bounds, exact: list[Fraction], row: int = 0) -> bool:
+    pairs = zip(bounds.lower[row].tolist(), bounds.upper[row].tolist(), exact, strict=True)
+    return all(Fraction(low) <= value <= Fraction(high) for low, high, value in pairs)
+
+
+def losing(rng: np.random.Generator, kind: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Weights and biases of a network that loses digits."""
+    inputs, width = int(rng.integers(2, 6)), int(rng.integers(3, 9))
+    if kind == "cancelling offsets":
+        first = rng.integers(-3, 4, (width, inputs)).astype(float)
+        large = 2.0 ** int(rng.integers(18, 27)) * rng.integers(1, 4, width)
+        second = rng.integers(-2, 3, (width, width)).astype(float)
+        lost = -second @ large + rng.integers(-2, 3, width)
+        return [first, second, rng.integers(-2, 3, (2, width)).astype(float)], [large, lost, np.zeros(2)]
+    if kind == "weights between floats":
+        scale = 1 + 2.0 ** -int(rng.integers(25, 33)) * rng.integers(-9, 10, (width, inputs))
+        bias = np.full(width, 2.0 ** int(rng.integers(0, 24)))
+        out = np.where(np.arange(width) % 2, 1.0, -1.0)[None] * np.ones((2, 1))
+        return [scale, out], [bias, np.zeros(2)]
+    exponents = rng.integers(-12, 13, (width, 1)).astype(float)
+    first = rng.normal(size=(width, inputs)) * 2.0**exponents
+    second = rng.normal(size=(width, width)) * 2.0**-exponents.T
+    return [first, second, rng.normal(size=(2, width))], [rng.normal(size=width), rng.normal(size=width), np.ones(2)]
+
+
+KINDS = ["cancelling offsets", "weights between floats", "scales"]
+
+
+def box_of(rng: np.random.Generator, inputs: int, dtype: torch.dtype) -> tuple[Bounds, list[list[Fraction]]]:
+    """A box in some precision, and points of it."""
+    centre, radius = (
+        torch.as_tensor(rng.normal(size=inputs)),
+        torch.as_tensor(rng.random(inputs) * rng.choice([0.1, 1])),
+    )
+    lower, upper = outward(centre - radius, centre + radius, dtype)
+    ends = list(zip(lower.tolist(), upper.tolist(), strict=True))
+    corners = [[Fraction(end[int(rng.integers(2))]) for end in ends] for _ in range(3)]
+    inner = [[Fraction(a) + Fraction(int(rng.integers(17)), 16) * (Fraction(b) - Fraction(a)) for a, b in ends]]
+    return Bounds(lower.unsqueeze(0), upper.unsqueeze(0)), corners + inner
+
+
+def by_crown(program: Program, box: Bounds, rng: np.random.Generator) -> Bounds:
+    return crown_bounds(program, box)
+
+
+def by_forward(program: Program, box: Bounds, rng: np.random.Generator) -> Bounds:
+    return forward_bounds(program, box, interval_bounds(program, box)[0])
+
+
+def by_rows(program: Program, box: Bounds, rng: np.random.Generator) -> Bounds:
+    none = box.lower.new_zeros(1, 0, program.num_inputs)
+    return tighten(program, box, interval_bounds(program, box)[0], HalfSpaces(none, none[..., 0])).bounds
+
+
+def by_interval(program: Program, box: Bounds, rng: np.random.Generator) -> Bounds:
+    return interval_bounds(program, box)[0]
+
+
+NEURONS = [by_interval, by_crown, by_forward, by_rows]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("technique", NEURONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_neurons_bounds_contain_exact_values(
+    kind: str, technique: Callable[[Program, Bounds, np.random.Generator], Bounds], dtype: torch.dtype
+) -> None:
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        weights, biases = losing(rng, kind)
+        program = program_of(weights, biases, dtype)
+        box, points = box_of(rng, program.num_inputs, dtype)
+        bounds = technique(program, box, rng)
+        for point in points:
+            neurons = list(chain(*exact_values(weights, biases, point)[:-1]))
+            assert contains(bounds, neurons), (kind, seed)
+
+
+def atom_bound(program: Program, box: Bounds, bounds: Bounds, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """A random atom ``(F,)`` of a program, and its bound with random multipliers."""
+    atom = torch.as_tensor(rng.choice([-1.0, 1.0], program.features.size)).to(program.dtype)
+    free = torch.as_tensor(rng.random(program.num_neurons)).to(program.dtype).unsqueeze(0)
+    none = torch.zeros(1, program.num_neurons, dtype=torch.int8)
+    domain = Domain(box, bounds, none, atom.reshape(1, 1, -1), atom.new_zeros(1, 1))
+    return atom, evaluate(program, relax(program, domain), Multipliers(free, 0 * free, atom.new_ones(1, 1))).bound.lower
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("reduced", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bounds_of_atoms_are_below_exact_values(kind: str, reduced: bool, dtype: torch.dtype) -> None:
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        weights, biases = losing(rng, kind)
+        program = program_of(weights, biases, torch.float64)
+        box, points = box_of(rng, program.num_inputs, dtype)
+        wide = Bounds(box.lower.double(), box.upper.double())
+        bounds = crown_bounds(program, wide)
+        if reduced:
+            reduction = reduce_program(program, wide, bounds, recentred=bool(seed % 2))
+            program, bounds, wide = reduction.program, reduction.restrict(bounds), reduction.restrict_box(wide)
+        bounds, box = (Bounds(*outward(part.lower, part.upper, dtype)) for part in (bounds, wide))
+        atom, lower = atom_bound(program.to(torch.device("cpu"), dtype), box, bounds, rng)
+        for point in points:
+            outputs = exact_values(weights, biases, point)[-1]
+            value = sum((Fraction(a) * y for a, y in zip(atom.tolist(), outputs, strict=True)), Fraction(0))
+            assert Fraction(lower.item()) <= value, (kind, seed)
+
+
+@pytest.mark.parametrize("terms", [3072, 49152])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_long_sums_of_equal_terms(terms: int, dtype: torch.dtype) -> None:
+    """All errors have one sign: they add up to far more than the root of their number."""
+    for weight in (0.1, 1 / 3, 0.7):
+        value = float(np.float32(weight))
+        weights = [np.full((2, terms), value) * [[1], [-1]], np.array([[1.0, -1.0]])]
+        biases = [np.zeros(2), np.zeros(1)]
+        program = program_of(weights, biases, dtype)
+        at = torch.full((1, terms), value, dtype=dtype)
+        exact = terms * Fraction(value) ** 2
+        for technique in NEURONS:
+            bounds = technique(program, Bounds(at, at), np.random.default_rng(0))
+            assert contains(bounds, [exact, -exact]), (technique, terms)
+        neurons = crown_bounds(program, Bounds(at, at))
+        for sign in (1.0, -1.0):
+            rows = torch.full((1, 1, 1), sign, dtype=dtype)
+            _, lower = bound_features(program, rows, Bounds(at, at), neurons)
+            assert Fraction(lower.item()) <= Fraction(sign) * exact
+
+
+def test_what_was_stored_rounded_is_counted() -> None:
+    """A map says how far it may be from the exact one, and so do parts of it, in every precision."""
+    affine = DenseAffine(
+        (INPUT,),
+        (torch.ones(2, 3, dtype=torch.float64),),
+        torch.zeros(2, dtype=torch.float64),
+        errors=(torch.tensor([[0.0, 0, 1], [0, 2, 0]], dtype=torch.float64),),
+        slack=torch.tensor([0.5, 0.0], dtype=torch.float64),
+    )
+    reach = torch.tensor([[1.0, 2, 3]], dtype=torch.float64)
+    assert affine.uncertainty([reach]).tolist() == [[3.5, 4.0]]
+    single = affine.part(torch.tensor([1])).to(torch.device("cpu"), torch.float32)
+    assert single.uncertainty([reach.float()]).tolist() == [[4.0]]
+    assert replace(affine, errors=None, slack=None).uncertainty([reach]).tolist() == [[0.0, 0.0]]
