@@ -157,7 +157,11 @@ def _emit(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
         raise UnsupportedError(f"{facts.where(node)}: operators of the domain {node.domain!r} are not supported")
     if node.op_type not in READ_SEQUENCES and any(isinstance(facts.values.get(name), list) for name in node.input):
         raise UnsupportedError(f"{facts.where(node)}: not supported for sequences of tensors")
-    REWRITES.get(node.op_type, _copy)(node, facts, builder)
+    try:
+        REWRITES.get(node.op_type, _copy)(node, facts, builder)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # rules are short, and forms of nodes many
+        reason = " ".join(str(error).split())[:160]
+        raise UnsupportedError(f"{facts.where(node)}: this form of it is not supported ({reason})") from error
 
 
 READ_SEQUENCES = {

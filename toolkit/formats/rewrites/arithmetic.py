@@ -166,7 +166,7 @@ def batch_normalisation(node: onnx.NodeProto, facts: Facts, builder: Builder) ->
 def trilu(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
     """Multiplication by a constant triangle of ones."""
     value = facts.values[node.input[0]]
-    k = int(facts.constant(node.input[1], node)) if len(node.input) > 1 and node.input[1] else 0
+    k = int(facts.constant(node.input[1], node).reshape(-1)[0]) if len(node.input) > 1 and node.input[1] else 0
     triangle = np.triu if attribute(node, "upper", 1) else np.tril
     mask = triangle(np.ones(value.shape[-2:], dtype=bool), k)
     zero = builder.constant(np.zeros((), dtype=value.dtype))
@@ -198,7 +198,20 @@ def prelu(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 MODERATE = 16.0
-"""Slope of a leaky ReLU up to which adding and taking away ``slope * x`` costs little of x."""
+"""Magnitude of a constant up to which adding it and taking it away again costs little of a term beside it."""
+
+
+@rewrite("HardSigmoid")
+def hard_sigmoid(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+    """With two limits side by side; one after the other where large numbers would cancel between them."""
+    x, y, kind = node.input[0], node.output[0], facts.values[node.output[0]].dtype
+    alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+    if max(abs(alpha), abs(beta)) <= MODERATE:
+        builder.copy(node, facts.used)
+        return
+    factor, term, zero, one = (builder.constant(np.asarray(v, dtype=kind)) for v in (alpha, beta, 0, 1))
+    line = builder.emit("Add", [builder.emit("Mul", [x, factor]), term])
+    builder.static("Minimum", [builder.static("Maximum", [line, zero]), one], y)
 
 
 @rewrite("Selu")

@@ -75,7 +75,9 @@ def standardise(x: Tensor, dims: Sequence[int], eps: float) -> Tensor:
         raise UnsupportedError("normalisation with epsilon zero has no bounding rule; export it with a positive one")
     centred = x - x.mean(list(dims), keepdim=True)
     variance = square(centred).mean(list(dims), keepdim=True)
-    return centred * (rsqrt_from_one(1 + variance * (1 / eps)) * (1 / math.sqrt(eps)))
+    inverse, factor = rsqrt_from_one(1 + variance * (1 / eps)), 1 / math.sqrt(eps)
+    # A product is only worth something where both factors are of one magnitude, and the root is at most one.
+    return centred * (inverse * factor) if factor > 1 else centred * inverse * factor
 
 
 @rewrite(aten.native_layer_norm.default)
