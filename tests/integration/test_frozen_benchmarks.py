@@ -1,10 +1,13 @@
 """The benchmarks in the repository: complete, the same in both languages, and answered as their lists say."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from toolkit.bench import generate_properties
 from toolkit.bench.folder import INSTANCES, find_benchmarks, make_jobs
+from toolkit.bench.freeze import GENERATOR, MANIFEST, check_target
 from toolkit.result import Verdict
 from toolkit.settings import Settings
 from toolkit.verify import verify_files
@@ -16,6 +19,14 @@ SETTINGS = Settings(device="cpu", real_semantics=True)
 
 def test_there_are_some():
     assert len(FOLDERS) > 1
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_all_files_are_as_they_were_frozen(folder):
+    check_target(folder)
+    listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    assert all((folder / name).is_file() for name in listed)
+    assert (folder / GENERATOR).read_bytes() == Path(generate_properties.__file__).read_bytes()
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
