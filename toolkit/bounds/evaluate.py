@@ -22,6 +22,7 @@ from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.relaxations.rounding import ROUNDING
 from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import INPUT, Program
+from toolkit.problem.rewrites.elementwise import CAP
 from toolkit.problem.terms import terms
 
 COPIES = 4
@@ -32,6 +33,9 @@ BEYOND = 8
 """Roundings of an operation besides those of its sum: of its stored coefficients, and of an elementary function."""
 SATURATING = frozenset({"sigmoid", "tanh", "erf", "atan", "sin", "softplus"})
 """Functions whose common approximations err by units in the last place of 1, not of their value."""
+VANISHING = {"exp": 2.0**-126, "exp_below_cap": 2.0**-126, "share": 1 / CAP}
+"""Values of functions that another evaluation may have instead of zero, or zero instead: an exponential underflows, and
+shares are what they are without exponentials cut off, up to this."""
 JUMPING = frozenset({"sign", "floor", *ROUNDING})
 """Functions with jumps, of which a few disturbed copies do not tell."""
 
@@ -104,6 +108,7 @@ class Arithmetic:
         error = torch.maximum(high - value, value - low)
         if not relaxation.piecewise_linear and op not in JUMPING:
             rounded = gamma(BEYOND, self.unit) * (value.abs() + (1.0 if op in SATURATING else 0.0))
+            rounded = rounded + VANISHING.get(op, 0.0)
             error, copies = error + rounded, copies + rounded * self._signs(copies)
         return Values(value, _known(error), copies, z.jumps or op in JUMPING)
 
