@@ -191,6 +191,15 @@ def test_numbers_with_a_decimal_comma(files, tmp_path):
     assert (done.returncode, results.read_text().split()[0]) == (0, "sat"), done.stderr
 
 
+def test_the_time_of_day_has_a_point_in_every_locale(files, tmp_path):
+    """A verifier that says when the script was started."""
+    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$PRUNECERT_STARTED" > {tmp_path}/started\n')
+    (tmp_path / "python").chmod(0o755)
+    more = {"PRUNECERT_PYTHON": str(tmp_path / "python"), **comma_locale(tmp_path)}
+    run_instance(files, "v1", "toy", "net.onnx", "sat.vnnlib", tmp_path / "results", "30", **more)
+    assert float((tmp_path / "started").read_text()) == pytest.approx(time.time(), abs=60)
+
+
 def test_a_crash_and_an_endless_call_are_answers(monkeypatch):
     """What ``answered`` makes of a verifier that ends its process, or never comes back."""
     monkeypatch.setattr(apart_module, "can_fork", lambda: True)
