@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit.bounds.backward import layer_lines
-from toolkit.bounds.crown import bound_rows, crown_bounds
+from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.problem.binding import bind_module
@@ -43,6 +42,7 @@ def output_bounds(program: Program, lower: NDArray[np.float64], upper: NDArray[n
     box = Bounds(torch.from_numpy(lower).unsqueeze(0), torch.from_numpy(upper).unsqueeze(0))
     with torch.no_grad():
         _, by_intervals = interval_bounds(program, box)
-        lines = layer_lines(program, crown_bounds(program, box))
-        by_lines = bound_rows(program, program.features, torch.arange(program.features.size), box, lines)
-    return [by_intervals, by_lines]
+        one = torch.eye(program.features.size, dtype=program.dtype)
+        rows = torch.cat([one, -one]).unsqueeze(0)
+        low, negated = bound_features(program, rows, box, crown_bounds(program, box))[1].chunk(2, 1)
+    return [by_intervals, Bounds(low, -negated)]
