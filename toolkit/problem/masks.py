@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from torch.utils._python_dispatch import _disable_current_modes
 
 from toolkit.problem.ops import is_affine
+from toolkit.problem.rewrites import elementwise
 from toolkit.problem.rewrites.elementwise import ROUNDING
 
 aten = torch.ops.aten
@@ -23,6 +24,8 @@ UNDEFINED = (
     aten.sqrt.default,
     aten.rsqrt.default,
     aten.reciprocal.default,
+    elementwise.rsqrt_from_zero,
+    elementwise.log_from_zero,
     *ROUNDING.values(),
 )
 """Operators that have no finite value somewhere: sums with minus infinity need not be minus infinity there."""

@@ -31,7 +31,9 @@ CONSTANT: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Operators whose finite value at a constant replaces the neuron."""
 
-PARTIAL = frozenset({"reciprocal", "sqrt", "rsqrt", "log", "float32", "float16", "bfloat16"})
+PARTIAL = frozenset(
+    {"reciprocal", "sqrt", "rsqrt", "log", "rsqrt_from_zero", "log_from_zero", "float32", "float16", "bfloat16"}
+)
 """Operators that are not defined everywhere, or overflow. Their neurons stay, and the features keep reading them, were
 it with coefficients zero: where such a value may be undefined, its bounds are infinite and nothing is proved."""
 

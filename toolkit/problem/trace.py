@@ -19,7 +19,8 @@ from toolkit.errors import UnsupportedError
 from toolkit.formats.origins import current_origin
 from toolkit.problem.exactness import EXACT_ON_CONSTANTS
 from toolkit.problem.masks import may_be_undefined, minus_infinite
-from toolkit.problem.rewrites import REWRITES
+from toolkit.problem.nonnegative import is_nonnegative
+from toolkit.problem.rewrites import REWRITES, elementwise
 from toolkit.problem.rewrites.elementwise import ROUNDING, loses
 from toolkit.problem.rewrites.registry import Rewrite
 
@@ -30,6 +31,14 @@ PORTABLE = {
     torch.ops.aten.squeeze_.dim: torch.ops.aten.squeeze.dim,
 }
 """Operators that are recorded as others with the same values."""
+
+
+FROM_ZERO = {
+    torch.ops.aten.sqrt.default: elementwise.sqrt_from_zero,
+    torch.ops.aten.rsqrt.default: elementwise.rsqrt_from_zero,
+    torch.ops.aten.log.default: elementwise.log_from_zero,
+}
+"""Operators without values below zero, and what they are recorded as where their argument is known not to be there."""
 
 
 class _Recorder(TorchDispatchMode):
@@ -117,9 +126,12 @@ class _Recorder(TorchDispatchMode):
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         if _rounds(args, kwargs, result):
             func, kwargs = _rounding(func, result.dtype), {}
+        operands = tuple(self.as_argument(a) for a in args)
+        if func in FROM_ZERO and is_nonnegative(self.root, operands[0]):
+            func = FROM_ZERO[func]
         call = self.graph.call_function(
             PORTABLE.get(func, func),
-            tuple(self.as_argument(a) for a in args),
+            operands,
             {k: self.as_argument(v) for k, v in kwargs.items()},
         )
         call.meta["origin"] = current_origin()

@@ -31,6 +31,9 @@ TRUTH: dict[str, Extended] = {
     "log": np.log,
     "rsqrt": lambda z: 1 / np.sqrt(z),
     "rsqrt_from_one": lambda z: 1 / np.sqrt(z),
+    "sqrt_from_zero": np.sqrt,
+    "log_from_zero": np.log,
+    "rsqrt_from_zero": lambda z: 1 / np.sqrt(z),
     "reciprocal": lambda z: 1 / z,
     "exp_below_cap": lambda z: np.minimum(np.exp(z), np.longdouble(2) ** 115),
     "share": lambda z: 1 / z,
@@ -41,7 +44,9 @@ TRUTH: dict[str, Extended] = {
     "float16": lambda z: z.astype(np.float16).astype(np.longdouble),
     "bfloat16": lambda z: torch.from_numpy(z.astype(np.float64)).bfloat16().double().numpy().astype(np.longdouble),
 }
-DOMAIN = {"sqrt": 0.0, "log": 0.0, "rsqrt": 0.0, "rsqrt_from_one": 1.0, "share": 1.0}
+DOMAIN = {"sqrt_from_zero": 0.0, "log_from_zero": 0.0, "rsqrt_from_zero": 0.0, "rsqrt_from_one": 1.0, "share": 1.0}
+BELOW_ZERO = ("sqrt", "log", "rsqrt")
+"""Operators that have no value there, and whose arguments may be there."""
 EXACT = {"relu", "sign", "floor"}
 """Operators that need no arithmetic; the lines of ReLU rely on the allowance of the sums they enter."""
 ROUNDED = {"float32", "float16", "bfloat16"}
@@ -200,3 +205,16 @@ def test_a_rounding_is_bounded_by_its_last_place_and_not_beyond_overflow(name: s
         lines, image = RELAXATIONS[name].lines(l, u), RELAXATIONS[name].image(l, u)
         assert float(lines.lower_offset) == float(image[0]) == -torch.inf
         assert float(lines.upper_offset) == float(image[1]) == torch.inf
+
+
+@pytest.mark.parametrize("name", BELOW_ZERO)
+@given(intervals=INTERVALS)
+def test_nothing_is_known_where_a_value_may_be_undefined(name: str, intervals: list[tuple[float, float, bool]]) -> None:
+    lower, upper = bounds(intervals, torch.float64)
+    undefined = lower < 0
+    low, high = RELAXATIONS[name].image(lower, upper)
+    lines = RELAXATIONS[name].lines(lower, upper)
+    assert bool((low[undefined] == -torch.inf).all()) and bool((high[undefined] == torch.inf).all())
+    assert bool((lines.lower_offset[undefined] == -torch.inf).all())
+    assert bool((lines.upper_offset[undefined] == torch.inf).all())
+    assert not bool(torch.isinf(high[(lower > 0) & torch.isfinite(upper)]).any())

@@ -3,7 +3,9 @@
 The tangent is taken at the middle, where it leaves the least area. The line above a convex function need not be the
 exact chord: a line of any slope that rests on both end points is above it.
 
-Where a domain has an end, values beyond it are errors of rounding: the real number is inside, so bounds are cut there.
+Where an argument is known to be in a domain with an end (``..._from_...``), bounds beyond it are errors of rounding or
+of relaxation: the real number is inside, so they are cut there. Where it is not known, there may be no value, and
+nothing is proved.
 """
 
 from __future__ import annotations
@@ -71,6 +73,26 @@ def concave(function: Function, derivative: Function, image: Image, least: float
     return Relaxation(function, lines, upright_image, wide)
 
 
+def undefined_below_zero(inside: Relaxation) -> Relaxation:
+    """A function that has no value below zero: nothing is known of it on an interval that reaches there."""
+
+    def image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = inside.image(lower, upper)
+        undefined = ~(lower >= 0)
+        return torch.where(undefined, -torch.inf, low), torch.where(undefined, torch.inf, high)
+
+    def lines(lower: Tensor, upper: Tensor) -> Lines:
+        found, undefined = inside.lines(lower, upper), ~(lower >= 0)
+        return Lines(
+            found.lower_slope.masked_fill(undefined, 0.0),
+            found.lower_offset.masked_fill(undefined, -torch.inf),
+            found.upper_slope.masked_fill(undefined, 0.0),
+            found.upper_offset.masked_fill(undefined, torch.inf),
+        )
+
+    return Relaxation(inside.function, lines, image, inside.inexact)
+
+
 def _decreasing_positive(function: Function) -> Image:
     """Image of a decreasing function with values above zero."""
 
@@ -133,14 +155,20 @@ def _reciprocal_lines(lower: Tensor, upper: Tensor) -> Lines:
     return combine(below, above, *_reciprocal_image(lower, upper))
 
 
+_ROOT = concave(torch.sqrt, lambda z: 0.5 / torch.sqrt(z), increasing(torch.sqrt, 0.0), 0.0)
+_LOGARITHM = concave(torch.log, torch.reciprocal, increasing(torch.log), 0.0)
+
 CONVEX: dict[str, Relaxation] = {
     "square": convex(lambda z: z * z, lambda z: 2 * z, _square_image),
     "exp": convex(torch.exp, torch.exp, increasing(torch.exp, 0.0)),
     "softplus": convex(lambda z: torch.logaddexp(z, torch.zeros_like(z)), torch.sigmoid,
                        increasing(lambda z: torch.logaddexp(z, torch.zeros_like(z)), 0.0)),
-    "sqrt": concave(torch.sqrt, lambda z: 0.5 / torch.sqrt(z), increasing(torch.sqrt, 0.0), 0.0),
-    "log": concave(torch.log, torch.reciprocal, increasing(torch.log), 0.0),
-    "rsqrt": _inverse_root(0.0),
+    "sqrt": undefined_below_zero(_ROOT),
+    "log": undefined_below_zero(_LOGARITHM),
+    "rsqrt": undefined_below_zero(_inverse_root(0.0)),
+    "sqrt_from_zero": _ROOT,
+    "log_from_zero": _LOGARITHM,
+    "rsqrt_from_zero": _inverse_root(0.0),
     "rsqrt_from_one": _inverse_root(1.0),
     "reciprocal": Relaxation(torch.reciprocal, _reciprocal_lines, _reciprocal_image, wide),
 }  # fmt: skip

@@ -23,6 +23,9 @@ _define("cube", lambda x: x * x * x)
 _define("exp_below_cap", lambda x: torch.exp(x).clamp(max=CAP))
 _define("share", torch.reciprocal)
 _define("rsqrt_from_one", torch.rsqrt)
+_define("sqrt_from_zero", torch.sqrt)
+_define("rsqrt_from_zero", torch.rsqrt)
+_define("log_from_zero", torch.log)
 _define("softplus", torch.nn.functional.softplus)
 _define("to_float32", lambda x: x.to(torch.float32))
 _define("to_float16", lambda x: x.to(torch.float16))
@@ -38,6 +41,12 @@ share = torch.ops.prunecert.share.default
 """1 / x of one plus a sum of exponentials that were cut off: a softmax, up to 1 / CAP."""
 rsqrt_from_one = torch.ops.prunecert.rsqrt_from_one.default
 """1 / sqrt(x) of an argument that cannot be below one."""
+sqrt_from_zero = torch.ops.prunecert.sqrt_from_zero.default
+"""sqrt(x) of an argument that cannot be below zero."""
+rsqrt_from_zero = torch.ops.prunecert.rsqrt_from_zero.default
+"""1 / sqrt(x) of an argument that cannot be below zero."""
+log_from_zero = torch.ops.prunecert.log_from_zero.default
+"""log x of an argument that cannot be below zero."""
 softplus = torch.ops.prunecert.softplus.default
 """log(1 + exp x)."""
 

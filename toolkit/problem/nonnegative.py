@@ -1,0 +1,69 @@
+"""Nodes of a traced graph whose value cannot be negative, whatever its computed bounds say.
+
+Roots, logarithms and powers below zero have no value, and where one may have none nothing is proved. Of a sum of
+squares bounds may come out below zero all the same, by rounding or relaxation; what is known of the operators decides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from toolkit.problem.rewrites import elementwise
+
+aten = torch.ops.aten
+
+IMAGES = frozenset(
+    {
+        aten.relu.default, aten.exp.default, aten.sigmoid.default, aten.sqrt.default, aten.rsqrt.default,
+        elementwise.square, elementwise.exp_below_cap, elementwise.share, elementwise.rsqrt_from_one,
+        elementwise.softplus, elementwise.sqrt_from_zero, elementwise.rsqrt_from_zero,
+    }
+)  # fmt: skip
+"""Operators without negative values."""
+
+KEEPING = frozenset(
+    {
+        aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim, aten.avg_pool2d.default,
+        aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default, aten.t.default,
+        aten.transpose.int, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default,
+        aten.expand.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.slice.Tensor,
+        aten.select.int, aten.index_select.default, aten.repeat.default, aten.flip.default, aten.contiguous.default,
+    }
+)  # fmt: skip
+"""Operators whose values are not negative where those of their first operand are not."""
+
+TERMS = frozenset({aten.add.Tensor, aten.add.Scalar, aten.mul.Tensor, aten.mul.Scalar})
+"""Operators whose values are not negative where both operands' are not."""
+
+
+def is_nonnegative(root: torch.nn.Module, node: Any) -> bool:
+    """Whether a node's value, or a number, is known not to be negative; ``root`` has the graph's constants.
+
+    The answer for a node is kept with it, so that a graph is gone through once.
+    """
+    if not isinstance(node, fx.Node):
+        return isinstance(node, (int, float)) and node >= 0
+    if "nonnegative" not in node.meta:
+        node.meta["nonnegative"] = _found(root, node)
+    return bool(node.meta["nonnegative"])
+
+
+def _found(root: torch.nn.Module, node: fx.Node) -> bool:
+    if node.op == "get_attr":
+        return bool((getattr(root, str(node.target)) >= 0).all())
+    if node.op != "call_function":
+        return False
+    if node.target in KEEPING:
+        return is_nonnegative(root, node.args[0])
+    if node.target in TERMS:
+        weight = node.kwargs.get("alpha", 1)
+        return is_nonnegative(root, weight) and all(is_nonnegative(root, term) for term in node.args[:2])
+    if node.target is aten.div.Tensor or node.target is aten.div.Scalar:
+        return all(is_nonnegative(root, term) for term in node.args[:2])
+    if node.target is aten.cat.default:
+        parts: Any = node.args[0]
+        return all(is_nonnegative(root, part) for part in parts)
+    return node.target in IMAGES
