@@ -14,10 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_programs import evaluate, output_bounds, program_of_model
 
 from toolkit.errors import UnsupportedError
+from toolkit.formats.binding import bind
 from toolkit.formats.onnx_file import OnnxModel, load_model
+from toolkit.formats.read import read_query
 from toolkit.formats.runtime import Session
 from toolkit.light.expressions import NotRead
-from toolkit.light.proving import TYPES
+from toolkit.light.proving import read_question
+from toolkit.problem.cases import compile_cases
 
 LARGEST = float(np.finfo(np.float32).max)
 LIMITS = [0.0, -0.0, 1.0, -0.5, 0.25, 1e-38, -1e-38, 20.0, -20.0, 1e9, -1e9, LARGEST, -LARGEST]
@@ -271,9 +274,21 @@ def test_half_precision_may_be_moved_and_compared(tmp_path: Path) -> None:
     assert_compiled(model_of(tmp_path, nodes, 13, a=np.float16(0.5)), 0, exact=2e-3)
 
 
-def test_the_prover_without_torch_reads_real_numbers_only() -> None:
-    assert {"float32", "float64"} == set(TYPES)
-    assert issubclass(NotRead, Exception)
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_the_prover_without_torch_does_not_read_half_precision(tmp_path: Path, kind: int) -> None:
+    model = model_of(tmp_path, [helper.make_node("Relu", ["x"], ["y"])], 14, kind)
+    (tmp_path / "query.vnnlib").write_text(
+        "".join(f"(declare-const X_{n} Real)(assert (>= X_{n} 0))(assert (<= X_{n} 1))\n" for n in range(SIZE))
+        + "".join(f"(declare-const Y_{n} Real)\n" for n in range(SIZE))
+        + "(assert (<= Y_0 -1))"
+    )
+    query = read_query(tmp_path / "query.vnnlib")
+    models = bind(query, {"": model})
+    if kind == TensorProto.FLOAT:
+        read_question(query, compile_cases(query), models)
+        return
+    with pytest.raises(NotRead, match="float16"):
+        read_question(query, compile_cases(query), models)
 
 
 def test_unused_outputs_are_no_operands(tmp_path: Path) -> None:
