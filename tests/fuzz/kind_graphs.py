@@ -143,7 +143,8 @@ def judge_graph(choices: Choices, graph: Graph) -> int:
             case = random_case(choices, lower, upper, graph.outputs, graph.inputs)
             case, witness = with_threshold(choices, case, points, truth)
             query = parse_query(query_text([case]))
-            judged += compiled_alike(network, query, graph, points, truth)
+            if case.on_y.any():  # else the program has no outputs
+                judged += compiled_alike(network, query, graph, points, truth)
             judged += judge_verdict(answered(choices, network, query), case, witness, graph.values)
             judged += judge_light(choices, network, query, witness)
     return judged

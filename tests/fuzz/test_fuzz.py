@@ -19,14 +19,13 @@ from shrink import shrunk
 
 CASES = 8
 """Cases of a kind with a share of 1."""
-SECONDS = 6.0
+SECONDS = 5.0
 """After which a kind has had its share, however slow the machine."""
 SEED = 1
 
 
-ROUNDING = ("techniques", "smooth-techniques", "single-precision", "extreme-weights", "cancellation", "long-sums")
-OPEN = {*ROUNDING, "double-models", "lines", "searches"}
-"""Kinds of which some cases are known to go wrong still."""
+OPEN = {"extreme-weights"}
+"""Kinds of which some cases are known to go wrong still: bounds that overflow are infinite on the wrong side."""
 
 
 def marked(names: list[str]) -> list[ParameterSet]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -100,6 +100,13 @@ class Arithmetic:
         copies = copies + usual * here * self._signs(copies)
         return Values(value, _known(error), copies, any(source.jumps for source in sources))
 
+    def stored(self, affine: Affine, sources: Sequence[Values], found: Values) -> Values:
+        """The values of a map that is itself the result of rounded sums: what these have lost is in its errors."""
+        usual = affine.uncertainty([source.value.abs() for source in sources])
+        most = affine.uncertainty([source.value.abs() + source.error for source in sources])
+        copies = found.copies + usual * self._signs(found.copies)
+        return replace(found, error=_known(found.error + most), copies=copies)
+
     def apply_operator(self, op: str, z: Values) -> Values:
         """A nonlinear operator on its pre-activations."""
         relaxation = RELAXATIONS[op]
@@ -147,7 +154,8 @@ def evaluate(program: Program, points: Tensor, error: Tensor, unit: float) -> tu
         def magnitude(sizes: Sequence[Tensor], affine=affine) -> Tensor:  # type: ignore[no-untyped-def]
             return affine.radius(sizes) + affine.bias.abs()
 
-        found.append(arithmetic.affine(affine.apply, magnitude, terms(affine), [sources[s] for s in affine.sources]))
+        given = [sources[source] for source in affine.sources]
+        found.append(arithmetic.stored(affine, given, arithmetic.affine(affine.apply, magnitude, terms(affine), given)))
         if number < len(program.layers):
             sources[number] = arithmetic.apply_operator(program.layers[number].op, found[-1])
     return found[-1], found[:-1]
