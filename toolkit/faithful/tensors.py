@@ -27,7 +27,7 @@ def largest_number(query: Query, models: Mapping[str, OnnxModel], variables: Arr
         session = Session(model, hidden=names, optimise=False)
         for row, assignment in enumerate(variables):
             for value in session.run(_inputs(network, assignment)):
-                if value.dtype.kind == "f" and value.size:
+                if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size:  # no sequence
                     sizes = np.abs(value[np.isfinite(value)], dtype=np.float64)
                     found[row] = max(found[row], sizes.max(initial=0.0))
     return found
