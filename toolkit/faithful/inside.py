@@ -97,7 +97,7 @@ def _by_onnxruntime(network: Network, model: OnnxModel, samples: Samples) -> Map
     return {
         name: np.stack([np.asarray(value, dtype=np.float64).reshape(-1) for value in values])
         for name, values in columns.items()
-        if values[0].dtype.kind == "f"
+        if isinstance(values[0], np.ndarray) and values[0].dtype.kind == "f"  # sequences have no type
     }
 
 
