@@ -76,14 +76,16 @@ def read_network(path: Path, shape: tuple[int, int, int], classes: int) -> list[
     """
     model = load_model(path)
     _check_interface(model, shape, classes)
+    _check_untied(model)
     imported = import_module(model)
     assert isinstance(imported, ImportedModel)
     graph = _trainable(imported)
     rank = model.inputs[0].shape
     row = straight_line(graph)
     layers: list[nn.Module] = [graph] if row is None else row
-    if len(rank) != 4:
+    if len(rank) != 4 and not isinstance(layers[0], nn.Flatten):  # which any shape is as good as another for
         layers = [Reshape(rank[1:]) if len(rank) != 2 else nn.Flatten(), *layers]
+    _check_trainable(model, layers)
     network = nn.Sequential(*layers).eval().requires_grad_(True)
     _check_batched(network, imported, model, shape)
     return layers
@@ -99,6 +101,41 @@ def _check_interface(model: OnnxModel, shape: tuple[int, int, int], classes: int
         raise InputError(f"{model.path}: its input has shape {given.shape}, but the images are {shape} each")
     if wanted.size < classes:
         raise InputError(f"{model.path}: has {wanted.size} outputs, but the data set has {classes} classes")
+
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators with weights that training changes."""
+
+
+def _check_untied(model: OnnxModel) -> None:
+    """Raise UnsupportedError where one weight is read by two layers: training would make two of it."""
+    graph = model.proto.graph
+    origins = {tensor.name: {tensor.name} for tensor in graph.initializer if len(tensor.dims) > 1}
+    constants, readers = {tensor.name for tensor in graph.initializer}, dict[str, str]()
+    for node in graph.node:
+        name = node.name or node.output[0]
+        if all(operand in constants or not operand for operand in node.input):
+            constants.update(node.output)
+            made = set().union(*(origins.get(operand, set()) for operand in node.input))
+            origins.update(dict.fromkeys(node.output, made or set(node.output)))
+        elif node.op_type in WEIGHTED:
+            for weight in set().union(*(origins.get(operand, set()) for operand in node.input)):
+                if weight in readers:
+                    raise UnsupportedError(
+                        f"{model.path}: nodes {readers[weight]} and {name} share the weight {weight}, and training "
+                        "would make two of it; export the network with a copy for each to prune them one by one"
+                    )
+                readers[weight] = name
+
+
+def _check_trainable(model: OnnxModel, layers: Sequence[nn.Module]) -> None:
+    """Raise UnsupportedError where there is no layer whose weights could be pruned."""
+    modules = [module for layer in layers for module in layer.modules()]
+    if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in modules):
+        raise UnsupportedError(
+            f"{model.path}: has no convolution and no product of its values with a constant matrix on the right, so "
+            "there are no weights to prune; export its layers as Conv, Gemm or MatMul(x, W)"
+        )
 
 
 def _trainable(imported: ImportedModel) -> Graph:
@@ -120,9 +157,13 @@ def _layer(
         return nn.Flatten() if len(shape) == 1 else Reshape(shape), operands, results
     if isinstance(module, Expression) and module.function is output:
         return nn.Identity(), operands, results
-    if kind == "OnnxMatMul" and len(operands) == 2 and operands[1] in constants:
+    if kind == "OnnxMatMul" and len(operands) == 2 and _is_matrix(constants.get(operands[1])):
         return _linear(constants[operands[1]].t()), operands[:1], results
     return module, operands, results
+
+
+def _is_matrix(constant: Tensor | None) -> bool:
+    return constant is not None and constant.dim() == 2 and constant.is_floating_point()
 
 
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
@@ -171,8 +212,10 @@ def _collect(arithmetic: list[tuple[str, Tensor]], row: list[nn.Module]) -> list
         return [Normalise(mean.tolist(), std.tolist())]
     last = row[-1] if row else None
     if names == ["add"] and isinstance(last, nn.Linear) and last.bias is None:
-        row[-1] = _linear(last.weight, arithmetic[0][1].expand(last.out_features))
-        return []
+        bias = arithmetic[0][1]
+        if bias.numel() in (1, last.out_features) and bias.numel() == (bias.shape[-1] if bias.dim() else 1):
+            row[-1] = _linear(last.weight, bias.reshape(-1).expand(last.out_features))  # [1, N] adds what [N] does
+            return []
     return [None]  # type: ignore[list-item]
 
 
@@ -184,7 +227,11 @@ def _check_batched(network: nn.Module, imported: nn.Module, model: OnnxModel, sh
             together = network(images).reshape(CHECKED, -1)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:120]
-            raise UnsupportedError(f"{model.path}: cannot be run on several images at once ({reason})") from None
+            raise UnsupportedError(
+                f"{model.path}: training needs the network on several images at once, but shapes are taken from the "
+                f"file for one image, and its operators do not fit several ({reason}); export it without fixed or "
+                "computed shapes (Reshape, Expand) in between"
+            ) from None
     if not close(together.numpy(), torch.stack(single).numpy()):
         raise UnsupportedError(f"{model.path}: computes something else on several images at once; it cannot be trained")
 

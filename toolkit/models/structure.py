@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,7 @@ from torch import nn
 
 from toolkit.models.layers import GraftedReLU
 
-PASSING = (nn.Flatten, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+PASSING = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 """Layers that keep channels apart and map zero to zero."""
 
 
@@ -54,25 +55,58 @@ def relu_sites(model: nn.Module) -> list[ReluSite]:
 
 
 def channel_sites(model: nn.Module) -> list[ChannelSite]:
-    """All groups of prunable channels.
+    """All groups of channels that can be removed exactly once their batch normalisation makes them zero.
 
-    Channels that a residual addition couples are not among them: their sum stays alive as long as one summand does,
-    so zeroing one batch normalisation would not allow an exact removal.
+    That asks for a reader that adds channels up: of a depthwise or grouped convolution, a zero channel becomes a
+    constant, which the layers after it read. Channels that a residual addition couples are not among them either:
+    their sum stays alive as long as one summand does. Nor are those of layers that the network uses more than once, or
+    whose weights others share.
     """
+    used = _uses(model)
     return [
         ChannelSite(prefix + children[i][0], prefix + children[i + 1][0], _width(children[i + 1][1]))
         for prefix, sequence in sequences(model)
-        for children in [list(sequence.named_children())]
+        for children in [list(sequence._modules.items())]  # with those that are there twice
         for i in range(len(children) - 3)
-        if _is_prunable([module for _, module in children[i:]])
+        if _is_prunable([module for _, module in children[i:] if module is not None], used)
     ]
 
 
-def _is_prunable(modules: list[nn.Module]) -> bool:
+def _uses(model: nn.Module) -> Counter[int]:
+    """How often each module, and each parameter, occurs in a network, by its identity."""
+    found: Counter[int] = Counter()
+    for module in model.modules():
+        found.update(id(child) for child in module._modules.values())
+        found.update(id(parameter) for parameter in module._parameters.values() if parameter is not None)
+    return found
+
+
+def _is_prunable(modules: list[nn.Module], used: Counter[int]) -> bool:
     conv, batch_norm, relu, *rest = modules
-    pattern = isinstance(batch_norm, nn.BatchNorm2d) and isinstance(relu, nn.ReLU)
-    reader = next((module for module in rest if not isinstance(module, PASSING)), None)
-    return isinstance(conv, nn.Conv2d) and conv.groups == 1 and pattern and isinstance(reader, nn.Conv2d | nn.Linear)
+    reader = _reader(rest)
+    if not (isinstance(conv, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d) and isinstance(relu, nn.ReLU)):
+        return False
+    if conv.groups != 1 or reader is None:
+        return False
+    parts = [part for module in (conv, batch_norm, reader) for part in (module, *module.parameters())]
+    return all(used[id(part)] == 1 for part in parts)
+
+
+def _reader(modules: list[nn.Module]) -> nn.Module | None:
+    """The layer that adds up the channels of what goes into a row of layers, or None where none does."""
+    flat = False
+    for module in modules:
+        if isinstance(module, nn.Flatten) and not flat:
+            flat = (module.start_dim, module.end_dim) == (1, -1)
+            if not flat:
+                return None
+        elif isinstance(module, nn.Linear):
+            return module if flat else None
+        elif isinstance(module, nn.Conv2d):
+            return module if module.groups == 1 and not flat else None
+        elif not isinstance(module, PASSING):
+            return None
+    return None
 
 
 def _width(module: nn.Module) -> int:

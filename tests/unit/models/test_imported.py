@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx.numpy_helper
+import onnx.parser
 import pytest
 import torch
 from torch import nn
@@ -115,3 +117,56 @@ def test_files_that_do_not_fit_are_input_errors(digits: Dataset, tmp_path: Path)
     for name, words in (("seven.onnx", "but the images are"), ("three.onnx", "3 outputs"), ("none.onnx", "none.onnx")):
         with pytest.raises(InputError, match=words):
             build_model(OnnxNet(file=tmp_path / name), digits, 0)
+
+
+def graph_file(path: Path, text: str, weights: dict[str, torch.Tensor]) -> Path:
+    """A network in onnx's text form, from ``x`` to ``y``, with these initializers."""
+    header = f"<ir_version: 8, opset_import: ['': 17]> agraph (float[1,64] x) => (float[1,10] y) {{ {text} }}"
+    model = onnx.parser.parse_model(header.replace("'", '"'))
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value.numpy(), name) for name, value in weights.items())
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("shape", [(12,), (1, 12), (1,)])
+def test_a_bias_may_have_any_shape_that_adds_the_same(digits: Dataset, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    weights = {"W": torch.randn(64, 12) / 8, "b": torch.randn(shape), "V": torch.randn(12, 10)}
+    text = "h = MatMul(x, W) i = Add(h, b) j = Relu(i) y = MatMul(j, V)"
+    network = build_model(OnnxNet(file=graph_file(tmp_path / "net.onnx", text, weights)), digits, 0)
+    assert [type(layer) for layer in network] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear]
+    images = digits.test.images[:20]
+    expected = torch.relu(images.flatten(1) @ weights["W"] + weights["b"]) @ weights["V"]
+    assert torch.allclose(network(images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("h = Gemm(x, W) i = Relu(h) j = Gemm(i, W) y = Gemm(j, V)", "share the weight W"),
+        ("T = Transpose<perm = [1, 0]>(W) h = MatMul(x, W) i = Relu(h) j = MatMul(i, T) y = MatMul(j, V)", "share"),
+        ("t = Transpose<perm = [1, 0]>(x) h = MatMul(U, t) y = Transpose<perm = [1, 0]>(h)", "no weights to prune"),
+        ("u = Unsqueeze(x, one) h = MatMul(u, S) y = Squeeze(h, one)", "no weights to prune"),
+    ],
+)
+def test_weights_that_cannot_be_pruned_are_refused_in_words(
+    digits: Dataset, tmp_path: Path, text: str, words: str
+) -> None:
+    torch.manual_seed(0)
+    weights = {
+        "W": torch.randn(64, 64),
+        "V": torch.randn(64, 10),
+        "U": torch.randn(10, 64),
+        "S": torch.randn(1, 64, 10),
+    }
+    used = {name: value for name, value in weights.items() if f"{name})" in text or f"({name}," in text}
+    if "one" in text:
+        used["one"] = torch.tensor([1])
+    with pytest.raises(UnsupportedError, match=words):
+        build_model(OnnxNet(file=graph_file(tmp_path / "net.onnx", text, used)), digits, 0)
+
+
+def test_a_reshape_before_a_flattening_is_none(digits: Dataset, tmp_path: Path) -> None:
+    export_model(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), torch.zeros(1, 64, 1), tmp_path / "net.onnx")
+    network = build_model(OnnxNet(file=tmp_path / "net.onnx"), digits, 0)
+    assert [type(layer) for layer in network] == [nn.Flatten, nn.Linear]

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from toolkit.data.dataset import Dataset, Split
+from toolkit.errors import UnsupportedError
 from toolkit.models.build import build_model
 from toolkit.models.options import ModelOptions, PresetNet, ResNet, Vgg
-from toolkit.models.structure import channel_sites, relu_sites
+from toolkit.models.structure import ChannelSite, channel_sites, relu_sites
+from toolkit.pruning import compress as compressing
 from toolkit.pruning.compress import compress
 from toolkit.pruning.masks import channel_masks
 from toolkit.training.intervals import image_box, propagate
@@ -63,3 +65,66 @@ def test_the_original_is_left_alone() -> None:
     before = [tuple(parameter.shape) for parameter in model.parameters()]
     compress(model, live, (1, 8, 8))
     assert [tuple(parameter.shape) for parameter in model.parameters()] == before
+
+
+def _block(conv: nn.Conv2d) -> tuple[nn.Module, ...]:
+    return conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()
+
+
+def _random_network(seed: int) -> nn.Sequential:
+    """A convolution with prunable channels, and after it layers of random kinds, depthwise and grouped ones too."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(*choices: int) -> int:
+        return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+    layers, width = [*_block(nn.Conv2d(1, 8, 3, padding=1))], 8
+    for _ in range(pick(1, 2, 3)):
+        out = pick(8, 16)
+        groups = pick(1, 1, 2, 4, width) if out % width == 0 else 1
+        layers += [*([nn.MaxPool2d(3, 1, 1)] if pick(0, 1) else []), *_block(nn.Conv2d(width, out, 3, 1, 1, 1, groups))]
+        width = out
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * 36, 3))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_only_channels_that_are_added_up_are_removed(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = _random_network(seed).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.8)
+    live = {}
+    for site in channel_sites(model):
+        live[site.batch_norm] = torch.rand(site.channels) < 0.6
+        live[site.batch_norm][0] = True
+    apply_masks(model, channel_masks(model, live))
+    images = torch.rand(3, 1, 6, 6, dtype=torch.float64)
+    small = compress(model.eval(), live, (1, 6, 6))
+    assert torch.allclose(small(images), model(images), rtol=1e-9, atol=1e-9)
+
+
+def test_readers_that_do_not_add_channels_up_are_no_sites() -> None:
+    for groups, after in ((8, ()), (2, ()), (1, (nn.Flatten(2),)), (1, (nn.Tanh(),))):
+        reader = nn.Conv2d(8, 8, 3, padding=1, groups=groups)
+        model = nn.Sequential(*_block(nn.Conv2d(1, 8, 3, padding=1)), *after, *_block(reader), nn.Flatten())
+        assert channel_sites(model) == []
+    shared = _block(nn.Conv2d(8, 8, 3, padding=1))
+    twice = nn.Sequential(*_block(nn.Conv2d(1, 8, 3)), *shared, *shared, nn.Flatten(), nn.Linear(8, 2))
+    assert channel_sites(twice) == []
+
+
+def test_a_smaller_network_that_is_another_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    model = nn.Sequential(
+        *_block(nn.Conv2d(1, 8, 3, padding=1)), *_block(reader), nn.Flatten(), nn.Linear(128, 3)
+    ).eval()
+    nn.init.uniform_(model[4].bias, 0.5, 1.0)
+    live = {"1": torch.arange(8) % 2 == 0}
+    for part in (model[1].weight, model[1].bias):
+        part.data[~live["1"]] = 0
+    monkeypatch.setattr(compressing, "channel_sites", lambda model: [ChannelSite("0", "1", 8)])
+    with pytest.raises(UnsupportedError, match="computes something else"):
+        compress(model, live, (1, 4, 4))
