@@ -26,7 +26,7 @@ from toolkit.search.memory import refusals
 from toolkit.search.root import Root, facts, open_cases
 from toolkit.search.sampling import SECONDS
 from toolkit.settings import Settings
-from toolkit.verify import LoadedNetwork, Posed, Rooted, full_precision, pick_device, pose
+from toolkit.verify import LoadedNetwork, Posed, Rooted, full_precision, pick_device, pose, precision
 
 READING = 0.5
 """Share of the time that reading specifications may take; those that are not reached are read when their turn comes."""
@@ -39,6 +39,9 @@ class Row:
     number: int
     posed: Posed
     part: Part
+    """On its device, in the precision that it is bounded in, once it is moved there."""
+    original: Part
+    """In double precision, as it was compiled."""
     relus: int
     """Neurons of the network before any were merged."""
 
@@ -73,16 +76,15 @@ def _posed(networks: Mapping[str, LoadedNetwork], spec: Path, clock: Clock) -> P
 
 
 def _batches(found: Sequence[Result | Posed | None], settings: Settings) -> Iterator[list[Row]]:
-    """The queries that can be rows of one batch, on their device, in parts that fit: in double precision, as all root
-    bounds are."""
-    groups: dict[tuple[int, int], list[Row]] = {}
+    """The queries that can be rows of one batch, on their device, in parts that fit."""
+    groups: dict[tuple[int, int, torch.dtype], list[Row]] = {}
     for number, posed in enumerate(found):
         row = _row(number, posed, settings) if isinstance(posed, Posed) else None
         if row is not None:
             problem = row.part.problem
-            groups.setdefault((id(problem.program), problem.rows.shape[1]), []).append(row)
-    for rows in groups.values():
-        program = rows[0].part.problem.program.to(pick_device(settings.device), torch.float64)
+            groups.setdefault((id(problem.program), problem.rows.shape[1], precision(problem)), []).append(row)
+    for (_, _, dtype), rows in groups.items():
+        program = rows[0].part.problem.program.to(pick_device(settings.device), dtype)
         size = boxes_at_once(program)
         for start in range(0, len(rows), size):
             yield [_moved(row, program) for row in rows[start : start + size]]
@@ -98,7 +100,7 @@ def _row(number: int, posed: Posed, settings: Settings) -> Row | None:
         (part,) = specialised(whole)
     except ToolkitError:
         return None
-    return Row(number, posed, part, whole.program.num_neurons)
+    return Row(number, posed, part, part, whole.program.num_neurons)
 
 
 def _moved(row: Row, program: Program) -> Row:
@@ -110,7 +112,7 @@ def _moved(row: Row, program: Program) -> Row:
 def _concluded(row: Row, root: Root) -> Result | Posed:
     """A proof where the bounds refute all cases, else the query with the bounds."""
     if len(open_cases(root)) or len(root.lower) != len(row.posed.cases):
-        return replace(row.posed, rooted=Rooted(row.part, root, row.relus))
+        return replace(row.posed, rooted=Rooted(row.original, root, row.relus))
     bounded = BoundedProgram(row.posed.imported(), row.part.problem, row.part.regions.numpy())
     return row.posed.refuted([bounded], Statistics(relus=row.relus, decided_by=root.method, **facts(root)))
 

@@ -23,7 +23,7 @@ from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.bounds.rounding import MOST_ATOMS
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Program, split_layers
-from toolkit.problem.rounding import Errors, gamma
+from toolkit.problem.rounding import Errors, gamma, long_terms
 
 STEPS = 8
 """Operations on a number beside the sum that it is part of."""
@@ -165,18 +165,18 @@ class Through:
 def through_lines(coefficients: Tensor, lines: Lines) -> Through:
     """A sound lower bound of functionals ``(B, R, N)`` of activations: each takes the lines that its signs call for."""
     if lines.lower_slope is lines.upper_slope and lines.lower_offset is lines.upper_offset:  # then no sign matters
-        constant = _dot(coefficients, lines.lower_offset)
+        constant = long_dot(coefficients, lines.lower_offset)
         return Through(
             coefficients * lines.lower_slope.unsqueeze(1), constant, _dot(coefficients.abs(), lines.lower_offset.abs())
         )
     positive = coefficients.clamp(min=0)
     negative = coefficients - positive
     rows = positive * lines.lower_slope.unsqueeze(1) + negative * lines.upper_slope.unsqueeze(1)
-    constant = _dot(negative, lines.upper_offset)
+    constant = long_dot(negative, lines.upper_offset)
     if lines.from_origin:  # offsets above are not negative: their terms have one sign
         return Through(rows, constant, constant.abs())
     reach = _dot(positive, lines.lower_offset.abs()) - _dot(negative, lines.upper_offset.abs())
-    return Through(rows, constant + _dot(positive, lines.lower_offset), reach)
+    return Through(rows, constant + long_dot(positive, lines.lower_offset), reach)
 
 
 @dataclass(frozen=True)
@@ -198,10 +198,11 @@ class Total:
 
     def plus(self, program: Program, number: int, rows: Tensor, line: Through, multipliers: Tensor | None) -> Total:
         """The total with what a layer adds: its lines' offsets, and its bias times the rows on its values."""
-        offset = self.offset + line.constant + rows @ program.layers[number].affine.bias
+        bias = program.layers[number].affine.bias
+        offset = self.offset + line.constant + long_dot(rows, bias.unsqueeze(0))
         if self.errors is None or self.error is None:
             return Total(offset, None, None)
-        unit = gamma(rows.shape[-1] + 2 * len(program.layers) + STEPS, rows.dtype)
+        unit = gamma(long_terms(rows.shape[-1], rows.dtype) + 2 * len(program.layers) + STEPS, rows.dtype)
         of_layer = self.errors.layers[number]
         error = self.error + _dot(rows.abs(), of_layer) + unit * line.reach
         if multipliers is not None:  # a slope that a multiplier takes off was rounded all the same
@@ -214,6 +215,13 @@ class Total:
             return self.offset
         # This difference is rounded, too: relative to the offset, which the first of the errors had in mind.
         return self.offset - self.error * (1 + STEPS * torch.finfo(self.offset.dtype).eps)
+
+
+def long_dot(rows: Tensor, vector: Tensor) -> Tensor:
+    """Row-wise products ``(B, R)`` whose error is that of `long_terms`: long ones are added up in double precision."""
+    if long_terms(rows.shape[-1], rows.dtype) == rows.shape[-1]:
+        return _dot(rows, vector)
+    return _dot(rows.double(), vector.double()).to(rows.dtype)
 
 
 def _dot(rows: Tensor, vector: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import STEPS, Functional, Through, both_signs, of_rows
+from toolkit.bounds.backward import STEPS, Functional, Through, both_signs, long_dot, of_rows
 from toolkit.bounds.clip import HalfSpaces, Polytopes, minimum_within, polytopes
 from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
@@ -23,7 +23,7 @@ from toolkit.bounds.pending import Pending
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.bounds.rounding import Running
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.rounding import Errors, gamma
+from toolkit.problem.rounding import Errors, gamma, long_terms
 
 ELEMENTS = {"cpu": 1 << 18}
 """Coefficients of one pass over the widest layer, by device: few enough to stay in a processor's cache."""
@@ -244,10 +244,10 @@ def backward_rows(
             continue
         line = _through_lines(coefficients[0], lines[number], rows.owner)
         bias, lost = program.layers[number].affine.bias, errors.layers[number]
-        offset = offset + line.constant + line.rows @ bias
+        offset = offset + line.constant + long_dot(line.rows, bias.unsqueeze(0))
         magnitudes = line.rows.abs()
         of_rows = magnitudes @ lost[0] if len(lost) == 1 else (magnitudes * _each(lost, rows)).sum(1)
-        error = error + of_rows + gamma(len(bias) + depth, program.dtype) * line.reach
+        error = error + of_rows + gamma(long_terms(len(bias), program.dtype) + depth, program.dtype) * line.reach
         pending.push(number, line.rows.unsqueeze(0))
     remaining = pending.take(INPUT)
     offset = offset - error * (1 + STEPS * torch.finfo(offset.dtype).eps)
@@ -276,8 +276,10 @@ def _through_lines(coefficients: Tensor, lines: Lines, owner: Tensor) -> Through
     positive = coefficients - negative
     rows = torch.addcmul(positive * lower_slope, negative, upper_slope)
     constant = negative * upper_offset
+    wide = torch.float64 if long_terms(constant.shape[1], constant.dtype) == 1 else constant.dtype
     if lines.from_origin:  # offsets above are not negative: their terms have one sign
-        total = constant.sum(1)
+        total = constant.sum(1, dtype=wide).to(constant.dtype)
         return Through(rows, total, total.abs())
     below = positive * lines.lower_offset.index_select(0, owner)
-    return Through(rows, (constant + below).sum(1), (constant.abs() + below.abs()).sum(1))
+    total = (constant + below).sum(1, dtype=wide).to(constant.dtype)
+    return Through(rows, total, (constant.abs() + below.abs()).sum(1))

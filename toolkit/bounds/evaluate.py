@@ -161,18 +161,20 @@ def evaluate(program: Program, points: Tensor, error: Tensor, unit: float) -> tu
     return found[-1], found[:-1]
 
 
-def transposed_wrongly(program: Program, points: Tensor, layers: Sequence[Values]) -> int | None:
+def transposed_wrongly(program: Program) -> int | None:
     """The first map whose transpose, which bounds are made of, is not that of the map; None where all are.
 
-    For a row r and values v of the sources, ``r . (M v)`` is ``(M^T r) . v``. The values are those at the first of some
-    points ``(B, n)``, with the layers' pre-activations there (`evaluate`). The number of a map is that of its layer, or
-    the number of layers for the features'.
+    For a row r and values v of the sources, drawn at random, ``r . (M v)`` is ``(M^T r) . v``. The number of a map is
+    that of its layer, or the number of layers for the features'.
     """
-    values = {INPUT: points[:1].to(program.device, program.dtype)}
-    for number, layer in enumerate(program.layers):
-        values[number] = RELAXATIONS[layer.op].function(layers[number].value[:1])
+    sizes = {INPUT: program.num_inputs} | {n: layer.affine.size for n, layer in enumerate(program.layers)}
+    generator = torch.Generator().manual_seed(0)
+    drawn = {
+        source: (0.5 + torch.rand(1, size, generator=generator)).to(program.device, program.dtype)
+        for source, size in sizes.items()
+    }
     wrong = (
-        n for n, affine in enumerate(program.maps()) if not _transposes(affine, [values[s] for s in affine.sources])
+        n for n, affine in enumerate(program.maps()) if not _transposes(affine, [drawn[s] for s in affine.sources])
     )
     return next(wrong, None)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from toolkit.bounds.interval import Bounds, map_interval, source_interval
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import Program
-from toolkit.problem.rounding import Errors, gamma
+from toolkit.problem.rounding import Errors, gamma, long_terms
 
 MOST_ATOMS = 32
 """Atoms of a conjunction whose weighted sum the features' errors allow for; sums of more have their own factors."""
@@ -87,7 +87,7 @@ def map_error(program: Program, affine: Affine, box: Bounds, layers: Sequence[Bo
     tiny = torch.finfo(dtype).tiny
     total = sum(part.sum(1, keepdim=True) for part in reach)
     error = gamma(terms + depth + STEPS, dtype) * affine.radius(reach) + affine.uncertainty(reach) + tiny * total
-    error = error + gamma(affine.size + 2 * depth + STEPS, dtype) * affine.bias.abs()
+    error = error + gamma(long_terms(affine.size, dtype) + 2 * depth + STEPS, dtype) * affine.bias.abs()
     # The product with the coefficients' magnitudes is a sum of as many terms as there are values.
     return _known(error * (1 + gamma(affine.size + STEPS, dtype)))
 

@@ -100,8 +100,8 @@ class BoundedProgram:
             # What a point loses where it is rounded to the program's precision.
             error = error + unit_of(program.dtype) * points.abs()
             try:
-                features, layers = evaluate(program, points, error, original.unit)
-                wrong = transposed_wrongly(program, points, layers)
+                features, _ = evaluate(program, points, error, original.unit)
+                wrong = transposed_wrongly(program)
             except torch.OutOfMemoryError:
                 raise MemoryError("the device's memory, for comparing what was bounded with onnxruntime") from None
         if wrong is not None:

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, fx
 
+from toolkit.problem.exactness import lossless, units_of
 from toolkit.problem.linear import constants_of, with_buffers
 from toolkit.problem.rounding import gamma, is_composed, rounded_up
 from toolkit.problem.transpose import transpose_graph
@@ -160,8 +161,6 @@ class GraphAffine:
     taken_back: Tensor
     """Magnitudes of constants that the operators add and that are subtracted again, ``(size,)``; mostly zeros."""
     terms: int
-    exact: bool = False
-    """Whether its coefficients and its bias come about without rounding, however many operators are composed."""
 
     def uncertainty(self, reach: Sequence[Tensor]) -> Tensor:
         lost = gamma(self.terms, self.bias.dtype) * self.taken_back if bool(self.taken_back.any()) else 0.0
@@ -254,7 +253,7 @@ def compact(affine: GraphAffine) -> Affine:
         return affine
     matrices = tuple(matrix.contiguous() for matrix in _matrices(affine))
     dense = DenseAffine(affine.sources, matrices, affine.bias, slack=affine.slack)
-    return _counted(affine, dense) if is_composed(affine.linear) and not affine.exact else dense
+    return _counted(affine, dense) if is_composed(affine.linear) else dense
 
 
 def _counted(affine: GraphAffine, dense: DenseAffine) -> DenseAffine:
@@ -263,6 +262,8 @@ def _counted(affine: GraphAffine, dense: DenseAffine) -> DenseAffine:
     Where no paths cancel, errors are relative to the element; else to the sum of the magnitudes of all paths.
     """
     magnitudes = [part.contiguous() for part in _matrices(replace(affine, linear=affine.absolute))]
+    if lossless(units_of(affine.linear).coefficients, magnitudes):
+        return dense
     unit = gamma(affine.terms, affine.bias.dtype)
     pairs = zip(dense.matrices, magnitudes, strict=True)
     if all(bool((sums - matrix.abs() <= unit * matrix.abs()).all()) for matrix, sums in pairs):

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from toolkit.problem.exactness import MANTISSA, grid_of
+from toolkit.problem.exactness import MANTISSA, unit_of
 from toolkit.problem.rounding import gamma
 from toolkit.problem.sparse import product
 
@@ -83,10 +82,3 @@ def _rounding(reach: Tensor, unit: float, terms: int) -> Tensor | None:
     if not reach.numel() or float(reach.max()) <= unit * 2.0**MANTISSA:
         return None
     return gamma(terms + 2, reach.dtype) * reach
-
-
-def unit_of(values: Tensor) -> float:
-    """A power of two, one or less, that all values are multiples of; zero where some are not finite."""
-    if not bool(torch.isfinite(values).all()):
-        return 0.0
-    return 2.0 ** -grid_of(values).fine

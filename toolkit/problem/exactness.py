@@ -9,13 +9,13 @@ its magnitudes along rows and along columns. What cannot be judged in this way c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 aten = torch.ops.aten
 MANTISSA = 53
@@ -78,9 +78,77 @@ def computed_exactly(module: fx.GraphModule, cuts: Callable[[fx.Node], bool]) ->
     return _Reading(module, cuts).exact()
 
 
-def affine_exactly(module: fx.GraphModule) -> bool:
-    """Whether a graph of affine operators computes its coefficients, and its value at zero, without rounding."""
-    return _Reading(module, lambda node: False).exact()
+def unit_of(values: Any) -> float:
+    """A power of two, one or less, that all values are multiples of; zero where some are not finite."""
+    grid = grid_of(values)
+    return 0.0 if grid is UNKNOWN else 2.0**-grid.fine
+
+
+@dataclass(frozen=True)
+class Units:
+    """Powers of two, one or less, that what an affine graph computes is multiples of."""
+
+    coefficients: float = 1.0
+    constants: float = 1.0
+    """Of the value at zero; one where nothing was added yet."""
+
+    def times(self, unit: float) -> Units:
+        """Of products with multiples of a unit."""
+        return Units(self.coefficients * unit, self.constants * unit)
+
+    def plus(self, other: Units) -> Units:
+        """Of sums."""
+        return Units(min(self.coefficients, other.coefficients), min(self.constants, other.constants))
+
+
+def units_of(module: fx.GraphModule) -> Units:
+    """The units of an affine graph's result; zeros where an operator is not a move, a sum or a product."""
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    found: dict[fx.Node, Units] = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            found[node] = Units()
+        elif node.op == "call_function":
+            known = node.target in _MOVES | _COPIES | _TOTALS or is_part(node)
+            if not known and (node.kwargs or node.target not in _SUMS | _PRODUCTS | set(_BIASED)):
+                return Units(0.0, 0.0)
+            found[node] = _result_units(node, found, buffers, known)
+        elif node.op == "output":
+            return found.get(node.args[0], Units())
+    return Units(0.0, 0.0)
+
+
+def _result_units(node: fx.Node, found: dict[fx.Node, Units], buffers: dict[str, Tensor], moved: bool) -> Units:
+    """The units of one operator's result, by those of its operands."""
+    added = node.args[_BIASED[node.target][0]] if node.target in _BIASED else None
+    result, factor = Units(), 1.0
+    for operand in [*node.all_input_nodes, *(argument for argument in node.args if isinstance(argument, float))]:
+        if operand in found:
+            result = result.plus(found[operand])
+        elif moved or node.target in _SUMS or operand is added:
+            result = result.plus(Units(1.0, unit_of(_constant(operand, buffers))))
+        else:
+            factor *= unit_of(_constant(operand, buffers))
+    return result.times(factor)
+
+
+def lossless(unit: float, magnitudes: Sequence[Tensor]) -> bool:
+    """Whether sums of multiples of a unit, in double precision, round nowhere, by the sums of their magnitudes.
+
+    A sum inside an affine graph is no larger a multiple of its own unit than the result, which has its products with
+    multiples of the units of all factors on the way. This is finer than what `computed_exactly` can tell without the
+    magnitudes of the results.
+    """
+    return all(float(part.max()) <= unit * 2.0**MANTISSA for part in magnitudes if part.numel())
+
+
+def is_part(node: fx.Node) -> bool:
+    """Whether a node takes one of several results."""
+    return getattr(node.target, "__name__", "") == "_getitem"
+
+
+def _constant(argument: Any, buffers: dict[str, Tensor]) -> Any:
+    return buffers[str(argument.target)].double().numpy() if isinstance(argument, fx.Node) else argument
 
 
 _MOVES = frozenset(
@@ -100,6 +168,7 @@ _SUMS = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.S
 _PRODUCTS = frozenset(
     {aten.mul.Tensor, aten.mul.Scalar, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default}
 )
+_TOTALS = frozenset({aten.sum.dim_IntList, aten.sum.default})
 _BIASED = {aten.addmm.default: (0, 1, 2), aten.baddbmm.default: (0, 1, 2), aten.convolution.default: (2, 0, 1)}
 """Positions of what is added to a product, and of its factors."""
 EXACT_ON_CONSTANTS = frozenset(
@@ -152,7 +221,7 @@ class _Reading:
             added, *factors = (node.args[position] for position in _BIASED[node.target])
             product = self._value(node, factors[0]).times(self._value(node, factors[1]))
             return product if added is None else product.plus(self._value(node, added))
-        if node.target in (aten.sum.dim_IntList, aten.sum.default):
+        if node.target in _TOTALS:
             operand: Any = node.args[0]
             return self._value(node, operand).wider(self._size(operand))
         return UNKNOWN

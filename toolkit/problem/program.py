@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.problem.affine import Affine, GraphAffine, absolute_module, compact, flat_size
-from toolkit.problem.exactness import affine_exactly, computed_exactly
+from toolkit.problem.exactness import computed_exactly, lossless, units_of
 from toolkit.problem.folding import fold_splits
 from toolkit.problem.linear import linear_part, without_offset
 from toolkit.problem.ops import NONLINEAR, check_supported
@@ -154,11 +154,13 @@ def _affine_between(
     numbers = tuple(sources[node] for node in used)
     linear = linear_part(module)
     terms, absolute = sum_terms(module), absolute_module(linear)
-    exact = affine_exactly(module)
-    if exact or not is_composed(module):
+    magnitude = absolute_module(module)(*zeros).detach()
+    if is_composed(module) and not lossless(
+        units_of(module).constants, [magnitude]
+    ):  # then terms of the bias may have cancelled
+        slack = gamma(terms, dtype) * magnitude
+    else:
         slack = torch.zeros_like(bias)
-    else:  # terms of the bias may have cancelled
-        slack = gamma(terms, dtype) * absolute_module(module)(*zeros).detach()
     return GraphAffine(
         numbers,
         sizes,
@@ -169,7 +171,6 @@ def _affine_between(
         slack=slack,
         taken_back=absolute(*zeros).detach(),
         terms=terms,
-        exact=exact,
     )
 
 

@@ -50,6 +50,15 @@ def gamma(terms: int, dtype: torch.dtype) -> float:
     return lost / (1 - lost) if lost < MOST_LOST else math.inf
 
 
+LONG = 1 << 10
+"""Terms of a sum of single precision from which on it is added up in double precision: a hundredth of a percent."""
+
+
+def long_terms(count: int, dtype: torch.dtype) -> int:
+    """Terms of a sum that count for its error: of a long one in single precision, only its last rounding does."""
+    return 1 if dtype == torch.float32 and count > LONG else count
+
+
 def rounded_up(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Magnitudes in another precision that are no smaller; zeros stay zeros."""
     rounded = values.to(dtype)

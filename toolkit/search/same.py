@@ -31,7 +31,7 @@ def check_same(
     own = translate(Bounds(points, points)).lower
     with torch.no_grad():
         expected, _ = evaluate(program, points, torch.zeros_like(points), 0.0)
-        found, layers = evaluate(made, own, unit_of(own.dtype) * own.abs(), 0.0)
+        found, _ = evaluate(made, own, unit_of(own.dtype) * own.abs(), 0.0)
         # Products may underflow, which no error in proportion to them counts.
         allowed = MARGIN * (expected.tolerance + found.tolerance + torch.finfo(own.dtype).tiny)
         near = (found.value - expected.value).abs() <= allowed
@@ -43,7 +43,7 @@ def check_same(
                 f"{what} is not the network that it was made of: feature {column} is {values[0]:.9g} instead of "
                 f"{values[1]:.9g}; this is a fault of the verifier"
             )
-        if transposed_wrongly(made, own, layers) is not None or not _stacked_rightly(made):
+        if transposed_wrongly(made) is not None or not _stacked_rightly(made):
             raise DisagreementError(
                 f"{what} has a map that differs from its transpose; this is a fault of the verifier"
             )
