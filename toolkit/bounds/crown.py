@@ -40,7 +40,8 @@ def crown_bounds(
             bounds = intersect(bounds, Bounds(known.lower[:, layer.neurons], known.upper[:, layer.neurons]))
         if layer.affine.sources != (INPUT,):  # intervals of a map of the box alone are exact
             errors = running.up_to(number, layers)
-            bounds = _tighten(program.ending_at(number), errors, layer.op, box, bounds, lines, check)
+            inexact = RELAXATIONS[layer.op].inexact(bounds.lower, bounds.upper)
+            bounds = tighten_rows(program.ending_at(number), errors, inexact, box, bounds, lines, check)
         layers.append(bounds)
         lines.append(RELAXATIONS[layer.op].lines(bounds.lower, bounds.upper))
     return concatenate(layers, box)
@@ -53,21 +54,20 @@ def intersect(first: Bounds, second: Bounds) -> Bounds:
     return Bounds(torch.where(crossed, first.lower, lower), torch.where(crossed, first.upper, upper))
 
 
-def _tighten(
+def tighten_rows(
     program: Program,
     errors: Errors,
-    op: str,
+    inexact: Tensor,
     box: Bounds,
     bounds: Bounds,
     lines: list[Lines],
     check: Callable[[], None],
 ) -> Bounds:
-    """CROWN bounds of those of a program's features that an operator makes inexact, intersected with ``bounds``.
+    """CROWN bounds of those of a program's features that are ``inexact``, ``(B, F)``, intersected with ``bounds``.
 
     A row is bounded in all boxes when it is inexact in one, but only where it is inexact the result is taken: so no box
     depends on what others are in its batch.
     """
-    inexact = RELAXATIONS[op].inexact(bounds.lower, bounds.upper)
     index = inexact.any(0).nonzero().squeeze(1)
     if not len(index):
         return bounds

@@ -32,7 +32,7 @@ STEPS = 8
 def errors_of(program: Program, box: Bounds, bounds: Bounds) -> Errors:
     """The errors for boxes ``(B, n)`` with neuron bounds ``(B, num_neurons)``, of batch B or 1."""
     layers = [Bounds(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]) for layer in program.layers]
-    maps = [map_error(program, affine, box, layers) for affine in program.maps()]
+    maps = [map_error(program, affine, _sources(program, affine, box, layers)) for affine in program.maps()]
     features = _known(maps[-1] + _of_atoms(program, box, layers))
     return Errors(maps[:-1], features, underflow_of(program, box, layers))
 
@@ -75,14 +75,19 @@ class Running:
             return part.errors
         while len(self.found) <= number:
             affine = self.program.layers[len(self.found)].affine
-            self.found.append(map_error(self.program, affine, self.box, layers))
+            self.found.append(map_error(self.program, affine, _sources(self.program, affine, self.box, layers)))
         return Errors(self.found[:number], self.found[number], underflow_of(part, self.box, layers))
 
 
-def map_error(program: Program, affine: Affine, box: Bounds, layers: Sequence[Bounds]) -> Tensor:
-    """The errors ``(B, size)`` of one map's values, given the bounds of the layers before it."""
+def _sources(program: Program, affine: Affine, box: Bounds, layers: Sequence[Bounds]) -> list[Bounds]:
+    """The intervals of a map's sources."""
+    return [source_interval(program, source, box, layers) for source in affine.sources]
+
+
+def map_error(program: Program, affine: Affine, sources: Sequence[Bounds]) -> Tensor:
+    """The errors ``(B, size)`` of one map's values, given the intervals of its sources."""
     dtype, depth = program.dtype, len(program.layers)
-    reach = [magnitude(source_interval(program, source, box, layers)) for source in affine.sources]
+    reach = [magnitude(source) for source in sources]
     terms = affine.terms if program.stacks is None else max(affine.terms, program.num_neurons + program.num_inputs)
     tiny = torch.finfo(dtype).tiny
     total = sum(part.sum(1, keepdim=True) for part in reach)

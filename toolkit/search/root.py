@@ -20,6 +20,7 @@ from toolkit.bounds.clip import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.forward import forward_bounds, suits
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
+from toolkit.bounds.recentred import centre_of, recentred_bounds
 from toolkit.bounds.refine import refine_bounds
 from toolkit.bounds.rounding import errors_for
 from toolkit.bounds.state import Multipliers, adaptive
@@ -71,6 +72,23 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
     root = root_of(problem, intervals, bounds, lower, multipliers, method)
     tell(root, observer)
     return root
+
+
+def root_in_single(problem: Problem, double: Problem, clock: Clock, observer: Observer) -> Root:
+    """Root bounds of a problem that is searched in single precision, ``double`` in double. Raises OutOfTime.
+
+    Neurons are bounded in single precision where that loses little (`toolkit.bounds.recentred`); all else is in double.
+    """
+    box = Bounds(problem.lower, problem.upper)
+    intervals, _ = interval_bounds(problem.program, box)
+    centre = centre_of(double.program, box) if len(box.lower) == 1 and not prefers_forward(problem, intervals) else None
+    if centre is None:
+        return root_bounds(double, clock, observer).to(problem.program.dtype)
+    bounds = recentred_bounds(problem.program, box, centre, clock.check)
+    wide = Bounds(bounds.lower.double(), bounds.upper.double())
+    root = root_of(problem, intervals, bounds, *first_bounds(double, wide, clock), "crown")
+    tell(root, observer)
+    return replace(root.to(problem.program.dtype), bounds=bounds)
 
 
 def root_of(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
-
 from toolkit.bounds.ascent import Schedule
 from toolkit.bounds.interval import unstable_neurons
 from toolkit.bounds.reduce import cost
@@ -23,7 +21,7 @@ from toolkit.search.neurons import branch_neurons
 from toolkit.search.plan import SearchPlan
 from toolkit.search.processes import cores
 from toolkit.search.relu_split import Search
-from toolkit.search.root import Root, facts, open_cases, optimised_root, refined_root, root_bounds, tell
+from toolkit.search.root import Root, facts, open_cases, optimised_root, refined_root, root_bounds, root_in_single, tell
 from toolkit.search.shares import Divisible, search_in_shares
 from toolkit.search.smaller import reduced, sparse
 from toolkit.search.task import Found, Task, counted, decided, varying_inputs
@@ -60,8 +58,6 @@ BUSY = {"cpu": 1 << 24}
 bounded."""
 VERY_BUSY = 1 << 30
 """The same for devices that are not named."""
-DOUBLE = 4
-"""How many times as long root bounds in double precision are expected to take as in single."""
 WORTH_SHARING = 1 << 22
 """Multiplications of a pass from which on a box's neurons are bounded once for all of its cases."""
 
@@ -72,12 +68,10 @@ def prove(task: Task, root: Root | None = None) -> Found:
     attacked = attack_first(task) if root is None else None
     if attacked:
         return Found(True, False, "attack")
-    began = task.clock.elapsed
     if root is None:
-        root = root_bounds(task.problem, task.clock, task.observer)
+        root = _root(task)
     else:
         tell(root, task.observer)
-    root = in_double(task, root, task.clock.elapsed - began)
     task.note(**facts(root))
     if not len(open_cases(root)):
         return Found(False, True, root.method)
@@ -95,17 +89,11 @@ def prove(task: Task, root: Root | None = None) -> Found:
     return in_turn(task, root) if found is None else found
 
 
-def in_double(task: Task, root: Root, seconds: float) -> Root:
-    """The root bounds of open cases in double precision, where these are of a search in single precision.
-
-    What single precision allows for rounding makes neurons' bounds wider by a percent or so, which all of a search
-    pays for. On a processor, convolutions in double precision take four times as long (measured): cases that are
-    proved before need not wait for that, and large networks do without.
-    """
-    if task.double is None or not len(open_cases(root)) or DOUBLE * seconds > SHORT * task.clock.left:
-        return root
-    better = root_bounds(task.double, task.clock, task.observer).to(root.lower.dtype)
-    return replace(better, lower=torch.fmax(better.lower, root.lower))
+def _root(task: Task) -> Root:
+    """The root bounds of a problem."""
+    if task.double is None:
+        return root_bounds(task.problem, task.clock, task.observer)
+    return root_in_single(task.problem, task.double, task.clock, task.observer)
 
 
 def at_points(task: Task, root: Root) -> Found:

@@ -6,6 +6,7 @@ weights that single precision cannot hold. Every technique's bounds must contain
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -22,6 +23,7 @@ from toolkit.bounds.clip import HalfSpaces
 from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.forward import forward_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.bounds.recentred import centre_of, recentred_bounds
 from toolkit.bounds.reduce import reduce_program
 from toolkit.bounds.state import Domain, Multipliers
 from toolkit.problem.affine import DenseAffine
@@ -200,3 +202,41 @@ def test_what_was_stored_rounded_is_counted() -> None:
     single = affine.part(torch.tensor([1])).to(torch.device("cpu"), torch.float32)
     assert single.uncertainty([reach.float()]).tolist() == [[4.0]]
     assert replace(affine, errors=None, slack=None).uncertainty([reach]).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recentred_bounds_contain_exact_values(kind: str) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        weights, biases = losing(rng, kind)
+        exact = program_of(weights, biases, torch.float64)
+        box, points = box_of(rng, exact.num_inputs, torch.float32)
+        centre = centre_of(exact, box)
+        assert centre is not None
+        bounds = recentred_bounds(exact.to(torch.device("cpu"), torch.float32), box, centre)
+        for point in points:
+            neurons = list(chain(*exact_values(weights, biases, point)[:-1]))
+            assert contains(bounds, neurons), (kind, seed)
+
+
+def test_recentred_bounds_are_those_of_double_precision_for_small_boxes() -> None:
+    """Where activations are large beside their changes, single precision by itself says next to nothing."""
+    rng = np.random.default_rng(0)
+    sizes = (400, 300, 200, 3)
+    weights = [np.abs(rng.normal(size=(b, a))) / a for a, b in itertools.pairwise(sizes)]
+    values, biases = 0.5 + np.zeros(400), []
+    for weight in weights:
+        biases.append(0.5 - weight @ values)
+        values = np.full(len(weight), 0.5)
+    biases[1] = biases[1] - 0.5  # unstable neurons
+    exact = program_of(weights, biases, torch.float64)
+    lower, upper = (torch.full((1, 400), 0.5 + sign * 1e-3) for sign in (-1, 1))
+    box, wide = Bounds(lower, upper), Bounds(lower.double(), upper.double())
+    single, centre = exact.to(torch.device("cpu"), torch.float32), centre_of(exact, box)
+    assert centre is not None
+    truth, plain = crown_bounds(exact, wide), crown_bounds(single, box)
+    found = recentred_bounds(single, box, centre)
+    width = float((truth.upper - truth.lower).mean())
+    assert float((truth.lower - found.lower).max()) < 0.01 * width
+    assert float((found.upper - truth.upper).max()) < 0.01 * width
+    assert float((truth.lower - plain.lower).mean()) > 0.03 * width
