@@ -34,7 +34,7 @@ class Statistics:
     depth: int = 0
     """Largest number of splits on a path."""
     relus: int = 0
-    """Number of ReLU neurons."""
+    """Number of ReLU neurons; channels that are multiples of each other by plus or minus powers of two count once."""
     unstable_interval: int = 0
     """Unstable ReLU neurons by interval bounds, the largest over the query's boxes."""
     unstable: int = 0
