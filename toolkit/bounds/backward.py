@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.interval import Bounds
+from toolkit.bounds.interval import Bounds, without_overflow
 from toolkit.bounds.pending import Pending
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.bounds.rounding import MOST_ATOMS
@@ -60,7 +60,7 @@ class Linear:
         allowance = 2 * gamma(centre.shape[1] + STEPS, self.offset.dtype)  # for both of the sums
         widened = radius + allowance * torch.maximum(box.lower.abs(), box.upper.abs())
         spread = _dot(self.coefficients.abs(), widened) + allowance * self.offset.abs()
-        return _dot(self.coefficients, centre) - spread + self.offset
+        return without_overflow(_dot(self.coefficients, centre) - spread + self.offset)
 
     def minimiser(self, box: Bounds) -> Tensor:
         """The corner of each box at which the bound is attained, ``(B, R, n)``."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toolkit.bounds.interval import Bounds
+from toolkit.bounds.interval import Bounds, without_overflow
 from toolkit.problem.rounding import gamma
 
 STEPS = 32
@@ -48,7 +48,7 @@ class Centred:
 
     def minimum(self) -> Tensor:
         """Least values over the boxes, ``(N,)``."""
-        return self.value - self.spread.abs().sum(1) - self.allowance
+        return without_overflow(self.value - self.spread.abs().sum(1) - self.allowance)
 
     def select(self, index: Tensor) -> Centred:
         """Some of the functions, or the same more than once."""
@@ -136,7 +136,7 @@ def minimum_within(coefficients: Tensor, offset: Tensor, within: Polytopes, owne
     for number, every in enumerate(within.spaces):
         space = every.select(owner)
         beta, found = _best_multiplier(function, space)
-        better = found > best
+        better = (found > best) & (found < torch.inf)
         if number + 1 < len(within.spaces):
             function = function.plus(torch.where(better, beta, 0.0), space)
         best = torch.where(better, found, best)

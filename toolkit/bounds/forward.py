@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.interval import Bounds, concatenate
+from toolkit.bounds.interval import Bounds, concatenate, without_overflow
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.relaxations.record import Relaxation
 from toolkit.problem.affine import Affine, DenseAffine
@@ -224,7 +224,8 @@ def through_map(affine: Affine, sources: Sequence[Activations]) -> tuple[Zonotop
     radius = radius * (1 + allowance) + lost + 2 * affine.terms * torch.finfo(centre.dtype).tiny
     spread = (radius + reach) * (1 + gamma(terms.shape[1] + STEPS, centre.dtype))
     spread = spread + STEPS * torch.finfo(centre.dtype).eps * centre.abs()
-    return Zonotope(centre, terms, radius, reach), Bounds(centre - spread, centre + spread)
+    bounds = Bounds(without_overflow(centre - spread), -without_overflow(-centre - spread))
+    return Zonotope(centre, terms, radius, reach), bounds
 
 
 def _by_matrices(affine: DenseAffine, sources: Sequence[Activations]) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,13 @@ def affine_interval(affine: Affine, lower: list[Tensor], upper: list[Tensor]) ->
     lost = affine.uncertainty(reach) + allowance * affine.bias.abs() + _underflow(reach)
     radius = affine.radius(radii) + lost
     unknown = torch.isnan(centre - radius)
-    return torch.where(unknown, -torch.inf, centre - radius), torch.where(unknown, torch.inf, centre + radius)
+    lower, upper = without_overflow(centre - radius), -without_overflow(-centre - radius)
+    return torch.where(unknown, -torch.inf, lower), torch.where(unknown, torch.inf, upper)
+
+
+def without_overflow(lower: Tensor) -> Tensor:
+    """Lower bounds of which those that overflowed say nothing: what was taken off them later is not known."""
+    return lower.masked_fill(torch.isposinf(lower), -torch.inf)
 
 
 def _underflow(reach: Sequence[Tensor]) -> Tensor:
