@@ -111,7 +111,9 @@ class _Function:
 
     def of(self, values: Sequence[Tensor]) -> Tensor:
         def one(*rows: Tensor) -> Any:
-            return self._result(self.node, dict(zip(self.sources, rows, strict=True)))
+            result = self._result(self.node, dict(zip(self.sources, rows, strict=True)))
+            # A graph may still name the type that it was traced in.
+            return result.double() if isinstance(result, Tensor) else result
 
         return torch.func.vmap(one)(*values)
 

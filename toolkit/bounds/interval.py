@@ -42,8 +42,8 @@ def affine_interval(affine: Affine, lower: list[Tensor], upper: list[Tensor]) ->
     lost = affine.uncertainty(reach) + allowance * affine.bias.abs() + _underflow(reach)
     radius = affine.radius(radii) + lost
     unknown = torch.isnan(centre - radius)
-    lower, upper = without_overflow(centre - radius), -without_overflow(-centre - radius)
-    return torch.where(unknown, -torch.inf, lower), torch.where(unknown, torch.inf, upper)
+    low, high = without_overflow(centre - radius), -without_overflow(-centre - radius)
+    return torch.where(unknown, -torch.inf, low), torch.where(unknown, torch.inf, high)
 
 
 def without_overflow(lower: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from toolkit.bounds.crown import tighten_rows
 from toolkit.bounds.interval import Bounds, affine_interval, concatenate
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.bounds.rounding import map_error, underflow_of
+from toolkit.bounds.rounding import Running, map_error
 from toolkit.problem.affine import Affine, DenseAffine, GraphAffine
 from toolkit.problem.compile import outward
 from toolkit.problem.program import INPUT, Program
@@ -74,16 +75,15 @@ def recentred_bounds(program: Program, box: Bounds, centre: Centre, check: Calla
     """Pre-activation bounds ``(1, num_neurons)`` of a program in single precision, for one box ``(1, n)``."""
     plain, dtype = without_biases(program), program.dtype
     inner = _shifted(box, -centre.sources[INPUT], dtype)
-    sources, layers, lines, errors = {INPUT: inner}, list[Bounds](), list[Lines](), list[Tensor]()
+    sources, layers, lines, running = {INPUT: inner}, list[Bounds](), list[Lines](), Running(plain, inner)
     for number, layer in enumerate(plain.layers):
         check()
         parts = [sources[source] for source in layer.affine.sources]
         found = Bounds(*affine_interval(layer.affine, [p.lower for p in parts], [p.upper for p in parts]))
-        part = plain.ending_at(number)
-        errors.append(_map_error(plain, number, sources, centre))
+        running.add(partial(_with_error, centre, number), layer.affine, parts)
         if layer.affine.sources != (INPUT,):
-            at = Errors(errors[:-1], errors[-1], underflow_of(part, inner, layers))
-            found = _tightened(part, at, layer.op, inner, found, centre.values[number], lines, check)
+            part, errors = plain.ending_at(number), running.up_to(number, [])
+            found = _tightened(part, errors, layer.op, inner, found, centre.values[number], lines, check)
         layers.append(_shifted(found, centre.values[number], dtype, centre.errors[number]))
         image = Bounds(*RELAXATIONS[layer.op].image(layers[-1].lower, layers[-1].upper))
         sources[number] = _shifted(image, -centre.sources[number], dtype)
@@ -99,11 +99,10 @@ def _shifted(bounds: Bounds, by: Tensor, dtype: torch.dtype, error: Tensor | flo
     return Bounds(*outward(lower - lost, upper + lost, dtype))
 
 
-def _map_error(plain: Program, number: int, sources: dict[int, Bounds], centre: Centre) -> Tensor:
-    """What a coefficient of one on a layer's difference from its centre may lose."""
-    affine = plain.layers[number].affine
+def _with_error(centre: Centre, number: int, plain: Program, affine: Affine, sources: Sequence[Bounds]) -> Tensor:
+    """What a coefficient of one on a layer's difference from its centre may lose, ``(1, size)``."""
     of_centre = centre.errors[number] + STEPS * torch.finfo(torch.float64).eps * centre.values[number].abs()
-    return map_error(plain, affine, [sources[source] for source in affine.sources]) + 2 * of_centre.to(plain.dtype)
+    return map_error(plain, affine, sources) + 2 * of_centre.to(plain.dtype)
 
 
 def _tightened(

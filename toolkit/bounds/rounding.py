@@ -10,14 +10,14 @@ matrices in single precision, composed operators, merged neurons.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from toolkit.bounds.interval import Bounds, map_interval, source_interval
-from toolkit.problem.affine import Affine
+from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import Program
 from toolkit.problem.rounding import Errors, gamma, long_terms
 
@@ -32,9 +32,11 @@ STEPS = 8
 def errors_of(program: Program, box: Bounds, bounds: Bounds) -> Errors:
     """The errors for boxes ``(B, n)`` with neuron bounds ``(B, num_neurons)``, of batch B or 1."""
     layers = [Bounds(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]) for layer in program.layers]
-    maps = [map_error(program, affine, _sources(program, affine, box, layers)) for affine in program.maps()]
+    pairs = [(affine, _sources(program, affine, box, layers)) for affine in program.maps()]
+    maps = [map_error(program, *pair) for pair in pairs]
     features = _known(maps[-1] + _of_atoms(program, box, layers))
-    return Errors(maps[:-1], features, underflow_of(program, box, layers))
+    underflow = sum_of([map_underflow(program, *pair) for pair in pairs])
+    return Errors(maps[:-1], features, _known(underflow))
 
 
 def _of_atoms(program: Program, box: Bounds, layers: Sequence[Bounds]) -> Tensor:
@@ -60,6 +62,9 @@ def errors_for(program: Program, box: Bounds, bounds: Bounds) -> Errors:
     return program.errors or errors_of(program, box, bounds)
 
 
+MapError = Callable[[Program, Affine, Sequence[Bounds]], Tensor]
+
+
 @dataclass
 class Running:
     """The errors of one layer's map after the other, as the bounds of the layers before become known."""
@@ -67,16 +72,23 @@ class Running:
     program: Program
     box: Bounds
     found: list[Tensor] = field(default_factory=list)
+    underflow: Tensor | float = 0.0
+    """Of all maps so far, ``(B, 1)``."""
 
     def up_to(self, number: int, layers: Sequence[Bounds]) -> Errors:
         """The errors of a pass that begins at a layer's values, with bounds of all layers before it."""
-        part = self.program.ending_at(number)
-        if part.errors is not None:
-            return part.errors
+        if self.program.errors is not None:
+            return self.program.errors.ending_at(number)
         while len(self.found) <= number:
             affine = self.program.layers[len(self.found)].affine
-            self.found.append(map_error(self.program, affine, _sources(self.program, affine, self.box, layers)))
-        return Errors(self.found[:number], self.found[number], underflow_of(part, self.box, layers))
+            self.add(map_error, affine, _sources(self.program, affine, self.box, layers))
+        assert isinstance(self.underflow, Tensor)
+        return Errors(self.found[:number], self.found[number], self.underflow)
+
+    def add(self, error: MapError, affine: Affine, sources: Sequence[Bounds]) -> None:
+        """Take the next layer's map into account."""
+        self.found.append(error(self.program, affine, sources))
+        self.underflow = _known(self.underflow + map_underflow(self.program, affine, sources))
 
 
 def _sources(program: Program, affine: Affine, box: Bounds, layers: Sequence[Bounds]) -> list[Bounds]:
@@ -103,14 +115,11 @@ def _known(error: Tensor) -> Tensor:
     return error.nan_to_num(nan=largest, posinf=largest)
 
 
-def underflow_of(program: Program, box: Bounds, layers: Sequence[Bounds]) -> Tensor:
-    """What underflow may add up to in one pass, ``(B, 1)``: each product loses less than the smallest normal number."""
-    total = box.lower.new_zeros(1, 1)
-    for affine in program.maps():
-        reach = [magnitude(source_interval(program, source, box, layers)) for source in affine.sources]
-        largest = sum(part.sum(1, keepdim=True) for part in reach) + affine.bias.abs().sum() + 1
-        total = total + (affine.size + STEPS) * largest
-    return _known(2 * torch.finfo(program.dtype).tiny * total)
+def map_underflow(program: Program, affine: Affine, sources: Sequence[Bounds]) -> Tensor:
+    """What underflow may add up to where a map is met, ``(B, 1)``: each product loses less than the smallest normal
+    number."""
+    total = sum(magnitude(source).sum(1, keepdim=True) for source in sources) + affine.bias.abs().sum() + 1
+    return _known(2 * torch.finfo(program.dtype).tiny * (affine.size + STEPS) * total)
 
 
 def around(bounds: Bounds) -> Bounds:

@@ -79,9 +79,7 @@ class Program:
 
     def ending_at(self, number: int) -> Program:
         """The program of the layers before one, whose map's values are the features."""
-        errors = self.errors
-        if errors is not None:
-            errors = replace(errors, layers=errors.layers[:number], features=errors.layers[number])
+        errors = None if self.errors is None else self.errors.ending_at(number)
         return replace(self, layers=self.layers[:number], features=self.layers[number].affine, errors=errors)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Program:
@@ -106,12 +104,13 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     cuts = [node for node in graph.graph.nodes if node.op == "call_function" and node.target in NONLINEAR]
     sources = {x: INPUT, **{node: number for number, node in enumerate(cuts)}}
+    places = {node: place for place, node in enumerate(graph.graph.nodes)}
     layers: list[Layer] = []
     for node in cuts:
-        affine = compact(_affine_between(graph, sources, node.args[0], dtype))
+        affine = compact(_affine_between(graph, sources, places, node.args[0], dtype))
         start = layers[-1].stop if layers else 0
         layers.append(Layer(node.name, NONLINEAR[node.target], affine, start))
-    features = compact(_affine_between(graph, sources, output.args[0], dtype))
+    features = compact(_affine_between(graph, sources, places, output.args[0], dtype))
     size = flat_size(x.meta["shape"])
     return Program(size, tuple(layers), features, torch.device("cpu"), dtype, rational=rational)
 
@@ -133,10 +132,14 @@ def _in_precision(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
 
 
 def _affine_between(
-    graph: fx.GraphModule, sources: dict[fx.Node, int], target: fx.Node, dtype: torch.dtype
+    graph: fx.GraphModule,
+    sources: dict[fx.Node, int],
+    places: dict[fx.Node, int],
+    target: fx.Node,
+    dtype: torch.dtype,
 ) -> GraphAffine:
     """The affine operators between the nearest cuts and ``target``, as a map of flat vectors."""
-    needed, used = _ancestors(target, sources)
+    needed, used = _ancestors(target, sources, places)
     part = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in used:
@@ -174,8 +177,13 @@ def _affine_between(
     )
 
 
-def _ancestors(target: fx.Node, sources: dict[fx.Node, int]) -> tuple[list[fx.Node], list[fx.Node]]:
-    """Nodes to recompute for ``target`` in topological order, and the sources they start from."""
+def _ancestors(
+    target: fx.Node, sources: dict[fx.Node, int], places: dict[fx.Node, int]
+) -> tuple[list[fx.Node], list[fx.Node]]:
+    """Nodes to recompute for ``target`` in topological order, and the sources they start from.
+
+    ``places`` are the nodes' positions in the graph, found once: chains of thousands of layers are cut in linear time.
+    """
     needed: set[fx.Node] = set()
     used: set[fx.Node] = set()
     pending = [target]
@@ -186,7 +194,7 @@ def _ancestors(target: fx.Node, sources: dict[fx.Node, int]) -> tuple[list[fx.No
         elif node not in needed:
             needed.add(node)
             pending.extend(node.all_input_nodes)
-    ordered = [node for node in target.graph.nodes if node in needed]
+    ordered = sorted(needed, key=lambda node: places[node])
     # A constant target is an affine map too: of the input, with coefficients zero.
     return ordered, sorted(used or {next(iter(sources))}, key=lambda node: sources[node])
 

@@ -36,6 +36,10 @@ class Errors:
 
         return Errors([part(layer) for layer in self.layers], part(self.features), part(self.underflow))
 
+    def ending_at(self, number: int) -> Errors:
+        """The errors of passes that begin at a layer's values, as those of features."""
+        return Errors(self.layers[:number], self.layers[number], self.underflow)
+
 
 MOST_LOST = 0.5
 """Share of the magnitudes beyond which nothing is known of a sum: the factor's denominator is far from zero below."""
