@@ -73,11 +73,12 @@ def channel_sites(model: nn.Module) -> list[ChannelSite]:
 
 
 def _uses(model: nn.Module) -> Counter[int]:
-    """How often each module, and each parameter, occurs in a network, by its identity."""
+    """How often each module occurs in a network, and each parameter in its layers, by its identity."""
     found: Counter[int] = Counter()
     for module in model.modules():
         found.update(id(child) for child in module._modules.values())
-        found.update(id(parameter) for parameter in module._parameters.values() if parameter is not None)
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            found.update({id(parameter) for parameter in module.parameters()})
     return found
 
 
