@@ -72,8 +72,8 @@ class Arithmetic:
     generator: torch.Generator
 
     @classmethod
-    def of(cls, unit: float, device: torch.device) -> Arithmetic:
-        return cls(unit, torch.Generator(device).manual_seed(0))
+    def of(cls, unit: float) -> Arithmetic:
+        return cls(unit, torch.Generator().manual_seed(0))
 
     def start(self, points: Tensor, error: Tensor) -> Values:
         """The inputs, ``(B, n)`` each: given up to an error."""
@@ -120,8 +120,9 @@ class Arithmetic:
         return Values(value, _known(error), copies, z.jumps or op in JUMPING)
 
     def _signs(self, like: Tensor) -> Tensor:
-        drawn = torch.randint(0, 2, like.shape, generator=self.generator, device=like.device, dtype=torch.int8)
-        return (2 * drawn - 1).to(like.dtype)
+        # On the processor, whatever the device: so that devices compare alike.
+        drawn = torch.randint(0, 2, like.shape, generator=self.generator, dtype=torch.int8)
+        return (2 * drawn - 1).to(like.device, like.dtype)
 
 
 def gamma(count: int, unit: float) -> float:
@@ -144,7 +145,7 @@ def evaluate(program: Program, points: Tensor, error: Tensor, unit: float) -> tu
     Computed in the program's precision on its device. The errors are those of two evaluations, this one and another
     that rounds to ``unit``.
     """
-    arithmetic = Arithmetic.of(unit + unit_of(program.dtype), program.device)
+    arithmetic = Arithmetic.of(unit + unit_of(program.dtype))
     sources = {
         INPUT: arithmetic.start(points.to(program.device, program.dtype), error.to(program.device, program.dtype))
     }

@@ -75,7 +75,7 @@ def evaluate_operators(graph: fx.GraphModule, points: Tensor, error: Tensor, uni
     The errors are those of an evaluation that rounds to ``unit``. Raises UnsupportedError for an operator that cannot
     be bounded.
     """
-    arithmetic = Arithmetic.of(unit + unit_of(torch.float64), points.device)
+    arithmetic = Arithmetic.of(unit + unit_of(torch.float64))
     found: dict[str, Values] = {}
     for call in calls(graph):
         if call.kind == INPUT:
