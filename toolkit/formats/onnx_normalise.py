@@ -147,7 +147,9 @@ def normalise(model: OnnxModel) -> Normalised:
         node.name = f"Output_{index}"
     expected = [facts.values[info.name] for info in model.outputs]
     if model is not original:
-        expected = Session(original, optimise=False).run([facts.values[info.name] for info in model.inputs])
+        expected = Session(original, optimise=False).run(
+            [facts.values[info.name] for info in model.inputs], as_declared=False
+        )
     proto = _assemble(model, facts, builder, outputs)
     return Normalised(proto, facts, dict(zip(names, origins, strict=True)), expected)
 
