@@ -153,7 +153,7 @@ class Scene:
     box: Bounds
     points: Array
     truth: tuple[Values, ...]
-    """Of each box."""
+    """Exact values at sampled points, one entry for each box."""
 
     @property
     def dtype(self) -> torch.dtype:

@@ -49,7 +49,7 @@ class Record:
 
     @property
     def about(self) -> str:
-        """What it answers, under whatever limits."""
+        """Key of the question that the answer is to, time and memory limits left out."""
         return self.question or self.key
 
     @property

@@ -61,7 +61,7 @@ class Bounded(Protocol):
         """Multiplications of an evaluation at one point."""
 
     def compare(self, samples: Samples, original: Original) -> Comparison:
-        """What it computes. Raises DisagreementError where that is not even consistent in itself."""
+        """The bounded values beside onnxruntime's at samples. Raises DisagreementError where it contradicts itself."""
 
     def looked_into(self, samples: Samples, original: Original) -> Array:
         """How far rounding may put values apart, operator by operator, ``(B, m)``."""

@@ -45,7 +45,7 @@ class Samples:
         return len(self.points)
 
     def first(self, count: int) -> Samples:
-        """So many of them."""
+        """The first ``count`` samples."""
         return Samples(self.points[:count], self.error[:count], self.region[:count], self.variables[:count])
 
 
@@ -144,7 +144,7 @@ def _check_scores(network: Network, scores: Array, outputs: Array, unit: float) 
 
 
 def _spread(cases: Cases, regions: NDArray[np.int64], each: int) -> Iterator[Candidate]:
-    """Of each region the centre, two corners, then other corners and points in turn."""
+    """Points of regions with their numbers: the centre, two corners, then random corners and points in turn."""
     generator = np.random.default_rng(0)
     for region in regions.tolist():
         lower, upper = cases.lower[region], cases.upper[region]
