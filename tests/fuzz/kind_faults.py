@@ -74,9 +74,9 @@ def no_session(countdown: Countdown) -> Iterator[None]:
     """Calls of onnxruntime fail."""
     run = Session.run
 
-    def failing(self: Session, *arguments: Any) -> Any:
+    def failing(self: Session, *arguments: Any, **options: Any) -> Any:
         countdown.count()
-        return run(self, *arguments)
+        return run(self, *arguments, **options)
 
     with mock.patch.object(Session, "run", failing):
         yield

@@ -63,6 +63,8 @@ def transpose_graph(module: fx.GraphModule, rows: Tensor) -> list[Tensor]:
         if node.op != "call_function" or node not in pending:
             continue
         coefficients = pending.pop(node)
+        if not coefficients.numel():
+            continue  # an empty tensor gives nothing to its operands
         for operand, part in RULES.get(node.target, _by_gradient)(node, coefficients, constants):
             pending[operand] = pending[operand] + part if operand in pending else part
     placeholders = [node for node in nodes if node.op == "placeholder"]
