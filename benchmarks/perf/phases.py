@@ -24,7 +24,7 @@ from toolkit.problem.compile import Problem, compile_problem
 from toolkit.search import recordings
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.relu_split import Search
-from toolkit.search.root import root_bounds
+from toolkit.search.root import root_in_single
 from toolkit.search.smaller import reduced
 from toolkit.search.strategy import branch_phases, phase_search, refined
 from toolkit.search.task import Task
@@ -61,9 +61,10 @@ def measured(network: str, spec: str, way: str) -> dict[str, Any]:
     elif device == "cuda":
         recordings.RECORDERS["cuda"] = recordings.CudaRecorder
     with torch.no_grad(), full_precision():
-        problem = posed(network, spec).to(torch.device(device), torch.float32)
-        task = task_of(problem, Settings(device=device, processes=threads), ROOT_SECONDS)
-        task, root = refined(*reduced(task, root_bounds(task.problem, task.clock, silent)))
+        double = posed(network, spec).to(torch.device(device), torch.float64)
+        task = task_of(double, Settings(device=device, processes=threads), ROOT_SECONDS)
+        root = root_in_single(task.problem, double, task.clock, silent)
+        task, root = refined(*reduced(task.counted(root.bounds), root))
         return searched(task, phase_search(task, root))
 
 
@@ -74,10 +75,10 @@ def posed(network: str, spec: str) -> Problem:
     return compile_problem(query, {name: one.binding for name, one in networks.items()})
 
 
-def task_of(problem: Problem, settings: Settings, seconds: float) -> Task:
-    """The problem, to be worked on so long; no point is ever accepted, and nobody is told anything."""
-    clock = Clock.started(seconds)
-    return Task(problem, settings, clock, lambda *_: False, silent, lambda **_: None, lambda *_: None)
+def task_of(double: Problem, settings: Settings, seconds: float) -> Task:
+    """The problem in single precision, to be worked on so long; no point is accepted, and nobody is told anything."""
+    clock, problem = Clock.started(seconds), double.to(double.program.device, torch.float32)
+    return Task(problem, settings, clock, lambda *_: False, silent, lambda **_: None, lambda *_: None, double=double)
 
 
 def searched(task: Task, search: Search) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.bounds.rounding import MOST_ATOMS
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Program, split_layers
-from toolkit.problem.rounding import Errors, gamma, long_terms
+from toolkit.problem.rounding import Errors, added_up, gamma, long_terms
 
 STEPS = 8
 """Operations on a number beside the sum that it is part of."""
@@ -206,7 +206,7 @@ class Total:
         of_layer = self.errors.layers[number]
         error = self.error + _dot(rows.abs(), of_layer) + unit * line.reach
         if multipliers is not None:  # a slope that a multiplier takes off was rounded all the same
-            error = error + (multipliers.abs() * of_layer).sum(1, keepdim=True)
+            error = error + _dot(multipliers.abs().unsqueeze(1), of_layer)
         return Total(offset, error, self.errors)
 
     def settled(self) -> Tensor:
@@ -218,14 +218,15 @@ class Total:
 
 
 def long_dot(rows: Tensor, vector: Tensor) -> Tensor:
-    """Row-wise products ``(B, R)`` whose error is that of `long_terms`: long ones are added up in double precision."""
-    if long_terms(rows.shape[-1], rows.dtype) == rows.shape[-1]:
+    """Row-wise products, as `_dot` has them, whose error is that of `long_terms`."""
+    count = rows.shape[-1]
+    if long_terms(count, rows.dtype) == count:
         return _dot(rows, vector)
-    return _dot(rows.double(), vector.double()).to(rows.dtype)
+    return added_up(rows * (vector[0] if len(vector) == 1 else vector.unsqueeze(1)))
 
 
 def _dot(rows: Tensor, vector: Tensor) -> Tensor:
-    """Row-wise products ``(B, R)`` of ``(B, R, N)`` and ``(B, N)``; either batch may be 1."""
+    """Row-wise products ``(..., R)`` of ``(..., R, N)`` and ``(B or 1, N)``; with batches, either may be 1."""
     if len(vector) == 1:
         return rows @ vector[0]  # one product of a matrix with a vector
     return (rows @ vector.unsqueeze(-1)).squeeze(-1)

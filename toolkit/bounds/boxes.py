@@ -23,7 +23,7 @@ from toolkit.bounds.pending import Pending
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
 from toolkit.bounds.rounding import Running
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.rounding import Errors, gamma, long_terms
+from toolkit.problem.rounding import Errors, added_up, gamma, long_terms
 
 ELEMENTS = {"cpu": 1 << 18}
 """Coefficients of one pass over the widest layer, by device: few enough to stay in a processor's cache."""
@@ -276,10 +276,9 @@ def _through_lines(coefficients: Tensor, lines: Lines, owner: Tensor) -> Through
     positive = coefficients - negative
     rows = torch.addcmul(positive * lower_slope, negative, upper_slope)
     constant = negative * upper_offset
-    wide = torch.float64 if long_terms(constant.shape[1], constant.dtype) == 1 else constant.dtype
     if lines.from_origin:  # offsets above are not negative: their terms have one sign
-        total = constant.sum(1, dtype=wide).to(constant.dtype)
+        total = added_up(constant)
         return Through(rows, total, total.abs())
     below = positive * lines.lower_offset.index_select(0, owner)
-    total = (constant + below).sum(1, dtype=wide).to(constant.dtype)
+    total = added_up(constant + below)
     return Through(rows, total, (constant.abs() + below.abs()).sum(1))

@@ -55,12 +55,32 @@ def gamma(terms: int, dtype: torch.dtype) -> float:
 
 
 LONG = 1 << 10
-"""Terms of a sum of single precision from which on it is added up in double precision: a hundredth of a percent."""
+"""Terms of a sum of single precision from which on it is added up in blocks: a hundredth of a percent."""
+BLOCK = 64
+"""Terms of one block of such a sum, and of one block of the blocks' sums."""
 
 
 def long_terms(count: int, dtype: torch.dtype) -> int:
-    """Terms of a sum that count for its error: of a long one in single precision, only its last rounding does."""
-    return 1 if dtype == torch.float32 and count > LONG else count
+    """Roundings that a term of a sum can meet, where long ones in single precision are added up by `added_up`."""
+    if dtype != torch.float32 or count <= LONG:
+        return count
+    met = 0
+    while count > BLOCK:
+        met, count = met + BLOCK, -(-count // BLOCK)
+    return met + count
+
+
+def added_up(terms: Tensor) -> Tensor:
+    """Sums over the last axis, the long ones in blocks and these in blocks again: `long_terms` has the roundings."""
+    count = terms.shape[-1]
+    if long_terms(count, terms.dtype) == count:
+        return terms.sum(-1)
+    while terms.shape[-1] > BLOCK:
+        whole = terms.shape[-1] // BLOCK * BLOCK
+        blocks = terms[..., :whole].unflatten(-1, (-1, BLOCK)).sum(-1)
+        rest = terms[..., whole:].sum(-1, keepdim=True)
+        terms = torch.cat([blocks, rest], -1) if whole < terms.shape[-1] else blocks
+    return terms.sum(-1)
 
 
 def rounded_up(values: Tensor, dtype: torch.dtype) -> Tensor:

@@ -29,6 +29,7 @@ from toolkit.bounds.state import Domain, Multipliers
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.compile import outward
 from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.problem.rounding import added_up, gamma, long_terms
 
 Matrix = list[list[Fraction]]
 
@@ -186,6 +187,38 @@ def test_long_sums_of_equal_terms(terms: int, dtype: torch.dtype) -> None:
             rows = torch.full((1, 1, 1), sign, dtype=dtype)
             _, lower = bound_features(program, rows, Bounds(at, at), neurons)
             assert Fraction(lower.item()) <= Fraction(sign) * exact
+
+
+@pytest.mark.parametrize("width", [1025, 1500, 4096])
+def test_wide_layers_have_the_bounds_of_double_precision(width: int) -> None:
+    """Long sums of single precision are added up in blocks: as exact as the rest, and for several boxes at once."""
+    rng = np.random.default_rng(width)
+    weights = [rng.normal(size=(width, 3)), np.full((3, width), 1 / 3), np.array([[1.0, -1.0, 1.0]])]
+    biases = [rng.normal(size=width), np.full(3, 0.1), np.full(1, 0.1)]
+    single, double = (program_of(weights, biases, dtype) for dtype in (torch.float32, torch.float64))
+    centre = torch.as_tensor(rng.normal(size=(2, 3))).float()
+    box = Bounds(centre - 0.25, centre + 0.25)
+    wide = Bounds(box.lower.double(), box.upper.double())
+    for technique in (by_crown, by_rows):
+        for row in range(2):
+            one, other = (Bounds(part.lower[row : row + 1], part.upper[row : row + 1]) for part in (box, wide))
+            bounds, exact = technique(single, one, rng), technique(double, other, rng)
+            assert (bounds.lower <= exact.lower).all() and (bounds.upper >= exact.upper).all()
+            size = torch.maximum(exact.lower.abs(), exact.upper.abs()).clamp(min=1)
+            assert ((exact.lower - bounds.lower) / size).max() < 1e-2
+    none = box.lower.new_zeros(2, 0, 3)
+    both = tighten(single, box, interval_bounds(single, box)[0], HalfSpaces(none, none[..., 0])).bounds
+    apart = [by_rows(single, Bounds(box.lower[row : row + 1], box.upper[row : row + 1]), rng) for row in range(2)]
+    for row, one in enumerate(apart):
+        assert torch.allclose(both.lower[row], one.lower[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 64, 1024, 1025, 4096, 4097, 300_000])
+def test_sums_meet_no_more_roundings_than_said(count: int) -> None:
+    terms = torch.full((2, count), float(np.float32(1 / 3)))
+    exact = count * Fraction(terms[0, 0].item())
+    for found in added_up(terms).tolist():
+        assert abs(Fraction(found) - exact) <= Fraction(gamma(long_terms(count, terms.dtype), terms.dtype)) * exact
 
 
 def test_what_was_stored_rounded_is_counted() -> None:
