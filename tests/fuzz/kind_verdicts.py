@@ -239,7 +239,7 @@ def boxes_of(choices: Choices, case: Case) -> list[Case]:
 
 @kind(share=2)
 def twins(choices: Choices) -> int:
-    """The same question put in other ways, to other networks of the same function: no two answers contradict."""
+    """One question and its variants, to networks of one function: no two answers contradict each other."""
     inputs, outputs = choices.between(1, 3), choices.between(1, 2)
     network = random_dense(choices, choices.of((EIGHTHS, SIGNS)), inputs, outputs)
     lower, upper = random_box(choices, inputs)

@@ -122,6 +122,8 @@ def _serve(work: Callable[[], object], writing: int, parent: int, memory: int) -
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's, which ends this process
+        with suppress(OSError):  # what a library prints is no answer: HiGHS tells of its solutions on stdout, at times
+            os.dup2(2, 1)
         die_with(parent)
         limit_memory(memory)
         _send(writing, _outcome(work))

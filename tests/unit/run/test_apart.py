@@ -124,7 +124,12 @@ def test_what_was_printed_before_is_not_printed_twice() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
     )
-    assert done.stdout == "once inside 5\n"
+    assert (done.stdout, done.stderr) == ("once 5\n", "inside ")
+
+
+def test_what_is_printed_inside_is_no_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    apart(lambda: os.write(1, b"solver says hello\n"), FREE)
+    assert tuple(capfd.readouterr()) == ("", "solver says hello\n")
 
 
 def test_memory_beyond_the_limit_is_refused_inside_only() -> None:
