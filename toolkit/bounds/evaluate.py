@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.bounds.relaxations import RELAXATIONS, Relaxation
 from toolkit.bounds.relaxations.rounding import ROUNDING
 from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import INPUT, Program
@@ -60,8 +60,7 @@ class Values:
         """
         if self.jumps:
             return self.error
-        spread = (self.copies - self.value).abs().amax((0, 1)) if len(self.value) else self.value.new_zeros(())
-        return torch.fmin(self.error, MARGIN * spread)
+        return torch.fmin(self.error, MARGIN * _spread(self.value, self.copies))
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,11 @@ class Arithmetic:
         """A nonlinear operator on its pre-activations."""
         relaxation = RELAXATIONS[op]
         value, copies = relaxation.function(z.value), relaxation.function(z.copies)
-        low, high = relaxation.image(z.value - z.error, z.value + z.error)
-        error = torch.maximum(high - value, value - low)
+        error = _image_error(relaxation, value, z.value, z.error)
+        if relaxation.piecewise_linear:  # a kink may be near, and none of the few copies beyond it
+            short = _image_error(relaxation, value, z.value, z.tolerance) / MARGIN - _spread(value, copies)
+            away = torch.where(copies == value, self._signs(copies), (copies - value).sign())
+            copies = copies + short.clamp(min=0) * away
         if not relaxation.piecewise_linear and op not in JUMPING:
             rounded = gamma(BEYOND, self.unit) * (value.abs() + (1.0 if op in SATURATING else 0.0))
             rounded = rounded + VANISHING.get(op, 0.0)
@@ -123,6 +125,17 @@ class Arithmetic:
         # On the processor, whatever the device: so that devices compare alike.
         drawn = torch.randint(0, 2, like.shape, generator=self.generator, dtype=torch.int8)
         return (2 * drawn - 1).to(like.device, like.dtype)
+
+
+def _spread(value: Tensor, copies: Tensor) -> Tensor:
+    """Largest distance of disturbed copies from the values, ``(N,)``, over all points."""
+    return (copies - value).abs().amax((0, 1)) if len(value) else value.new_zeros(())
+
+
+def _image_error(relaxation: Relaxation, value: Tensor, z: Tensor, error: Tensor) -> Tensor:
+    """How far an operator's value can be where its operand is off by an error."""
+    low, high = relaxation.image(z - error, z + error)
+    return torch.maximum(high - value, value - low)
 
 
 def gamma(count: int, unit: float) -> float:

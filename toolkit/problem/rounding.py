@@ -43,14 +43,19 @@ class Errors:
 
 MOST_LOST = 0.5
 """Share of the magnitudes beyond which nothing is known of a sum: the factor's denominator is far from zero below."""
+SMALL_LOSS = 2.0**-6
+"""Share of the magnitudes up to which the rounding of a bound on an error is a small part of the bound itself."""
+ROOM = 2.0**-4
+"""What is added for it there: more than such a bound can lose in two sums like the one that it is about."""
 
 
 def gamma(terms: int, dtype: torch.dtype) -> float:
-    """The relative error of a sum of so many products, with two unit roundoffs counted for each operation.
+    """The relative error of a sum of so many products, with room for a bound that is computed in this precision, too.
 
-    So the bound may itself be computed in this precision. Infinite where so many terms can lose everything.
+    Infinite where so many terms can lose everything.
     """
-    lost = terms * torch.finfo(dtype).eps
+    lost = terms * torch.finfo(dtype).eps / 2
+    lost *= 1 + ROOM if lost <= SMALL_LOSS else 2
     return lost / (1 - lost) if lost < MOST_LOST else math.inf
 
 

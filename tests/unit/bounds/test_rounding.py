@@ -221,6 +221,50 @@ def test_sums_meet_no_more_roundings_than_said(count: int) -> None:
         assert abs(Fraction(found) - exact) <= Fraction(gamma(long_terms(count, terms.dtype), terms.dtype)) * exact
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_sums_over_the_rows_of_a_layer_are_counted(dtype: torch.dtype) -> None:
+    """Many neurons of equal weight on one input: the coefficient on it is a long sum, on the way back."""
+    width = 5000
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        into, out = (float(np.float32(value)) for value in rng.random(2))
+        weights = [np.full((width, 1), into), np.full((2, width), out) * [[1], [-1]], np.array([[1.0, -1.0]])]
+        program = program_of(weights, [np.zeros(width), np.zeros(2), np.zeros(1)], dtype)
+        at = Bounds(torch.ones(1, 1, dtype=dtype), torch.ones(1, 1, dtype=dtype))
+        exact = width * Fraction(into) * Fraction(out)
+        for technique in (by_crown, by_rows):
+            assert contains(technique(program, at, rng), [Fraction(into)] * width + [exact, -exact]), (technique, seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_offsets_that_cancel_are_counted_by_their_magnitudes(dtype: torch.dtype) -> None:
+    """Differences of neurons near zero with large offsets: inputs and offsets cancel in the sums, and so do rows."""
+    digits = 24 if dtype == torch.float32 else 53
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        at = float(rng.integers(2 ** (digits - 1), 2**digits)) * 2.0 ** -(digits - 20)
+        offsets = at * (1 - np.float64(rng.integers(1, 9, 2)) * 2.0 ** -(digits - 2))
+        third = float(torch.tensor(rng.random(), dtype=dtype))
+        weights = [np.ones((2, 1)), np.array([[third, -third], [-third, third]]), np.array([[1.0, 1.0]])]
+        biases = [-torch.as_tensor(offsets).to(dtype).double().numpy(), np.zeros(2), np.zeros(1)]
+        point = torch.full((1, 1), at, dtype=dtype)
+        program, box = program_of(weights, biases, dtype), Bounds(point, point)
+        neurons = list(chain(*exact_values(weights, biases, [Fraction(point.item())])[:-1]))
+        for technique in (by_crown, by_rows):
+            assert contains(technique(program, box, rng), neurons), (technique, seed)
+
+
+def test_bounds_leave_room_for_what_maps_were_stored_with() -> None:
+    rng = np.random.default_rng(0)
+    plain = program_of([rng.normal(size=(4, 2)), rng.normal(size=(1, 4))], [np.zeros(4), np.zeros(1)], torch.float64)
+    slack = torch.full((1,), 0.5, dtype=torch.float64)
+    rounded = replace(plain, features=replace(plain.features, slack=slack))
+    box = Bounds(-torch.ones(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
+    neurons, rows = crown_bounds(plain, box), torch.ones(1, 1, 1, dtype=torch.float64)
+    (_, lower), (_, with_room) = (bound_features(program, rows, box, neurons) for program in (plain, rounded))
+    assert float(lower - with_room) == pytest.approx(0.5)
+
+
 def test_what_was_stored_rounded_is_counted() -> None:
     """A map says how far it may be from the exact one, and so do parts of it, in every precision."""
     affine = DenseAffine(
@@ -263,7 +307,7 @@ def test_recentred_bounds_are_those_of_double_precision_for_small_boxes() -> Non
         values = np.full(len(weight), 0.5)
     biases[1] = biases[1] - 0.5  # unstable neurons
     exact = program_of(weights, biases, torch.float64)
-    lower, upper = (torch.full((1, 400), 0.5 + sign * 1e-3) for sign in (-1, 1))
+    lower, upper = (torch.full((1, 400), 0.5 + sign * 5e-4) for sign in (-1, 1))
     box, wide = Bounds(lower, upper), Bounds(lower.double(), upper.double())
     single, centre = exact.to(torch.device("cpu"), torch.float32), centre_of(exact, box)
     assert centre is not None
