@@ -237,6 +237,11 @@ def test_sums_over_the_rows_of_a_layer_are_counted(dtype: torch.dtype) -> None:
             bounds = technique(program, at, rng)
             last = Bounds(bounds.lower[:, width:], bounds.upper[:, width:])
             assert contains(last, [exact, -exact, exact]), (technique, seed)
+        neurons = by_crown(program, at, rng)
+        for sign in (1.0, -1.0):
+            rows = torch.full((1, 1, 1), sign, dtype=dtype)
+            _, lower = bound_features(program, rows, at, neurons)
+            assert Fraction(lower.item()) <= Fraction(sign) * exact, (sign, seed)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
