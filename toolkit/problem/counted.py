@@ -44,6 +44,20 @@ class Counted:
         return Counted(value, _sum(own, of_right, of_left))
 
 
+def added_by_group(matrix: Counted, factor: Counted, member: Tensor, count: int) -> Counted:
+    """Columns ``(rows, size)`` times factors ``(size,)``, added up over groups ``(size,)``: ``(rows, count)``."""
+
+    def added(columns: Tensor) -> Tensor:
+        return columns.new_zeros(len(columns), count).index_add_(1, member, columns)
+
+    products, sizes = matrix.value * factor.value, matrix.value.abs()
+    terms = 1 + int(member.bincount().max()) if len(member) else 1
+    own = _rounding(added(products.abs()), unit_of(matrix.value) * unit_of(factor.value), terms)
+    of_factor = None if factor.error is None else added(sizes * factor.error)
+    of_matrix = None if matrix.error is None else added(matrix.error * (factor.value.abs() + _or_zero(factor.error)))
+    return Counted(added(products), _sum(own, of_factor, of_matrix))
+
+
 def scaled(values: Counted, factor: Tensor) -> Counted:
     """Values times factors that are powers of two, or zero, element by element: exact."""
     return Counted(values.value * factor, None if values.error is None else values.error * factor.abs())

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from toolkit.problem.affine import Affine, DenseAffine
-from toolkit.problem.counted import Counted, scaled, squared
+from toolkit.problem.counted import Counted, added_by_group, scaled, squared
 from toolkit.problem.folding import multiples
 from toolkit.problem.fuse import fuse_layers
 from toolkit.problem.program import INPUT, Layer, Program
@@ -182,8 +182,11 @@ def _readers(affine: Affine, layers: Sequence[Layer], groups: Sequence[Groups], 
         bias = bias.plus(matrix.times(group.offset))
         if not len(group.kept):
             continue
-        _add(found, source, matrix.times(_collecting(group, Counted(group.weight))))
-        linear = matrix.times(_collecting(group, group.slope))
+        count = len(group.kept)
+        _add(found, source, added_by_group(matrix, Counted(group.weight), group.member, count))
+        if not _matters(group.slope):
+            continue
+        linear = added_by_group(matrix, group.slope, group.member, count)
         bias = bias.plus(linear.times(Counted(own.bias, own.slack)))
         for earlier, part in zip(own.sources, counted_matrices(own), strict=True):
             _add(found, earlier, linear.times(part))
@@ -194,14 +197,6 @@ def counted_matrices(affine: DenseAffine) -> tuple[Counted, ...]:
     """A map's matrices, each with the errors of its elements."""
     errors = affine.element_errors() or (None,) * len(affine.matrices)
     return tuple(Counted(matrix, error) for matrix, error in zip(affine.matrices, errors, strict=True))
-
-
-def _collecting(group: Groups, factor: Counted) -> Counted:
-    """The matrix ``(size, size')`` that sums all neurons, times their factors, over each group."""
-    rows = torch.arange(len(group.member))
-    place = torch.zeros(len(group.member), len(group.kept), dtype=factor.value.dtype)
-    error = None if factor.error is None else place.index_put((rows, group.member), factor.error)
-    return Counted(place.index_put((rows, group.member), factor.value), error)
 
 
 def _add(found: dict[int, Counted], source: int, matrix: Counted) -> None:
@@ -221,6 +216,7 @@ def _affine_of(matrices: dict[int, Counted], bias: Counted, inputs: int) -> Dens
 
 
 def _matters(matrix: Counted) -> bool:
+    """Whether something is not zero, or may not be."""
     return bool(matrix.value.any()) or (matrix.error is not None and bool(matrix.error.any()))
 
 
