@@ -1,7 +1,8 @@
 """HYDRA: scores learned by gradient descent with the weights frozen (Sehwag et al., NeurIPS 2020).
 
-The forward pass uses a weight only while its score is among the best of its layer; the backward pass pretends that the
-choice were the identity (straight-through), so scores of weights that would help grow until they are chosen.
+The forward pass uses a weight only while the magnitude of its score is among the best of its layer; the backward pass
+pretends that the choice were the magnitude itself (straight-through). So the magnitudes of weights that would help grow
+until they are chosen, whichever sign their scores have.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from toolkit.pruning.round import Round, prune
 
 
 class StraightThrough(torch.autograd.Function):
-    """The mask of the best scores going forward, the identity going backward."""
+    """The mask of the greatest magnitudes going forward, the identity going backward."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, live: Tensor, target: float) -> Tensor:
-        """Mask of the scores' shape and type."""
-        return select({"": scores.abs()}, {"": live}, target, layerwise=True)[""].to(scores.dtype)
+    def forward(ctx: Any, magnitudes: Tensor, live: Tensor, target: float) -> Tensor:
+        """Mask of the shape and type of the scores' magnitudes."""
+        return select({"": magnitudes}, {"": live}, target, layerwise=True)[""].to(magnitudes.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -46,7 +47,7 @@ class Gate(nn.Module):
 
     def forward(self, parameter: Tensor) -> Tensor:
         """The parameter with unchosen entries zero."""
-        mask = StraightThrough.apply(self.scores, self.live, self.target)
+        mask = StraightThrough.apply(self.scores.abs(), self.live, self.target)
         return parameter * mask.reshape(*mask.shape, *[1] * (parameter.ndim - mask.ndim))
 
 

@@ -200,11 +200,32 @@ def test_the_filters_that_hydra_keeps_are_those_it_learned_with(first: Round) ->
         HydraFilter(layerwise=False)  # type: ignore[arg-type]
 
 
-def test_straight_through_gradient_reaches_unchosen_scores() -> None:
-    scores = torch.tensor([3.0, -2.0, 1.0, 0.5], requires_grad=True)
-    live = torch.ones(4, dtype=torch.bool)
-    mask = hydra.StraightThrough.apply(scores, live, 0.5)
-    assert mask.tolist() == [1, 1, 0, 0]
-    (mask * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
+def test_straight_through_gradient_reaches_unchosen_scores_by_their_signs() -> None:
+    """The choice is one of magnitudes: what asks for a weight makes its score greater in magnitude."""
+    scores = nn.Parameter(torch.tensor([3.0, -2.0, 1.0, -0.5, 0.0]))
+    gate = hydra.Gate(scores, torch.ones(5, dtype=torch.bool), 0.4)
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    chosen = gate(weight)
+    assert chosen.tolist() == [1, 2, 0, 0, 0]
+    chosen.sum().backward()
     assert scores.grad is not None
-    assert scores.grad.tolist() == [1, 2, 3, 4]
+    assert scores.grad.tolist() == [1, -2, 3, -4, 0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_scores_keep_the_informative_inputs(seed: int) -> None:
+    """Four inputs carry the target, four are noise with the greater weights: half of them are to be kept."""
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.where(torch.rand(8, generator=generator) < 0.5, -1.0, 1.0)
+    weight = torch.cat([0.4 + 0.2 * torch.rand(4, generator=generator), 0.6 + 0.4 * torch.rand(4, generator=generator)])
+    weight = weight * signs
+    inputs = torch.randn(256, 8, generator=generator)
+    target = inputs[:, :4] @ weight[:4]
+    scores = nn.Parameter(hydra.initial_scores(weight.unsqueeze(0)).squeeze(0))
+    gate = hydra.Gate(scores, torch.ones(8, dtype=torch.bool), 0.5)
+    optimizer = torch.optim.Adam([scores], 0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (inputs @ gate(weight) - target).square().mean().backward()
+        optimizer.step()
+    assert scores.detach().abs().topk(4).indices.sort().values.tolist() == [0, 1, 2, 3]
