@@ -215,7 +215,7 @@ def train_in_parallel(recipe: Recipe, dataset: Dataset, cache: Path, trainers: i
 
 
 def properties(recipe: Recipe) -> Robustness:
-    """What is verified."""
+    """The robustness queries that the recipe asks to be verified."""
     wanted = recipe.specification
     return Robustness(recipe.name, wanted.epsilon, recipe.verification.timeout, wanted.images)
 

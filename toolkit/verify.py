@@ -274,7 +274,7 @@ class Attempt:
 
     @cached_property
     def score_losses(self) -> Losses:
-        """The same by scores, which lead somewhere where a softmax is flat."""
+        """How far points are from being witnesses, by the scores: they lead somewhere where a softmax is flat."""
         return self._losses_by(self.posed.needed)
 
     def _losses_by(self, networks: Mapping[str, LoadedNetwork]) -> Losses:

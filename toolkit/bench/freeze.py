@@ -125,7 +125,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _keep_first_images(benchmark: Path, folder: Path) -> None:
-    """As many test images as are verified, and up to `POOL`."""
+    """Write the first test images of a benchmark: as many as are verified, or `POOL` where these are fewer."""
     count = max(POOL, json.loads((benchmark / "properties.json").read_text(encoding="utf-8"))["images"])
     with np.load(benchmark / "images.npz") as pool:
         write_pool(folder, pool["images"][:count], pool["labels"][:count])

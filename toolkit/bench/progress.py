@@ -27,13 +27,13 @@ class Silent:
     """An observer that shows nothing."""
 
     def begin(self, total: int, resumed: Sequence[Record]) -> None:
-        """Nothing to show."""
+        """Show nothing at the beginning of a run."""
 
     def see(self, event: Event) -> None:
-        """Nothing to show."""
+        """Show nothing of an event."""
 
     def end(self) -> None:
-        """Nothing to show."""
+        """Show nothing at the end of a run."""
 
 
 class Bar:

@@ -190,7 +190,7 @@ def ascend(
     schedule: Schedule,
     check: Callable[[], None] = lambda: None,
 ) -> Bound:
-    """The same for all steps of the schedule, whatever is proved on the way.
+    """Improve the bounds of all domains by all steps of the schedule, whatever is proved on the way; return the best.
 
     Nothing here has a size that follows from values, so a device need not be waited for, and may record it.
     """

@@ -28,13 +28,13 @@ from toolkit.problem.rounding import Errors, added_up, gamma, long_terms
 ELEMENTS = {"cpu": 1 << 18}
 """Coefficients of one pass over the widest layer, by device: few enough to stay in a processor's cache."""
 MANY_ELEMENTS = 1 << 24
-"""The same for devices that are not named: enough to keep them busy."""
+"""Coefficients of a pass over the widest layer, on devices that `ELEMENTS` does not name: enough to keep them busy."""
 MIN_ROWS = 128
 """Rows of one pass at least, however wide the layers are."""
 MANY_ROWS = 256
 """Neurons of a layer of matrices, for each box, beyond which forward bounds have to do where there are any."""
 FEW_ROWS = 2
-"""The same for a layer of operators, and for each input."""
+"""Neurons of a layer of operators, for each box and each input of it, beyond which forward bounds have to do."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from toolkit.problem.rounding import Errors
 ELEMENTS = {"cpu": 1 << 22}
 """Coefficients of one backward pass, by device: few enough to stay near a processor's cache."""
 MANY_ELEMENTS = 1 << 25
-"""The same for devices that are not named."""
+"""Coefficients of one backward pass, on devices that `ELEMENTS` does not name."""
 
 
 def crown_bounds(

@@ -26,11 +26,11 @@ WIDE = 512
 COEFFICIENTS = 1 << 25
 """Coefficients of one box's terms on the widest layer that they meet, at most."""
 TOGETHER = 1 << 26
-"""The same for all boxes that are bounded at once."""
+"""Coefficients of the terms of all boxes that are bounded at once on the widest layer that they meet, at most."""
 BLOCK = {"cpu": 1 << 20}
 """Coefficients that a map takes at once, by device: few enough to stay in a processor's cache."""
 LARGE_BLOCK = 1 << 26
-"""The same for devices that are not named: enough to keep them busy."""
+"""Coefficients that a map takes at once, on devices that `BLOCK` does not name: enough to keep them busy."""
 STEPS = 8
 """Operations on a value beside the sums: a slope, a centre, the difference of these."""
 LINE_STEPS = 16

@@ -299,7 +299,7 @@ def _answer(asked: Asked, region: Region, lowest: bool) -> int:
 
 
 def _write_about(asked: Asked, query: Query, file: File, region: Region, property_: str) -> int:
-    """As `_write`; of a network with several outputs all are declared, which takes version 2.0."""
+    """Write the file and print the property; several outputs of a network are all declared, in version 2.0 only."""
     model = asked.model
     if len(model.outputs) == 1:
         return _write(query, file, [model], region, property_)

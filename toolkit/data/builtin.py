@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from toolkit.recipe import Data
 
 SPLIT_SEED = 0
-"""The same images are test images in every run, whatever the seed of the experiment."""
+"""Seed of the split: every run tests on the same images, whatever the seed of the experiment."""
 
 
 @register("digits")

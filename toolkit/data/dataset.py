@@ -29,7 +29,7 @@ class Split:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Split:
-        """The same images on another device."""
+        """Move images and labels to another device."""
         return Split(self.images.to(device), self.labels.to(device))
 
     def first(self, count: int) -> Split:
@@ -54,7 +54,7 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
+        """Channels, height and width of an image."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 

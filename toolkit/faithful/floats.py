@@ -57,7 +57,7 @@ class Spread:
 
     @property
     def reach(self) -> Tensor:
-        """Largest magnitude."""
+        """Largest magnitude of each value."""
         return torch.maximum(self.lower.abs(), self.upper.abs())
 
 

@@ -38,7 +38,7 @@ class BoundedLayers:
         return self.question.size
 
     def compare(self, samples: Samples, original: Original) -> Comparison:
-        """The atoms."""
+        """Compare the values of the atoms by the bounded layers with those by the networks in their files."""
         question, varying = self.question, self.question.varying
         unit = original.unit + np.finfo(np.float64).eps
         found = evaluate(question.atoms, question.layers, samples.points[:, varying], samples.error[:, varying], unit)

@@ -11,7 +11,7 @@ from toolkit.formats.query import Block, Formula, Or, Query, Relation, conjoin, 
 
 
 def only_inequalities(query: Query) -> Query:
-    """The same query with LE and LT atoms only: ``==`` is two of them, ``!=`` is one or the other."""
+    """Rewrite a query to LE and LT atoms only: ``==`` becomes both of two of them, ``!=`` either of two."""
     relation = query.atoms.relation
     pair = (relation == Relation.EQ) | (relation == Relation.NE)
     if not pair.any():

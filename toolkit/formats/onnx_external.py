@@ -45,7 +45,7 @@ class External:
 
     tensor: TensorProto = field(repr=False)
     location: str
-    """As the model says it: a path with slashes, relative to the model's folder."""
+    """Path of the file as the model gives it: with slashes, relative to the model's folder."""
     offset: int
     length: int
 

@@ -33,7 +33,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     """Concrete shape: dimensions that the file leaves open are 1."""
     declared_shape: tuple[int | str | None, ...] | None
-    """As the file says it: a symbol for a named dimension, None for an unnamed one; None for an unknown rank."""
+    """Shape in the file: a symbol for a named dimension, None for an unnamed one; None for an unknown rank."""
 
     @property
     def size(self) -> int:

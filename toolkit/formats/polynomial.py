@@ -25,7 +25,7 @@ class TooLargeError(Exception):
 
 
 def constant(value: Fraction) -> Polynomial:
-    """A constant polynomial."""
+    """The polynomial of degree zero with this value."""
     return {(): value} if value else {}
 
 

@@ -131,7 +131,10 @@ def _pushed(coefficients: Array, layer: Expression, line: Lines, box: NDArray[np
 
 
 def _pushed_in_one(coefficients: Array, layer: Expression, line: Lines) -> Expression:
-    """The same where there is one box: elements that its lines make zero are left out, and bends that are none."""
+    """Lower bounds of rows over a layer's values, by rows over its sources, where there is one box.
+
+    Elements that its lines make zero are left out, and bends that are none.
+    """
     slope, offset = line.lower_slope[0], line.lower_offset[0]
     bend, gap = line.upper_slope[0] - slope, line.upper_offset[0] - offset
     used, bent = np.flatnonzero((slope != 0) | (bend != 0) | (gap != 0)), np.flatnonzero((bend != 0) | (gap != 0))

@@ -84,7 +84,7 @@ def moved(x: Expression, move: Callable[[Array], Array]) -> Expression:
 
 
 def reshaped(x: Expression, shape: Sequence[int]) -> Expression:
-    """The same elements in another shape."""
+    """Reshape a vector's elements, in row-major order."""
     return moved(x, lambda array: array.reshape(*shape, array.shape[-1]))
 
 

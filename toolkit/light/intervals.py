@@ -23,7 +23,7 @@ class Box:
 
     @property
     def reach(self) -> Array:
-        """Largest magnitudes."""
+        """Largest magnitude of each value."""
         return np.maximum(np.abs(self.lower), np.abs(self.upper))
 
 

@@ -36,14 +36,14 @@ Step = tuple[nn.Module, tuple[str, ...], tuple[str, ...]]
 
 
 class Reshape(nn.Module):
-    """The same values in another shape; the batch stays."""
+    """A layer that reshapes each sample of a batch and keeps the batch dimension."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
         self.shape = tuple(shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values ``(B, *shape)``."""
+        """Reshape a batch to ``(B, *shape)``."""
         return x.reshape(len(x), *self.shape)
 
 
@@ -139,7 +139,7 @@ def _check_trainable(model: OnnxModel, layers: Sequence[nn.Module]) -> None:
 
 
 def _trainable(imported: ImportedModel) -> Graph:
-    """The same graph with reshapes that keep the batch, and products with constants as linear layers."""
+    """A trainable copy of an imported graph: reshapes keep the batch, and products with constants are linear layers."""
     constants: dict[str, Tensor] = {name: getattr(imported, buffer) for name, buffer in imported.constants.items()}
     triples = zip(imported.operators, imported.wiring, strict=True)
     steps = [_layer(copy.deepcopy(module), *wires, constants) for module, wires in triples]

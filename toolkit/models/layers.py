@@ -36,7 +36,7 @@ class Residual(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """``main(x) + shortcut(x)``."""
+        """The sum of both branches, ``main(x) + shortcut(x)``."""
         return self.main(x) + self.shortcut(x)
 
 

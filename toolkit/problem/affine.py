@@ -32,7 +32,7 @@ class Affine(Protocol):
 
     @property
     def size(self) -> int:
-        """Number of values."""
+        """Number of values that the map computes."""
 
     @property
     def bias(self) -> Tensor:
@@ -64,7 +64,7 @@ class Affine(Protocol):
         """
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Affine:
-        """The same map on another device, in another precision."""
+        """Move the map to another device and another precision."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class GraphAffine:
     linear: fx.GraphModule
     """The operators without what they add."""
     absolute: fx.GraphModule
-    """The same with absolute coefficients."""
+    """The operators without what they add, with absolute values of all coefficients."""
     bias: Tensor
     slack: Tensor
     """How far the bias may be from the exact one, ``(size,)``."""
@@ -225,7 +225,7 @@ _SCALED_BY_NUMBERS = {
 
 
 def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
-    """The same affine operators with absolute values of all coefficients (and of all constants).
+    """A copy of affine operators with absolute values of all coefficients (and of all constants).
 
     Its linear part is ``|M|`` because every other affine operator moves, adds or scales by its constants.
     """
@@ -242,7 +242,7 @@ def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
 DENSE_LIMIT = 1 << 26
 """Largest number of matrix elements of a map without convolutions that is written out."""
 DENSE_CONVOLUTION_LIMIT = 1 << 19
-"""The same for a map with convolutions, where the operators need far fewer multiplications than the matrix."""
+"""Largest number of matrix elements of a map with convolutions that is written out: operators are cheaper beyond."""
 
 
 def compact(affine: GraphAffine) -> Affine:

@@ -55,7 +55,7 @@ class Question:
         return torch.zeros_like(self.offsets, dtype=torch.bool) if self.strict is None else self.strict
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """The same question on another device, in another precision. Boxes are rounded outward."""
+        """Move the question to another device and another precision. Boxes are rounded outward."""
         lower, upper = outward(self.lower, self.upper, dtype)
         return replace(
             self,
@@ -69,7 +69,7 @@ class Question:
         )
 
     def with_cases(self, cases: Tensor) -> Self:
-        """The same question about some of its cases, by position or mask."""
+        """Restrict the question to some of its cases, by position or mask."""
         return replace(self, region=self.region[cases], rows=self.rows[cases])
 
 
@@ -80,7 +80,7 @@ class Problem(Question):
     program: Program
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """The same problem on another device, in another precision. Boxes are rounded outward."""
+        """Move the question and its program to another device and another precision. Boxes are rounded outward."""
         return replace(super().to(device, dtype), program=self.program.to(device, dtype))
 
 

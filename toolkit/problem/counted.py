@@ -28,7 +28,7 @@ class Counted:
         return Counted(self.value[index], None if self.error is None else self.error[index])
 
     def plus(self, other: Counted) -> Counted:
-        """The sum."""
+        """The sum of two tensors, its rounding counted."""
         total = self.value + other.value
         reach = self.value.abs() + other.value.abs()
         unit = min(unit_of(self.value), unit_of(other.value))

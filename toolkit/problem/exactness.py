@@ -35,11 +35,11 @@ class Grid:
         return self.fine + self.large <= MANTISSA
 
     def times(self, other: Grid) -> Grid:
-        """Products."""
+        """The grid of products of numbers on two grids."""
         return Grid(self.fine + other.fine, self.large + other.large)
 
     def plus(self, other: Grid) -> Grid:
-        """Sums."""
+        """The grid of sums of numbers on two grids."""
         return Grid(max(self.fine, other.fine), max(self.large, other.large) + 1)
 
     def wider(self, factor: float) -> Grid:
@@ -97,7 +97,7 @@ class Units:
         return Units(self.coefficients * unit, self.constants * unit)
 
     def plus(self, other: Units) -> Units:
-        """Of sums."""
+        """The units of sums of two graphs' results."""
         return Units(min(self.coefficients, other.coefficients), min(self.constants, other.constants))
 
 

@@ -83,7 +83,7 @@ class Program:
         return replace(self, layers=self.layers[:number], features=self.layers[number].affine, errors=errors)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Program:
-        """The same program on another device, in another precision."""
+        """Move the program to another device and another precision."""
         if (device, dtype) == (self.device, self.dtype):
             return self
         layers = tuple(replace(layer, affine=layer.affine.to(device, dtype)) for layer in self.layers)

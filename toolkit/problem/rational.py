@@ -32,7 +32,7 @@ class Dyadic:
         return Dyadic(self.finer(bits).integers + other.finer(bits).integers, bits)
 
     def finer(self, bits: int) -> Dyadic:
-        """The same numbers with a larger exponent."""
+        """Write the numbers with a larger exponent ``bits``; their values stay."""
         return Dyadic(self.integers * (1 << (bits - self.bits)), bits)
 
 

@@ -121,7 +121,7 @@ def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
 
 
 def _all_elements(node: fx.Node) -> int:
-    """As many as there are elements: of an operator that is not known better."""
+    """Terms of one value of an operator that is not known better: at most the elements of its largest tensor."""
     shapes = [*_shapes(node), *([tuple(node.meta["shape"])] if "shape" in node.meta else [])]
     return max((math.prod(shape) for shape in shapes), default=1)
 

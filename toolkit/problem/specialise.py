@@ -32,7 +32,7 @@ class Part:
     regions: Tensor
     """Number of each of its regions in the whole problem, ``(R',)``."""
     unmerged: Problem
-    """The same cases about the network as it was compiled."""
+    """The part's cases about the network as it was compiled, without merged neurons."""
 
 
 def specialised(problem: Problem) -> Iterator[Part]:

@@ -34,7 +34,7 @@ def _widest(matrix: Tensor) -> int:
 
 
 def node_terms(node: fx.Node) -> int:
-    """The same of one operator, by the shapes in ``node.meta["shape"]``; operators that move values count as one."""
+    """At most how many terms one operator adds for a value, by ``node.meta["shape"]``; moving values counts as one."""
     return max(1, _TERMS[node.target](node)) if node.target in _TERMS else 1
 
 

@@ -32,7 +32,7 @@ def weight_masks(model: nn.Module, layers: Sequence[Literal["conv", "linear"]]) 
 
 
 def prunable_weights(model: nn.Module, layers: Sequence[Literal["conv", "linear"]]) -> Masks:
-    """The same, of at least one layer.
+    """Full masks of the weights of all layers of the given kinds, of which there is at least one.
 
     Raises:
         InputError: the network has no layer of these kinds.

@@ -24,7 +24,7 @@ class Unstructured(Options):
     layers: Annotated[tuple[Literal["conv", "linear"], ...], Field(min_length=1)] = ("conv",)
     """Kinds of layers whose weights are pruned; the paper prunes convolutions only."""
     layerwise: bool = False
-    """The same density in every layer, in place of one threshold over all of them."""
+    """Prune every layer to the same density, instead of by one threshold over all of them."""
 
 
 class Random(Unstructured):

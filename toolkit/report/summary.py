@@ -136,7 +136,7 @@ def with_tickets(models: Sequence[Model], rows: Sequence[Row]) -> list[Row]:
 
 
 def _is_ticket(row: Row, pairs: Sequence[tuple[Model, Row]]) -> bool:
-    """As good as the dense network of the same chain and seed."""
+    """Whether a retrained network is as good as the dense network of the same chain and seed."""
     rivals = [dense for model, dense in pairs if model.state == 0 and row.seed == dense.seed]
     return any(is_certified_ticket(dense, row) for dense in rivals if set(row.chains) <= set(dense.chains))
 

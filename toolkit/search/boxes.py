@@ -47,7 +47,7 @@ class Boxes:
 
     @property
     def box(self) -> Bounds:
-        """The boxes alone."""
+        """The input boxes, ``(B, n)``, without what is known about them."""
         return Bounds(self.lower, self.upper)
 
     @property

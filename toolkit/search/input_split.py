@@ -104,7 +104,7 @@ class BoxSearch:
         return [replace(self, frontier=part, progress=replace(self.progress), undecided=0) for part in parts]
 
     def rest(self) -> Rest[Stack, InputPlan]:
-        """What is left."""
+        """What the search has left: its open boxes, plan and counters."""
         return Rest(self.frontier, self.plan, self.progress, self.undecided)
 
     def gather(self, rests: Sequence[Rest[Stack, InputPlan]]) -> None:

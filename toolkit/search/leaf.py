@@ -150,7 +150,7 @@ class Rows:
 
     @property
     def negated(self) -> Rows:
-        """The negated functions."""
+        """The functions with the opposite sign."""
         return Rows(-self.coefficients, -self.constant, self.scale)
 
 

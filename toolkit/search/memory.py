@@ -23,7 +23,7 @@ WAITING = 0.15
 BATCH = {"cpu": 1024}
 """Most domains bounded at once, by device, where nothing else is asked for: more keep a processor no busier."""
 LARGE_BATCH = 8192
-"""The same for devices that are not named: fewer take them almost as long."""
+"""Most domains bounded at once on devices that `BATCH` does not name: fewer take them almost as long."""
 
 
 def free_bytes(device: torch.device) -> int:

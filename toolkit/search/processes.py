@@ -38,7 +38,7 @@ STARTING = 0.2
 PATIENCE = 20.0
 """Seconds that a process may be late: the rounds of large networks take some."""
 GRACE = 2.0
-"""The same once time is up, which all of them know."""
+"""Seconds that a process may be late once the clock's limit, which all of them know, has passed."""
 
 
 def cores(device: torch.device, wanted: int) -> int:

@@ -74,7 +74,7 @@ class Search:
         return [replace(self, frontier=part, most=most, progress=replace(self.progress), undecided=0) for part in parts]
 
     def rest(self) -> Rest[Domains, SearchPlan]:
-        """What is left."""
+        """What the search has left: its open domains, plan and counters."""
         return Rest(self.frontier, self.plan, self.progress, self.undecided)
 
     def gather(self, rests: Sequence[Rest[Domains, SearchPlan]]) -> None:

@@ -54,7 +54,7 @@ class Root:
     """Neurons of each layer, and how many of them each method so far leaves unstable."""
 
     def to(self, dtype: torch.dtype) -> Root:
-        """The same in another precision. Bounds are rounded outward."""
+        """Convert the bounds to another precision, rounded outward."""
         if dtype == self.lower.dtype:
             return self
         bounds = Bounds(*outward(self.bounds.lower, self.bounds.upper, dtype))

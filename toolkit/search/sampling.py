@@ -33,7 +33,7 @@ def sample(losses: Losses, seed: int, clock: Clock, accept: Accept, rounds: int 
 
 
 def sample_longer(losses: Losses, seed: int, clock: Clock, accept: Accept) -> bool:
-    """As `sample`, for a share of the time left: the last resort for networks that cannot be bounded."""
+    """Look for a witness among random points for a share of the time left, where a network cannot be bounded."""
     return sample(losses, seed + 1, clock.part(LAST_RESORT), accept, rounds=1 << 20)
 
 

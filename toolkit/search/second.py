@@ -62,7 +62,7 @@ def second_bounds(
 def _bounded(
     found: SecondBounds, features: nn.Module, question: Question, method: str, iterations: int, clock: Clock
 ) -> SecondBounds:
-    """The same with the open cases bounded by a method. Whatever the library raises is a failure, not an end."""
+    """Bound the open cases by one more method. Whatever the library raises is a failure, not an end."""
     lower = found.lower.clone()
     try:
         part = question.with_cases(found.open.to(question.region.device))

@@ -63,7 +63,7 @@ class Divisible(Protocol):
         """Equal shares of what is open."""
 
     def rest(self) -> Rest[Any, Any]:
-        """What is left."""
+        """What the search has left: its frontier, plan and counters."""
 
     def gather(self, rests: Sequence[Rest[Any, Any]]) -> None:
         """Go on from what is left of the shares."""

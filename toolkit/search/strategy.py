@@ -34,7 +34,7 @@ FEW_INPUTS = 20
 SOME_INPUTS = 64
 """Most varying inputs for which splitting the input box is tried at all where phases could be split instead."""
 SHALLOW_INPUTS = 256
-"""The same for networks of one hidden layer."""
+"""Most varying inputs, for networks of one hidden layer, for which splitting the input box is tried at all."""
 FEW_NEURONS = 16
 """Most unstable neurons of which all phases are tried first, whatever the number of inputs: these trees are small."""
 MANY_NEURONS = 20_000
@@ -48,7 +48,7 @@ FIRST_TURN = 1.0
 NEARER = 0.05
 """Share of the way to a proof that better bounds of the neurons must bring the root to be worth as long as a search."""
 MUCH_NEARER = 0.2
-"""The same for a new search, which then is where the old one was before long."""
+"""Share of the way to a proof that must be gained for a new search, which then is where the old one was before long."""
 FIRST_LOOK = 0.25
 """Share of its turn that a new search gets while better bounds of the neurons still bring so much."""
 FILL = {"cpu": 16}
@@ -57,7 +57,7 @@ BUSY = {"cpu": 1 << 24}
 """Multiplications of a pass for all boxes of a batch that do, by device: boxes that cost more are cut once, then
 bounded."""
 VERY_BUSY = 1 << 30
-"""The same for devices that are not named."""
+"""Multiplications of a pass for all boxes of a batch, on devices that `BUSY` does not name."""
 WORTH_SHARING = 1 << 22
 """Multiplications of a pass from which on a box's neurons are bounded once for all of its cases."""
 

@@ -48,7 +48,7 @@ class Task:
     share: float = 1.0
     """Share of the whole query's cases that the problem's are."""
     original: Original | None = None
-    """The same cases about the network before anything was merged, reduced or rounded."""
+    """The problem before anything was merged, reduced or rounded; None where it is not at hand."""
     double: Problem | None = None
     """The problem in double precision, where it is searched in single."""
 

@@ -44,7 +44,7 @@ def stability_terms(options: Stability, site: ReluSite, bounds: Interval) -> Ten
 
 
 def _stop_gamma(batch_norm: nn.BatchNorm2d, bound: Tensor) -> Tensor:
-    """The same value without a gradient to gamma: ``bound = gamma * h + beta``, and h is cut off from gamma."""
+    """The bound ``gamma * h + beta`` without a gradient to gamma; h is cut off from gamma."""
     gamma, beta = (p.reshape(1, -1, 1, 1) for p in (batch_norm.weight, batch_norm.bias))
     # d(bound)/d(gamma) = (bound - beta) / gamma; subtracting gamma times it (a constant) removes just this gradient.
     slope = ((bound - beta) / torch.where(gamma == 0, 1, gamma)).detach()

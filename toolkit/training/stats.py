@@ -27,7 +27,7 @@ class LayerStability:
     unstable_ratio: float
     """Part of the neurons with ``l < 0 < u``."""
     unstable_ratio_before_norm: float
-    """The same at the input of the batch normalisation (equal to the above without one)."""
+    """Part of the neurons with ``l < 0 < u`` before batch normalisation (where there is none, before the ReLU)."""
     width: float
     """``u - l``."""
     width_before_norm: float

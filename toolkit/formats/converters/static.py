@@ -66,7 +66,7 @@ def output(x: Tensor) -> Tensor:
 
 @static("View")
 def view(x: Tensor, shape: tuple[int, ...] | list[int] = ()) -> Tensor:
-    """The same values, row-major, in another shape."""
+    """Reshape a tensor to a shape known beforehand; values stay in row-major order."""
     return x.reshape(tuple(shape))
 
 

@@ -51,7 +51,7 @@ def cast(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 @rewrite("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def view(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
-    """The same values, row-major, in the shape that the output has."""
+    """Rewrite an operator that reshapes to a view of the output's shape; values stay in row-major order."""
     if len(node.input) > 1 and node.input[1]:
         facts.constant(node.input[1], node)
     builder.static("View", [node.input[0]], node.output[0], shape=list(facts.shape(node.output[0])))

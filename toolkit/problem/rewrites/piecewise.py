@@ -67,7 +67,7 @@ def leaky_relu(x: torch.Tensor, negative_slope: float = 0.01) -> torch.Tensor:
 
 @rewrite(aten.prelu.default, aten._prelu_kernel.default)
 def prelu(x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
-    """As leaky ReLU, with one slope a channel."""
+    """Leaky ReLU with one slope a channel, or one for all."""
     shape = [1, -1, *[1] * (x.dim() - 2)] if x.dim() > 1 and slope.numel() > 1 and slope.dim() == 1 else slope.shape
     return _two_slopes(x, slope.reshape(shape))
 
@@ -120,7 +120,7 @@ def _least(a: torch.Tensor | float, b: torch.Tensor | float) -> torch.Tensor | f
 
 @rewrite(aten.clamp.Tensor, when=lambda varies: not any(varies[1:]))
 def clamp_tensor(x: torch.Tensor, low: torch.Tensor | None = None, high: torch.Tensor | None = None) -> torch.Tensor:
-    """As ``clamp``, with bounds that are constant tensors."""
+    """Limit values from below and above by constant tensors."""
     return clamp(x, low, high)
 
 
@@ -167,7 +167,7 @@ def batch_norm_inference(
     momentum: float,
     eps: float,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """As ``batch_norm``; the operator of inference-only graphs."""
+    """Batch normalisation in evaluation mode, by the operator of graphs that are for inference only."""
     return batch_norm(x, weight, bias, mean, variance, False, momentum, eps)
 
 
@@ -223,5 +223,5 @@ def amax(x: torch.Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> tor
 
 @rewrite(aten.amin.default)
 def amin(x: torch.Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> torch.Tensor:
-    """-amax(-x)."""
+    """Smallest values along axes, as ``-amax(-x)``."""
     return -amax(-x, dim, keepdim)

@@ -11,7 +11,7 @@ Condition = Callable[[Sequence[bool]], bool]
 
 
 def always(varies: Sequence[bool]) -> bool:
-    """Rewritten whatever varies."""
+    """The condition of operators that are rewritten whatever varies."""
     return True
 
 

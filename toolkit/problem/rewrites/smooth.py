@@ -23,7 +23,7 @@ def cosine(x: Tensor) -> Tensor:
 
 @rewrite(aten.ceil.default)
 def ceiling(x: Tensor) -> Tensor:
-    """-floor(-x)."""
+    """Round up to integers, as ``-floor(-x)``."""
     return -torch.floor(-x)
 
 
@@ -48,13 +48,13 @@ def hard_sigmoid(x: Tensor) -> Tensor:
 
 @rewrite(aten.hardswish.default)
 def hard_swish(x: Tensor) -> Tensor:
-    """x hard_sigmoid(x)."""
+    """The hard swish function, ``x hard_sigmoid(x)``."""
     return x * hard_sigmoid(x)
 
 
 @rewrite(aten.silu.default)
 def silu(x: Tensor) -> Tensor:
-    """x sigmoid(x)."""
+    """The swish function (SiLU), ``x sigmoid(x)``."""
     return x * torch.sigmoid(x)
 
 
