@@ -1,7 +1,7 @@
 """The main job: a recipe or a benchmark folder -> verdicts, results.csv and a report. Same as ``prunecert bench``.
 
-``python run_benchmark.py`` runs specs/digits.toml; ``python run_benchmark.py TARGET`` another recipe or a folder with
-instances.csv; ``--help`` lists the options.
+``python run_benchmark.py`` runs specs/digits.toml; ``python run_benchmark.py TARGET`` another recipe (its file or
+its name) or a folder with instances.csv; ``--help`` lists the options.
 """
 
 import sys

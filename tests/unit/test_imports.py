@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"bench", "formats"},
     "campaign": {"bench", "report", "verify", "formats"},
     "data": {"recipe", "formats"},
+    "catalogue": set(),
     "models": {"data", "formats"},
     "training": {"data", "models", "bounds", "problem", "formats"},
     "pruning": {"training", "data", "models", "bounds", "problem", "formats", "recipe"},
@@ -45,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Package -> the others it may import. The command line, its commands and the experiment may import all of them."""
 TOP = {"", "cli", "commands", "experiment"}
 LIGHT = [
+    "prunecert",
     "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.cli", "toolkit.problem.cases",
     "toolkit.search.sampling", "toolkit.search.secants", "toolkit.search.clock", "toolkit.search.events",
     "toolkit.verify", "toolkit.light.proving", "toolkit.run.apart", "toolkit.run.memory",
@@ -97,6 +100,11 @@ def imports_of(path: Path) -> set[str]:
     return set(imports(ast.parse(path.read_text())))
 
 
+def uses(path: Path, package: str) -> bool:
+    """Whether a file imports something of a package, wherever in it."""
+    return re.search(rf"^\s*(?:from|import) {package}\b", path.read_text(), re.MULTILINE) is not None
+
+
 def test_every_package_has_its_place() -> None:
     packages = {package_of(module_of(path)) for path in files()}
     assert packages <= set(MAY_IMPORT) | TOP
@@ -131,6 +139,13 @@ def test_the_order_has_no_cycles_below_the_verifier() -> None:
     ]
     for position, package in enumerate(order):
         assert not MAY_IMPORT[package] & set(order[position:])
+
+
+def test_the_face_stands_on_top() -> None:
+    """``prunecert`` uses ``toolkit``, and nothing in ``toolkit`` knows of it."""
+    face = sorted((ROOT.parent / "prunecert").rglob("*.py"))
+    assert all(uses(path, "toolkit") for path in face)
+    assert not [path for path in files() if uses(path, "prunecert")]
 
 
 def test_proof_checker_stands_alone() -> None:

@@ -19,7 +19,7 @@ CHANNELS = {"slim", "refill", "nrs_channel", "upper_bound", "hydra_filter"}
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Pruning:
-    """What is taken away."""
+    """What is taken away, and by which method."""
 
     method: str = "magnitude"
     """Of weights: magnitude, random, snip, taylor, hydra. Of channels, which are removed: slim, refill, nrs_channel,

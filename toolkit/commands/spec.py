@@ -202,9 +202,13 @@ def monotonicity(
 
 def _load(path: Path) -> OnnxModel:
     """A network with one floating-point input and output: the only ones that these kinds speak of."""
-    model = load_model(path)
-    _check_floats(path, "input", model.inputs)
-    _check_floats(path, "output", model.outputs)
+    return single(load_model(path))
+
+
+def single(model: OnnxModel) -> OnnxModel:
+    """The model itself, which has one input and one output, of floats. Raises UnsupportedError for any other."""
+    _check_floats(model.path, "input", model.inputs)
+    _check_floats(model.path, "output", model.outputs)
     return model
 
 

@@ -1,0 +1,356 @@
+"""The programming interface: networks and questions in every form, errors that say what to do, and no torch before."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from small_models import relu_net
+from torch import nn
+
+import prunecert
+from prunecert import Robustness, Settings, Verdict
+from toolkit import cli
+from toolkit.catalogue import find_target, recipe_names
+from toolkit.formats.onnx_file import load_model
+from toolkit.formats.runtime import Session
+
+ROOT = Path(__file__).parents[2]
+DECLARED = "".join(f"(declare-const {name}_{i} Real)" for name in "XY" for i in (0, 1))
+BOX = DECLARED + "".join(f"(assert (>= X_{i} 0.0))(assert (<= X_{i} 1.0))" for i in (0, 1))
+REACHED = BOX + "(assert (>= Y_1 0.5))"
+UNREACHED = BOX + "(assert (>= Y_1 1.5))"
+QUICK = {"timeout": 30, "device": "cpu"}
+
+
+class SumAndDistance(nn.Module):
+    """(x0 + x1, |x0 - x1|), as four ReLUs, with dropout that would change it in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 4, bias=False), nn.Linear(4, 2, bias=False)
+        self.dropout = nn.Dropout(0.9)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.tensor([[1.0, 1], [1, 1], [1, -1], [-1, 1]]))
+            self.second.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 1]]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.dropout(torch.relu(self.first(x)))
+        return self.second(hidden)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The same function in a file."""
+    return relu_net(tmp_path / "net.onnx")
+
+
+@pytest.fixture
+def forms(path: Path) -> dict[str, tuple[object, dict[str, object]]]:
+    """The network in every form, with the arguments that the form needs."""
+    return {
+        "path": (path, {}),
+        "name": (str(path), {}),
+        "proto": (onnx.load(path), {}),
+        "module": (SumAndDistance(), {"input_shape": (2,)}),
+        "mapping": ({"": path}, {}),
+    }
+
+
+@pytest.mark.parametrize("form", ["path", "name", "proto", "module", "mapping"])
+def test_a_network_in_every_form(forms: dict, path: Path, form: str) -> None:
+    network, arguments = forms[form]
+    found = prunecert.verify(network, REACHED, **arguments, **QUICK)
+    assert found.verdict is Verdict.SAT
+    assert isinstance(found.witness, prunecert.Witness)
+    [output] = Session(load_model(path)).run([found.witness.inputs.astype(np.float32)])
+    assert output.reshape(-1)[1] >= 0.5
+    proved = prunecert.verify(network, UNREACHED, **arguments, **QUICK)
+    assert (proved.verdict, proved.witness) == (Verdict.UNSAT, None)
+
+
+def test_a_module_is_verified_in_evaluation_mode_and_left_as_it_is() -> None:
+    module = SumAndDistance().train()
+    assert prunecert.verify(module, UNREACHED, input_shape=[2], **QUICK).verdict is Verdict.UNSAT
+    assert module.training
+
+
+def test_what_is_verified_is_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a module is exported nothing runs it any more."""
+    module, exported = SumAndDistance(), []
+    export = torch.onnx.export
+
+    def export_and_break(*arguments: object, **options: object) -> None:
+        export(*arguments, **options)
+        exported.append(arguments)
+        monkeypatch.setattr("toolkit.formats.onnx_export._compare", lambda *_: None)
+        monkeypatch.setattr(SumAndDistance, "forward", lambda *_: pytest.fail("the live module was run"))
+
+    monkeypatch.setattr(torch.onnx, "export", export_and_break)
+    assert prunecert.verify(module, UNREACHED, input_shape=(2,), **QUICK).verdict is Verdict.UNSAT
+    assert len(exported) == 1
+
+
+def test_nothing_is_left_in_the_temporary_folder(forms: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    for form in ("proto", "module"):
+        network, arguments = forms[form]
+        prunecert.verify(network, UNREACHED, **arguments, **QUICK)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".vnnlib", ".vnnlib.gz"])
+def test_a_specification_in_a_file(path: Path, tmp_path: Path, suffix: str) -> None:
+    from toolkit.formats.read import parse_query
+    from toolkit.formats.write import write_query
+
+    file = tmp_path / f"property{suffix}"
+    write_query(parse_query(UNREACHED), file)
+    assert prunecert.verify(path, file, **QUICK).verdict is Verdict.UNSAT
+    assert prunecert.verify(path, str(file), **QUICK).verdict is Verdict.UNSAT
+
+
+def test_text_may_begin_with_a_comment_and_blanks(path: Path) -> None:
+    assert prunecert.verify(path, f"  \n; a comment\n{UNREACHED}", **QUICK).verdict is Verdict.UNSAT
+
+
+# At (0.5, 0.25) the outputs are 0.75 and 0.25. In a ball of radius r they come as near as 0.5 - 2 r.
+
+
+@pytest.mark.parametrize(("epsilon", "verdict"), [(0.12, Verdict.UNSAT), (0.26, Verdict.SAT)])
+@pytest.mark.parametrize("shape", [(2,), (1, 2)])
+def test_robustness(path: Path, epsilon: float, verdict: Verdict, shape: tuple[int, ...]) -> None:
+    center = np.array([0.5, 0.25]).reshape(shape)
+    result = prunecert.verify(path, Robustness(center, epsilon, label=0), **QUICK)
+    assert result.verdict is verdict
+    if result.witness is not None:
+        assert np.abs(result.witness.inputs - [0.5, 0.25]).max() <= epsilon
+
+
+def test_the_label_is_what_has_to_stay_largest(path: Path) -> None:
+    question = Robustness([0.5, 0.25], 0.0, label=1)
+    assert prunecert.verify(path, question, **QUICK).verdict is Verdict.SAT
+
+
+def test_clip_cuts_the_ball(path: Path) -> None:
+    """The outputs tie only where an element is 0, or below."""
+    ball = Robustness(torch.tensor([0.5, 0.25]), [0.1, 0.3], label=0)
+    assert prunecert.verify(path, ball, **QUICK).verdict is Verdict.SAT
+    cut = Robustness(ball.center, ball.epsilon, label=0, clip=(0.01, 1.0))
+    assert prunecert.verify(path, cut, **QUICK).verdict is Verdict.UNSAT
+
+
+def test_settings_and_what_is_given_besides(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        "toolkit.verify.verify", lambda _models, _query, settings, clock: seen.append((settings, clock))
+    )
+    prunecert.verify(path, REACHED)
+    prunecert.verify(path, REACHED, settings=Settings(timeout=7, seed=3, batch=5), timeout=2, device="cpu")
+    assert seen[0][0] == Settings()
+    assert seen[1][0] == Settings(timeout=2, seed=3, batch=5, device="cpu")
+    assert [clock.limit for _, clock in seen] == [60, 2]
+
+
+class Breaks(nn.Module):
+    """Fails on every input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise KeyError("no such layer")
+
+
+WRONG = {
+    "a missing network": (["none.onnx", REACHED], {}, "none.onnx: no such file"),
+    "a missing specification": (["net.onnx", "none.vnnlib"], {}, "none.vnnlib"),
+    "no network": ([3, REACHED], {}, "a network is a path, an onnx.ModelProto or a torch.nn.Module, not a int"),
+    "no specification": (["net.onnx", 3], {}, "not a int"),
+    "malformed text": (["net.onnx", DECLARED + "(assert (>= X_0 many))"], {}, "the specification:1: "),
+    "a module without a shape": ([SumAndDistance(), REACHED], {}, "add input_shape"),
+    "a shape for a file": (["net.onnx", REACHED], {"input_shape": (2,)}, "leave out input_shape"),
+    "a shape that does not fit": ([SumAndDistance(), REACHED], {"input_shape": (3,)}, "input of shape [1, 3]"),
+    "a module that fails": ([Breaks(), REACHED], {"input_shape": (2,)}, "Breaks.onnx: the module cannot be run"),
+    "an empty model": ([onnx.ModelProto(), REACHED], {}, "ModelProto.onnx: "),
+    "a time limit of no time": (["net.onnx", REACHED], {"timeout": 0}, "timeout: "),
+    "an unknown device": (["net.onnx", REACHED], {"device": "tpu"}, "device: "),
+    "a centre of another size": (["net.onnx", Robustness([0.5], 0.1, 0)], {}, "center: 1 numbers, but the input"),
+    "a centre of words": (["net.onnx", Robustness(["a", "b"], 0.1, 0)], {}, "center: not an array of numbers"),
+    "radii of another size": (["net.onnx", Robustness([0.5, 0.5], [0.1] * 3, 0)], {}, "epsilon: 3 numbers"),
+    "a negative radius": (["net.onnx", Robustness([0.5, 0.5], -0.1, 0)], {}, "epsilon not negative"),
+    "a label that is no output": (["net.onnx", Robustness([0.5, 0.5], 0.1, 2)], {}, "output 2 is not one of 2"),
+    "a range upside down": (["net.onnx", Robustness([0.5, 0.5], 0.1, 0, (1, 0))], {}, "clip: the first number"),
+    "a centre out of range": (["net.onnx", Robustness([0.5, 1.5], 0.1, 0, (0, 1))], {}, "leaves the range"),
+    "a question about two": (
+        [{"f": "net.onnx", "g": "net.onnx"}, Robustness([0.5, 0.5], 0.1, 0)], {}, "about one network, not 2",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_are_said(path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(path.parent)
+    positional, named, words = WRONG[name]
+    with pytest.raises(prunecert.InputError) as caught:
+        prunecert.verify(*positional, **named)
+    message = str(caught.value)
+    assert words in message
+    assert "\n" not in message
+    assert "prunecert-" not in message, "the temporary folder is of no use to anyone"
+
+
+def test_what_cannot_be_exported_is_unsupported() -> None:
+    class Inverse(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvals(torch.diag_embed(x)).real
+
+    with pytest.raises(prunecert.UnsupportedError, match=r"^Inverse.onnx: torch cannot export the network"):
+        prunecert.verify(Inverse(), REACHED, input_shape=(2,))
+
+
+def test_a_robustness_question_needs_one_output(tmp_path: Path) -> None:
+    from small_models import save_text
+
+    text = "main (float[1,2] x) => (float[1,2] y, float[1,2] z) { y = Relu(x) z = Relu(x) }"
+    network = save_text(tmp_path / "two.onnx", text)
+    with pytest.raises(prunecert.UnsupportedError, match="has 2 outputs"):
+        prunecert.verify(network, Robustness([0.5, 0.5], 0.1, 0))
+
+
+def test_bench_runs_a_folder(path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "family"
+    folder.mkdir()
+    (folder / "net.onnx").write_bytes(path.read_bytes())
+    (folder / "reached.vnnlib").write_text(REACHED)
+    (folder / "unreached.vnnlib").write_text(UNREACHED)
+    (folder / "instances.csv").write_text("net.onnx,reached.vnnlib,30\nnet.onnx,unreached.vnnlib,30\n")
+    options = prunecert.Options(executor="in-process", device="cpu")
+    run = prunecert.bench(folder, out=tmp_path / "out", options=options)
+    assert run == prunecert.Run(tmp_path / "out", consistent=True)
+    assert [row.verdict for row in run.results()] == [Verdict.SAT, Verdict.UNSAT]
+    assert (run.folder / "report.html").is_file()
+
+
+def test_a_contradiction_is_told(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.campaign.run_folder", lambda *_: 1)
+    assert not prunecert.bench(path.parent, out=tmp_path / "out").consistent
+
+
+@pytest.mark.parametrize("options", [prunecert.Options(workers=0), prunecert.Options(setting=("batch=-1",))])
+def test_bad_options_of_a_run(path: Path, tmp_path: Path, options: prunecert.Options) -> None:
+    (tmp_path / "instances.csv").write_text("net.onnx,reached.vnnlib,30\n")
+    with pytest.raises(prunecert.InputError, match=r"workers|batch"):
+        prunecert.bench(tmp_path, out=tmp_path / "out", options=options)
+
+
+def test_a_disk_that_fails_is_the_machines_fault(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device", "out/results.csv")
+
+    monkeypatch.setattr("toolkit.campaign.run_folder", full)
+    with pytest.raises(prunecert.MachineError, match=r"out/results.csv: No space left on device"):
+        prunecert.bench(path.parent, out=tmp_path / "out")
+
+
+def test_prune_does_what_the_command_does(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr("toolkit.experiment.run_parsed", lambda *arguments: calls.append(arguments) or 0)
+    pruning, out = prunecert.Pruning(method="random", density=(0.5, 0.25)), tmp_path / "out"
+    check = prunecert.Check(images=7, device="cpu")
+    run = prunecert.prune(path, data="digits", epsilon=0.01, out=out, pruning=pruning, check=check)
+    assert run == prunecert.Run(out, consistent=True)
+    ours = ["--density", "0.5", "--density", "0.25", "--method", "random", "--images", "7", "--device", "cpu"]
+    assert cli.run(["prune", str(path), "--data", "digits", "--epsilon", "0.01", "-o", str(out), *ours]) == 0
+    assert calls[0] == calls[1]
+    assert calls[0][0].models["original"].file == path
+
+
+def test_prune_refuses_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(prunecert.InputError, match=r"none.onnx: no such file"):
+        prunecert.prune("none.onnx", data="digits", epsilon=0.01, out=tmp_path / "out")
+
+
+def test_export_writes_what_other_tools_read(tmp_path: Path) -> None:
+    module, point = SumAndDistance(), np.array([0.5, 0.25], dtype=np.float32)
+    for name in ("inner/net.onnx", "net.onnx.gz"):
+        written = prunecert.export(module, tmp_path / name, (2,))
+        assert written == tmp_path / name
+        assert Session(load_model(written)).run([point])[0].tolist() == [[0.75, 0.25]]
+    with pytest.raises(prunecert.InputError, match=r"net.pt: the name"):
+        prunecert.export(module, tmp_path / "net.pt", (2,))
+
+
+def test_recipes_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert recipe_names() == sorted(path.stem for path in (ROOT / "specs").glob("*.toml"))
+    for target in (None, Path("digits"), Path("digits.toml")):
+        assert find_target(target).read_bytes() == (ROOT / "specs" / "digits.toml").read_bytes()
+    (tmp_path / "digits").mkdir()
+    assert find_target(Path("digits")) == Path("digits"), "what exists comes first"
+    assert find_target(None).suffix == ".toml"
+
+
+@pytest.mark.parametrize("name", ["digit", "nowhere/digits.toml", "../specs/digits"])
+def test_an_unknown_recipe_is_told_with_the_known_ones(name: str, tmp_path: Path) -> None:
+    with pytest.raises(prunecert.InputError) as caught:
+        prunecert.bench(name, out=tmp_path / "out")
+    assert str(caught.value).startswith(f"{name}: no such folder or file; ")
+    assert all(known in str(caught.value) for known in recipe_names())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_installed_package_has_the_recipes(tmp_path: Path) -> None:
+    """Of a wheel, which is built from a copy of what it is made of, since building leaves files behind."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("toolkit", "prunecert", "specs", "pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in"):
+        (source / name).symlink_to(ROOT / name)
+    build = f"from setuptools.build_meta import build_wheel; build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=120)
+    [wheel] = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    names = {path.relative_to(installed).as_posix() for path in installed.rglob("*")}
+    assert {"prunecert/py.typed", "toolkit/py.typed", "prunecert/_verify.py"} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    code = "from toolkit.catalogue import find_target, recipe_names; from toolkit.recipe import load_recipe; "
+    code += "print(load_recipe(find_target(None)).name, recipe_names())"
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert said.stdout == f"digits {recipe_names()}\n"
+
+
+def test_importing_it_takes_no_torch() -> None:
+    code = "import sys, prunecert; sys.exit(any(name in sys.modules for name in ('torch', 'onnxruntime', 'onnx')))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("name", [name for name in prunecert.__all__ if name != "__version__"])
+def test_everything_offered_is_documented_and_typed(name: str) -> None:
+    """With docstrings of its own, typed arguments, and a place on the page for people."""
+    offered = getattr(prunecert, name)
+    assert offered.__doc__
+    assert not offered.__doc__.startswith(f"{name}("), "made by dataclass, not written"
+    if inspect.isfunction(offered):
+        signature = inspect.signature(offered)
+        assert signature.return_annotation is not inspect.Signature.empty
+        assert all(entry.annotation is not entry.empty for entry in signature.parameters.values())
+        assert all(f"{parameter}:" in offered.__doc__ for parameter in signature.parameters)
+    assert f"`{name}`" in (ROOT / "docs" / "api.md").read_text()
+
+
+def test_names() -> None:
+    assert prunecert.__all__ == sorted(prunecert.__all__)
+    assert set(prunecert.__all__) <= set(dir(prunecert))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        prunecert.nothing  # noqa: B018
