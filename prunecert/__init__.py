@@ -3,6 +3,7 @@
 >>> import prunecert
 >>> result = prunecert.verify("net.onnx", "property.vnnlib", timeout=60)
 >>> result.verdict
+<Verdict.UNSAT: 'unsat'>
 
 `verify` decides one question about a network, `bench` runs a recipe or a benchmark folder, and `prune` prunes a network
 of yours and says what that did to its certified accuracy; the commands of the same names do the same. The rest are the

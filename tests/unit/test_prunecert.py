@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from small_models import relu_net
+from small_models import relu_net, save_text
 from torch import nn
 
 import prunecert
@@ -21,7 +21,10 @@ from prunecert import Robustness, Settings, Verdict
 from toolkit import cli
 from toolkit.catalogue import find_target, recipe_names
 from toolkit.formats.onnx_file import load_model
+from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
+from toolkit.formats.specs import agreement, linf_box
+from toolkit.formats.write import write_query
 
 ROOT = Path(__file__).parents[2]
 DECLARED = "".join(f"(declare-const {name}_{i} Real)" for name in "XY" for i in (0, 1))
@@ -108,11 +111,30 @@ def test_nothing_is_left_in_the_temporary_folder(forms: dict, tmp_path: Path, mo
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+def test_reasons_name_a_network_in_memory_by_its_class(tmp_path: Path) -> None:
+    network = onnx.load(save_text(tmp_path / "odd.onnx", "main (float[1,2] x) => (float[1,2] y) { y = Hardmax(x) }"))
+    result = prunecert.verify(network, BOX + "(assert (>= Y_0 2.0))", timeout=2, device="cpu")
+    assert result.verdict is Verdict.UNKNOWN
+    assert result.reason.startswith("unsupported: ModelProto.onnx: operator Hardmax")
+
+
+@pytest.mark.parametrize(("bias", "verdict"), [(0.0, Verdict.UNSAT), (0.25, Verdict.SAT)])
+def test_two_networks_by_their_names(tmp_path: Path, bias: float, verdict: Verdict) -> None:
+    """Whether the outputs of both differ by more than 0.1 somewhere."""
+    offset = nn.Linear(2, 2)
+    with torch.no_grad():
+        offset.weight.copy_(torch.eye(2))
+        offset.bias.fill_(bias)
+    query = agreement(linf_box([0.5, 0.5], 0.25), (1, 2), (1, 2), tolerance=0.1, dtype="real")
+    write_query(query, tmp_path / "agree.vnnlib")
+    prunecert.export(offset, tmp_path / "g.onnx", (2,))
+    same = save_text(tmp_path / "f.onnx", "main (float[1,2] x) => (float[1,2] y) { y = Relu(x) }")
+    result = prunecert.verify({"f": onnx.load(same), "g": tmp_path / "g.onnx"}, tmp_path / "agree.vnnlib", **QUICK)
+    assert result.verdict is verdict
+
+
 @pytest.mark.parametrize("suffix", [".vnnlib", ".vnnlib.gz"])
 def test_a_specification_in_a_file(path: Path, tmp_path: Path, suffix: str) -> None:
-    from toolkit.formats.read import parse_query
-    from toolkit.formats.write import write_query
-
     file = tmp_path / f"property{suffix}"
     write_query(parse_query(UNREACHED), file)
     assert prunecert.verify(path, file, **QUICK).verdict is Verdict.UNSAT
@@ -216,8 +238,6 @@ def test_what_cannot_be_exported_is_unsupported() -> None:
 
 
 def test_a_robustness_question_needs_one_output(tmp_path: Path) -> None:
-    from small_models import save_text
-
     text = "main (float[1,2] x) => (float[1,2] y, float[1,2] z) { y = Relu(x) z = Relu(x) }"
     network = save_text(tmp_path / "two.onnx", text)
     with pytest.raises(prunecert.UnsupportedError, match="has 2 outputs"):
