@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from random_networks import PIECEWISE_LINEAR, SMOOTH, Builder, random_network, save, sizes
+from small_models import load_text
 
 import toolkit.together
 import toolkit.verify
@@ -319,6 +320,18 @@ def test_no_other_code_says_unsat() -> None:
     found = [path.name for path in root.rglob("*.py") for line in path.read_text().splitlines()
              if "Result(Verdict.UNSAT" in line]  # fmt: skip
     assert found == ["verify.py"]
+
+
+def test_a_network_that_only_moves_its_inputs_has_nothing_inside_to_compare(tmp_path: Path) -> None:
+    """Beside another network, so that the question is not decided without bounding a program."""
+    identity = load_text(tmp_path / "identity.onnx", "main (float[1,2] x) => (float[1,2] y) { y = Identity(x) }")
+    declared = """(vnnlib-version <2.0>) (declare-network f (declare-input X float32 [1,2])
+        (declare-output Y float32 [1,2])) (declare-network g (equal-to f) (declare-input U float32 [1,2])
+        (declare-output V float32 [1,2]))"""
+    box = "".join(f"(assert (and (>= {v}[0,{i}] -1.0) (<= {v}[0,{i}] 1.0)))" for v in "XU" for i in (0, 1))
+    query = parse_query(f"{declared} {box} (assert (>= Y[0,0] (+ V[0,1] 2.5)))")
+    networks = load_networks({"f": identity.path, "g": identity.path})
+    assert verify(networks, query, SETTINGS.model_copy(update={"real_semantics": True})).verdict == Verdict.UNSAT
 
 
 def test_what_cancels_between_operators_is_explained_by_rounding(tmp_path: Path) -> None:
