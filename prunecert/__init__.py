@@ -32,14 +32,14 @@ from toolkit.result import Result, Statistics, Verdict
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
-    from toolkit.bench.options import Options
+    from toolkit.bench.run_options import Options
     from toolkit.commands.prune import Check, Pruning, Tuning
     from toolkit.formats.instances import ResultRow
     from toolkit.formats.witness import Witness
 else:
     _LATER = {
         "Check": "toolkit.commands.prune",
-        "Options": "toolkit.bench.options",
+        "Options": "toolkit.bench.run_options",
         "Pruning": "toolkit.commands.prune",
         "ResultRow": "toolkit.formats.instances",
         "Tuning": "toolkit.commands.prune",

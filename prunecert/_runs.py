@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from toolkit.errors import ExitCode
 
 if TYPE_CHECKING:
-    from toolkit.bench.options import Options
+    from toolkit.bench.run_options import Options
     from toolkit.commands.prune import Check, Pruning, Tuning
     from toolkit.formats.instances import ResultRow
 
@@ -50,7 +50,7 @@ def bench(
         UnsupportedError: a recipe asks for something that its network cannot have.
         MachineError: a full disk, a folder that cannot be written, a process that cannot start.
     """
-    from toolkit.bench.options import Options
+    from toolkit.bench.run_options import Options
     from toolkit.commands.bench import run_target
 
     folder = Path(out)

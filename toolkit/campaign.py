@@ -23,18 +23,18 @@ from toolkit.bench.expected import Comparison, compare
 from toolkit.bench.folder import Benchmark, find_benchmarks, make_jobs
 from toolkit.bench.job import Job, Task
 from toolkit.bench.journal import Record
-from toolkit.bench.options import Options
-from toolkit.bench.progress import make_observer
 from toolkit.bench.results import SUFFIX, WITNESSES, write_results
+from toolkit.bench.run_options import Options
+from toolkit.bench.run_progress import make_observer
 from toolkit.bench.runner import Run, answered, claimed, run_jobs
 from toolkit.bench.scoring import Score, score
-from toolkit.bench.verifier import VERIFY
+from toolkit.bench.verify_job import VERIFY
 from toolkit.errors import InputError
 from toolkit.report.page import Page, facts, write_page
 from toolkit.report.plots import cactus, save_png
 from toolkit.report.tables import score_table, short, to_rich
 from toolkit.result import Verdict
-from toolkit.run.memory import in_bytes
+from toolkit.run.memory_limits import in_bytes
 from toolkit.settings import Settings
 from toolkit.verify import check_backend
 

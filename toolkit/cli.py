@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from toolkit import __version__
 from toolkit.errors import ExitCode, MachineError, ToolkitError
-from toolkit.run.apart import note_start
+from toolkit.run.forked_query import note_start
 
 NAME = "prunecert"
 

@@ -16,27 +16,27 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.executors import available_cores
 from toolkit.bench.fingerprint import file_hash, fingerprint, model_hash, versions
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.freeze import check_target, freeze
 from toolkit.bench.job import Task
 from toolkit.bench.journal import Record
-from toolkit.bench.options import Options
+from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
-from toolkit.bench.store import write_text_atomically
-from toolkit.bench.verifier import VERIFY
+from toolkit.bench.verify_job import VERIFY
 from toolkit.bench.writer import Robustness, write_benchmark
 from toolkit.campaign import cards, execute, make_console
 from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.runtime import Session
-from toolkit.models.options import OnnxNet
+from toolkit.models.architecture_options import OnnxNet
 from toolkit.recipe import Data, Recipe, load_recipe
-from toolkit.report.beside import paper_table
-from toolkit.report.layers import LayerRow, layer_rows, unstable_csv, unstable_table, width_table
+from toolkit.report.layer_stability import LayerRow, layer_rows, unstable_csv, unstable_table, width_table
 from toolkit.report.page import Page, facts, write_page
+from toolkit.report.paper_comparison import paper_table
 from toolkit.report.plots import (
     cactus,
     certified_versus_density,
@@ -235,7 +235,7 @@ def _read_models(path: Path, key: str) -> list[Model] | None:
 
 def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -> Iterator[Model]:
     from toolkit.pruning import build_chains
-    from toolkit.training.progress import EpochLines
+    from toolkit.training.training_progress import EpochLines
 
     device = choose_device(recipe.verification.device)
     verified = dataset.test.first(recipe.specification.images)

@@ -15,11 +15,11 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from toolkit.errors import InputError
-from toolkit.models.options import ModelOptions, OnnxNet, identity
+from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.options import Options
-from toolkit.pruning.options import Chain, Sweep
+from toolkit.pruning.pruning_options import Chain, Sweep
 from toolkit.settings import Settings
-from toolkit.training.options import Training
+from toolkit.training.training_options import Training
 
 Seed = Annotated[int, Field(ge=0)]
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.agreement.against_onnxruntime import Bounded, check_faithful
+from toolkit.agreement.bounded_layers import BoundedLayers
+from toolkit.agreement.query_samples import KEPT, Candidate, Original
+from toolkit.agreement.real_semantics import holds_over_reals
 from toolkit.errors import DisagreementError, UnsupportedError
-from toolkit.faithful.judge import Bounded, check_faithful
-from toolkit.faithful.layers import BoundedLayers
-from toolkit.faithful.reals import holds_over_reals
-from toolkit.faithful.samples import KEPT, Candidate, Original
 from toolkit.formats.batching import batch_session
-from toolkit.formats.binding import bind, check_binding
+from toolkit.formats.model_binding import bind, check_binding
 from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.operators import check_inputs, check_operators
 from toolkit.formats.query import Network, Query
@@ -32,29 +32,29 @@ from toolkit.formats.read import read_query
 from toolkit.formats.runtime import Session
 from toolkit.formats.scores import without_softmax
 from toolkit.formats.witness import Witness, hidden_names, replay
-from toolkit.light.proving import SECONDS as PROVING
-from toolkit.light.proving import Question, proof
+from toolkit.numpy_prover.crown_proof import SECONDS as PROVING
+from toolkit.numpy_prover.crown_proof import Question, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
-from toolkit.run.memory import refused
+from toolkit.run.memory_limits import refused
+from toolkit.search.case_losses import Losses
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, NoBounds, Observer
-from toolkit.search.losses import Losses
-from toolkit.search.sampling import SECONDS as SAMPLING
-from toolkit.search.sampling import sample, sample_longer
-from toolkit.search.secants import SECONDS as WALKING
-from toolkit.search.secants import follow_secants
+from toolkit.search.point_sampling import SECONDS as SAMPLING
+from toolkit.search.point_sampling import sample, sample_longer
+from toolkit.search.secant_attack import SECONDS as WALKING
+from toolkit.search.secant_attack import follow_secants
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
     import torch
 
-    from toolkit.faithful.programs import BoundedModule, BoundedProgram, Networks
+    from toolkit.agreement.bounded_programs import BoundedModule, BoundedProgram, Networks
     from toolkit.problem.compile import Binding, Problem
-    from toolkit.problem.specialise import Part
+    from toolkit.problem.specialise_cases import Part
+    from toolkit.search.lirpa_root import SecondBounds
     from toolkit.search.root import Root
-    from toolkit.search.second import SecondBounds
-    from toolkit.search.task import Found
+    from toolkit.search.search_task import Found
 
 
 def silent(event: Event) -> None:
@@ -72,7 +72,7 @@ class LoadedNetwork:
     @cached_property
     def binding(self) -> Binding:
         """The torch module, imported on first use."""
-        from toolkit.problem.binding import bind_module
+        from toolkit.problem.torch_binding import bind_module
 
         return bind_module(self.model)
 
@@ -178,7 +178,7 @@ class Posed:
         return self._imported(self.networks)
 
     def _imported(self, networks: Mapping[str, LoadedNetwork]) -> Networks:
-        from toolkit.faithful.programs import Networks
+        from toolkit.agreement.bounded_programs import Networks
 
         models = {name: network.model for name, network in networks.items()}
         bindings = {name: network.binding for name, network in networks.items()}
@@ -349,7 +349,7 @@ class Attempt:
         import torch
 
         from toolkit.problem.compile import compile_problem
-        from toolkit.problem.specialise import specialised
+        from toolkit.problem.specialise_cases import specialised
 
         device = pick_device(self.settings.device)
         with torch.no_grad(), full_precision():
@@ -404,7 +404,7 @@ class Attempt:
 
     def _with_room(self, problem: Problem) -> Problem:
         """The problem with atoms that leave room for the rounding of the networks. Raises UnsupportedError."""
-        from toolkit.faithful.floats import with_room
+        from toolkit.agreement.float_semantics import with_room
 
         types = ", ".join(sorted({tensor.dtype for tensor in self.query.tensors}))
         problem, room = with_room(self.posed.imported(), self.posed.original, problem)
@@ -415,7 +415,7 @@ class Attempt:
         return problem
 
     def _bounded(self, part: Part) -> BoundedProgram:
-        from toolkit.faithful.programs import BoundedProgram
+        from toolkit.agreement.bounded_programs import BoundedProgram
 
         return BoundedProgram(self.posed.imported(), part.problem, part.regions.numpy())
 
@@ -426,8 +426,8 @@ class Attempt:
         """
         import torch
 
+        from toolkit.search.search_task import Original, Task
         from toolkit.search.strategy import prove
-        from toolkit.search.task import Original, Task
 
         problem = part.problem
         before, self.statistics = self.statistics, Statistics()
@@ -448,9 +448,9 @@ class Attempt:
         """Root bounds by auto_LiRPA, for which no operator needs a rule of ours, and what it bounded."""
         import torch
 
-        from toolkit.faithful.programs import BoundedModule
+        from toolkit.agreement.bounded_programs import BoundedModule
         from toolkit.problem.compile import Features, compile_question, in_double
-        from toolkit.search.second import second_bounds
+        from toolkit.search.lirpa_root import second_bounds
 
         features = Features(self.query, in_double(bindings, device), self.cases).to(device)
         question = compile_question(self.cases).to(device, torch.float64)
@@ -548,10 +548,10 @@ def precision(problem: Problem) -> torch.dtype:
     """Double precision for points, which take one pass, and for small networks of plain matrices; single otherwise."""
     import torch
 
-    from toolkit.bounds.reduce import cost
+    from toolkit.bounds.network_reduction import cost
     from toolkit.problem.affine import DenseAffine
+    from toolkit.search.search_task import varying_inputs
     from toolkit.search.strategy import FEW_INPUTS
-    from toolkit.search.task import varying_inputs
 
     maps = problem.program.maps()
     if not varying_inputs(problem):

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.formats.convert import upgrade
 from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
 from toolkit.formats.specs import linf_box, robustness
+from toolkit.formats.vnnlib_convert import upgrade
 from toolkit.formats.write import write_query
 from toolkit.problem.cases import compile_cases
 

@@ -27,7 +27,7 @@ from toolkit.verify import load_networks, verify
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "toolkit"
-OUTER, INNER = "toolkit.search.strategy.prove", "toolkit.bounds.ascent.optimise"
+OUTER, INNER = "toolkit.search.strategy.prove", "toolkit.bounds.dual_ascent.optimise"
 """Functions between which frames are counted."""
 SIZES = (64, 40, 40, 10)
 """Inputs, neurons of the hidden layers, and outputs."""

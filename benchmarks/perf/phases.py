@@ -18,16 +18,16 @@ from typing import Any
 import torch
 from host import machine, taken
 
-from toolkit.formats.binding import bind
+from toolkit.formats.model_binding import bind
 from toolkit.formats.read import read_query
 from toolkit.problem.compile import Problem, compile_problem
-from toolkit.search import recordings
+from toolkit.search import cuda_graphs
 from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.reduce_task import reduced
 from toolkit.search.relu_split import Search
 from toolkit.search.root import root_in_single
-from toolkit.search.smaller import reduced
+from toolkit.search.search_task import Task
 from toolkit.search.strategy import branch_phases, phase_search, refined
-from toolkit.search.task import Task
 from toolkit.settings import Settings
 from toolkit.verify import full_precision, load_networks, silent
 
@@ -57,9 +57,9 @@ def measured(network: str, spec: str, way: str) -> dict[str, Any]:
     threads = int(how) if device == "cpu" else 1
     torch.set_num_threads(threads)
     if how == "unrecorded":
-        recordings.RECORDERS.clear()
+        cuda_graphs.RECORDERS.clear()
     elif device == "cuda":
-        recordings.RECORDERS["cuda"] = recordings.CudaRecorder
+        cuda_graphs.RECORDERS["cuda"] = cuda_graphs.CudaRecorder
     with torch.no_grad(), full_precision():
         double = posed(network, spec).to(torch.device(device), torch.float64)
         task = task_of(double, Settings(device=device, processes=threads), ROOT_SECONDS)

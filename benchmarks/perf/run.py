@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from host import machine, taken
 
-from toolkit.bounds.ascent import evaluate, relax, supergradient
 from toolkit.bounds.crown import crown_bounds
+from toolkit.bounds.dual_ascent import evaluate, relax, supergradient
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.reduce import cost
-from toolkit.bounds.state import Domain, Multipliers
+from toolkit.bounds.network_reduction import cost
+from toolkit.bounds.optimised_bound import Domain, Multipliers
 from toolkit.formats.instances import Instance, read_instances
 from toolkit.formats.read import read_query
 from toolkit.problem.program import Program, build_program

@@ -18,8 +18,8 @@ from typing import Any
 for name, value in (("OMP_WAIT_POLICY", "passive"), ("OMP_NUM_THREADS", "1")):
     os.environ.setdefault(name, value)  # before torch starts
 
-from campaign import Figures, Plan, load_kinds, run_here, run_in_processes  # noqa: E402
 from corpus import FOLDER, write_finding  # noqa: E402
+from fuzz_campaign import Figures, Plan, load_kinds, run_here, run_in_processes  # noqa: E402
 from kinds import KINDS, Finding  # noqa: E402
 
 EVERY = 10.0

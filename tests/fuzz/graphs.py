@@ -15,7 +15,7 @@ import mpmath
 import numpy as np
 import onnx
 from choices import Choices
-from exact import BITS, CLOSE
+from exact_reference import BITS, CLOSE
 from kinds import Unsuited
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper

@@ -24,7 +24,7 @@ from toolkit.errors import ToolkitError
 from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
 from toolkit.result import Verdict
-from toolkit.search import shares
+from toolkit.search import parallel_search
 from toolkit.search.clock import Clock
 from toolkit.settings import Settings
 from toolkit.verify import LoadedNetwork, decide, pose
@@ -91,7 +91,7 @@ def no_fork(countdown: Countdown) -> Iterator[None]:
         countdown.count()
         return fork()
 
-    eager = mock.patch.multiple(shares, ALONE=1e-3, LEAST_TURN=1e-3, LEAST_SHARE=1)
+    eager = mock.patch.multiple(parallel_search, ALONE=1e-3, LEAST_TURN=1e-3, LEAST_SHARE=1)
     with eager, mock.patch.object(os, "fork", failing):
         yield
 

@@ -23,14 +23,14 @@ from toolkit import verify as verifier
 from toolkit.errors import ToolkitError, UnsupportedError
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import parse_query
-from toolkit.light.proving import proof
+from toolkit.numpy_prover.crown_proof import proof
 from toolkit.problem import affine
 from toolkit.problem.compile import compile_problem
 from toolkit.result import Result, Verdict
 from toolkit.search import root as roots
-from toolkit.search.attack import forward
+from toolkit.search.case_losses import Losses
 from toolkit.search.clock import Clock
-from toolkit.search.losses import Losses
+from toolkit.search.gradient_attack import forward
 from toolkit.settings import Settings
 from toolkit.verify import LoadedNetwork, decide, pose
 

@@ -26,22 +26,22 @@ from scenes import (
     scene_of,
 )
 
-from toolkit.bounds import boxes as many_boxes
+from toolkit.bounds import crown_many_boxes as many_boxes
 from toolkit.bounds import forward
-from toolkit.bounds.ascent import Schedule, evaluate, optimise, relax
-from toolkit.bounds.boxes import tighten
-from toolkit.bounds.clip import HalfSpaces, clip_box
+from toolkit.bounds.clip_boxes import HalfSpaces, clip_box
 from toolkit.bounds.clip_neurons import clip_neurons
 from toolkit.bounds.crown import bound_features, crown_bounds
+from toolkit.bounds.crown_many_boxes import tighten
+from toolkit.bounds.dual_ascent import Schedule, evaluate, optimise, relax
 from toolkit.bounds.forward import forward_bounds
+from toolkit.bounds.intermediate_bounds import refine_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
-from toolkit.bounds.reduce import reduce_program
-from toolkit.bounds.refine import refine_bounds
+from toolkit.bounds.network_reduction import reduce_program
+from toolkit.bounds.optimised_bound import Domain, Multipliers, onto_simplex
 from toolkit.bounds.relaxations import RELAXATIONS
-from toolkit.bounds.state import Domain, Multipliers, onto_simplex
-from toolkit.bounds.steps import Adam, Polyak
+from toolkit.bounds.step_rules import Adam, Polyak
 from toolkit.problem.affine import Affine, DenseAffine
-from toolkit.problem.merge import merge_neurons
+from toolkit.problem.merge_neurons import merge_neurons
 from toolkit.problem.program import Layer, Program
 
 Technique = Callable[[Choices, Scene], int]

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import torch
 from choices import Choices
-from exact import values_of
+from exact_reference import values_of
 from kind_programs import small_zonotopes, with_twins
 from kinds import Wrong, kind
 from scenes import (
@@ -33,11 +33,11 @@ from scenes import (
 
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.specialise import specialised
+from toolkit.problem.specialise_cases import specialised
 from toolkit.search import root as roots
 from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.search_task import Found, Task
 from toolkit.search.strategy import prove
-from toolkit.search.task import Found, Task
 from toolkit.settings import Settings
 
 SECONDS = 1.0

@@ -10,9 +10,9 @@ from kinds import Unsuited, Wrong, kind
 from vnnlib_formulas import COMPARE, VARIABLES, text, truth
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.convert import downgrade, upgrade
 from toolkit.formats.query import Query
 from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib_convert import downgrade, upgrade
 from toolkit.formats.write import format_query
 from toolkit.problem.cases import Cases, compile_cases
 

@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import torch
 from choices import Choices
-from exact import values_of
+from exact_reference import values_of
 from kind_graphs import judge_light, judge_verdict, load, without_attacks
 from kind_programs import crown, intervals, reduced, refined, tightened, zonotopes
 from kind_searches import Posed, judge_search, random_settings

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import torch
 from choices import Choices
-from exact import values_of
+from exact_reference import values_of
 from graphs import Typed
 from numpy.typing import NDArray
 from scenes import CPU, Numbers

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from choices import Choices
-from exact import Values, above, below, values_of
+from exact_reference import Values, above, below, values_of
 from kinds import Wrong
 from numpy.typing import NDArray
 from torch import Tensor

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
-from campaign import Plan, all_kinds, run_here
 from choices import Choices, again, from_seed
 from corpus import FOLDER, read_finding, write_finding
+from fuzz_campaign import Plan, all_kinds, run_here
 from kinds import KINDS, Finding, Kind, Wrong, judge
 from shrink import shrunk
 

@@ -25,10 +25,10 @@ from toolkit.recipe import Data, parse_recipe
 from toolkit.result import Verdict
 from toolkit.search.events import Event, RootBounded
 from toolkit.settings import Settings
-from toolkit.training.attack import pgd
-from toolkit.training.crown import upper_bound
-from toolkit.training.evaluate import accuracy
-from toolkit.training.intervals import image_box, propagate
+from toolkit.training.accuracy import accuracy
+from toolkit.training.differentiable_crown import upper_bound
+from toolkit.training.differentiable_intervals import image_box, propagate
+from toolkit.training.training_attack import pgd
 from toolkit.verify import load_networks, verify
 
 EPSILON = 0.05

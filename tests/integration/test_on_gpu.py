@@ -12,7 +12,7 @@ from random_queries import hard_query
 
 from toolkit.formats.read import parse_query
 from toolkit.result import Verdict
-from toolkit.search.recordings import UNRECORDED, Recordings
+from toolkit.search.cuda_graphs import UNRECORDED, Recordings
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 

@@ -15,13 +15,13 @@ from toolkit.commands.prune import CHANNELS
 from toolkit.data.dataset import load_dataset
 from toolkit.formats.onnx_export import export_model
 from toolkit.formats.onnx_file import load_model
+from toolkit.models.architecture_options import PresetNet, ResNet
 from toolkit.models.build import build_model
-from toolkit.models.options import PresetNet, ResNet
 from toolkit.pruning import ChainModel, build_chains
-from toolkit.pruning.options import MethodOptions
+from toolkit.pruning.pruning_options import MethodOptions
 from toolkit.recipe import Data, Recipe
 from toolkit.training.loop import Job, train
-from toolkit.training.options import Pgd, Training
+from toolkit.training.training_options import Pgd, Training
 
 QUICK = ["--epsilon", "0.02", "--epochs", "1", "--images", "4", "--workers", "1"]
 

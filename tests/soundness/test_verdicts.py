@@ -18,7 +18,7 @@ from random_queries import Case, query_text, random_cases
 from toolkit.formats.read import parse_query
 from toolkit.problem import affine
 from toolkit.result import Result, Verdict
-from toolkit.search import shares
+from toolkit.search import parallel_search
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 
@@ -118,8 +118,8 @@ def test_verdicts_of_several_processes_equal_the_oracle(
     name: str, strategy: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for fixed in ("ALONE", "LEAST_TURN"):
-        monkeypatch.setattr(shares, fixed, 1e-3)
-    monkeypatch.setattr(shares, "LEAST_SHARE", 1)
+        monkeypatch.setattr(parallel_search, fixed, 1e-3)
+    monkeypatch.setattr(parallel_search, "LEAST_SHARE", 1)
     model = random_network(name, seed)
     networks = load_networks({"": save(model, tmp_path)})
     generator = np.random.default_rng(500 + seed)

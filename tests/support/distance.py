@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds, unstable_neurons
-from toolkit.bounds.state import Multipliers
+from toolkit.bounds.optimised_bound import Multipliers
 from toolkit.formats.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
-from toolkit.search.domains import Domains, Space, root_domains
+from toolkit.search.phase_domains import Domains, Space, root_domains
 
 TEXT = """
 (declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)

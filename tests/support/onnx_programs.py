@@ -12,11 +12,11 @@ from torch import Tensor
 from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.formats.onnx_file import OnnxModel
-from toolkit.problem.binding import bind_module
 from toolkit.problem.compile import in_double
 from toolkit.problem.program import Program, build_program
+from toolkit.problem.torch_binding import bind_module
 from toolkit.problem.trace import trace
-from toolkit.search.attack import forward
+from toolkit.search.gradient_attack import forward
 
 
 def program_of_model(model: OnnxModel) -> Program:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.search.recordings import tensors_of
+from toolkit.search.cuda_graphs import tensors_of
 
 
 @dataclass

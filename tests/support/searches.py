@@ -6,13 +6,13 @@ import torch
 from distance import space_of
 from torch import nn
 
-from toolkit.bounds.ascent import Schedule
+from toolkit.bounds.dual_ascent import Schedule
 from toolkit.formats.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.search.clock import Clock
 from toolkit.search.input_split import BoxSearch, InputPlan
-from toolkit.search.plan import SearchPlan
 from toolkit.search.relu_split import Search
+from toolkit.search.relu_split_plan import SearchPlan
 from toolkit.search.root import open_cases, root_bounds
 
 MANY = 100_000

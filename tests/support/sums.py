@@ -11,7 +11,7 @@ from toolkit.formats.query import Query
 from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
 from toolkit.problem.cases import Cases, compile_cases
-from toolkit.search.losses import Losses
+from toolkit.search.case_losses import Losses
 
 INPUTS = 30
 SUM = """main (float[1,30] x) => (float[1,2] y) {

@@ -80,7 +80,7 @@ def test_verify_unsat(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
 def test_what_has_no_bounds_is_said_on_stderr(
     capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolkit.run.apart.can_fork", lambda: False)  # what a fork says at once is not captured
+    monkeypatch.setattr("toolkit.run.forked_query.can_fork", lambda: False)  # what a fork says at once is not captured
     text = '<ir_version: 8, opset_import: ["" : 13]> main (float[1,2] x) => (float[1,2] y) { y = Hardmax(x) }'
     (folder / "odd.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
     (folder / "never.vnnlib").write_text((folder / "sat.vnnlib").read_text() + "(assert (>= Y_0 2.0))")

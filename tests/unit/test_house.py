@@ -270,4 +270,4 @@ def test_the_table_shows_the_figures() -> None:
     assert table["files and functions that one query enters"] == "12 34"
     assert table["import circles, at import"] == "0 []"
     assert int(table["search: files, code, lines"].split()[0]) == len(list((ROOT / "toolkit/search").glob("*.py")))
-    assert "toolkit/problem/ops.py:NONLINEAR" in report["operator_tables"]
+    assert "toolkit/problem/operator_table.py:NONLINEAR" in report["operator_tables"]

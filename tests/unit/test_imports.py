@@ -29,11 +29,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "problem": {"formats"},
     "bounds": {"problem", "formats"},
     "search": {"bounds", "problem", "formats"},
-    "light": {"search", "problem", "formats"},
-    "faithful": {"light", "search", "bounds", "problem", "formats"},
-    "verify": {"faithful", "light", "search", "bounds", "problem", "formats"},
-    "together": {"verify", "faithful", "search", "bounds", "problem", "formats"},
-    "bench": {"together", "verify", "search", "formats"},
+    "numpy_prover": {"search", "problem", "formats"},
+    "agreement": {"numpy_prover", "search", "bounds", "problem", "formats"},
+    "verify": {"agreement", "numpy_prover", "search", "bounds", "problem", "formats"},
+    "batched_queries": {"verify", "agreement", "search", "bounds", "problem", "formats"},
+    "bench": {"batched_queries", "verify", "search", "formats"},
     "report": {"bench", "formats"},
     "campaign": {"bench", "report", "verify", "formats"},
     "data": {"recipe", "formats"},
@@ -46,17 +46,16 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Package -> the others it may import. The command line, its commands and the experiment may import all of them."""
 TOP = {"", "cli", "commands", "experiment"}
-LIGHT = [
-    "prunecert",
-    "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.cli", "toolkit.problem.cases",
-    "toolkit.search.sampling", "toolkit.search.secants", "toolkit.search.clock", "toolkit.search.events",
-    "toolkit.verify", "toolkit.light.proving", "toolkit.run.apart", "toolkit.run.memory",
-    "toolkit.verify", "toolkit.light.proving", "toolkit.faithful.judge", "toolkit.faithful.layers",
-    "toolkit.formats.read", "toolkit.formats.write", "toolkit.formats.vnnlib1", "toolkit.formats.vnnlib2",
-    "toolkit.formats.query", "toolkit.formats.onnx_file", "toolkit.formats.runtime", "toolkit.formats.witness",
-    "toolkit.formats.instances", "toolkit.formats.binding", "toolkit.formats.convert", "toolkit.formats.specs",
-    "toolkit.commands.spec", "toolkit.formats.points",
-    "toolkit.commands.inspect", "toolkit.commands.convert", "toolkit.commands.check_witness",
+TORCH_FREE = [
+    "prunecert", "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.cli",
+    "toolkit.problem.cases", "toolkit.search.point_sampling", "toolkit.search.secant_attack", "toolkit.search.clock",
+    "toolkit.search.events", "toolkit.verify", "toolkit.numpy_prover.crown_proof", "toolkit.run.forked_query",
+    "toolkit.run.memory_limits", "toolkit.verify", "toolkit.numpy_prover.crown_proof",
+    "toolkit.agreement.against_onnxruntime", "toolkit.agreement.bounded_layers", "toolkit.formats.read",
+    "toolkit.formats.write", "toolkit.formats.vnnlib1", "toolkit.formats.vnnlib2", "toolkit.formats.query",
+    "toolkit.formats.onnx_file", "toolkit.formats.runtime", "toolkit.formats.witness", "toolkit.formats.instances",
+    "toolkit.formats.model_binding", "toolkit.formats.vnnlib_convert", "toolkit.formats.specs", "toolkit.commands.spec",
+    "toolkit.formats.points", "toolkit.commands.inspect", "toolkit.commands.convert", "toolkit.commands.check_witness",
 ]  # fmt: skip
 """Modules that must not import torch."""
 
@@ -129,10 +128,10 @@ def test_the_order_has_no_cycles_below_the_verifier() -> None:
         "problem",
         "bounds",
         "search",
-        "light",
-        "faithful",
+        "numpy_prover",
+        "agreement",
         "verify",
-        "together",
+        "batched_queries",
         "bench",
         "report",
         "campaign",
@@ -158,11 +157,11 @@ def test_the_checks_see_a_wrong_import() -> None:
     assert list(imports(tree)) == ["toolkit.search.root"]
 
 
-def test_light_modules_do_not_import_torch() -> None:
+def test_torch_free_modules_do_not_import_torch() -> None:
     """One fresh interpreter imports them in turn and says after which one torch was there."""
     code = (
         "import importlib, sys\n"
-        f"for name in {LIGHT!r}:\n"
+        f"for name in {TORCH_FREE!r}:\n"
         "    importlib.import_module(name)\n"
         "    if 'torch' in sys.modules: sys.exit(f'{name} imports torch')\n"
     )

@@ -10,16 +10,16 @@ import pytest
 from random_networks import PIECEWISE_LINEAR, SMOOTH, Builder, random_network, save, sizes
 from random_queries import Case, query_text
 
+from toolkit.batched_queries import survey
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
-from toolkit.light.proving import proof
+from toolkit.numpy_prover.crown_proof import proof
 from toolkit.problem.cases import compile_cases
 from toolkit.result import Result, Verdict
+from toolkit.search.case_losses import Losses
 from toolkit.search.clock import Clock
-from toolkit.search.losses import Losses
 from toolkit.settings import Settings
-from toolkit.together import survey
 from toolkit.verify import load_networks, verify
 
 FAMILIES = sorted({**PIECEWISE_LINEAR, **SMOOTH})

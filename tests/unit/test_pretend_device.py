@@ -19,7 +19,7 @@ from recorders import Again
 
 from toolkit.formats.read import parse_query
 from toolkit.result import Result, Verdict
-from toolkit.search import memory, recordings
+from toolkit.search import batch_size, cuda_graphs
 from toolkit.search.events import Event, Observer, RoundDone
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, silent, verify
@@ -34,7 +34,7 @@ ROUNDS = 5
 def device(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """The device, which verification picks."""
     monkeypatch.setattr("toolkit.verify.pick_device", lambda name: DEVICE if name == "cuda" else torch.device(name))
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 1 << 30)
+    monkeypatch.setattr(batch_size, "free_bytes", lambda device: 1 << 30)
     return Pretend()
 
 
@@ -93,11 +93,11 @@ def test_what_is_recorded_waits_for_nothing(
     name: str, as_operators: bool, tmp_path: Path, device: Pretend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Strict(device=device)
-    monkeypatch.setitem(recordings.RECORDERS, DEVICE.type, lambda: recorder)
-    monkeypatch.setattr(recordings, "UNRECORDED", 0)
+    monkeypatch.setitem(cuda_graphs.RECORDERS, DEVICE.type, lambda: recorder)
+    monkeypatch.setattr(cuda_graphs, "UNRECORDED", 0)
     if as_operators:
         monkeypatch.setattr("toolkit.problem.program.compact", lambda affine: affine)
-        monkeypatch.setattr("toolkit.search.smaller.WORTH_REDUCING", 0.0)
+        monkeypatch.setattr("toolkit.search.reduce_task.WORTH_REDUCING", 0.0)
     generator = np.random.default_rng(7)
     for seed in range(30):
         path = save(random_network(name, seed), tmp_path)

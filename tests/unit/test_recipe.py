@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import InputError
-from toolkit.models.options import PresetNet
+from toolkit.models.architecture_options import PresetNet
 from toolkit.paper import dense_key, paper_rows
-from toolkit.pruning.options import (
+from toolkit.pruning.pruning_options import (
     Chain,
     Hydra,
     Magnitude,
@@ -24,7 +24,7 @@ from toolkit.pruning.options import (
 )
 from toolkit.recipe import load_recipe
 from toolkit.settings import Settings
-from toolkit.training.options import CrownIbp, FgsmGradAlign, Ibp, Pgd, Ramp, Stability, Training
+from toolkit.training.training_options import CrownIbp, FgsmGradAlign, Ibp, Pgd, Ramp, Stability, Training
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ from toolkit.pruning.chain import MAKERS
 ROOT = Path(sources.__file__).parent
 RUN = """
 import sys
-from toolkit.bench import verifier
+from toolkit.bench import verify_job
 from toolkit.bench.warmup import warm_up
 from toolkit.settings import Settings
 import toolkit.bench.warmup as warmup, toolkit.verify as verify
@@ -32,8 +32,8 @@ with tempfile.TemporaryDirectory() as folder:
     spec.write_text(warmup.SPEC)
     for strategy in ("auto", "input"):
         jobs = [Job(str(n), "c", "n", "s", (("", net),), spec, Settings(strategy=strategy)) for n in range(2)]
-        verifier.survey(jobs)
-        verifier.answer(jobs[0])
+        verify_job.survey(jobs)
+        verify_job.answer(jobs[0])
 for name, module in sorted(sys.modules.items()):
     if name.split(".")[0] == "toolkit":
         print(module.__file__)
@@ -50,14 +50,23 @@ def nothing_remembered() -> Iterator[None]:
 def test_every_module_that_a_worker_loads_is_among_the_sources() -> None:
     done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     loaded = {Path(line) for line in done.stdout.split()}
-    assert ROOT / "light" / "proving.py" in loaded
-    assert ROOT / "together.py" in loaded
+    assert ROOT / "numpy_prover" / "crown_proof.py" in loaded
+    assert ROOT / "batched_queries.py" in loaded
     assert loaded <= set(sources.sources_of(VERIFIER))
 
 
 def test_what_only_shows_answers_is_no_part_of_them() -> None:
     parts = {path.relative_to(ROOT).parts[0] for path in sources.sources_of(VERIFIER)}
-    assert parts >= {"bounds", "formats", "light", "problem", "search", "verify.py", "together.py", "settings.py"}
+    assert parts >= {
+        "bounds",
+        "formats",
+        "numpy_prover",
+        "problem",
+        "search",
+        "verify.py",
+        "batched_queries.py",
+        "settings.py",
+    }
     assert not parts & {"report", "commands", "training", "pruning", "campaign.py", "experiment.py", "cli.py"}
     assert {path.relative_to(ROOT).parts[0] for path in sources.sources_of(MAKERS)} >= {"training", "models", "data"}
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from toolkit.bench.job import Answer, Event, Finished, Job, Started, Task, failure, settle, shared
-from toolkit.bench.schedule import MOST_TOGETHER, Waiting, put_back, queue, take
+from toolkit.bench.job_queue import MOST_TOGETHER, Waiting, put_back, queue, take
 from toolkit.devices import uses_gpu, visible_gpus
 from toolkit.errors import InputError, ToolkitError
 from toolkit.result import Verdict
-from toolkit.run.memory import limit_memory, refused
+from toolkit.run.memory_limits import limit_memory, refused
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def executor(name: str) -> Callable[[Executor], Executor]:
 
 def find_executor(name: str) -> Executor:
     """The executor of that name; :class:`InputError` when there is none."""
-    import toolkit.bench.processes  # noqa: F401  (registers itself)
+    import toolkit.bench.worker_processes  # noqa: F401  (registers itself)
 
     if name not in EXECUTORS:
         raise InputError(f"unknown executor '{name}': choose one of {', '.join(sorted(EXECUTORS))}")

@@ -31,7 +31,7 @@ from toolkit.formats.text import MAX_BYTES
 from toolkit.settings import Settings
 from toolkit.sources import code_hash, library_versions
 
-VERIFIER = ("toolkit.bench.verifier",)
+VERIFIER = ("toolkit.bench.verify_job",)
 """The module whose imports are the verifier: what a worker runs."""
 
 Stamp = tuple[int, int, int, int, int]

@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from toolkit.bench import expected
+from toolkit.bench.atomic_files import file_digest, write_text_atomically
 from toolkit.bench.journal import Record
-from toolkit.bench.store import file_digest, write_text_atomically
 from toolkit.bench.writer import write_pool
 from toolkit.errors import InputError
-from toolkit.formats.binding import BARE
 from toolkit.formats.instances import write_instances
+from toolkit.formats.model_binding import BARE
 from toolkit.result import DECIDED
 
 PARTS = ("onnx", "vnnlib", "2.0", "properties.json")

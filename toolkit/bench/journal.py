@@ -16,8 +16,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from toolkit.bench.atomic_files import sync_folder
 from toolkit.bench.job import Answer, Job
-from toolkit.bench.store import sync_folder
 from toolkit.errors import InputError
 from toolkit.result import DECIDED, Statistics, Verdict
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.bench.atomic_files import file_digest, packed, write_bytes_atomically, write_text_atomically
 from toolkit.bench.job import Job
 from toolkit.bench.journal import Record
-from toolkit.bench.store import file_digest, packed, write_bytes_atomically, write_text_atomically
 from toolkit.formats.instances import ResultRow, format_results, witness_name
 
 WITNESSES = "witnesses"

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.executors import guarded
 from toolkit.bench.job import Answer, Job
-from toolkit.bench.store import write_text_atomically
-from toolkit.bench.verifier import VERIFY
+from toolkit.bench.verify_job import VERIFY
 from toolkit.errors import InputError, ToolkitError
 from toolkit.formats.instances import parse_networks
 from toolkit.result import Verdict
-from toolkit.run.apart import Crashed, Limits, Overdue, apart, seconds_passed
+from toolkit.run.forked_query import Crashed, Limits, Overdue, apart, seconds_passed
 from toolkit.run.lifetime import die_with
 from toolkit.settings import Settings
 

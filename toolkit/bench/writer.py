@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.bench.store import write_bytes_atomically, write_text_atomically
-from toolkit.formats.binding import BARE
-from toolkit.formats.convert import upgrade
+from toolkit.bench.atomic_files import write_bytes_atomically, write_text_atomically
 from toolkit.formats.instances import write_instances
+from toolkit.formats.model_binding import BARE
 from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.specs import linf_box, robustness
+from toolkit.formats.vnnlib_convert import upgrade
 from toolkit.formats.write import write_query
 
 

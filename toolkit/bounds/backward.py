@@ -5,8 +5,8 @@ a lower bound (the lower line under a positive coefficient, the upper under a ne
 transpose. What remains is a linear function of the input, minimised over the box in closed form.
 
 That function is a lower bound over the real numbers, as it stands: what rounding may have changed on the way, by the
-errors of every map (`toolkit.bounds.rounding`), has been taken off its offset. Only a pass that is given no errors
-counts none: its bound is a guide, and proves nothing.
+errors of every map (`toolkit.bounds.backward_rounding`), has been taken off its offset. Only a pass that is given no
+errors counts none: its bound is a guide, and proves nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from toolkit.bounds.backward_rounding import MOST_ATOMS
 from toolkit.bounds.interval import Bounds, without_overflow
-from toolkit.bounds.pending import Pending
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.bounds.rounding import MOST_ATOMS
+from toolkit.bounds.row_accumulator import Pending
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Program, split_layers
-from toolkit.problem.rounding import Errors, added_up, gamma, long_terms
+from toolkit.problem.sum_rounding import Errors, added_up, gamma, long_terms
 
 STEPS = 8
 """Operations on a number beside the sum that it is part of."""

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import of_rows
-from toolkit.bounds.boxes import Rows, backward_rows, parts_of
-from toolkit.bounds.clip import HalfSpaces, Polytopes, minimum_within, polytopes
+from toolkit.bounds.backward_rounding import Running
+from toolkit.bounds.clip_boxes import HalfSpaces, Polytopes, minimum_within, polytopes
+from toolkit.bounds.crown_many_boxes import Rows, backward_rows, parts_of
 from toolkit.bounds.interval import Bounds
+from toolkit.bounds.optimised_bound import Domain
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.bounds.rounding import Running
-from toolkit.bounds.state import Domain
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.rounding import Errors
+from toolkit.problem.sum_rounding import Errors
 
 
 @dataclass(frozen=True)

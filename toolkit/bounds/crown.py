@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import Linear, backward, both_signs, functional, layer_lines, of_rows
+from toolkit.bounds.backward_rounding import Running, errors_for
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.bounds.rounding import Running, errors_for
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.rounding import Errors
+from toolkit.problem.sum_rounding import Errors
 
 ELEMENTS = {"cpu": 1 << 22}
 """Coefficients of one backward pass, by device: few enough to stay near a processor's cache."""

@@ -1,5 +1,8 @@
-"""Values of a traced graph with their errors, operator by operator: where `toolkit.bounds.evaluate` sees one map, whose
-coefficients may have cancelled, the errors of all the operators that it was made of count here."""
+"""Values of a traced graph with their errors, operator by operator.
+
+`toolkit.bounds.evaluate_program` sees one map, whose coefficients may have cancelled; here the errors of all the
+operators that the map was made of count.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from toolkit.bounds.evaluate import Arithmetic, Values, unit_of
+from toolkit.bounds.evaluate_program import Arithmetic, Values, unit_of
 from toolkit.problem.affine import absolute_module
-from toolkit.problem.ops import NONLINEAR, check_supported
-from toolkit.problem.terms import node_terms
+from toolkit.problem.operator_table import NONLINEAR, check_supported
+from toolkit.problem.sum_lengths import node_terms
 
 Function = Callable[[Sequence[Tensor]], Tensor]
 INPUT, AFFINE = "input", "affine"

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from toolkit.bounds.interval import Bounds, concatenate, without_overflow
 from toolkit.bounds.relaxations import RELAXATIONS
-from toolkit.bounds.relaxations.record import Relaxation
+from toolkit.bounds.relaxations.relaxation import Relaxation
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.rounding import gamma
+from toolkit.problem.sum_rounding import gamma
 
 WIDE = 512
 """Neurons of a layer from which on forward bounds are worth their price."""

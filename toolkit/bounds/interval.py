@@ -11,7 +11,7 @@ from torch import Tensor
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.rounding import gamma
+from toolkit.problem.sum_rounding import gamma
 
 
 @dataclass(frozen=True)

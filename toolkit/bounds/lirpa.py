@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.converters.conversion import rounds
 from toolkit.problem.compile import Question
-from toolkit.problem.rounding import gamma
+from toolkit.problem.sum_rounding import gamma
 
 TERMS = 1 << 16
 """Terms of the sums that the allowance for rounding is for."""

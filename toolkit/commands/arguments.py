@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 
 from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
-from toolkit.run.memory import GIB, available, in_bytes
+from toolkit.run.memory_limits import GIB, available, in_bytes
 
 MemoryLimit = Annotated[float | None, Parameter(validator=Number(gt=0))]
 """An option for memory in GiB; None for what the machine has left."""
@@ -34,7 +34,7 @@ def network_paths(values: Sequence[str]) -> dict[str, Path]:
 
     A path that contains ``=`` and exists is a bare path. Raises InputError for repeated or missing names.
     """
-    from toolkit.formats.binding import BARE
+    from toolkit.formats.model_binding import BARE
 
     paths: dict[str, Path] = {}
     for value in values:
@@ -50,7 +50,7 @@ def network_paths(values: Sequence[str]) -> dict[str, Path]:
 
 
 def _split(value: str) -> tuple[str, str]:
-    from toolkit.formats.binding import BARE
+    from toolkit.formats.model_binding import BARE
 
     name, equals, path = value.partition("=")
     if equals and name.isidentifier() and not Path(value).exists():

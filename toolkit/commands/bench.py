@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit.bench.options import Options
+from toolkit.bench.run_options import Options
 from toolkit.catalogue import find_target
 from toolkit.errors import ExitCode, MachineError
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from toolkit.commands.arguments import network_paths
-from toolkit.formats.binding import bind, check_binding
+from toolkit.formats.model_binding import bind, check_binding
 from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
@@ -58,7 +58,7 @@ def check_witness(
 
 def _over_reals(models: Mapping[str, OnnxModel], query: Query, path: Path) -> tuple[Classification, str]:
     """The class of a witness that holds as onnxruntime computes, under a specification about real numbers."""
-    from toolkit.faithful.reals import holds_over_reals
+    from toolkit.agreement.real_semantics import holds_over_reals
     from toolkit.verify import LoadedNetwork, pose
 
     posed = pose({name: LoadedNetwork(model) for name, model in models.items()}, query)

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from toolkit.errors import InputError
-from toolkit.formats.convert import downgrade, upgrade
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
+from toolkit.formats.vnnlib_convert import downgrade, upgrade
 from toolkit.formats.write import write_query
 
 

@@ -18,10 +18,10 @@ from toolkit.formats.onnx_file import OnnxModel, TensorInfo
 from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
 from toolkit.problem.cases import Cases
-from toolkit.run.apart import Limits, Overdue, apart, seconds_passed
+from toolkit.run.forked_query import Limits, Overdue, apart, seconds_passed
 
 if TYPE_CHECKING:
-    from toolkit.problem.survey import Survey
+    from toolkit.problem.operator_survey import Survey
     from toolkit.verify import LoadedNetwork, Posed
 
 
@@ -78,7 +78,7 @@ def _inspected(net: str, spec: Path | None, network: Sequence[str]) -> str:
 
 def _surveyed(network: LoadedNetwork) -> Survey:
     """The operators of a network, and why it cannot be bounded, if it cannot."""
-    from toolkit.problem.survey import Survey, survey
+    from toolkit.problem.operator_survey import Survey, survey
 
     try:
         return survey(network.binding)
@@ -89,7 +89,7 @@ def _surveyed(network: LoadedNetwork) -> Survey:
 def _reason(posed: Posed) -> str:
     """Why the networks, as far as the query needs them, cannot be bounded; empty where they can."""
     from toolkit.problem.compile import compile_question, traced_features
-    from toolkit.problem.ops import check_supported
+    from toolkit.problem.operator_table import check_supported
 
     try:
         posed.check_operators()

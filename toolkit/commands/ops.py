@@ -6,7 +6,7 @@ from __future__ import annotations
 def ops() -> int:
     """Print the operators that the verifier can bound, and how: as torch names them, then as ONNX does."""
     from toolkit.formats.operators import onnx_operators
-    from toolkit.problem.ops import table
+    from toolkit.problem.operator_table import table
 
     rows = table()
     width = max(len(name) for name, _ in rows)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from toolkit.bench.options import Options
+from toolkit.bench.run_options import Options
 from toolkit.errors import InputError
 
 Flag = Annotated[bool, Parameter(negative=())]

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats import specs
-from toolkit.formats.convert import beside_others, upgrade
 from toolkit.formats.onnx_file import OnnxModel, TensorInfo, load_model
 from toolkit.formats.points import read_numbers
 from toolkit.formats.query import Query
 from toolkit.formats.runtime import Session
+from toolkit.formats.vnnlib_convert import beside_others, upgrade
 from toolkit.formats.write import write_query
 
 Flag = Annotated[bool, Parameter(negative=())]

@@ -14,8 +14,8 @@ from cyclopts import Parameter
 from toolkit.commands.arguments import MemoryLimit, memory_of
 from toolkit.errors import ExitCode, ToolkitError
 from toolkit.result import Result, Verdict
-from toolkit.run.apart import Crashed, Limits, Overdue, apart, seconds_passed
-from toolkit.run.memory import refused
+from toolkit.run.forked_query import Crashed, Limits, Overdue, apart, seconds_passed
+from toolkit.run.memory_limits import refused
 from toolkit.search.clock import Clock
 from toolkit.settings import Settings
 

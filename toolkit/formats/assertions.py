@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 from toolkit.formats.atom_table import AtomTable, Terms
 from toolkit.formats.dialect import RELATIONS, Dialect, MalformedError, double, shown
-from toolkit.formats.machine import BINDERS, TERM, Machine
 from toolkit.formats.polynomial import TooLargeError
 from toolkit.formats.query import Block, Formula
+from toolkit.formats.stack_machine import BINDERS, TERM, Machine
 from toolkit.formats.text import Source
 
 CHUNK = 1 << 24

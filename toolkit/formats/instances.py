@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import InputError
-from toolkit.formats.binding import BARE
+from toolkit.formats.model_binding import BARE
 from toolkit.result import Verdict
 from toolkit.settings import LONGEST_TIMEOUT
 

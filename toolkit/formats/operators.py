@@ -1,7 +1,7 @@
 """Which operators of ONNX the verifier can bound, told without torch, so that what it cannot is said at once.
 
-`toolkit.problem.survey` finds out what it really makes of a network. A test runs it on examples of every operator of
-the standard, and compares.
+`toolkit.problem.operator_survey` finds out what it really makes of a network. A test runs it on examples of every
+operator of the standard, and compares.
 """
 
 from __future__ import annotations

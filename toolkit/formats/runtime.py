@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx_file import OnnxModel, TensorInfo
-from toolkit.run.memory import refused
+from toolkit.run.memory_limits import refused
 
 _FATAL = 4
 
@@ -23,7 +23,7 @@ def close(output: NDArray[Any], reference: NDArray[Any], slack: float = 0.0) -> 
 
     The largest finite entry sets the scale, for entries may cancel; ``slack`` is what they may be apart besides.
     Infinities agree with infinities of their sign, NaN with NaN alone. Not enough for a proof: that is judged by bounds
-    on the errors of rounding (`toolkit.faithful`).
+    on the errors of rounding (`toolkit.agreement`).
     """
     if output.shape != reference.shape:
         return False

@@ -1,7 +1,7 @@
 """Makes specifications: robustness, top-k, output ranges, agreement of two networks, monotonicity.
 
 Every function returns the *unsafe* set as a :class:`Query`. Specifications of one network are of version 1.0, which
-every tool reads, and :func:`toolkit.formats.convert.upgrade` lifts them; those of two networks need version 2.0.
+every tool reads, and :func:`toolkit.formats.vnnlib_convert.upgrade` lifts them; those of two networks need version 2.0.
 """
 
 from __future__ import annotations

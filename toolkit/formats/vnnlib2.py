@@ -20,8 +20,8 @@ import vnnlib
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.assertions import read_assertions
 from toolkit.formats.dialect import MalformedError, shown
-from toolkit.formats.machine import MAX_DEPTH
 from toolkit.formats.query import Kind, Network, Query, Tensor
+from toolkit.formats.stack_machine import MAX_DEPTH
 from toolkit.formats.text import Source, nesting_depth, without_strings
 
 MAX_CHECKED = 1 << 24

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.formats.assignment import holds_in_types
-from toolkit.formats.binding import bind
+from toolkit.formats.model_binding import bind
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.query import Kind, Network, Query, Tensor
 from toolkit.formats.runtime import Session

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from toolkit.errors import InputError
 from toolkit.formats.assignment import holds_in_types
-from toolkit.formats.binding import bind
+from toolkit.formats.model_binding import bind
 from toolkit.formats.onnx_file import read_bytes
 from toolkit.formats.query import Query, Tensor
 from toolkit.formats.runtime import Session

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.convert import downgrade
+from toolkit.formats.atom_text import AtomWriter, decimal, portable
 from toolkit.formats.inequalities import only_inequalities
 from toolkit.formats.query import And, Block, Formula, Network, Or, Query, Tensor, count_disjuncts, disjuncts
-from toolkit.formats.terms import AtomWriter, decimal, portable
+from toolkit.formats.vnnlib_convert import downgrade
 
 VERSIONS = ("1.0", "2.0", "2.1")
 MAX_FLATTENED = 10_000

@@ -10,9 +10,19 @@ from torch import nn
 
 from toolkit.data.dataset import Dataset
 from toolkit.errors import InputError
+from toolkit.models.architecture_options import (
+    Block,
+    ConvNet,
+    Mlp,
+    ModelOptions,
+    OnnxNet,
+    PresetName,
+    PresetNet,
+    ResNet,
+    Vgg,
+)
 from toolkit.models.imported import insert_batch_norms, read_network
 from toolkit.models.layers import Normalise, Residual
-from toolkit.models.options import Block, ConvNet, Mlp, ModelOptions, OnnxNet, PresetName, PresetNet, ResNet, Vgg
 from toolkit.models.structure import channel_sites
 
 Shape = tuple[int, int, int]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.problem.exactness import lossless, units_of
-from toolkit.problem.linear import constants_of, with_buffers
-from toolkit.problem.rounding import gamma, is_composed, rounded_up
+from toolkit.problem.linear_part import constants_of, with_buffers
+from toolkit.problem.sum_rounding import gamma, is_composed, rounded_up
 from toolkit.problem.transpose import transpose_graph
 
 aten = torch.ops.aten

@@ -27,7 +27,7 @@ from toolkit.formats.query import (
     ranges,
 )
 from toolkit.problem.emptiness import Inputs, possible
-from toolkit.problem.implied import fill_missing_bounds, linear_input_rows
+from toolkit.problem.implied_bounds import fill_missing_bounds, linear_input_rows
 from toolkit.problem.regions import BoxAtoms, Boxes, box_atoms, check_bounded, check_size, intersect_boxes
 
 Conjunction = tuple[Block, ...]

@@ -104,7 +104,8 @@ class Binding:
     programs: dict[Hashable, Program] = field(init=False, default_factory=dict, repr=False, compare=False)
     """Programs compiled for earlier queries, by what these take from the networks."""
     inspected: set[int] = field(init=False, default_factory=set, repr=False, compare=False)
-    """Which of these were compared with the network tensor by tensor (`toolkit.faithful.inside`), by identity."""
+    """Which of these were compared with the network tensor by tensor (`toolkit.agreement.layerwise_check`), by
+    identity."""
 
 
 class Features(torch.nn.Module):
@@ -224,7 +225,7 @@ def in_double(networks: Mapping[str, Binding], device: torch.device | str = "cpu
 
 
 def traced_features(query: Query, networks: Mapping[str, Binding], cases: Cases) -> fx.GraphModule:
-    """The graph of a query's features, of which `toolkit.problem.ops` can tell whether it can be bounded."""
+    """The graph of a query's features, of which `toolkit.problem.operator_table` can tell whether it can be bounded."""
     return _traced(Features(query, in_double(networks), cases), cases)
 
 

@@ -17,13 +17,13 @@ from torch import Tensor, fx
 
 from toolkit.problem.affine import Affine, GraphAffine, absolute_module, compact, flat_size
 from toolkit.problem.exactness import computed_exactly, lossless, units_of
-from toolkit.problem.folding import fold_splits
-from toolkit.problem.linear import linear_part, without_offset
-from toolkit.problem.ops import NONLINEAR, check_supported
-from toolkit.problem.rounding import Errors, gamma, is_composed, sum_terms
+from toolkit.problem.fold_channels import fold_splits
+from toolkit.problem.linear_part import linear_part, without_offset
+from toolkit.problem.operator_table import NONLINEAR, check_supported
+from toolkit.problem.sum_rounding import Errors, gamma, is_composed, sum_terms
 
 if TYPE_CHECKING:
-    from toolkit.problem.stacks import Stack
+    from toolkit.problem.stacked_matrices import Stack
 
 INPUT = -1
 """Source number of the input box."""
@@ -59,14 +59,16 @@ class Program:
     device: torch.device
     dtype: torch.dtype
     stacks: Mapping[int, Stack] | None = field(default=None, repr=False, compare=False)
-    """What these layers read of each source, where that is one product (`toolkit.problem.stacks`): made last."""
+    """What these layers read of each source, where that is one product (`toolkit.problem.stacked_matrices`): made
+    last."""
     rational: bool = field(default=False, repr=False, compare=False)
     """Whether the maps are exactly those of the network, without any rounding (`toolkit.problem.exactness`). Nothing
     made of this program is, unless it says so."""
     errors: Errors | None = field(default=None, repr=False, compare=False)
-    """What rounding can change in bounds for the boxes of one problem (`toolkit.bounds.rounding`): made last, too."""
+    """What rounding can change in bounds for the boxes of one problem (`toolkit.bounds.backward_rounding`): made last,
+    too."""
     merged: list[Program] = field(init=False, default_factory=list, repr=False, compare=False)
-    """This program with its neurons merged, once that has been asked for (`toolkit.problem.merge`)."""
+    """This program with its neurons merged, once that has been asked for (`toolkit.problem.merge_neurons`)."""
 
     @property
     def num_neurons(self) -> int:

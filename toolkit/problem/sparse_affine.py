@@ -16,7 +16,7 @@ from torch import Tensor
 
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sparse import mostly_zeros
+from toolkit.problem.sparse_products import mostly_zeros
 
 SPARSE = 0.12
 """Share of elements that are not zero below which compressed rows are the faster ones (measured on one core)."""

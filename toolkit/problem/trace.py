@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.errors import UnsupportedError
 from toolkit.formats.origins import current_origin
+from toolkit.problem.attention_masks import may_be_undefined, minus_infinite
 from toolkit.problem.exactness import EXACT_ON_CONSTANTS
-from toolkit.problem.masks import may_be_undefined, minus_infinite
 from toolkit.problem.nonnegative import is_nonnegative
 from toolkit.problem.rewrites import REWRITES, elementwise
 from toolkit.problem.rewrites.elementwise import ROUNDING, loses

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from toolkit.problem.ops import depends_on_input
-from toolkit.problem.sparse import product
+from toolkit.problem.operator_table import depends_on_input
+from toolkit.problem.sparse_products import product
 
 aten = torch.ops.aten
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolkit.pruning.experiment import ChainModel, build_chains
+    from toolkit.pruning.recipe_networks import ChainModel, build_chains
 
 __all__ = ["ChainModel", "build_chains"]
 
@@ -16,6 +16,6 @@ __all__ = ["ChainModel", "build_chains"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from toolkit.pruning import experiment
+    from toolkit.pruning import recipe_networks
 
-    return getattr(experiment, name)
+    return getattr(recipe_networks, name)

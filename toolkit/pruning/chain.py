@@ -14,18 +14,18 @@ from typing import Any
 from torch import nn
 
 from toolkit.data.dataset import Dataset, Split
+from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.models.build import build_model
-from toolkit.models.options import ModelOptions, OnnxNet, identity
 from toolkit.pruning.graft import graft, grafted_job
 from toolkit.pruning.masks import Masks, density, live_channels
 from toolkit.pruning.methods import Round, prune
-from toolkit.pruning.options import Chain, Graft, MethodOptions, Structured
+from toolkit.pruning.pruning_options import Chain, Graft, MethodOptions, Structured
 from toolkit.sources import code_hash, library_versions
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.loop import Job, derive_seed, train
-from toolkit.training.options import Training
 from toolkit.training.schedule import learning_rate_at
-from toolkit.training.storage import load, save
+from toolkit.training.tensor_files import load, save
+from toolkit.training.training_options import Training
 
 Progress = Callable[[str, int, int], None]
 """Told the name of what is being trained, the epochs done and the epochs in all."""

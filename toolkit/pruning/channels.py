@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from toolkit.errors import InputError
 from toolkit.models.structure import ReluSite, channel_sites, relu_sites
 from toolkit.pruning.masks import Masks, Scores, channel_masks, live_channels, select
-from toolkit.pruning.options import NrsChannel, Refill, Slim, Structured, UpperBound
+from toolkit.pruning.pruning_options import NrsChannel, Refill, Slim, Structured, UpperBound
 from toolkit.pruning.round import Round, prune
-from toolkit.training.attack import evaluation_mode
-from toolkit.training.intervals import Interval, image_box, propagate
-from toolkit.training.options import Stability
+from toolkit.training.differentiable_intervals import Interval, image_box, propagate
 from toolkit.training.regularisers import stability_terms
+from toolkit.training.training_attack import evaluation_mode
+from toolkit.training.training_options import Stability
 
 CHUNK = 256
 

@@ -17,11 +17,11 @@ from toolkit.data.dataset import Split
 from toolkit.errors import InputError
 from toolkit.models.layers import GraftedReLU
 from toolkit.models.structure import sequences
-from toolkit.pruning.options import Graft
-from toolkit.training.attack import evaluation_mode
-from toolkit.training.intervals import image_box, propagate
+from toolkit.pruning.pruning_options import Graft
+from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.loop import Job
 from toolkit.training.stats import unstable
+from toolkit.training.training_attack import evaluation_mode
 
 WEIGHTS = (2.0, 1.5, 1.0, 0.0)
 """Weight of instability against significance in each of four equal portions, as in the authors' code."""

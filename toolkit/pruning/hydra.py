@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from toolkit.models.structure import channel_sites
 from toolkit.pruning.channels import keep_channels
 from toolkit.pruning.masks import Masks, live_channels, prunable_weights, select
-from toolkit.pruning.options import Hydra, HydraFilter
+from toolkit.pruning.pruning_options import Hydra, HydraFilter
 from toolkit.pruning.round import Round, prune
 
 

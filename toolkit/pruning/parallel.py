@@ -20,10 +20,10 @@ from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.devices import take_gpu
 from toolkit.errors import ToolkitError
 from toolkit.pruning.chain import Workshop, prune_chain
-from toolkit.pruning.experiment import dense_networks
+from toolkit.pruning.recipe_networks import dense_networks
 from toolkit.recipe import Recipe
 from toolkit.run.lifetime import die_with_spawner, safe_path
-from toolkit.training.progress import EpochLines
+from toolkit.training.training_progress import EpochLines
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from toolkit.data.dataset import Split
 from toolkit.pruning.masks import Masks
-from toolkit.pruning.options import MethodOptions
+from toolkit.pruning.pruning_options import MethodOptions
 from toolkit.training.loop import Job, batches, derive_seed, objective
 
 

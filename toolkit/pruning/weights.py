@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.pruning.masks import Masks, Scores, prunable_weights, select
-from toolkit.pruning.options import Magnitude, Random, Sensitivity, Unstructured
+from toolkit.pruning.pruning_options import Magnitude, Random, Sensitivity, Unstructured
 from toolkit.pruning.round import Round, prune
 
 

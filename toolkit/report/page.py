@@ -11,9 +11,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.journal import Record
 from toolkit.bench.scoring import is_contradiction
-from toolkit.bench.store import write_text_atomically
 from toolkit.report.plots import to_svg
 from toolkit.report.tables import Table
 from toolkit.result import Verdict

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from toolkit.bench.atomic_files import write_bytes_atomically
 from toolkit.bench.journal import Record
-from toolkit.bench.store import write_bytes_atomically
-from toolkit.report.layers import LayerRow
+from toolkit.report.layer_stability import LayerRow
 from toolkit.report.summary import Row, chain_names
 from toolkit.result import DECIDED
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit.bounds.reduce import cost
-from toolkit.bounds.state import Domain
+from toolkit.bounds.network_reduction import cost
+from toolkit.bounds.optimised_bound import Domain
 from toolkit.problem.compile import Problem
 from toolkit.problem.rational import Dyadic, RationalProgram, dyadic, is_rational
 from toolkit.search.farkas import System, refute

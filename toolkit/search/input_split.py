@@ -16,22 +16,22 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import Linear, backward, functional, layer_lines
-from toolkit.bounds.boxes import Reach, tighten
-from toolkit.bounds.clip import HalfSpaces, clip_box, minimum_within, polytopes
+from toolkit.bounds.backward_rounding import errors_for
+from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
+from toolkit.bounds.crown_many_boxes import Reach, tighten
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.bounds.rounding import errors_for
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
-from toolkit.search.attack import Accept, accept_best, case_loss, descend
-from toolkit.search.boxes import Boxes, Stack, bisect, unrefuted
+from toolkit.search.batch_size import refusals, smaller_batch
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Observer, RoundDone
-from toolkit.search.groups import ALONE, Groups, groups_of, weakest_last
-from toolkit.search.memory import refusals, smaller_batch
+from toolkit.search.gradient_attack import Accept, accept_best, case_loss, descend
+from toolkit.search.input_domains import Boxes, Stack, bisect, unrefuted
+from toolkit.search.parallel_search import Rest
 from toolkit.search.progress import Outcome, Progress
 from toolkit.search.root import Root
-from toolkit.search.shares import Rest
+from toolkit.search.shared_boxes import ALONE, Groups, groups_of, weakest_last
 
 STARTS = 32
 """Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
@@ -53,7 +53,7 @@ class InputPlan:
     """Boxes are cut along several dimensions at once until they are so many: what keeps the device busy."""
     max_domains: int
     shared: bool = False
-    """Whether the neurons of a box are bounded once for all of its cases (`toolkit.search.groups`)."""
+    """Whether the neurons of a box are bounded once for all of its cases (`toolkit.search.shared_boxes`)."""
 
     def groups(self, boxes: Boxes) -> Groups:
         """The boxes whose neurons are bounded together."""

@@ -23,7 +23,7 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.root import Root, open_cases
-from toolkit.search.task import Found, Task
+from toolkit.search.search_task import Found, Task
 
 MOST_BINARIES = 2000
 """Unstable neurons beyond which a program takes longer than it is worth."""

@@ -12,24 +12,24 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Schedule, optimise
 from toolkit.bounds.crown import intersect
+from toolkit.bounds.dual_ascent import Schedule, optimise
 from toolkit.bounds.interval import Bounds, unstable_neurons
-from toolkit.bounds.state import Bound
-from toolkit.search.attack import Accept, accept_best, case_loss
-from toolkit.search.branching import candidates, chord
-from toolkit.search.children import branch
+from toolkit.bounds.optimised_bound import Bound
+from toolkit.search.batch_size import refusals, smaller_batch
+from toolkit.search.branching_scores import candidates, chord
+from toolkit.search.clip_domains import narrow
 from toolkit.search.clock import Clock
-from toolkit.search.closing import in_double
-from toolkit.search.domains import Domains, Space, bounded, concat, expand, proved, with_bounds
+from toolkit.search.cuda_graphs import RECORDERS
+from toolkit.search.double_recheck import in_double
 from toolkit.search.events import Observer, RoundDone
-from toolkit.search.leaf import close_leaves
-from toolkit.search.memory import refusals, smaller_batch
-from toolkit.search.narrow import narrow
-from toolkit.search.plan import SearchPlan
+from toolkit.search.gradient_attack import Accept, accept_best, case_loss
+from toolkit.search.lp_leaf import close_leaves
+from toolkit.search.parallel_search import Rest
+from toolkit.search.phase_domains import Domains, Space, bounded, concat, expand, proved, with_bounds
 from toolkit.search.progress import Outcome, Progress
-from toolkit.search.recordings import RECORDERS
-from toolkit.search.shares import Rest
+from toolkit.search.relu_split_plan import SearchPlan
+from toolkit.search.split_domains import branch
 
 PATIENCE = 6
 """Rounds without a rise of the weakest bound after which domains are bounded more thoroughly."""

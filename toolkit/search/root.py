@@ -13,23 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.bounds.ascent import Schedule, optimise
 from toolkit.bounds.backward import backward, functional, layer_lines
-from toolkit.bounds.boxes import tighten
-from toolkit.bounds.clip import HalfSpaces
+from toolkit.bounds.backward_rounding import errors_for
+from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
+from toolkit.bounds.crown_many_boxes import tighten
+from toolkit.bounds.dual_ascent import Schedule, optimise
 from toolkit.bounds.forward import forward_bounds, suits
+from toolkit.bounds.intermediate_bounds import refine_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
-from toolkit.bounds.recentred import centre_of, recentred_bounds
-from toolkit.bounds.refine import refine_bounds
-from toolkit.bounds.rounding import errors_for
-from toolkit.bounds.state import Multipliers, adaptive
-from toolkit.bounds.steps import Adam
+from toolkit.bounds.optimised_bound import Multipliers, adaptive
+from toolkit.bounds.recentred_crown import centre_of, recentred_bounds
+from toolkit.bounds.step_rules import Adam
 from toolkit.problem.compile import Problem, outward
 from toolkit.problem.program import Program, split_layers
 from toolkit.search.clock import Clock
-from toolkit.search.domains import case_domain, proved
 from toolkit.search.events import Observer, RootBounded
+from toolkit.search.phase_domains import case_domain, proved
 
 CASES_PER_PASS = 1024
 """Cases bounded at once."""
@@ -77,7 +77,8 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
 def root_in_single(problem: Problem, double: Problem, clock: Clock, observer: Observer) -> Root:
     """Root bounds of a problem that is searched in single precision, ``double`` in double. Raises OutOfTime.
 
-    Neurons are bounded in single precision where that loses little (`toolkit.bounds.recentred`); all else is in double.
+    Neurons are bounded in single precision where that loses little (`toolkit.bounds.recentred_crown`); all else is in
+    double.
     """
     box = Bounds(problem.lower, problem.upper)
     intervals, _ = interval_bounds(problem.program, box)

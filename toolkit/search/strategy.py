@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from toolkit.bounds.ascent import Schedule
+from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.interval import unstable_neurons
-from toolkit.bounds.reduce import cost
+from toolkit.bounds.network_reduction import cost
 from toolkit.bounds.relaxations import RELAXATIONS
-from toolkit.bounds.steps import Polyak
+from toolkit.bounds.step_rules import Polyak
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
+from toolkit.search.attack_budget import FIRST_RESTARTS, attack_first, attack_on, attack_part
+from toolkit.search.batch_size import largest_batch, most_waiting
 from toolkit.search.clock import OutOfTime
-from toolkit.search.domains import Space, proved, root_domains
+from toolkit.search.forked_processes import cores
 from toolkit.search.input_split import BoxSearch, InputPlan
-from toolkit.search.memory import largest_batch, most_waiting
 from toolkit.search.mixed_integer import by_mixed_integers, suits
-from toolkit.search.neurons import branch_neurons
-from toolkit.search.plan import SearchPlan
-from toolkit.search.processes import cores
+from toolkit.search.neuron_branching import branch_neurons
+from toolkit.search.parallel_search import Divisible, search_in_shares
+from toolkit.search.phase_domains import Space, proved, root_domains
+from toolkit.search.reduce_task import reduced, sparse
 from toolkit.search.relu_split import Search
+from toolkit.search.relu_split_plan import SearchPlan
 from toolkit.search.root import Root, facts, open_cases, optimised_root, refined_root, root_bounds, root_in_single, tell
-from toolkit.search.shares import Divisible, search_in_shares
-from toolkit.search.smaller import reduced, sparse
-from toolkit.search.task import Found, Task, counted, decided, varying_inputs
+from toolkit.search.search_task import Found, Task, counted, decided, varying_inputs
+from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
 from toolkit.search.threads import suited_threads
-from toolkit.search.touching import by_exact_leaves, closed_by_images
-from toolkit.search.witnesses import FIRST_RESTARTS, attack_first, attack_on, attack_part
 
 FEW_INPUTS = 20
 """Most varying inputs for which splitting the input box comes first."""
@@ -212,12 +212,12 @@ def _search(task: Task, name: str, search: Divisible) -> Found:
 def by_relu_phases(task: Task, root: Root) -> Found:
     """Branch and bound over the phases of the unstable neurons, from optimised root bounds.
 
-    Searches take turns with better bounds of all neurons (`toolkit.search.neurons`), each twice as long as the last
-    time, so that little is lost whichever of them is what a query needs; where the bounds gain little, searches get
-    ever more of the time. A search goes on where it was stopped, with the better bounds, unless these bring the root
-    itself much nearer to a proof: then a new one begins, on what is left of the network. The rest of the attack comes
-    after the first turn, which is enough for many a query that has no witness, and ever more restarts later, but not
-    where bounds come nearer to a proof so fast.
+    Searches take turns with better bounds of all neurons (`toolkit.search.neuron_branching`), each twice as long as the
+    last time, so that little is lost whichever of them is what a query needs; where the bounds gain little, searches
+    get ever more of the time. A search goes on where it was stopped, with the better bounds, unless these bring the
+    root itself much nearer to a proof: then a new one begins, on what is left of the network. The rest of the attack
+    comes after the first turn, which is enough for many a query that has no witness, and ever more restarts later, but
+    not where bounds come nearer to a proof so fast.
     """
     began = task.clock.elapsed
     task, root = refined(task, root)

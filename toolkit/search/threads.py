@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from toolkit.bounds.reduce import cost
+from toolkit.bounds.network_reduction import cost
 from toolkit.problem.program import Program
 
 SMALL = 1_000_000

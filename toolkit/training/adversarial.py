@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from toolkit.training.attack import input_gradient, pgd, uniform_start
-from toolkit.training.options import FgsmGradAlign, Pgd, Standard
-from toolkit.training.step import Step, robust_loss
+from toolkit.training.training_attack import input_gradient, pgd, uniform_start
+from toolkit.training.training_options import FgsmGradAlign, Pgd, Standard
+from toolkit.training.training_step import Step, robust_loss
 
 
 @robust_loss.register

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from toolkit.training.attack import pgd
-from toolkit.training.crown import upper_bound
-from toolkit.training.intervals import Interval, Trace, image_box, propagate
-from toolkit.training.options import CrownIbp, Ibp, MtlIbp, Sabr
-from toolkit.training.step import Step, robust_loss
+from toolkit.training.differentiable_crown import upper_bound
+from toolkit.training.differentiable_intervals import Interval, Trace, image_box, propagate
+from toolkit.training.training_attack import pgd
+from toolkit.training.training_options import CrownIbp, Ibp, MtlIbp, Sabr
+from toolkit.training.training_step import Step, robust_loss
 
 
 def worst_logits(logits: Interval, labels: Tensor) -> Tensor:

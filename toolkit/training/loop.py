@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from toolkit.data.augment import AUGMENTATIONS
 from toolkit.data.dataset import Split
 from toolkit.errors import InputError
-from toolkit.training.evaluate import pgd_accuracy
+from toolkit.training.accuracy import pgd_accuracy
 from toolkit.training.losses import robust_loss
-from toolkit.training.options import Training
 from toolkit.training.precision import make_scaler, mixed
 from toolkit.training.regularisers import regulariser
 from toolkit.training.schedule import epsilon_at, learning_rate_at
 from toolkit.training.shaping import shape_biases
-from toolkit.training.step import Step
-from toolkit.training.storage import load, save
+from toolkit.training.tensor_files import load, save
+from toolkit.training.training_options import Training
+from toolkit.training.training_step import Step
 
 Masks = Mapping[str, Tensor]
 """Boolean masks by parameter name, of the parameters' shapes; False entries stay zero."""

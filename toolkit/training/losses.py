@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from toolkit.training import adversarial, certified  # noqa: F401 - importing them registers their losses
-from toolkit.training.step import robust_loss
+from toolkit.training.training_step import robust_loss
 
 __all__ = ["robust_loss"]

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from toolkit.training.options import Precision
+from toolkit.training.training_options import Precision
 
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

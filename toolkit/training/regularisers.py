@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.models.structure import ReluSite, relu_sites
-from toolkit.training.intervals import Interval
-from toolkit.training.options import L1, FastIbp, RegulariserOptions, Slimming, Stability, Volume
-from toolkit.training.step import Step
+from toolkit.training.differentiable_intervals import Interval
+from toolkit.training.training_options import L1, FastIbp, RegulariserOptions, Slimming, Stability, Volume
+from toolkit.training.training_step import Step
 
 SMALLEST_SQUARE = 1e-8
 """Divisor of NRSLoss at least; a channel whose gamma vanishes must not make the ratio explode."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import floor
 
-from toolkit.training.options import Ramp, Training
+from toolkit.training.training_options import Ramp, Training
 
 
 def smoothed_fraction(ramp: Ramp, step: int, batches: int) -> float:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.models.structure import relu_sites
-from toolkit.training.attack import evaluation_mode
-from toolkit.training.intervals import image_box, propagate
-from toolkit.training.options import BiasShaping
+from toolkit.training.differentiable_intervals import image_box, propagate
+from toolkit.training.training_attack import evaluation_mode
+from toolkit.training.training_options import BiasShaping
 
 
 @torch.no_grad()

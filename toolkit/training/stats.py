@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.models.structure import ReluSite, relu_sites
-from toolkit.training.attack import evaluation_mode
-from toolkit.training.intervals import Interval, Trace, image_box, propagate
+from toolkit.training.differentiable_intervals import Interval, Trace, image_box, propagate
+from toolkit.training.training_attack import evaluation_mode
 
 TOLERANCE = 1e-5
 """A bound nearer to zero than this does not make a neuron unstable."""

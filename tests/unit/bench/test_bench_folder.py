@@ -9,7 +9,7 @@ from toolkit.bench.executors import EXECUTORS
 from toolkit.bench.expected import read_expected
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, Finished, Job, Task
-from toolkit.bench.options import Options
+from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.campaign import run_folder
 from toolkit.commands.bench import bench

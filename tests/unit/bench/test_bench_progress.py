@@ -6,7 +6,7 @@ from rich.console import Console
 
 from toolkit.bench.job import Answer, Finished, Job, Started
 from toolkit.bench.journal import Record
-from toolkit.bench.progress import Bar, Lines, make_observer
+from toolkit.bench.run_progress import Bar, Lines, make_observer
 from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings
 

@@ -22,7 +22,7 @@ from onnx.numpy_helper import from_array
 from toolkit.bench import fingerprint, journal
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, Job, Task
-from toolkit.bench.options import Options
+from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.campaign import execute
 from toolkit.cli import run

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from toolkit.bench import journal
-from toolkit.bench import processes as bench_processes
+from toolkit.bench import worker_processes as bench_processes
 from toolkit.bench.executors import EXECUTORS, Limits, default_limits, find_executor
 from toolkit.bench.job import Answer, Finished, Job, Started, Task, failure, settle
-from toolkit.bench.progress import Silent
+from toolkit.bench.job_queue import queue, take
+from toolkit.bench.run_progress import Silent
 from toolkit.bench.runner import Run, answered, run_jobs
-from toolkit.bench.schedule import queue, take
 from toolkit.errors import InputError, ToolkitError, UnsupportedError
 from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings

@@ -17,10 +17,10 @@ from toolkit.bench import journal
 from toolkit.bench.executors import Limits, conclude, find_executor
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import MOST_SPENT, Answer, Finished, Job, Started, Task, survey_limit
-from toolkit.bench.progress import Silent
+from toolkit.bench.job_queue import put_back, queue, take
+from toolkit.bench.run_progress import Silent
 from toolkit.bench.runner import Run, run_jobs
-from toolkit.bench.schedule import put_back, queue, take
-from toolkit.bench.verifier import VERIFY
+from toolkit.bench.verify_job import VERIFY
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.runtime import Session
 from toolkit.result import Statistics, Verdict

@@ -17,8 +17,8 @@ from toolkit.bench.job import Answer
 from toolkit.bench.warmup import warm_up
 from toolkit.errors import InputError
 from toolkit.result import Verdict
-from toolkit.run import apart as apart_module
-from toolkit.run.apart import STARTED
+from toolkit.run import forked_query as apart_module
+from toolkit.run.forked_query import STARTED
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "toolkit/bench/vnncomp_scripts"

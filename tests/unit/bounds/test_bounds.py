@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bounded_programs import FEATURES, INPUTS, OPERATORS, random_boxes, random_points, random_program, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs_to_bound import FEATURES, INPUTS, OPERATORS, random_boxes, random_points, random_program, run
 from torch import Tensor
 
-from toolkit.bounds.ascent import Schedule, evaluate, optimise, relax, supergradient
 from toolkit.bounds.crown import bound_features, crown_bounds, intersect, rows_per_pass
+from toolkit.bounds.dual_ascent import Schedule, evaluate, optimise, relax, supergradient
 from toolkit.bounds.interval import Bounds, interval_bounds
-from toolkit.bounds.state import Domain, Multipliers, onto_simplex
-from toolkit.bounds.steps import Adam, Polyak, Rule
+from toolkit.bounds.optimised_bound import Domain, Multipliers, onto_simplex
+from toolkit.bounds.step_rules import Adam, Polyak, Rule
 from toolkit.problem.program import Program
 
 seeds = st.integers(0, 10_000)

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bounded_programs import random_boxes, random_points, random_program, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs_to_bound import random_boxes, random_points, random_program, run
 from test_bounds import random_multipliers, split_domain
 from torch import Tensor
 
-from toolkit.bounds.ascent import evaluate, optimise, relax
-from toolkit.bounds.clip import HalfSpaces
+from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.clip_neurons import Clipped, clip_neurons
+from toolkit.bounds.dual_ascent import evaluate, optimise, relax
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.state import Domain
+from toolkit.bounds.optimised_bound import Domain
 from toolkit.problem.program import Program
+from toolkit.search.clip_domains import AGAIN, narrow
 from toolkit.search.clock import Clock
-from toolkit.search.narrow import AGAIN, narrow
 
 
 def violations(program: Program, domain: Domain, seed: int) -> list[tuple[Tensor, Tensor]]:

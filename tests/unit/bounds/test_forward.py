@@ -7,9 +7,9 @@ import torch
 from programs import Residual, boxes, mlp, points_in, program_of
 from torch import Tensor
 
-import toolkit.bounds.boxes as many_boxes
+import toolkit.bounds.crown_many_boxes as many_boxes
 from toolkit.bounds import forward
-from toolkit.bounds.clip import HalfSpaces
+from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.forward import WIDE, ForwardPass, forward_bounds, strip, suits
 from toolkit.bounds.interval import Bounds, interval_bounds

@@ -19,7 +19,7 @@ from programs import Residual, mlp
 from random_networks import Builder, save
 from torch import Tensor, nn
 
-from toolkit.bench.options import Options
+from toolkit.bench.run_options import Options
 from toolkit.bounds import lirpa
 from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds
@@ -27,11 +27,11 @@ from toolkit.campaign import run_folder
 from toolkit.cli import run
 from toolkit.errors import InputError
 from toolkit.formats.read import parse_query
-from toolkit.problem.binding import Binding
 from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import Features, Problem, Question, compile_problem, compile_question, in_double
+from toolkit.problem.torch_binding import Binding
 from toolkit.result import Result, Verdict
-from toolkit.search import second
+from toolkit.search import lirpa_root
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, silent, verify
@@ -206,7 +206,7 @@ def test_both_backends_say_the_same(installed: Any, bias: float, expected: Verdi
     result = decide(path, query, SECOND)
     assert result.verdict == expected
     if expected == Verdict.UNSAT:
-        assert result.statistics.decided_by == second.CROWN
+        assert result.statistics.decided_by == lirpa_root.CROWN
 
 
 def test_what_it_leaves_open_is_searched(installed: Any, tmp_path: Path) -> None:
@@ -252,9 +252,9 @@ def question_of(count: int) -> Question:
     )
 
 
-def bounded_by(monkeypatch: pytest.MonkeyPatch, behaviour: Any) -> second.SecondBounds:
-    monkeypatch.setattr(second, "lower_bounds", behaviour)
-    return second.second_bounds(nn.Identity(), question_of(3), 5, Clock.started(10.0), silent)
+def bounded_by(monkeypatch: pytest.MonkeyPatch, behaviour: Any) -> lirpa_root.SecondBounds:
+    monkeypatch.setattr(lirpa_root, "lower_bounds", behaviour)
+    return lirpa_root.second_bounds(nn.Identity(), question_of(3), 5, Clock.started(10.0), silent)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd shape"), AssertionError(), SystemExit(0), MemoryError("full")])
@@ -344,7 +344,7 @@ def test_the_remark_is_told_with_a_timeout(monkeypatch: pytest.MonkeyPatch, tmp_
         raise OutOfTime
 
     monkeypatch.setattr("toolkit.verify.check_backend", lambda settings: None)
-    monkeypatch.setattr(second, "lower_bounds", fail)
+    monkeypatch.setattr(lirpa_root, "lower_bounds", fail)
     monkeypatch.setattr("toolkit.search.strategy.root_bounds", late)
     result = decide(network(tmp_path, "Relu", 0.1), header(0.5) + "(assert (<= Y_0 0.0))", SECOND)
     assert result.verdict == Verdict.TIMEOUT

@@ -13,8 +13,8 @@ from scipy.special import erf
 from torch import Tensor
 
 from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.bounds.relaxations.record import distance
-from toolkit.problem.ops import NONLINEAR
+from toolkit.bounds.relaxations.relaxation import distance
+from toolkit.problem.operator_table import NONLINEAR
 
 Extended = Callable[[np.ndarray], np.ndarray]
 TRUTH: dict[str, Extended] = {

@@ -18,9 +18,9 @@ from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.onnx_import import check_import, import_module
 from toolkit.formats.runtime import Session
-from toolkit.problem.binding import bind_module
+from toolkit.problem.operator_survey import survey
 from toolkit.problem.program import build_program
-from toolkit.problem.survey import survey
+from toolkit.problem.torch_binding import bind_module
 from toolkit.problem.trace import trace
 
 

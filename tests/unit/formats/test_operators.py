@@ -13,8 +13,8 @@ from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.onnx_resize import run_alone
 from toolkit.formats.operators import BOUNDED, check_operators, onnx_operators
-from toolkit.problem.binding import bind_module
-from toolkit.problem.survey import Handling, Survey, survey
+from toolkit.problem.operator_survey import Handling, Survey, survey
+from toolkit.problem.torch_binding import bind_module
 
 OPSET = 23
 W = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)

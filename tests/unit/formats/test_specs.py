@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats import specs
-from toolkit.formats.convert import upgrade
 from toolkit.formats.query import Query
 from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib_convert import upgrade
 from toolkit.formats.write import format_query
 from toolkit.problem.cases import compile_cases
 

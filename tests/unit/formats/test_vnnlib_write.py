@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from vnnlib_formulas import assertions, points, text, truth
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.convert import downgrade, upgrade
+from toolkit.formats.atom_text import decimal
 from toolkit.formats.query import Query
 from toolkit.formats.read import parse_query, read_query
-from toolkit.formats.terms import decimal
+from toolkit.formats.vnnlib_convert import downgrade, upgrade
 from toolkit.formats.write import format_query, write_query
 
 NAMES = ["X_0", "X_1", "X_2", "Y_0", "Y_1"]

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from toolkit.data.dataset import Dataset, Split
 from toolkit.errors import InputError
+from toolkit.models.architecture_options import Block, ConvNet, Mlp, ModelOptions, PresetNet, ResNet, Vgg
 from toolkit.models.build import build_model
-from toolkit.models.options import Block, ConvNet, Mlp, ModelOptions, PresetNet, ResNet, Vgg
 from toolkit.models.structure import channel_sites, count_relus
 from toolkit.pruning.masks import weight_masks
 

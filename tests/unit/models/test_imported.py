@@ -13,14 +13,14 @@ from torch import nn
 from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx_export import export_model
+from toolkit.models.architecture_options import Mlp, OnnxNet, PresetNet, ResNet
 from toolkit.models.build import build_model
 from toolkit.models.imported import Graph, insert_batch_norms
 from toolkit.models.layers import Normalise
-from toolkit.models.options import Mlp, OnnxNet, PresetNet, ResNet
 from toolkit.models.structure import channel_sites, count_relus
 from toolkit.pruning.masks import weight_masks
 from toolkit.recipe import Data
-from toolkit.training.intervals import image_box, propagate
+from toolkit.training.differentiable_intervals import image_box, propagate
 
 SHAPE = (1, 8, 8)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from toolkit.problem import affine as affine_module
 from toolkit.problem import transpose
 from toolkit.problem.affine import Affine, DenseAffine, GraphAffine
-from toolkit.problem.ops import AFFINE
+from toolkit.problem.operator_table import AFFINE
 from toolkit.problem.program import build_program
 
 

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_programs import evaluate, output_bounds, program_of_model
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.binding import bind
+from toolkit.formats.model_binding import bind
 from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.read import read_query
 from toolkit.formats.runtime import Session
-from toolkit.light.expressions import NotRead
-from toolkit.light.proving import read_question
+from toolkit.numpy_prover.crown_proof import read_question
+from toolkit.numpy_prover.expressions import NotRead
 from toolkit.problem.cases import compile_cases
 
 LARGEST = float(np.finfo(np.float32).max)

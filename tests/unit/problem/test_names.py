@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.runtime import Session
-from toolkit.problem.linear import Rewriting
+from toolkit.problem.linear_part import Rewriting
 from toolkit.problem.trace import trace
-from toolkit.search.attack import forward
+from toolkit.search.gradient_attack import forward
 
 SIZE = 4
 

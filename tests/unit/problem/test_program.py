@@ -15,10 +15,10 @@ from toolkit.errors import InputError
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import parse_query
 from toolkit.problem import affine
-from toolkit.problem.binding import bind_module
 from toolkit.problem.compile import MOST_PROGRAMS, Problem, compile_problem, outward
 from toolkit.problem.program import Program
-from toolkit.search.attack import case_loss, forward
+from toolkit.problem.torch_binding import bind_module
+from toolkit.search.gradient_attack import case_loss, forward
 
 
 def compiled(text: str, path: Path) -> Problem:

@@ -11,12 +11,12 @@ from torch.nn import functional as F  # noqa: N812
 
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.errors import UnsupportedError
-from toolkit.problem.ops import check_supported
+from toolkit.problem.operator_table import check_supported
 from toolkit.problem.program import build_program
 from toolkit.problem.rewrites import REWRITES
 from toolkit.problem.rewrites.registry import rewrite
 from toolkit.problem.trace import trace
-from toolkit.search.attack import forward
+from toolkit.search.gradient_attack import forward
 
 aten = torch.ops.aten
 Function = Callable[[Tensor], Tensor]

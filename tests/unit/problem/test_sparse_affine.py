@@ -8,8 +8,8 @@ from torch import Tensor
 
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.sparse import LARGE
 from toolkit.problem.sparse_affine import SparseAffine, with_sparse_maps
+from toolkit.problem.sparse_products import LARGE
 
 INPUTS, FIRST, SECOND = 2048, 40, 30
 mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="compressed rows need MKL")

@@ -9,7 +9,7 @@ from torch import Tensor
 from toolkit.errors import UnsupportedError
 from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
-from toolkit.search.attack import forward
+from toolkit.search.gradient_attack import forward
 
 
 def test_graph_computes_the_function_elsewhere() -> None:

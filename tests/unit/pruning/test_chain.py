@@ -19,7 +19,7 @@ from torch import nn
 from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.errors import InputError
 from toolkit.experiment import source_stamp
-from toolkit.models.options import OnnxNet, identity
+from toolkit.models.architecture_options import OnnxNet, identity
 from toolkit.pruning import ChainModel, build_chains
 from toolkit.pruning.chain import (
     ChainState,
@@ -32,7 +32,7 @@ from toolkit.pruning.chain import (
     rewound_job,
 )
 from toolkit.pruning.masks import density
-from toolkit.pruning.options import Chain
+from toolkit.pruning.pruning_options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
 from toolkit.training.loop import Job, apply_masks, train
 

@@ -8,13 +8,13 @@ from torch import nn
 
 from toolkit.data.dataset import Dataset, Split
 from toolkit.errors import UnsupportedError
+from toolkit.models.architecture_options import ModelOptions, PresetNet, ResNet, Vgg
 from toolkit.models.build import build_model
-from toolkit.models.options import ModelOptions, PresetNet, ResNet, Vgg
 from toolkit.models.structure import ChannelSite, channel_sites, relu_sites
 from toolkit.pruning import compress as compressing
 from toolkit.pruning.compress import compress
 from toolkit.pruning.masks import channel_masks
-from toolkit.training.intervals import image_box, propagate
+from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.loop import apply_masks
 
 

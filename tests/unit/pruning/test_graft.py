@@ -12,21 +12,21 @@ from torch import nn
 from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.formats.onnx_export import export_model
 from toolkit.formats.specs import linf_box, robustness
+from toolkit.models.architecture_options import PresetNet
 from toolkit.models.build import build_model
 from toolkit.models.layers import GraftedReLU
-from toolkit.models.options import PresetNet
 from toolkit.models.structure import count_relus
 from toolkit.pruning import build_chains
 from toolkit.pruning.graft import choose, graft, rank
-from toolkit.pruning.options import Graft
+from toolkit.pruning.pruning_options import Graft
 from toolkit.recipe import Data, parse_recipe
 from toolkit.result import Verdict
 from toolkit.settings import Settings
-from toolkit.training.attack import uniform_start
-from toolkit.training.intervals import image_box, propagate
-from toolkit.training.options import BiasShaping
+from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.shaping import shape_biases
 from toolkit.training.stats import measure_stability
+from toolkit.training.training_attack import uniform_start
+from toolkit.training.training_options import BiasShaping
 from toolkit.verify import load_networks, verify
 
 EPSILON = 0.03

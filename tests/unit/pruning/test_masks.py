@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.pruning.masks import density, select
-from toolkit.pruning.options import Chain
+from toolkit.pruning.pruning_options import Chain
 
 
 @st.composite

@@ -13,13 +13,13 @@ from torch.nn.functional import cross_entropy
 
 from toolkit.data.dataset import Dataset, Split, load_dataset
 from toolkit.errors import InputError
+from toolkit.models.architecture_options import ConvNet, Mlp
 from toolkit.models.build import build_model
-from toolkit.models.options import ConvNet, Mlp
 from toolkit.models.structure import channel_sites
 from toolkit.pruning import hydra
 from toolkit.pruning.masks import Masks, density, live_channels
 from toolkit.pruning.methods import Round, prune
-from toolkit.pruning.options import (
+from toolkit.pruning.pruning_options import (
     Hydra,
     HydraFilter,
     Magnitude,
@@ -34,7 +34,7 @@ from toolkit.pruning.options import (
 )
 from toolkit.recipe import Data
 from toolkit.training.loop import Job, apply_masks, train
-from toolkit.training.options import Standard, Training
+from toolkit.training.training_options import Standard, Training
 
 METHODS: list[MethodOptions] = [
     Random(),

@@ -10,8 +10,8 @@ import pytest
 
 from toolkit.bench.journal import Record
 from toolkit.bench.scoring import score
-from toolkit.report.beside import paper_table
 from toolkit.report.page import Page, facts, render, write_page
+from toolkit.report.paper_comparison import paper_table
 from toolkit.report.plots import (
     cactus,
     certified_versus_density,

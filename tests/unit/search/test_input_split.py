@@ -11,14 +11,14 @@ from programs import mlp, program_of
 
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
-from toolkit.search.attack import forward
-from toolkit.search.boxes import Boxes, Stack, bisect, unrefuted
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, RoundDone
-from toolkit.search.groups import ALONE, groups_of, weakest_last
+from toolkit.search.gradient_attack import forward
+from toolkit.search.input_domains import Boxes, Stack, bisect, unrefuted
 from toolkit.search.input_split import BoxSearch, InputPlan, branch, divisible, input_split, root_boxes
 from toolkit.search.progress import Outcome
 from toolkit.search.root import open_cases, root_bounds
+from toolkit.search.shared_boxes import ALONE, groups_of, weakest_last
 
 PLAN = InputPlan(batch=256, fill=16, max_domains=100_000)
 SHARED = replace(PLAN, shared=True)

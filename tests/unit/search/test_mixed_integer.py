@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, build_program
 from toolkit.problem.trace import trace
-from toolkit.search.attack import case_loss
 from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.gradient_attack import case_loss
 from toolkit.search.mixed_integer import by_mixed_integers, candidate, suits
 from toolkit.search.root import root_bounds
+from toolkit.search.search_task import Task
 from toolkit.search.strategy import turns
-from toolkit.search.task import Task
 from toolkit.settings import Settings
 
 

@@ -9,16 +9,16 @@ import torch
 from distance import space_of, unbounded_space
 from searches import random_problem
 
-from toolkit.bounds.ascent import Schedule
+from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.interval import Bounds
-from toolkit.search import memory
+from toolkit.search import batch_size
+from toolkit.search.batch_size import most_waiting
 from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.domains import split
 from toolkit.search.events import Event, Observer, RoundDone
-from toolkit.search.memory import most_waiting
-from toolkit.search.plan import SearchPlan
+from toolkit.search.phase_domains import split
 from toolkit.search.progress import Outcome
 from toolkit.search.relu_split import Search, _begin, relu_split
+from toolkit.search.relu_split_plan import SearchPlan
 
 STEPS = Schedule(0)
 
@@ -89,9 +89,9 @@ def wide_search() -> Search:
 def test_as_many_domains_wait_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     _, domains = unbounded_space(-0.1, -0.1)
     each = sum(tensor.element_size() * tensor.numel() for tensor in domains.__dict__.values()) // len(domains)
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000 * each)
-    assert most_waiting(domains) == int(1000 * memory.WAITING)
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(batch_size, "free_bytes", lambda device: 1000 * each)
+    assert most_waiting(domains) == int(1000 * batch_size.WAITING)
+    monkeypatch.setattr(batch_size, "free_bytes", lambda device: 0)
     assert most_waiting(domains) == len(domains)
 
 

@@ -10,7 +10,7 @@ from distance import TEXT, Distance, problem_below, unbounded_space
 from programs import mlp, program_of
 from torch import Tensor, nn
 
-from toolkit.bounds.ascent import evaluate, lower_bound, relax
+from toolkit.bounds.dual_ascent import evaluate, lower_bound, relax
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.formats.read import parse_query
@@ -18,8 +18,10 @@ from toolkit.problem import affine
 from toolkit.problem.affine import GraphAffine
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers
-from toolkit.search import attack as attack_module
-from toolkit.search.attack import (
+from toolkit.search import gradient_attack as attack_module
+from toolkit.search.branching_scores import babsr, candidates, chord
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.gradient_attack import (
     LEAST_POINTS,
     MAX_POINTS,
     accept_best,
@@ -31,13 +33,11 @@ from toolkit.search.attack import (
     forward,
     points_at_once,
 )
-from toolkit.search.branching import babsr, candidates, chord
-from toolkit.search.children import WEAKER, branch
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.domains import Domains, Space, concat, expand, proved, split
-from toolkit.search.leaf import close_leaves, implied_phases
+from toolkit.search.lp_leaf import close_leaves, implied_phases
+from toolkit.search.phase_domains import Domains, Space, concat, expand, proved, split
 from toolkit.search.relu_split import pick
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
+from toolkit.search.split_domains import WEAKER, branch
 
 
 def test_only_positive_finite_bounds_are_proofs() -> None:

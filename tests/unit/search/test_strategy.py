@@ -15,13 +15,13 @@ from torch import nn
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
-from toolkit.search import strategy, witnesses
+from toolkit.search import attack_budget, strategy
+from toolkit.search.attack_budget import FIRST_RESTARTS, attack_on
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.relu_split import Search
 from toolkit.search.root import Root, root_bounds
+from toolkit.search.search_task import Found, Task
 from toolkit.search.strategy import FIRST_LOOK, Strategy, nearer, prove, turns
-from toolkit.search.task import Found, Task
-from toolkit.search.witnesses import FIRST_RESTARTS, attack_on
 from toolkit.settings import Settings
 from toolkit.verify import precision
 
@@ -87,12 +87,12 @@ def test_phases_of_one_hidden_layer_are_searched_for_longer() -> None:
 def test_dear_networks_are_attacked_before_they_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     bounded: list[int] = []
     monkeypatch.setattr(strategy, "root_bounds", lambda *arguments: bounded.append(1) or root_bounds(*arguments))
-    monkeypatch.setattr(witnesses, "attack", lambda *arguments: not bounded)
+    monkeypatch.setattr(attack_budget, "attack", lambda *arguments: not bounded)
     task = task_of(problem_of(30, [40], 30))
-    monkeypatch.setattr(witnesses, "DEAR", 1)
+    monkeypatch.setattr(attack_budget, "DEAR", 1)
     assert prove(task).witness
     assert not bounded
-    monkeypatch.setattr(witnesses, "DEAR", 1 << 40)
+    monkeypatch.setattr(attack_budget, "DEAR", 1 << 40)
     monkeypatch.setattr(strategy, "in_turn", lambda task, root: Found(False, True, "turns"))
     assert prove(task).by == "turns"
     assert bounded
@@ -149,7 +149,7 @@ def efforts_of(monkeypatch: pytest.MonkeyPatch, succeeds: Callable[[int], bool])
         efforts.append((restarts, steps))
         return succeeds(len(efforts))
 
-    monkeypatch.setattr(witnesses, "attack", record)
+    monkeypatch.setattr(attack_budget, "attack", record)
     return efforts
 
 
@@ -170,7 +170,7 @@ def test_parts_of_a_query_share_the_time_of_its_attack(monkeypatch: pytest.Monke
         allowed.append(clock.left)
         return True
 
-    monkeypatch.setattr(witnesses, "attack", record)
+    monkeypatch.setattr(attack_budget, "attack", record)
     task = task_of(problem_of(4, [8, 8], 4))
     assert prove(task).witness
     assert prove(replace(task, share=0.25)).witness

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from toolkit.training import certified
 from toolkit.training.adversarial import misalignment
 from toolkit.training.losses import robust_loss
-from toolkit.training.options import (
+from toolkit.training.training_options import (
     CrownIbp,
     FgsmGradAlign,
     Ibp,
@@ -23,7 +23,7 @@ from toolkit.training.options import (
     Sabr,
     Standard,
 )
-from toolkit.training.step import Step
+from toolkit.training.training_step import Step
 
 LOSSES = [Standard(), FgsmGradAlign(), Pgd(steps=2), Ibp(), CrownIbp(), Sabr(steps=2), MtlIbp(steps=2)]
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.models.architecture_options import PresetNet
 from toolkit.models.build import build_model
-from toolkit.models.options import PresetNet
 from toolkit.pruning.chain import Workshop, dense_key
 from toolkit.pruning.masks import weight_masks
 from toolkit.pruning.round import Round
 from toolkit.recipe import Data
-from toolkit.training.evaluate import accuracy
+from toolkit.training.accuracy import accuracy
 from toolkit.training.loop import Job, make_stepper, objective, train
-from toolkit.training.options import (
+from toolkit.training.training_options import (
     CrownIbp,
     FgsmGradAlign,
     Ibp,

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from toolkit.models.structure import ReluSite, relu_sites
-from toolkit.training.intervals import Interval
-from toolkit.training.options import L1, FastIbp, RegulariserOptions, Slimming, Stability, Volume
+from toolkit.training.differentiable_intervals import Interval
 from toolkit.training.regularisers import regulariser, stability_terms
-from toolkit.training.step import Step
+from toolkit.training.training_options import L1, FastIbp, RegulariserOptions, Slimming, Stability, Volume
+from toolkit.training.training_step import Step
 
 NRS = Stability(name="nrs")
 RS = Stability(name="rs")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.training.options import Ramp, Training
 from toolkit.training.schedule import epsilon_at, learning_rate_at, smoothed_fraction
+from toolkit.training.training_options import Ramp, Training
 
 
 @pytest.mark.parametrize(

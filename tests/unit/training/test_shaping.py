@@ -7,10 +7,10 @@ from torch import nn
 
 from toolkit.data.dataset import load_dataset
 from toolkit.recipe import Data
-from toolkit.training.intervals import image_box, propagate
+from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.loop import Job, train
-from toolkit.training.options import BiasShaping, Training
 from toolkit.training.shaping import nearest_stable, shape_biases
+from toolkit.training.training_options import BiasShaping, Training
 
 EPSILON = 0.05
 

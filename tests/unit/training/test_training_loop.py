@@ -11,17 +11,17 @@ from torch import nn
 
 from toolkit.data.dataset import Dataset, Split, load_dataset
 from toolkit.errors import InputError
+from toolkit.models.architecture_options import Mlp, PresetNet, ResNet
 from toolkit.models.build import build_model
-from toolkit.models.options import Mlp, PresetNet, ResNet
 from toolkit.models.structure import relu_sites
 from toolkit.pruning.masks import weight_masks
 from toolkit.recipe import Data
-from toolkit.training.evaluate import accuracy, fgsm_accuracy, pgd_accuracy
+from toolkit.training.accuracy import accuracy, fgsm_accuracy, pgd_accuracy
+from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.initialise import ibp_initialise
-from toolkit.training.intervals import image_box, propagate
 from toolkit.training.loop import Job, batches, train
-from toolkit.training.options import Pgd, Ramp, Standard, Training
 from toolkit.training.stats import measure_stability
+from toolkit.training.training_options import Pgd, Ramp, Standard, Training
 
 QUICK = Training(
     loss=Pgd(steps=2, step_size=0.6),

@@ -8,13 +8,13 @@ function.
 from __future__ import annotations
 
 from toolkit.bounds.relaxations.convex import CONVEX
+from toolkit.bounds.relaxations.float_casts import ROUNDING
 from toolkit.bounds.relaxations.periodic import SINE
-from toolkit.bounds.relaxations.record import Lines, Relaxation
+from toolkit.bounds.relaxations.relaxation import Lines, Relaxation
 from toolkit.bounds.relaxations.relu import RELU
-from toolkit.bounds.relaxations.rounding import ROUNDING
 from toolkit.bounds.relaxations.s_shaped import S_SHAPED
-from toolkit.bounds.relaxations.softmax import SOFTMAX
-from toolkit.bounds.relaxations.step import FLOOR, SIGN
+from toolkit.bounds.relaxations.softmax_parts import SOFTMAX
+from toolkit.bounds.relaxations.step_functions import FLOOR, SIGN
 
 __all__ = ["RELAXATIONS", "Lines", "Relaxation"]
 
@@ -28,4 +28,4 @@ RELAXATIONS: dict[str, Relaxation] = {
     "floor": FLOOR,
     **ROUNDING,
 }
-"""Name in `toolkit.problem.ops.NONLINEAR` -> relaxation."""
+"""Name in `toolkit.problem.operator_table.NONLINEAR` -> relaxation."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toolkit.bounds.relaxations.record import (
+from toolkit.bounds.relaxations.relaxation import (
     Function,
     Image,
     Lines,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toolkit.bounds.relaxations.record import Lines, Relaxation
+from toolkit.bounds.relaxations.relaxation import Lines, Relaxation
 
 
 def _lines(lower: Tensor, upper: Tensor) -> Lines:

@@ -6,7 +6,7 @@ reciprocal for softmax.
 
 from __future__ import annotations
 
-from toolkit.problem.rewrites import elementwise, piecewise, products, smooth, softmax
+from toolkit.problem.rewrites import elementwise, piecewise, products, smooth, softmax_rewrite
 from toolkit.problem.rewrites.registry import REWRITES, rewrite
 
-__all__ = ["REWRITES", "elementwise", "piecewise", "products", "rewrite", "smooth", "softmax"]
+__all__ = ["REWRITES", "elementwise", "piecewise", "products", "rewrite", "smooth", "softmax_rewrite"]

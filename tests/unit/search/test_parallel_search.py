@@ -1,0 +1,173 @@
+"""A search in shares decides what one process decides, whatever becomes of the processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from searches import box_search, phase_search
+from torch import Tensor
+
+from toolkit.search import forked_processes, parallel_search
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.events import Event, Observer, RoundDone
+from toolkit.search.parallel_search import Divisible, search_in_shares
+from toolkit.search.progress import Outcome
+
+Make = Callable[..., Divisible]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+SEARCHES = pytest.mark.parametrize("make", [phase_search, box_search])
+PROVED = Outcome(False, True)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares from the first round on, however small, and short turns of any number of processes."""
+    monkeypatch.setattr(forked_processes, "START", 1e-9)
+    monkeypatch.setattr(parallel_search, "ALONE", 0.01)
+    monkeypatch.setattr(parallel_search, "LEAST_TURN", 0.01)
+    monkeypatch.setattr(parallel_search, "LEAST_SHARE", 1)
+
+
+def nobody(point: Tensor, region: int) -> bool:
+    return False
+
+
+def decide(search: Divisible, processes: int, accept: parallel_search.Accept = nobody, limit: float = 60.0) -> Outcome:
+    with torch.no_grad():
+        return search_in_shares(search, Clock.started(limit), accept, lambda event: None, processes)
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of shares of the turns that are taken."""
+    turns: list[int] = []
+    take = parallel_search.take_turn
+
+    def counted(search: Divisible, count: int, *rest: object, **options: bool) -> parallel_search.Turn:
+        turns.append(count)
+        return take(search, count, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(parallel_search, "take_turn", counted)
+    return turns
+
+
+@SEARCHES
+@pytest.mark.parametrize("processes", [2, 3])
+def test_shares_prove_what_one_process_proves(make: Make, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = watched(monkeypatch)
+    alone, shared = make(), make()
+    assert decide(alone, 1) == PROVED
+    assert not turns
+    assert decide(shared, processes) == PROVED
+    assert max(turns) > 1
+    assert shared.progress.bounded > 0
+    assert shared.progress.depth > 0
+    assert shared.open == 0
+
+
+@SEARCHES
+def test_all_processes_get_a_share_as_soon_as_there_is_enough(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel_search, "LEAST_SHARE", 6)
+    turns = watched(monkeypatch)
+    assert decide(make(), 6) == PROVED
+    few = turns[: turns.index(6)]
+    assert few
+    assert few == sorted(few)
+
+
+@SEARCHES
+def test_a_witness_is_replayed_in_the_first_process_only(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a fork finds comes back: here the first process refuses what it finds itself."""
+    turns, here = watched(monkeypatch), os.getpid()
+    replayed: list[int] = []
+
+    def accept(point: Tensor, region: int) -> bool:
+        replayed.append(os.getpid())
+        return bool(turns) and len(replayed) > 3
+
+    search = make(satisfiable=True)
+    assert decide(search, 2, accept) == Outcome(True, False)
+    assert turns
+    assert set(replayed) == {here}
+
+
+@SEARCHES
+def test_refused_witnesses_are_never_a_proof(make: Make) -> None:
+    outcome = decide(make(satisfiable=True, max_domains=300), 2)
+    assert not outcome.witness
+    assert not outcome.proved
+    assert outcome.reason
+
+
+@SEARCHES
+def test_a_lost_process_loses_no_domain(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, here = watched(monkeypatch), os.getpid()
+    search = make()
+    run = type(search).run
+
+    def lost_elsewhere(self: Divisible, clock: Clock, accept: parallel_search.Accept, observer: Observer) -> Outcome:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run(self, clock, accept, observer)
+
+    monkeypatch.setattr(type(search), "run", lost_elsewhere)
+    assert decide(search, 2) == PROVED
+    assert turns == [2]  # and then one process
+
+
+@SEARCHES
+def test_a_search_goes_on_where_no_process_can_be_started(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    turns = watched(monkeypatch)
+    monkeypatch.setattr(os, "fork", refuse)
+    assert decide(make(), 3) == PROVED
+    assert len(turns) == 1  # and then one process
+
+
+@SEARCHES
+def test_a_stopped_search_goes_on(make: Make) -> None:
+    search, stops = make(), 0
+    while (outcome := stopped(search, 0.1)) is None:
+        stops += 1
+    assert outcome == PROVED
+    assert stops > 0
+
+
+def stopped(search: Divisible, limit: float) -> Outcome | None:
+    """The outcome of so many seconds, or None where they are too few."""
+    try:
+        return decide(search, 2, limit=limit)
+    except OutOfTime:
+        return None
+
+
+@SEARCHES
+def test_all_domains_are_dealt(make: Make) -> None:
+    search, rounds = make(), iter(range(9))
+    clock = Clock.started(60).ending(0.0, lambda: next(rounds) == 8)
+    with torch.no_grad(), pytest.raises(OutOfTime):
+        search.run(clock, nobody, lambda event: None)
+    count = search.open
+    assert count > 3
+    dealt = search.shares(3)
+    sizes = [share.open for share in dealt]
+    assert sum(sizes) == count
+    assert max(sizes) - min(sizes) <= 1
+    search.gather([share.rest() for share in dealt])
+    assert search.open == count
+
+
+def test_turns_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    search = phase_search()
+    with torch.no_grad():
+        search_in_shares(search, Clock.started(60), nobody, events.append, 2)
+    last = [event for event in events if isinstance(event, RoundDone)][-1]
+    assert last.open == 0
+    assert last.bounded == search.progress.bounded

@@ -1,0 +1,113 @@
+"""What was bounded against onnxruntime: every value, within what rounding explains. No torch.
+
+Each way of bounding says what it computes at the samples, and how far an evaluation that rounds may be from that
+(`Bounded`). Where a value is farther away, a slower look at every operator decides whether rounding explains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.agreement.query_samples import Array, Candidate, Original, Samples
+from toolkit.errors import DisagreementError
+
+MOST_POINTS, FEWEST_POINTS = 12, 2
+"""Samples of one thing that was bounded."""
+WORK = 1 << 26
+"""Multiplications that the samples may take, as long as they are no fewer than the fewest."""
+EXPLAINED = 1e-3
+"""Tolerance, relative to a value or 1, beyond which it must be small beside the tensors of the network too."""
+OF_TENSORS = 2.0**-10
+"""Largest tolerance relative to the largest number of any tensor: rounding alone is much less."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Values that were bounded beside those of onnxruntime, ``(B, m)`` each."""
+
+    value: Array
+    tolerance: Array
+    """How far apart rounding may put them; infinite or NaN where that is not known."""
+    reference: Array
+
+    def within(self, tolerance: Array, largest: float) -> NDArray[np.bool_]:
+        """Which values agree: infinities in sign, NaN with NaN alone, finite values up to the tolerance.
+
+        A value near or beyond the largest number of the network's types may overflow there.
+        """
+        value, reference = self.value, self.reference
+        with np.errstate(invalid="ignore"):
+            near = np.abs(value - reference) <= np.nan_to_num(tolerance, nan=np.inf)
+            beyond = np.isinf(reference) & (np.sign(value) == np.sign(reference))
+            overflows = beyond & np.isfinite(value) & (np.abs(value) + tolerance >= largest)
+            same = (value == reference) | (np.isnan(value) & np.isnan(reference))
+        return same | overflows | (near & np.isfinite(value) & np.isfinite(reference))
+
+
+class Bounded(Protocol):
+    """Something that was bounded in place of the networks."""
+
+    @property
+    def regions(self) -> NDArray[np.int64]:
+        """Boxes of the query on which it was."""
+
+    @property
+    def work(self) -> int:
+        """Multiplications of an evaluation at one point."""
+
+    def compare(self, samples: Samples, original: Original) -> Comparison:
+        """The bounded values beside onnxruntime's at samples. Raises DisagreementError where it contradicts itself."""
+
+    def looked_into(self, samples: Samples, original: Original) -> Array:
+        """How far rounding may put values apart, operator by operator, ``(B, m)``."""
+
+    def reach(self, samples: Samples) -> Array:
+        """Largest number of any tensor of the networks that depends on the input, at each sample, ``(B,)``."""
+
+    def explain(self, samples: Samples, row: int, column: int) -> str:
+        """What a value is, and the first tensor that differs, where one can be told."""
+
+
+def check_faithful(bounded: Bounded, original: Original, candidates: Sequence[Candidate] = ()) -> None:
+    """Raise DisagreementError unless what was bounded is what onnxruntime computes at points of its boxes."""
+    if not len(bounded.regions):
+        return
+    count = int(np.clip(WORK // max(1, bounded.work), FEWEST_POINTS, MOST_POINTS))
+    samples = original.sample(bounded.regions, count, candidates)
+    found = bounded.compare(samples, original)
+    if found.value.shape != found.reference.shape:
+        raise DisagreementError(f"the bounded program has {found.value.shape[1]} values where the query uses "
+                                f"{found.reference.shape[1]}")  # fmt: skip
+    agrees = _agrees(found, found.tolerance, original.largest, lambda: bounded.reach(samples))
+    if not agrees.all():
+        wider = np.fmax(found.tolerance, bounded.looked_into(samples, original))
+        agrees = _agrees(found, wider, original.largest, lambda: bounded.reach(samples))
+    if not agrees.all():
+        row, column = (int(index) for index in np.argwhere(~agrees)[0])
+        raise DisagreementError(_difference(found, row, column, bounded.explain(samples, row, column)))
+
+
+def disagreeing(found: Comparison, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
+    """Which values differ, by tolerances that are small beside a value or beside what it is computed from."""
+    return ~_agrees(found, found.tolerance, largest, reach)
+
+
+def _agrees(found: Comparison, tolerance: Array, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
+    """Which values agree, by tolerances that are small beside a value or beside what it is computed from."""
+    near = found.within(tolerance, largest)
+    with np.errstate(invalid="ignore"):
+        loose = near & ~(tolerance <= EXPLAINED * np.maximum(1.0, np.abs(found.reference))) & np.isfinite(found.value)
+    if not loose.any():
+        return near
+    return near & found.within(np.fmin(tolerance, OF_TENSORS * reach()[:, None]), largest)
+
+
+def _difference(found: Comparison, row: int, column: int, what: str) -> str:
+    value, reference = found.value[row, column], found.reference[row, column]
+    return (f"what was bounded is not the network: {what} is {value:.9g} where onnxruntime says {reference:.9g}; "
+            "this is a fault of the verifier, and nothing is concluded")  # fmt: skip

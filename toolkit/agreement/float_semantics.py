@@ -1,0 +1,139 @@
+"""What floating-point networks may compute beside their function over the reals, anywhere in a box.
+
+A specification that declares floating-point types speaks of what the networks compute, rounding included, in whatever
+order sums are added up. A proof over the reals is one for them where it leaves room for that: bounds of atoms have to
+exceed the largest error of the networks on the box. It is found operator by operator, on a trace of the networks, from
+intervals of all values: ``n u / (1 - n u)`` times the magnitudes of the n terms of a sum (Higham 2002, section 3.1),
+and what earlier errors become.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from toolkit.agreement.bounded_programs import Networks
+from toolkit.agreement.query_samples import Original
+from toolkit.bounds.evaluate_graph import AFFINE, INPUT, Call, calls
+from toolkit.bounds.evaluate_program import BEYOND, gamma
+from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx_file import OnnxModel
+from toolkit.formats.query import reduce_rows
+from toolkit.problem.compile import Problem
+
+PLAIN = frozenset({
+    "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
+    "ConvTranspose", "DepthToSpace", "Div", "Dropout", "Expand", "Flatten", "Gather", "Gemm", "GlobalAveragePool",
+    "Identity", "LeakyRelu", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "ReduceMean", "ReduceSum",
+    "Relu", "Reshape", "Shape", "Sigmoid", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum", "Tanh",
+    "Transpose", "Unsqueeze",
+})  # fmt: skip
+"""Operators of which the trace does what every implementation does, up to the order of sums. Others, normalisation and
+softmax for instance, are computed in ways whose errors differ."""
+LIPSCHITZ: Mapping[str, float] = {"relu": 1.0, "sigmoid": 0.25, "tanh": 1.0}
+"""How much an operator enlarges errors at most."""
+TRIED = 64
+"""Points at which room is looked for."""
+ROOM = 2.0
+"""Roundings of an atom's constants to the element types."""
+LEAST = 2.0**-126
+"""Smallest normal number of single precision: what a result below it may be rounded to zero from."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Bounds of values ``(1, N)`` over a box, and of how far computed ones may be from exact ones at any point."""
+
+    lower: Tensor
+    upper: Tensor
+    error: Tensor
+
+    @property
+    def reach(self) -> Tensor:
+        """Largest magnitude of each value."""
+        return torch.maximum(self.lower.abs(), self.upper.abs())
+
+
+def check_plain(models: Iterable[OnnxModel]) -> None:
+    """Raise UnsupportedError for the first operator whose rounding is not known."""
+    for model in models:
+        for node in model.proto.graph.node:
+            if node.op_type not in PLAIN or node.domain not in ("", "ai.onnx"):
+                raise UnsupportedError(f"how operator {node.op_type} (node {node.name!r}) rounds is not known")
+
+
+def rounding_error(graph: fx.GraphModule, lower: Tensor, upper: Tensor, unit: float) -> Tensor:
+    """Bounds ``(F,)`` on the error of a graph's output anywhere in a box ``(n,)``, where operations round to ``unit``.
+
+    Infinite where nothing is known. Raises UnsupportedError for operators that cannot be bounded.
+    """
+    zero = torch.zeros(1, len(lower), dtype=torch.float64)
+    start = Spread(lower.double().unsqueeze(0), upper.double().unsqueeze(0), zero)
+    found: dict[str, Spread] = {}
+    for call in calls(graph):
+        if call.kind == INPUT:
+            found[call.name] = start
+        elif call.kind == AFFINE:
+            found[call.name] = _affine(call, [found[source] for source in call.sources], unit)
+        else:
+            found[call.name] = _operator(call.kind, found[call.sources[0]], unit)
+    return found[""].error[0].nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+def with_room(networks: Networks, original: Original, problem: Problem) -> tuple[Problem, float]:
+    """The problem with boxes that hold what their bounds are rounded to, and with atoms less what rounding can change.
+
+    Where these exceed zero over the reals, the atoms exceed it for what the networks compute. Also the largest change
+    of an atom. Raises UnsupportedError where rounding has no known bound.
+    """
+    check_plain(networks.models.values())
+    lower, upper = (torch.as_tensor(side) for side in original.rounded_boxes)
+    graph = networks.graph(networks.cases.lower[0])
+    error = rounding_error(graph, lower.amin(0), upper.amax(0), original.unit)
+    room = problem.weights.abs() @ error + ROOM * original.unit * problem.offsets.abs()
+    room[-1] = 0.0  # the atom that is always true
+    if not bool(room.isfinite().all()):
+        raise UnsupportedError("declared floating-point types: the network's rounding has no bound on the input set")
+    _check_room(networks, original, room[:-1].numpy())
+    return replace(problem, lower=lower, upper=upper, offsets=problem.offsets - room), float(room.max())
+
+
+def _check_room(networks: Networks, original: Original, room: NDArray[np.float64]) -> None:
+    """Raise UnsupportedError where a point is so near to a counterexample that no proof can leave the room."""
+    cases = networks.cases
+    samples = original.sample(np.arange(len(cases.lower)), TRIED)
+    values = cases.atoms.values(networks.query.monomials(samples.variables)) - room / 2
+    losses = reduce_rows(np.maximum, values[:, cases.rows], cases.starts, -np.inf)
+    if bool(((losses <= 0) & (cases.region == samples.region[:, None])).any()):
+        raise UnsupportedError(
+            f"declared floating-point types: some inputs are nearer to a counterexample than rounding in the network "
+            f"can change, up to {room.max():.3g} (--real-semantics asks for a proof in real arithmetic)"
+        )
+
+
+def _affine(call: Call, sources: list[Spread], unit: float) -> Spread:
+    """An affine operator: intervals by centre and radius, widened by what double precision rounds."""
+    factor, own = gamma(call.terms + BEYOND, unit), gamma(call.terms + BEYOND, 2.0**-53)
+    centre = call.plain([(source.lower + source.upper) / 2 for source in sources])
+    reach = call.sizes([source.reach for source in sources])
+    radius = call.sizes([(source.upper - source.lower) / 2 for source in sources]) + 4 * own * reach
+    error = factor * call.sizes([source.reach + source.error / factor for source in sources])
+    return Spread(centre - radius, centre + radius, (1 + own) * error + (call.terms + BEYOND) * LEAST)
+
+
+def _operator(op: str, z: Spread, unit: float) -> Spread:
+    if op not in LIPSCHITZ:
+        raise UnsupportedError(f"how the operator {op} rounds is not known")
+    lower, upper = RELAXATIONS[op].image(z.lower, z.upper)
+    rounded = 0.0 if op == "relu" else gamma(BEYOND, unit)  # of values that are at most 1
+    error = LIPSCHITZ[op] * z.error
+    if op == "relu":
+        error = torch.where(z.upper + error <= 0, 0.0, error)  # inactive, whatever rounding does
+    return Spread(lower, upper, error + rounded)

@@ -1,0 +1,141 @@
+"""A network's compilation looked into: every tensor against onnxruntime, and every layer against its operators.
+
+Outputs alone do not tell of what happens where they are flat, a narrow peak between points for instance. Done once for
+a program, at the first query's points, where the tensors are not too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from toolkit.agreement.against_onnxruntime import Comparison, disagreeing
+from toolkit.agreement.inner_tensors import float_results
+from toolkit.agreement.query_samples import Array, Original, Samples
+from toolkit.bounds.evaluate_graph import evaluate_operators
+from toolkit.bounds.evaluate_program import evaluate
+from toolkit.errors import DisagreementError, UnsupportedError
+from toolkit.formats.onnx_file import OnnxModel
+from toolkit.formats.onnx_import import ImportedModel
+from toolkit.formats.query import Network
+from toolkit.formats.runtime import Session
+from toolkit.problem.compile import Binding, shared_program
+from toolkit.problem.program import Program, traced_operators
+from toolkit.problem.trace import trace
+
+if TYPE_CHECKING:
+    from toolkit.agreement.bounded_programs import Networks
+
+MOST_ELEMENTS = 1 << 16
+"""Elements of all tensors of a network that are looked at."""
+POINTS = 4
+"""Samples at which they are."""
+
+
+def check_inside(networks: Networks, samples: Samples, original: Original) -> None:
+    """Raise DisagreementError naming the first tensor, or the first layer, that is not what it should be."""
+    program = shared_program(networks.query, networks.bindings, networks.cases)
+    seen = next(iter(networks.bindings.values())).inspected
+    if id(program) in seen:
+        return
+    some = samples.first(POINTS)
+    with torch.no_grad():
+        for network in networks.query.networks:
+            binding = networks.bindings[network.name]
+            _check_tensors(network, networks.models[network.name], binding, some, original)
+        _check_layers(networks, program, some)
+    seen.add(id(program))
+
+
+def _check_tensors(network: Network, model: OnnxModel, binding: Binding, samples: Samples, original: Original) -> None:
+    if not isinstance(binding.module, ImportedModel):
+        return
+    inputs = np.concatenate([np.arange(t.offset, t.offset + t.size) for t in network.inputs])
+    columns = np.searchsorted(original.cases.inputs, inputs)
+    expected = _by_onnxruntime(network, model, samples)
+    if sum(array.shape[1] for array in expected.values()) > MOST_ELEMENTS:
+        return
+    points, error = torch.as_tensor(samples.points[:, columns]), torch.as_tensor(samples.error[:, columns])
+    names, graph = _traced_tensors(binding, binding.module, points[0], list(expected))
+    if not names:  # the network only moves its inputs
+        return
+    try:
+        found = evaluate_operators(graph, points, error, original.unit)[""]
+    except UnsupportedError:
+        return
+    sizes = [expected[name].shape[1] for name in names]
+    if sum(sizes) != found.value.shape[1]:
+        return  # a name that stands for something else after the import is nothing to compare
+    reference = np.concatenate([expected[name] for name in names], 1)
+    comparison = Comparison(found.value.numpy(), found.tolerance.numpy(), reference)
+    wrong = disagreeing(comparison, original.largest, partial(_reach, reference)).any(0)
+    if wrong.any():
+        first = int(np.searchsorted(np.cumsum(sizes), int(np.argmax(wrong)), side="right"))
+        raise DisagreementError(
+            f"{model.path}: the tensor {names[first]!r} is compiled to something else than onnxruntime computes; this "
+            "is a fault of the verifier, and nothing is concluded"
+        )
+
+
+def _reach(reference: Array) -> Array:
+    finite = np.where(np.isfinite(reference), np.abs(reference), 0.0)
+    return finite.max(1, initial=0.0)
+
+
+def _by_onnxruntime(network: Network, model: OnnxModel, samples: Samples) -> Mapping[str, Array]:
+    """All floating-point tensors that some input reaches, ``(B, size)`` each, in the order of the graph."""
+    names = float_results(model)
+    session = Session(model, hidden=names, optimise=False)
+    rows = []
+    for variables in samples.variables:
+        inputs = [variables[tensor.offset : tensor.offset + tensor.size] for tensor in network.inputs]
+        rows.append(session.run(inputs)[len(model.outputs) :])
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    return {
+        name: np.stack([np.asarray(value, dtype=np.float64).reshape(-1) for value in values])
+        for name, values in columns.items()
+        if isinstance(values[0], np.ndarray) and values[0].dtype.kind == "f"  # sequences have no type
+    }
+
+
+def _traced_tensors(
+    binding: Binding, module: ImportedModel, point: Tensor, names: list[str]
+) -> tuple[list[str], fx.GraphModule]:
+    """Those tensors that the import has, side by side as a function of the network's inputs."""
+    kept: list[str] = []
+    sizes = [int(np.prod(shape)) for shape in binding.input_shapes]
+
+    def tensors(x: Tensor) -> Tensor:
+        pieces = zip(x.split(sizes), binding.input_shapes, binding.input_dtypes, strict=True)
+        found = module.tensors(*(piece.reshape(shape).to(dtype) for piece, shape, dtype in pieces))
+        kept[:] = [name for name in names if isinstance(found.get(name), Tensor) and found[name].is_floating_point()]
+        return torch.cat([x[:0], *(found[name].reshape(-1).to(x.dtype) for name in kept)])
+
+    return kept, trace(tensors, [point.float()])
+
+
+def _check_layers(networks: Networks, program: Program, samples: Samples) -> None:
+    """Compare the pre-activations of layers with what the operators before them compute."""
+    graph = traced_operators(networks.graph(samples.points[0]))
+    points, error = torch.as_tensor(samples.points), torch.zeros(samples.points.shape, dtype=torch.float64)
+    operators = evaluate_operators(graph, points, error, 0.0)
+    _, layers = evaluate(program, points, error, 0.0)
+    before = {
+        node.name: node.args[0].name for node in graph.graph.nodes if node.args and isinstance(node.args[0], fx.Node)
+    }
+    for layer, z in zip(program.layers, layers, strict=True):
+        own = operators.get(before.get(layer.name, ""))
+        if own is None or own.value[0].numel() != layer.affine.size:
+            continue
+        value, tolerance = own.value.flatten(1), own.error.flatten(1)
+        comparison = Comparison(z.value.numpy(), (z.error + tolerance).numpy(), value.numpy())
+        if disagreeing(comparison, np.inf, partial(_reach, comparison.reference)).any():
+            raise DisagreementError(
+                f"what feeds the layer {layer.name} is not what its operators compute; this is a fault of the "
+                "verifier, and nothing is concluded"
+            )

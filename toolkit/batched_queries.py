@@ -1,0 +1,124 @@
+"""Many queries about the same networks: their root bounds first, as rows of one batch.
+
+Whatever these prove is answered without a look for a witness. What they leave open is decided one by one, from the
+bounds that are known then (`toolkit.verify.decide`). A query that cannot be read, posed or bounded here costs the
+others nothing, and nothing is concluded from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from toolkit.agreement.bounded_programs import BoundedProgram
+from toolkit.errors import ToolkitError
+from toolkit.formats.read import read_query
+from toolkit.problem.compile import compile_problem
+from toolkit.problem.program import Program
+from toolkit.problem.specialise_cases import Part, specialised
+from toolkit.result import Result, Statistics
+from toolkit.search.batch_size import refusals
+from toolkit.search.batched_roots import boxes_at_once, joint_roots
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.point_sampling import SECONDS
+from toolkit.search.root import Root, facts, open_cases
+from toolkit.settings import Settings
+from toolkit.verify import LoadedNetwork, Posed, Rooted, full_precision, pick_device, pose, precision
+
+READING = 0.5
+"""Share of the time that reading specifications may take; those that are not reached are read when their turn comes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One query of a batch, and the whole of it as a problem."""
+
+    number: int
+    posed: Posed
+    part: Part
+    """On its device, in the precision that it is bounded in, once it is moved there."""
+    original: Part
+    """In double precision, as it was compiled."""
+    relus: int
+    """Neurons of the network before any were merged."""
+
+
+def survey(
+    networks: Mapping[str, LoadedNetwork], specs: Sequence[Path], settings: Settings, clock: Clock
+) -> list[Result | Posed | None]:
+    """What root bounds say about each specification: a proof, or the query with what is known of it.
+
+    None stands for a query that was not looked at: it does not fit, or the time was up. Bounding takes no longer than
+    looking for witnesses would.
+    """
+    reading = clock.part(READING)
+    found: list[Result | Posed | None] = [_posed(networks, spec, reading) for spec in specs]
+    clock = clock.soon(SECONDS * len(specs))
+    try:
+        with refusals(), torch.no_grad(), full_precision():
+            for rows in _batches(found, settings):
+                for row, root in zip(rows, joint_roots([row.part.problem for row in rows], clock), strict=True):
+                    found[row.number] = _concluded(row, root)
+    except (OutOfTime, torch.OutOfMemoryError):
+        pass  # what is not bounded yet is decided one by one
+    return [_timed(answer, clock.elapsed / len(specs)) for answer in found]
+
+
+def _posed(networks: Mapping[str, LoadedNetwork], spec: Path, clock: Clock) -> Posed | None:
+    try:
+        clock.check()
+        return pose(networks, read_query(spec))
+    except Exception:  # whatever it is, it is met again, and told, where the query is decided on its own
+        return None
+
+
+def _batches(found: Sequence[Result | Posed | None], settings: Settings) -> Iterator[list[Row]]:
+    """The queries that can be rows of one batch, on their device, in parts that fit."""
+    groups: dict[tuple[int, int, torch.dtype], list[Row]] = {}
+    for number, posed in enumerate(found):
+        row = _row(number, posed, settings) if isinstance(posed, Posed) else None
+        if row is not None:
+            problem = row.part.problem
+            groups.setdefault((id(problem.program), problem.rows.shape[1], precision(problem)), []).append(row)
+    for (_, _, dtype), rows in groups.items():
+        program = rows[0].part.problem.program.to(pick_device(settings.device), dtype)
+        size = boxes_at_once(program)
+        for start in range(0, len(rows), size):
+            yield [_moved(row, program) for row in rows[start : start + size]]
+
+
+def _row(number: int, posed: Posed, settings: Settings) -> Row | None:
+    """A query as a problem of one box; None where it is more, or where there is something to try first."""
+    computed = posed.query.over_floats and not settings.real_semantics
+    if computed or settings.bounds != "native" or len(posed.cases.lower) != 1 or posed.by_scores:
+        return None
+    try:
+        whole = compile_problem(posed.query, {n: net.binding for n, net in posed.networks.items()}, posed.cases)
+        (part,) = specialised(whole)
+    except ToolkitError:
+        return None
+    return Row(number, posed, part, part, whole.program.num_neurons)
+
+
+def _moved(row: Row, program: Program) -> Row:
+    """The row's problem with a program that is moved already, on its device and in its precision."""
+    problem = replace(row.part.problem, program=program).to(program.device, program.dtype)
+    return replace(row, part=replace(row.part, problem=problem))
+
+
+def _concluded(row: Row, root: Root) -> Result | Posed:
+    """A proof where the bounds refute all cases, else the query with the bounds."""
+    if len(open_cases(root)) or len(root.lower) != len(row.posed.cases):
+        return replace(row.posed, rooted=Rooted(row.original, root, row.relus))
+    bounded = BoundedProgram(row.posed.imported(), row.part.problem, row.part.regions.numpy())
+    return row.posed.refuted([bounded], Statistics(relus=row.relus, decided_by=root.method, **facts(root)))
+
+
+def _timed(answer: Result | Posed | None, seconds: float) -> Result | Posed | None:
+    """Proofs of one batch share the time that it took."""
+    if not isinstance(answer, Result):
+        return answer
+    return replace(answer, statistics=replace(answer.statistics, seconds=seconds))

@@ -1,0 +1,71 @@
+"""The task of a worker: verify the files of a job, after the root bounds of jobs of one network together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.bench.job import Answer, Job, Task, survey_limit
+from toolkit.formats.witness import witness_text
+from toolkit.result import Result, Verdict
+
+if TYPE_CHECKING:
+    from toolkit.verify import LoadedNetwork, Posed
+
+_left_open: dict[str, Posed] = {}
+"""Queries that this process's last survey left open, by the keys of their jobs."""
+
+
+def prepare() -> None:
+    """Load the verifier and torch, so that no instance pays for it."""
+    from toolkit.bench.warmup import warm_up
+
+    warm_up()
+
+
+def answer(job: Job) -> Answer:
+    """Verify one job. Reading the files counts as run time."""
+    from toolkit.formats.read import read_query
+    from toolkit.search.clock import Clock
+    from toolkit.verify import check_backend, decide, pose
+
+    clock = Clock.started(job.timeout, job.spent)
+    check_backend(job.settings)
+    posed = _left_open.pop(job.key, None) or pose(load(job.networks), read_query(job.spec))
+    return to_answer(decide(posed, job.settings, clock))
+
+
+def survey(jobs: Sequence[Job]) -> list[Answer | None]:
+    """Answer the jobs of one network that root bounds decide, and keep what is known of the others."""
+    from toolkit.batched_queries import survey as look
+    from toolkit.search.clock import Clock
+    from toolkit.verify import Posed
+
+    clock = Clock.started(survey_limit(jobs))
+    _left_open.clear()
+    found = look(load(jobs[0].networks), [job.spec for job in jobs], jobs[0].settings, clock)
+    _left_open.update({job.key: item for job, item in zip(jobs, found, strict=True) if isinstance(item, Posed)})
+    return [to_answer(item) if isinstance(item, Result) else None for item in found]
+
+
+@lru_cache(maxsize=1)
+def load(networks: tuple[tuple[str, Path], ...]) -> dict[str, LoadedNetwork]:
+    """The networks, kept until other ones are asked for: jobs of one network come one after the other."""
+    from toolkit.verify import load_networks
+
+    return load_networks(dict(networks))
+
+
+def to_answer(result: Result) -> Answer:
+    """A result in the form that travels between processes; a ``sat`` without a witness is an error."""
+    if result.verdict != Verdict.SAT:
+        return Answer(result.verdict, result.reason, statistics=result.statistics)
+    if result.witness is None:
+        return Answer(Verdict.ERROR, "the verifier said sat without a witness", statistics=result.statistics)
+    text = witness_text(result.witness)
+    return Answer(result.verdict, result.reason, statistics=result.statistics, witness=text)
+
+
+VERIFY = Task(prepare, answer, survey)

@@ -1,0 +1,94 @@
+"""Optimised bounds of intermediate layers: every unstable row gets slopes of its own (alpha-CROWN, Xu et al. 2021).
+
+A row of layer i is bounded as if it were the output of the program that ends there, so the ascent that serves the
+query's cases serves the neurons too: rows are its batch, and all share the box and the bounds of the earlier layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.crown import intersect, rows_per_pass
+from toolkit.bounds.dual_ascent import Schedule, optimise
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.optimised_bound import Domain, adaptive
+from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.problem.program import INPUT, Layer, Program
+
+SAMPLE = 48
+"""Rows of a layer that are tried first."""
+GAIN = 0.005
+"""Share of their width that these must lose for the other rows to follow."""
+
+
+def refine_bounds(
+    program: Program, box: Bounds, bounds: Bounds, schedule: Schedule, check: Callable[[], None] = lambda: None
+) -> Bounds:
+    """Tighter bounds of all neurons of one box (batch 1), layer by layer, from sound ones.
+
+    A layer whose first rows hardly gain is left as it is.
+    """
+    for number in range(len(program.layers)):
+        bounds = refine_layer(program, number, box, bounds, schedule, check)
+    return bounds
+
+
+def refine_layer(
+    program: Program,
+    number: int,
+    box: Bounds,
+    bounds: Bounds,
+    schedule: Schedule,
+    check: Callable[[], None] = lambda: None,
+) -> Bounds:
+    """The bounds with those of one layer's inexact rows tightened."""
+    layer = program.layers[number]
+    lower, upper = bounds.lower.clone(), bounds.upper.clone()
+    current = Bounds(lower[:, layer.neurons], upper[:, layer.neurons])
+    index = RELAXATIONS[layer.op].inexact(current.lower, current.upper)[0].nonzero().squeeze(1)
+    if layer.affine.sources == (INPUT,) or not len(index):
+        return bounds
+    schedule = replace(schedule, until_proved=False)
+    ending_here = program.ending_at(number)
+    earlier = Bounds(lower[:, : layer.start], upper[:, : layer.start])
+    for part in _sample_first(index, max(1, rows_per_pass(program, 1) // 4)):
+        found = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)
+        old = Bounds(lower[:, layer.start + part], upper[:, layer.start + part])
+        new = intersect(old, found)
+        lower[:, layer.start + part], upper[:, layer.start + part] = new.lower, new.upper
+        if float((new.upper - new.lower).sum()) > (1 - GAIN) * float((old.upper - old.lower).sum()):
+            break
+    return Bounds(lower, upper)
+
+
+def _sample_first(index: Tensor, size: int) -> list[Tensor]:
+    """The rows in parts: a few from everywhere, then the others in parts of at most ``size``."""
+    if not len(index):
+        return []
+    sampled = torch.zeros(len(index), dtype=torch.bool, device=index.device)
+    sampled[:: max(1, len(index) // SAMPLE)] = True
+    return [index[sampled], *index[~sampled].split(size)] if not bool(sampled.all()) else [index]
+
+
+def _bound_rows(
+    program: Program,
+    layer: Layer,
+    index: Tensor,
+    box: Bounds,
+    bounds: Bounds,
+    schedule: Schedule,
+    check: Callable[[], None],
+) -> Bounds:
+    """Bounds ``(1, len(index))`` of some rows of the program's features."""
+    rows = torch.zeros(len(index), layer.affine.size, dtype=program.dtype, device=program.device)
+    rows[torch.arange(len(index), device=program.device), index] = 1.0
+    atoms = torch.cat([rows, -rows]).unsqueeze(1)
+    unsplit = torch.zeros(1, 1, dtype=torch.int8, device=program.device).expand(len(atoms), program.num_neurons)
+    domain = Domain(box, bounds, unsplit, atoms, atoms.new_zeros(len(atoms), 1))
+    start = adaptive(bounds, atoms.new_ones(len(atoms), 1))
+    low, negated = optimise(program, domain, start, schedule, check).lower.unsqueeze(0).split(len(index), 1)
+    return Bounds(low, -negated)

@@ -1,0 +1,77 @@
+"""Values of expressions over layers at points, with the errors of an evaluation in floating point. No torch.
+
+The two estimates are those of `toolkit.bounds.evaluate_program`: bounds by absolute coefficients, and disturbed copies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.numpy_prover.expressions import Array, Expression, evaluated
+from toolkit.numpy_prover.neuron_layers import Layer
+from toolkit.numpy_prover.numpy_relaxations import RELU
+
+COPIES = 4
+"""Disturbed copies of each point."""
+MARGIN = 4.0
+"""Spreads of the copies that an error may be away."""
+BEYOND = 64
+"""Roundings of a value besides those of its sum: an expression's coefficients are what a few operators made."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values ``(B, N)``, a bound on the distance of another evaluation, and disturbed copies ``(COPIES, B, N)``."""
+
+    value: Array
+    error: Array
+    copies: Array
+
+    @property
+    def tolerance(self) -> Array:
+        """How far the value of another evaluation may be away, ``(B, N)``: the smaller of both estimates."""
+        spread = np.abs(self.copies - self.value).max((0, 1), initial=0.0)
+        return np.fmin(self.error, MARGIN * spread)
+
+
+def evaluate(x: Expression, layers: Sequence[Layer], points: Array, error: Array, unit: float) -> Values:
+    """An expression at points ``(B, n)`` of its input, given up to an error, where operations round to ``unit``."""
+    generator = np.random.default_rng(0)
+
+    def signs(shape: tuple[int, ...]) -> Array:
+        return generator.integers(0, 2, shape).astype(np.float64) * 2 - 1
+
+    def affine(rows: Expression) -> Values:
+        count = sum(part.shape[-1] for part in rows.coefficients.values()) + BEYOND
+        factor = count * unit / (1 - count * unit) if count * unit < 1 else math.inf
+        usual = min(factor, BEYOND * math.ceil(math.sqrt(count)) * unit)
+        size = _weighted(rows, [np.abs(source.value) for source in sources]) + rows.magnitude
+        distance = factor * size + _weighted(rows, [source.error for source in sources])
+        copies = np.stack([evaluated(rows, [source.copies[number] for source in sources]) for number in range(COPIES)])
+        value = evaluated(rows, [source.value for source in sources])
+        return Values(value, distance, copies + usual * size * signs(copies.shape))
+
+    copies = np.broadcast_to(points, (COPIES, *points.shape))
+    sources = [Values(points, error, copies + error * signs(copies.shape))]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for layer in layers:
+            sources.append(_operated(layer, affine(layer.rows), unit, signs))
+        return affine(x)
+
+
+def _operated(layer: Layer, z: Values, unit: float, signs) -> Values:  # type: ignore[no-untyped-def]
+    operator = layer.operator
+    value, copies = operator.function(z.value), operator.function(z.copies)
+    low, high = operator.image(z.value - z.error, z.value + z.error)
+    rounded = 0.0 if operator is RELU else BEYOND * unit * (np.abs(value) + 1.0)
+    return Values(value, np.maximum(high - value, value - low) + rounded, copies + rounded * signs(copies.shape))
+
+
+def _weighted(rows: Expression, sizes: Sequence[Array]) -> Array:
+    """Sums of the sizes of sources by absolute coefficients, ``(B, *shape)``."""
+    absolute = {source: np.abs(part) for source, part in rows.coefficients.items()}
+    return evaluated(Expression(absolute, np.zeros_like(rows.constant), rows.magnitude), sizes)

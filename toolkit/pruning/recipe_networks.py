@@ -1,0 +1,182 @@
+"""All networks of a recipe, one after the other: what an experiment exports and verifies."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from toolkit.data.dataset import Dataset, Split
+from toolkit.errors import InputError, UnsupportedError
+from toolkit.models.architecture_options import OnnxNet
+from toolkit.models.structure import count_relus
+from toolkit.pruning.chain import ChainState, Progress, Workshop, dense_key, prune_chain
+from toolkit.pruning.compress import compress
+from toolkit.pruning.masks import live_channels
+from toolkit.pruning.pruning_options import Chain, Structured
+from toolkit.recipe import Recipe
+from toolkit.training.accuracy import accuracy, fgsm_accuracy, pgd_accuracy
+from toolkit.training.stats import NetworkStability, measure_stability
+
+
+@dataclass(frozen=True)
+class ChainModel:
+    """A trained network, ready for export."""
+
+    name: str
+    """Unique in the recipe, and usable as a file name."""
+    chains: tuple[str, ...]
+    """Chains that it belongs to: a dense network is shared by all chains of equal model and training."""
+    architecture: str
+    """Name of the model in the recipe."""
+    method: str
+    """Pruning method; ``dense`` for state 0, ``retrained`` for the control."""
+    state: int
+    """Rounds of pruning behind it; 0 is dense."""
+    density: float
+    """Kept entries over prunable entries: weights, or channels for structured methods."""
+    parameters: int
+    """Parameters that are not zero (weights, biases, batch normalisation)."""
+    relus: int
+    """ReLU neurons for one input."""
+    module: nn.Module = field(repr=False)
+    """In evaluation mode, on the CPU; pruned channels are physically gone. Input ``(B, C, H, W)`` in [0, 1]."""
+    standard_accuracy: float
+    """On the whole test split."""
+    fgsm_accuracy: float
+    """There too, under a one-step attack at the specification's radius."""
+    stability: NetworkStability
+    """By interval bounds at the specification's radius, over the test images that are verified."""
+    retrained: bool
+    """Trained from the initial weights, of which pruning took some away: what a lottery ticket is."""
+    metadata: dict[str, str]
+    """What was pruned, how, and out of which recipe: for the exported file."""
+
+    def pgd_accuracy(self, split: Split, epsilon: float, *, steps: int = 50, restarts: int = 3, seed: int = 0) -> float:
+        """Accuracy under attack on a split (on the CPU), an upper bound of the certified accuracy."""
+        return pgd_accuracy(self.module, split, epsilon, steps=steps, restarts=restarts, seed=seed)
+
+
+def build_chains(
+    recipe: Recipe,
+    dataset: Dataset,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    cache: Path | None = None,
+) -> Iterator[ChainModel]:
+    """Trains and prunes all networks of a recipe, or takes them from the cache folder; each network comes once.
+
+    A run that was killed goes on from the folder with the same result. ``progress`` is called with the name of what is
+    trained, the epochs done and the epochs in all.
+
+    Raises:
+        InputError: a method does not fit its network or the data, or training diverged.
+    """
+    workshop = Workshop(dataset, device, recipe.seed, cache, progress)
+    shared = dense_networks(recipe, workshop)
+    seen: set[str] = set()
+    for chain in recipe.all_chains:
+        for state in prune_chain(workshop, recipe.models[chain.model], chain, recipe.training_of(chain)):
+            if state.index > 0 or state.key not in seen:
+                yield finished(recipe, workshop, chain, state, shared)
+            seen.add(state.key)
+
+
+@dataclass(frozen=True)
+class DenseNetwork:
+    """Name of a dense network and the chains that start from it."""
+
+    name: str
+    chains: tuple[str, ...]
+
+
+def dense_networks(recipe: Recipe, workshop: Workshop) -> dict[str, DenseNetwork]:
+    """The distinct dense networks of a recipe by key: the first of each model and named training is named after them.
+
+    Raises:
+        InputError: two networks would have the same name.
+    """
+    keys = {c.name: dense_key(workshop, recipe.models[c.model], recipe.training_of(c)) for c in recipe.all_chains}
+    found: dict[str, DenseNetwork] = {}
+    taken: set[str] = set()
+    for chain in recipe.all_chains:
+        key = keys[chain.name]
+        if key not in found:
+            usual = chain.model if chain.trained is None else f"{chain.model}-{chain.trained}"
+            name = f"{chain.name if usual in taken else usual}-dense"
+            found[key] = DenseNetwork(name, tuple(other for other, of in keys.items() if of == key))
+            taken.add(usual)
+    _check_unique([dense.name for dense in found.values()])
+    return found
+
+
+def _check_unique(names: list[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"chains.name: two networks would be called {name!r}; rename a chain or a model")
+
+
+def finished(
+    recipe: Recipe, workshop: Workshop, chain: Chain, state: ChainState, shared: dict[str, DenseNetwork]
+) -> ChainModel:
+    """The record of one state: compressed, measured, named."""
+    dense = shared[state.key] if state.index == 0 else None
+    module = exported_module(workshop, chain, state)
+    test, wanted = workshop.dataset.test, recipe.specification
+    method = _method(chain, state)
+    given = isinstance(recipe.models[chain.model], OnnxNet)
+    parameters = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
+    metadata = {
+        "recipe": recipe.name,
+        "network": state.key,
+        "architecture": chain.model,
+        "method": method,
+        "state": str(state.index),
+        "density": f"{state.density:.6f}",
+        "nonzero_parameters": str(parameters),
+    }
+    return ChainModel(
+        name=f"{chain.name}-{state.index:02d}" if dense is None else dense.name,
+        chains=(chain.name,) if dense is None else dense.chains,
+        architecture=chain.model,
+        method=method,
+        state=state.index,
+        density=state.density,
+        parameters=parameters,
+        relus=count_relus(module, workshop.dataset.input_shape),
+        module=module,
+        standard_accuracy=accuracy(module, test),
+        fgsm_accuracy=fgsm_accuracy(module, test, wanted.epsilon),
+        stability=stability(module, test.first(wanted.images).images, wanted.epsilon),
+        retrained=state.density < 1 and chain.rewind == "lt" and not (given or state.grafted),
+        metadata=metadata,
+    )
+
+
+def _method(chain: Chain, state: ChainState) -> str:
+    """How the table names what was done to a network."""
+    if state.index == 0:
+        return "dense"
+    name = chain.method.name if state.density < 1 else "retrained"
+    return f"{name}+graft" if state.grafted else name
+
+
+def stability(module: nn.Module, images: Tensor, epsilon: float) -> NetworkStability:
+    """Stability of the ReLUs; of no layers where the network has layers without interval rules."""
+    try:
+        return measure_stability(module, images, epsilon)
+    except UnsupportedError:
+        return NetworkStability(epsilon, ())
+
+
+def exported_module(workshop: Workshop, chain: Chain, state: ChainState) -> nn.Module:
+    """The state's network on the CPU, without its pruned channels where the method removes any."""
+    module = copy.deepcopy(state.model).cpu()
+    if isinstance(chain.method, Structured) and chain.method.compress and state.masks and not state.grafted:
+        live = {name: kept.cpu() for name, kept in live_channels(state.model, state.masks).items()}
+        return compress(module, live, workshop.dataset.input_shape)
+    return module

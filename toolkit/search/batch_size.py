@@ -1,0 +1,75 @@
+"""How many domains fit: the batch follows from the memory that is free, and no verdict follows from the batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+
+import torch
+
+from toolkit.problem.program import Program
+from toolkit.run.memory_limits import available, refused
+from toolkit.search.events import MemoryShort, Observer
+from toolkit.search.phase_domains import Domains
+
+TENSORS = 40
+"""Vectors over all neurons and inputs that bounding one domain holds at once, with a margin."""
+SHARE = 0.5
+"""Share of the free memory that one batch may take."""
+WAITING = 0.15
+"""Share of the free memory that domains may take while they wait: a round holds them twice."""
+BATCH = {"cpu": 1024}
+"""Most domains bounded at once, by device, where nothing else is asked for: more keep a processor no busier."""
+LARGE_BATCH = 8192
+"""Most domains bounded at once on devices that `BATCH` does not name: fewer take them almost as long."""
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that this process may still take on a device, in bytes."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes next
+        return torch.cuda.mem_get_info(device)[0] + kept
+    return available()
+
+
+def largest_batch(program: Program, wanted: int, processes: int = 1) -> int:
+    """Domains that may be bounded at once, at least 2: those wanted (0: what suits the device), or as many as fit.
+
+    So many processes may bound a batch each at the same time.
+    """
+    wanted = wanted or BATCH.get(program.device.type, LARGE_BATCH)
+    width = program.num_neurons + program.num_inputs
+    each = TENSORS * width * torch.finfo(program.dtype).bits // 8
+    return max(2, min(wanted, int(SHARE * free_bytes(program.device)) // max(1, each * processes)))
+
+
+def most_waiting(domains: Domains) -> int:
+    """How many domains like these may wait for their turn; at least as many as there are."""
+    tensors = [getattr(domains, field.name) for field in fields(domains)]
+    each = sum(tensor.element_size() * math.prod(tensor.shape[1:]) for tensor in tensors)
+    return max(len(domains), int(WAITING * free_bytes(domains.lower.device)) // each)
+
+
+def smaller_batch(batch: int, observer: Observer) -> int:
+    """Half the batch after running out of memory; no verdict depends on it. Raises MemoryError below one domain."""
+    if batch <= 2:
+        raise MemoryError("one domain does not fit into the device's memory")
+    torch.cuda.empty_cache()
+    observer(MemoryShort(batch // 2))
+    return batch // 2
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Where the processor's memory is short, the error is the one that a GPU's is told by: torch.OutOfMemoryError.
+
+    Libraries have several; one of torch's is told from its other errors by its text alone.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or not refused(error):
+            raise
+        raise torch.OutOfMemoryError(f"refused by the system: {error}") from error

@@ -1,0 +1,48 @@
+"""Root bounds of many queries about one network: their boxes and cases are rows of one batch.
+
+What a small network costs is mostly the calls themselves, which a batch shares; on a GPU that holds for large ones too.
+Each query gets the bounds that it would get alone, up to rounding, and with the same allowances for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toolkit.bounds.crown import crown_bounds
+from toolkit.bounds.forward import forward_bounds
+from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.bounds.network_reduction import cost
+from toolkit.problem.compile import Problem
+from toolkit.problem.program import Program
+from toolkit.problem.stack_problems import places, stacked
+from toolkit.search.batch_size import largest_batch
+from toolkit.search.clock import Clock
+from toolkit.search.root import Root, first_bounds, prefers_forward, root_of
+
+MOST_BOXES = 1024
+"""Boxes bounded at once at most."""
+FILL = 1 << 20
+"""Multiplications of a pass through all boxes that keep a processor busy; more boxes at once gain nothing there, and
+all of them pay for each other's unstable neurons."""
+
+
+def boxes_at_once(program: Program) -> int:
+    """How many boxes are bounded together."""
+    wanted = MOST_BOXES if program.device.type == "cuda" else max(1, FILL // max(1, cost(program)))
+    return min(wanted, largest_batch(program, MOST_BOXES))
+
+
+def joint_roots(problems: Sequence[Problem], clock: Clock) -> list[Root]:
+    """Root bounds of problems of one program, each with one box and K atoms a case. Raises OutOfTime."""
+    whole = stacked(problems)
+    box = Bounds(whole.lower, whole.upper)
+    intervals, _ = interval_bounds(whole.program, box)
+    method, neurons = ("forward", forward_bounds) if prefers_forward(whole, intervals) else ("crown", crown_bounds)
+    bounds = neurons(whole.program, box, intervals, clock.check)
+    lower, multipliers = first_bounds(whole, bounds, clock)
+    roots = []
+    for problem, (regions, cases) in zip(problems, places(problems), strict=True):
+        own = bounds.select(regions)
+        alone = intervals.select(regions), own, lower[cases], multipliers.select(cases)
+        roots.append(root_of(problem, *alone, method))
+    return roots

@@ -1,0 +1,189 @@
+"""The state of branch and bound over ReLU phases: one record of batched tensors on the device.
+
+Only neurons that are unstable at the root are stored; `Space` knows which they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.interval import Bounds
+from toolkit.bounds.optimised_bound import Bound, Domain, Multipliers
+from toolkit.problem.compile import Problem
+from toolkit.search.cuda_graphs import Recordings
+from toolkit.search.exact_leaf import ExactLeaves
+
+
+@dataclass(frozen=True)
+class Space:
+    """The problem, its root bounds and the neurons that can be split."""
+
+    problem: Problem
+    root: Bounds
+    """Root bounds of each region, ``(R, num_neurons)``."""
+    unstable: Tensor
+    """Neurons that are unstable in some region, ``(U,)``."""
+    exact: ExactLeaves | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """What decides leaves in rational arithmetic, if they are to be."""
+    double: Problem | None = None
+    """The problem in double precision, where it is bounded in single."""
+    recordings: Recordings = field(default_factory=Recordings, init=False, compare=False, repr=False)
+    """Of functions that use the above: another space has others."""
+
+    @property
+    def all_unstable(self) -> bool:
+        """Whether they are all the neurons there are, as in a reduced network."""
+        return len(self.unstable) == self.root.lower.shape[1]
+
+    def of(self, neurons: Tensor) -> Tensor:
+        """The unstable ones' part ``(B, U)`` of a tensor over all neurons, ``(B, num_neurons)``."""
+        return neurons if self.all_unstable else neurons[:, self.unstable]
+
+    def over(self, rest: Tensor, part: Tensor) -> Tensor:
+        """A tensor over all neurons, ``(B, num_neurons)``: ``part``, ``(B, U)``, over ``rest``, of batch 1 or B."""
+        if self.all_unstable:
+            return part
+        return rest.expand(len(part), -1).index_copy(1, self.unstable, part)
+
+
+@dataclass(frozen=True)
+class Domains:
+    """Subproblems: a case, the phases of split neurons, and the multipliers that gave the bound."""
+
+    case: Tensor
+    """``(B,)`` int64."""
+    phase: Tensor
+    """``(B, U)`` int8: +1 active, -1 inactive, 0 open."""
+    alpha: Tensor
+    """Lower slopes, ``(B, U)``."""
+    beta: Tensor
+    """Split multipliers, ``(B, U)``."""
+    weight: Tensor
+    """Weights of the case's atoms, ``(B, K)``."""
+    lower: Tensor
+    """Best lower bound known, ``(B,)``; a child's is never below its parent's."""
+    candidates: Tensor
+    """Neurons that may be split next, as indices into the space's unstable ones, ``(B, k)``; -1 where there is none."""
+    neuron_lower: Tensor
+    """Bounds of the unstable neurons in the domain, ``(B, U)``, never looser than the root's and the parent's."""
+    neuron_upper: Tensor
+
+    def __len__(self) -> int:
+        return len(self.case)
+
+    def select(self, index: Tensor) -> Domains:
+        """Some of the domains, by position or mask."""
+        # A mask's positions are found once, not once for every tensor: each time, the host waits for the device.
+        at = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
+        return Domains(*(getattr(self, field.name).index_select(0, at) for field in fields(self)))
+
+    def parts(self, size: int) -> list[Domains]:
+        """The domains in parts of at most ``size``."""
+        positions = torch.arange(len(self), device=self.lower.device)
+        return [self.select(part) for part in positions.split(size)]
+
+    @property
+    def depth(self) -> int:
+        """Splits on the longest path."""
+        return int((self.phase != 0).sum(1).max()) if len(self) and self.phase.shape[1] else 0
+
+
+def concat(parts: Sequence[Domains]) -> Domains:
+    """All domains of several records."""
+    return Domains(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Domains)))
+
+
+def root_domains(space: Space, cases: Tensor, multipliers: Multipliers, lower: Tensor) -> Domains:
+    """One unsplit domain for each of the given cases; it has no candidates before it is bounded."""
+    count = len(cases)
+    bounds = space.root.select(space.problem.region[cases])
+    return Domains(
+        case=cases,
+        phase=torch.zeros(count, len(space.unstable), dtype=torch.int8, device=lower.device),
+        alpha=space.of(multipliers.alpha),
+        beta=space.of(multipliers.beta),
+        weight=multipliers.weight,
+        lower=lower,
+        candidates=torch.full((count, 1), -1, device=lower.device),
+        neuron_lower=space.of(bounds.lower),
+        neuron_upper=space.of(bounds.upper),
+    )
+
+
+def case_domain(problem: Problem, root: Bounds, case: Tensor) -> Domain:
+    """What is bounded for unsplit cases: their boxes, their regions' bounds and their atoms."""
+    region = problem.region[case]
+    return of_cases(problem, root if len(root.lower) == 1 else root.select(region), case)
+
+
+def of_cases(problem: Problem, bounds: Bounds, case: Tensor) -> Domain:
+    """Unsplit domains of some cases ``(B,)``, with bounds of their neurons, ``(B, num_neurons)``, of batch 1 or B."""
+    region, rows = problem.region[case], problem.rows[case]
+    box = Bounds(problem.lower, problem.upper)
+    phase = torch.zeros(1, 1, dtype=torch.int8, device=bounds.lower.device)
+    return Domain(
+        box=box if len(box.lower) == 1 else box.select(region),
+        bounds=bounds,
+        phase=phase.expand(len(case), bounds.lower.shape[1]),
+        atoms=problem.weights[rows],
+        constants=problem.offsets[rows],
+    )
+
+
+def expand(space: Space, domains: Domains) -> tuple[Domain, Multipliers]:
+    """The domains and their multipliers over all neurons, ready to be bounded."""
+    plain = case_domain(space.problem, space.root, domains.case)
+    lower = space.over(plain.bounds.lower, domains.neuron_lower)
+    upper = space.over(plain.bounds.upper, domains.neuron_upper)
+    domain = replace(plain, bounds=Bounds(lower, upper), phase=space.over(plain.phase, domains.phase))
+    none = torch.zeros_like(lower[:1])
+    return domain, Multipliers(space.over(none, domains.alpha), space.over(none, domains.beta), domains.weight)
+
+
+def split(domains: Domains, neuron: Tensor) -> Domains:
+    """Both children of every domain at its neuron, ``(B,)``: first all with it active, then all with it inactive."""
+    neuron = neuron.unsqueeze(1)
+    active = domains.phase.scatter(1, neuron, 1)
+    inactive = domains.phase.scatter(1, neuron, -1)
+    twice = concat([domains, domains])
+    phase = torch.cat([active, inactive])
+    return _with(
+        twice,
+        phase=phase,
+        neuron_lower=torch.where(phase > 0, twice.neuron_lower.clamp(min=0), twice.neuron_lower),
+        neuron_upper=torch.where(phase < 0, twice.neuron_upper.clamp(max=0), twice.neuron_upper),
+    )
+
+
+def bounded(space: Space, domains: Domains, bound: Bound, candidates: Tensor) -> Domains:
+    """The domains with a new bound, its multipliers and the neurons that may be split next."""
+    return _with(
+        domains,
+        alpha=space.of(bound.multipliers.alpha),
+        beta=space.of(bound.multipliers.beta),
+        weight=bound.multipliers.weight,
+        lower=torch.fmax(domains.lower, bound.lower),
+        candidates=candidates,
+    )
+
+
+def _with(domains: Domains, **changes: Tensor) -> Domains:
+    return Domains(*(changes.get(field.name, getattr(domains, field.name)) for field in fields(domains)))
+
+
+def with_bounds(space: Space, domains: Domains, bounds: Bounds) -> Domains:
+    """The domains with other bounds of all neurons, ``(B, num_neurons)``."""
+    return _with(domains, neuron_lower=space.of(bounds.lower), neuron_upper=space.of(bounds.upper))
+
+
+UNDERFLOW = 2.0**30
+"""Smallest normal numbers that a bound must exceed: below these, numbers have no relative precision to allow for."""
+
+
+def proved(lower: Tensor) -> Tensor:
+    """Where a bound is a proof: positive and finite, ``(B,)``. NaN, infinity and what underflows prove nothing."""
+    return torch.isfinite(lower) & (lower > UNDERFLOW * torch.finfo(lower.dtype).tiny)

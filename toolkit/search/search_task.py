@@ -1,0 +1,85 @@
+"""One problem to decide, with what every phase of deciding it needs, and what a phase found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from toolkit.bounds.backward_rounding import with_errors
+from toolkit.bounds.interval import Bounds
+from toolkit.problem.compile import Problem, outward
+from toolkit.search.clock import Clock
+from toolkit.search.events import Observer
+from toolkit.search.gradient_attack import Accept
+from toolkit.settings import Settings
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the phases found, and which of them."""
+
+    witness: bool
+    proved: bool
+    by: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Original:
+    """A problem about the network as it was compiled, in double precision on the processor."""
+
+    problem: Problem
+    accept: Accept
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem with everything a phase needs to work on it."""
+
+    problem: Problem
+    settings: Settings
+    clock: Clock
+    accept: Accept
+    observer: Observer
+    note: Callable[..., None]
+    """Takes statistics by name."""
+    spent: Callable[[int, int], None]
+    """Takes the domains that one search bounded, and its depth."""
+    share: float = 1.0
+    """Share of the whole query's cases that the problem's are."""
+    original: Original | None = None
+    """The problem before anything was merged, reduced or rounded; None where it is not at hand."""
+    double: Problem | None = None
+    """The problem in double precision, where it is searched in single."""
+
+    @property
+    def exact(self) -> Problem:
+        """The problem in double precision."""
+        return self.problem if self.double is None else self.double
+
+    def counted(self, bounds: Bounds) -> Task:
+        """The task with what rounding can change in its programs, for bounds ``(R, num_neurons)`` of its neurons."""
+        double = None if self.double is None else counted(self.double, bounds)
+        return replace(self, problem=counted(self.problem, bounds), double=double)
+
+    def soon(self, seconds: float) -> Task:
+        """The task with so much time, or what is left."""
+        return replace(self, clock=self.clock.soon(seconds))
+
+
+def counted(problem: Problem, bounds: Bounds) -> Problem:
+    """The problem with a program that knows what rounding can change on its boxes
+    (`toolkit.bounds.backward_rounding`)."""
+    dtype = problem.program.dtype
+    bounds = Bounds(*outward(bounds.lower, bounds.upper, dtype))
+    return replace(problem, program=with_errors(problem.program, Bounds(problem.lower, problem.upper), bounds))
+
+
+def decided(found: Found | None) -> bool:
+    """Whether a search came to a verdict: it may also be out of time (None), or have given up."""
+    return found is not None and (found.witness or found.proved)
+
+
+def varying_inputs(problem: Problem) -> int:
+    """Largest number of inputs that are not fixed, over the regions."""
+    return int((problem.lower < problem.upper).sum(1).max())

@@ -1,0 +1,139 @@
+"""Atoms that come down to zero and not below: what refutes a strict one, where no allowance for rounding fits in.
+
+Two things are exact without any search or in a small one. An atom is a sum of few terms over the last layer, whose
+images have exact ends (a ReLU's is zero): their least value in rational arithmetic. And in a small network of ReLUs all
+phases can be split, and each leaf decided in rational arithmetic (`toolkit.search.exact_leaf`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from toolkit.bounds.dual_ascent import Schedule
+from toolkit.bounds.interval import Bounds, interval_bounds, source_interval, unstable_neurons
+from toolkit.bounds.step_rules import Polyak
+from toolkit.problem.affine import DenseAffine
+from toolkit.problem.compile import Problem
+from toolkit.problem.program import split_layers
+from toolkit.search.batch_size import largest_batch, most_waiting
+from toolkit.search.clock import Clock, OutOfTime
+from toolkit.search.events import Event
+from toolkit.search.exact_leaf import ExactLeaves, worth_deciding
+from toolkit.search.phase_domains import Space, root_domains
+from toolkit.search.progress import Outcome
+from toolkit.search.relu_split import Search
+from toolkit.search.relu_split_plan import SearchPlan
+from toolkit.search.root import Root, open_cases, root_bounds
+from toolkit.search.search_task import Found, Task, varying_inputs
+
+MOST_ATOMS = 1 << 10
+"""Most pairs of an open case and a strict atom that are looked at."""
+MOST_UNSTABLE = 24
+"""Most unstable neurons of a network whose leaves are all decided exactly."""
+SHARE = 0.5
+"""Share of the time left that this may take."""
+MOST_DOMAINS = 1 << 14
+
+
+def closed_by_images(task: Task, root: Root) -> Root:
+    """The root with the cases closed of which a strict atom cannot be below zero, whatever the last layer gives."""
+    problem = task.original.problem if task.original else None
+    if problem is None or not problem.program.rational or not isinstance(problem.program.features, DenseAffine):
+        return root
+    pairs = _strict_pairs(problem, open_cases(root).cpu())
+    if not len(pairs) or len(pairs) > MOST_ATOMS:
+        return root
+    box, lower = Bounds(problem.lower, problem.upper), root.lower.clone()
+    neurons, _ = interval_bounds(problem.program, box)
+    for case, atom in pairs.tolist():
+        task.clock.check()
+        region = problem.region[case : case + 1]
+        if _least_value(problem, atom, box.select(region), neurons.select(region)) >= 0:
+            lower[case] = lower[case].clamp(min=REFUTED)
+    return replace(root, lower=lower)
+
+
+REFUTED = 1.0
+"""What stands for the bound of a case that is refuted without one."""
+
+
+def _strict_pairs(problem: Problem, cases: Tensor) -> Tensor:
+    """Numbers of cases and of strict atoms that they have, ``(P, 2)``."""
+    rows = problem.rows[cases]
+    at, column = problem.strict_atoms[rows].nonzero(as_tuple=True)
+    return torch.stack([cases[at], rows[at, column]], 1).unique(dim=0)
+
+
+def _least_value(problem: Problem, atom: int, box: Bounds, neurons: Bounds) -> Fraction | float:
+    """The least value of an atom over the images of the sources that it reads, in rational arithmetic."""
+    sides = split_layers(problem.program, neurons.lower), split_layers(problem.program, neurons.upper)
+    layers = [Bounds(lower, upper) for lower, upper in zip(*sides, strict=True)]
+    features = problem.program.features
+    assert isinstance(features, DenseAffine)
+    weights = problem.weights[atom]
+    used = weights.nonzero().squeeze(1)
+    factors = list(map(Fraction, weights[used].tolist()))
+    total = Fraction(float(problem.offsets[atom]))
+    total += sum((w * Fraction(b) for w, b in zip(factors, features.bias[used].tolist(), strict=True)), Fraction(0))
+    for source, matrix in zip(features.sources, features.matrices, strict=True):
+        image = source_interval(problem.program, source, box, layers)
+        for number in matrix[used].any(0).nonzero().squeeze(1).tolist():
+            column = matrix[used, number].tolist()
+            factor = sum((w * Fraction(m) for w, m in zip(factors, column, strict=True)), Fraction(0))
+            end = float((image.lower if factor > 0 else image.upper)[0, number])
+            if factor and not math.isfinite(end):
+                return -math.inf
+            total += factor * Fraction(end) if factor else 0
+    return total
+
+
+def by_exact_leaves(task: Task, root: Root) -> Found | None:
+    """What splitting all phases and deciding the leaves exactly comes to; None where that is not worth a try.
+
+    It is where an atom may touch: a strict one, or any on a point, where nothing else can make bounds better.
+    """
+    original = task.original
+    if original is None or not worth_deciding(original.problem):
+        return None
+    problem = original.problem.with_cases(open_cases(root).cpu())
+    if varying_inputs(problem) and not bool(problem.strict_atoms[problem.rows].any()):
+        return None
+    clock = task.clock.part(SHARE)
+    try:
+        search = _search(problem, task, clock)
+        outcome = None if search is None else search.run(clock, original.accept, task.observer)
+    except OutOfTime:
+        task.clock.check()
+        return None
+    if search is None or outcome is None:
+        return None
+    task.spent(search.progress.bounded, search.progress.depth)
+    return _found(outcome)
+
+
+def _search(problem: Problem, task: Task, clock: Clock) -> Search | None:
+    """A search over phases, whose leaves are decided exactly, unless there are many neurons to split."""
+    root = root_bounds(problem, clock, _ignore)
+    unstable = unstable_neurons(problem.program, root.bounds).any(0).nonzero().squeeze(1)
+    if len(unstable) > MOST_UNSTABLE:
+        return None
+    space = Space(problem, root.bounds, unstable, exact=ExactLeaves(problem))
+    frontier = root_domains(space, open_cases(root), root.multipliers.select(open_cases(root)),
+                            root.lower[open_cases(root)])  # fmt: skip
+    batch = largest_batch(problem.program, task.settings.batch)
+    schedule = Schedule(task.settings.beta_iterations, Polyak())
+    plan = SearchPlan(schedule, batch, min(MOST_DOMAINS, task.settings.max_domains), clipped=0)
+    return Search(space, frontier, plan, batch, most_waiting(frontier))
+
+
+def _found(outcome: Outcome) -> Found:
+    return Found(outcome.witness, outcome.proved, "exact-leaves", outcome.reason)
+
+
+def _ignore(event: Event) -> None:
+    """Root bounds of the network as it was compiled have been told of already."""
