@@ -1,5 +1,6 @@
 """What the documentation says exists, and what exists is said."""
 
+import importlib
 import re
 import runpy
 from pathlib import Path
@@ -11,7 +12,7 @@ from toolkit.recipe import load_recipe
 from toolkit.result import DECIDED
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_reference_is_up_to_date():
@@ -60,3 +61,77 @@ def test_the_examples_of_the_programming_interface_run(tmp_path, monkeypatch, ca
     assert names["result"].verdict in DECIDED
     assert [recipe.chains[0].densities for recipe in recipes] == [(0.5, 0.25)]
     assert "one of the recipes that come along: cifar10_methods, " in capsys.readouterr().out
+
+
+# --- names in the pages for developers --------------------------------------------------------------------------------
+
+FOR_DEVELOPERS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "how_it_works.py"]
+IN_THE_CODE = ["toolkit/**/*.py", "tests/**/*.py", "docs/*.py", "pyproject.toml", "Makefile"]
+"""Where a plain name must stand."""
+
+
+def quoted(page: Path) -> list[str]:
+    """What stands in backticks, outside of blocks."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+def is_path(name: str) -> bool:
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)*/?", name) is not None and ("/" in name or name.endswith((".py", ".toml")))
+
+
+def is_dotted(name: str) -> bool:
+    return re.fullmatch(r"(toolkit|prunecert)(\.\w+)+", name) is not None
+
+
+def exists(dotted: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = dotted.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+def missing(names: list[str]) -> list[str]:
+    """Paths that lead nowhere, dotted names of nothing, and plain names that stand nowhere in the code."""
+    code = "\n".join(path.read_text() for pattern in IN_THE_CODE for path in ROOT.glob(pattern))
+    words = set(re.findall(r"\w+", code))
+    paths = [name for name in names if is_path(name) and not (ROOT / name).exists()]
+    dotted = [name for name in names if is_dotted(name) and not exists(name)]
+    plain = [name for name in names if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", name) and not is_path(name)]
+    return paths + dotted + [name for name in plain if not is_dotted(name) and name.split(".")[-1] not in words]
+
+
+@pytest.mark.parametrize("page", FOR_DEVELOPERS, ids=lambda page: page.name)
+def test_every_name_for_developers_exists(page):
+    names = quoted(page)
+    assert any(map(is_path, names))
+    assert not missing(names)
+
+
+def test_names_of_nothing_are_seen():
+    wrong = [
+        "toolkit/bound.py",
+        "toolkit.verify.Posed.refute",
+        "toolkit.bond",
+        "toolkit.bounds.crown.bounds.x",
+        "Unsaid" + "Word",
+    ]
+    assert missing(wrong) == wrong
+    right = [
+        "toolkit/bounds",
+        "docs/recipes.md",
+        "toolkit.verify.Posed.refuted",
+        "toolkit.bounds",
+        "MethodOptions",
+        "n u",
+    ]
+    assert missing(right) == []
