@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.bounds.crown import bound_features, crown_bounds
+from toolkit.bounds.evaluate_program import evaluate as with_errors
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.problem.compile import in_double
@@ -35,6 +36,12 @@ def program_of_model(model: OnnxModel) -> Program:
 def evaluate(program: Program, points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values of the features, ``(B, F)``, at points ``(B, n)``."""
     return forward(program, torch.from_numpy(points)).detach().numpy()
+
+
+def lost_digits(program: Program, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What rounding may have changed in values of the features, ``(B, F)``, computed in double precision."""
+    at = torch.from_numpy(points)
+    return with_errors(program, at, torch.zeros_like(at), 0.0)[0].error.detach().numpy()
 
 
 def output_bounds(program: Program, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> list[Bounds]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx_programs import evaluate, output_bounds, program_of_model
+from onnx_programs import evaluate, lost_digits, output_bounds, program_of_model
 
 from toolkit.errors import ToolkitError
 from toolkit.formats.onnx_file import load_model
@@ -37,7 +37,8 @@ def fault_of(model: onnx.ModelProto, folder: Path, rng: np.random.Generator) -> 
         expected = np.array([output.astype(np.float64).reshape(-1) for output in outputs])
         expected = np.where(np.abs(expected) < LARGEST, expected, np.nan)
         whole = ~np.isnan(expected).any(1)  # what is undefined in one place spoils a matrix product in all
-        fault = _difference(evaluate(program, points[whole]), expected[whole])
+        lost = lost_digits(program, points[whole])
+        fault = _difference(evaluate(program, points[whole]), expected[whole], np.where(lost < LARGEST, lost, 0.0))
         if fault:
             return fault
         for name, bounds in zip(("interval", "CROWN"), output_bounds(program, lower, upper), strict=True):
@@ -48,10 +49,12 @@ def fault_of(model: onnx.ModelProto, folder: Path, rng: np.random.Generator) -> 
     return ""
 
 
-def _difference(value: NDArray[np.float64], expected: NDArray[np.float64]) -> str:
-    """How far values are from those expected, beyond rounding; NaN is expected where nothing is."""
+def _difference(
+    value: NDArray[np.float64], expected: NDArray[np.float64], lost: NDArray[np.float64] | float = 0.0
+) -> str:
+    """How far values are from those expected, beyond what rounding lost; NaN is expected where nothing is."""
     known = ~np.isnan(expected)
-    scale = 1e-3 * np.abs(expected) + 1e-4 * max(1.0, float(np.abs(expected[known]).max(initial=0.0)))
+    scale = lost + 1e-3 * np.abs(expected) + 1e-4 * max(1.0, float(np.abs(expected[known]).max(initial=0.0)))
     with np.errstate(invalid="ignore"):
         wrong = known & ~(np.abs(value - expected) <= scale)
     return f"{value[wrong][:4].tolist()} for {expected[wrong][:4].tolist()}" if wrong.any() else ""
