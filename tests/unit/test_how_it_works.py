@@ -250,3 +250,16 @@ def test_verdicts_agree_with_the_package_and_with_a_mixed_integer_program(seed: 
             inside = (answer.witness >= example.box.lower) & (answer.witness <= example.box.upper)
             assert bool(inside.all())
             assert float(page.run(example.network, answer.witness)[-1]) + margin - least <= 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_least_of_all_leaves_is_the_exact_minimum(seed: int) -> None:
+    example = Example.random(seed, [2, 3, 3, 1])
+    pending, least = [page.root(example.network, example.box, 0)], []
+    while pending:
+        domain = pending.pop()
+        if any(bool(z.unstable.any()) for z in domain.bounds):
+            pending += page.children(example.network, example.box, domain, 0)
+        elif (point := page.exact_minimum(example.network, example.box, domain)) is not None:
+            least.append(float(page.run(example.network, point)[-1]))
+    assert min(least) == pytest.approx(optimum(example.model(), example.case(0.0))[0], abs=1e-6)
