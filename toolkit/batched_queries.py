@@ -18,44 +18,52 @@ from toolkit.errors import ToolkitError
 from toolkit.formats.read import read_query
 from toolkit.problem.compile import compile_problem
 from toolkit.problem.program import Program
-from toolkit.problem.specialise_cases import Part, specialised
+from toolkit.problem.specialise_cases import ProblemPart, specialised
 from toolkit.result import Result, Statistics
 from toolkit.search.batch_size import refusals
 from toolkit.search.batched_roots import boxes_at_once, joint_roots
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.point_sampling import SECONDS
-from toolkit.search.root import Root, facts, open_cases
+from toolkit.search.root import RootBounds, facts, open_cases
 from toolkit.settings import Settings
-from toolkit.verify import LoadedNetwork, Posed, Rooted, full_precision, pick_device, pose, precision
+from toolkit.verify import (
+    LoadedNetwork,
+    LoadedQuery,
+    ProblemWithRoot,
+    full_precision,
+    load_query,
+    pick_device,
+    precision,
+)
 
 READING = 0.5
 """Share of the time that reading specifications may take; those that are not reached are read when their turn comes."""
 
 
 @dataclass(frozen=True)
-class Row:
+class BatchedQuery:
     """One query of a batch, and the whole of it as a problem."""
 
     number: int
-    posed: Posed
-    part: Part
+    posed: LoadedQuery
+    part: ProblemPart
     """On its device, in the precision that it is bounded in, once it is moved there."""
-    original: Part
+    original: ProblemPart
     """In double precision, as it was compiled."""
     relus: int
     """Neurons of the network before any were merged."""
 
 
-def survey(
+def bound_together(
     networks: Mapping[str, LoadedNetwork], specs: Sequence[Path], settings: Settings, clock: Clock
-) -> list[Result | Posed | None]:
+) -> list[Result | LoadedQuery | None]:
     """What root bounds say about each specification: a proof, or the query with what is known of it.
 
     None stands for a query that was not looked at: it does not fit, or the time was up. Bounding takes no longer than
     looking for witnesses would.
     """
     reading = clock.part(READING)
-    found: list[Result | Posed | None] = [_posed(networks, spec, reading) for spec in specs]
+    found: list[Result | LoadedQuery | None] = [_posed(networks, spec, reading) for spec in specs]
     clock = clock.soon(SECONDS * len(specs))
     try:
         with refusals(), torch.no_grad(), full_precision():
@@ -67,19 +75,19 @@ def survey(
     return [_timed(answer, clock.elapsed / len(specs)) for answer in found]
 
 
-def _posed(networks: Mapping[str, LoadedNetwork], spec: Path, clock: Clock) -> Posed | None:
+def _posed(networks: Mapping[str, LoadedNetwork], spec: Path, clock: Clock) -> LoadedQuery | None:
     try:
         clock.check()
-        return pose(networks, read_query(spec))
+        return load_query(networks, read_query(spec))
     except Exception:  # whatever it is, it is met again, and told, where the query is decided on its own
         return None
 
 
-def _batches(found: Sequence[Result | Posed | None], settings: Settings) -> Iterator[list[Row]]:
+def _batches(found: Sequence[Result | LoadedQuery | None], settings: Settings) -> Iterator[list[BatchedQuery]]:
     """The queries that can be rows of one batch, on their device, in parts that fit."""
-    groups: dict[tuple[int, int, torch.dtype], list[Row]] = {}
+    groups: dict[tuple[int, int, torch.dtype], list[BatchedQuery]] = {}
     for number, posed in enumerate(found):
-        row = _row(number, posed, settings) if isinstance(posed, Posed) else None
+        row = _row(number, posed, settings) if isinstance(posed, LoadedQuery) else None
         if row is not None:
             problem = row.part.problem
             groups.setdefault((id(problem.program), problem.rows.shape[1], precision(problem)), []).append(row)
@@ -90,7 +98,7 @@ def _batches(found: Sequence[Result | Posed | None], settings: Settings) -> Iter
             yield [_moved(row, program) for row in rows[start : start + size]]
 
 
-def _row(number: int, posed: Posed, settings: Settings) -> Row | None:
+def _row(number: int, posed: LoadedQuery, settings: Settings) -> BatchedQuery | None:
     """A query as a problem of one box; None where it is more, or where there is something to try first."""
     computed = posed.query.over_floats and not settings.real_semantics
     if computed or settings.bounds != "native" or len(posed.cases.lower) != 1 or posed.by_scores:
@@ -100,24 +108,24 @@ def _row(number: int, posed: Posed, settings: Settings) -> Row | None:
         (part,) = specialised(whole)
     except ToolkitError:
         return None
-    return Row(number, posed, part, part, whole.program.num_neurons)
+    return BatchedQuery(number, posed, part, part, whole.program.num_neurons)
 
 
-def _moved(row: Row, program: Program) -> Row:
+def _moved(row: BatchedQuery, program: Program) -> BatchedQuery:
     """The row's problem with a program that is moved already, on its device and in its precision."""
     problem = replace(row.part.problem, program=program).to(program.device, program.dtype)
     return replace(row, part=replace(row.part, problem=problem))
 
 
-def _concluded(row: Row, root: Root) -> Result | Posed:
+def _concluded(row: BatchedQuery, root: RootBounds) -> Result | LoadedQuery:
     """A proof where the bounds refute all cases, else the query with the bounds."""
     if len(open_cases(root)) or len(root.lower) != len(row.posed.cases):
-        return replace(row.posed, rooted=Rooted(row.original, root, row.relus))
+        return replace(row.posed, rooted=ProblemWithRoot(row.original, root, row.relus))
     bounded = BoundedProgram(row.posed.imported(), row.part.problem, row.part.regions.numpy())
     return row.posed.refuted([bounded], Statistics(relus=row.relus, decided_by=root.method, **facts(root)))
 
 
-def _timed(answer: Result | Posed | None, seconds: float) -> Result | Posed | None:
+def _timed(answer: Result | LoadedQuery | None, seconds: float) -> Result | LoadedQuery | None:
     """Proofs of one batch share the time that it took."""
     if not isinstance(answer, Result):
         return answer

@@ -19,15 +19,15 @@ from rich.console import Console
 
 from toolkit.bench import journal
 from toolkit.bench.executors import default_limits, find_executor
-from toolkit.bench.expected import Comparison, compare
+from toolkit.bench.expected import VerdictComparison, compare
 from toolkit.bench.folder import Benchmark, find_benchmarks, make_jobs
-from toolkit.bench.job import Job, Task
-from toolkit.bench.journal import Record
+from toolkit.bench.job import InstanceJob, WorkerTask
+from toolkit.bench.journal import JournalRecord
 from toolkit.bench.results import SUFFIX, WITNESSES, write_results
 from toolkit.bench.run_options import Options
 from toolkit.bench.run_progress import make_observer
-from toolkit.bench.runner import Run, answered, claimed, run_jobs
-from toolkit.bench.scoring import Score, score
+from toolkit.bench.runner import RunPlan, answered, claimed, run_jobs
+from toolkit.bench.scoring import CategoryScore, score
 from toolkit.bench.verify_job import VERIFY
 from toolkit.errors import InputError
 from toolkit.report.page import Page, facts, write_page
@@ -39,7 +39,7 @@ from toolkit.settings import Settings
 from toolkit.verify import check_backend
 
 
-def run_folder(path: Path, options: Options, task: Task = VERIFY) -> int:
+def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY) -> int:
     """Run the benchmark folder; the exit code is 1 when an answer contradicts ``expected.csv``, else 0."""
     if options.freeze is not None:
         raise InputError("--freeze: only the benchmark of a recipe can be frozen")
@@ -55,7 +55,7 @@ def run_folder(path: Path, options: Options, task: Task = VERIFY) -> int:
         return int(conclude(name, out, records, expected_verdicts(benchmarks, jobs)))
 
 
-def conclude(name: str, out: Path, records: Sequence[Record], expected: Mapping[str, Verdict]) -> bool:
+def conclude(name: str, out: Path, records: Sequence[JournalRecord], expected: Mapping[str, Verdict]) -> bool:
     """Print and write the results; whether an answer contradicts what is known."""
     console = make_console()
     groups = by_category(records)
@@ -70,9 +70,9 @@ def conclude(name: str, out: Path, records: Sequence[Record], expected: Mapping[
     return bool(comparison.contradictions)
 
 
-def by_category(records: Sequence[Record]) -> dict[str, list[Record]]:
+def by_category(records: Sequence[JournalRecord]) -> dict[str, list[JournalRecord]]:
     """The records of each category, in order."""
-    groups: dict[str, list[Record]] = {}
+    groups: dict[str, list[JournalRecord]] = {}
     for record in records:
         groups.setdefault(record.category, []).append(record)
     return groups
@@ -89,7 +89,7 @@ def folders(benchmarks: Sequence[Benchmark]) -> dict[str, Path]:
     return {benchmark.category: benchmark.folder for benchmark in benchmarks}
 
 
-def expected_verdicts(benchmarks: Sequence[Benchmark], jobs: Mapping[str, Sequence[Job]]) -> dict[str, Verdict]:
+def expected_verdicts(benchmarks: Sequence[Benchmark], jobs: Mapping[str, Sequence[InstanceJob]]) -> dict[str, Verdict]:
     """Known verdicts by the jobs' keys."""
     return {
         job.key: benchmark.expected[job.onnx, job.vnnlib]
@@ -99,7 +99,9 @@ def expected_verdicts(benchmarks: Sequence[Benchmark], jobs: Mapping[str, Sequen
     }
 
 
-def execute(jobs: Sequence[Job], out: Path, options: Options, where: Mapping[str, Path], task: Task) -> list[Record]:
+def execute(
+    jobs: Sequence[InstanceJob], out: Path, options: Options, where: Mapping[str, Path], task: WorkerTask
+) -> list[JournalRecord]:
     """Answer the jobs and write ``results.csv``, also for what is done when the run is interrupted."""
     for settings in {job.settings for job in jobs}:
         check_backend(settings)
@@ -110,7 +112,7 @@ def execute(jobs: Sequence[Job], out: Path, options: Options, where: Mapping[str
     if done:
         text = f"{done} of {len(jobs)} instances are answered in {path} (--fresh starts over)"
         make_console().print(text, highlight=False, soft_wrap=True)
-    run = Run(
+    run = RunPlan(
         out=out,
         task=task,
         execute=find_executor(options.executor),
@@ -134,7 +136,7 @@ def forget(out: Path) -> None:
             folder.rmdir()
 
 
-def print_comparison(comparison: Comparison, known: bool, console: Console) -> None:
+def print_comparison(comparison: VerdictComparison, known: bool, console: Console) -> None:
     """Say how the answers compare with the known verdicts."""
     if not known:
         return
@@ -149,7 +151,11 @@ def print_comparison(comparison: Comparison, known: bool, console: Console) -> N
 
 
 def write_folder_report(
-    out: Path, name: str, scores: Sequence[Score], records: Sequence[Record], expected: Mapping[str, Verdict]
+    out: Path,
+    name: str,
+    scores: Sequence[CategoryScore],
+    records: Sequence[JournalRecord],
+    expected: Mapping[str, Verdict],
 ) -> None:
     """Write the page and the plots of a folder run."""
     groups = by_category(records)
@@ -169,7 +175,7 @@ def write_folder_report(
     write_page(page, out / "report.html")
 
 
-def cards(records: Sequence[Record], contradictions: int | None = None) -> tuple[tuple[str, str], ...]:
+def cards(records: Sequence[JournalRecord], contradictions: int | None = None) -> tuple[tuple[str, str], ...]:
     """The headline numbers of a run."""
     count = {verdict: sum(record.verdict == verdict for record in records) for verdict in Verdict}
     open_ones = len(records) - count[Verdict.UNSAT] - count[Verdict.SAT]

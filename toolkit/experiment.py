@@ -21,12 +21,12 @@ from toolkit.bench.executors import available_cores
 from toolkit.bench.fingerprint import file_hash, fingerprint, model_hash, versions
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.freeze import check_target, freeze
-from toolkit.bench.job import Task
-from toolkit.bench.journal import Record
+from toolkit.bench.job import WorkerTask
+from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.bench.verify_job import VERIFY
-from toolkit.bench.writer import Robustness, write_benchmark
+from toolkit.bench.writer import RobustnessBenchmark, write_benchmark
 from toolkit.campaign import cards, execute, make_console
 from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
@@ -47,8 +47,8 @@ from toolkit.report.plots import (
 )
 from toolkit.report.seeds import averages, gains
 from toolkit.report.summary import (
-    Model,
-    Row,
+    ModelRecord,
+    SummaryRow,
     chain_names,
     changes,
     effects,
@@ -67,12 +67,12 @@ MAKERS = ("toolkit.pruning", "toolkit.data.dataset", "toolkit.formats.onnx_expor
 """The modules whose imports, besides this file, make the exported benchmark."""
 
 
-def run_recipe(path: Path, options: Options, task: Task = VERIFY) -> int:
+def run_recipe(path: Path, options: Options, task: WorkerTask = VERIFY) -> int:
     """Run a recipe; the exit code is 1 when a verdict contradicts the attack, else 0."""
     return run_parsed(load_recipe(path), options, task)
 
 
-def run_parsed(recipe: Recipe, options: Options, task: Task = VERIFY) -> int:
+def run_parsed(recipe: Recipe, options: Options, task: WorkerTask = VERIFY) -> int:
     """Run a recipe that was read; the exit code as above."""
     recipe = adapt(recipe, options)
     out = options.out or Path("results") / recipe.name
@@ -89,7 +89,7 @@ def run_parsed(recipe: Recipe, options: Options, task: Task = VERIFY) -> int:
     return int(wrong)
 
 
-def verify_models(recipe: Recipe, out: Path, options: Options, task: Task) -> list[Record]:
+def verify_models(recipe: Recipe, out: Path, options: Options, task: WorkerTask) -> list[JournalRecord]:
     """Answer all instances of the benchmark that was written."""
     [benchmark] = find_benchmarks(out / "benchmark", options.spec_version)
     benchmark = replace(benchmark, category=recipe.name)
@@ -97,7 +97,9 @@ def verify_models(recipe: Recipe, out: Path, options: Options, task: Task) -> li
     return execute(jobs, out, options, {benchmark.category: benchmark.folder}, task)
 
 
-def conclude(recipe: Recipe, out: Path, models: Sequence[Model], records: Sequence[Record], console: Console) -> bool:
+def conclude(
+    recipe: Recipe, out: Path, models: Sequence[ModelRecord], records: Sequence[JournalRecord], console: Console
+) -> bool:
     """Print and write the results; whether something in them cannot be true."""
     rows = summarise(models, records)
     means = averages(models, rows)
@@ -158,7 +160,7 @@ def source_stamp(data: Data) -> list[object]:
     return [kind, *stamps]
 
 
-def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | None = None) -> list[Model]:
+def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | None = None) -> list[ModelRecord]:
     """Train, prune and export, and write the benchmark folder; or take all of that from an earlier run."""
     path, benchmark = out / "models.json", out / "benchmark"
     key = made_from(recipe)
@@ -190,7 +192,7 @@ def made_from(recipe: Recipe) -> str:
     return fingerprint(recipe.name, "", "", origin)
 
 
-def _is_complete(benchmark: Path, models: Sequence[Model]) -> bool:
+def _is_complete(benchmark: Path, models: Sequence[ModelRecord]) -> bool:
     """Whether the benchmark is there with all networks as they were exported."""
     complete = (benchmark / "instances.csv").exists()
     return complete and all(model_hash(benchmark / model.network) == model.content for model in models)
@@ -209,31 +211,34 @@ def train_in_parallel(recipe: Recipe, dataset: Dataset, cache: Path, trainers: i
     chains = sum(len(recipe.seeds_of(chain)) for chain in recipe.all_chains)
     processes = min(wanted, chains)
     if processes > 1:
-        from toolkit.pruning.parallel import Crew, train_ahead
+        from toolkit.pruning.parallel import TrainingProcesses, train_ahead
 
-        train_ahead(recipe, dataset, Crew(processes, device, max(1, available_cores() // processes), cache))
+        train_ahead(
+            recipe, dataset, TrainingProcesses(processes, device, max(1, available_cores() // processes), cache)
+        )
 
 
-def properties(recipe: Recipe) -> Robustness:
+def properties(recipe: Recipe) -> RobustnessBenchmark:
     """The robustness queries that the recipe asks to be verified."""
     wanted = recipe.specification
-    return Robustness(recipe.name, wanted.epsilon, recipe.verification.timeout, wanted.images)
+    return RobustnessBenchmark(recipe.name, wanted.epsilon, recipe.verification.timeout, wanted.images)
 
 
-def _read_models(path: Path, key: str) -> list[Model] | None:
+def _read_models(path: Path, key: str) -> list[ModelRecord] | None:
     """The models of an earlier run that was made in the same way."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["key"] != key:
             return None
         return [
-            Model(**(model | {key: tuple(model[key]) for key in ("chains", "layers")})) for model in stored["models"]
+            ModelRecord(**(model | {key: tuple(model[key]) for key in ("chains", "layers")}))
+            for model in stored["models"]
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -> Iterator[Model]:
+def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -> Iterator[ModelRecord]:
     from toolkit.pruning import build_chains
     from toolkit.training.training_progress import EpochLines
 
@@ -253,12 +258,14 @@ def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -
             yield exported
 
 
-def _export(name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, folder: Path) -> Model:
+def _export(
+    name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, folder: Path
+) -> ModelRecord:
     from toolkit.formats.onnx_export import export_model
 
     network = f"onnx/{name}.onnx"
     export_model(model.module, dataset.test.images[:1], folder / network, model.metadata)
-    return Model(
+    return ModelRecord(
         content=model_hash(folder / network),
         name=name,
         group=model.name,
@@ -297,7 +304,7 @@ def measured_accuracy(network: Path, split: Split) -> float:
     return float(np.mean(scores.argmax(1) == split.labels.numpy()))
 
 
-def impossible(rows: Sequence[Row]) -> list[str]:
+def impossible(rows: Sequence[SummaryRow]) -> list[str]:
     """Rows that cannot be true: more images proved robust than survive the attack."""
     return [
         f"CONTRADICTION: {row.model}: certified accuracy {row.certified_accuracy:.1%} above PGD accuracy "
@@ -313,7 +320,11 @@ def paper_keys(recipe: Recipe) -> dict[str, tuple[str, ...]]:
 
 
 def extra_tables(
-    recipe: Recipe, models: Sequence[Model], means: Sequence[Row], rows: Sequence[Row], layers: Sequence[LayerRow]
+    recipe: Recipe,
+    models: Sequence[ModelRecord],
+    means: Sequence[SummaryRow],
+    rows: Sequence[SummaryRow],
+    layers: Sequence[LayerRow],
 ) -> dict[str, Table]:
     """What the page shows besides the summary: the paper's figures, every seed on its own, and layer by layer."""
     tables = {"Beside the paper": paper_table(means, paper_keys(recipe))}
@@ -334,7 +345,7 @@ class Plot:
 
 
 def write_report(
-    recipe: Recipe, out: Path, models: Sequence[Model], records: Sequence[Record], findings: list[str]
+    recipe: Recipe, out: Path, models: Sequence[ModelRecord], records: Sequence[JournalRecord], findings: list[str]
 ) -> None:
     """Write the tables, the plots and the page."""
     rows = summarise(models, records)

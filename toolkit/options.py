@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
-class Options(BaseModel):
+class RecipeRecord(BaseModel):
     """A frozen record of options: unknown keys are errors, numbers must be finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

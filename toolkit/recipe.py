@@ -16,7 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 
 from toolkit.errors import InputError
 from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
-from toolkit.options import Options
+from toolkit.options import RecipeRecord
 from toolkit.pruning.pruning_options import Chain, Sweep
 from toolkit.settings import Settings
 from toolkit.training.training_options import Training
@@ -24,7 +24,7 @@ from toolkit.training.training_options import Training
 Seed = Annotated[int, Field(ge=0)]
 
 
-class Data(Options):
+class Data(RecipeRecord):
     """Which data set, and how it is divided."""
 
     name: str
@@ -43,7 +43,7 @@ class Data(Options):
     """Folder at which relative files start; ``load_recipe`` puts the recipe's own folder here."""
 
 
-class Specification(Options):
+class Specification(RecipeRecord):
     """Local robustness of the first test images: no point of the L-infinity ball has another class."""
 
     epsilon: PositiveFloat
@@ -51,7 +51,7 @@ class Specification(Options):
     images: PositiveInt = 50
 
 
-class Recipe(Options):
+class Recipe(RecipeRecord):
     """One experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]

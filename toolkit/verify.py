@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.agreement.against_onnxruntime import Bounded, check_faithful
+from toolkit.agreement.against_onnxruntime import Bounded, check_agreement
 from toolkit.agreement.bounded_layers import BoundedLayers
-from toolkit.agreement.query_samples import KEPT, Candidate, Original
+from toolkit.agreement.query_samples import KEPT, Candidate, OnnxReference
 from toolkit.agreement.real_semantics import holds_over_reals
 from toolkit.errors import DisagreementError, UnsupportedError
 from toolkit.formats.batching import batch_session
@@ -33,11 +33,11 @@ from toolkit.formats.runtime import Session
 from toolkit.formats.scores import without_softmax
 from toolkit.formats.witness import Witness, hidden_names, replay
 from toolkit.numpy_prover.crown_proof import SECONDS as PROVING
-from toolkit.numpy_prover.crown_proof import Question, proof
+from toolkit.numpy_prover.crown_proof import LayerQuestion, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.run.memory_limits import refused
-from toolkit.search.case_losses import Losses
+from toolkit.search.case_losses import CaseLosses
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, NoBounds, Observer
 from toolkit.search.point_sampling import SECONDS as SAMPLING
@@ -49,12 +49,12 @@ from toolkit.settings import Settings
 if TYPE_CHECKING:
     import torch
 
-    from toolkit.agreement.bounded_programs import BoundedModule, BoundedProgram, Networks
+    from toolkit.agreement.bounded_programs import BoundedModule, BoundedNetworks, BoundedProgram
     from toolkit.problem.compile import Binding, Problem
-    from toolkit.problem.specialise_cases import Part
-    from toolkit.search.lirpa_root import SecondBounds
-    from toolkit.search.root import Root
-    from toolkit.search.search_task import Found
+    from toolkit.problem.specialise_cases import ProblemPart
+    from toolkit.search.lirpa_root import LirpaRootBounds
+    from toolkit.search.root import RootBounds
+    from toolkit.search.search_task import SearchResult
 
 
 def silent(event: Event) -> None:
@@ -120,28 +120,28 @@ def verify(
     """Decide a query about loaded networks. Raises InputError for settings that need a library that is not there."""
     check_backend(settings)
     clock = Clock.started(settings.timeout) if clock is None else clock
-    return decide(pose(networks, query), settings, clock, observer)
+    return decide(load_query(networks, query), settings, clock, observer)
 
 
 @dataclass(frozen=True)
-class Rooted:
+class ProblemWithRoot:
     """All cases of a query as one problem on its device, with root bounds."""
 
-    part: Part
-    root: Root
+    part: ProblemPart
+    root: RootBounds
     relus: int
     """Neurons of the network before any were merged."""
 
 
 @dataclass(frozen=True)
-class Posed:
+class LoadedQuery:
     """A query with the networks that it is about."""
 
     query: Query
     networks: Mapping[str, LoadedNetwork]
     """Every network of the query, by its name there."""
     cases: Cases
-    rooted: Rooted | None = None
+    rooted: ProblemWithRoot | None = None
     """What is known already."""
     computed: bool = False
     """Whether the networks stand for what they compute, rounding included: for no function that is like it."""
@@ -157,7 +157,7 @@ class Posed:
         return any(self.needed[name] is not self.networks[name] for name in self.needed)
 
     @cached_property
-    def original(self) -> Original:
+    def original(self) -> OnnxReference:
         """The networks as their files say, with the scores where proofs are about them."""
         scores = frozenset(name for name in self.needed if self.needed[name] is not self.networks[name])
         hidden = {
@@ -167,22 +167,22 @@ class Posed:
             for network in self.query.networks
         }
         sessions = {name: self.networks[name].session(names) for name, names in hidden.items()}
-        return Original(self.query, self.cases, sessions, scores)
+        return OnnxReference(self.query, self.cases, sessions, scores)
 
-    def imported(self) -> Networks:
+    def imported(self) -> BoundedNetworks:
         """The networks as they were bounded; imports torch."""
         return self._imported(self.needed)
 
-    def imported_whole(self) -> Networks:
+    def imported_whole(self) -> BoundedNetworks:
         """The networks as they are in their files, with a last softmax; imports torch."""
         return self._imported(self.networks)
 
-    def _imported(self, networks: Mapping[str, LoadedNetwork]) -> Networks:
-        from toolkit.agreement.bounded_programs import Networks
+    def _imported(self, networks: Mapping[str, LoadedNetwork]) -> BoundedNetworks:
+        from toolkit.agreement.bounded_programs import BoundedNetworks
 
         models = {name: network.model for name, network in networks.items()}
         bindings = {name: network.binding for name, network in networks.items()}
-        return Networks(self.query, self.cases, models, bindings)
+        return BoundedNetworks(self.query, self.cases, models, bindings)
 
     def refuted(
         self, bounded: Sequence[Bounded], statistics: Statistics, candidates: Sequence[Candidate] = ()
@@ -193,7 +193,7 @@ class Posed:
         """
         try:
             for one in bounded:
-                check_faithful(one, self.original, candidates)
+                check_agreement(one, self.original, candidates)
         except DisagreementError as error:
             return Result(Verdict.ERROR, str(error), None, statistics)
         return Result(Verdict.UNSAT, "", None, statistics)
@@ -216,20 +216,20 @@ class Posed:
         return loaded.scores if compared else loaded
 
 
-def pose(networks: Mapping[str, LoadedNetwork], query: Query) -> Posed:
+def load_query(networks: Mapping[str, LoadedNetwork], query: Query) -> LoadedQuery:
     """Put a query to loaded networks. Raises ToolkitError where they do not fit each other."""
     bound = bind(query, networks)
     check_binding(query, {name: network.model for name, network in bound.items()})
-    return Posed(query, bound, compile_cases(query))
+    return LoadedQuery(query, bound, compile_cases(query))
 
 
-def decide(posed: Posed, settings: Settings, clock: Clock, observer: Observer = silent) -> Result:
+def decide(posed: LoadedQuery, settings: Settings, clock: Clock, observer: Observer = silent) -> Result:
     """Decide a posed query."""
     if posed.query.over_floats and not settings.real_semantics:
         posed = replace(posed, rooted=None, computed=True)
     sessions = {network.name: posed.networks[network.name].session(hidden_names(network))
                 for network in posed.query.networks}  # fmt: skip
-    result = Attempt(posed, sessions, settings, clock, observer).decide()
+    result = QueryAttempt(posed, sessions, settings, clock, observer).decide()
     return replace(result, statistics=replace(result.statistics, seconds=clock.elapsed))
 
 
@@ -242,10 +242,10 @@ def check_backend(settings: Settings) -> None:
 
 
 @dataclass
-class Attempt:
+class QueryAttempt:
     """One query on its way to a verdict."""
 
-    posed: Posed
+    posed: LoadedQuery
     sessions: Mapping[str, Session]
     settings: Settings
     clock: Clock
@@ -267,19 +267,19 @@ class Attempt:
         return self.posed.cases
 
     @cached_property
-    def losses(self) -> Losses:
+    def losses(self) -> CaseLosses:
         """How far points are from being witnesses, by the networks as they are: where a softmax says 0 of two outputs,
         their comparison is a tie, whatever the scores."""
         return self._losses_by(self.posed.networks)
 
     @cached_property
-    def score_losses(self) -> Losses:
+    def score_losses(self) -> CaseLosses:
         """How far points are from being witnesses, by the scores: they lead somewhere where a softmax is flat."""
         return self._losses_by(self.posed.needed)
 
-    def _losses_by(self, networks: Mapping[str, LoadedNetwork]) -> Losses:
+    def _losses_by(self, networks: Mapping[str, LoadedNetwork]) -> CaseLosses:
         sessions = {net.name: networks[net.name].batch_session(hidden_names(net)) for net in self.query.networks}
-        return Losses(self.query, self.cases, sessions)
+        return CaseLosses(self.query, self.cases, sessions)
 
     def decide(self) -> Result:
         """The answer of the first phase that decides, or why none does."""
@@ -319,7 +319,7 @@ class Attempt:
             self.score_losses, clock, seed, self._accept_array
         )
 
-    def _prove_lightly(self) -> Question | None:
+    def _prove_lightly(self) -> LayerQuestion | None:
         """What was bounded for a proof in less time than importing torch takes; pointless where that was done."""
         settings = self.settings
         if self.posed.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
@@ -372,10 +372,10 @@ class Attempt:
 
     def _prove_parts(
         self,
-        parts: Iterable[Part],
+        parts: Iterable[ProblemPart],
         num_cases: int,
         device: torch.device,
-        root: Root | None = None,
+        root: RootBounds | None = None,
         beside: Sequence[Bounded] = (),
     ) -> Result:
         """Decide one part after the other; only when all cases are in parts that are proved is it a proof.
@@ -414,19 +414,19 @@ class Attempt:
         )
         return problem
 
-    def _bounded(self, part: Part) -> BoundedProgram:
+    def _bounded(self, part: ProblemPart) -> BoundedProgram:
         from toolkit.agreement.bounded_programs import BoundedProgram
 
         return BoundedProgram(self.posed.imported(), part.problem, part.regions.numpy())
 
-    def _prove_part(self, part: Part, root: Root | None, double: Problem | None) -> Found:
+    def _prove_part(self, part: ProblemPart, root: RootBounds | None, double: Problem | None) -> SearchResult:
         """Decide some of the cases, on their device; what it took is added to the statistics.
 
         ``double`` is the problem in double precision, where the part's is in single.
         """
         import torch
 
-        from toolkit.search.search_task import Original, Task
+        from toolkit.search.search_task import SearchTask, UnmergedProblem
         from toolkit.search.strategy import prove
 
         problem = part.problem
@@ -434,8 +434,8 @@ class Attempt:
         try:
             accept = self._accept_in(part)
             share = problem.num_cases / len(self.cases)
-            task = Task(problem, self.settings, self.clock, accept, self.observer, self._note, self._spent, share)
-            task = replace(task, original=Original(part.unmerged, accept), double=double)
+            task = SearchTask(problem, self.settings, self.clock, accept, self.observer, self._note, self._spent, share)
+            task = replace(task, original=UnmergedProblem(part.unmerged, accept), double=double)
             return prove(task, root)
         except torch.OutOfMemoryError as error:  # where a smaller batch does not help
             raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
@@ -444,17 +444,17 @@ class Attempt:
 
     def _second_bounds(
         self, bindings: Mapping[str, Binding], device: torch.device
-    ) -> tuple[SecondBounds, BoundedModule]:
+    ) -> tuple[LirpaRootBounds, BoundedModule]:
         """Root bounds by auto_LiRPA, for which no operator needs a rule of ours, and what it bounded."""
         import torch
 
         from toolkit.agreement.bounded_programs import BoundedModule
-        from toolkit.problem.compile import Features, compile_question, in_double
-        from toolkit.search.lirpa_root import second_bounds
+        from toolkit.problem.compile import FeatureNetwork, compile_question, in_double
+        from toolkit.search.lirpa_root import lirpa_root_bounds
 
-        features = Features(self.query, in_double(bindings, device), self.cases).to(device)
+        features = FeatureNetwork(self.query, in_double(bindings, device), self.cases).to(device)
         question = compile_question(self.cases).to(device, torch.float64)
-        found = second_bounds(features, question, self.settings.alpha_iterations, self.clock, self.observer)
+        found = lirpa_root_bounds(features, question, self.settings.alpha_iterations, self.clock, self.observer)
         self._note(bounds=found.method)
         self._remark(found.reason)
         return found, BoundedModule(self.posed.imported(), features, np.arange(len(self.cases.lower)))
@@ -491,7 +491,7 @@ class Attempt:
         self._remark("a counterexample of onnxruntime does not hold in real arithmetic, or not certainly")
         return False
 
-    def _accept_in(self, part: Part) -> Callable[[torch.Tensor, int], bool]:
+    def _accept_in(self, part: ProblemPart) -> Callable[[torch.Tensor, int], bool]:
         """Replays a point of one of the part's regions."""
 
         def accept(point: torch.Tensor, region: int) -> bool:

@@ -24,9 +24,9 @@ from toolkit.problem.compile import Problem, compile_problem
 from toolkit.search import cuda_graphs
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.reduce_task import reduced
-from toolkit.search.relu_split import Search
+from toolkit.search.relu_split import PhaseSearch
 from toolkit.search.root import root_in_single
-from toolkit.search.search_task import Task
+from toolkit.search.search_task import SearchTask
 from toolkit.search.strategy import branch_phases, phase_search, refined
 from toolkit.settings import Settings
 from toolkit.verify import full_precision, load_networks, silent
@@ -75,13 +75,15 @@ def posed(network: str, spec: str) -> Problem:
     return compile_problem(query, {name: one.binding for name, one in networks.items()})
 
 
-def task_of(double: Problem, settings: Settings, seconds: float) -> Task:
+def task_of(double: Problem, settings: Settings, seconds: float) -> SearchTask:
     """The problem in single precision, to be worked on so long; no point is accepted, and nobody is told anything."""
     clock, problem = Clock.started(seconds), double.to(double.program.device, torch.float32)
-    return Task(problem, settings, clock, lambda *_: False, silent, lambda **_: None, lambda *_: None, double=double)
+    return SearchTask(
+        problem, settings, clock, lambda *_: False, silent, lambda **_: None, lambda *_: None, double=double
+    )
 
 
-def searched(task: Task, search: Search) -> dict[str, Any]:
+def searched(task: SearchTask, search: PhaseSearch) -> dict[str, Any]:
     """What a search for some seconds comes to."""
     start = time.perf_counter()
     try:

@@ -19,9 +19,9 @@ from typing import Any
 
 from run import machine
 
-from toolkit.bench.executors import Limits, in_process
+from toolkit.bench.executors import ExecutorLimits, in_process
 from toolkit.bench.folder import find_benchmarks, make_jobs
-from toolkit.bench.job import Answer, Finished, Job, Task
+from toolkit.bench.job import Answer, Finished, InstanceJob, WorkerTask
 from toolkit.bench.scoring import DECIDED
 from toolkit.bench.verify_job import VERIFY, load
 from toolkit.result import Verdict
@@ -37,7 +37,7 @@ Found = dict[tuple[str, str], tuple[Verdict, str]]
 """Verdict and deciding phase by network and specification."""
 
 
-def forgetful(job: Job) -> Answer:
+def forgetful(job: InstanceJob) -> Answer:
     """The answer, with only the network's file and module kept from the job before."""
     for network in load(job.networks).values():
         network.sessions.clear()
@@ -46,7 +46,7 @@ def forgetful(job: Job) -> Answer:
 
 
 WAYS = {
-    "nothing_shared": Task(VERIFY.prepare, forgetful),
+    "nothing_shared": WorkerTask(VERIFY.prepare, forgetful),
     "program_shared": replace(VERIFY, survey=None),
     "together": VERIFY,
 }
@@ -54,11 +54,11 @@ WAYS = {
 bounds of many jobs at once."""
 
 
-def answers(jobs: Sequence[Job], task: Task) -> tuple[float, Found]:
+def answers(jobs: Sequence[InstanceJob], task: WorkerTask) -> tuple[float, Found]:
     """Seconds of all, and each job's verdict with the phase that decided."""
     load.cache_clear()
     start = time.perf_counter()
-    events = [event for event in in_process(jobs, task, Limits()) if isinstance(event, Finished)]
+    events = [event for event in in_process(jobs, task, ExecutorLimits()) if isinstance(event, Finished)]
     taken = time.perf_counter() - start
     return taken, {(e.job.onnx, e.job.vnnlib): (e.answer.verdict, e.answer.statistics.decided_by) for e in events}
 

@@ -28,7 +28,7 @@ from toolkit.formats.instances import read_instances
 from toolkit.formats.model_binding import bind
 from toolkit.formats.read import read_query
 from toolkit.problem.cases import compile_cases
-from toolkit.problem.compile import Features, compile_problem, compile_question
+from toolkit.problem.compile import FeatureNetwork, compile_problem, compile_question
 from toolkit.search.clock import Clock
 from toolkit.search.root import root_bounds
 from toolkit.verify import load_networks, silent
@@ -63,7 +63,7 @@ def measured(folder: Path, row: int) -> dict[str, Any]:
     cases = compile_cases(query)
     with torch.no_grad():
         building, problem = timed(lambda: compile_problem(query, bindings, cases), 1)
-        features = Features(query, in_double(bindings, torch.device("cpu")), cases)
+        features = FeatureNetwork(query, in_double(bindings, torch.device("cpu")), cases)
         own, root = timed(lambda: root_bounds(problem, Clock.started(UNLIMITED), silent))
         theirs, bounds = timed(lambda: lower_bounds(features, compile_question(cases)))
     return {

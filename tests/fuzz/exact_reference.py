@@ -112,7 +112,7 @@ CLOSE: dict[str, Callable[[Any], Any]] = {
 
 
 @dataclass(frozen=True)
-class Values:
+class ExactValues:
     """What a program comes to at points: pre-activations ``(P, num_neurons)`` and features ``(P, F)``, the nearest
     doubles."""
 
@@ -120,7 +120,7 @@ class Values:
     features: NDArray[np.float64]
 
 
-def values_of(program: Program, points: Array) -> Values:
+def values_of(program: Program, points: Array) -> ExactValues:
     """The program's values at points ``(P, n)`` of doubles."""
     evaluate = _exactly if all(layer.op in EXACT for layer in program.layers) else _closely
     return evaluate(program, points)
@@ -131,7 +131,7 @@ def _parts(affine: Any) -> tuple[tuple[int, ...], list[Array], Array]:
     return affine.sources, [matrix.double().numpy() for matrix in affine.matrices], affine.bias.double().numpy()
 
 
-def _exactly(program: Program, points: Array) -> Values:
+def _exactly(program: Program, points: Array) -> ExactValues:
     values: dict[int, Scaled] = {INPUT: scaled(points)}
     pre: list[Array] = []
 
@@ -144,14 +144,14 @@ def _exactly(program: Program, points: Array) -> Values:
         z = through(layer.affine)
         pre.append(floats(z))
         values[number] = EXACT[layer.op](z)
-    return Values(_joined(pre, points), floats(through(program.features)))
+    return ExactValues(_joined(pre, points), floats(through(program.features)))
 
 
 def _times(values: Scaled, matrix: Scaled) -> Scaled:
     return Scaled(np.dot(values.integers, matrix.integers.T), values.shift + matrix.shift)
 
 
-def _closely(program: Program, points: Array) -> Values:
+def _closely(program: Program, points: Array) -> ExactValues:
     with mpmath.workprec(BITS):
         values: dict[int, Array] = {INPUT: numbers(points)}
         pre: list[Array] = []
@@ -167,7 +167,7 @@ def _closely(program: Program, points: Array) -> Values:
             z = through(layer.affine)
             pre.append(z.astype(np.float64))
             values[number] = np.frompyfunc(CLOSE[layer.op], 1, 1)(z)
-        return Values(_joined(pre, points), through(program.features).astype(np.float64))
+        return ExactValues(_joined(pre, points), through(program.features).astype(np.float64))
 
 
 def numbers(values: Array) -> Array:

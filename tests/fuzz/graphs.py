@@ -19,7 +19,7 @@ from exact_reference import BITS, CLOSE
 from kinds import Unsuited
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from random_networks import Builder
+from random_networks import NetworkBuilder
 
 Array = NDArray[Any]
 Step = Callable[..., Array]
@@ -29,7 +29,7 @@ MOST = 9
 """Elements of one tensor at most."""
 
 
-class Typed(Builder):
+class Typed(NetworkBuilder):
     """A graph in one element type and one version of the operators, whose constants can be read back."""
 
     def __init__(self, shape: tuple[int, ...], dtype: str = "float32", opset: int = 13) -> None:
@@ -458,7 +458,7 @@ def normalisation(draft: Draft) -> tuple[tuple[int, ...], Made]:
 
 
 @dataclass(frozen=True)
-class Graph:
+class RandomGraph:
     """A finished graph: the model, and what it comes to."""
 
     model: onnx.ModelProto
@@ -480,7 +480,7 @@ class Graph:
         return found
 
 
-def random_graph(choices: Choices, smooth: bool, dtype: str = "float32") -> Graph:
+def random_graph(choices: Choices, smooth: bool, dtype: str = "float32") -> RandomGraph:
     """A graph of a few operators, each of which reads any tensors before it; the last is a dense layer."""
     inputs = choices.between(1, 4)
     build = Typed((1, inputs), dtype, choices.of((13, 17, 18)))
@@ -492,7 +492,9 @@ def random_graph(choices: Choices, smooth: bool, dtype: str = "float32") -> Grap
         _add(draft, choices.of(table))
     _add(draft, gemm)
     size = draft.values[-1].size
-    return Graph(build.finished(draft.values[-1].name, size), inputs, size, draft.steps, draft.exact, draft.rounded)
+    return RandomGraph(
+        build.finished(draft.values[-1].name, size), inputs, size, draft.steps, draft.exact, draft.rounded
+    )
 
 
 def _add(draft: Draft, added: Operator) -> None:

@@ -16,7 +16,7 @@ from choices import Choices, from_seed
 from kind_graphs import judge_verdict, load
 from kinds import Wrong, kind
 from networks import Dense, random_dense
-from random_queries import Case, query_text
+from random_queries import QueryCase, query_text
 from scenes import EIGHTHS, random_box, random_points
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,7 +27,7 @@ from toolkit.result import Verdict
 from toolkit.search import parallel_search
 from toolkit.search.clock import Clock
 from toolkit.settings import Settings
-from toolkit.verify import LoadedNetwork, decide, pose
+from toolkit.verify import LoadedNetwork, decide, load_query
 
 NETWORKS = 12
 """Networks that are loaded once and asked about again and again."""
@@ -120,7 +120,7 @@ def faults(choices: Choices) -> int:
     lower, upper = random_box(choices, network.inputs)
     points = np.float64(np.float32(random_points(choices, lower, upper, 100)))
     on_y = np.array([[choices.of((1.0, -1.0)), choices.of((0.0, 1.0, -1.0))]])
-    case = Case(lower, upper, np.zeros((1, network.inputs)), on_y, np.zeros(1))
+    case = QueryCase(lower, upper, np.zeros((1, network.inputs)), on_y, np.zeros(1))
     worst = case.worst(points, network.values(points))
     best = int(worst.argmin())
     margin = choices.of((-0.05, -0.5, 1e-6, 1e-2)) * (1 + abs(worst[best]))
@@ -135,7 +135,7 @@ def faults(choices: Choices) -> int:
         attack_restarts=choices.of((0, 1)), alpha_iterations=choices.of((2, 0)), beta_iterations=2, max_domains=200,
         processes=2 if name == "fork" else 1,
     )  # fmt: skip
-    posed = pose({"": model}, parse_query(query_text([case])))
+    posed = load_query({"": model}, parse_query(query_text([case])))
     try:
         with fault(countdown):
             result = decide(posed, settings, Clock.started(settings.timeout))

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import torch
 from choices import Choices
-from graphs import Graph, random_graph
+from graphs import RandomGraph, random_graph
 from kind_programs import small_zonotopes
 from kind_searches import random_settings
 from kinds import Unsuited, Wrong, kind
-from random_queries import Case, query_text
+from random_queries import QueryCase, query_text
 from scenes import Array, random_box, random_points
 
 from toolkit import verify as verifier
@@ -28,11 +28,11 @@ from toolkit.problem import affine
 from toolkit.problem.compile import compile_problem
 from toolkit.result import Result, Verdict
 from toolkit.search import root as roots
-from toolkit.search.case_losses import Losses
+from toolkit.search.case_losses import CaseLosses
 from toolkit.search.clock import Clock
 from toolkit.search.gradient_attack import forward
 from toolkit.settings import Settings
-from toolkit.verify import LoadedNetwork, decide, pose
+from toolkit.verify import LoadedNetwork, decide, load_query
 
 CLOSENESS = 1e-5
 """Of the compiled network to the truth, relative to the largest output: constants are written in single precision."""
@@ -46,16 +46,16 @@ def load(model: onnx.ModelProto) -> LoadedNetwork:
         return LoadedNetwork(load_model(path))
 
 
-def random_case(choices: Choices, lower: Array, upper: Array, outputs: int, inputs: int) -> Case:
+def random_case(choices: Choices, lower: Array, upper: Array, outputs: int, inputs: int) -> QueryCase:
     """One or two atoms over the outputs, now and then over inputs too."""
     count = choices.between(1, 2)
     on_y = np.array([choices.of((1.0, -1.0, 0.5, 0.0, -2.0)) for _ in range(count * outputs)]).reshape(count, outputs)
     mixed = choices.chance(0.15)
     on_x = np.array([choices.of((0.0, 1.0, -0.5)) if mixed else 0.0 for _ in range(count * inputs)])
-    return Case(lower, upper, on_x.reshape(count, inputs), on_y, np.zeros(count))
+    return QueryCase(lower, upper, on_x.reshape(count, inputs), on_y, np.zeros(count))
 
 
-def compiled_alike(network: LoadedNetwork, query: Any, graph: Graph, points: Array, truth: Array) -> int:
+def compiled_alike(network: LoadedNetwork, query: Any, graph: RandomGraph, points: Array, truth: Array) -> int:
     """Judge the compiled program at points; nothing where it is unsupported, or rounds."""
     if graph.rounded:
         return 0
@@ -76,7 +76,7 @@ def compiled_alike(network: LoadedNetwork, query: Any, graph: Graph, points: Arr
     return len(points)
 
 
-def judge_verdict(result: Result, case: Case, witness: Array | None, truth_at: Any, room: float = 1e-3) -> int:
+def judge_verdict(result: Result, case: QueryCase, witness: Array | None, truth_at: Any, room: float = 1e-3) -> int:
     """Judge a verdict, given a point that is a witness for certain, or none.
 
     A counterexample holds in the replay's arithmetic, and in the truth but for a rounding error of such a share.
@@ -95,7 +95,7 @@ def judge_verdict(result: Result, case: Case, witness: Array | None, truth_at: A
     return 1
 
 
-def with_threshold(choices: Choices, case: Case, points: Array, truth: Array) -> tuple[Case, Array | None]:
+def with_threshold(choices: Choices, case: QueryCase, points: Array, truth: Array) -> tuple[QueryCase, Array | None]:
     """The case moved so that the best of some points is a witness, by a margin, or so that it is none."""
     worst = case.worst(points, truth)
     best = int(worst.argmin())
@@ -112,7 +112,7 @@ def answered(choices: Choices, network: LoadedNetwork, query: Any) -> Result:
             stack.enter_context(mock.patch.object(roots, "MANY_ROWS", 0))
         if choices.chance(0.3):  # single precision, as of wide networks
             stack.enter_context(mock.patch.multiple(verifier, DOUBLE_WIDTH=-1, DOUBLE_COST=-1))
-        return decide(pose({"": network}, query), settings, Clock.started(settings.timeout))
+        return decide(load_query({"": network}, query), settings, Clock.started(settings.timeout))
 
 
 def without_attacks(choices: Choices, stack: ExitStack, settings: Settings) -> Settings:
@@ -130,7 +130,7 @@ def limits(choices: Choices, stack: ExitStack) -> None:
         stack.enter_context(mock.patch.multiple(affine, DENSE_LIMIT=-1, DENSE_CONVOLUTION_LIMIT=-1))
 
 
-def judge_graph(choices: Choices, graph: Graph) -> int:
+def judge_graph(choices: Choices, graph: RandomGraph) -> int:
     """Compile a graph and put a few queries about it."""
     network = load(graph.model)
     judged = 0
@@ -152,18 +152,18 @@ def judge_graph(choices: Choices, graph: Graph) -> int:
 
 def judge_light(choices: Choices, network: LoadedNetwork, query: Any, witness: Array | None) -> int:
     """Judge the proofs that need no torch."""
-    posed = pose({"": network}, query)
+    posed = load_query({"": network}, query)
     if not len(posed.cases):
         return 0
     sessions = {one.name: network.batch_session(()) for one in query.networks}
     models = {one.name: network.model for one in query.networks}
-    found = proof(Losses(posed.query, posed.cases, sessions), models, Clock.started(0.05)) is not None
+    found = proof(CaseLosses(posed.query, posed.cases, sessions), models, Clock.started(0.05)) is not None
     if found and witness is not None:
         raise Wrong("light proof", f"there is a witness at {witness.tolist()}")
     return 1
 
 
-def tried(choices: Choices, graph: Graph) -> int:
+def tried(choices: Choices, graph: RandomGraph) -> int:
     """As `judge_graph`; a graph that is refused is no case."""
     try:
         return judge_graph(choices, graph)

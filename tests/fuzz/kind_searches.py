@@ -36,7 +36,7 @@ from toolkit.problem.program import INPUT, Program
 from toolkit.problem.specialise_cases import specialised
 from toolkit.search import root as roots
 from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.search_task import Found, Task
+from toolkit.search.search_task import SearchResult, SearchTask
 from toolkit.search.strategy import prove
 from toolkit.settings import Settings
 
@@ -45,7 +45,7 @@ SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Posed:
+class SearchProblem:
     """A problem in double precision, and a point ``(n,)`` that is a witness of it, if one is known."""
 
     problem: Problem
@@ -90,7 +90,7 @@ def random_problem(choices: Choices, program: Program, boxes: int, cases: int) -
     return Problem(lower, upper, region, rows, torch.as_tensor(weights), offsets, program)
 
 
-def placed(choices: Choices, problem: Problem) -> Posed:
+def placed(choices: Choices, problem: Problem) -> SearchProblem:
     """The problem with its atoms moved so that the best of many points is a witness, just so or not at all."""
     witness = None
     for case in range(problem.num_cases):
@@ -104,10 +104,10 @@ def placed(choices: Choices, problem: Problem) -> Posed:
         problem.offsets[problem.rows[case]] -= least + (margin + room if margin >= 0 else margin)
         if margin >= 0 and np.isfinite(least):
             witness = best
-    return Posed(problem, witness)
+    return SearchProblem(problem, witness)
 
 
-def searched(choices: Choices, posed: Posed, dtype: torch.dtype) -> list[Found]:
+def searched(choices: Choices, posed: SearchProblem, dtype: torch.dtype) -> list[SearchResult]:
     """What a search comes to on each part of a problem, in some precision; nothing where time is up."""
     problem, settings = posed.problem, random_settings(choices)
     with ExitStack() as stack:
@@ -136,13 +136,13 @@ def judge_of(problem: Problem) -> Callable[[Any, int], bool]:
     return accept
 
 
-def task_of(problem: Problem, settings: Settings, accept: Callable[[Any, int], bool]) -> Task:
+def task_of(problem: Problem, settings: Settings, accept: Callable[[Any, int], bool]) -> SearchTask:
     """A task that tells nobody."""
     clock = Clock.started(settings.timeout)
-    return Task(problem, settings, clock, accept, lambda event: None, lambda **facts: None, lambda *spent: None)
+    return SearchTask(problem, settings, clock, accept, lambda event: None, lambda **facts: None, lambda *spent: None)
 
 
-def judge_search(choices: Choices, posed: Posed, dtype: torch.dtype) -> int:
+def judge_search(choices: Choices, posed: SearchProblem, dtype: torch.dtype) -> int:
     """Raise Wrong where a problem with a witness is proved."""
     found = searched(choices, posed, dtype)
     if posed.witness is not None and found and all(one.proved for one in found):
@@ -226,7 +226,7 @@ def dot(row: Iterable[Fraction], values: Iterable[Fraction]) -> Fraction:
     return sum((w * value for w, value in zip(row, values, strict=True) if w and value), Fraction(0))
 
 
-def touching(choices: Choices, problem: Problem) -> Posed:
+def touching(choices: Choices, problem: Problem) -> SearchProblem:
     """Thresholds at, or one unit in the last place beside, the true extreme, or a little away from it."""
     witness = None
     line = Line(problem.program, float(problem.lower[0, 0]), float(problem.upper[0, 0]))
@@ -238,7 +238,7 @@ def touching(choices: Choices, problem: Problem) -> Posed:
         least, place = line.lowest(problem, case)
         if least <= 0:
             witness = np.array([float(place)])
-    return Posed(problem, witness)
+    return SearchProblem(problem, witness)
 
 
 @kind(share=3)

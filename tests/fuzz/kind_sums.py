@@ -11,10 +11,10 @@ from choices import Choices
 from exact_reference import values_of
 from kind_graphs import judge_light, judge_verdict, load, without_attacks
 from kind_programs import crown, intervals, reduced, refined, tightened, zonotopes
-from kind_searches import Posed, judge_search, random_settings
+from kind_searches import SearchProblem, judge_search, random_settings
 from kinds import Unsuited, kind
 from networks import Dense
-from random_queries import Case, query_text
+from random_queries import QueryCase, query_text
 from scenes import CPU, Array, Scene
 
 from toolkit import verify as verifier
@@ -25,7 +25,7 @@ from toolkit.problem.affine import DenseAffine
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.search.clock import Clock
-from toolkit.verify import decide, pose
+from toolkit.verify import decide, load_query
 
 LENGTHS = (3, 40, 700, 3072, 9000, 49152)
 WEIGHTS = (0.1, 1 / 3, 1.0, 0.7, 1 + 2.0**-24, 1e-3)
@@ -121,7 +121,7 @@ def cancellation(choices: Choices) -> int:
     zero = torch.zeros(1, dtype=torch.int64)
     sides = (torch.as_tensor(side[None]) for side in (lower, upper))
     problem = Problem(*sides, zero, zero[None], weights, offsets, program)
-    return judged + judge_search(choices, Posed(problem, points[best]), dtype)
+    return judged + judge_search(choices, SearchProblem(problem, points[best]), dtype)
 
 
 @kind(share=2)
@@ -137,11 +137,11 @@ def double_models(choices: Choices) -> int:
     size = np.abs(values).max() + 1
     room = size * choices.of((1e-9, 1e-6, 1e-3, 0.2))
     constant = -sign * values[best, :1] - room
-    case = Case(lower, upper, np.zeros((1, inputs)), np.array([[sign]]), constant)
+    case = QueryCase(lower, upper, np.zeros((1, inputs)), np.array([[sign]]), constant)
     return judged_in_single(choices, network, case, points[best], choices.of(("float64", "float32")))
 
 
-def judged_in_single(choices: Choices, network: Dense, case: Case, witness: Array, dtype: str) -> int:
+def judged_in_single(choices: Choices, network: Dense, case: QueryCase, witness: Array, dtype: str) -> int:
     """Judge the verdict on a case that has a witness, bounded in single precision first."""
     if dtype == "float32":  # the file says what the network is
         rounded = tuple((np.float64(np.float32(w)), np.float64(np.float32(b))) for w, b in network.layers)
@@ -152,7 +152,7 @@ def judged_in_single(choices: Choices, network: Dense, case: Case, witness: Arra
     try:
         with mock.patch.multiple(verifier, DOUBLE_WIDTH=-1, DOUBLE_COST=-1), ExitStack() as stack:
             settings = without_attacks(choices, stack, random_settings(choices))
-            result = decide(pose({"": loaded}, query), settings, Clock.started(settings.timeout))
+            result = decide(load_query({"": loaded}, query), settings, Clock.started(settings.timeout))
     except ToolkitError:
         raise Unsuited from None
     return judge_verdict(result, case, known, network.values, np.inf) + judge_light(choices, loaded, query, known)

@@ -13,7 +13,7 @@ from kind_searches import Line, Problem
 from kinds import Unsuited, Wrong, kind
 from networks import Array, Dense, random_dense
 from random_networks import PIECEWISE_LINEAR, random_network, sizes
-from random_queries import Case, number, query_text
+from random_queries import QueryCase, number, query_text
 from scenes import EIGHTHS, SIGNS, random_box, random_points
 from test_verdicts import random_example
 
@@ -63,12 +63,12 @@ def spikes(choices: Choices) -> int:
         threshold = np.float64(np.float32(top - share * height)) - 1e-6 * (1 + abs(top))
         row = np.zeros((1, base.outputs))
         row[0, 0] = -1.0
-        case = Case(lower, upper, np.zeros((1, inputs)), row, np.array([threshold]))
+        case = QueryCase(lower, upper, np.zeros((1, inputs)), row, np.array([threshold]))
         judged += judged_case(choices, loaded, case, place, network)
     return judged
 
 
-def judged_case(choices: Choices, loaded: LoadedNetwork, case: Case, witness: Array | None, network: Dense) -> int:
+def judged_case(choices: Choices, loaded: LoadedNetwork, case: QueryCase, witness: Array | None, network: Dense) -> int:
     """Judge the verdict, and the proof without torch, of one case."""
     query = parse_query(query_text([case]))
     judged = judge_verdict(answered(choices, loaded, query), case, witness, network.values)
@@ -208,7 +208,7 @@ TWINS = (permuted, rescaled, with_dead, split_up, in_halves)
 """Networks that compute what another does."""
 
 
-def texts_of(choices: Choices, case: Case) -> list[str]:
+def texts_of(choices: Choices, case: QueryCase) -> list[str]:
     """A case in other words: its assertions in another order, twice, turned round, with other zeros, in version 2.0."""
     text = query_text([case])
     lines = text.splitlines()
@@ -227,14 +227,14 @@ def texts_of(choices: Choices, case: Case) -> list[str]:
     return [shuffled, twice, turned, newer]
 
 
-def boxes_of(choices: Choices, case: Case) -> list[Case]:
+def boxes_of(choices: Choices, case: QueryCase) -> list[QueryCase]:
     """The case on both halves of its box."""
     across = choices.below(len(case.lower))
     middle = (case.lower + case.upper)[across] / 2
     lower, upper = case.lower.copy(), case.upper.copy()
     lower[across], upper[across] = middle, middle
     parts = (case.on_x, case.on_y, case.constant)
-    return [Case(case.lower, upper, *parts), Case(lower, case.upper, *parts)]
+    return [QueryCase(case.lower, upper, *parts), QueryCase(lower, case.upper, *parts)]
 
 
 @kind(share=2)
@@ -245,7 +245,7 @@ def twins(choices: Choices) -> int:
     lower, upper = random_box(choices, inputs)
     points = np.float64(np.float32(random_points(choices, lower, upper, 40)))
     on_y = np.array([[choices.of((1.0, -1.0, 0.5)) for _ in range(outputs)]])
-    case = Case(lower, upper, np.zeros((1, inputs)), on_y, np.zeros(1))
+    case = QueryCase(lower, upper, np.zeros((1, inputs)), on_y, np.zeros(1))
     case, witness = with_threshold(choices, case, points, network.values(points))
     other = choices.of(TWINS)(choices, network)
     first, second = load(network.model()), load(other.model())
@@ -269,7 +269,7 @@ def twins(choices: Choices) -> int:
 
 
 def judged_verdict(
-    choices: Choices, loaded: LoadedNetwork, text: str, case: Case, witness: Array | None, network: Dense
+    choices: Choices, loaded: LoadedNetwork, text: str, case: QueryCase, witness: Array | None, network: Dense
 ) -> Verdict:
     """The verdict on a text, judged."""
     result = answered(choices, loaded, parse_query(text))

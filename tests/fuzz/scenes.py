@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from choices import Choices
-from exact_reference import Values, above, below, values_of
+from exact_reference import ExactValues, above, below, values_of
 from kinds import Wrong
 from numpy.typing import NDArray
 from torch import Tensor
@@ -152,7 +152,7 @@ class Scene:
     program: Program
     box: Bounds
     points: Array
-    truth: tuple[Values, ...]
+    truth: tuple[ExactValues, ...]
     """Exact values at sampled points, one entry for each box."""
 
     @property

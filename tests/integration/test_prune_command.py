@@ -20,7 +20,7 @@ from toolkit.models.build import build_model
 from toolkit.pruning import ChainModel, build_chains
 from toolkit.pruning.pruning_options import MethodOptions
 from toolkit.recipe import Data, Recipe
-from toolkit.training.loop import Job, train
+from toolkit.training.loop import TrainingJob, train
 from toolkit.training.training_options import Pgd, Training
 
 QUICK = ["--epsilon", "0.02", "--epochs", "1", "--images", "4", "--workers", "1"]
@@ -31,7 +31,7 @@ def network(tmp_path_factory) -> Path:
     digits = load_dataset(Data(name="digits"))
     model = build_model(PresetNet(architecture="digits_conv", channels=(4, 6), hidden=(12,)), digits, 0)
     training = Training(loss=Pgd(steps=1), epsilon=0.02, epochs=5, optimizer="adam", learning_rate=0.01)
-    train(model, Job(training, digits.train))
+    train(model, TrainingJob(training, digits.train))
     path = tmp_path_factory.mktemp("given") / "my net.onnx"
     export_model(model, torch.zeros(1, *digits.input_shape), path)
     return path

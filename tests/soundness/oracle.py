@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from random_queries import Case
+from random_queries import QueryCase
 
 VARIABLES = 200
 TOLERANCE = 1e-9
@@ -334,7 +334,7 @@ def outputs_of(program: MixedProgram, model: onnx.ModelProto, inputs: Array) -> 
     return values[model.graph.output[0].name].reshape(-1, VARIABLES + 1)
 
 
-def optimum(model: onnx.ModelProto, case: Case) -> tuple[float, Array]:
+def optimum(model: onnx.ModelProto, case: QueryCase) -> tuple[float, Array]:
     """The least value of the case's largest atom over its box, and an input where it is attained."""
     program = MixedProgram()
     x = np.stack([program.variable(low, high) for low, high in zip(case.lower, case.upper, strict=True)])

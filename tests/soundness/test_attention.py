@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from attention import Attention, random_attention
+from attention import AttentionNetwork, random_attention
 from small_models import save_text
 
 from toolkit.formats.read import parse_query
@@ -17,7 +17,7 @@ from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 
 
-def drawn(seed: int, folder: Path) -> tuple[Attention, Path]:
+def drawn(seed: int, folder: Path) -> tuple[AttentionNetwork, Path]:
     """A random network and the file that it is written to."""
     attention = random_attention(np.random.default_rng(seed))
     path = folder / "attention.onnx"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from random_networks import Builder, random_network, save
+from random_networks import NetworkBuilder, random_network, save
 from test_verdicts import random_example
 
 from toolkit.formats.onnx_file import load_model
@@ -13,7 +13,7 @@ from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
 from toolkit.numpy_prover.crown_proof import proof
 from toolkit.problem.cases import compile_cases
-from toolkit.search.case_losses import Losses
+from toolkit.search.case_losses import CaseLosses
 from toolkit.search.clock import Clock
 
 NETWORKS, QUERIES = 6, 8
@@ -30,7 +30,7 @@ def test_light_proofs_agree_with_the_oracle(name: str, tmp_path: Path) -> None:
             example = random_example(onnx_model, generator, least=1e-3)
             query = parse_query(example.text)
             models = {network.name: model for network in query.networks}
-            losses = Losses(query, compile_cases(query), dict.fromkeys(models, session))
+            losses = CaseLosses(query, compile_cases(query), dict.fromkeys(models, session))
             found = proof(losses, models, Clock.started(0.5)) is not None
             assert not (found and example.satisfiable), f"{name} {seed}, query {number}"
             proofs, unsatisfiable = proofs + found, unsatisfiable + (not example.satisfiable)
@@ -42,7 +42,7 @@ ACTIVATIONS = ["Relu", "Sigmoid", "Tanh"]
 
 def random_smooth(generator: np.random.Generator) -> onnx.ModelProto:
     """A convolution with normalisation or a dense layer, and two more dense layers, of random operators."""
-    builder = Builder(generator, (1, 1, 3, 2))
+    builder = NetworkBuilder(generator, (1, 1, 3, 2))
     activation = lambda x: builder.op(str(generator.choice(ACTIVATIONS)), x)  # noqa: E731
     x, size = builder.op("Flatten", "x"), 6
     if generator.random() < 0.5:
@@ -80,7 +80,7 @@ def test_light_proofs_of_smooth_networks_agree_with_points(seed: int, tmp_path: 
             text = box_text(lower, upper, f"(assert (>= (- Y_0 Y_1) {threshold:.12f}))")
             query = parse_query(text)
             models = {network.name: model for network in query.networks}
-            losses = Losses(query, compile_cases(query), dict.fromkeys(models, session))
+            losses = CaseLosses(query, compile_cases(query), dict.fromkeys(models, session))
             found = proof(losses, models, Clock.started(0.1)) is not None
             assert not (found and margin < 0), f"{margin}: {threshold}"
             proofs += found

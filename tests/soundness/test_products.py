@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_networks import Builder, save
+from random_networks import NetworkBuilder, save
 
 from toolkit.formats.read import parse_query
 from toolkit.result import Verdict
@@ -24,7 +24,7 @@ def two_blocks(generator: np.random.Generator, folder: Path) -> tuple[Path, np.n
     weight[:width, :2], weight[width:, 2:4] = generator.integers(-2, 3, (2, width, 2))
     bias, last = generator.integers(-1, 3, 2 * width).astype(float), np.zeros((2, 2 * width))
     last[0, :width], last[1, width:] = generator.integers(1, 4, (2, width))
-    builder = Builder(generator, (1, 5))
+    builder = NetworkBuilder(generator, (1, 5))
     z = builder.op("Gemm", "x", builder.constant(weight.T), builder.constant(bias))
     path = save(builder.model(builder.op("MatMul", builder.op("Relu", z), builder.constant(last.T)), 2), folder)
     lower = np.array([*generator.integers(-1, 1, 4), generator.integers(0, 2)]).astype(float)

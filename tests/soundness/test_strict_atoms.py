@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_networks import Builder, save
+from random_networks import NetworkBuilder, save
 
 from toolkit.formats.read import parse_query
 from toolkit.result import Result, Verdict
-from toolkit.search.farkas import System, refute, solve
+from toolkit.search.farkas import LinearSystem, refute, solve
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 
@@ -41,7 +41,7 @@ def integers(generator: np.random.Generator, low: int, high: int, *shape: int) -
     return generator.integers(low, high, shape, endpoint=True).astype(np.float64)
 
 
-def hidden_layer(builder: Builder, weight: np.ndarray, bias: np.ndarray, last: np.ndarray) -> str:
+def hidden_layer(builder: NetworkBuilder, weight: np.ndarray, bias: np.ndarray, last: np.ndarray) -> str:
     """``last @ relu(weight @ x + bias)``."""
     z = builder.op("Gemm", "x", builder.constant(weight.T), builder.constant(bias))
     return builder.op("MatMul", builder.op("Relu", z), builder.constant(last.T))
@@ -52,7 +52,7 @@ def convex(generator: np.random.Generator, folder: Path) -> tuple[Path, np.ndarr
     inputs, width = int(generator.integers(1, 4)), int(generator.integers(1, 7))
     weight, bias = integers(generator, -3, 3, width, inputs), integers(generator, -2, 2, width)
     last = np.stack([integers(generator, 0, 3, width), np.zeros(width)])
-    builder = Builder(generator, (1, inputs))
+    builder = NetworkBuilder(generator, (1, inputs))
     path = save(builder.model(hidden_layer(builder, weight, bias, last), 2), folder)
     lower = integers(generator, -2, 1, inputs)
     upper = lower + integers(generator, 0, 3, inputs)
@@ -83,7 +83,7 @@ def two_copies(generator: np.random.Generator, folder: Path, deep: bool) -> tupl
     bias -= 3
     both, none = np.zeros((2 * width, 2 * count)), np.zeros((1, 2 * width))
     both[:width, :count], both[width:, count:] = weight, weight
-    builder = Builder(generator, (1, 2 * count))
+    builder = NetworkBuilder(generator, (1, 2 * count))
     z = builder.op("Gemm", "x", builder.constant(both.T), builder.constant(np.concatenate([bias, bias])))
     hidden = builder.op("Relu", z)
     if deep:
@@ -119,7 +119,7 @@ def test_a_value_at_a_point_is_that_value(seed: int, tmp_path: Path) -> None:
 
 def wide(generator: np.random.Generator, folder: Path, last: np.ndarray) -> Path:
     """Two layers of so many ReLUs with random weights, then ``last``."""
-    builder, width = Builder(generator, (1, 4)), last.shape[1]
+    builder, width = NetworkBuilder(generator, (1, 4)), last.shape[1]
     x = builder.op("Relu", builder.dense("x", 4, width))
     x = builder.op("Relu", builder.dense(x, width, width))
     return save(builder.model(builder.op("MatMul", x, builder.constant(last.T)), 2), folder)
@@ -139,11 +139,11 @@ def test_sums_of_what_is_not_negative_are_not_negative(tmp_path: Path) -> None:
     assert ask(path, *box, "(< Y_0 0)", settings=SETTINGS[0]).verdict == Verdict.SAT
 
 
-def box_system(rows: list[list[int]], strict: list[bool]) -> System:
+def box_system(rows: list[list[int]], strict: list[bool]) -> LinearSystem:
     """Integer rows over the box [-1, 1]^n."""
     count = len(rows[0]) - 1
     fractions = [[Fraction(entry) for entry in row] for row in rows]
-    return System.over_box(fractions, strict, [Fraction(-1)] * count, [Fraction(1)] * count)
+    return LinearSystem.over_box(fractions, strict, [Fraction(-1)] * count, [Fraction(1)] * count)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from oracle import optimum
 from random_networks import PIECEWISE_LINEAR, random_network, save, sizes
-from random_queries import Case, query_text, random_cases
+from random_queries import QueryCase, query_text, random_cases
 
 from toolkit.formats.read import parse_query
 from toolkit.problem import affine
@@ -34,7 +34,7 @@ FEW_INPUTS = ["mlp", "kinks", "residual", "wired"]
 class Example:
     """A query with its true answer."""
 
-    cases: list[Case]
+    cases: list[QueryCase]
     satisfiable: bool
 
     @property
@@ -43,8 +43,8 @@ class Example:
 
 
 def place(
-    case: Case, value: float, generator: np.random.Generator, least: float, sat_share: float
-) -> tuple[Case, bool]:
+    case: QueryCase, value: float, generator: np.random.Generator, least: float, sat_share: float
+) -> tuple[QueryCase, bool]:
     """Shift a case with a known optimum so that its optimum is a random margin on a random side of zero."""
     margin = float(np.exp(generator.uniform(np.log(least), np.log(0.2))))
     satisfiable = bool(generator.random() < sat_share)
@@ -72,7 +72,7 @@ def random_settings(generator: np.random.Generator, **fixed: object) -> Settings
     return Settings(**{"timeout": 20.0, "strategy": "relu", "device": "cpu", "attack_steps": 10, **drawn, **fixed})
 
 
-def contains(case: Case, point: np.ndarray) -> bool:
+def contains(case: QueryCase, point: np.ndarray) -> bool:
     """Whether a point lies in the case's box, up to single precision where a side has no such number."""
     lower, upper = case.lower.astype(np.float32), case.upper.astype(np.float32)
     return bool(((point >= np.minimum(case.lower, lower)) & (point <= np.maximum(case.upper, upper))).all())
@@ -117,9 +117,9 @@ def test_verdicts_by_input_splitting_equal_the_oracle(name: str, seed: int, tmp_
 def test_verdicts_of_several_processes_equal_the_oracle(
     name: str, strategy: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for fixed in ("ALONE", "LEAST_TURN"):
+    for fixed in ("SECONDS_BEFORE_SHARING", "LEAST_TURN_SECONDS"):
         monkeypatch.setattr(parallel_search, fixed, 1e-3)
-    monkeypatch.setattr(parallel_search, "LEAST_SHARE", 1)
+    monkeypatch.setattr(parallel_search, "LEAST_SHARE_DOMAINS", 1)
     model = random_network(name, seed)
     networks = load_networks({"": save(model, tmp_path)})
     generator = np.random.default_rng(500 + seed)
@@ -178,14 +178,16 @@ def test_smooth_networks_are_never_proved_against_a_sample(seed: int, strategy: 
             assert result.witness is not None
 
 
-def sample(session: onnxruntime.InferenceSession, case: Case, generator: np.random.Generator, count: int) -> tuple:
+def sample(session: onnxruntime.InferenceSession, case: QueryCase, generator: np.random.Generator, count: int) -> tuple:
     """Points of a case's box, rounded to the network's precision, and its outputs there."""
     points = np.clip(case.points(generator, count).astype(np.float32), case.lower, case.upper)
     outputs = [session.run(None, {"x": point.astype(np.float32)[None]})[0][0] for point in points]
     return points, np.stack(outputs).astype(np.float64)
 
 
-def sampled_example(session: onnxruntime.InferenceSession, case: Case, generator: np.random.Generator) -> Case:
+def sampled_example(
+    session: onnxruntime.InferenceSession, case: QueryCase, generator: np.random.Generator
+) -> QueryCase:
     """The case shifted so that the best of some samples lies near zero, on either side."""
     least = float(case.worst(*sample(session, case, generator, 100)).min())
     return case.shifted(-least + float(generator.choice([-0.01, 0.003, 0.05])))

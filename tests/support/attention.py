@@ -14,7 +14,7 @@ Generator = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionNetwork:
     """A model whose outputs are means of some of its inputs, which ones is set by a mask."""
 
     model: onnx.ModelProto
@@ -43,7 +43,7 @@ class _Graph:
         self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
 
 
-def random_attention(generator: Generator) -> Attention:
+def random_attention(generator: Generator) -> AttentionNetwork:
     """Two or three tokens that attend to each other, in one or two heads; each may attend to itself at least."""
     heads, tokens, width = (int(generator.integers(low, high)) for low, high in ((1, 3), (2, 4), (1, 3)))
     causal = bool(generator.integers(2))
@@ -87,7 +87,9 @@ def _by_triangle(graph: _Graph, masked: NDArray, fill: float) -> None:
     graph.add("Add", ["all", "mask"], "scores")
 
 
-def _asked(graph: _Graph, opset: int, masked: NDArray, shape: tuple[int, int, int], generator: Generator) -> Attention:
+def _asked(
+    graph: _Graph, opset: int, masked: NDArray, shape: tuple[int, int, int], generator: Generator
+) -> AttentionNetwork:
     heads, tokens, width = shape
     size = heads * tokens * width
     lower = generator.uniform(-1, 0.5, size).round(2)
@@ -103,4 +105,4 @@ def _asked(graph: _Graph, opset: int, masked: NDArray, shape: tuple[int, int, in
         [numpy_helper.from_array(value, name) for name, value in graph.constants.items()],
     )
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    return Attention(model, lower, upper, output, float(most))
+    return AttentionNetwork(model, lower, upper, output, float(most))

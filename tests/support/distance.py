@@ -10,7 +10,7 @@ from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Multipliers
 from toolkit.formats.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
-from toolkit.search.phase_domains import Domains, Space, root_domains
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, root_domains
 
 TEXT = """
 (declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)
@@ -33,16 +33,16 @@ def problem_below(first: float, second: float) -> Problem:
     return compile_problem(query, {query.networks[0].name: Binding(Distance(), ((1, 2),), (torch.float32,))})
 
 
-def unbounded_space(first: float, second: float) -> tuple[Space, Domains]:
+def unbounded_space(first: float, second: float) -> tuple[PhaseSpace, PhaseDomains]:
     """The first domains of the question whether the network gets so low."""
     return space_of(problem_below(first, second))
 
 
-def space_of(problem: Problem) -> tuple[Space, Domains]:
+def space_of(problem: Problem) -> tuple[PhaseSpace, PhaseDomains]:
     """Root domains of all cases with CROWN bounds of the neurons and no optimised multipliers."""
     cases = problem.num_cases
     root = crown_bounds(problem.program, Bounds(problem.lower, problem.upper))
-    space = Space(problem, root, unstable_neurons(problem.program, root).any(0).nonzero().squeeze(1))
+    space = PhaseSpace(problem, root, unstable_neurons(problem.program, root).any(0).nonzero().squeeze(1))
     zeros = torch.zeros(cases, problem.program.num_neurons, dtype=torch.float64)
     weight = torch.full((cases, problem.rows.shape[1]), 1 / problem.rows.shape[1], dtype=torch.float64)
     lower = torch.full((cases,), -torch.inf, dtype=torch.float64)

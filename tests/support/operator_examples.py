@@ -23,7 +23,7 @@ class Variable:
 
 
 @dataclass(frozen=True)
-class Example:
+class OperatorExample:
     """A call of an operator with one or more `Variable` operands among its arguments."""
 
     operator: Any
@@ -149,27 +149,29 @@ def _convolutions() -> list[tuple[Any, ...]]:
     ]
 
 
-def _scaled() -> list[Example]:
+def _scaled() -> list[OperatorExample]:
     return [
-        Example(aten.add.Tensor, (X(2, 3), X(3)), {"alpha": -2.0}),
-        Example(aten.add.Tensor, (X(3), _constant(2, 3)), {"alpha": 3.0}),
-        Example(aten.sub.Tensor, (X(2, 1), X(3)), {"alpha": 2.5}),
-        Example(aten.sub.Tensor, (_constant(3), X(3))),
-        Example(aten.addmm.default, (_constant(4), X(2, 3), _constant(3, 4)), {"alpha": -2.0, "beta": 0.5}),
-        Example(aten.addmm.default, (X(4), _constant(2, 3), X(3, 4)), {"beta": 3.0}),
-        Example(aten.baddbmm.default, (_constant(2, 1, 2), X(2, 1, 3), _constant(2, 3, 2)), {"alpha": -1.5}),
+        OperatorExample(aten.add.Tensor, (X(2, 3), X(3)), {"alpha": -2.0}),
+        OperatorExample(aten.add.Tensor, (X(3), _constant(2, 3)), {"alpha": 3.0}),
+        OperatorExample(aten.sub.Tensor, (X(2, 1), X(3)), {"alpha": 2.5}),
+        OperatorExample(aten.sub.Tensor, (_constant(3), X(3))),
+        OperatorExample(aten.addmm.default, (_constant(4), X(2, 3), _constant(3, 4)), {"alpha": -2.0, "beta": 0.5}),
+        OperatorExample(aten.addmm.default, (X(4), _constant(2, 3), X(3, 4)), {"beta": 3.0}),
+        OperatorExample(aten.baddbmm.default, (_constant(2, 1, 2), X(2, 1, 3), _constant(2, 3, 2)), {"alpha": -1.5}),
     ]
 
 
-def _examples() -> list[Example]:
-    plain = [Example(operator, tuple(arguments)) for operator, *arguments in [*_moves(), *_sums(), *_products()]]
-    return [*plain, *(Example(aten.convolution.default, call) for call in _convolutions()), *_scaled()]
+def _examples() -> list[OperatorExample]:
+    plain = [
+        OperatorExample(operator, tuple(arguments)) for operator, *arguments in [*_moves(), *_sums(), *_products()]
+    ]
+    return [*plain, *(OperatorExample(aten.convolution.default, call) for call in _convolutions()), *_scaled()]
 
 
 EXAMPLES = _examples()
 
 
-def evaluator(example: Example) -> Callable[[torch.Tensor], torch.Tensor]:
+def evaluator(example: OperatorExample) -> Callable[[torch.Tensor], torch.Tensor]:
     """The operator as a function of one flat vector, ``(n,)``: its variable operands one after the other."""
     shapes = [variable.shape for variable in example.variables]
 
@@ -183,7 +185,7 @@ def evaluator(example: Example) -> Callable[[torch.Tensor], torch.Tensor]:
     return run
 
 
-def graph_of(example: Example) -> fx.GraphModule:
+def graph_of(example: OperatorExample) -> fx.GraphModule:
     """The graph of `evaluator`, written node by node so that it has exactly the example's operator."""
     graph, root = fx.Graph(), torch.nn.Module()
     sizes = [torch.Size(variable.shape).numel() for variable in example.variables]
@@ -231,16 +233,16 @@ def _fill(
     return value
 
 
-def _results(example: Example) -> Any:
+def _results(example: OperatorExample) -> Any:
     arguments = _fill(example.arguments, lambda v: torch.zeros(v.shape, dtype=torch.float64))
     return example.operator(*arguments, **example.options)
 
 
-def _is_tuple(example: Example) -> bool:
+def _is_tuple(example: OperatorExample) -> bool:
     return isinstance(_results(example), (list, tuple))
 
 
-def _result_shapes(example: Example) -> list[tuple[int, ...]]:
+def _result_shapes(example: OperatorExample) -> list[tuple[int, ...]]:
     results = _results(example)
     return [tuple(result.shape) for result in (results if isinstance(results, (list, tuple)) else [results])]
 

@@ -12,7 +12,7 @@ from toolkit.problem.program import Program, build_program
 from toolkit.problem.trace import trace
 
 
-class Residual(nn.Module):
+class ResidualNetwork(nn.Module):
     """Convolutions with batch normalisation, a residual sum and max pooling; input 1x6x6, three outputs."""
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ def family(table: dict[str, Family]) -> Callable[[Family], Family]:
     return register
 
 
-class Builder:
+class NetworkBuilder:
     """An ONNX graph under construction; ``shapes`` knows the shape of every tensor."""
 
     def __init__(self, generator: Generator, input_shape: tuple[int, ...]) -> None:
@@ -99,7 +99,7 @@ def mlp(generator: Generator) -> onnx.ModelProto:
     inputs, outputs = int(generator.integers(2, 7)), int(generator.integers(2, 5))
     depth = int(generator.integers(1, 5))
     widths = [inputs, *generator.integers(2, min(8, 12 // depth) + 1, size=depth).tolist()]
-    builder, x = Builder(generator, (1, inputs)), "x"
+    builder, x = NetworkBuilder(generator, (1, inputs)), "x"
     for size, following in itertools.pairwise(widths):
         x = builder.op("Relu", builder.dense(x, size, following))
     return builder.model(builder.dense(x, widths[-1], outputs), outputs)
@@ -107,7 +107,7 @@ def mlp(generator: Generator) -> onnx.ModelProto:
 
 def tiny(generator: Generator) -> onnx.ModelProto:
     """Fully connected ReLU network with two hidden layers of three neurons."""
-    builder = Builder(generator, (1, 2))
+    builder = NetworkBuilder(generator, (1, 2))
     x = builder.op("Relu", builder.dense("x", 2, 3))
     return builder.model(builder.dense(builder.op("Relu", builder.dense(x, 3, 3)), 3, 2), 2)
 
@@ -116,7 +116,7 @@ def tiny(generator: Generator) -> onnx.ModelProto:
 def kinks(generator: Generator) -> onnx.ModelProto:
     """Fully connected, with all kinds of piecewise-linear activations."""
     inputs, outputs, width = int(generator.integers(2, 5)), int(generator.integers(2, 4)), int(generator.integers(2, 4))
-    builder = Builder(generator, (1, inputs))
+    builder = NetworkBuilder(generator, (1, inputs))
 
     def activation(x: str) -> str:
         low, high = (builder.constant(np.array(bound)) for bound in (-0.3, 0.7))
@@ -138,7 +138,7 @@ def kinks(generator: Generator) -> onnx.ModelProto:
 def residual(generator: Generator) -> onnx.ModelProto:
     """Two residual blocks, the second with its addition before the ReLU."""
     inputs, outputs, width = int(generator.integers(2, 5)), int(generator.integers(2, 4)), int(generator.integers(2, 4))
-    builder = Builder(generator, (1, inputs))
+    builder = NetworkBuilder(generator, (1, inputs))
     x = builder.op("Relu", builder.dense("x", inputs, width))
     x = builder.op("Add", builder.op("Relu", builder.dense(x, width, width)), x)
     inner = builder.op("Relu", builder.dense(x, width, width))
@@ -150,7 +150,7 @@ def residual(generator: Generator) -> onnx.ModelProto:
 def convolutional(generator: Generator) -> onnx.ModelProto:
     """Convolution, batch normalisation, ReLU, twice."""
     channels, outputs = int(generator.integers(1, 3)), int(generator.integers(2, 4))
-    builder = Builder(generator, (1, channels, 3, 2))
+    builder = NetworkBuilder(generator, (1, channels, 3, 2))
     x = builder.convolution("x", channels, 2, pads=[0, 1, 0, 0])
     x = builder.op("Relu", builder.batch_norm(x, 2))
     x = builder.op("Relu", builder.convolution(x, 2, 3, pads=[1, 0, 0, 1], strides=[2, 1]))
@@ -164,7 +164,7 @@ def pooled(generator: Generator) -> onnx.ModelProto:
     A pooling window is a tournament of ReLUs whose relaxation is weak, so the network is smaller than the others.
     """
     outputs = int(generator.integers(2, 4))
-    builder = Builder(generator, (1, 1, 3, 3))
+    builder = NetworkBuilder(generator, (1, 1, 3, 3))
     x = builder.op("MaxPool", builder.convolution("x", 1, 1), kernel_shape=[2, 2], strides=[2, 2], pads=[1, 0, 1, 0])
     x = builder.op("AveragePool", builder.op("Relu", x), kernel_shape=[2, 1])
     return builder.model(builder.dense(builder.op("Flatten", x), 1, outputs), outputs)
@@ -173,7 +173,7 @@ def pooled(generator: Generator) -> onnx.ModelProto:
 @family(PIECEWISE_LINEAR)
 def wired(generator: Generator) -> onnx.ModelProto:
     """Values moved about between the nonlinear operators: slices, padding, transposes, concatenation."""
-    builder = Builder(generator, (1, 4))
+    builder = NetworkBuilder(generator, (1, 4))
     integers = lambda *values: builder.constant(np.array(values, dtype=np.int64))  # noqa: E731
     left = builder.op("Slice", "x", integers(0), integers(2), integers(1))
     right = builder.op("Mul", builder.op("Slice", "x", integers(1), integers(4), integers(1)), builder.normal(1, 3))
@@ -191,7 +191,7 @@ def wired(generator: Generator) -> onnx.ModelProto:
 def smooth(generator: Generator) -> onnx.ModelProto:
     """Sigmoid, tanh and ReLU in turn."""
     inputs, outputs, width = int(generator.integers(2, 4)), int(generator.integers(2, 4)), int(generator.integers(2, 5))
-    builder = Builder(generator, (1, inputs))
+    builder = NetworkBuilder(generator, (1, inputs))
     x = builder.op("Sigmoid", builder.dense("x", inputs, width))
     x = builder.op("Tanh", builder.dense(x, width, width))
     x = builder.op("Relu", builder.dense(x, width, width))

@@ -44,7 +44,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Case:
+class OperatorCase:
     """A model of one operator that onnxruntime runs."""
 
     model: onnx.ModelProto
@@ -68,7 +68,7 @@ def schemas() -> list[str]:
 _NAMES = schemas()
 
 
-def _drawn(rng: Rng) -> Case | None:
+def _drawn(rng: Rng) -> OperatorCase | None:
     """A case, or None where onnxruntime does not take what was drawn."""
     name, opset = str(rng.choice(_NAMES)), int(rng.choice(OPSETS))
     try:
@@ -87,7 +87,9 @@ def _drawn(rng: Rng) -> Case | None:
     kinds = helper.np_dtype_to_tensor_dtype(image.dtype)
     model = _model(node, opset, shape, kind, weights, helper.make_tensor_value_info("y", kinds, image.shape))
     given = {key: list(value.shape) if value.size > 8 else value.tolist() for key, value in weights.items()}
-    return Case(model, f"{name}-{opset} of x{list(shape)}, operands {operands} {given}, attributes {attributes}")
+    return OperatorCase(
+        model, f"{name}-{opset} of x{list(shape)}, operands {operands} {given}, attributes {attributes}"
+    )
 
 
 def _operands(

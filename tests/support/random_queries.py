@@ -15,7 +15,7 @@ Generator = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Case:
+class QueryCase:
     """A box and a conjunction of K atoms ``on_x @ x + on_y @ y + constant <= 0``."""
 
     lower: NDArray[np.float64]
@@ -31,7 +31,7 @@ class Case:
         """The largest atom, (B,), at points (B, inputs) with outputs (B, outputs): at most zero at a witness."""
         return (x @ self.on_x.T + y @ self.on_y.T + self.constant).max(axis=1)
 
-    def shifted(self, amount: float) -> Case:
+    def shifted(self, amount: float) -> QueryCase:
         """The case whose atoms are larger by an amount."""
         return replace(self, constant=self.constant + amount)
 
@@ -42,7 +42,7 @@ class Case:
         return self.lower + share * (self.upper - self.lower)
 
 
-def random_cases(generator: Generator, inputs: int, outputs: int) -> list[Case]:
+def random_cases(generator: Generator, inputs: int, outputs: int) -> list[QueryCase]:
     """One to three cases of a random style."""
     styles = [robustness, conjunction, two_boxes, mixed]
     return styles[generator.integers(len(styles))](generator, inputs, outputs)
@@ -56,27 +56,27 @@ def random_box(generator: Generator, inputs: int) -> tuple[NDArray[np.float64], 
     return centre - radius, centre + radius
 
 
-def robustness(generator: Generator, inputs: int, outputs: int) -> list[Case]:
+def robustness(generator: Generator, inputs: int, outputs: int) -> list[QueryCase]:
     """Some other output reaches the first one: one case for each."""
     lower, upper = random_box(generator, inputs)
     rows = np.eye(outputs)[:1] - np.eye(outputs)[1:]
-    return [Case(lower, upper, np.zeros((1, inputs)), row[None], np.zeros(1)) for row in rows]
+    return [QueryCase(lower, upper, np.zeros((1, inputs)), row[None], np.zeros(1)) for row in rows]
 
 
-def conjunction(generator: Generator, inputs: int, outputs: int) -> list[Case]:
+def conjunction(generator: Generator, inputs: int, outputs: int) -> list[QueryCase]:
     """Several atoms at once."""
     lower, upper = random_box(generator, inputs)
     count = int(generator.integers(2, 4))
     on_y = generator.normal(size=(count, outputs)).round(2)
-    return [Case(lower, upper, np.zeros((count, inputs)), on_y, generator.normal(0, 0.3, count).round(2))]
+    return [QueryCase(lower, upper, np.zeros((count, inputs)), on_y, generator.normal(0, 0.3, count).round(2))]
 
 
-def two_boxes(generator: Generator, inputs: int, outputs: int) -> list[Case]:
+def two_boxes(generator: Generator, inputs: int, outputs: int) -> list[QueryCase]:
     """Two conjunctions, each with a box of its own."""
     return [conjunction(generator, inputs, outputs)[0] for _ in range(2)]
 
 
-def mixed(generator: Generator, inputs: int, outputs: int) -> list[Case]:
+def mixed(generator: Generator, inputs: int, outputs: int) -> list[QueryCase]:
     """Atoms over inputs and outputs, in two cases of one box."""
     first = conjunction(generator, inputs, outputs)[0]
     second = robustness(generator, inputs, outputs)[0]
@@ -102,7 +102,7 @@ def hard_query(path: Path, generator: Generator, margin: float = 0.05) -> str:
     return query_text(shifted)
 
 
-def query_text(cases: list[Case]) -> str:
+def query_text(cases: list[QueryCase]) -> str:
     """VNN-LIB 1.0; a box that all cases share is asserted once, others stand inside their disjuncts."""
     first = cases[0]
     lines = [f"(declare-const X_{i} Real)" for i in range(first.on_x.shape[1])]
@@ -118,12 +118,12 @@ def query_text(cases: list[Case]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _bounds(case: Case) -> list[str]:
+def _bounds(case: QueryCase) -> list[str]:
     lower = [f"(>= X_{i} {number(value)})" for i, value in enumerate(case.lower)]
     return lower + [f"(<= X_{i} {number(value)})" for i, value in enumerate(case.upper)]
 
 
-def _atoms(case: Case) -> list[str]:
+def _atoms(case: QueryCase) -> list[str]:
     return [
         f"(<= {_sum([*_terms('X', x), *_terms('Y', y)])} {number(-constant)})"
         for x, y, constant in zip(case.on_x, case.on_y, case.constant, strict=True)

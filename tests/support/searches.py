@@ -10,9 +10,9 @@ from toolkit.bounds.dual_ascent import Schedule
 from toolkit.formats.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.search.clock import Clock
-from toolkit.search.input_split import BoxSearch, InputPlan
-from toolkit.search.relu_split import Search
-from toolkit.search.relu_split_plan import SearchPlan
+from toolkit.search.input_split import BoxSearch, BoxSearchPlan
+from toolkit.search.relu_split import PhaseSearch
+from toolkit.search.relu_split_plan import PhaseSearchPlan
 from toolkit.search.root import open_cases, root_bounds
 
 MANY = 100_000
@@ -33,10 +33,10 @@ def random_problem(margin: float, inputs: int, hidden: int) -> Problem:
     return compile_problem(query, {query.networks[0].name: Binding(network, ((1, inputs),), (torch.float64,))})
 
 
-def phase_search(satisfiable: bool = False, max_domains: int = MANY) -> Search:
+def phase_search(satisfiable: bool = False, max_domains: int = MANY) -> PhaseSearch:
     """A search over phases."""
     problem = random_problem(-1.0 if satisfiable else 6.0, inputs=4, hidden=24)
-    return Search(*space_of(problem), SearchPlan(Schedule(2), 16, max_domains, candidates=1), 16, MANY)
+    return PhaseSearch(*space_of(problem), PhaseSearchPlan(Schedule(2), 16, max_domains, candidates=1), 16, MANY)
 
 
 def box_search(satisfiable: bool = False, max_domains: int = MANY) -> BoxSearch:
@@ -45,4 +45,4 @@ def box_search(satisfiable: bool = False, max_domains: int = MANY) -> BoxSearch:
     clock = Clock.started(60)
     with torch.no_grad():
         root = root_bounds(problem, clock, lambda event: None)
-        return BoxSearch.begun(problem, root, open_cases(root), InputPlan(16, 1, max_domains), clock)
+        return BoxSearch.begun(problem, root, open_cases(root), BoxSearchPlan(16, 1, max_domains), clock)

@@ -11,7 +11,7 @@ from toolkit.formats.query import Query
 from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
 from toolkit.problem.cases import Cases, compile_cases
-from toolkit.search.case_losses import Losses
+from toolkit.search.case_losses import CaseLosses
 
 INPUTS = 30
 SUM = """main (float[1,30] x) => (float[1,2] y) {
@@ -27,8 +27,8 @@ def text_of(condition: str, low: float = -1.0, high: float = 1.0) -> str:
     return f"{declared}{box}(assert {condition})"
 
 
-def posed(tmp_path: Path, condition: str) -> tuple[Query, Cases, Losses]:
+def posed(tmp_path: Path, condition: str) -> tuple[Query, Cases, CaseLosses]:
     query = parse_query(text_of(condition))
     session = batch_session(Session(load_text(tmp_path / "net.onnx", SUM)))
     cases = compile_cases(query)
-    return query, cases, Losses(query, cases, {query.networks[0].name: session})
+    return query, cases, CaseLosses(query, cases, {query.networks[0].name: session})

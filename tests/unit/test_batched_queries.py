@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 import torch
 from random_networks import PIECEWISE_LINEAR, SMOOTH, random_network, save, sizes
-from random_queries import Case, query_text, robustness
+from random_queries import QueryCase, query_text, robustness
 
 from toolkit import batched_queries
-from toolkit.batched_queries import survey
+from toolkit.batched_queries import bound_together
 from toolkit.formats.read import read_query
 from toolkit.problem.compile import compile_problem
 from toolkit.problem.specialise_cases import specialised
@@ -23,9 +23,9 @@ from toolkit.search import batched_roots
 from toolkit.search.batched_roots import boxes_at_once, joint_roots
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.gradient_attack import case_loss
-from toolkit.search.root import Root, root_bounds
+from toolkit.search.root import RootBounds, root_bounds
 from toolkit.settings import Settings
-from toolkit.verify import LoadedNetwork, Posed, decide, load_networks, pose, precision, verify
+from toolkit.verify import LoadedNetwork, LoadedQuery, decide, load_networks, load_query, precision, verify
 
 FAST = Settings(timeout=30, device="cpu", attack_restarts=2, attack_steps=10, alpha_iterations=3, beta_iterations=3)
 COUNT = 8
@@ -37,7 +37,7 @@ def network(family: str, folder: Path, seed: int = 0) -> tuple[Path, int, int]:
     return save(model, folder), *sizes(model)
 
 
-def with_outcome(path: Path, cases: list[Case], margin: float) -> list[Case]:
+def with_outcome(path: Path, cases: list[QueryCase], margin: float) -> list[QueryCase]:
     """The cases, shifted so that the least value met at random points is this margin above zero."""
     session = onnxruntime.InferenceSession(path)
     (info,) = session.get_inputs()
@@ -60,14 +60,14 @@ def specs_of(path: Path, inputs: int, outputs: int, folder: Path) -> list[Path]:
 def problems_of(networks: dict[str, LoadedNetwork], specs: Sequence[Path]) -> list:
     found = []
     for spec in specs:
-        posed = pose(networks, read_query(spec))
+        posed = load_query(networks, read_query(spec))
         whole = compile_problem(posed.query, {n: net.binding for n, net in posed.networks.items()}, posed.cases)
         (part,) = specialised(whole)
         found.append(part.problem)
     return found
 
 
-def values(root: Root) -> list[torch.Tensor]:
+def values(root: RootBounds) -> list[torch.Tensor]:
     return [root.bounds.lower, root.bounds.upper, root.lower, root.multipliers.alpha, root.multipliers.weight]
 
 
@@ -129,9 +129,9 @@ def test_surveyed_queries_get_the_verdicts_that_they_get_alone(
     path, inputs, outputs = network(family, tmp_path)
     specs, networks = specs_of(path, inputs, outputs, tmp_path), load_networks({"": path})
     alone = [verify(load_networks({"": path}), read_query(spec), FAST) for spec in specs]
-    found = survey(networks, specs, FAST, Clock.started(30))
+    found = bound_together(networks, specs, FAST, Clock.started(30))
     proofs = [item for item in found if isinstance(item, Result)]
-    posed = [item for item in found if isinstance(item, Posed)]
+    posed = [item for item in found if isinstance(item, LoadedQuery)]
     assert proofs
     assert len(proofs) + len(posed) == len(specs)
     assert all(item.rooted is not None for item in posed)
@@ -147,13 +147,13 @@ def test_surveyed_queries_get_the_verdicts_that_they_get_alone(
 def test_a_query_that_does_not_fit_costs_the_others_nothing(tmp_path: Path) -> None:
     path, inputs, outputs = network("mlp", tmp_path)
     specs, networks = specs_of(path, inputs, outputs, tmp_path), load_networks({"": path})
-    whole = survey(networks, specs, FAST, Clock.started(30))
+    whole = bound_together(networks, specs, FAST, Clock.started(30))
     (tmp_path / "broken.vnnlib").write_text("(assert (<= X_0")
     (tmp_path / "other.vnnlib").write_text(
         "(declare-const X_0 Real)(declare-const Y_0 Real)(assert (<= X_0 1))(assert (>= X_0 0))(assert (<= Y_0 0))"
     )
     wrong = [tmp_path / "missing.vnnlib", tmp_path / "broken.vnnlib", tmp_path / "other.vnnlib"]
-    found = survey(networks, [*wrong, *specs], FAST, Clock.started(30))
+    found = bound_together(networks, [*wrong, *specs], FAST, Clock.started(30))
     assert found[:3] == [None] * 3
     assert [type(item) for item in found[3:]] == [type(item) for item in whole]
 
@@ -161,28 +161,28 @@ def test_a_query_that_does_not_fit_costs_the_others_nothing(tmp_path: Path) -> N
 def test_queries_of_several_boxes_and_of_none_stay_open(tmp_path: Path) -> None:
     path, inputs, outputs = network("mlp", tmp_path)
     cases = robustness(np.random.default_rng(0), inputs, outputs)[:1]
-    apart = Case(cases[0].lower + 9, cases[0].upper + 9, cases[0].on_x, cases[0].on_y, cases[0].constant)
+    apart = QueryCase(cases[0].lower + 9, cases[0].upper + 9, cases[0].on_x, cases[0].on_y, cases[0].constant)
     two, none = tmp_path / "two.vnnlib", tmp_path / "none.vnnlib"
     two.write_text(query_text([*cases, apart]))
     none.write_text(query_text(cases) + "(assert (>= X_0 1000.0))\n")
-    found = survey(load_networks({"": path}), [two, none], FAST, Clock.started(30))
-    assert all(isinstance(item, Posed) and item.rooted is None for item in found)
-    assert isinstance(found[1], Posed)
+    found = bound_together(load_networks({"": path}), [two, none], FAST, Clock.started(30))
+    assert all(isinstance(item, LoadedQuery) and item.rooted is None for item in found)
+    assert isinstance(found[1], LoadedQuery)
     assert decide(found[1], FAST, Clock.started(30)).statistics.decided_by == "specification"
 
 
 def test_nothing_is_concluded_when_time_or_memory_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, inputs, outputs = network("mlp", tmp_path)
     specs, networks = specs_of(path, inputs, outputs, tmp_path), load_networks({"": path})
-    assert survey(networks, specs, FAST, Clock.started(30, spent=30)) == [None] * COUNT
+    assert bound_together(networks, specs, FAST, Clock.started(30, spent=30)) == [None] * COUNT
     for error in (OutOfTime(), MemoryError(), torch.OutOfMemoryError()):
 
         def fails(*_: object, error: BaseException = error) -> None:
             raise error
 
         monkeypatch.setattr(batched_queries, "joint_roots", fails)
-        found = survey(networks, specs, FAST, Clock.started(30))
-        assert all(isinstance(item, Posed) and item.rooted is None for item in found)
+        found = bound_together(networks, specs, FAST, Clock.started(30))
+        assert all(isinstance(item, LoadedQuery) and item.rooted is None for item in found)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -197,18 +197,20 @@ def test_bounds_that_are_not_finite_prove_nothing(
 
     monkeypatch.setattr(batched_roots, "first_bounds", spoilt)
     path, inputs, outputs = network("mlp", tmp_path)
-    found = survey(load_networks({"": path}), specs_of(path, inputs, outputs, tmp_path), FAST, Clock.started(30))
-    assert all(isinstance(item, Posed) for item in found)
+    found = bound_together(
+        load_networks({"": path}), specs_of(path, inputs, outputs, tmp_path), FAST, Clock.started(30)
+    )
+    assert all(isinstance(item, LoadedQuery) for item in found)
 
 
 def test_queries_about_one_output_share_a_program(tmp_path: Path) -> None:
     path, inputs, outputs = network("mlp", tmp_path)
-    box = Case(np.zeros(inputs), np.ones(inputs), np.zeros((1, inputs)), np.zeros((1, outputs)), np.zeros(1))
+    box = QueryCase(np.zeros(inputs), np.ones(inputs), np.zeros((1, inputs)), np.zeros((1, outputs)), np.zeros(1))
     specs = []
     for output in range(outputs):
         on_y = np.eye(outputs)[output][None]
         specs.append(tmp_path / f"{output}.vnnlib")
-        specs[-1].write_text(query_text([Case(box.lower, box.upper, box.on_x, on_y, box.constant)]))
+        specs[-1].write_text(query_text([QueryCase(box.lower, box.upper, box.on_x, on_y, box.constant)]))
     problems = problems_of(load_networks({"": path}), specs)
     assert len({id(problem.program) for problem in problems}) == 1
     for output, problem in enumerate(problems):

@@ -153,7 +153,9 @@ def test_proof_checker_stands_alone() -> None:
 
 
 def test_the_checks_see_a_wrong_import() -> None:
-    tree = ast.parse("if TYPE_CHECKING:\n  import toolkit.cli\ndef f():\n  from toolkit.search.root import Root\n")
+    tree = ast.parse(
+        "if TYPE_CHECKING:\n  import toolkit.cli\ndef f():\n  from toolkit.search.root import RootBounds\n"
+    )
     assert list(imports(tree)) == ["toolkit.search.root"]
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from random_networks import PIECEWISE_LINEAR, SMOOTH, Builder, random_network, save, sizes
-from random_queries import Case, query_text
+from random_networks import PIECEWISE_LINEAR, SMOOTH, NetworkBuilder, random_network, save, sizes
+from random_queries import QueryCase, query_text
 
-from toolkit.batched_queries import survey
+from toolkit.batched_queries import bound_together
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
 from toolkit.numpy_prover.crown_proof import proof
 from toolkit.problem.cases import compile_cases
 from toolkit.result import Result, Verdict
-from toolkit.search.case_losses import Losses
+from toolkit.search.case_losses import CaseLosses
 from toolkit.search.clock import Clock
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
@@ -38,7 +38,7 @@ def outputs_at(path: Path, point: np.ndarray) -> np.ndarray:
     return session.run(None, {info.name: point.astype(np.float32).reshape(info.shape)})[0].ravel()
 
 
-def random_points(path: Path, size: tuple[int, int], generator: np.random.Generator) -> tuple[list[Case], bool]:
+def random_points(path: Path, size: tuple[int, int], generator: np.random.Generator) -> tuple[list[QueryCase], bool]:
     """One or two cases on points of single precision, each a margin on one side of its atoms; whether one holds."""
     inputs, outputs = size
     cases, satisfiable = [], False
@@ -48,7 +48,7 @@ def random_points(path: Path, size: tuple[int, int], generator: np.random.Genera
         values = on_y @ outputs_at(path, point)
         holds = bool(generator.random() < 0.3)
         shift = np.array([-MARGIN, -MARGIN if holds else MARGIN])
-        cases.append(Case(point, point, np.zeros((2, inputs)), on_y, shift - values))
+        cases.append(QueryCase(point, point, np.zeros((2, inputs)), on_y, shift - values))
         satisfiable |= holds
     return cases, satisfiable
 
@@ -79,17 +79,17 @@ def test_points_are_proved_lightly_and_surveyed(name: str, tmp_path: Path) -> No
         specs[-1].write_text(query_text(cases))
         expected.append(satisfiable)
         query = parse_query(specs[-1].read_text())
-        losses = Losses(query, compile_cases(query), {"N": Session(model)})
+        losses = CaseLosses(query, compile_cases(query), {"N": Session(model)})
         found = proof(losses, {"N": model}, Clock.started(5)) is not None
         assert not (found and satisfiable)
-    for answer, satisfiable in zip(survey(load_networks({"": path}), specs, SETTINGS[0], Clock.started(20)), expected,
-                                   strict=True):  # fmt: skip
+    answers = bound_together(load_networks({"": path}), specs, SETTINGS[0], Clock.started(20))
+    for answer, satisfiable in zip(answers, expected, strict=True):
         assert not (isinstance(answer, Result) and satisfiable)
 
 
-def linear(constant: bool) -> Builder:
+def linear(constant: bool) -> NetworkBuilder:
     """A network without neurons, whose output may not depend on its input."""
-    builder = Builder(np.random.default_rng(0), (1, 3))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 3))
     weight = np.zeros((3, 2)) if constant else np.arange(6.0).reshape(3, 2)
     builder.op("Gemm", "x", builder.constant(weight), builder.constant(np.array([0.5, -1.5])))
     return builder
@@ -103,7 +103,7 @@ def test_networks_without_neurons(constant: bool, width: float, settings: Settin
     lower, upper = np.full(3, 0.25), np.full(3, 0.25 + width)
     least = outputs_at(path, lower)[0]
     for offset, satisfiable in ((MARGIN, False), (-MARGIN, True)):
-        case = Case(lower, upper, np.zeros((1, 3)), np.array([[1.0, 0.0]]), np.array([offset - least]))
+        case = QueryCase(lower, upper, np.zeros((1, 3)), np.array([[1.0, 0.0]]), np.array([offset - least]))
         answered(verify(load_networks({"": path}), parse_query(query_text([case])), settings), satisfiable)
 
 
@@ -111,14 +111,14 @@ def test_networks_without_neurons(constant: bool, width: float, settings: Settin
 def test_atoms_over_inputs_alone_on_a_point(settings: Settings, tmp_path: Path) -> None:
     path, point = save(linear(False).model("t0", 2), tmp_path), np.full(3, 0.25)
     for offset, satisfiable in ((0.125, False), (-0.125, True)):
-        case = Case(point, point, np.array([[1.0, 1.0, 0.0]]), np.zeros((1, 2)), np.array([offset - 0.5]))
+        case = QueryCase(point, point, np.array([[1.0, 1.0, 0.0]]), np.zeros((1, 2)), np.array([offset - 0.5]))
         answered(verify(load_networks({"": path}), parse_query(query_text([case])), settings), satisfiable)
 
 
 @pytest.mark.parametrize("sign", ["<", ">", "!="])
 def test_a_point_that_rounding_leaves_open_is_told_at_once(sign: str, tmp_path: Path) -> None:
     """Over the reals a sigmoid's value is next to the one that onnxruntime computes, which alone is no witness."""
-    builder = Builder(np.random.default_rng(0), (1, 2))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 2))
     x = builder.op("Sigmoid", builder.dense(builder.op("Sigmoid", builder.dense("x", 2, 3)), 3, 2))
     path, point = save(builder.model(builder.op("Identity", x), 2), tmp_path), np.array([0.25, -0.5])
     value = float(outputs_at(path, point)[0])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from pretend_device import DEVICE, Pretend, Remote
-from random_networks import FAMILIES, Builder, random_network, save
+from random_networks import FAMILIES, NetworkBuilder, random_network, save
 from random_queries import hard_query
 from recorders import Again
 
@@ -113,7 +113,7 @@ def test_what_is_recorded_waits_for_nothing(
 
 def wide_model(folder: Path) -> Path:
     """A random network of two wide layers."""
-    builder = Builder(np.random.default_rng(1), (1, 6))
+    builder = NetworkBuilder(np.random.default_rng(1), (1, 6))
     x = builder.op("Relu", builder.dense("x", 6, 24))
     x = builder.op("Relu", builder.dense(x, 24, 24))
     return save(builder.model(builder.dense(x, 24, 2), 2), folder)

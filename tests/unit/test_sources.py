@@ -25,13 +25,13 @@ import toolkit.bench.warmup as warmup, toolkit.verify as verify
 from pathlib import Path
 import onnx, tempfile
 warm_up()
-from toolkit.bench.job import Job
+from toolkit.bench.job import InstanceJob
 with tempfile.TemporaryDirectory() as folder:
     net, spec = Path(folder) / "net.onnx", Path(folder) / "spec.vnnlib"
     onnx.save(warmup._network(), net)
     spec.write_text(warmup.SPEC)
     for strategy in ("auto", "input"):
-        jobs = [Job(str(n), "c", "n", "s", (("", net),), spec, Settings(strategy=strategy)) for n in range(2)]
+        jobs = [InstanceJob(str(n), "c", "n", "s", (("", net),), spec, Settings(strategy=strategy)) for n in range(2)]
         verify_job.survey(jobs)
         verify_job.answer(jobs[0])
 for name, module in sorted(sys.modules.items()):

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from random_networks import Builder, save
+from random_networks import NetworkBuilder, save
 
 import toolkit.verify
 from toolkit.errors import InputError
@@ -23,7 +23,7 @@ from toolkit.result import Result, Statistics, Verdict
 from toolkit.search import input_split, relu_split
 from toolkit.search.events import Event, MemoryShort, NoBounds, RootBounded, RoundDone
 from toolkit.settings import Settings
-from toolkit.verify import Attempt, load_networks, pick_device, pose, silent, verify, verify_files
+from toolkit.verify import QueryAttempt, load_networks, load_query, pick_device, silent, verify, verify_files
 
 FAST = Settings(timeout=30, device="cpu", attack_restarts=2, attack_steps=10, alpha_iterations=3, beta_iterations=3)
 BY_PHASES = FAST.model_copy(update={"strategy": "relu", "attack_restarts": 0, "alpha_iterations": 0, "batch": 64})
@@ -38,7 +38,7 @@ def header(inputs: int, outputs: int, low: float = -1.0, high: float = 1.0) -> s
 
 def absolute(tmp_path: Path, width: int = 1, bias: float = 0.0) -> Path:
     """The network ``|x_1| + ... + |x_n| + bias`` as ReLUs: its minimum is ``bias``, at the origin only."""
-    builder = Builder(np.random.default_rng(0), (1, width))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, width))
     both = np.concatenate([np.eye(width), -np.eye(width)])
     hidden = builder.op("Gemm", "x", builder.constant(both), builder.constant(np.zeros(2 * width)), transB=1)
     ones, offset = builder.constant(np.ones((1, 2 * width))), builder.constant(np.array([bias]))
@@ -48,7 +48,7 @@ def absolute(tmp_path: Path, width: int = 1, bias: float = 0.0) -> Path:
 def hard(tmp_path: Path) -> tuple[Path, str]:
     """A network and a query that no strategy decides in a second: many inputs, many unstable neurons, no slack."""
     generator = np.random.default_rng(0)
-    builder, x = Builder(generator, (1, 40)), "x"
+    builder, x = NetworkBuilder(generator, (1, 40)), "x"
     for inputs, outputs in ((40, 120), (120, 120), (120, 120)):
         x = builder.op("Relu", builder.dense(x, inputs, outputs))
     path = save(builder.model(builder.dense(x, 120, 1), 1), tmp_path)
@@ -83,18 +83,18 @@ def test_a_last_softmax_is_left_out_where_outputs_are_only_compared(
     condition: str, compared: bool, expected: Verdict, tmp_path: Path
 ) -> None:
     """Scores are 2 x_0 and x_0 - x_1, so that the first is less where x_0 + x_1 < 0."""
-    builder = Builder(np.random.default_rng(0), (1, 2))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 2))
     scores = builder.op("MatMul", "x", builder.constant(np.array([[2.0, 1.0], [0.0, -1.0]])))
     path = save(builder.model(builder.op("Softmax", scores), 2), tmp_path)
     query = parse_query(header(2, 2, -0.45, 1.0) + f"(assert {condition})")
-    posed = pose(load_networks({"": path}), query)
+    posed = load_query(load_networks({"": path}), query)
     assert posed.by_scores is compared
     assert decide(path, header(2, 2, -0.45, 1.0) + f"(assert {condition})").verdict == expected
 
 
 def test_a_tie_of_outputs_that_underflow_is_a_witness(tmp_path: Path) -> None:
     """Of the real numbers the first is greater than the second; onnxruntime says 0 of both."""
-    builder = Builder(np.random.default_rng(0), (1, 2))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 2))
     scores = builder.op("Gemm", "x", builder.constant(np.zeros((2, 3))), builder.constant(np.array([1.0, 0.0, 500.0])))
     path = save(builder.model(builder.op("Softmax", scores), 3), tmp_path)
     result = decide(path, header(2, 3) + "(assert (<= Y_0 Y_1))")
@@ -205,7 +205,7 @@ def test_what_has_no_bounds_is_said_before_anything_is_tried(
     monkeypatch.setattr(
         "toolkit.verify.sample", lambda *args, **kwargs: order.append("sample") or found(*args, **kwargs)
     )
-    monkeypatch.setattr(Attempt, "_prove", lambda self: order.append("prove"))
+    monkeypatch.setattr(QueryAttempt, "_prove", lambda self: order.append("prove"))
     text = header(2, 2) + f"(assert (>= Y_0 {threshold}))"
     result = decide(tmp_path / "net.onnx", text, Settings(timeout=2), order.append)
     assert result.verdict == verdict
@@ -333,7 +333,7 @@ def test_files_are_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("strategy", ["relu", "input"])
 def test_a_tensor_without_elements_is_no_obstacle(strategy: str, tmp_path: Path) -> None:
     """A ReLU that no value reaches, as some tools leave it in a file, beside ``|x| + 0.01`` of one input."""
-    builder = Builder(np.random.default_rng(0), (1, 1))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 1))
     both = builder.op("MatMul", "x", builder.constant(np.array([[1.0, -1.0]])))
     nothing = builder.op("Gather", both, builder.constant(np.zeros(0, dtype=np.int64)), axis=1)
     joined = builder.op("Concat", builder.op("Relu", nothing), builder.op("Relu", both), axis=1)

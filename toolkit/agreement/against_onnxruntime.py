@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.agreement.query_samples import Array, Candidate, Original, Samples
+from toolkit.agreement.query_samples import Array, Candidate, OnnxReference, QuerySamples
 from toolkit.errors import DisagreementError
 
 MOST_POINTS, FEWEST_POINTS = 12, 2
@@ -27,7 +27,7 @@ OF_TENSORS = 2.0**-10
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ValueComparison:
     """Values that were bounded beside those of onnxruntime, ``(B, m)`` each."""
 
     value: Array
@@ -60,20 +60,20 @@ class Bounded(Protocol):
     def work(self) -> int:
         """Multiplications of an evaluation at one point."""
 
-    def compare(self, samples: Samples, original: Original) -> Comparison:
+    def compare(self, samples: QuerySamples, original: OnnxReference) -> ValueComparison:
         """The bounded values beside onnxruntime's at samples. Raises DisagreementError where it contradicts itself."""
 
-    def looked_into(self, samples: Samples, original: Original) -> Array:
+    def looked_into(self, samples: QuerySamples, original: OnnxReference) -> Array:
         """How far rounding may put values apart, operator by operator, ``(B, m)``."""
 
-    def reach(self, samples: Samples) -> Array:
+    def reach(self, samples: QuerySamples) -> Array:
         """Largest number of any tensor of the networks that depends on the input, at each sample, ``(B,)``."""
 
-    def explain(self, samples: Samples, row: int, column: int) -> str:
+    def explain(self, samples: QuerySamples, row: int, column: int) -> str:
         """What a value is, and the first tensor that differs, where one can be told."""
 
 
-def check_faithful(bounded: Bounded, original: Original, candidates: Sequence[Candidate] = ()) -> None:
+def check_agreement(bounded: Bounded, original: OnnxReference, candidates: Sequence[Candidate] = ()) -> None:
     """Raise DisagreementError unless what was bounded is what onnxruntime computes at points of its boxes."""
     if not len(bounded.regions):
         return
@@ -92,12 +92,12 @@ def check_faithful(bounded: Bounded, original: Original, candidates: Sequence[Ca
         raise DisagreementError(_difference(found, row, column, bounded.explain(samples, row, column)))
 
 
-def disagreeing(found: Comparison, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
+def disagreeing(found: ValueComparison, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
     """Which values differ, by tolerances that are small beside a value or beside what it is computed from."""
     return ~_agrees(found, found.tolerance, largest, reach)
 
 
-def _agrees(found: Comparison, tolerance: Array, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
+def _agrees(found: ValueComparison, tolerance: Array, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
     """Which values agree, by tolerances that are small beside a value or beside what it is computed from."""
     near = found.within(tolerance, largest)
     with np.errstate(invalid="ignore"):
@@ -107,7 +107,7 @@ def _agrees(found: Comparison, tolerance: Array, largest: float, reach: Callable
     return near & found.within(np.fmin(tolerance, OF_TENSORS * reach()[:, None]), largest)
 
 
-def _difference(found: Comparison, row: int, column: int, what: str) -> str:
+def _difference(found: ValueComparison, row: int, column: int, what: str) -> str:
     value, reference = found.value[row, column], found.reference[row, column]
     return (f"what was bounded is not the network: {what} is {value:.9g} where onnxruntime says {reference:.9g}; "
             "this is a fault of the verifier, and nothing is concluded")  # fmt: skip

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.agreement.against_onnxruntime import Comparison
-from toolkit.agreement.query_samples import Array, Original, Samples
+from toolkit.agreement.against_onnxruntime import ValueComparison
+from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.errors import UnsupportedError
-from toolkit.numpy_prover.crown_proof import Question
+from toolkit.numpy_prover.crown_proof import LayerQuestion
 from toolkit.numpy_prover.evaluate_expressions import evaluate
 from toolkit.numpy_prover.neuron_layers import values
 
 if TYPE_CHECKING:
-    from toolkit.agreement.bounded_programs import Networks
+    from toolkit.agreement.bounded_programs import BoundedNetworks
 
 
 @dataclass(frozen=True)
 class BoundedLayers:
     """Expressions over layers that were bounded on all boxes of a query."""
 
-    question: Question
-    networks: Callable[[], Networks]
+    question: LayerQuestion
+    networks: Callable[[], BoundedNetworks]
     """The query with its networks imported, which takes torch."""
 
     @property
@@ -37,15 +37,15 @@ class BoundedLayers:
         """Multiplications of one evaluation."""
         return self.question.size
 
-    def compare(self, samples: Samples, original: Original) -> Comparison:
+    def compare(self, samples: QuerySamples, original: OnnxReference) -> ValueComparison:
         """Compare the values of the atoms by the bounded layers with those by the networks in their files."""
         question, varying = self.question, self.question.varying
         unit = original.unit + np.finfo(np.float64).eps
         found = evaluate(question.atoms, question.layers, samples.points[:, varying], samples.error[:, varying], unit)
         reference = question.cases.atoms.values(original.query.monomials(samples.variables))
-        return Comparison(found.value, found.tolerance, reference)
+        return ValueComparison(found.value, found.tolerance, reference)
 
-    def looked_into(self, samples: Samples, original: Original) -> Array:
+    def looked_into(self, samples: QuerySamples, original: OnnxReference) -> Array:
         """That of the features, through the atoms' coefficients; zero where the networks cannot be imported."""
         try:
             features = self.networks().looked_into(samples, original.unit)
@@ -54,11 +54,11 @@ class BoundedLayers:
         matrix, _ = self.question.cases.dense(self.question.cases.used)
         return features @ np.abs(matrix).T
 
-    def reach(self, samples: Samples) -> Array:
+    def reach(self, samples: QuerySamples) -> Array:
         """That of the neurons as they were read: importing torch for it would take longer than the proof."""
         found = values(self.question.layers, samples.points[:, self.question.varying])
         return np.max([np.abs(part).max(1, initial=0.0) for part in found], 0)
 
-    def explain(self, samples: Samples, row: int, column: int) -> str:
+    def explain(self, samples: QuerySamples, row: int, column: int) -> str:
         point = np.array2string(samples.points[row], precision=9, threshold=8)
         return f"the left-hand side of atom {column}, as read without torch, at the input {point}"

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from toolkit.agreement.against_onnxruntime import Comparison
+from toolkit.agreement.against_onnxruntime import ValueComparison
 from toolkit.agreement.inner_tensors import first_difference, largest_number
 from toolkit.agreement.layerwise_check import check_inside
-from toolkit.agreement.query_samples import Array, Original, Samples
+from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.bounds.evaluate_graph import evaluate_graph
 from toolkit.bounds.evaluate_program import BEYOND, evaluate, gamma, transposed_wrongly, unit_of
 from toolkit.bounds.network_reduction import cost
@@ -21,12 +21,12 @@ from toolkit.errors import DisagreementError
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.query import Query
 from toolkit.problem.cases import Cases
-from toolkit.problem.compile import Binding, Features, Problem, in_double
+from toolkit.problem.compile import Binding, FeatureNetwork, Problem, in_double
 from toolkit.problem.trace import trace
 
 
 @dataclass(frozen=True)
-class Networks:
+class BoundedNetworks:
     """A query with the networks that were bounded for it, by name: models and what was imported from them."""
 
     query: Query
@@ -34,7 +34,7 @@ class Networks:
     models: Mapping[str, OnnxModel]
     bindings: Mapping[str, Binding]
 
-    def features(self, samples: Samples) -> Array:
+    def features(self, samples: QuerySamples) -> Array:
         """What the atoms are about, by onnxruntime, ``(B, F)``."""
         return self.query.monomials(samples.variables)[:, self.cases.used]
 
@@ -50,19 +50,19 @@ class Networks:
 
     def graph(self, point: Array) -> fx.GraphModule:
         """The features traced at a point anew, operator by operator."""
-        features = Features(self.query, in_double(self.bindings), self.cases)
+        features = FeatureNetwork(self.query, in_double(self.bindings), self.cases)
         return trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [torch.as_tensor(point).double()])
 
-    def looked_into(self, samples: Samples, unit: float) -> Array:
+    def looked_into(self, samples: QuerySamples, unit: float) -> Array:
         """How far rounding may put the features apart, operator by operator, ``(B, F)``."""
         points, error = torch.as_tensor(samples.points), torch.as_tensor(samples.error)
         return _array(evaluate_graph(self.graph(samples.points[0]), points, error, unit).tolerance)
 
-    def reach(self, samples: Samples) -> Array:
+    def reach(self, samples: QuerySamples) -> Array:
         """Largest number of any tensor of the networks at each sample, ``(B,)``."""
         return largest_number(self.query, self.models, samples.variables)
 
-    def explain(self, samples: Samples, row: int, column: int) -> str:
+    def explain(self, samples: QuerySamples, row: int, column: int) -> str:
         """Where a feature comes from, the point, and the first tensor of a network that was imported wrongly."""
         where = self.name(int(self.cases.used[column]))
         point = np.array2string(samples.points[row], precision=9, threshold=8)
@@ -81,7 +81,7 @@ class Networks:
 class BoundedProgram:
     """A problem in the precision and on the device that it was bounded in, about some regions of the query."""
 
-    networks: Networks
+    networks: BoundedNetworks
     problem: Problem
     regions: NDArray[np.int64]
     """Number of each of its regions in the query, ``(R',)``."""
@@ -90,7 +90,7 @@ class BoundedProgram:
     def work(self) -> int:
         return cost(self.problem.program)
 
-    def compare(self, samples: Samples, original: Original) -> Comparison:
+    def compare(self, samples: QuerySamples, original: OnnxReference) -> ValueComparison:
         """The features. Raises DisagreementError where the question was changed, or a transpose is of another map."""
         check_question(self.networks, self.problem, self.regions, samples)
         check_inside(self.networks, samples, original)
@@ -108,15 +108,15 @@ class BoundedProgram:
             names = [*(layer.name for layer in program.layers), "the features"]
             raise DisagreementError(f"the map of {names[wrong]} and its transpose differ: bounds would be of another "
                                     "network; this is a fault of the verifier")  # fmt: skip
-        return Comparison(_array(features.value), _array(features.tolerance), self.networks.features(samples))
+        return ValueComparison(_array(features.value), _array(features.tolerance), self.networks.features(samples))
 
-    def looked_into(self, samples: Samples, original: Original) -> Array:
+    def looked_into(self, samples: QuerySamples, original: OnnxReference) -> Array:
         return self.networks.looked_into(samples, original.unit + unit_of(self.problem.program.dtype))
 
-    def reach(self, samples: Samples) -> Array:
+    def reach(self, samples: QuerySamples) -> Array:
         return self.networks.reach(samples)
 
-    def explain(self, samples: Samples, row: int, column: int) -> str:
+    def explain(self, samples: QuerySamples, row: int, column: int) -> str:
         return self.networks.explain(samples, row, column)
 
 
@@ -124,7 +124,7 @@ class BoundedProgram:
 class BoundedModule:
     """The features as a torch module in double precision, which a second backend bounded."""
 
-    networks: Networks
+    networks: BoundedNetworks
     features: torch.nn.Module
     regions: NDArray[np.int64]
 
@@ -133,25 +133,27 @@ class BoundedModule:
         """About one multiplication for each parameter, as nothing better is known."""
         return sum(tensor.numel() for tensor in (*self.features.parameters(), *self.features.buffers()))
 
-    def compare(self, samples: Samples, original: Original) -> Comparison:
+    def compare(self, samples: QuerySamples, original: OnnxReference) -> ValueComparison:
         """The features, with a tolerance by the operators."""
         device = next(self.features.buffers()).device
         with torch.no_grad():
             points = torch.as_tensor(samples.points, device=device)
             value = torch.cat([self.features(point.unsqueeze(0)) for point in points])
-        return Comparison(_array(value), self.looked_into(samples, original), self.networks.features(samples))
+        return ValueComparison(_array(value), self.looked_into(samples, original), self.networks.features(samples))
 
-    def looked_into(self, samples: Samples, original: Original) -> Array:
+    def looked_into(self, samples: QuerySamples, original: OnnxReference) -> Array:
         return self.networks.looked_into(samples, original.unit)
 
-    def reach(self, samples: Samples) -> Array:
+    def reach(self, samples: QuerySamples) -> Array:
         return self.networks.reach(samples)
 
-    def explain(self, samples: Samples, row: int, column: int) -> str:
+    def explain(self, samples: QuerySamples, row: int, column: int) -> str:
         return self.networks.explain(samples, row, column)
 
 
-def check_question(networks: Networks, problem: Problem, regions: NDArray[np.int64], samples: Samples) -> None:
+def check_question(
+    networks: BoundedNetworks, problem: Problem, regions: NDArray[np.int64], samples: QuerySamples
+) -> None:
     """Raise DisagreementError unless boxes hold those of the query, and cases ask what its cases do."""
     cases = networks.cases
     lower, upper = _array(problem.lower), _array(problem.upper)

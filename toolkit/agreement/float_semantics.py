@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from toolkit.agreement.bounded_programs import Networks
-from toolkit.agreement.query_samples import Original
-from toolkit.bounds.evaluate_graph import AFFINE, INPUT, Call, calls
+from toolkit.agreement.bounded_programs import BoundedNetworks
+from toolkit.agreement.query_samples import OnnxReference
+from toolkit.bounds.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
 from toolkit.bounds.evaluate_program import BEYOND, gamma
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.errors import UnsupportedError
@@ -48,7 +48,7 @@ LEAST = 2.0**-126
 
 
 @dataclass(frozen=True)
-class Spread:
+class ValueSpread:
     """Bounds of values ``(1, N)`` over a box, and of how far computed ones may be from exact ones at any point."""
 
     lower: Tensor
@@ -75,8 +75,8 @@ def rounding_error(graph: fx.GraphModule, lower: Tensor, upper: Tensor, unit: fl
     Infinite where nothing is known. Raises UnsupportedError for operators that cannot be bounded.
     """
     zero = torch.zeros(1, len(lower), dtype=torch.float64)
-    start = Spread(lower.double().unsqueeze(0), upper.double().unsqueeze(0), zero)
-    found: dict[str, Spread] = {}
+    start = ValueSpread(lower.double().unsqueeze(0), upper.double().unsqueeze(0), zero)
+    found: dict[str, ValueSpread] = {}
     for call in calls(graph):
         if call.kind == INPUT:
             found[call.name] = start
@@ -87,7 +87,7 @@ def rounding_error(graph: fx.GraphModule, lower: Tensor, upper: Tensor, unit: fl
     return found[""].error[0].nan_to_num(nan=math.inf, posinf=math.inf)
 
 
-def with_room(networks: Networks, original: Original, problem: Problem) -> tuple[Problem, float]:
+def with_room(networks: BoundedNetworks, original: OnnxReference, problem: Problem) -> tuple[Problem, float]:
     """The problem with boxes that hold what their bounds are rounded to, and with atoms less what rounding can change.
 
     Where these exceed zero over the reals, the atoms exceed it for what the networks compute. Also the largest change
@@ -105,7 +105,7 @@ def with_room(networks: Networks, original: Original, problem: Problem) -> tuple
     return replace(problem, lower=lower, upper=upper, offsets=problem.offsets - room), float(room.max())
 
 
-def _check_room(networks: Networks, original: Original, room: NDArray[np.float64]) -> None:
+def _check_room(networks: BoundedNetworks, original: OnnxReference, room: NDArray[np.float64]) -> None:
     """Raise UnsupportedError where a point is so near to a counterexample that no proof can leave the room."""
     cases = networks.cases
     samples = original.sample(np.arange(len(cases.lower)), TRIED)
@@ -118,17 +118,17 @@ def _check_room(networks: Networks, original: Original, room: NDArray[np.float64
         )
 
 
-def _affine(call: Call, sources: list[Spread], unit: float) -> Spread:
+def _affine(call: OperatorCall, sources: list[ValueSpread], unit: float) -> ValueSpread:
     """An affine operator: intervals by centre and radius, widened by what double precision rounds."""
     factor, own = gamma(call.terms + BEYOND, unit), gamma(call.terms + BEYOND, 2.0**-53)
     centre = call.plain([(source.lower + source.upper) / 2 for source in sources])
     reach = call.sizes([source.reach for source in sources])
     radius = call.sizes([(source.upper - source.lower) / 2 for source in sources]) + 4 * own * reach
     error = factor * call.sizes([source.reach + source.error / factor for source in sources])
-    return Spread(centre - radius, centre + radius, (1 + own) * error + (call.terms + BEYOND) * LEAST)
+    return ValueSpread(centre - radius, centre + radius, (1 + own) * error + (call.terms + BEYOND) * LEAST)
 
 
-def _operator(op: str, z: Spread, unit: float) -> Spread:
+def _operator(op: str, z: ValueSpread, unit: float) -> ValueSpread:
     if op not in LIPSCHITZ:
         raise UnsupportedError(f"how the operator {op} rounds is not known")
     lower, upper = RELAXATIONS[op].image(z.lower, z.upper)
@@ -136,4 +136,4 @@ def _operator(op: str, z: Spread, unit: float) -> Spread:
     error = LIPSCHITZ[op] * z.error
     if op == "relu":
         error = torch.where(z.upper + error <= 0, 0.0, error)  # inactive, whatever rounding does
-    return Spread(lower, upper, error + rounded)
+    return ValueSpread(lower, upper, error + rounded)

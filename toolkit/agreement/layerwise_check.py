@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from toolkit.agreement.against_onnxruntime import Comparison, disagreeing
+from toolkit.agreement.against_onnxruntime import ValueComparison, disagreeing
 from toolkit.agreement.inner_tensors import float_results
-from toolkit.agreement.query_samples import Array, Original, Samples
+from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.bounds.evaluate_graph import evaluate_operators
 from toolkit.bounds.evaluate_program import evaluate
 from toolkit.errors import DisagreementError, UnsupportedError
@@ -29,7 +29,7 @@ from toolkit.problem.program import Program, traced_operators
 from toolkit.problem.trace import trace
 
 if TYPE_CHECKING:
-    from toolkit.agreement.bounded_programs import Networks
+    from toolkit.agreement.bounded_programs import BoundedNetworks
 
 MOST_ELEMENTS = 1 << 16
 """Elements of all tensors of a network that are looked at."""
@@ -37,7 +37,7 @@ POINTS = 4
 """Samples at which they are."""
 
 
-def check_inside(networks: Networks, samples: Samples, original: Original) -> None:
+def check_inside(networks: BoundedNetworks, samples: QuerySamples, original: OnnxReference) -> None:
     """Raise DisagreementError naming the first tensor, or the first layer, that is not what it should be."""
     program = shared_program(networks.query, networks.bindings, networks.cases)
     seen = next(iter(networks.bindings.values())).inspected
@@ -52,7 +52,9 @@ def check_inside(networks: Networks, samples: Samples, original: Original) -> No
     seen.add(id(program))
 
 
-def _check_tensors(network: Network, model: OnnxModel, binding: Binding, samples: Samples, original: Original) -> None:
+def _check_tensors(
+    network: Network, model: OnnxModel, binding: Binding, samples: QuerySamples, original: OnnxReference
+) -> None:
     if not isinstance(binding.module, ImportedModel):
         return
     inputs = np.concatenate([np.arange(t.offset, t.offset + t.size) for t in network.inputs])
@@ -72,7 +74,7 @@ def _check_tensors(network: Network, model: OnnxModel, binding: Binding, samples
     if sum(sizes) != found.value.shape[1]:
         return  # a name that stands for something else after the import is nothing to compare
     reference = np.concatenate([expected[name] for name in names], 1)
-    comparison = Comparison(found.value.numpy(), found.tolerance.numpy(), reference)
+    comparison = ValueComparison(found.value.numpy(), found.tolerance.numpy(), reference)
     wrong = disagreeing(comparison, original.largest, partial(_reach, reference)).any(0)
     if wrong.any():
         first = int(np.searchsorted(np.cumsum(sizes), int(np.argmax(wrong)), side="right"))
@@ -87,7 +89,7 @@ def _reach(reference: Array) -> Array:
     return finite.max(1, initial=0.0)
 
 
-def _by_onnxruntime(network: Network, model: OnnxModel, samples: Samples) -> Mapping[str, Array]:
+def _by_onnxruntime(network: Network, model: OnnxModel, samples: QuerySamples) -> Mapping[str, Array]:
     """All floating-point tensors that some input reaches, ``(B, size)`` each, in the order of the graph."""
     names = float_results(model)
     session = Session(model, hidden=names, optimise=False)
@@ -119,7 +121,7 @@ def _traced_tensors(
     return kept, trace(tensors, [point.float()])
 
 
-def _check_layers(networks: Networks, program: Program, samples: Samples) -> None:
+def _check_layers(networks: BoundedNetworks, program: Program, samples: QuerySamples) -> None:
     """Compare the pre-activations of layers with what the operators before them compute."""
     graph = traced_operators(networks.graph(samples.points[0]))
     points, error = torch.as_tensor(samples.points), torch.zeros(samples.points.shape, dtype=torch.float64)
@@ -133,7 +135,7 @@ def _check_layers(networks: Networks, program: Program, samples: Samples) -> Non
         if own is None or own.value[0].numel() != layer.affine.size:
             continue
         value, tolerance = own.value.flatten(1), own.error.flatten(1)
-        comparison = Comparison(z.value.numpy(), (z.error + tolerance).numpy(), value.numpy())
+        comparison = ValueComparison(z.value.numpy(), (z.error + tolerance).numpy(), value.numpy())
         if disagreeing(comparison, np.inf, partial(_reach, comparison.reference)).any():
             raise DisagreementError(
                 f"what feeds the layer {layer.name} is not what its operators compute; this is a fault of the "

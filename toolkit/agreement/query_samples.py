@@ -29,7 +29,7 @@ LARGEST = {"float16": 65504.0, "bfloat16": 3.38e38, "float32": 3.4028234e38, "fl
 
 
 @dataclass(frozen=True)
-class Samples:
+class QuerySamples:
     """Points of boxes with the values of all variables there."""
 
     points: Array
@@ -44,13 +44,13 @@ class Samples:
     def __len__(self) -> int:
         return len(self.points)
 
-    def first(self, count: int) -> Samples:
+    def first(self, count: int) -> QuerySamples:
         """The first ``count`` samples."""
-        return Samples(self.points[:count], self.error[:count], self.region[:count], self.variables[:count])
+        return QuerySamples(self.points[:count], self.error[:count], self.region[:count], self.variables[:count])
 
 
 @dataclass(frozen=True)
-class Original:
+class OnnxReference:
     """A query's networks, run by onnxruntime from their files, and which of their tensors are looked at."""
 
     query: Query
@@ -85,7 +85,7 @@ class Original:
     def _types(self) -> set[str]:
         return {info.dtype for session in self.sessions.values() for info in (*session.inputs, *session.outputs)}
 
-    def sample(self, regions: NDArray[np.int64], count: int, candidates: Sequence[Candidate] = ()) -> Samples:
+    def sample(self, regions: NDArray[np.int64], count: int, candidates: Sequence[Candidate] = ()) -> QuerySamples:
         """About so many points of some regions, at least one of each that is looked at."""
         chosen = regions[np.unique(np.linspace(0, len(regions) - 1, min(MOST_REGIONS, len(regions))).astype(np.int64))]
         liked = [(point, region) for point, region in candidates if region in regions][-min(KEPT, count) :]
@@ -94,7 +94,7 @@ class Original:
         wanted, given = np.stack(points), np.stack(fed)
         variables = self._variables(given)
         variables[:, self.cases.inputs] = wanted
-        return Samples(wanted, np.abs(wanted - given), np.array([region for _, region in found]), variables)
+        return QuerySamples(wanted, np.abs(wanted - given), np.array([region for _, region in found]), variables)
 
     def _rounded(self, point: Array, region: int) -> tuple[Array, Array]:
         """The point of the box nearest to numbers that the networks take, and these numbers, ``(n,)`` each."""

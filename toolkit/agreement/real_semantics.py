@@ -20,13 +20,13 @@ from toolkit.formats.query import Atoms, Query, Relation
 from toolkit.formats.witness import Witness, hidden_names, variables
 
 if TYPE_CHECKING:
-    from toolkit.agreement.bounded_programs import Networks
+    from toolkit.agreement.bounded_programs import BoundedNetworks
 
 Array = NDArray[np.float64]
 
 
 def holds_over_reals(
-    query: Query, models: Mapping[str, OnnxModel], witness: Witness, networks: Callable[[], Networks]
+    query: Query, models: Mapping[str, OnnxModel], witness: Witness, networks: Callable[[], BoundedNetworks]
 ) -> bool | None:
     """Whether the query holds at the witness's inputs in real arithmetic; None where that is not known.
 
@@ -55,7 +55,7 @@ def _exactly(query: Query, models: Mapping[str, OnnxModel], assignment: Array) -
     return values, error
 
 
-def _by_program(query: Query, networks: Callable[[], Networks], assignment: Array) -> tuple[Array, Array]:
+def _by_program(query: Query, networks: Callable[[], BoundedNetworks], assignment: Array) -> tuple[Array, Array]:
     """All variables that the formula uses; the error of others, and of all where nothing is known, is infinite."""
     inputs = query.inputs
     values, error = assignment.copy(), np.full(len(assignment), np.inf)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
-from toolkit.bench.job import Answer, Event, Finished, Job, Started, Task, failure, settle, shared
-from toolkit.bench.job_queue import MOST_TOGETHER, Waiting, put_back, queue, take
+from toolkit.bench.job import Answer, Event, Finished, InstanceJob, Started, WorkerTask, failure, settle, shared
+from toolkit.bench.job_queue import MOST_TOGETHER, JobQueue, put_back, queue, take
 from toolkit.devices import uses_gpu, visible_gpus
 from toolkit.errors import InputError, ToolkitError
 from toolkit.result import Verdict
@@ -21,7 +21,7 @@ from toolkit.run.memory_limits import limit_memory, refused
 
 
 @dataclass(frozen=True)
-class Limits:
+class ExecutorLimits:
     """What the executor may use."""
 
     workers: int = 1
@@ -37,7 +37,7 @@ class Limits:
 
 GPU_WORKERS = 4
 
-Executor = Callable[[Sequence[Job], Task, Limits], Generator[Event, None, None]]
+Executor = Callable[[Sequence[InstanceJob], WorkerTask, ExecutorLimits], Generator[Event, None, None]]
 EXECUTORS: dict[str, Executor] = {}
 
 
@@ -65,7 +65,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_limits(workers: int | None = None, device: str = "cpu", memory: int = 0) -> Limits:
+def default_limits(workers: int | None = None, device: str = "cpu", memory: int = 0) -> ExecutorLimits:
     """One worker per core unless told otherwise; the cores' threads, and the memory, are divided among the workers.
 
     A GPU gets at most four by default: each takes its own share of the memory, and they queue for the same kernels.
@@ -73,10 +73,10 @@ def default_limits(workers: int | None = None, device: str = "cpu", memory: int 
     cores = available_cores()
     most = GPU_WORKERS * max(1, len(visible_gpus()))
     workers = workers or (min(cores, most) if uses_gpu(device) else cores)
-    return Limits(workers=workers, threads=max(1, cores // workers), memory=memory // workers)
+    return ExecutorLimits(workers=workers, threads=max(1, cores // workers), memory=memory // workers)
 
 
-def guarded(task: Task, job: Job) -> Answer:
+def guarded(task: WorkerTask, job: InstanceJob) -> Answer:
     """The task's answer, or ``error`` with the reason when it raises."""
     try:
         return task.answer(job)
@@ -86,7 +86,7 @@ def guarded(task: Task, job: Job) -> Answer:
         return Answer(Verdict.UNKNOWN, "out of memory") if refused(error) else failure(error)
 
 
-def surveyed(task: Task, jobs: Sequence[Job]) -> Sequence[Answer | None]:
+def surveyed(task: WorkerTask, jobs: Sequence[InstanceJob]) -> Sequence[Answer | None]:
     """The task's answers to some of the jobs; to none of them when it raises."""
     try:
         return list(task.survey(jobs)) if task.survey else []
@@ -94,18 +94,18 @@ def surveyed(task: Task, jobs: Sequence[Job]) -> Sequence[Answer | None]:
         return [None] * len(jobs)
 
 
-def line_up(jobs: Sequence[Job], task: Task, workers: int = 1) -> Waiting:
+def line_up(jobs: Sequence[InstanceJob], task: WorkerTask, workers: int = 1) -> JobQueue:
     """The jobs as they wait for workers, who survey them where the task can."""
     return queue(jobs, MOST_TOGETHER if task.survey else 1, workers)
 
 
-def begin(jobs: Sequence[Job]) -> list[Event]:
+def begin(jobs: Sequence[InstanceJob]) -> list[Event]:
     """What is told when a worker takes jobs; one that was surveyed was taken before."""
     return [Started(job) for job in jobs if not job.spent]
 
 
 def conclude(
-    waiting: Waiting, worker: int, jobs: Sequence[Job], answers: Sequence[Answer | None], seconds: float
+    waiting: JobQueue, worker: int, jobs: Sequence[InstanceJob], answers: Sequence[Answer | None], seconds: float
 ) -> list[Event]:
     """Take the answers of a survey of so many seconds, and put back what it leaves open.
 
@@ -120,12 +120,12 @@ def conclude(
 
 
 @executor("in-process")
-def in_process(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Event, None, None]:
+def in_process(jobs: Sequence[InstanceJob], task: WorkerTask, limits: ExecutorLimits) -> Generator[Event, None, None]:
     """One after the other in this process: for debugging. Only the verifier's own clock enforces the time limit."""
     limit_memory(limits.memory)
     task.prepare()
     waiting = line_up(jobs, task)
-    taken: Sequence[Job] = ()
+    taken: Sequence[InstanceJob] = ()
     while taken := take(waiting, 0, taken[0].networks if taken else None):
         yield from begin(taken)
         start = time.monotonic()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import is_contradiction
 from toolkit.errors import InputError
 from toolkit.formats.instances import parse_verdict, read_rows, seconds_field
@@ -48,19 +48,19 @@ def format_expected(rows: Iterable[tuple[str, str, float, Verdict | None]]) -> s
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VerdictComparison:
     """How answers compare with the known verdicts."""
 
     agreements: int
     undecided: int
     """Instances of known verdict that the run did not decide."""
-    contradictions: tuple[tuple[Record, Verdict], ...]
+    contradictions: tuple[tuple[JournalRecord, Verdict], ...]
 
 
-def compare(pairs: Iterable[tuple[Record, Verdict | None]]) -> Comparison:
+def compare(pairs: Iterable[tuple[JournalRecord, Verdict | None]]) -> VerdictComparison:
     """Compare answers with known verdicts; pairs without one (None) are skipped."""
     known = [(record, truth) for record, truth in pairs if truth in DECIDED]
-    return Comparison(
+    return VerdictComparison(
         agreements=sum(record.verdict == truth for record, truth in known),
         undecided=sum(record.verdict not in DECIDED for record, _ in known),
         contradictions=tuple((record, truth) for record, truth in known if is_contradiction(record, truth)),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from toolkit.bench.expected import Expected, read_expected
 from toolkit.bench.fingerprint import fingerprint, provenance
-from toolkit.bench.job import Job
+from toolkit.bench.job import InstanceJob
 from toolkit.errors import InputError
 from toolkit.formats.instances import Instance, read_instances
 from toolkit.settings import Settings
@@ -77,7 +77,7 @@ def make_jobs(
     timeout: float | None = None,
     limit: int | None = None,
     memory: float | None = None,
-) -> list[Job]:
+) -> list[InstanceJob]:
     """The first ``limit`` instances as jobs; ``timeout`` (seconds) replaces the time limit of every instance.
 
     ``memory`` is the limit of the whole run in GiB, if there is one: what decides nothing under it may under another.
@@ -87,13 +87,13 @@ def make_jobs(
 
 def _make_job(
     benchmark: Benchmark, instance: Instance, settings: Settings, timeout: float | None, memory: float | None
-) -> Job:
+) -> InstanceJob:
     settings = settings.model_copy(update={"timeout": timeout or instance.timeout})
     networks = tuple((name, _present(path)) for name, path in instance.networks.items())
     spec = _present(instance.spec)
     origin = provenance(networks, spec, settings)
     question = fingerprint(benchmark.category, instance.onnx_field, instance.spec_field, origin)
-    return Job(
+    return InstanceJob(
         key=f"{question}-{settings.timeout!r}" + ("" if memory is None else f"-{memory!r}"),
         category=benchmark.category,
         onnx=instance.onnx_field,

@@ -19,7 +19,7 @@ import numpy as np
 
 from toolkit.bench import expected
 from toolkit.bench.atomic_files import file_digest, write_text_atomically
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.bench.writer import write_pool
 from toolkit.errors import InputError
 from toolkit.formats.instances import write_instances
@@ -56,7 +56,7 @@ def check_target(folder: Path) -> None:
             raise InputError(f"{path}: was changed since it was frozen; move it away, or choose another folder")
 
 
-def freeze(benchmark: Path, folder: Path, records: Sequence[Record]) -> None:
+def freeze(benchmark: Path, folder: Path, records: Sequence[JournalRecord]) -> None:
     """Copy a benchmark to a folder, in place of what an earlier call put there; other files there stay.
 
     Decided verdicts go to ``expected.csv``, which later runs are compared with. Raises InputError as `check_target`
@@ -72,7 +72,7 @@ def freeze(benchmark: Path, folder: Path, records: Sequence[Record]) -> None:
         _put_in_place(draft, folder)
 
 
-def _write(benchmark: Path, folder: Path, records: Sequence[Record]) -> None:
+def _write(benchmark: Path, folder: Path, records: Sequence[JournalRecord]) -> None:
     """Write everything that is kept of a benchmark to an empty folder."""
     for part in PARTS:
         source = benchmark / part
@@ -143,7 +143,7 @@ def _compress(specs: Path) -> dict[str, str]:
     return names
 
 
-def _write_lists(place: Path, records: Sequence[Record], names: Mapping[str, str]) -> None:
+def _write_lists(place: Path, records: Sequence[JournalRecord], names: Mapping[str, str]) -> None:
     """The instances, and the verdicts of those that are decided."""
     rows = [
         (record.onnx, f"vnnlib/{names[Path(record.vnnlib).name]}", record.timeout, record.verdict) for record in records

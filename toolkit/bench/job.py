@@ -11,7 +11,7 @@ from toolkit.settings import Settings
 
 
 @dataclass(frozen=True)
-class Job:
+class InstanceJob:
     """One instance of a benchmark: networks, specification, time limit (``settings.timeout``)."""
 
     key: str
@@ -56,12 +56,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkerTask:
     """What a worker does: get ready once (imports, device), then answer jobs. Both must be importable by name."""
 
     prepare: Callable[[], None]
-    answer: Callable[[Job], Answer]
-    survey: Callable[[Sequence[Job]], Sequence[Answer | None]] | None = None
+    answer: Callable[[InstanceJob], Answer]
+    survey: Callable[[Sequence[InstanceJob]], Sequence[Answer | None]] | None = None
     """Looks at several jobs of one network together, and answers those that this decides. The others (None) are
     answered one by one afterwards, by the same worker if it is free."""
 
@@ -70,14 +70,14 @@ class Task:
 class Started:
     """A worker took the job."""
 
-    job: Job
+    job: InstanceJob
 
 
 @dataclass(frozen=True)
 class Finished:
     """The job has its answer."""
 
-    job: Job
+    job: InstanceJob
     answer: Answer
 
 
@@ -89,12 +89,12 @@ MOST_SPENT = 0.1
 """Share of its own time limit that a survey may cost a job which it does not answer."""
 
 
-def survey_limit(jobs: Sequence[Job]) -> float:
+def survey_limit(jobs: Sequence[InstanceJob]) -> float:
     """Time limit of a survey in seconds."""
     return SURVEY_SHARE * min(job.timeout for job in jobs)
 
 
-def shared(jobs: Sequence[Job], seconds: float) -> list[Job]:
+def shared(jobs: Sequence[InstanceJob], seconds: float) -> list[InstanceJob]:
     """The jobs after a survey of so many seconds: each has spent an equal part of them, within bounds."""
     return [replace(job, spent=min(seconds / len(jobs), MOST_SPENT * job.timeout)) for job in jobs]
 
@@ -105,7 +105,7 @@ def failure(error: BaseException) -> Answer:
     return Answer(Verdict.ERROR, f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
-def settle(job: Job, answer: Answer, seconds: float) -> Answer:
+def settle(job: InstanceJob, answer: Answer, seconds: float) -> Answer:
     """Stamp the outside time on an answer; one that came after the limit is a ``timeout``, as in VNN-COMP.
 
     ``seconds`` is what answering took, to which the job's part of a survey is added.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from toolkit.bench.job import Job
+from toolkit.bench.job import InstanceJob
 from toolkit.settings import Settings
 
 Networks = tuple[tuple[str, Path], ...]
@@ -25,35 +25,35 @@ MOST_TOGETHER = 64
 
 
 @dataclass
-class Waiting:
+class JobQueue:
     """Jobs that no worker has yet, each group in the order given."""
 
-    fresh: dict[Kind, deque[Job]]
+    fresh: dict[Kind, deque[InstanceJob]]
     """Jobs that nobody has looked at."""
     together: int
     """Most jobs that are surveyed at once; 1 where none are."""
-    opened: dict[int, deque[Job]] = field(default_factory=dict)
+    opened: dict[int, deque[InstanceJob]] = field(default_factory=dict)
     """What the surveys of each worker left open."""
 
     def __bool__(self) -> bool:
         return bool(self.fresh or self.opened)
 
 
-def kind(job: Job) -> Kind:
+def kind(job: InstanceJob) -> Kind:
     """What a job has in common with others that are surveyed together."""
     return job.networks, job.settings.model_copy(update={"timeout": 1.0})
 
 
-def queue(jobs: Iterable[Job], together: int = 1, workers: int = 1) -> Waiting:
+def queue(jobs: Iterable[InstanceJob], together: int = 1, workers: int = 1) -> JobQueue:
     """The jobs by kind. Surveys are so small that every worker gets a part of the largest group."""
-    fresh: dict[Kind, deque[Job]] = {}
+    fresh: dict[Kind, deque[InstanceJob]] = {}
     for job in jobs:
         fresh.setdefault(kind(job), deque()).append(job)
     largest = max(map(len, fresh.values()), default=1)
-    return Waiting(fresh, min(together, -(-largest // workers)))
+    return JobQueue(fresh, min(together, -(-largest // workers)))
 
 
-def take(waiting: Waiting, worker: int, loaded: Networks | None) -> Sequence[Job]:
+def take(waiting: JobQueue, worker: int, loaded: Networks | None) -> Sequence[InstanceJob]:
     """Remove and return what a worker that has ``loaded`` does next: one job, some to survey, none where none is left.
 
     A worker first finishes what its surveys left open. One without more jobs of its network moves to the largest group,
@@ -67,17 +67,17 @@ def take(waiting: Waiting, worker: int, loaded: Networks | None) -> Sequence[Job
     return _pop(waiting.opened, _largest(waiting.opened), 1) if waiting.opened else ()
 
 
-def put_back(waiting: Waiting, worker: int, jobs: Sequence[Job]) -> None:
+def put_back(waiting: JobQueue, worker: int, jobs: Sequence[InstanceJob]) -> None:
     """Jobs that a worker's survey left open."""
     if jobs:
         waiting.opened.setdefault(worker, deque()).extend(jobs)
 
 
-def _largest(groups: dict[K, deque[Job]]) -> K:
+def _largest(groups: dict[K, deque[InstanceJob]]) -> K:
     return max(groups, key=lambda key: len(groups[key]))
 
 
-def _pop(groups: dict[K, deque[Job]], key: K, most: int) -> Sequence[Job]:
+def _pop(groups: dict[K, deque[InstanceJob]], key: K, most: int) -> Sequence[InstanceJob]:
     jobs = groups[key]
     taken = [jobs.popleft() for _ in range(min(most, len(jobs)))]
     if not jobs:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.bench.atomic_files import sync_folder
-from toolkit.bench.job import Answer, Job
+from toolkit.bench.job import Answer, InstanceJob
 from toolkit.errors import InputError
 from toolkit.result import DECIDED, Statistics, Verdict
 
@@ -25,7 +25,7 @@ NAME = "journal.jsonl"
 
 
 @dataclass(frozen=True)
-class Record:
+class JournalRecord:
     """One line of the journal: an answered instance."""
 
     key: str
@@ -58,9 +58,9 @@ class Record:
         return self.category, self.onnx, self.vnnlib
 
 
-def make_record(job: Job, answer: Answer, witness: str = "", digest: str = "") -> Record:
+def make_record(job: InstanceJob, answer: Answer, witness: str = "", digest: str = "") -> JournalRecord:
     """The record of a finished job; of a counterexample with its file and the file's SHA-256."""
-    return Record(
+    return JournalRecord(
         key=job.key,
         category=job.category,
         onnx=job.onnx,
@@ -78,7 +78,7 @@ def make_record(job: Job, answer: Answer, witness: str = "", digest: str = "") -
     )
 
 
-def append(path: Path, record: Record) -> None:
+def append(path: Path, record: JournalRecord) -> None:
     """Add one record; on return it is on disk. Where that fails, nothing of it is left, and the error is raised."""
     line = json.dumps(asdict(record)).encode() + b"\n"
     new = not path.exists()
@@ -110,17 +110,17 @@ def _write_all(file: FileIO, data: bytes) -> None:
         left = left[file.write(left) :]
 
 
-def history(path: Path) -> list[Record]:
+def history(path: Path) -> list[JournalRecord]:
     """All complete records as they came; a line cut short by a crash is skipped."""
     return list(_lines(path)) if path.exists() else []
 
 
-def read(path: Path) -> list[Record]:
+def read(path: Path) -> list[JournalRecord]:
     """All complete records; of several with one key the last counts."""
     return list({record.key: record for record in history(path)}.values())
 
 
-def answer_to(job: Job, records: Iterable[Record]) -> Record | None:
+def answer_to(job: InstanceJob, records: Iterable[JournalRecord]) -> JournalRecord | None:
     """Which of the records about a job's question, in order, answers it; None when it has to be run (again).
 
     The latest that decides it within its time limit, else the latest under the same limit; with the job's key and
@@ -134,7 +134,7 @@ def answer_to(job: Job, records: Iterable[Record]) -> Record | None:
     return found and replace(found, key=job.key, timeout=job.timeout)
 
 
-def _lines(path: Path) -> Iterator[Record]:
+def _lines(path: Path) -> Iterator[JournalRecord]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -146,14 +146,14 @@ def _lines(path: Path) -> Iterator[Record]:
         yield _record(fields_read, f"{path}:{number}")
 
 
-def _record(values: dict[str, Any], where: str) -> Record:
-    known = {item.name for item in fields(Record)}
+def _record(values: dict[str, Any], where: str) -> JournalRecord:
+    known = {item.name for item in fields(JournalRecord)}
     statistics = {item.name for item in fields(Statistics)}
     try:
         values = {name: value for name, value in values.items() if name in known}
         values["verdict"] = Verdict(values["verdict"])
         counts = {name: value for name, value in values["statistics"].items() if name in statistics}
         values["statistics"] = Statistics(**counts)
-        return Record(**values)
+        return JournalRecord(**values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{where}: not a line of a prunecert journal; remove the file or use --fresh") from error

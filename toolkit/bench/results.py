@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.bench.atomic_files import file_digest, packed, write_bytes_atomically, write_text_atomically
-from toolkit.bench.job import Job
-from toolkit.bench.journal import Record
+from toolkit.bench.job import InstanceJob
+from toolkit.bench.journal import JournalRecord
 from toolkit.formats.instances import ResultRow, format_results, witness_name
 
 WITNESSES = "witnesses"
@@ -21,7 +21,7 @@ LONGEST_NAME = 200
 Row = tuple[str, str, str]
 
 
-def witness_path(job: Job, tag: str = "") -> str:
+def witness_path(job: InstanceJob, tag: str = "") -> str:
     """Where the counterexample of a job goes, relative to the folder of the run; ``tag`` tells equal names apart.
 
     Specifications in subfolders of ``vnnlib/`` carry the subfolder's name, since their stems repeat.
@@ -33,7 +33,7 @@ def witness_path(job: Job, tag: str = "") -> str:
 
 
 @dataclass
-class Shelf:
+class WitnessFolder:
     """The counterexamples of a run: each instance has a file of its own, which no other instance writes or removes."""
 
     out: Path
@@ -43,14 +43,14 @@ class Shelf:
     """Names that several instances of the run would have: none of them gets it."""
 
     @classmethod
-    def of(cls, out: Path, jobs: Iterable[Job], records: Iterable[Record]) -> Shelf:
+    def of(cls, out: Path, jobs: Iterable[InstanceJob], records: Iterable[JournalRecord]) -> WitnessFolder:
         """For the jobs of a run and what its journal says so far."""
         first: dict[str, Row] = {}
         shared = {path for job in jobs if first.setdefault(path := witness_path(job), job.row) != job.row}
         owners = {record.witness: record.row for record in records if record.witness}
         return cls(out, owners, frozenset(shared))
 
-    def put(self, job: Job, text: str) -> tuple[str, str]:
+    def put(self, job: InstanceJob, text: str) -> tuple[str, str]:
         """Write the counterexample of a job; its file, relative to the folder of the run, and the file's SHA-256.
 
         On return it is on disk. An earlier one of the same instance is replaced.
@@ -64,14 +64,14 @@ class Shelf:
         return path, hashlib.sha256(data).hexdigest()
 
 
-def has_its_witness(record: Record, out: Path) -> bool:
+def has_its_witness(record: JournalRecord, out: Path) -> bool:
     """Whether the counterexample that a record names is there as it was written; true of one that names none."""
     if not record.witness:
         return True
     return bool(record.witness_sha256) and file_digest(out / record.witness) == record.witness_sha256
 
 
-def write_results(path: Path, records: Sequence[Record], folders: Mapping[str, Path]) -> None:
+def write_results(path: Path, records: Sequence[JournalRecord], folders: Mapping[str, Path]) -> None:
     """Write ``results.csv``.
 
     Networks and specifications are named as the runner was given them, below ``folders[category]`` and without

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from toolkit.bench.job import Event, Finished
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.result import Verdict
 
 COLOURS = {
@@ -23,10 +23,10 @@ COLOURS = {
 }
 
 
-class Silent:
+class SilentObserver:
     """An observer that shows nothing."""
 
-    def begin(self, total: int, resumed: Sequence[Record]) -> None:
+    def begin(self, total: int, resumed: Sequence[JournalRecord]) -> None:
         """Show nothing at the beginning of a run."""
 
     def see(self, event: Event) -> None:
@@ -36,7 +36,7 @@ class Silent:
         """Show nothing at the end of a run."""
 
 
-class Bar:
+class ProgressBar:
     """A live bar with the verdicts so far; errors are printed above it as they come."""
 
     def __init__(self, console: Console) -> None:
@@ -45,7 +45,7 @@ class Bar:
         self.task = self.progress.add_task("")
         self.counts: Counter[Verdict] = Counter()
 
-    def begin(self, total: int, resumed: Sequence[Record]) -> None:
+    def begin(self, total: int, resumed: Sequence[JournalRecord]) -> None:
         """Show the bar, with what the journal already answers."""
         self.counts.update(record.verdict for record in resumed)
         self.progress.update(self.task, total=total, completed=len(resumed), description=self.summary())
@@ -68,7 +68,7 @@ class Bar:
         return " ".join(f"[{COLOURS[verdict]}]{verdict} {count}[/]" for verdict, count in sorted(self.counts.items()))
 
 
-class Lines:
+class ProgressLines:
     """Plain lines for logs: one every few seconds and one for each error."""
 
     def __init__(self, console: Console, every: float = 5.0) -> None:
@@ -77,7 +77,7 @@ class Lines:
         self.total = self.printed = 0
         self.started = self.shown = time.monotonic()
 
-    def begin(self, total: int, resumed: Sequence[Record]) -> None:
+    def begin(self, total: int, resumed: Sequence[JournalRecord]) -> None:
         """Say how much there is to do."""
         self.total = total
         self.started = self.shown = time.monotonic()
@@ -118,7 +118,7 @@ def describe(event: Finished) -> str:
     return f"{answer.verdict}: {job.onnx} {job.vnnlib} ({answer.seconds:.1f} s) {answer.reason}".rstrip()
 
 
-def make_observer(console: Console | None = None) -> Bar | Lines:
+def make_observer(console: Console | None = None) -> ProgressBar | ProgressLines:
     """The observer that fits the console: a bar on a terminal, lines otherwise."""
     console = console or Console(file=sys.stderr)
-    return Bar(console) if console.is_terminal else Lines(console)
+    return ProgressBar(console) if console.is_terminal else ProgressLines(console)

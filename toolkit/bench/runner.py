@@ -12,19 +12,19 @@ from types import FrameType
 from typing import Protocol
 
 from toolkit.bench import journal
-from toolkit.bench.executors import Executor, Limits
+from toolkit.bench.executors import Executor, ExecutorLimits
 from toolkit.bench.fingerprint import provenance
-from toolkit.bench.job import Answer, Event, Finished, Job, Task
-from toolkit.bench.journal import Record
-from toolkit.bench.results import Shelf, has_its_witness
+from toolkit.bench.job import Answer, Event, Finished, InstanceJob, WorkerTask
+from toolkit.bench.journal import JournalRecord
+from toolkit.bench.results import WitnessFolder, has_its_witness
 from toolkit.errors import InputError
 from toolkit.result import Verdict
 
 
-class Observer(Protocol):
+class RunObserver(Protocol):
     """Listens to a run."""
 
-    def begin(self, total: int, resumed: Sequence[Record]) -> None:
+    def begin(self, total: int, resumed: Sequence[JournalRecord]) -> None:
         """The run starts; ``resumed`` answers were in the journal."""
 
     def see(self, event: Event) -> None:
@@ -35,25 +35,25 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunPlan:
     """How jobs are run and where their answers go."""
 
     out: Path
-    task: Task
+    task: WorkerTask
     execute: Executor
-    limits: Limits
-    observer: Observer
+    limits: ExecutorLimits
+    observer: RunObserver
     retry_errors: bool = False
     """Run instances again whose answer in the journal is ``error``."""
 
 
-def run_jobs(jobs: Sequence[Job], run: Run) -> list[Record]:
+def run_jobs(jobs: Sequence[InstanceJob], run: RunPlan) -> list[JournalRecord]:
     """Answer all jobs, in their order; those in the journal are not run again, and equal ones are run once.
 
     ``KeyboardInterrupt`` (Ctrl-C, or SIGTERM) passes through after the workers are gone; what was answered until then
     is in the journal. So does an ``OSError`` of a journal or counterexample that cannot be written.
     """
-    keeper = Keeper.of(run.out, jobs)
+    keeper = RunRecorder.of(run.out, jobs)
     done = keeper.answers(jobs, run.retry_errors)
     todo = list({job.key: job for job in jobs if job.key not in done}.values())
     run.observer.begin(len(todo) + len(done), list(done.values()))
@@ -68,44 +68,44 @@ def run_jobs(jobs: Sequence[Job], run: Run) -> list[Record]:
     return [done[job.key] for job in jobs]
 
 
-def about(job: Job) -> str:
+def about(job: InstanceJob) -> str:
     """The question of a job, under whatever limits."""
     return job.question or job.key
 
 
-def answered(jobs: Sequence[Job], out: Path) -> list[Record]:
+def answered(jobs: Sequence[InstanceJob], out: Path) -> list[JournalRecord]:
     """The answers that a run left in its journal, in the order of the jobs; the others are absent."""
-    known = Keeper.of(out, jobs).answers(jobs)
+    known = RunRecorder.of(out, jobs).answers(jobs)
     return [known[job.key] for job in jobs if job.key in known]
 
 
 @dataclass
-class Keeper:
+class RunRecorder:
     """The journal of a run and its counterexamples."""
 
     out: Path
-    shelf: Shelf
-    records: dict[str, list[Record]]
+    shelf: WitnessFolder
+    records: dict[str, list[JournalRecord]]
     """What is in the journal and counts, by the question that it answers, in order."""
 
     @classmethod
-    def of(cls, out: Path, jobs: Iterable[Job]) -> Keeper:
+    def of(cls, out: Path, jobs: Iterable[InstanceJob]) -> RunRecorder:
         """With what earlier runs left. A counterexample whose file is gone, or another's by now, does not count."""
         history = journal.history(out / journal.NAME)
         wanted = {about(job) for job in jobs}
-        records: dict[str, list[Record]] = {}
+        records: dict[str, list[JournalRecord]] = {}
         for record in history:
             if record.about in wanted and has_its_witness(record, out):
                 records.setdefault(record.about, []).append(record)
-        return cls(out, Shelf.of(out, jobs, history), records)
+        return cls(out, WitnessFolder.of(out, jobs, history), records)
 
-    def answers(self, jobs: Iterable[Job], retry_errors: bool = False) -> dict[str, Record]:
+    def answers(self, jobs: Iterable[InstanceJob], retry_errors: bool = False) -> dict[str, JournalRecord]:
         """The answers of the jobs that need not be run, by their keys."""
         found = {job.key: journal.answer_to(job, self.records.get(about(job), ())) for job in jobs}
         again = {Verdict.ERROR} if retry_errors else set()
         return {key: record for key, record in found.items() if record and record.verdict not in again}
 
-    def keep(self, job: Job, answer: Answer) -> Record:
+    def keep(self, job: InstanceJob, answer: Answer) -> JournalRecord:
         """Write one answer down: the counterexample first, then the journal line that names it."""
         if job.origin and provenance(job.networks, job.spec, job.settings) != job.origin:
             reason = f"{CHANGED}: it said {answer.verdict}; start the run again"
@@ -116,7 +116,7 @@ class Keeper:
         self.records.setdefault(record.about, []).append(record)
         return record
 
-    def _witness(self, job: Job, text: str) -> tuple[str, str]:
+    def _witness(self, job: InstanceJob, text: str) -> tuple[str, str]:
         """The counterexample's file and its SHA-256. One that is there for this very question is as good, and another
         line of the journal names it."""
         for record in self.records.get(about(job), ()):
@@ -129,7 +129,7 @@ CHANGED = "its files, or the verifier, changed while it was answered"
 """Why an answer is not kept: nobody can say which content it is about."""
 
 
-def _events(jobs: Sequence[Job], run: Run) -> Generator[Event, None, None]:
+def _events(jobs: Sequence[InstanceJob], run: RunPlan) -> Generator[Event, None, None]:
     if jobs:
         yield from run.execute(jobs, run.task, run.limits)
 

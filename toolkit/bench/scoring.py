@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.result import DECIDED, Verdict
 
 CORRECT, WRONG = 10, -150
@@ -14,7 +14,7 @@ CORRECT, WRONG = 10, -150
 
 
 @dataclass(frozen=True)
-class Score:
+class CategoryScore:
     """What the runs of one category are worth."""
 
     category: str
@@ -37,19 +37,19 @@ class Score:
         return self.sat + self.unsat
 
 
-def is_contradiction(record: Record, expected: Verdict | None) -> bool:
+def is_contradiction(record: JournalRecord, expected: Verdict | None) -> bool:
     """Whether the answer is the opposite of the expected one; undecided answers contradict nothing."""
     return record.verdict in DECIDED and expected in DECIDED and record.verdict != expected
 
 
-def points(record: Record, expected: Verdict | None) -> int:
+def points(record: JournalRecord, expected: Verdict | None) -> int:
     """VNN-COMP points of one answer. An answer of unknown truth counts as correct, as the competition does."""
     if record.verdict not in DECIDED:
         return 0
     return WRONG if is_contradiction(record, expected) else CORRECT
 
 
-def par2(records: Sequence[Record]) -> float:
+def par2(records: Sequence[JournalRecord]) -> float:
     """Penalised average run time, in seconds: an undecided instance costs twice its time limit. NaN of nothing."""
     if not records:
         return math.nan
@@ -57,11 +57,11 @@ def par2(records: Sequence[Record]) -> float:
     return sum(cost) / len(cost)
 
 
-def score(category: str, records: Sequence[Record], expected: Sequence[Verdict | None]) -> Score:
+def score(category: str, records: Sequence[JournalRecord], expected: Sequence[Verdict | None]) -> CategoryScore:
     """Score the answers of one category against the expected verdicts (None where unknown), in the same order."""
     count = {verdict: sum(record.verdict == verdict for record in records) for verdict in Verdict}
     pairs = list(zip(records, expected, strict=True))
-    return Score(
+    return CategoryScore(
         category=category,
         instances=len(records),
         contradictions=sum(is_contradiction(record, truth) for record, truth in pairs),

@@ -7,14 +7,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.bench.job import Answer, Job, Task, survey_limit
+from toolkit.bench.job import Answer, InstanceJob, WorkerTask, survey_limit
 from toolkit.formats.witness import witness_text
 from toolkit.result import Result, Verdict
 
 if TYPE_CHECKING:
-    from toolkit.verify import LoadedNetwork, Posed
+    from toolkit.verify import LoadedNetwork, LoadedQuery
 
-_left_open: dict[str, Posed] = {}
+_left_open: dict[str, LoadedQuery] = {}
 """Queries that this process's last survey left open, by the keys of their jobs."""
 
 
@@ -25,28 +25,28 @@ def prepare() -> None:
     warm_up()
 
 
-def answer(job: Job) -> Answer:
+def answer(job: InstanceJob) -> Answer:
     """Verify one job. Reading the files counts as run time."""
     from toolkit.formats.read import read_query
     from toolkit.search.clock import Clock
-    from toolkit.verify import check_backend, decide, pose
+    from toolkit.verify import check_backend, decide, load_query
 
     clock = Clock.started(job.timeout, job.spent)
     check_backend(job.settings)
-    posed = _left_open.pop(job.key, None) or pose(load(job.networks), read_query(job.spec))
+    posed = _left_open.pop(job.key, None) or load_query(load(job.networks), read_query(job.spec))
     return to_answer(decide(posed, job.settings, clock))
 
 
-def survey(jobs: Sequence[Job]) -> list[Answer | None]:
+def survey(jobs: Sequence[InstanceJob]) -> list[Answer | None]:
     """Answer the jobs of one network that root bounds decide, and keep what is known of the others."""
-    from toolkit.batched_queries import survey as look
+    from toolkit.batched_queries import bound_together as look
     from toolkit.search.clock import Clock
-    from toolkit.verify import Posed
+    from toolkit.verify import LoadedQuery
 
     clock = Clock.started(survey_limit(jobs))
     _left_open.clear()
     found = look(load(jobs[0].networks), [job.spec for job in jobs], jobs[0].settings, clock)
-    _left_open.update({job.key: item for job, item in zip(jobs, found, strict=True) if isinstance(item, Posed)})
+    _left_open.update({job.key: item for job, item in zip(jobs, found, strict=True) if isinstance(item, LoadedQuery)})
     return [to_answer(item) if isinstance(item, Result) else None for item in found]
 
 
@@ -68,4 +68,4 @@ def to_answer(result: Result) -> Answer:
     return Answer(result.verdict, result.reason, statistics=result.statistics, witness=text)
 
 
-VERIFY = Task(prepare, answer, survey)
+VERIFY = WorkerTask(prepare, answer, survey)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.executors import guarded
-from toolkit.bench.job import Answer, Job
+from toolkit.bench.job import Answer, InstanceJob
 from toolkit.bench.verify_job import VERIFY
 from toolkit.errors import InputError, ToolkitError
 from toolkit.formats.instances import parse_networks
 from toolkit.result import Verdict
-from toolkit.run.forked_query import Crashed, Limits, Overdue, apart, seconds_passed
+from toolkit.run.forked_query import ProcessCrashed, ProcessLimits, ProcessOverdue, run_forked, seconds_passed
 from toolkit.run.lifetime import die_with
 from toolkit.settings import Settings
 
@@ -48,23 +48,23 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def make_job(category: str, onnx: str, vnnlib: str, timeout: float) -> Job:
+def make_job(category: str, onnx: str, vnnlib: str, timeout: float) -> InstanceJob:
     """The instance as a job, its time limit shortened by what has passed and a margin."""
     passed = seconds_passed()
     left = timeout - passed - MARGIN
     if left <= 0:
         raise InputError(f"no time is left: {passed:.1f} of {timeout:g} s have passed")
     networks = tuple((name, Path(path)) for name, path in parse_networks(onnx).items())
-    return Job("", category, onnx, vnnlib, networks, Path(vnnlib), Settings(timeout=left, real_semantics=True))
+    return InstanceJob("", category, onnx, vnnlib, networks, Path(vnnlib), Settings(timeout=left, real_semantics=True))
 
 
-def answered(job: Job) -> Answer:
+def answered(job: InstanceJob) -> Answer:
     """The answer, whatever the network does to the process that looks for it."""
     try:
-        return apart(partial(guarded, VERIFY, job), Limits(job.timeout))
-    except Overdue:
+        return run_forked(partial(guarded, VERIFY, job), ProcessLimits(job.timeout))
+    except ProcessOverdue:
         return Answer(Verdict.TIMEOUT, f"time limit of {job.timeout:g} s")
-    except Crashed as error:
+    except ProcessCrashed as error:
         return Answer(Verdict.ERROR, str(error))
 
 

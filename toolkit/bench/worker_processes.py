@@ -18,9 +18,9 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from toolkit.bench.executors import Limits, begin, conclude, executor, guarded, line_up, surveyed
-from toolkit.bench.job import Answer, Event, Finished, Job, Task, failure, settle, survey_limit
-from toolkit.bench.job_queue import Waiting, take
+from toolkit.bench.executors import ExecutorLimits, begin, conclude, executor, guarded, line_up, surveyed
+from toolkit.bench.job import Answer, Event, Finished, InstanceJob, WorkerTask, failure, settle, survey_limit
+from toolkit.bench.job_queue import JobQueue, take
 from toolkit.devices import take_gpu
 from toolkit.errors import MachineError
 from toolkit.result import Verdict
@@ -32,7 +32,7 @@ LATE_SHARE, LATE = 0.2, 1.0
 """Share of a time limit, and seconds beside, after which a worker is stopped at the latest."""
 
 
-def serve(connection: Connection, task: Task, limits: Limits, number: int) -> None:
+def serve(connection: Connection, task: WorkerTask, limits: ExecutorLimits, number: int) -> None:
     """What a worker process does: get ready, then answer jobs until the parent hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_spawner()
@@ -65,13 +65,13 @@ class Worker:
     connection: Connection
     deadline: float
     ready: bool = False
-    jobs: Sequence[Job] = ()
+    jobs: Sequence[InstanceJob] = ()
     """The one it answers, or those it surveys."""
     started: float = 0.0
     loaded: tuple | None = None
 
 
-def start(task: Task, limits: Limits, number: int) -> Worker:
+def start(task: WorkerTask, limits: ExecutorLimits, number: int) -> Worker:
     """Start the worker of a number, which decides on its GPU; it will report ``READY``. Raises OSError where the
     system has no room for a process more."""
     context = get_context("spawn")
@@ -95,7 +95,7 @@ def stop(worker: Worker) -> None:
     worker.connection.close()
 
 
-def assign(worker: Worker, jobs: Sequence[Job], limits: Limits) -> None:
+def assign(worker: Worker, jobs: Sequence[InstanceJob], limits: ExecutorLimits) -> None:
     """Give an idle worker a job, or several to survey; its clock starts now."""
     worker.jobs, worker.loaded, worker.started = jobs, jobs[0].networks, time.monotonic()
     limit = survey_limit(jobs) if len(jobs) > 1 else jobs[0].timeout - jobs[0].spent
@@ -134,7 +134,7 @@ def must_be_replaced(worker: Worker) -> bool:
     return not worker.process.is_alive() or time.monotonic() > worker.deadline
 
 
-def finish(waiting: Waiting, number: int, worker: Worker, message: Message) -> Sequence[Event]:
+def finish(waiting: JobQueue, number: int, worker: Worker, message: Message) -> Sequence[Event]:
     """Take its jobs off the worker of that number and make their events; what is left open waits again."""
     jobs, worker.jobs = worker.jobs, ()
     seconds = time.monotonic() - worker.started
@@ -145,11 +145,11 @@ def finish(waiting: Waiting, number: int, worker: Worker, message: Message) -> S
 
 
 @dataclass
-class Crew:
+class WorkerPool:
     """The workers of a run by their numbers; those that could not start are missing."""
 
-    task: Task
-    limits: Limits
+    task: WorkerTask
+    limits: ExecutorLimits
     workers: dict[int, Worker] = field(default_factory=dict)
     failure: str = ""
     """Why the last one that could not start could not."""
@@ -180,13 +180,13 @@ class Crew:
 
 
 @executor("processes")
-def processes(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Event, None, None]:
+def processes(jobs: Sequence[InstanceJob], task: WorkerTask, limits: ExecutorLimits) -> Generator[Event, None, None]:
     """Run the jobs in ``limits.workers`` processes; events come as they happen.
 
     Raises MachineError where no worker can start.
     """
     waiting = line_up(jobs, task, limits.workers)
-    crew = Crew(task, limits)
+    crew = WorkerPool(task, limits)
     try:
         for number in range(min(limits.workers, len(jobs))):
             crew.hire(number)
@@ -203,7 +203,7 @@ def processes(jobs: Sequence[Job], task: Task, limits: Limits) -> Generator[Even
             crew.dismiss(number)
 
 
-def _heard(waiting: Waiting, crew: Crew) -> Generator[Event, None, None]:
+def _heard(waiting: JobQueue, crew: WorkerPool) -> Generator[Event, None, None]:
     """What the workers have said, or their silence means, with those replaced that are dead or late."""
     for number, worker in list(crew.workers.items()):
         if (not worker.jobs and worker.ready) or (message := receive(worker)) is None:

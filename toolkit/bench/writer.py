@@ -32,7 +32,7 @@ from toolkit.formats.write import write_query
 
 
 @dataclass(frozen=True)
-class Robustness:
+class RobustnessBenchmark:
     """Local robustness: no point within ``epsilon`` of an image has another class; time limit in seconds."""
 
     name: str
@@ -46,7 +46,7 @@ def write_benchmark(
     folder: Path,
     networks: Sequence[str],
     pool: tuple[NDArray[np.float32], NDArray[np.int64]],
-    properties: Robustness,
+    properties: RobustnessBenchmark,
 ) -> None:
     """Write the specifications and instance lists for networks (paths in the folder) that are there already.
 
@@ -74,7 +74,7 @@ def write_benchmark(
 
 
 def write_specification(
-    folder: Path, model: OnnxModel, properties: Robustness, index: int, image: NDArray[np.float32], label: int
+    folder: Path, model: OnnxModel, properties: RobustnessBenchmark, index: int, image: NDArray[np.float32], label: int
 ) -> str:
     """Write one image's specification in both versions; its path in the folder."""
     inputs, outputs = model.inputs[0], model.outputs[0]

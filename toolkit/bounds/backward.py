@@ -19,11 +19,11 @@ from torch import Tensor
 
 from toolkit.bounds.backward_rounding import MOST_ATOMS
 from toolkit.bounds.interval import Bounds, without_overflow
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.bounds.row_accumulator import Pending
+from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
+from toolkit.bounds.row_accumulator import RowAccumulator
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Program, split_layers
-from toolkit.problem.sum_rounding import Errors, added_up, gamma, long_terms
+from toolkit.problem.sum_rounding import MapErrors, added_up, gamma, long_terms
 
 STEPS = 8
 """Operations on a number beside the sum that it is part of."""
@@ -41,7 +41,7 @@ class Functional:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearBounds:
     """Linear lower bounds over the input, ``coefficients . x + offset``, and what they met on the way.
 
     ``coefficients`` is ``(B, R, n)``, ``offset`` ``(B, R)``; ``post[i]`` are the coefficients on layer i's activations,
@@ -110,7 +110,7 @@ def both_signs(start: Functional) -> Functional:
     )
 
 
-def layer_lines(program: Program, bounds: Bounds) -> list[Lines]:
+def layer_lines(program: Program, bounds: Bounds) -> list[RelaxationLines]:
     """The lines of every layer for bounds ``(B, num_neurons)``."""
     lower, upper = split_layers(program, bounds.lower), split_layers(program, bounds.upper)
     layers = program.layers[: len(lower)]
@@ -120,18 +120,18 @@ def layer_lines(program: Program, bounds: Bounds) -> list[Lines]:
 def backward(
     program: Program,
     start: Functional,
-    lines: Sequence[Lines],
-    errors: Errors | None,
+    lines: Sequence[RelaxationLines],
+    errors: MapErrors | None,
     multipliers: Sequence[Tensor] | None = None,
-) -> Linear:
+) -> LinearBounds:
     """Push functionals of a map's sources back to the input.
 
     ``multipliers[i]``, ``(B, N_i)``, are signed Lagrange multipliers of split constraints on layer i's
     pre-activations: the term ``- multipliers . z`` is added to the bounded function (beta-CROWN, Wang et al. 2021).
     ``errors`` are the program's where the boxes and bounds are; None counts no rounding, which proves nothing.
     """
-    pending = Pending(program, start.sources, start.coefficients)
-    total = Total.beginning(program, start, errors)
+    pending = RowAccumulator(program, start.sources, start.coefficients)
+    total = OffsetTotal.beginning(program, start, errors)
     post: list[Tensor | None] = [None] * len(program.layers)
     for number in range(max(start.sources, default=INPUT), INPUT, -1):
         coefficients = pending.take(number)
@@ -147,11 +147,11 @@ def backward(
     remaining = pending.take(INPUT)
     if remaining is None:
         remaining = total.offset.new_zeros(*total.offset.shape, program.num_inputs)
-    return Linear(remaining, total.settled(), post, total.error)
+    return LinearBounds(remaining, total.settled(), post, total.error)
 
 
 @dataclass(frozen=True)
-class Through:
+class PreActivationRows:
     """Functionals of activations as functionals of pre-activations, by lines."""
 
     rows: Tensor
@@ -162,11 +162,11 @@ class Through:
     """Sums of their magnitudes, ``(B, R)``."""
 
 
-def through_lines(coefficients: Tensor, lines: Lines) -> Through:
+def through_lines(coefficients: Tensor, lines: RelaxationLines) -> PreActivationRows:
     """A sound lower bound of functionals ``(B, R, N)`` of activations: each takes the lines that its signs call for."""
     if lines.lower_slope is lines.upper_slope and lines.lower_offset is lines.upper_offset:  # then no sign matters
         constant = long_dot(coefficients, lines.lower_offset)
-        return Through(
+        return PreActivationRows(
             coefficients * lines.lower_slope.unsqueeze(1), constant, _dot(coefficients.abs(), lines.lower_offset.abs())
         )
     positive = coefficients.clamp(min=0)
@@ -174,40 +174,42 @@ def through_lines(coefficients: Tensor, lines: Lines) -> Through:
     rows = positive * lines.lower_slope.unsqueeze(1) + negative * lines.upper_slope.unsqueeze(1)
     constant = long_dot(negative, lines.upper_offset)
     if lines.from_origin:  # offsets above are not negative: their terms have one sign
-        return Through(rows, constant, constant.abs())
+        return PreActivationRows(rows, constant, constant.abs())
     reach = _dot(positive, lines.lower_offset.abs()) - _dot(negative, lines.upper_offset.abs())
-    return Through(rows, constant + long_dot(positive, lines.lower_offset), reach)
+    return PreActivationRows(rows, constant + long_dot(positive, lines.lower_offset), reach)
 
 
 @dataclass(frozen=True)
-class Total:
+class OffsetTotal:
     """The offset of a backward pass on its way, ``(B, R)``, and what rounding may have changed so far."""
 
     offset: Tensor
     error: Tensor | None
-    errors: Errors | None
+    errors: MapErrors | None
 
     @staticmethod
-    def beginning(program: Program, start: Functional, errors: Errors | None) -> Total:
+    def beginning(program: Program, start: Functional, errors: MapErrors | None) -> OffsetTotal:
         """Where a pass begins. A start that counted no rounding cannot become a proof."""
         if errors is None:
-            return Total(start.offset, None, None)
+            return OffsetTotal(start.offset, None, None)
         assert start.error is not None, "the start of a pass that is to prove something counts its own rounding"
         unit = gamma(2 * len(program.layers) + STEPS, program.dtype)
-        return Total(start.offset, start.error + unit * start.offset.abs() + errors.underflow, errors)
+        return OffsetTotal(start.offset, start.error + unit * start.offset.abs() + errors.underflow, errors)
 
-    def plus(self, program: Program, number: int, rows: Tensor, line: Through, multipliers: Tensor | None) -> Total:
+    def plus(
+        self, program: Program, number: int, rows: Tensor, line: PreActivationRows, multipliers: Tensor | None
+    ) -> OffsetTotal:
         """The total with what a layer adds: its lines' offsets, and its bias times the rows on its values."""
         bias = program.layers[number].affine.bias
         offset = self.offset + line.constant + long_dot(rows, bias.unsqueeze(0))
         if self.errors is None or self.error is None:
-            return Total(offset, None, None)
+            return OffsetTotal(offset, None, None)
         unit = gamma(long_terms(rows.shape[-1], rows.dtype) + 2 * len(program.layers) + STEPS, rows.dtype)
         of_layer = self.errors.layers[number]
         error = self.error + _dot(rows.abs(), of_layer) + unit * line.reach
         if multipliers is not None:  # a slope that a multiplier takes off was rounded all the same
             error = error + _dot(multipliers.abs().unsqueeze(1), of_layer)
-        return Total(offset, error, self.errors)
+        return OffsetTotal(offset, error, self.errors)
 
     def settled(self) -> Tensor:
         """The offset less the error."""

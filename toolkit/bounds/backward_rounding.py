@@ -19,7 +19,7 @@ from torch import Tensor
 from toolkit.bounds.interval import Bounds, map_interval, source_interval
 from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import Program
-from toolkit.problem.sum_rounding import Errors, gamma, long_terms
+from toolkit.problem.sum_rounding import MapErrors, gamma, long_terms
 
 MOST_ATOMS = 32
 """Atoms of a conjunction whose weighted sum the features' errors allow for; sums of more have their own factors."""
@@ -29,14 +29,14 @@ STEPS = 8
 """Operations on a coefficient beside the sums: the line's slope, the phase's multiplier, the map's stored element."""
 
 
-def errors_of(program: Program, box: Bounds, bounds: Bounds) -> Errors:
+def errors_of(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
     """The errors for boxes ``(B, n)`` with neuron bounds ``(B, num_neurons)``, of batch B or 1."""
     layers = [Bounds(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]) for layer in program.layers]
     pairs = [(affine, _sources(program, affine, box, layers)) for affine in program.maps()]
     maps = [map_error(program, *pair) for pair in pairs]
     features = _known(maps[-1] + _of_atoms(program, box, layers))
     underflow = sum_of([map_underflow(program, *pair) for pair in pairs])
-    return Errors(maps[:-1], features, _known(underflow))
+    return MapErrors(maps[:-1], features, _known(underflow))
 
 
 def _of_atoms(program: Program, box: Bounds, layers: Sequence[Bounds]) -> Tensor:
@@ -45,7 +45,7 @@ def _of_atoms(program: Program, box: Bounds, layers: Sequence[Bounds]) -> Tensor
     return _known(gamma(MOST_ATOMS + STEPS, program.dtype) * magnitude(features))
 
 
-def shared_errors(program: Program, box: Bounds, bounds: Bounds) -> Errors | None:
+def shared_errors(program: Program, box: Bounds, bounds: Bounds) -> MapErrors | None:
     """Errors ``(1, size)`` that serve all boxes in these and all tighter bounds; None where these are not finite."""
     errors = errors_of(program, around(box), around(bounds))
     parts = [*errors.layers, errors.features, errors.underflow]
@@ -57,7 +57,7 @@ def with_errors(program: Program, box: Bounds, bounds: Bounds) -> Program:
     return replace(program, errors=shared_errors(program, box, bounds))
 
 
-def errors_for(program: Program, box: Bounds, bounds: Bounds) -> Errors:
+def errors_for(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
     """The errors that a program has, or those for these boxes and bounds."""
     return program.errors or errors_of(program, box, bounds)
 
@@ -66,7 +66,7 @@ MapError = Callable[[Program, Affine, Sequence[Bounds]], Tensor]
 
 
 @dataclass
-class Running:
+class RunningErrors:
     """The errors of one layer's map after the other, as the bounds of the layers before become known."""
 
     program: Program
@@ -75,7 +75,7 @@ class Running:
     underflow: Tensor | float = 0.0
     """Of all maps so far, ``(B, 1)``."""
 
-    def up_to(self, number: int, layers: Sequence[Bounds]) -> Errors:
+    def up_to(self, number: int, layers: Sequence[Bounds]) -> MapErrors:
         """The errors of a pass that begins at a layer's values, with bounds of all layers before it."""
         if self.program.errors is not None:
             return self.program.errors.ending_at(number)
@@ -83,7 +83,7 @@ class Running:
             affine = self.program.layers[len(self.found)].affine
             self.add(map_error, affine, _sources(self.program, affine, self.box, layers))
         assert isinstance(self.underflow, Tensor)
-        return Errors(self.found[:number], self.found[number], self.underflow)
+        return MapErrors(self.found[:number], self.found[number], self.underflow)
 
     def add(self, error: MapError, affine: Affine, sources: Sequence[Bounds]) -> None:
         """Take the next layer's map into account."""

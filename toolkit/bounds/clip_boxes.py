@@ -36,7 +36,7 @@ class HalfSpaces:
 
 
 @dataclass(frozen=True)
-class Centred:
+class CentredRows:
     """Linear functions in coordinates where their boxes are [-1, 1]^n."""
 
     value: Tensor
@@ -50,27 +50,27 @@ class Centred:
         """Least values over the boxes, ``(N,)``."""
         return without_overflow(self.value - self.spread.abs().sum(1) - self.allowance)
 
-    def select(self, index: Tensor) -> Centred:
+    def select(self, index: Tensor) -> CentredRows:
         """Some of the functions, or the same more than once."""
         slow = _few(self.spread)
         spread = self.spread.T.index_select(1, index).T if slow else self.spread.index_select(0, index)
-        return Centred(self.value.index_select(0, index), spread, self.allowance.index_select(0, index))
+        return CentredRows(self.value.index_select(0, index), spread, self.allowance.index_select(0, index))
 
-    def plus(self, beta: Tensor, other: Centred) -> Centred:
+    def plus(self, beta: Tensor, other: CentredRows) -> CentredRows:
         """``self + beta * other``, ``(N,)``. Coefficients may cancel, allowances never do."""
-        return Centred(
+        return CentredRows(
             torch.addcmul(self.value, beta, other.value),
             torch.addcmul(self.spread, beta.unsqueeze(1), other.spread),
             torch.addcmul(self.allowance, beta, other.allowance),
         )
 
 
-def centred(coefficients: Tensor, offset: Tensor, box: Bounds) -> Centred:
+def centred(coefficients: Tensor, offset: Tensor, box: Bounds) -> CentredRows:
     """Functions ``coefficients . x + offset``, ``(N, n)`` and ``(N,)``, with a box ``(N, n)`` each or one for all."""
     centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
     magnitude = torch.maximum(box.lower.abs(), box.upper.abs())
     spread = coefficients * radius
-    return Centred(
+    return CentredRows(
         _dot(coefficients, centre) + offset,
         spread.T.contiguous().T if _few(spread) else spread.contiguous(),
         gamma(2 * coefficients.shape[1] + STEPS, offset.dtype) * (_dot(coefficients.abs(), magnitude) + offset.abs()),
@@ -113,7 +113,7 @@ class Polytopes:
 
     box: Bounds
     """``(B, n)``, or ``(1, n)`` where all have the same."""
-    spaces: list[Centred]
+    spaces: list[CentredRows]
     """The half-spaces, ``(B,)`` each."""
 
 
@@ -143,12 +143,12 @@ def minimum_within(coefficients: Tensor, offset: Tensor, within: Polytopes, owne
     return best
 
 
-def _best_multiplier(function: Centred, space: Centred) -> tuple[Tensor, Tensor]:
+def _best_multiplier(function: CentredRows, space: CentredRows) -> tuple[Tensor, Tensor]:
     """The multiplier ``(N,)`` with the greatest dual bound, or nearly, and that bound."""
     return (_best_breakpoint if _few(function.spread) else _between_tangents)(function, space)
 
 
-def _best_breakpoint(function: Centred, space: Centred) -> tuple[Tensor, Tensor]:
+def _best_breakpoint(function: CentredRows, space: CentredRows) -> tuple[Tensor, Tensor]:
     beta = _breakpoints(function.spread.T, space.spread.T)
     spread = torch.addcmul(function.spread.T, beta.unsqueeze(1), space.spread.T).abs_().sum(1)
     bound = torch.addcmul(function.value - function.allowance, beta, space.value - space.allowance) - spread
@@ -162,7 +162,7 @@ def _breakpoints(spread: Tensor, slope: Tensor) -> Tensor:
     return torch.where(torch.isfinite(beta) & (beta > 0), beta, 0.0)
 
 
-def _between_tangents(function: Centred, space: Centred) -> tuple[Tensor, Tensor]:
+def _between_tangents(function: CentredRows, space: CentredRows) -> tuple[Tensor, Tensor]:
     """Where tangents of the concave dual bound from both sides meet, again and again (Kelley's method on a line).
 
     The first tangents are those at zero and at infinity.

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import of_rows
-from toolkit.bounds.backward_rounding import Running
+from toolkit.bounds.backward_rounding import RunningErrors
 from toolkit.bounds.clip_boxes import HalfSpaces, Polytopes, minimum_within, polytopes
-from toolkit.bounds.crown_many_boxes import Rows, backward_rows, parts_of
+from toolkit.bounds.crown_many_boxes import BoxNeuronRows, backward_rows, parts_of
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Domain
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sum_rounding import Errors
+from toolkit.problem.sum_rounding import MapErrors
 
 
 @dataclass(frozen=True)
-class Clipped:
+class ClippedNeurons:
     """Bounds of the neurons, ``(B, num_neurons)``, valid at violations."""
 
     bounds: Bounds
@@ -35,7 +35,7 @@ class Clipped:
 
 def clip_neurons(
     program: Program, domain: Domain, spaces: HalfSpaces, chosen: Tensor, check: Callable[[], None] = lambda: None
-) -> Clipped:
+) -> ClippedNeurons:
     """Bound the chosen neurons, ``(B, num_neurons)`` bool, of each domain where its half-spaces allow a violation.
 
     Of a neuron it is the end nearer to zero that a chord's offset hangs on most, so that end alone is bounded. Layers
@@ -45,12 +45,12 @@ def clip_neurons(
     lower, upper = domain.bounds.lower.clone(), domain.bounds.upper.clone()
     sign = torch.where(upper > -lower, 1.0, -1.0).to(program.dtype)
     contradiction = lower.new_full((len(lower),), -torch.inf)
-    lines: list[Lines] = []
+    lines: list[RelaxationLines] = []
     within = polytopes(domain.box, spaces)
-    running = Running(program, domain.box)
+    running = RunningErrors(program, domain.box)
     known = [Bounds(lower[:, layer.neurons], upper[:, layer.neurons]) for layer in program.layers]
     for number, layer in enumerate(program.layers[: _last_layer(program, chosen) + 1]):
-        rows = Rows(*chosen[:, layer.neurons].nonzero(as_tuple=True))
+        rows = BoxNeuronRows(*chosen[:, layer.neurons].nonzero(as_tuple=True))
         if len(rows.owner):
             at = (rows.owner, rows.neuron + layer.start)
             errors = running.up_to(number, known)
@@ -61,15 +61,15 @@ def clip_neurons(
             contradiction = torch.fmax(contradiction, crossed.amax(1))
             upper = torch.maximum(lower, upper)
         lines.append(RELAXATIONS[layer.op].lines(lower[:, layer.neurons], upper[:, layer.neurons]))
-    return Clipped(Bounds(lower, upper), contradiction)
+    return ClippedNeurons(Bounds(lower, upper), contradiction)
 
 
 def _least(
     program: Program,
-    errors: Errors,
-    rows: Rows,
+    errors: MapErrors,
+    rows: BoxNeuronRows,
     sign: Tensor,
-    lines: list[Lines],
+    lines: list[RelaxationLines],
     within: Polytopes,
     check: Callable[[], None],
 ) -> Tensor:

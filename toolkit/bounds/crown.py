@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import Linear, backward, both_signs, functional, layer_lines, of_rows
-from toolkit.bounds.backward_rounding import Running, errors_for
+from toolkit.bounds.backward import LinearBounds, backward, both_signs, functional, layer_lines, of_rows
+from toolkit.bounds.backward_rounding import RunningErrors, errors_for
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sum_rounding import Errors
+from toolkit.problem.sum_rounding import MapErrors
 
 ELEMENTS = {"cpu": 1 << 22}
 """Coefficients of one backward pass, by device: few enough to stay near a processor's cache."""
@@ -32,8 +32,8 @@ def crown_bounds(
     ``known`` are sound bounds to start from. ``check`` is called between passes and may raise to stop the work.
     """
     layers: list[Bounds] = []
-    lines: list[Lines] = []
-    running = Running(program, box)
+    lines: list[RelaxationLines] = []
+    running = RunningErrors(program, box)
     for number, layer in enumerate(program.layers):
         bounds = map_interval(program, layer.affine, box, layers)
         if known is not None:
@@ -56,11 +56,11 @@ def intersect(first: Bounds, second: Bounds) -> Bounds:
 
 def tighten_rows(
     program: Program,
-    errors: Errors,
+    errors: MapErrors,
     inexact: Tensor,
     box: Bounds,
     bounds: Bounds,
-    lines: list[Lines],
+    lines: list[RelaxationLines],
     check: Callable[[], None],
 ) -> Bounds:
     """CROWN bounds of those of a program's features that are ``inexact``, ``(B, F)``, intersected with ``bounds``.
@@ -88,7 +88,7 @@ def rows_per_pass(program: Program, batch: int) -> int:
     return max(1, ELEMENTS.get(program.device.type, MANY_ELEMENTS) // (2 * batch * widest))
 
 
-def bound_rows(program: Program, errors: Errors, index: Tensor, box: Bounds, lines: list[Lines]) -> Bounds:
+def bound_rows(program: Program, errors: MapErrors, index: Tensor, box: Bounds, lines: list[RelaxationLines]) -> Bounds:
     """CROWN bounds, ``(B, len(index))`` each, of some of a program's features."""
     start = both_signs(of_rows(program.features, index, errors.features))
     bound = backward(program, start, lines, errors).minimum(box)
@@ -98,7 +98,7 @@ def bound_rows(program: Program, errors: Errors, index: Tensor, box: Bounds, lin
 
 def bound_features(
     program: Program, rows: Tensor, box: Bounds, bounds: Bounds, constants: Tensor | None = None
-) -> tuple[Linear, Tensor]:
+) -> tuple[LinearBounds, Tensor]:
     """CROWN lower bounds ``(B, R)`` of functionals of a program's features, for known bounds of all neurons, with the
     linear forms themselves. ``rows`` is ``(B or 1, R, F)``, ``constants`` ``(B or 1, R)``."""
     errors = errors_for(program, box, bounds)

@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import STEPS, Functional, Through, both_signs, long_dot, of_rows
-from toolkit.bounds.backward_rounding import Running
+from toolkit.bounds.backward import STEPS, Functional, PreActivationRows, both_signs, long_dot, of_rows
+from toolkit.bounds.backward_rounding import RunningErrors
 from toolkit.bounds.clip_boxes import HalfSpaces, Polytopes, minimum_within, polytopes
 from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
 from toolkit.bounds.interval import Bounds, concatenate, map_interval
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.bounds.row_accumulator import Pending
+from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
+from toolkit.bounds.row_accumulator import RowAccumulator
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.sum_rounding import Errors, added_up, gamma, long_terms
+from toolkit.problem.sum_rounding import MapErrors, added_up, gamma, long_terms
 
 ELEMENTS = {"cpu": 1 << 18}
 """Coefficients of one pass over the widest layer, by device: few enough to stay in a processor's cache."""
@@ -38,7 +38,7 @@ FEW_ROWS = 2
 
 
 @dataclass(frozen=True)
-class Reach:
+class InputInfluence:
     """How much each input dimension moves each neuron that was bounded: a flat list over pairs (box, neuron)."""
 
     owner: Tensor
@@ -50,17 +50,17 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Tightened:
+class TightenedBounds:
     """Neuron bounds of some boxes, valid at violations, with what was learned on the way."""
 
     bounds: Bounds
     contradiction: Tensor
     """By how much bounds of one neuron exclude each other, ``(B,)``: positive only where the box has no violation."""
-    reach: Reach
+    reach: InputInfluence
 
 
 @dataclass(frozen=True)
-class Rows:
+class BoxNeuronRows:
     """Functionals of one layer's inputs, each for a box of its own: pairs (box, neuron of the layer)."""
 
     owner: Tensor
@@ -69,7 +69,7 @@ class Rows:
 
 def tighten(
     program: Program, box: Bounds, known: Bounds, spaces: HalfSpaces, check: Callable[[], None] = lambda: None
-) -> Tightened:
+) -> TightenedBounds:
     """Pre-activation bounds ``(B, num_neurons)`` of boxes ``(B, n)``, starting from the bounds of larger ones.
 
     They hold at the points of the box in all of its half-spaces (shape ``(B, K, n)``; K may be 0). ``check`` is called
@@ -92,11 +92,11 @@ def _tighten(
     spaces: HalfSpaces,
     forward: ForwardPass | None,
     check: Callable[[], None],
-) -> Tightened:
+) -> TightenedBounds:
     layers: list[Bounds] = []
-    lines: list[Lines] = []
-    reaches: list[Reach] = []
-    running = Running(program, box)
+    lines: list[RelaxationLines] = []
+    reaches: list[InputInfluence] = []
+    running = RunningErrors(program, box)
     within = polytopes(box, spaces)
     values = {INPUT: (box.lower + box.upper) / 2}
     contradiction = box.lower.new_full((len(box.lower),), -torch.inf)
@@ -108,25 +108,25 @@ def _tighten(
         rows = _doubtful(layer, bounds, values, number)
         if forward is not None and len(rows.owner) > _most_rows(program, number, box) * len(box.lower):
             share = _normalised(forward.spread(rows.owner, rows.neuron, program.num_inputs))
-            reaches.append(Reach(rows.owner, rows.neuron + layer.start, share))
+            reaches.append(InputInfluence(rows.owner, rows.neuron + layer.start, share))
         elif len(rows.owner):
             errors = running.up_to(number, layers)
             found, share = _bound_rows(program.ending_at(number), errors, rows, lines, within, check)
             bounds = _narrowed(bounds, rows, found)
-            reaches.append(Reach(rows.owner, rows.neuron + layer.start, share))
+            reaches.append(InputInfluence(rows.owner, rows.neuron + layer.start, share))
         contradiction = torch.fmax(contradiction, (bounds.lower - bounds.upper).amax(1))
         layers.append(Bounds(bounds.lower, torch.maximum(bounds.lower, bounds.upper)))
         lines.append(RELAXATIONS[layer.op].lines(layers[-1].lower, layers[-1].upper))
         if forward is not None:
             forward.advance(number, layers[-1])
-    return Tightened(concatenate(layers, box), contradiction, _joined(reaches, box))
+    return TightenedBounds(concatenate(layers, box), contradiction, _joined(reaches, box))
 
 
-def _stacked(parts: list[Tightened], box: Bounds) -> Tightened:
+def _stacked(parts: list[TightenedBounds], box: Bounds) -> TightenedBounds:
     """What was found for some boxes after what was found for others."""
     starts = itertools.accumulate((len(part.contradiction) for part in parts[:-1]), initial=0)
     reaches = [replace(part.reach, owner=part.reach.owner + start) for part, start in zip(parts, starts, strict=True)]
-    return Tightened(
+    return TightenedBounds(
         Bounds(torch.cat([part.bounds.lower for part in parts]), torch.cat([part.bounds.upper for part in parts])),
         torch.cat([part.contradiction for part in parts]),
         _joined(reaches, box),
@@ -154,7 +154,7 @@ def _intersected(first: Bounds, second: Bounds) -> Bounds:
     return Bounds(torch.fmax(first.lower, second.lower), torch.fmin(first.upper, second.upper))
 
 
-def _doubtful(layer: Layer, bounds: Bounds, values: dict[int, Tensor], number: int) -> Rows:
+def _doubtful(layer: Layer, bounds: Bounds, values: dict[int, Tensor], number: int) -> BoxNeuronRows:
     """Neurons to bound again; puts the layer's activations at the boxes' centres into ``values``.
 
     These are the ones whose relaxation is inexact, and those whose value at the centre contradicts what is known: a
@@ -164,10 +164,10 @@ def _doubtful(layer: Layer, bounds: Bounds, values: dict[int, Tensor], number: i
     relaxation = RELAXATIONS[layer.op]
     values[number] = relaxation.function(z)
     doubtful = relaxation.inexact(bounds.lower, bounds.upper) | (z < bounds.lower) | (z > bounds.upper)
-    return Rows(*doubtful.nonzero(as_tuple=True))
+    return BoxNeuronRows(*doubtful.nonzero(as_tuple=True))
 
 
-def _narrowed(bounds: Bounds, rows: Rows, found: Bounds) -> Bounds:
+def _narrowed(bounds: Bounds, rows: BoxNeuronRows, found: Bounds) -> Bounds:
     """The bounds, with those found for some rows ``(N,)`` where they are better."""
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
     lower[rows.owner, rows.neuron] = found.lower
@@ -175,19 +175,19 @@ def _narrowed(bounds: Bounds, rows: Rows, found: Bounds) -> Bounds:
     return _intersected(bounds, Bounds(lower, upper))
 
 
-def _joined(reaches: list[Reach], box: Bounds) -> Reach:
+def _joined(reaches: list[InputInfluence], box: Bounds) -> InputInfluence:
     if not reaches:
         none = torch.zeros(0, dtype=torch.int64, device=box.lower.device)
-        return Reach(none, none, box.lower[:0])
+        return InputInfluence(none, none, box.lower[:0])
     owners, neurons, shares = zip(*((reach.owner, reach.neuron, reach.share) for reach in reaches), strict=True)
-    return Reach(torch.cat(owners), torch.cat(neurons), torch.cat(shares))
+    return InputInfluence(torch.cat(owners), torch.cat(neurons), torch.cat(shares))
 
 
 def _bound_rows(
     program: Program,
-    errors: Errors,
-    rows: Rows,
-    lines: list[Lines],
+    errors: MapErrors,
+    rows: BoxNeuronRows,
+    lines: list[RelaxationLines],
     within: Polytopes,
     check: Callable[[], None],
 ) -> tuple[Bounds, Tensor]:
@@ -197,7 +197,7 @@ def _bound_rows(
         check()
         both = torch.cat([part.owner, part.owner])
         start = both_signs(of_rows(program.features, part.neuron, None))
-        pushed, offset = backward_rows(program, Rows(both, part.neuron.repeat(2)), start, errors, lines)
+        pushed, offset = backward_rows(program, BoxNeuronRows(both, part.neuron.repeat(2)), start, errors, lines)
         low, negated = minimum_within(pushed, offset, within, both).chunk(2)
         lows.append(low)
         highs.append(-negated)
@@ -206,12 +206,12 @@ def _bound_rows(
     return Bounds(torch.cat(lows), torch.cat(highs)), torch.cat(shares)
 
 
-def parts_of(program: Program, rows: Rows) -> list[Rows]:
+def parts_of(program: Program, rows: BoxNeuronRows) -> list[BoxNeuronRows]:
     """The rows in parts of what one pass takes, both ends of each."""
     widest = max([1, program.num_inputs, *(layer.affine.size for layer in program.layers)])
     elements = ELEMENTS.get(program.device.type, MANY_ELEMENTS)
     count = max(MIN_ROWS, elements // (2 * widest))
-    return [Rows(*part) for part in zip(rows.owner.split(count), rows.neuron.split(count), strict=True)]
+    return [BoxNeuronRows(*part) for part in zip(rows.owner.split(count), rows.neuron.split(count), strict=True)]
 
 
 def _shares(coefficients: Tensor, box: Bounds, owner: Tensor) -> Tensor:
@@ -225,14 +225,14 @@ def _normalised(variation: Tensor) -> Tensor:
 
 
 def backward_rows(
-    program: Program, rows: Rows, start: Functional, errors: Errors, lines: list[Lines]
+    program: Program, rows: BoxNeuronRows, start: Functional, errors: MapErrors, lines: list[RelaxationLines]
 ) -> tuple[Tensor, Tensor]:
     """Linear lower bounds over the input, ``(N, n)`` and ``(N,)``, of single features or their negatives.
 
     Each row ``(N,)`` is one feature, for the box that owns it, whose lines and errors it takes; ``start`` are their
     functionals, ``(1, N, size)``. The bounds hold over the real numbers: rounding has been taken off the offsets.
     """
-    pending = Pending(program, start.sources, start.coefficients)
+    pending = RowAccumulator(program, start.sources, start.coefficients)
     offset = start.offset[0]
     depth = 2 * len(program.layers) + STEPS
     error = (
@@ -256,17 +256,17 @@ def backward_rows(
     return remaining[0], offset
 
 
-def _each(values: Tensor, rows: Rows) -> Tensor:
+def _each(values: Tensor, rows: BoxNeuronRows) -> Tensor:
     """The values ``(B or 1, size)`` of each row's owner, ``(N or 1, size)``."""
     return values if len(values) == 1 else values.index_select(0, rows.owner)
 
 
-def _own(values: Tensor, rows: Rows) -> Tensor:
+def _own(values: Tensor, rows: BoxNeuronRows) -> Tensor:
     """Each row's own value ``(N,)`` among those of all features, ``(B or 1, size)``."""
     return values[0, rows.neuron] if len(values) == 1 else values[rows.owner, rows.neuron]
 
 
-def _through_lines(coefficients: Tensor, lines: Lines, owner: Tensor) -> Through:
+def _through_lines(coefficients: Tensor, lines: RelaxationLines, owner: Tensor) -> PreActivationRows:
     """Functionals ``(N, size)`` of a layer's activations, as those of its pre-activations, by their owners' lines."""
     # index_select, not advanced indexing: the latter is ten times slower on a processor.
     lower_slope, upper_slope, upper_offset = (
@@ -278,7 +278,7 @@ def _through_lines(coefficients: Tensor, lines: Lines, owner: Tensor) -> Through
     constant = negative * upper_offset
     if lines.from_origin:  # offsets above are not negative: their terms have one sign
         total = added_up(constant)
-        return Through(rows, total, total.abs())
+        return PreActivationRows(rows, total, total.abs())
     below = positive * lines.lower_offset.index_select(0, owner)
     total = added_up(constant + below)
-    return Through(rows, total, (constant.abs() + below.abs()).sum(1))
+    return PreActivationRows(rows, total, (constant.abs() + below.abs()).sum(1))

@@ -20,14 +20,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import Linear, backward, layer_lines, weighted
+from toolkit.bounds.backward import LinearBounds, backward, layer_lines, weighted
 from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.interval import unstable_neurons
 from toolkit.bounds.optimised_bound import Bound, Domain, Multipliers
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
-from toolkit.bounds.step_rules import Adam, Rule
+from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
+from toolkit.bounds.step_rules import Adam, StepRule
 from toolkit.problem.program import INPUT, Layer, Program, split_layers
-from toolkit.problem.sum_rounding import Errors
+from toolkit.problem.sum_rounding import MapErrors
 
 
 @dataclass(frozen=True)
@@ -35,38 +35,38 @@ class Schedule:
     """How long an ascent is, and how it steps."""
 
     iterations: int
-    rule: Rule = field(default_factory=Adam)
+    rule: StepRule = field(default_factory=Adam)
     until_proved: bool = True
     """Whether positive bounds need no further improvement."""
 
 
 @dataclass(frozen=True)
-class Relaxed:
+class RelaxedDomain:
     """A domain with the lines of its neurons: all that does not change while multipliers do."""
 
     domain: Domain
-    lines: list[Lines]
+    lines: list[RelaxationLines]
     free: Tensor
     """Unstable neurons, whose lower slopes are multipliers, ``(B, num_neurons)``."""
-    errors: Errors
+    errors: MapErrors
     """What rounding can change in a pass."""
 
-    def lines_at(self, program: Program, alpha: Tensor) -> list[Lines]:
+    def lines_at(self, program: Program, alpha: Tensor) -> list[RelaxationLines]:
         """The lines of every layer with these slopes, ``(B, num_neurons)``, where they are free."""
         free, slopes = split_layers(program, self.free), split_layers(program, alpha)
         return [_with_slopes(*of_layer) for of_layer in zip(program.layers, self.lines, free, slopes, strict=True)]
 
 
-def _with_slopes(layer: Layer, lines: Lines, free: Tensor, slope: Tensor) -> Lines:
+def _with_slopes(layer: Layer, lines: RelaxationLines, free: Tensor, slope: Tensor) -> RelaxationLines:
     if not RELAXATIONS[layer.op].piecewise_linear:
         return lines
     return replace(lines, lower_slope=torch.where(free, slope, lines.lower_slope))
 
 
-def relax(program: Program, domain: Domain) -> Relaxed:
+def relax(program: Program, domain: Domain) -> RelaxedDomain:
     """A domain with the lines of its neurons."""
     lines, free = layer_lines(program, domain.bounds), unstable_neurons(program, domain.bounds)
-    return Relaxed(domain, lines, free, errors_for(program, domain.box, domain.bounds))
+    return RelaxedDomain(domain, lines, free, errors_for(program, domain.box, domain.bounds))
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Evaluation:
     """A bound with the relaxation that gave it."""
 
     bound: Bound
-    linear: Linear
-    lines: list[Lines]
+    linear: LinearBounds
+    lines: list[RelaxationLines]
 
 
-def evaluate(program: Program, relaxed: Relaxed, multipliers: Multipliers) -> Evaluation:
+def evaluate(program: Program, relaxed: RelaxedDomain, multipliers: Multipliers) -> Evaluation:
     """The bound for given multipliers: one backward pass."""
     linear, lines = _push_back(program, relaxed, multipliers)
     box = relaxed.domain.box
@@ -91,7 +91,7 @@ def evaluate(program: Program, relaxed: Relaxed, multipliers: Multipliers) -> Ev
     return Evaluation(bound, linear, lines)
 
 
-def supergradient(program: Program, relaxed: Relaxed, at: Evaluation) -> Multipliers:
+def supergradient(program: Program, relaxed: RelaxedDomain, at: Evaluation) -> Multipliers:
     """The supergradient of the bound with respect to its multipliers: one forward pass."""
     pre, features = push_forward(program, at.bound.point, at.linear, at.lines)
     domain = relaxed.domain
@@ -108,7 +108,9 @@ def lower_bound(program: Program, domain: Domain, multipliers: Multipliers) -> T
     return linear.minimum(domain.box).squeeze(1)
 
 
-def _push_back(program: Program, relaxed: Relaxed, multipliers: Multipliers) -> tuple[Linear, list[Lines]]:
+def _push_back(
+    program: Program, relaxed: RelaxedDomain, multipliers: Multipliers
+) -> tuple[LinearBounds, list[RelaxationLines]]:
     """The linear bound of the weighted atoms, one row a domain, and the lines it took."""
     domain, errors = relaxed.domain, relaxed.errors
     lines = relaxed.lines_at(program, multipliers.alpha)
@@ -117,7 +119,9 @@ def _push_back(program: Program, relaxed: Relaxed, multipliers: Multipliers) -> 
     return backward(program, start, lines, errors, signed), lines
 
 
-def push_forward(program: Program, point: Tensor, linear: Linear, lines: list[Lines]) -> tuple[Tensor, Tensor]:
+def push_forward(
+    program: Program, point: Tensor, linear: LinearBounds, lines: list[RelaxationLines]
+) -> tuple[Tensor, Tensor]:
     """Pre-activations ``(B, num_neurons)`` and features ``(B, F)`` of a point in the relaxation the bound chose."""
     values: dict[int, Tensor] = {INPUT: point}
     pre: list[Tensor] = []
@@ -129,7 +133,7 @@ def push_forward(program: Program, point: Tensor, linear: Linear, lines: list[Li
     return (torch.cat(pre, 1) if pre else point[:, :0]), features
 
 
-def _chosen_line(z: Tensor, coefficients: Tensor | None, lines: Lines) -> Tensor:
+def _chosen_line(z: Tensor, coefficients: Tensor | None, lines: RelaxationLines) -> Tensor:
     """The activation on the lower line under a non-negative coefficient, on the upper line under a negative one."""
     lower = lines.lower_slope * z
     lower = lower if lines.from_origin else lower + lines.lower_offset
@@ -139,7 +143,7 @@ def _chosen_line(z: Tensor, coefficients: Tensor | None, lines: Lines) -> Tensor
     return torch.where(coefficients.squeeze(1) < 0, upper, lower)
 
 
-def _concatenate_post(program: Program, linear: Linear, batch: int) -> Tensor:
+def _concatenate_post(program: Program, linear: LinearBounds, batch: int) -> Tensor:
     parts = [
         torch.zeros(batch, layer.affine.size, dtype=program.dtype, device=program.device)
         if coefficients is None

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from toolkit.bounds.evaluate_program import Arithmetic, Values, unit_of
+from toolkit.bounds.evaluate_program import Arithmetic, PointValues, unit_of
 from toolkit.problem.affine import absolute_module
 from toolkit.problem.operator_table import NONLINEAR, check_supported
 from toolkit.problem.sum_lengths import node_terms
@@ -23,7 +23,7 @@ INPUT, AFFINE = "input", "affine"
 
 
 @dataclass(frozen=True)
-class Call:
+class OperatorCall:
     """One operator of a graph, on batches of samples."""
 
     name: str
@@ -39,7 +39,7 @@ class Call:
     """At most how many terms are added for one value."""
 
 
-def calls(graph: fx.GraphModule) -> Iterator[Call]:
+def calls(graph: fx.GraphModule) -> Iterator[OperatorCall]:
     """The operators of a graph (one flat input, one flat output) in float64, up to the one that is the output.
 
     Raises UnsupportedError for an operator that cannot be bounded.
@@ -50,27 +50,27 @@ def calls(graph: fx.GraphModule) -> Iterator[Call]:
     known: set[str] = set()
     for node, twin in zip(graph.graph.nodes, absolute.graph.nodes, strict=True):
         if node.op == "placeholder":
-            yield Call(node.name, INPUT)
+            yield OperatorCall(node.name, INPUT)
         elif node.op == "call_function" and node.target in NONLINEAR:
-            yield Call(node.name, NONLINEAR[node.target], (node.args[0].name,))
+            yield OperatorCall(node.name, NONLINEAR[node.target], (node.args[0].name,))
         elif node.op == "call_function" and not _is_list(node):
             pairs = [(own, other) for own, other in zip(_sources(node), _sources(twin), strict=True) if own in known]
             own, other = [first for first, _ in pairs], [second for _, second in pairs]
             plain, sizes = _Function(graph, node, own).of, _Function(absolute, twin, other).of
-            yield Call(node.name, AFFINE, tuple(own), plain, sizes, node_terms(node))
+            yield OperatorCall(node.name, AFFINE, tuple(own), plain, sizes, node_terms(node))
         elif node.op == "output":
             last = node.args[0]
-            yield Call("", AFFINE, (last.name,))
+            yield OperatorCall("", AFFINE, (last.name,))
         if node.op == "placeholder" or (node.op == "call_function" and not _is_list(node)):
             known.add(node.name)
 
 
-def evaluate_graph(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float) -> Values:
+def evaluate_graph(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float) -> PointValues:
     """The output of a graph, as `evaluate_operators` does it."""
     return evaluate_operators(graph, points, error, unit)[""]
 
 
-def evaluate_operators(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float) -> dict[str, Values]:
+def evaluate_operators(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float) -> dict[str, PointValues]:
     """All operators of a graph (one flat input and output) at points ``(B, n)``, given up to an error, in float64.
 
     By the operators' names; the output's is empty.
@@ -79,7 +79,7 @@ def evaluate_operators(graph: fx.GraphModule, points: Tensor, error: Tensor, uni
     be bounded.
     """
     arithmetic = Arithmetic.of(unit + unit_of(torch.float64))
-    found: dict[str, Values] = {}
+    found: dict[str, PointValues] = {}
     for call in calls(graph):
         if call.kind == INPUT:
             found[call.name] = arithmetic.start(points.double(), error.double())

@@ -41,7 +41,7 @@ JUMPING = frozenset({"sign", "floor", *ROUNDING})
 
 
 @dataclass(frozen=True)
-class Values:
+class PointValues:
     """Values ``(B, N)`` at points, with what is known of their errors."""
 
     value: Tensor
@@ -74,18 +74,18 @@ class Arithmetic:
     def of(cls, unit: float) -> Arithmetic:
         return cls(unit, torch.Generator().manual_seed(0))
 
-    def start(self, points: Tensor, error: Tensor) -> Values:
+    def start(self, points: Tensor, error: Tensor) -> PointValues:
         """The inputs, ``(B, n)`` each: given up to an error."""
         copies = points.expand(COPIES, *points.shape)
-        return Values(points, error, copies + error * self._signs(copies))
+        return PointValues(points, error, copies + error * self._signs(copies))
 
     def affine(
         self,
         apply: Callable[[Sequence[Tensor]], Tensor],
         magnitude: Callable[[Sequence[Tensor]], Tensor],
         count: int,
-        sources: Sequence[Values],
-    ) -> Values:
+        sources: Sequence[PointValues],
+    ) -> PointValues:
         """A map, of so many terms a sum; ``magnitude`` is the map with absolute coefficients and constants."""
         factor = gamma(count + BEYOND, self.unit)
         usual = min(factor, gamma(BEYOND * math.ceil(math.sqrt(count)) + BEYOND, self.unit))
@@ -97,16 +97,16 @@ class Arithmetic:
         here, error = both[: len(value)], factor * both[len(value) :]
         copies = copies.reshape(COPIES, *value.shape)
         copies = copies + usual * here * self._signs(copies)
-        return Values(value, _known(error), copies, any(source.jumps for source in sources))
+        return PointValues(value, _known(error), copies, any(source.jumps for source in sources))
 
-    def stored(self, affine: Affine, sources: Sequence[Values], found: Values) -> Values:
+    def stored(self, affine: Affine, sources: Sequence[PointValues], found: PointValues) -> PointValues:
         """The values of a map that is itself the result of rounded sums: what these have lost is in its errors."""
         usual = affine.uncertainty([source.value.abs() for source in sources])
         most = affine.uncertainty([source.value.abs() + source.error for source in sources])
         copies = found.copies + usual * self._signs(found.copies)
         return replace(found, error=_known(found.error + most), copies=copies)
 
-    def apply_operator(self, op: str, z: Values) -> Values:
+    def apply_operator(self, op: str, z: PointValues) -> PointValues:
         """A nonlinear operator on its pre-activations."""
         relaxation = RELAXATIONS[op]
         value, copies = relaxation.function(z.value), relaxation.function(z.copies)
@@ -119,7 +119,7 @@ class Arithmetic:
             rounded = gamma(BEYOND, self.unit) * (value.abs() + (1.0 if op in SATURATING else 0.0))
             rounded = rounded + VANISHING.get(op, 0.0)
             error, copies = error + rounded, copies + rounded * self._signs(copies)
-        return Values(value, _known(error), copies, z.jumps or op in JUMPING)
+        return PointValues(value, _known(error), copies, z.jumps or op in JUMPING)
 
     def _signs(self, like: Tensor) -> Tensor:
         # On the processor, whatever the device: so that devices compare alike.
@@ -152,7 +152,7 @@ def _known(error: Tensor) -> Tensor:
     return error.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
-def evaluate(program: Program, points: Tensor, error: Tensor, unit: float) -> tuple[Values, list[Values]]:
+def evaluate(program: Program, points: Tensor, error: Tensor, unit: float) -> tuple[PointValues, list[PointValues]]:
     """The features at points ``(B, n)`` that are given up to an error, and all layers' pre-activations before them.
 
     Computed in the program's precision on its device. The errors are those of two evaluations, this one and another
@@ -162,7 +162,7 @@ def evaluate(program: Program, points: Tensor, error: Tensor, unit: float) -> tu
     sources = {
         INPUT: arithmetic.start(points.to(program.device, program.dtype), error.to(program.device, program.dtype))
     }
-    found: list[Values] = []
+    found: list[PointValues] = []
     for number, affine in enumerate(program.maps()):
 
         def magnitude(sizes: Sequence[Tensor], affine=affine) -> Tensor:  # type: ignore[no-untyped-def]

@@ -56,7 +56,7 @@ class Zonotope:
 
 
 @dataclass(frozen=True)
-class Activations:
+class ActivationZonotope:
     """A zonotope whose terms are not multiplied out: those of ``before`` times ``slope``, and one neuron's each.
 
     Terms between the former and the latter are those of layers that this one does not read.
@@ -194,13 +194,13 @@ class ForwardPass:
         }
 
 
-def input_zonotope(box: Bounds, varying: Tensor) -> Activations:
+def input_zonotope(box: Bounds, varying: Tensor) -> ActivationZonotope:
     """The inputs, with a term for each that varies."""
     centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
     unit = torch.finfo(centre.dtype).eps
     radius = torch.where(radius > 0, radius + 2 * unit * torch.maximum(box.lower.abs(), box.upper.abs()), 0.0)
     error = radius[:, varying]
-    return Activations(
+    return ActivationZonotope(
         centre,
         torch.zeros_like(centre),
         centre.new_zeros(len(centre), 0, centre.shape[1]),
@@ -212,7 +212,7 @@ def input_zonotope(box: Bounds, varying: Tensor) -> Activations:
     )
 
 
-def through_map(affine: Affine, sources: Sequence[Activations]) -> tuple[Zonotope, Bounds]:
+def through_map(affine: Affine, sources: Sequence[ActivationZonotope]) -> tuple[Zonotope, Bounds]:
     """The zonotope of an affine map's value, and its bounds less an allowance for rounding."""
     centre = affine.apply([source.centre for source in sources])
     # Rounding is of all that is summed up in the centre and in the terms, which may be many times what they come to.
@@ -228,7 +228,7 @@ def through_map(affine: Affine, sources: Sequence[Activations]) -> tuple[Zonotop
     return Zonotope(centre, terms, radius, reach), bounds
 
 
-def _by_matrices(affine: DenseAffine, sources: Sequence[Activations]) -> tuple[Tensor, Tensor]:
+def _by_matrices(affine: DenseAffine, sources: Sequence[ActivationZonotope]) -> tuple[Tensor, Tensor]:
     """Terms ``(B, G, size)`` behind matrices, and the sum of their magnitudes: a new term is a column of its matrix."""
     count = max(source.count for source in sources)
     terms = affine.bias.new_zeros(len(sources[0].centre), count, affine.size)
@@ -240,7 +240,7 @@ def _by_matrices(affine: DenseAffine, sources: Sequence[Activations]) -> tuple[T
     return terms, terms.abs().sum(1)
 
 
-def _by_blocks(affine: Affine, sources: Sequence[Activations]) -> tuple[Tensor, Tensor]:
+def _by_blocks(affine: Affine, sources: Sequence[ActivationZonotope]) -> tuple[Tensor, Tensor]:
     """Terms ``(B, G, size)`` behind operators, and the sum of their magnitudes."""
     count, boxes = max(source.count for source in sources), len(sources[0].centre)
     terms = affine.bias.new_empty(boxes, count, affine.size)
@@ -259,7 +259,9 @@ def _blocks(like: Tensor, count: int, width: int) -> list[tuple[int, int]]:
     return [(start, min(count, start + step)) for start in range(0, count, step)]
 
 
-def through_layer(zonotope: Zonotope, relaxation: Relaxation, bounds: Bounds, room: int, first: int) -> Activations:
+def through_layer(
+    zonotope: Zonotope, relaxation: Relaxation, bounds: Bounds, room: int, first: int
+) -> ActivationZonotope:
     """The zonotope of a layer's activations, for bounds ``(B, size)`` of its values.
 
     New terms have the numbers from ``first`` on, which no other layer's have, and below ``room``.
@@ -271,7 +273,7 @@ def through_layer(zonotope: Zonotope, relaxation: Relaxation, bounds: Bounds, ro
     count = min(int((error > 0).sum(1).max()), room - first) if len(error) else 0
     neuron = error.topk(max(0, count), 1).indices
     whole = radius + error
-    return Activations(
+    return ActivationZonotope(
         centre,
         whole.scatter(1, neuron, 0.0),
         zonotope.terms,

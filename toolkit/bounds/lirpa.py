@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.converters.conversion import rounds
-from toolkit.problem.compile import Question
+from toolkit.problem.compile import FeatureQuestion
 from toolkit.problem.sum_rounding import gamma
 
 TERMS = 1 << 16
@@ -52,7 +52,7 @@ def library() -> Any:
 
 
 @dataclass(frozen=True)
-class Slots:
+class AtomSlots:
     """Where the atoms of the cases are bounded: each region has a list of atoms, of which none is bounded twice."""
 
     atoms: Tensor
@@ -61,7 +61,7 @@ class Slots:
     """Position of each case's atoms in its region's list, ``(C, K)``."""
 
 
-def slots(question: Question) -> Slots:
+def slots(question: FeatureQuestion) -> AtomSlots:
     """The distinct atoms of each region, and where the cases find theirs."""
     total = len(question.offsets)
     distinct, of_case = (question.region.unsqueeze(1) * total + question.rows).unique(return_inverse=True)
@@ -69,12 +69,12 @@ def slots(question: Question) -> Slots:
     position = torch.arange(len(distinct), device=owner.device) - torch.searchsorted(owner, owner)
     atoms = owner.new_zeros(len(question.lower), int(position.max()) + 1)
     atoms[owner, position] = distinct % total
-    return Slots(atoms, position[of_case])
+    return AtomSlots(atoms, position[of_case])
 
 
 def lower_bounds(
     features: nn.Module,
-    question: Question,
+    question: FeatureQuestion,
     iterations: int = 0,
     seconds: Callable[[], float] = lambda: float("inf"),
     check: Callable[[], None] = lambda: None,

@@ -23,10 +23,10 @@ from toolkit.bounds.backward_rounding import around, errors_of
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Multipliers
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.sum_rounding import Errors, gamma
+from toolkit.problem.sum_rounding import MapErrors, gamma
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,12 @@ def _kept(layer: Layer, bounds: Bounds) -> Tensor:
     return (~stable).nonzero().squeeze(1)
 
 
-def _through_active(layer: Layer, bounds: Bounds, kept: Tensor) -> Lines:
+def _through_active(layer: Layer, bounds: Bounds, kept: Tensor) -> RelaxationLines:
     """Identity for active neurons, zero for inactive and for kept ones: kept ones end the backward pass."""
     slope = (bounds.lower[:, layer.neurons] >= 0).all(0).to(bounds.lower.dtype)
     slope[kept] = 0.0
     slope, zero = slope.unsqueeze(0), torch.zeros_like(slope).unsqueeze(0)
-    return Lines(slope, zero, slope, zero)
+    return RelaxationLines(slope, zero, slope, zero)
 
 
 def _renumber(kept: list[Tensor]) -> dict[int, int]:
@@ -135,10 +135,10 @@ def _renumber(kept: list[Tensor]) -> dict[int, int]:
 class _Cut:
     program: Program
     kept: list[Tensor]
-    lines: list[Lines]
+    lines: list[RelaxationLines]
     varying: Tensor
     base: Tensor
-    errors: Errors
+    errors: MapErrors
     check: Callable[[], None]
 
     def reduced(self, affine: Affine, rows: Tensor, own: Tensor, numbers: dict[int, int]) -> DenseAffine:

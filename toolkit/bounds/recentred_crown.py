@@ -18,21 +18,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward_rounding import Running, map_error
+from toolkit.bounds.backward_rounding import RunningErrors, map_error
 from toolkit.bounds.crown import tighten_rows
 from toolkit.bounds.interval import Bounds, affine_interval, concatenate
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine, DenseAffine, GraphAffine
 from toolkit.problem.compile import outward
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sum_rounding import Errors, gamma
+from toolkit.problem.sum_rounding import MapErrors, gamma
 
 STEPS = 8
 """Operations on a value beside its sum."""
 
 
 @dataclass(frozen=True)
-class Centre:
+class CentreValues:
     """Values of a program at one point, ``(1, size)`` each, in double precision."""
 
     sources: dict[int, Tensor]
@@ -43,7 +43,7 @@ class Centre:
     """How far those may be from the exact ones."""
 
 
-def centre_of(exact: Program, box: Bounds) -> Centre | None:
+def centre_of(exact: Program, box: Bounds) -> CentreValues | None:
     """The values of a program in double precision at the centre of a box ``(1, n)``; None where some are not finite."""
     sources: dict[int, Tensor] = {INPUT: (box.lower.double() + box.upper.double()) / 2}
     values, errors = [], []
@@ -56,7 +56,7 @@ def centre_of(exact: Program, box: Bounds) -> Centre | None:
         errors.append(unit * (affine.radius(reach) + affine.bias.abs()) + affine.uncertainty(reach))
         sources[number] = RELAXATIONS[layer.op].function(values[-1])
     finite = all(bool(torch.isfinite(part).all()) for part in [*sources.values(), *values, *errors])
-    return Centre(sources, values, errors) if finite else None
+    return CentreValues(sources, values, errors) if finite else None
 
 
 def without_biases(program: Program) -> Program:
@@ -71,11 +71,18 @@ def without_biases(program: Program) -> Program:
     return replace(program, layers=layers, features=linear(program.features), errors=None)
 
 
-def recentred_bounds(program: Program, box: Bounds, centre: Centre, check: Callable[[], None] = lambda: None) -> Bounds:
+def recentred_bounds(
+    program: Program, box: Bounds, centre: CentreValues, check: Callable[[], None] = lambda: None
+) -> Bounds:
     """Pre-activation bounds ``(1, num_neurons)`` of a program in single precision, for one box ``(1, n)``."""
     plain, dtype = without_biases(program), program.dtype
     inner = _shifted(box, -centre.sources[INPUT], dtype)
-    sources, layers, lines, running = {INPUT: inner}, list[Bounds](), list[Lines](), Running(plain, inner)
+    sources, layers, lines, running = (
+        {INPUT: inner},
+        list[Bounds](),
+        list[RelaxationLines](),
+        RunningErrors(plain, inner),
+    )
     for number, layer in enumerate(plain.layers):
         check()
         parts = [sources[source] for source in layer.affine.sources]
@@ -99,7 +106,7 @@ def _shifted(bounds: Bounds, by: Tensor, dtype: torch.dtype, error: Tensor | flo
     return Bounds(*outward(lower - lost, upper + lost, dtype))
 
 
-def _with_error(centre: Centre, number: int, plain: Program, affine: Affine, sources: Sequence[Bounds]) -> Tensor:
+def _with_error(centre: CentreValues, number: int, plain: Program, affine: Affine, sources: Sequence[Bounds]) -> Tensor:
     """What a coefficient of one on a layer's difference from its centre may lose, ``(1, size)``."""
     of_centre = centre.errors[number] + STEPS * torch.finfo(torch.float64).eps * centre.values[number].abs()
     return map_error(plain, affine, sources) + 2 * of_centre.to(plain.dtype)
@@ -107,12 +114,12 @@ def _with_error(centre: Centre, number: int, plain: Program, affine: Affine, sou
 
 def _tightened(
     part: Program,
-    errors: Errors,
+    errors: MapErrors,
     op: str,
     inner: Bounds,
     found: Bounds,
     value: Tensor,
-    lines: Sequence[Lines],
+    lines: Sequence[RelaxationLines],
     check: Callable[[], None],
 ) -> Bounds:
     """Differences' bounds with backward ones of those neurons that an operator makes inexact."""
@@ -121,7 +128,7 @@ def _tightened(
     return tighten_rows(part, errors, inexact, inner, found, list(lines), check)
 
 
-def _shifted_lines(program: Program, number: int, bounds: Bounds, centre: Centre) -> Lines:
+def _shifted_lines(program: Program, number: int, bounds: Bounds, centre: CentreValues) -> RelaxationLines:
     """The lines of a layer's operator as lines of differences, with offsets rounded outward."""
     lines = RELAXATIONS[program.layers[number].op].lines(bounds.lower, bounds.upper)
     value, activation = centre.values[number], centre.sources[number]
@@ -135,4 +142,4 @@ def _shifted_lines(program: Program, number: int, bounds: Bounds, centre: Centre
     below, lost_below = offset(lines.lower_slope, lines.lower_offset)
     above, lost_above = offset(lines.upper_slope, lines.upper_offset)
     low, high = outward(below - lost_below, above + lost_above, program.dtype)
-    return Lines(lines.lower_slope, low, lines.upper_slope, high)
+    return RelaxationLines(lines.lower_slope, low, lines.upper_slope, high)

@@ -11,7 +11,7 @@ from toolkit.problem.program import INPUT, Program
 from toolkit.problem.sparse_affine import SparseAffine
 
 
-class Pending:
+class RowAccumulator:
     """Coefficients ``(B, R, size)`` on sources that a backward pass has yet to reach.
 
     Layers are taken from the last to the first. A program with stacks keeps the rows of the layers met, and multiplies

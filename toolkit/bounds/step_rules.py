@@ -15,7 +15,7 @@ from torch import Tensor
 from toolkit.bounds.optimised_bound import Bound, Multipliers
 
 
-class State(Protocol):
+class AscentState(Protocol):
     """Where an ascent is, with what its rule remembers."""
 
     @property
@@ -29,10 +29,10 @@ class State(Protocol):
         """The state of some domains."""
 
 
-class Rule(Protocol):
+class StepRule(Protocol):
     """A way to step."""
 
-    def start(self, multipliers: Multipliers) -> State:
+    def start(self, multipliers: Multipliers) -> AscentState:
         """The state before the first step."""
 
 
@@ -45,14 +45,14 @@ class Adam:
     rate_weight: float = 0.1
     decay: float = 0.98
 
-    def start(self, multipliers: Multipliers) -> Moments:
+    def start(self, multipliers: Multipliers) -> AdamState:
         """Nothing is known of the gradient."""
         zero = multipliers.map(torch.zeros_like)
-        return Moments(self, multipliers, zero, zero)
+        return AdamState(self, multipliers, zero, zero)
 
 
 @dataclass(frozen=True)
-class Moments:
+class AdamState:
     """Adam's running means of the gradient and of its square."""
 
     rule: Adam
@@ -60,7 +60,7 @@ class Moments:
     mean: Multipliers
     square: Multipliers
 
-    def advance(self, bound: Bound, gradient: Multipliers, step: int) -> Moments:
+    def advance(self, bound: Bound, gradient: Multipliers, step: int) -> AdamState:
         """A step along the mean, in units of the root of the mean square."""
         rule, old = self.rule, self.current
         mean = gradient.map(lambda new, before: torch.lerp(new, before, 0.9), self.mean)
@@ -72,11 +72,11 @@ class Moments:
             old.beta + rule.rate_beta * direction.beta,
             old.weight + rule.rate_weight * direction.weight,
         )
-        return Moments(rule, moved.projected(), mean, square)
+        return AdamState(rule, moved.projected(), mean, square)
 
-    def select(self, index: Tensor) -> Moments:
+    def select(self, index: Tensor) -> AdamState:
         """The state of some domains."""
-        return Moments(self.rule, self.current.select(index), self.mean.select(index), self.square.select(index))
+        return AdamState(self.rule, self.current.select(index), self.mean.select(index), self.square.select(index))
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,19 @@ class Polyak:
     unit_beta: float = 0.3
     """Unit of the split multipliers, in terms of the largest coefficient on an activation."""
 
-    def start(self, multipliers: Multipliers) -> Place:
+    def start(self, multipliers: Multipliers) -> PolyakState:
         """There is nothing to remember."""
-        return Place(self, multipliers)
+        return PolyakState(self, multipliers)
 
 
 @dataclass(frozen=True)
-class Place:
+class PolyakState:
     """Multipliers alone."""
 
     rule: Polyak
     current: Multipliers
 
-    def advance(self, bound: Bound, gradient: Multipliers, step: int) -> Place:
+    def advance(self, bound: Bound, gradient: Multipliers, step: int) -> PolyakState:
         """A step to where the gradient promises ``length`` times what is missing."""
         rule, old, free = self.rule, self.current, _inward(self.current, gradient)
         unit = (rule.unit_beta * bound.post.abs().amax(1, keepdim=True)).square() if bound.post.shape[1] else 1.0
@@ -112,11 +112,11 @@ class Place:
         moved = Multipliers(
             old.alpha + reach * free.alpha, old.beta + reach * unit * free.beta, old.weight + reach * free.weight
         )
-        return Place(rule, moved.projected())
+        return PolyakState(rule, moved.projected())
 
-    def select(self, index: Tensor) -> Place:
+    def select(self, index: Tensor) -> PolyakState:
         """The state of some domains."""
-        return Place(self.rule, self.current.select(index))
+        return PolyakState(self.rule, self.current.select(index))
 
 
 TINY = 1e-20

@@ -59,9 +59,9 @@ def check_witness(
 def _over_reals(models: Mapping[str, OnnxModel], query: Query, path: Path) -> tuple[Classification, str]:
     """The class of a witness that holds as onnxruntime computes, under a specification about real numbers."""
     from toolkit.agreement.real_semantics import holds_over_reals
-    from toolkit.verify import LoadedNetwork, pose
+    from toolkit.verify import LoadedNetwork, load_query
 
-    posed = pose({name: LoadedNetwork(model) for name, model in models.items()}, query)
+    posed = load_query({name: LoadedNetwork(model) for name, model in models.items()}, query)
     given = read_witness(path, query)
     witness = Witness(query.version, query.tensors, tuple(given[tensor.name] for tensor in query.tensors))
     holds = holds_over_reals(query, bind(query, models), witness, posed.imported_whole)

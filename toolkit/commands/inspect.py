@@ -18,11 +18,11 @@ from toolkit.formats.onnx_file import OnnxModel, TensorInfo
 from toolkit.formats.query import Query
 from toolkit.formats.read import read_query
 from toolkit.problem.cases import Cases
-from toolkit.run.forked_query import Limits, Overdue, apart, seconds_passed
+from toolkit.run.forked_query import ProcessLimits, ProcessOverdue, run_forked, seconds_passed
 
 if TYPE_CHECKING:
-    from toolkit.problem.operator_survey import Survey
-    from toolkit.verify import LoadedNetwork, Posed
+    from toolkit.problem.operator_survey import OperatorSurvey
+    from toolkit.verify import LoadedNetwork, LoadedQuery
 
 
 def inspect(
@@ -51,17 +51,17 @@ def inspect(
     memory_limit
         Memory that may be taken, in GiB; by default what the machine has left.
     """
-    limits = Limits(timeout - seconds_passed(), memory_of(memory_limit))
+    limits = ProcessLimits(timeout - seconds_passed(), memory_of(memory_limit))
     try:
-        print(apart(partial(_inspected, net, spec, network), limits))
-    except Overdue:
+        print(run_forked(partial(_inspected, net, spec, network), limits))
+    except ProcessOverdue:
         raise InputError(f"{net}: not read and run once within {timeout:g} s; --timeout sets another limit") from None
     return 0
 
 
 def _inspected(net: str, spec: Path | None, network: Sequence[str]) -> str:
     """The whole text."""
-    from toolkit.verify import load_networks, pose
+    from toolkit.verify import load_networks, load_query
 
     networks = load_networks(network_paths([net, *network]))
     lines, reason = list[str](), ""
@@ -70,23 +70,23 @@ def _inspected(net: str, spec: Path | None, network: Sequence[str]) -> str:
         reason = reason or found.reason
         lines += _describe_model(loaded.model, found)
     if spec is not None:
-        posed = pose(networks, read_query(spec))
+        posed = load_query(networks, read_query(spec))
         reason = _reason(posed)
         lines += _describe_query(posed.query, posed.cases, spec)
     return "\n".join([*lines, f"plan            {_plan(reason)}"])
 
 
-def _surveyed(network: LoadedNetwork) -> Survey:
+def _surveyed(network: LoadedNetwork) -> OperatorSurvey:
     """The operators of a network, and why it cannot be bounded, if it cannot."""
-    from toolkit.problem.operator_survey import Survey, survey
+    from toolkit.problem.operator_survey import OperatorSurvey, survey
 
     try:
         return survey(network.binding)
     except UnsupportedError as error:
-        return Survey([], str(error))
+        return OperatorSurvey([], str(error))
 
 
-def _reason(posed: Posed) -> str:
+def _reason(posed: LoadedQuery) -> str:
     """Why the networks, as far as the query needs them, cannot be bounded; empty where they can."""
     from toolkit.problem.compile import compile_question, traced_features
     from toolkit.problem.operator_table import check_supported
@@ -107,7 +107,7 @@ def _plan(reason: str) -> str:
     return "random points, root bounds, gradient attack, branch and bound"
 
 
-def _describe_model(model: OnnxModel, found: Survey) -> Iterator[str]:
+def _describe_model(model: OnnxModel, found: OperatorSurvey) -> Iterator[str]:
     floats = [tensor for tensor in model.proto.graph.initializer if tensor.data_type in _FLOATS]
     yield f"network         {model.path}"
     yield f"  sha256        {model.sha256}"

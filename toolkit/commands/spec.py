@@ -224,7 +224,7 @@ def _check_floats(path: Path, kind: str, infos: Sequence[TensorInfo]) -> None:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SpecTarget:
     """A network of one floating-point input, and which of its outputs is asked about."""
 
     model: OnnxModel
@@ -235,7 +235,7 @@ class Asked:
         return self.model.outputs[self.position]
 
 
-def _asked(path: Path, name: str | None) -> Asked:
+def _asked(path: Path, name: str | None) -> SpecTarget:
     """The network with the output of this name, or with its only output of floating-point numbers."""
     model = load_model(path)
     _check_floats(path, "input", model.inputs)
@@ -247,7 +247,7 @@ def _asked(path: Path, name: str | None) -> Asked:
         raise UnsupportedError(f"{path}: has the outputs {', '.join(names)}; say which is meant with --output-name")
     chosen = chosen or list(model.outputs)
     _check_floats(path, "output", chosen)
-    return Asked(model, names.index(chosen[0].name))
+    return SpecTarget(model, names.index(chosen[0].name))
 
 
 def _check_tolerance(tolerance: float) -> None:
@@ -267,7 +267,7 @@ def _two_network_type(model: OnnxModel, file: File) -> str:
     return "real" if file.real else types.pop()
 
 
-def _box(region: Region, model: OnnxModel) -> specs.Box:
+def _box(region: Region, model: OnnxModel) -> specs.InputBox:
     """The region as bounds in the type of the network's input."""
     dtype = model.inputs[0].dtype
     if region.lower is not None or region.upper is not None:
@@ -292,7 +292,7 @@ def _numbers(place: str, model: OnnxModel) -> NDArray[np.float64]:
     return values
 
 
-def _answer(asked: Asked, region: Region, lowest: bool) -> int:
+def _answer(asked: SpecTarget, region: Region, lowest: bool) -> int:
     """What onnxruntime says at the centre."""
     if region.input is None:
         raise InputError("--label is missing, and there is no --input to ask the network about")
@@ -302,7 +302,7 @@ def _answer(asked: Asked, region: Region, lowest: bool) -> int:
     return int(output.argmin() if lowest else output.argmax())
 
 
-def _write_about(asked: Asked, query: Query, file: File, region: Region, property_: str) -> int:
+def _write_about(asked: SpecTarget, query: Query, file: File, region: Region, property_: str) -> int:
     """Write the file and print the property; several outputs of a network are all declared, in version 2.0 only."""
     model = asked.model
     if len(model.outputs) == 1:

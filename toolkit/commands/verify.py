@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from toolkit.commands.arguments import MemoryLimit, memory_of
 from toolkit.errors import ExitCode, ToolkitError
 from toolkit.result import Result, Verdict
-from toolkit.run.forked_query import Crashed, Limits, Overdue, apart, seconds_passed
+from toolkit.run.forked_query import ProcessCrashed, ProcessLimits, ProcessOverdue, run_forked, seconds_passed
 from toolkit.run.memory_limits import refused
 from toolkit.search.clock import Clock
 from toolkit.settings import Settings
@@ -61,10 +61,10 @@ def verify(
     clock = Clock.started(settings.timeout, min(seconds_passed(), settings.timeout / 2))
     work = partial(_decide, query, tuple(network), serialise_assignments, settings, clock)
     try:
-        answer = apart(work, Limits(clock.left, memory_of(memory_limit)))
-    except Overdue:
+        answer = run_forked(work, ProcessLimits(clock.left, memory_of(memory_limit)))
+    except ProcessOverdue:
         answer = _Answer(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s")
-    except Crashed as error:
+    except ProcessCrashed as error:
         hint = "" if memory_limit is None else f", with {memory_limit:g} GiB to work in"
         answer = _Answer(Verdict.UNKNOWN, f"{error}{hint}")
     except Exception as error:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class VisionSource:
     """A torchvision class and how the literature treats its images."""
 
     constructor: str
@@ -27,11 +27,11 @@ class Source:
 
 
 SOURCES = {
-    "mnist": Source("MNIST", 10, (0.1307,), (0.3081,), "none"),
-    "fashion_mnist": Source("FashionMNIST", 10, (0.286,), (0.315,), "crop_flip"),
-    "cifar10": Source("CIFAR10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "crop_flip"),
-    "cifar100": Source("CIFAR100", 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), "crop_flip"),
-    "svhn": Source("SVHN", 10, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "crop"),
+    "mnist": VisionSource("MNIST", 10, (0.1307,), (0.3081,), "none"),
+    "fashion_mnist": VisionSource("FashionMNIST", 10, (0.286,), (0.315,), "crop_flip"),
+    "cifar10": VisionSource("CIFAR10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "crop_flip"),
+    "cifar100": VisionSource("CIFAR100", 100, (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), "crop_flip"),
+    "svhn": VisionSource("SVHN", 10, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "crop"),
 }
 
 
@@ -59,7 +59,7 @@ def load_vision(data: Data) -> Dataset:
     return Dataset(data.name, train, validation, test, source.classes, source.mean, source.std, source.augmentation)
 
 
-def _load_split(data: Data, source: Source, *, train: bool) -> Split:
+def _load_split(data: Data, source: VisionSource, *, train: bool) -> Split:
     import torchvision
 
     constructor = getattr(torchvision.datasets, source.constructor)

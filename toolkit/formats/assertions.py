@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from toolkit.formats.atom_table import AtomTable, Terms
 from toolkit.formats.dialect import RELATIONS, Dialect, MalformedError, double, shown
 from toolkit.formats.polynomial import TooLargeError
-from toolkit.formats.query import Block, Formula
-from toolkit.formats.stack_machine import BINDERS, TERM, Machine
-from toolkit.formats.text import Source
+from toolkit.formats.query import AtomBlock, Formula
+from toolkit.formats.stack_machine import BINDERS, TERM, FormulaMachine
+from toolkit.formats.text import SourceText
 
 CHUNK = 1 << 24
 """Characters split at a time, which bounds the memory that pieces take."""
@@ -33,10 +33,10 @@ Entry = tuple[int, int] | str | None
 
 
 def read_assertions(
-    source: Source, dialect: Dialect, start: int = 0, shortcut: bool = True
+    source: SourceText, dialect: Dialect, start: int = 0, shortcut: bool = True
 ) -> tuple[AtomTable, Formula]:
     """Read all statements from a character offset on. Raises InputError naming the line."""
-    machine = Machine(dialect)
+    machine = FormulaMachine(dialect)
     known: dict[str, Entry] = _Literals(machine) if shortcut else _NoLiterals()
     offset = 0
     try:
@@ -60,7 +60,7 @@ def read_assertions(
         raise source.error(max(machine.offset, offset), "the expanded expression is too large") from None
 
 
-def _leading_comparisons(text: str, machine: Machine, start: int) -> int:
+def _leading_comparisons(text: str, machine: FormulaMachine, start: int) -> int:
     """Read the assertions of one comparison each, that is the input box, that come first; the offset after them."""
     rows = machine.table.rows
     while match := _ASSERTION.match(text, start):
@@ -71,11 +71,11 @@ def _leading_comparisons(text: str, machine: Machine, start: int) -> int:
         rows.append(number)
         start = match.end()
     if rows:
-        machine.add_assertion(Block(0, len(rows)))
+        machine.add_assertion(AtomBlock(0, len(rows)))
     return start
 
 
-def _first_parenthesis(text: str, machine: Machine, start: int) -> int:
+def _first_parenthesis(text: str, machine: FormulaMachine, start: int) -> int:
     """Where the next form opens, with nothing but white space before."""
     found = text.find("(", start)
     found = len(text) if found < 0 else found
@@ -96,7 +96,7 @@ def _pieces(text: str, start: int) -> Iterator[str]:
 class _Literals(dict[str, Entry]):
     """The pieces seen so far."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: FormulaMachine) -> None:
         super().__init__()
         self._machine = machine
 
@@ -110,13 +110,13 @@ class _NoLiterals(dict[str, Entry]):
         return None
 
 
-def _literal(piece: str, machine: Machine) -> Entry:
+def _literal(piece: str, machine: FormulaMachine) -> Entry:
     match = _LITERAL.fullmatch(piece)
     number = _atom(match, machine) if match else None
     return None if match is None or number is None else (number, match[4].count(")"))
 
 
-def _atom(match: re.Match[str], machine: Machine) -> int | None:
+def _atom(match: re.Match[str], machine: FormulaMachine) -> int | None:
     """The number of a comparison between two variables, or a variable and a constant; None for any other."""
     if match[1] not in machine.dialect.comparisons:
         return None

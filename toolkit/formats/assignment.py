@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.formats.query import Atoms, Kind, Query, Relation
+from toolkit.formats.query import Atoms, Query, Relation, TensorKind
 
 
 def holds_in_types(
@@ -69,7 +69,7 @@ def _typed_variables(query: Query) -> NDArray[np.bool_]:
     """Monomials whose bounds are rounded: variables, but no outputs under 1.0, and no products."""
     typed = np.zeros(query.num_variables + len(query.products), dtype=bool)
     for tensor in query.tensors:
-        if tensor.kind == Kind.INPUT or not query.version.startswith("1"):
+        if tensor.kind == TensorKind.INPUT or not query.version.startswith("1"):
             typed[tensor.offset : tensor.offset + tensor.size] = True
     return typed
 
@@ -90,7 +90,7 @@ def _over_inputs_only(query: Query) -> NDArray[np.bool_]:
     """Atoms without hidden and output variables; an atom without variables is not among them."""
     is_input = np.zeros(query.num_variables, dtype=bool)
     for tensor in query.tensors:
-        is_input[tensor.offset : tensor.offset + tensor.size] = tensor.kind == Kind.INPUT
+        is_input[tensor.offset : tensor.offset + tensor.size] = tensor.kind == TensorKind.INPUT
     products = [bool(is_input[list(product)].all()) for product in query.products]
     mine = np.concatenate([is_input, np.asarray(products, dtype=bool)])[query.atoms.monomial]
     others = np.concatenate([[0], np.cumsum(~mine)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from toolkit.errors import UnsupportedError
 from toolkit.formats.names import namer
-from toolkit.formats.query import Block, Query
+from toolkit.formats.query import AtomBlock, Query
 
 _SIGNS = [("<=", ">="), ("<", ">"), ("==", "=="), ("!=", "!=")]
 """By the number of the relation: the sign, and the sign with its sides exchanged."""
@@ -55,7 +55,7 @@ class AtomWriter:
         integers = [tensor for tensor in query.tensors if "int" in tensor.dtype]
         self._integers = [range(tensor.offset, tensor.offset + tensor.size) for tensor in integers]
 
-    def texts(self, block: Block) -> Iterator[str]:
+    def texts(self, block: AtomBlock) -> Iterator[str]:
         """The comparisons of a block."""
         for row in range(block.start, block.stop):
             span = slice(self._starts[row], self._starts[row + 1])

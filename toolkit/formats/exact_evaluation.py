@@ -30,14 +30,14 @@ class NotExact(Exception):  # noqa: N818 - not an error: others may know more
 
 
 @dataclass(frozen=True)
-class Exact:
+class ExactTensor:
     """``integers / 2 ** exponent``, in any shape."""
 
     integers: NDArray[np.object_]
     exponent: int
 
     @classmethod
-    def of(cls, values: NDArray[Any]) -> Exact:
+    def of(cls, values: NDArray[Any]) -> ExactTensor:
         """Floating-point numbers or integers. Raises NotExact for what is not finite."""
         numbers = values.astype(np.float64) if values.dtype.kind == "f" else values
         if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
@@ -63,7 +63,7 @@ class Exact:
         return np.array(nearest).reshape(self.integers.shape), np.array(off).reshape(self.integers.shape)
 
 
-def aligned(*tensors: Exact) -> tuple[list[NDArray[np.object_]], int]:
+def aligned(*tensors: ExactTensor) -> tuple[list[NDArray[np.object_]], int]:
     """The integers of tensors over one power of two."""
     exponent = max(tensor.exponent for tensor in tensors)
     return [tensor.at(exponent) for tensor in tensors], exponent
@@ -72,10 +72,10 @@ def aligned(*tensors: Exact) -> tuple[list[NDArray[np.object_]], int]:
 @dataclass(frozen=True)
 class _Call:
     node: onnx.NodeProto
-    operands: list[Exact | None]
+    operands: list[ExactTensor | None]
     opset: int
 
-    def __getitem__(self, position: int) -> Exact:
+    def __getitem__(self, position: int) -> ExactTensor:
         value = self.operands[position] if position < len(self.operands) else None
         if value is None:
             raise NotExact(self.node.op_type)
@@ -98,22 +98,22 @@ class _Call:
         return None if value is None else list(value)
 
 
-def _sum(x: Exact, y: Exact, sign: int = 1) -> Exact:
+def _sum(x: ExactTensor, y: ExactTensor, sign: int = 1) -> ExactTensor:
     (first, second), exponent = aligned(x, y)
-    return Exact(np.asarray(first + sign * second, dtype=object), exponent)
+    return ExactTensor(np.asarray(first + sign * second, dtype=object), exponent)
 
 
-def _product(x: Exact, y: Exact, multiply: Callable[[Any, Any], Any]) -> Exact:
-    return Exact(np.asarray(multiply(x.integers, y.integers), dtype=object), x.exponent + y.exponent)
+def _product(x: ExactTensor, y: ExactTensor, multiply: Callable[[Any, Any], Any]) -> ExactTensor:
+    return ExactTensor(np.asarray(multiply(x.integers, y.integers), dtype=object), x.exponent + y.exponent)
 
 
-def _matmul(call: _Call) -> Exact:
+def _matmul(call: _Call) -> ExactTensor:
     return _product(call[0], call[1], np.matmul)
 
 
-def _gemm(call: _Call) -> Exact:
+def _gemm(call: _Call) -> ExactTensor:
     first, second = (
-        Exact(call[position].integers.T, call[position].exponent) if call.attribute(name, 0) else call[position]
+        ExactTensor(call[position].integers.T, call[position].exponent) if call.attribute(name, 0) else call[position]
         for position, name in enumerate(("transA", "transB"))
     )
     product = _product(_product(first, second, np.matmul), _number(call.attribute("alpha", 1.0)), np.multiply)
@@ -122,43 +122,45 @@ def _gemm(call: _Call) -> Exact:
     return _sum(product, _product(call[2], _number(call.attribute("beta", 1.0)), np.multiply))
 
 
-def _number(value: float) -> Exact:
-    return Exact.of(np.array(value))
+def _number(value: float) -> ExactTensor:
+    return ExactTensor.of(np.array(value))
 
 
-def _extreme(pick: Callable[..., Any]) -> Callable[[_Call], Exact]:
-    def chosen(call: _Call) -> Exact:
+def _extreme(pick: Callable[..., Any]) -> Callable[[_Call], ExactTensor]:
+    def chosen(call: _Call) -> ExactTensor:
         arrays, exponent = aligned(*(call[position] for position in range(len(call.operands))))
         result = arrays[0]
         for other in arrays[1:]:
             result = pick(result, other)
-        return Exact(np.asarray(result, dtype=object), exponent)
+        return ExactTensor(np.asarray(result, dtype=object), exponent)
 
     return chosen
 
 
-def _clip(call: _Call) -> Exact:
+def _clip(call: _Call) -> ExactTensor:
     if call.attribute("min") is not None or call.attribute("max") is not None:
         raise NotExact("Clip")
     result = call[0]
     for position, pick in ((1, np.maximum), (2, np.minimum)):
         if call.has(position):
             (first, second), exponent = aligned(result, call[position])
-            result = Exact(np.asarray(pick(first, second), dtype=object), exponent)
+            result = ExactTensor(np.asarray(pick(first, second), dtype=object), exponent)
     return result
 
 
-def _leaky(call: _Call) -> Exact:
+def _leaky(call: _Call) -> ExactTensor:
     x = call[0]
     (positive, negative), exponent = aligned(
-        Exact(np.maximum(x.integers, 0), x.exponent),
-        _product(Exact(np.minimum(x.integers, 0), x.exponent), _number(call.attribute("alpha", 0.01)), np.multiply),
+        ExactTensor(np.maximum(x.integers, 0), x.exponent),
+        _product(
+            ExactTensor(np.minimum(x.integers, 0), x.exponent), _number(call.attribute("alpha", 0.01)), np.multiply
+        ),
     )
-    return Exact(positive + negative, exponent)
+    return ExactTensor(positive + negative, exponent)
 
 
-def _moved(move: Callable[[_Call, NDArray[np.object_]], Any]) -> Callable[[_Call], Exact]:
-    return lambda call: Exact(np.asarray(move(call, call[0].integers), dtype=object), call[0].exponent)
+def _moved(move: Callable[[_Call, NDArray[np.object_]], Any]) -> Callable[[_Call], ExactTensor]:
+    return lambda call: ExactTensor(np.asarray(move(call, call[0].integers), dtype=object), call[0].exponent)
 
 
 def _reshape(call: _Call, array: NDArray[np.object_]) -> NDArray[np.object_]:
@@ -177,19 +179,19 @@ def _squeeze(call: _Call, array: NDArray[np.object_]) -> NDArray[np.object_]:
     return array.squeeze(None if axes is None else tuple(axes))
 
 
-def _concat(call: _Call) -> Exact:
+def _concat(call: _Call) -> ExactTensor:
     arrays, exponent = aligned(*(call[position] for position in range(len(call.operands))))
-    return Exact(np.concatenate(arrays, call.attribute("axis")), exponent)
+    return ExactTensor(np.concatenate(arrays, call.attribute("axis")), exponent)
 
 
-def _constant(call: _Call) -> Exact:
+def _constant(call: _Call) -> ExactTensor:
     value = call.attribute("value")
     if value is None:
         raise NotExact("Constant")
-    return Exact.of(onnx.numpy_helper.to_array(value))
+    return ExactTensor.of(onnx.numpy_helper.to_array(value))
 
 
-RULES: dict[str, Callable[[_Call], Exact]] = {
+RULES: dict[str, Callable[[_Call], ExactTensor]] = {
     "Constant": _constant,
     "Identity": lambda call: call[0],
     "Add": lambda call: _sum(call[0], call[1]),
@@ -214,14 +216,14 @@ RULES: dict[str, Callable[[_Call], Exact]] = {
 """By the name of the ONNX operator."""
 
 
-def run_exactly(model: OnnxModel, inputs: Sequence[NDArray[np.float64]], names: Sequence[str]) -> list[Exact]:
+def run_exactly(model: OnnxModel, inputs: Sequence[NDArray[np.float64]], names: Sequence[str]) -> list[ExactTensor]:
     """The tensors with these names for flat inputs in the model's order. Raises NotExact."""
     graph = model.proto.graph
     if sum(math.prod(tensor.dims) for tensor in graph.initializer) > MOST_ELEMENTS:
         raise NotExact("many weights")
-    values = {tensor.name: Exact.of(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+    values = {tensor.name: ExactTensor.of(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer}
     for info, array in zip(model.inputs, inputs, strict=True):
-        values[info.name] = Exact.of(array.reshape(info.shape))
+        values[info.name] = ExactTensor.of(array.reshape(info.shape))
     work = 0
     for node in graph.node:
         if node.op_type not in RULES or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
@@ -233,14 +235,14 @@ def run_exactly(model: OnnxModel, inputs: Sequence[NDArray[np.float64]], names: 
     return [values[name] for name in names]
 
 
-def _called(node: onnx.NodeProto, values: Mapping[str, Exact], opset: int) -> Exact:
+def _called(node: onnx.NodeProto, values: Mapping[str, ExactTensor], opset: int) -> ExactTensor:
     try:
         return RULES[node.op_type](_Call(node, [values[name] if name else None for name in node.input], opset))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise NotExact(f"{node.op_type}: {error}") from None
 
 
-def _work(node: onnx.NodeProto, values: Mapping[str, Exact]) -> int:
+def _work(node: onnx.NodeProto, values: Mapping[str, ExactTensor]) -> int:
     sizes = [values[name].integers.size for name in node.input if name in values]
     matrices = [values[name].integers.shape[-1:] for name in node.input[:1] if name in values]
     if node.op_type in ("MatMul", "Gemm") and len(sizes) > 1:

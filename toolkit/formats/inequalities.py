@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.formats.query import Block, Formula, Or, Query, Relation, conjoin, map_blocks, offsets
+from toolkit.formats.query import AtomBlock, Formula, Or, Query, Relation, conjoin, map_blocks, offsets
 
 
 def only_inequalities(query: Query) -> Query:
@@ -31,15 +31,15 @@ def only_inequalities(query: Query) -> Query:
     return replace(query, atoms=atoms, formula=map_blocks(query.formula, lambda b: _split(b, unequal, position)))
 
 
-def _split(block: Block, unequal: NDArray[np.int64], position: NDArray[np.int64]) -> Formula:
+def _split(block: AtomBlock, unequal: NDArray[np.int64], position: NDArray[np.int64]) -> Formula:
     """A block at its new place, with an ``Or`` for each ``!=`` in it."""
     parts: list[Formula] = []
     start = block.start
     for row in unequal[np.searchsorted(unequal, block.start) : np.searchsorted(unequal, block.stop)].tolist():
         first = int(position[row])
-        parts += [Block(int(position[start]), first)] if start < row else []
-        parts.append(Or((Block(first, first + 1), Block(first + 1, first + 2))))
+        parts += [AtomBlock(int(position[start]), first)] if start < row else []
+        parts.append(Or((AtomBlock(first, first + 1), AtomBlock(first + 1, first + 2))))
         start = row + 1
     if start < block.stop or not parts:
-        parts.append(Block(int(position[start]), int(position[block.stop])))
+        parts.append(AtomBlock(int(position[start]), int(position[block.stop])))
     return conjoin(parts)

@@ -40,7 +40,7 @@ TYPED = (
 
 
 @dataclass(frozen=True, eq=False)
-class External:
+class ExternalTensor:
     """The content of one tensor in another file: ``length`` bytes from byte ``offset`` on."""
 
     tensor: TensorProto = field(repr=False)
@@ -63,7 +63,7 @@ def tensors_of(message: Any) -> Iterator[TensorProto]:
                 stack.extend([value] if hasattr(value, "ListFields") else value)
 
 
-def external_tensors(path: Path, proto: onnx.ModelProto) -> list[External]:
+def external_tensors(path: Path, proto: onnx.ModelProto) -> list[ExternalTensor]:
     """The tensors that the model in ``path`` keeps in other files. Looks at no file.
 
     Raises :class:`InputError` for a description that is not unique, leads out of the model's folder or makes no sense,
@@ -75,7 +75,7 @@ def external_tensors(path: Path, proto: onnx.ModelProto) -> list[External]:
     return found
 
 
-def read_external(path: Path, entries: list[External]) -> Iterator[bytes]:
+def read_external(path: Path, entries: list[ExternalTensor]) -> Iterator[bytes]:
     """The content of each tensor, in order. Raises :class:`InputError` for a file that is missing, too short, outside
     of the model's folder or not a regular file."""
     for entry in entries:
@@ -94,7 +94,7 @@ def read_external(path: Path, entries: list[External]) -> Iterator[bytes]:
         yield content
 
 
-def put_inside(entry: External, content: bytes) -> None:
+def put_inside(entry: ExternalTensor, content: bytes) -> None:
     """Let the tensor hold its content itself."""
     entry.tensor.raw_data = content
     entry.tensor.ClearField("external_data")
@@ -122,7 +122,7 @@ def open_beside(path: Path, location: str) -> int:
     return handle
 
 
-def _external(path: Path, tensor: TensorProto) -> External:
+def _external(path: Path, tensor: TensorProto) -> ExternalTensor:
     """What a tensor says about its content in another file."""
     facts: dict[str, str] = {}
     for key, value in _entries(path, tensor):
@@ -136,7 +136,7 @@ def _external(path: Path, tensor: TensorProto) -> External:
     length, offset = _bytes_of(path, tensor, location), _number(path, tensor, facts, "offset", 0)
     if _number(path, tensor, facts, "length", length) != length:
         raise _wrong(path, tensor, location, f"its length is {facts['length']}, but its shape takes {length} bytes")
-    return External(tensor, location, offset, length)
+    return ExternalTensor(tensor, location, offset, length)
 
 
 def _entries(path: Path, tensor: TensorProto) -> list[tuple[str, str]]:

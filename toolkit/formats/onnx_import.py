@@ -16,7 +16,7 @@ from toolkit.formats.converters import static  # noqa: F401  (registers its conv
 from toolkit.formats.converters.library import onnx2torch
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.onnx_normalise import Normalised, normalise
-from toolkit.formats.onnx_probe import Facts, sample_inputs
+from toolkit.formats.onnx_probe import TensorFacts, sample_inputs
 from toolkit.formats.origins import origin
 from toolkit.formats.runtime import Session, close
 
@@ -144,7 +144,7 @@ def _origin(name: str, normalised: Normalised) -> str:
     return str(normalised.facts.path) if source is None else normalised.facts.where(source)
 
 
-def _sources(facts: Facts) -> Iterable[SourceNode]:
+def _sources(facts: TensorFacts) -> Iterable[SourceNode]:
     for node in facts.nodes:
         if not all(name in facts.constants for name in node.output if name):
             yield SourceNode(facts.where(node), node.op_type, sum(facts.size(name) for name in node.output))

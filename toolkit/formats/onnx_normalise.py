@@ -23,7 +23,7 @@ from toolkit.formats.onnx_dependence import STANDARD
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.onnx_functions import expanded
 from toolkit.formats.onnx_precision import check_precision
-from toolkit.formats.onnx_probe import Facts, probe
+from toolkit.formats.onnx_probe import TensorFacts, probe
 from toolkit.formats.runtime import Session
 
 STATIC = "prunecert"
@@ -33,7 +33,7 @@ OPSET = 17
 OLDEST_OPSET = 7
 """Before it, binary operators broadcast in another way."""
 
-Rewrite = Callable[[onnx.NodeProto, Facts, "Builder"], None]
+Rewrite = Callable[[onnx.NodeProto, TensorFacts, "GraphBuilder"], None]
 REWRITES: dict[str, Rewrite] = {}
 
 
@@ -50,10 +50,10 @@ def rewrite(*op_types: str) -> Callable[[Rewrite], Rewrite]:
     return register
 
 
-class Builder:
+class GraphBuilder:
     """Collects the nodes and the new initializers of the emitted graph."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: TensorFacts) -> None:
         self._taken = facts.names
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
@@ -111,7 +111,7 @@ class Normalised:
     """An equivalent model, with what the original computes for the sample inputs."""
 
     proto: onnx.ModelProto
-    facts: Facts
+    facts: TensorFacts
     source_nodes: dict[str, onnx.NodeProto]
     """Node of the source graph by the name of the emitted node that came from it."""
     outputs: list[NDArray[Any]]
@@ -133,7 +133,7 @@ def normalise(model: OnnxModel) -> Normalised:
         )
     facts = probe(model)
     check_precision(facts)
-    builder = Builder(facts)
+    builder = GraphBuilder(facts)
     origins: list[onnx.NodeProto] = []
     for node in facts.nodes:
         if not all(name in facts.constants for name in node.output if name):
@@ -154,7 +154,7 @@ def normalise(model: OnnxModel) -> Normalised:
     return Normalised(proto, facts, dict(zip(names, origins, strict=True)), expected)
 
 
-def _emit(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def _emit(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     if node.domain not in STANDARD:
         raise UnsupportedError(f"{facts.where(node)}: operators of the domain {node.domain!r} are not supported")
     if node.op_type not in READ_SEQUENCES and any(isinstance(facts.values.get(name), list) for name in node.input):
@@ -172,7 +172,7 @@ READ_SEQUENCES = {
 """Operators whose operands may be sequences of tensors."""
 
 
-def _copy(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def _copy(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Emit a node unchanged, if it can be said at version ``OPSET``."""
     try:
         known = onnx.defs.get_schema(node.op_type, max_inclusive_version=OPSET).attributes
@@ -194,7 +194,7 @@ def _plain(model: OnnxModel) -> OnnxModel:
         model = chosen
 
 
-def _assemble(model: OnnxModel, facts: Facts, builder: Builder, outputs: list[str]) -> onnx.ModelProto:
+def _assemble(model: OnnxModel, facts: TensorFacts, builder: GraphBuilder, outputs: list[str]) -> onnx.ModelProto:
     """The model made of the emitted nodes that the outputs need and the constants that these need."""
     nodes = _live(builder.nodes, outputs)
     used = {name for node in nodes for name in node.input if name}
@@ -225,7 +225,9 @@ def _live(nodes: list[onnx.NodeProto], outputs: list[str]) -> list[onnx.NodeProt
     return live[::-1]
 
 
-def _initializer(name: str, originals: dict[str, onnx.TensorProto], builder: Builder, facts: Facts) -> onnx.TensorProto:
+def _initializer(
+    name: str, originals: dict[str, onnx.TensorProto], builder: GraphBuilder, facts: TensorFacts
+) -> onnx.TensorProto:
     if name in builder.initializers:
         return builder.initializers[name]
     if name in originals:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_probe import Facts
+from toolkit.formats.onnx_probe import TensorFacts
 
 HALF = {"float16", "bfloat16"}
 EXACT = {
@@ -25,7 +25,7 @@ EXACT = {
 """Operators whose results are among their operands, up to the sign, or are small integers."""
 
 
-def check_precision(facts: Facts) -> None:
+def check_precision(facts: TensorFacts) -> None:
     """Raise UnsupportedError, naming the node, where values that depend on the input are computed in half precision."""
     for node in facts.nodes:
         results = [name for name in node.output if name and name not in facts.constants]

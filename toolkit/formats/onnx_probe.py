@@ -32,7 +32,7 @@ from toolkit.formats.runtime import Session
 
 
 @dataclass(frozen=True)
-class Facts:
+class TensorFacts:
     """What is known about the tensors of a graph at its concrete shapes."""
 
     path: Path
@@ -112,7 +112,7 @@ def _densified(tensor: onnx.SparseTensorProto) -> NDArray[Any]:
     return dense
 
 
-def probe(model: OnnxModel) -> Facts:
+def probe(model: OnnxModel) -> TensorFacts:
     """Run ``model`` once on `sample_inputs` and keep every tensor.
 
     Raises UnsupportedError, before anything is run, for graphs that are random or whose shapes are not fixed.
@@ -130,7 +130,7 @@ def probe(model: OnnxModel) -> Facts:
     # The type asks for mutable mappings; nothing is ever written to it.
     values = ChainMap(computed, initializers)  # type: ignore[arg-type]
     used = frozenset(name for node in nodes for name in operands(node)) | {info.name for info in model.outputs}
-    return Facts(model.path, model.opset, values, constants, nodes, used)
+    return TensorFacts(model.path, model.opset, values, constants, nodes, used)
 
 
 def _run(model: OnnxModel, names: list[str], inputs: list[NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:

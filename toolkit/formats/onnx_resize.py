@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_probe import Facts
+from toolkit.formats.onnx_probe import TensorFacts
 
 MOST_ELEMENTS = 1 << 32
 """Elements of all images together up to which onnxruntime is asked: some seconds' work."""
@@ -24,7 +24,7 @@ EXACT = 1e-4
 """How far sums of weights, which onnxruntime computes in single precision, may be from one."""
 
 
-def resize_matrices(node: onnx.NodeProto, facts: Facts) -> dict[int, NDArray[np.float64]]:
+def resize_matrices(node: onnx.NodeProto, facts: TensorFacts) -> dict[int, NDArray[np.float64]]:
     """Matrix of shape (new length, old length) of every axis along which ``node`` changes something.
 
     Raises UnsupportedError for what is not a matrix an axis: extrapolation with a value.
@@ -61,7 +61,7 @@ def _matrix(image_of: Image, shape: tuple[int, ...], axis: int) -> NDArray[np.fl
     return np.stack(columns, 1).astype(np.float64)
 
 
-def _image_function(node: onnx.NodeProto, facts: Facts) -> Image:
+def _image_function(node: onnx.NodeProto, facts: TensorFacts) -> Image:
     """The node as a function of its first operand."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)

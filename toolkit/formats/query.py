@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Kind(StrEnum):
+class TensorKind(StrEnum):
     """What a declared tensor is to its network."""
 
     INPUT = "input"
@@ -42,7 +42,7 @@ class Tensor:
     """A declared tensor: ``size`` consecutive variables starting at ``offset``, row-major."""
 
     name: str
-    kind: Kind
+    kind: TensorKind
     dtype: str
     """``real`` or an ONNX element type in lower case (``float32``); 1.0 files declare ``real``."""
     shape: tuple[int, ...] | None
@@ -162,7 +162,7 @@ def offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Block:
+class AtomBlock:
     """The conjunction of the atoms ``start : stop``."""
 
     start: int
@@ -183,7 +183,7 @@ class Or:
     parts: tuple[Formula, ...]
 
 
-Formula = Block | And | Or
+Formula = AtomBlock | And | Or
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class Query:
     @property
     def inputs(self) -> NDArray[np.int64]:
         """The variables of all inputs of all networks, ascending."""
-        tensors = [tensor for tensor in self.tensors if tensor.kind is Kind.INPUT]
+        tensors = [tensor for tensor in self.tensors if tensor.kind is TensorKind.INPUT]
         starts = np.array([tensor.offset for tensor in tensors], dtype=np.int64)
         return ranges(starts, starts + np.array([tensor.size for tensor in tensors], dtype=np.int64))
 
@@ -266,8 +266,8 @@ def conjoin(parts: Iterable[Formula]) -> Formula:
     flat: list[Formula] = []
     for part in itertools.chain.from_iterable(p.parts if isinstance(p, And) else (p,) for p in parts):
         last = flat[-1] if flat else None
-        if isinstance(part, Block) and isinstance(last, Block) and last.stop == part.start:
-            flat[-1] = Block(last.start, part.stop)
+        if isinstance(part, AtomBlock) and isinstance(last, AtomBlock) and last.stop == part.start:
+            flat[-1] = AtomBlock(last.start, part.stop)
         else:
             flat.append(part)
     return flat[0] if len(flat) == 1 else And(tuple(flat))
@@ -279,10 +279,10 @@ def disjoin(parts: Iterable[Formula]) -> Formula:
     return flat[0] if len(flat) == 1 else Or(flat)
 
 
-def map_blocks(formula: Formula, change: Callable[[Block], Formula]) -> Formula:
+def map_blocks(formula: Formula, change: Callable[[AtomBlock], Formula]) -> Formula:
     """The formula with each block replaced."""
     match formula:
-        case Block():
+        case AtomBlock():
             return change(formula)
         case And(parts):
             return conjoin(map_blocks(part, change) for part in parts)
@@ -293,7 +293,7 @@ def map_blocks(formula: Formula, change: Callable[[Block], Formula]) -> Formula:
 def count_disjuncts(formula: Formula) -> int:
     """How many conjunctions the disjunctive normal form has, before any is built."""
     match formula:
-        case Block():
+        case AtomBlock():
             return 1
         case And(parts):
             return math.prod(count_disjuncts(part) for part in parts)
@@ -304,7 +304,7 @@ def count_disjuncts(formula: Formula) -> int:
 def count_blocks(formula: Formula) -> int:
     """How many blocks the conjunctions of the disjunctive normal form have together, before any is built."""
     match formula:
-        case Block():
+        case AtomBlock():
             return 1
         case And(parts):
             cases = count_disjuncts(formula)
@@ -313,10 +313,10 @@ def count_blocks(formula: Formula) -> int:
             return sum(count_blocks(part) for part in parts)
 
 
-def disjuncts(formula: Formula) -> list[tuple[Block, ...]]:
+def disjuncts(formula: Formula) -> list[tuple[AtomBlock, ...]]:
     """Disjunctive normal form: each tuple of blocks is one conjunction, in the order of the text."""
     match formula:
-        case Block():
+        case AtomBlock():
             return [(formula,)]
         case And(parts):
             choices = itertools.product(*(disjuncts(part) for part in parts))
@@ -327,7 +327,7 @@ def disjuncts(formula: Formula) -> list[tuple[Block, ...]]:
 
 def _holds(formula: Formula, false_before: NDArray[np.int64]) -> bool:
     match formula:
-        case Block(start, stop):
+        case AtomBlock(start, stop):
             return bool(false_before[stop] == false_before[start])
         case And(parts):
             return all(_holds(part, false_before) for part in parts)
@@ -335,10 +335,10 @@ def _holds(formula: Formula, false_before: NDArray[np.int64]) -> bool:
             return any(_holds(part, false_before) for part in parts)
 
 
-def walk_blocks(formula: Formula) -> Iterator[Block]:
+def walk_blocks(formula: Formula) -> Iterator[AtomBlock]:
     """All blocks of a formula, left to right."""
     match formula:
-        case Block():
+        case AtomBlock():
             yield formula
         case And(parts) | Or(parts):
             for part in parts:

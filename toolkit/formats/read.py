@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from toolkit.formats.query import Query
-from toolkit.formats.text import Source, checked_source, read_source
+from toolkit.formats.text import SourceText, checked_source, read_source
 from toolkit.formats.vnnlib1 import parse_vnnlib1
 
 _HEADER = re.compile(r"\s*\(\s*vnnlib-version")
@@ -25,7 +25,7 @@ def parse_query(text: str, source_name: str = "query") -> Query:
     return _parse(checked_source(source_name, text))
 
 
-def _parse(source: Source) -> Query:
+def _parse(source: SourceText) -> Query:
     if _HEADER.match(source.text):
         from toolkit.formats.vnnlib2 import parse_vnnlib2
 

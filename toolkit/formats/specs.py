@@ -16,14 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.query import (
+    AtomBlock,
     Atoms,
-    Block,
     Formula,
-    Kind,
     Network,
     Query,
     Relation,
     Tensor,
+    TensorKind,
     conjoin,
     disjoin,
     map_blocks,
@@ -39,14 +39,16 @@ MAX_SUBSETS = 100_000
 
 
 @dataclass(frozen=True)
-class Box:
+class InputBox:
     """Closed bounds of each input element, flattened row-major, shape [n]; values of the input's element type."""
 
     lower: Array
     upper: Array
 
 
-def linf_box(center: ArrayLike, epsilon: ArrayLike, low: float = 0.0, high: float = 1.0, dtype: str = "float32") -> Box:
+def linf_box(
+    center: ArrayLike, epsilon: ArrayLike, low: float = 0.0, high: float = 1.0, dtype: str = "float32"
+) -> InputBox:
     """The points of ``[low, high]`` within ``epsilon`` (a number, or one for each element) of the centre.
 
     Bounds are rounded inwards to ``dtype``, so that no reading of the decimals, in double or in single precision,
@@ -64,22 +66,22 @@ def linf_box(center: ArrayLike, epsilon: ArrayLike, low: float = 0.0, high: floa
     upper = np.minimum(-_inward(*_exact_sum(-x, -radius), dtype), edges.upper)
     nearest = x.astype(dtype).astype(np.float64)
     thin = lower > upper
-    return Box(np.where(thin, nearest, lower), np.where(thin, nearest, upper))
+    return InputBox(np.where(thin, nearest, lower), np.where(thin, nearest, upper))
 
 
-def interval_box(lower: ArrayLike, upper: ArrayLike, dtype: str = "float32") -> Box:
+def interval_box(lower: ArrayLike, upper: ArrayLike, dtype: str = "float32") -> InputBox:
     """Given bounds, rounded inwards to ``dtype``. Raises InputError when that leaves nothing between them."""
     low, high = (np.asarray(bound, dtype=np.float64).reshape(-1) for bound in (lower, upper))
     if low.shape != high.shape or not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise InputError("lower and upper bounds must be finite and of the same shape")
     zero = np.zeros_like(low)
-    box = Box(_inward(low, zero, dtype), -_inward(-high, zero, dtype))
+    box = InputBox(_inward(low, zero, dtype), -_inward(-high, zero, dtype))
     if (box.lower > box.upper).any():
         raise InputError(f"no {dtype} value between the bounds of input {int(np.argmax(box.lower > box.upper))}")
     return box
 
 
-def robustness(box: Box, label: int, num_outputs: int, target: int | None = None, lowest: bool = False) -> Query:
+def robustness(box: InputBox, label: int, num_outputs: int, target: int | None = None, lowest: bool = False) -> Query:
     """Unsafe: another output reaches the label's (``target`` alone, if given).
 
     ``lowest`` is for networks whose answer is the least output. A tie counts as unsafe: 1.0 has no strict comparison.
@@ -90,10 +92,10 @@ def robustness(box: Box, label: int, num_outputs: int, target: int | None = None
         raise InputError(f"nothing competes with output {label}")
     this, that = np.full(len(others), label), np.array(others)
     rows = _differences(that, this) if lowest else _differences(this, that)
-    return _one_network(box, num_outputs, rows, disjoin(Block(i, i + 1) for i in range(len(others))))
+    return _one_network(box, num_outputs, rows, disjoin(AtomBlock(i, i + 1) for i in range(len(others))))
 
 
-def top_k(box: Box, label: int, num_outputs: int, k: int) -> Query:
+def top_k(box: InputBox, label: int, num_outputs: int, k: int) -> Query:
     """Unsafe: ``k`` other outputs reach the label's at once, so that it may not be among the ``k`` largest."""
     _check_outputs([label], num_outputs)
     others = [output for output in range(num_outputs) if output != label]
@@ -103,11 +105,11 @@ def top_k(box: Box, label: int, num_outputs: int, k: int) -> Query:
         raise UnsupportedError(f"top-{k} of {num_outputs} outputs takes more than {MAX_SUBSETS} disjuncts")
     subsets = list(itertools.combinations(others, k))
     rows = _differences(np.full(len(subsets) * k, label), np.array(subsets).reshape(-1))
-    return _one_network(box, num_outputs, rows, disjoin(Block(i * k, i * k + k) for i in range(len(subsets))))
+    return _one_network(box, num_outputs, rows, disjoin(AtomBlock(i * k, i * k + k) for i in range(len(subsets))))
 
 
 def output_range(
-    box: Box,
+    box: InputBox,
     num_outputs: int,
     low: ArrayLike | None = None,
     high: ArrayLike | None = None,
@@ -126,21 +128,23 @@ def output_range(
     if not all(np.isfinite(value).all() for value in values):
         raise InputError("the bounds of an output range must be finite")
     rows = concatenate([_bounds(chosen, sign, value) for (_, sign), value in zip(sides, values, strict=True)])
-    return _one_network(box, num_outputs, rows, disjoin(Block(i, i + 1) for i in range(len(rows))))
+    return _one_network(box, num_outputs, rows, disjoin(AtomBlock(i, i + 1) for i in range(len(rows))))
 
 
-def agreement(box: Box, input_shape: Shape, output_shape: Shape, tolerance: float, dtype: str = "float32") -> Query:
+def agreement(
+    box: InputBox, input_shape: Shape, output_shape: Shape, tolerance: float, dtype: str = "float32"
+) -> Query:
     """Unsafe: on equal inputs, some output of ``f`` and ``g`` differs by more than ``tolerance``. Version 2.0."""
     f, g = _two_networks(input_shape, output_shape, dtype, equal=False)
     yf, yg = _variables(f.outputs[0]), _variables(g.outputs[0])
     apart = [_differences(left, right, Relation.LT, tolerance) for left, right in ((yg, yf), (yf, yg))]
     tie = _differences(_variables(f.inputs[0]), _variables(g.inputs[0]), Relation.EQ)
-    unsafe = disjoin(Block(i, i + 1) for i in range(2 * len(yf)))
+    unsafe = disjoin(AtomBlock(i, i + 1) for i in range(2 * len(yf)))
     return _two_copies(f, g, box, tie, concatenate(apart), unsafe)
 
 
 def monotonicity(
-    box: Box,
+    box: InputBox,
     input_shape: Shape,
     output_shape: Shape,
     feature: int,
@@ -162,7 +166,7 @@ def monotonicity(
     tie = _differences(xf, xg, np.where(np.arange(len(xf)) == feature, Relation.LE, Relation.EQ))
     yf, yg = _variables(f.outputs[0])[[output]], _variables(g.outputs[0])[[output]]
     drop = _differences(*((yg, yf) if increasing else (yf, yg)), Relation.LT, tolerance)
-    return _two_copies(f, g, box, tie, drop, Block(0, 1))
+    return _two_copies(f, g, box, tie, drop, AtomBlock(0, 1))
 
 
 def concatenate(parts: Sequence[Atoms]) -> Atoms:
@@ -216,28 +220,28 @@ def _differences(
     return Atoms(relations, np.full(count, constant), np.arange(count + 1) * 2, signs.reshape(-1), monomials)
 
 
-def _box_atoms(first: int, box: Box) -> Atoms:
+def _box_atoms(first: int, box: InputBox) -> Atoms:
     """Upper and lower bound of each element in turn."""
     variables = np.repeat(np.arange(first, first + len(box.lower)), 2)
     signs = np.tile([1.0, -1.0], len(box.lower))
     return _bounds(variables, signs, np.stack([box.upper, box.lower], axis=1).reshape(-1))
 
 
-def _one_network(box: Box, num_outputs: int, rows: Atoms, unsafe: Formula) -> Query:
+def _one_network(box: InputBox, num_outputs: int, rows: Atoms, unsafe: Formula) -> Query:
     """Version 1.0: a box, and atoms over outputs numbered from zero with a formula numbered from zero."""
     inputs = len(box.lower)
     bounds = _box_atoms(0, box)
     shifted = Atoms(rows.relation, rows.constant, rows.starts, rows.coefficient, rows.monomial + inputs)
-    formula = conjoin([Block(0, len(bounds)), _moved(unsafe, len(bounds))])
+    formula = conjoin([AtomBlock(0, len(bounds)), _moved(unsafe, len(bounds))])
     return Query("1.0", (flat_network(inputs, num_outputs),), concatenate([bounds, shifted]), formula)
 
 
-def _two_copies(f: Network, g: Network, box: Box, tie: Atoms, rows: Atoms, unsafe: Formula) -> Query:
+def _two_copies(f: Network, g: Network, box: InputBox, tie: Atoms, rows: Atoms, unsafe: Formula) -> Query:
     if len(box.lower) != f.inputs[0].size:
         raise InputError(f"the box has {len(box.lower)} dimensions, the input {f.inputs[0].size}")
     common = [_box_atoms(network.inputs[0].offset, box) for network in (f, g)]
     before = sum(map(len, common)) + len(tie)
-    formula = conjoin([Block(0, before), _moved(unsafe, before)])
+    formula = conjoin([AtomBlock(0, before), _moved(unsafe, before)])
     return Query("2.0", (f, g), concatenate([*common, tie, rows]), formula)
 
 
@@ -245,15 +249,15 @@ def _two_networks(input_shape: Shape, output_shape: Shape, dtype: str, equal: bo
     inputs, outputs = math.prod(input_shape), math.prod(output_shape)
 
     def network(name: str, offset: int, equal_to: str | None = None) -> Network:
-        x = Tensor(f"X_{name}", Kind.INPUT, dtype, tuple(input_shape), offset, inputs)
-        y = Tensor(f"Y_{name}", Kind.OUTPUT, dtype, tuple(output_shape), offset + inputs, outputs)
+        x = Tensor(f"X_{name}", TensorKind.INPUT, dtype, tuple(input_shape), offset, inputs)
+        y = Tensor(f"Y_{name}", TensorKind.OUTPUT, dtype, tuple(output_shape), offset + inputs, outputs)
         return Network(name, (x,), (y,), equal_to=equal_to)
 
     return network("f", 0), network("g", inputs + outputs, "f" if equal else None)
 
 
 def _moved(formula: Formula, by: int) -> Formula:
-    return map_blocks(formula, lambda block: Block(block.start + by, block.stop + by))
+    return map_blocks(formula, lambda block: AtomBlock(block.start + by, block.stop + by))
 
 
 def _check_outputs(outputs: Sequence[int], num_outputs: int) -> None:

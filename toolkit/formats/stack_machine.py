@@ -17,7 +17,7 @@ from toolkit.formats import polynomial as poly
 from toolkit.formats.atom_table import AtomTable
 from toolkit.formats.dialect import RELATIONS, Dialect, MalformedError, rational, shown
 from toolkit.formats.polynomial import Polynomial
-from toolkit.formats.query import Block, Formula, conjoin, disjoin
+from toolkit.formats.query import AtomBlock, Formula, conjoin, disjoin
 
 MAX_DEPTH = 128
 """Parentheses that may be open at once; formulas are walked recursively later on."""
@@ -43,7 +43,7 @@ class Frame:
     """Connectives inside, each with its range of rows; the rows between them are plain comparisons."""
 
 
-class Machine:
+class FormulaMachine:
     """The open parentheses, the atoms, and the assertions that are complete."""
 
     def __init__(self, dialect: Dialect) -> None:
@@ -83,7 +83,7 @@ class Machine:
             if frame.head in self.dialect.comparisons:
                 self._compare(frame)
             else:
-                _RULES.get(frame.head, Machine._statement)(self, frame)
+                _RULES.get(frame.head, FormulaMachine._statement)(self, frame)
 
     def finish(self) -> Formula:
         """The conjunction of all assertions, when everything is closed. Raises MalformedError."""
@@ -113,7 +113,7 @@ class Machine:
     def only_formula(self, frame: Frame) -> Formula:
         """The single operand of a frame."""
         if self.rows_in(frame) == 1 and not frame.formulas and not frame.operands:
-            return Block(frame.start, frame.start + 1)
+            return AtomBlock(frame.start, frame.start + 1)
         found = self.formulas(frame, _rows)
         if len(found) != 1:
             raise MalformedError(f"{frame.head or 'a parenthesis'} takes one formula, not {len(found)}")
@@ -132,8 +132,8 @@ class Machine:
         if len(self._stack) > 1:
             raise MalformedError("assert inside another form")
         last = self._asserted[-1] if self._asserted else None
-        if isinstance(formula, Block) and isinstance(last, Block):
-            self._asserted[-1] = Block(last.start, formula.stop)
+        if isinstance(formula, AtomBlock) and isinstance(last, AtomBlock):
+            self._asserted[-1] = AtomBlock(last.start, formula.stop)
         else:
             self._asserted.append(formula)
         self._rows_asserted = len(self.table.rows)
@@ -201,15 +201,15 @@ def _some(operands: Iterable[T], frame: Frame) -> list[T]:
     return found
 
 
-def _block(start: int, stop: int) -> Iterator[Block]:
-    yield Block(start, stop)
+def _block(start: int, stop: int) -> Iterator[AtomBlock]:
+    yield AtomBlock(start, stop)
 
 
-def _rows(start: int, stop: int) -> Iterator[Block]:
-    return (Block(row, row + 1) for row in range(start, stop))
+def _rows(start: int, stop: int) -> Iterator[AtomBlock]:
+    return (AtomBlock(row, row + 1) for row in range(start, stop))
 
 
-_Rule = Callable[[Machine, Frame], None]
+_Rule = Callable[[FormulaMachine, Frame], None]
 _RULES: dict[str | None, _Rule] = {}
 
 
@@ -222,22 +222,22 @@ def _rule(head: str | None) -> Callable[[_Rule], _Rule]:
 
 
 @_rule("assert")
-def _assert(machine: Machine, frame: Frame) -> None:
+def _assert(machine: FormulaMachine, frame: Frame) -> None:
     machine.add_assertion(machine.only_formula(frame))
 
 
 @_rule("and")
-def _and(machine: Machine, frame: Frame) -> None:
+def _and(machine: FormulaMachine, frame: Frame) -> None:
     machine.give_formula(frame, conjoin(machine.formulas(frame, _block)))
 
 
 @_rule("or")
-def _or(machine: Machine, frame: Frame) -> None:
+def _or(machine: FormulaMachine, frame: Frame) -> None:
     machine.give_formula(frame, disjoin(machine.formulas(frame, _rows)))
 
 
 @_rule(None)
-def _group(machine: Machine, frame: Frame) -> None:
+def _group(machine: FormulaMachine, frame: Frame) -> None:
     """Doubled parentheses, ``((<= Y_0 1))``; and ``()``, the empty argument list of ``declare-fun``."""
     if machine.rows_in(frame) or frame.formulas or frame.operands:
         machine.give_formula(frame, machine.only_formula(frame))
@@ -246,16 +246,16 @@ def _group(machine: Machine, frame: Frame) -> None:
 
 
 @_rule("+")
-def _plus(machine: Machine, frame: Frame) -> None:
+def _plus(machine: FormulaMachine, frame: Frame) -> None:
     machine.give(poly.add(*machine.polynomials(frame)))
 
 
 @_rule("-")
-def _minus(machine: Machine, frame: Frame) -> None:
+def _minus(machine: FormulaMachine, frame: Frame) -> None:
     first, *others = machine.polynomials(frame)
     machine.give(poly.add(first, *(poly.scale(other, -1) for other in others)) if others else poly.scale(first, -1))
 
 
 @_rule("*")
-def _times(machine: Machine, frame: Frame) -> None:
+def _times(machine: FormulaMachine, frame: Frame) -> None:
     machine.give(reduce(poly.multiply, machine.polynomials(frame)))

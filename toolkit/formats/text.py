@@ -21,7 +21,7 @@ _STRING = re.compile(r'"[^"\n]*"')
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceText:
     """A text with the name to show in messages."""
 
     name: str
@@ -32,7 +32,7 @@ class Source:
         return InputError(f"{self.name}:{self.text.count(chr(10), 0, max(offset, 0)) + 1}: {message}")
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path) -> SourceText:
     """A plain or gzip-compressed text file (recognised by its first bytes, not by its name). Raises InputError."""
     try:
         data = read_decompressed(path, MAX_BYTES)
@@ -45,15 +45,15 @@ def read_source(path: Path) -> Source:
     return checked_source(str(path), data.decode("utf-8-sig", errors="replace"))
 
 
-def checked_source(name: str, text: str) -> Source:
+def checked_source(name: str, text: str) -> SourceText:
     """A source without byte-order mark and comments; raises InputError when it is no specification text at all."""
     text = text.removeprefix("\ufeff")
     if text.startswith(_LFS_HEADER):
         raise InputError(f"{name}: a git-LFS pointer, not the file itself; fetch it with `git lfs pull`")
     nul = text.find("\0")
     if nul >= 0:
-        raise Source(name, text).error(nul, "NUL character: not a text file")
-    source = Source(name, without_comments(text))
+        raise SourceText(name, text).error(nul, "NUL character: not a text file")
+    source = SourceText(name, without_comments(text))
     if not source.text.strip():
         raise InputError(f"{name}: empty: no declaration and no assertion")
     return source

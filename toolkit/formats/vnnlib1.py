@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from toolkit.errors import InputError
 from toolkit.formats.assertions import read_assertions
 from toolkit.formats.dialect import MalformedError, shown
-from toolkit.formats.query import Kind, Network, Query, Tensor
-from toolkit.formats.text import Source, with_empty_strings
+from toolkit.formats.query import Network, Query, Tensor, TensorKind
+from toolkit.formats.text import SourceText, with_empty_strings
 
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
@@ -64,7 +64,7 @@ class Vnnlib1:
             raise MalformedError(f"{name} is declared twice")
         self._codes[name] = int(match[2]) + (_OUTPUT if match[1] == "Y" else 0)
 
-    def declarations(self, source: Source) -> int:
+    def declarations(self, source: SourceText) -> int:
         """Read the declarations that a file usually begins with; the offset after them. Raises InputError."""
         offset = 0
         while match := _DECLARATION.match(source.text, offset):
@@ -86,13 +86,13 @@ class Vnnlib1:
         return inputs, outputs
 
 
-def parse_vnnlib1(source: Source, shortcut: bool = True) -> Query:
+def parse_vnnlib1(source: SourceText, shortcut: bool = True) -> Query:
     """Parse a text of version 1.0. Raises InputError.
 
     ``shortcut=False`` reads token by token only, for the comparison of the two ways in tests.
     """
     dialect = Vnnlib1()
-    source = Source(source.name, with_empty_strings(source.text))  # their parentheses are none
+    source = SourceText(source.name, with_empty_strings(source.text))  # their parentheses are none
     start = dialect.declarations(source) if shortcut else 0
     table, formula = read_assertions(source, dialect, start, shortcut)
     try:
@@ -109,6 +109,6 @@ def parse_vnnlib1(source: Source, shortcut: bool = True) -> Query:
 
 def flat_network(inputs: int, outputs: int) -> Network:
     """The network of a 1.0 specification: flat vectors ``X`` and ``Y`` of real numbers."""
-    x = Tensor("X", Kind.INPUT, "real", None, 0, inputs)
-    y = Tensor("Y", Kind.OUTPUT, "real", None, inputs, outputs)
+    x = Tensor("X", TensorKind.INPUT, "real", None, 0, inputs)
+    y = Tensor("Y", TensorKind.OUTPUT, "real", None, inputs, outputs)
     return Network("N", (x,), (y,))

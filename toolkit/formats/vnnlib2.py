@@ -20,9 +20,9 @@ import vnnlib
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.assertions import read_assertions
 from toolkit.formats.dialect import MalformedError, shown
-from toolkit.formats.query import Kind, Network, Query, Tensor
+from toolkit.formats.query import Network, Query, Tensor, TensorKind
 from toolkit.formats.stack_machine import MAX_DEPTH
-from toolkit.formats.text import Source, nesting_depth, without_strings
+from toolkit.formats.text import SourceText, nesting_depth, without_strings
 
 MAX_CHECKED = 1 << 24
 """Longest text, in characters, whose assertions the package checks too: it needs forty times their size in memory.
@@ -104,12 +104,12 @@ def _flat_index(tensor: Tensor, indices: list[int]) -> int:
     return flat
 
 
-def parse_vnnlib2(source: Source, shortcut: bool = True) -> Query:
+def parse_vnnlib2(source: SourceText, shortcut: bool = True) -> Query:
     """Parse a text of version 2.0 or 2.1. Raises InputError and UnsupportedError.
 
     ``shortcut=False`` reads token by token only, for the comparison of the two ways in tests.
     """
-    plain = Source(source.name, without_strings(source.text))
+    plain = SourceText(source.name, without_strings(source.text))
     header = _HEADER.match(plain.text)
     if header is None:
         raise plain.error(0, "the header is (vnnlib-version <2.0>) or <2.1>")
@@ -123,7 +123,7 @@ def parse_vnnlib2(source: Source, shortcut: bool = True) -> Query:
     return Query(header[1], networks, atoms, formula, products)
 
 
-def _check_head(plain: Source, body: int) -> None:
+def _check_head(plain: SourceText, body: int) -> None:
     if nesting_depth(plain.text) > MAX_DEPTH:
         raise InputError(f"{plain.name}: nested more than {MAX_DEPTH} deep")
     if flag := _INITIALIZED.search(plain.text, 0, body):
@@ -133,7 +133,7 @@ def _check_head(plain: Source, body: int) -> None:
             raise plain.error(shape.start(), f"the shape {shown(shape[0])} is not natural numbers separated by commas")
 
 
-def _definitions(source: Source, version: tuple[int, int], body: int) -> vnnlib.Query:
+def _definitions(source: SourceText, version: tuple[int, int], body: int) -> vnnlib.Query:
     """The package's tree. It knows 2.0 only, and 2.1 but for ``initialized`` is the same language."""
     text = source.text[: version[0]] + "2.0" + source.text[version[1] :]
     if len(text) > MAX_CHECKED:
@@ -163,8 +163,8 @@ def _networks(tree: vnnlib.Query, name: str) -> Iterator[Network]:
     offset = 0
     dtypes = set()
     for network in tree.networks:
-        groups: dict[Kind, tuple[Tensor, ...]] = {}
-        for kind, definitions in zip(Kind, (network.inputs, network.hidden, network.outputs), strict=True):
+        groups: dict[TensorKind, tuple[Tensor, ...]] = {}
+        for kind, definitions in zip(TensorKind, (network.inputs, network.hidden, network.outputs), strict=True):
             groups[kind] = tuple(_tensors(definitions, kind, offset, name))
             offset += sum(tensor.size for tensor in groups[kind])
             dtypes |= {tensor.dtype for tensor in groups[kind]}
@@ -173,16 +173,23 @@ def _networks(tree: vnnlib.Query, name: str) -> Iterator[Network]:
         if "real" in dtypes and len(dtypes) > 1:
             raise InputError(f"{name}: `real` cannot be mixed with {', '.join(sorted(dtypes - {'real'}))}")
         equal, isomorphic = network.equal_to or None, network.isometric_to or None
-        yield Network(network.name, groups[Kind.INPUT], groups[Kind.OUTPUT], groups[Kind.HIDDEN], equal, isomorphic)
+        yield Network(
+            network.name,
+            groups[TensorKind.INPUT],
+            groups[TensorKind.OUTPUT],
+            groups[TensorKind.HIDDEN],
+            equal,
+            isomorphic,
+        )
 
 
-def _tensors(definitions: Iterable[Any], kind: Kind, offset: int, name: str) -> Iterator[Tensor]:
+def _tensors(definitions: Iterable[Any], kind: TensorKind, offset: int, name: str) -> Iterator[Tensor]:
     for definition in definitions:
         dtype = _DTYPES.get(definition.dtype.name)
         if dtype is None:
             known = ", ".join(_DTYPES.values())
             raise InputError(f"{name}: unknown type in {shown(str(definition).strip())}; types are {known}")
         shape = tuple(definition.shape)
-        onnx_name = definition.onnx_name.strip('"') if kind is Kind.HIDDEN else None
+        onnx_name = definition.onnx_name.strip('"') if kind is TensorKind.HIDDEN else None
         yield Tensor(definition.name, kind, dtype, shape, offset, math.prod(shape), onnx_name)
         offset += math.prod(shape)

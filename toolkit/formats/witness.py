@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from toolkit.formats.assignment import holds_in_types
 from toolkit.formats.model_binding import bind
 from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.query import Kind, Network, Query, Tensor
+from toolkit.formats.query import Network, Query, Tensor, TensorKind
 from toolkit.formats.runtime import Session
 
 
@@ -34,7 +34,7 @@ class Witness:
     def inputs(self) -> NDArray[np.float64]:
         """All input variables, flat, in declaration order."""
         pairs = zip(self.tensors, self.values, strict=True)
-        return np.concatenate([v.reshape(-1).astype(np.float64) for t, v in pairs if t.kind == Kind.INPUT])
+        return np.concatenate([v.reshape(-1).astype(np.float64) for t, v in pairs if t.kind == TensorKind.INPUT])
 
 
 def open_sessions(models: Mapping[str, OnnxModel], query: Query, threads: int = 1) -> dict[str, Session]:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.atom_text import AtomWriter, decimal, portable
 from toolkit.formats.inequalities import only_inequalities
-from toolkit.formats.query import And, Block, Formula, Network, Or, Query, Tensor, count_disjuncts, disjuncts
+from toolkit.formats.query import And, AtomBlock, Formula, Network, Or, Query, Tensor, count_disjuncts, disjuncts
 from toolkit.formats.vnnlib_convert import downgrade
 
 VERSIONS = ("1.0", "2.0", "2.1")
@@ -105,7 +105,7 @@ def _typed(tensor: Tensor) -> str:
 
 def _assertions(formula: Formula, atoms: AtomWriter, flatten: bool) -> Iterator[str]:
     for part in formula.parts if isinstance(formula, And) else (formula,):
-        if isinstance(part, Block):
+        if isinstance(part, AtomBlock):
             yield from (f"(assert {text})" for text in atoms.texts(part))
         else:
             yield "(assert (or"
@@ -128,7 +128,7 @@ def _conjunction(parts: tuple[Formula, ...], atoms: AtomWriter) -> str:
 
 def _nested(formula: Formula, atoms: AtomWriter) -> Iterator[str]:
     match formula:
-        case Block():
+        case AtomBlock():
             yield from atoms.texts(formula)
         case And(parts):
             yield _conjunction(parts, atoms)

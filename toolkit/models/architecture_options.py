@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from toolkit.formats.onnx_file import load_model
-from toolkit.options import Options, shorthand
+from toolkit.options import RecipeRecord, shorthand
 
 PresetName = Literal["paper7", "cnn_7layer_bn", "cnn_b", "cifar_small", "digits_conv"]
 
 
-class Block(Options):
+class Block(RecipeRecord):
     """One convolution block: convolution, batch normalisation (optional), ReLU."""
 
     channels: PositiveInt
@@ -23,7 +23,7 @@ class Block(Options):
     batch_norm: bool = True
 
 
-class ConvNet(Options):
+class ConvNet(RecipeRecord):
     """Convolution blocks, then fully connected layers with ReLU, then the classifier."""
 
     architecture: Literal["conv"] = "conv"
@@ -32,7 +32,7 @@ class ConvNet(Options):
     normalise: bool = True
 
 
-class PresetNet(Options):
+class PresetNet(RecipeRecord):
     """A named convolution net of the literature, with its widths as arguments.
 
     ``channels`` and ``hidden`` replace the preset's own widths; the kernels and strides stay.
@@ -44,7 +44,7 @@ class PresetNet(Options):
     normalise: bool = True
 
 
-class Mlp(Options):
+class Mlp(RecipeRecord):
     """Fully connected layers with ReLU between them."""
 
     architecture: Literal["mlp"] = "mlp"
@@ -52,7 +52,7 @@ class Mlp(Options):
     normalise: bool = True
 
 
-class ResNet(Options):
+class ResNet(RecipeRecord):
     """CIFAR residual net of 6n + 2 layers with basic blocks (He et al., CVPR 2016, section 4.2)."""
 
     architecture: Literal["resnet"] = "resnet"
@@ -67,7 +67,7 @@ class ResNet(Options):
         return self
 
 
-class Vgg(Options):
+class Vgg(RecipeRecord):
     """VGG16 with batch normalisation and one fully connected layer, for inputs of at least 32x32."""
 
     architecture: Literal["vgg16_bn"] = "vgg16_bn"
@@ -75,7 +75,7 @@ class Vgg(Options):
     normalise: bool = True
 
 
-class OnnxNet(Options):
+class OnnxNet(RecipeRecord):
     """A trained network of one's own: the dense network of its chains, as it is in the file."""
 
     architecture: Literal["onnx"] = "onnx"

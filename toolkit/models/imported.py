@@ -35,7 +35,7 @@ Step = tuple[nn.Module, tuple[str, ...], tuple[str, ...]]
 """A layer, the names of its operands and of its results."""
 
 
-class Reshape(nn.Module):
+class BatchReshape(nn.Module):
     """A layer that reshapes each sample of a batch and keeps the batch dimension."""
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -47,7 +47,7 @@ class Reshape(nn.Module):
         return x.reshape(len(x), *self.shape)
 
 
-class Graph(nn.Module):
+class LayerGraph(nn.Module):
     """Layers wired by the names of their operands and results; takes one input and returns one output."""
 
     def __init__(self, source: str, target: str, steps: Sequence[Step], constants: dict[str, Tensor]) -> None:
@@ -84,7 +84,7 @@ def read_network(path: Path, shape: tuple[int, int, int], classes: int) -> list[
     row = straight_line(graph)
     layers: list[nn.Module] = [graph] if row is None else row
     if len(rank) != 4 and not isinstance(layers[0], nn.Flatten):  # which any shape is as good as another for
-        layers = [Reshape(rank[1:]) if len(rank) != 2 else nn.Flatten(), *layers]
+        layers = [BatchReshape(rank[1:]) if len(rank) != 2 else nn.Flatten(), *layers]
     _check_trainable(model, layers)
     network = nn.Sequential(*layers).eval().requires_grad_(True)
     _check_batched(network, imported, model, shape)
@@ -138,14 +138,14 @@ def _check_trainable(model: OnnxModel, layers: Sequence[nn.Module]) -> None:
         )
 
 
-def _trainable(imported: ImportedModel) -> Graph:
+def _trainable(imported: ImportedModel) -> LayerGraph:
     """A trainable copy of an imported graph: reshapes keep the batch, and products with constants are linear layers."""
     constants: dict[str, Tensor] = {name: getattr(imported, buffer) for name, buffer in imported.constants.items()}
     triples = zip(imported.operators, imported.wiring, strict=True)
     steps = [_layer(copy.deepcopy(module), *wires, constants) for module, wires in triples]
     used = {name for _, operands, _ in steps for name in operands}
     kept = {name: value for name, value in constants.items() if name in used}
-    return Graph(imported.inputs[0], imported.outputs[0], steps, kept)
+    return LayerGraph(imported.inputs[0], imported.outputs[0], steps, kept)
 
 
 def _layer(
@@ -154,7 +154,7 @@ def _layer(
     kind = type(module).__name__
     if isinstance(module, Expression) and module.function is view:
         shape = list(module.attributes.get("shape", ()))[1:]
-        return nn.Flatten() if len(shape) == 1 else Reshape(shape), operands, results
+        return nn.Flatten() if len(shape) == 1 else BatchReshape(shape), operands, results
     if isinstance(module, Expression) and module.function is output:
         return nn.Identity(), operands, results
     if kind == "OnnxMatMul" and len(operands) == 2 and _is_matrix(constants.get(operands[1])):
@@ -174,7 +174,7 @@ def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     return layer
 
 
-def straight_line(graph: Graph) -> list[nn.Module] | None:
+def straight_line(graph: LayerGraph) -> list[nn.Module] | None:
     """The layers in a row, or None where the graph is no straight line of layers known to training."""
     current, row = graph.source, list[nn.Module]()
     arithmetic: list[tuple[str, Tensor]] = []

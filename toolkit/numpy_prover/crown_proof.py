@@ -12,11 +12,11 @@ from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.query import Network, Query, reduce_rows
 from toolkit.formats.witness import hidden_names
 from toolkit.numpy_prover.expression_bounds import NotFinite, every_row, layer_lines, lower_bounds
-from toolkit.numpy_prover.expression_intervals import INPUT, Box
+from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch
 from toolkit.numpy_prover.expressions import (
     MOST_NUMBERS,
+    AffineExpression,
     Array,
-    Expression,
     NotRead,
     affine,
     evaluated,
@@ -27,11 +27,11 @@ from toolkit.numpy_prover.expressions import (
     reshaped,
     total,
 )
-from toolkit.numpy_prover.neuron_layers import Layer, Layers, values
+from toolkit.numpy_prover.neuron_layers import NeuronLayer, NeuronLayers, values
 from toolkit.numpy_prover.node_calls import as_expression
 from toolkit.numpy_prover.read_graph import read_graph
 from toolkit.problem.cases import Cases
-from toolkit.search.case_losses import Losses
+from toolkit.search.case_losses import CaseLosses
 from toolkit.search.clock import Clock, OutOfTime
 
 SECONDS = 0.5
@@ -47,11 +47,11 @@ AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Question:
+class LayerQuestion:
     """Layers, the atoms as rows over them, and the cases that the atoms are conjoined to."""
 
-    layers: tuple[Layer, ...]
-    atoms: Expression
+    layers: tuple[NeuronLayer, ...]
+    atoms: AffineExpression
     cases: Cases
     varying: NDArray[np.int64]
     """The inputs that are not the same all over the boxes: the others count as constants."""
@@ -61,9 +61,9 @@ class Question:
         return evaluated(self.atoms, values(self.layers, points[:, self.varying]))
 
     @property
-    def boxes(self) -> Box:
+    def boxes(self) -> BoxBatch:
         """The cases' boxes of varying inputs."""
-        return Box(self.cases.lower[:, self.varying], self.cases.upper[:, self.varying])
+        return BoxBatch(self.cases.lower[:, self.varying], self.cases.upper[:, self.varying])
 
     @property
     def size(self) -> int:
@@ -89,7 +89,7 @@ class Question:
         # Where all inputs are fixed there may be no layer and nothing that varies.
         return max(1, AT_ONCE // max(1, max(self.lengths) * longest))
 
-    def bounds(self, box: Box) -> tuple[Array, Array]:
+    def bounds(self, box: BoxBatch) -> tuple[Array, Array]:
         """Lower bounds of the atoms over boxes, ``(B, m)``, and their coefficients on the input, ``(B, m, n)``."""
         rows = every_row(self.atoms, len(box.lower))
         linear = lower_bounds(rows, self.layers, layer_lines(self.layers, box), box)
@@ -98,13 +98,13 @@ class Question:
         return lower.reshape(shape), linear.coefficients.reshape(*shape, box.lower.shape[1])
 
 
-def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -> Question:
+def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -> LayerQuestion:
     """A query about models, by the name of the network. Raises NotRead."""
     varying = np.flatnonzero(((cases.lower != cases.lower[0]) | (cases.upper != cases.lower[0])).any(0))
     if query.products or query.num_variables * (len(cases.atoms) + len(varying)) > MOST_NUMBERS:
         raise NotRead("products, or many variables")
-    x, layers = _inputs(Box(cases.lower.min(0)[None], cases.upper.max(0)[None]), varying)
-    position, parts = 0, dict[int, Expression]()
+    x, layers = _inputs(BoxBatch(cases.lower.min(0)[None], cases.upper.max(0)[None]), varying)
+    position, parts = 0, dict[int, AffineExpression]()
     for network in query.networks:
         size = sum(tensor.size for tensor in network.inputs)
         parts |= _variables(network, models[network.name], piece(x, position, size), layers)
@@ -113,22 +113,24 @@ def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -
     weights = np.zeros((len(cases.atoms), query.num_variables))
     np.add.at(weights, (cases.atoms.row_of_term, cases.atoms.monomial), cases.atoms.coefficient)
     atoms = total(matrix_times(weights, variables), affine({}, cases.atoms.constant))
-    return Question(tuple(layers.found), atoms, cases, varying)
+    return LayerQuestion(tuple(layers.found), atoms, cases, varying)
 
 
-def _inputs(hull: Box, varying: NDArray[np.int64]) -> tuple[Expression, Layers]:
+def _inputs(hull: BoxBatch, varying: NDArray[np.int64]) -> tuple[AffineExpression, NeuronLayers]:
     """The input vector, of which some elements vary and the others are constants, and no layers yet."""
     if not np.isfinite(hull.reach).all():
         raise NotRead("unbounded inputs")
     constant = hull.lower[0].copy()
     constant[varying] = 0.0
-    x = Expression({INPUT: placed(varying, len(constant))}, constant, hull.reach[0])
-    return x, Layers([Box(hull.lower[:, varying], hull.upper[:, varying])])
+    x = AffineExpression({INPUT: placed(varying, len(constant))}, constant, hull.reach[0])
+    return x, NeuronLayers([BoxBatch(hull.lower[:, varying], hull.upper[:, varying])])
 
 
-def _variables(network: Network, model: OnnxModel, inputs: Expression, layers: Layers) -> dict[int, Expression]:
+def _variables(
+    network: Network, model: OnnxModel, inputs: AffineExpression, layers: NeuronLayers
+) -> dict[int, AffineExpression]:
     """The flat values of a network's tensors, by their offset."""
-    fed, found, position = dict[str, Expression](), dict[int, Expression](), 0
+    fed, found, position = dict[str, AffineExpression](), dict[int, AffineExpression](), 0
     for tensor, info in zip(network.inputs, model.inputs, strict=True):
         if info.dtype not in TYPES:
             raise NotRead(info.dtype)
@@ -143,22 +145,22 @@ def _variables(network: Network, model: OnnxModel, inputs: Expression, layers: L
 
 
 @dataclass(frozen=True)
-class Boxes:
+class OpenBoxes:
     """Boxes that are open, each a part of one of the cases' boxes."""
 
-    box: Box
+    box: BoxBatch
     region: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.region)
 
-    def parts(self, size: int) -> list[Boxes]:
+    def parts(self, size: int) -> list[OpenBoxes]:
         """Up to so many at a time."""
         cuts = [slice(start, start + size) for start in range(0, len(self), size)]
-        return [Boxes(Box(self.box.lower[cut], self.box.upper[cut]), self.region[cut]) for cut in cuts]
+        return [OpenBoxes(BoxBatch(self.box.lower[cut], self.box.upper[cut]), self.region[cut]) for cut in cuts]
 
 
-def proof(losses: Losses, models: Mapping[str, OnnxModel], clock: Clock) -> Question | None:
+def proof(losses: CaseLosses, models: Mapping[str, OnnxModel], clock: Clock) -> LayerQuestion | None:
     """What was bounded where every case of a query about models, by the name of the network, is refuted in time.
 
     Whether it was read rightly is for the caller to try out, before anything is concluded.
@@ -170,12 +172,12 @@ def proof(losses: Losses, models: Mapping[str, OnnxModel], clock: Clock) -> Ques
         return None
 
 
-def refuted(question: Question, clock: Clock) -> bool:
+def refuted(question: LayerQuestion, clock: Clock) -> bool:
     """Whether all cases are refuted on all of their boxes. Raises OutOfTime as soon as they can hardly be in time.
 
     Boxes of few inputs that are left open are halved, across the input to which the bounds of their atoms owe most.
     """
-    boxes = Boxes(question.boxes, np.arange(len(question.cases.lower)))
+    boxes = OpenBoxes(question.boxes, np.arange(len(question.cases.lower)))
     few = 0 < len(question.varying) <= FEW_INPUTS
     while True:
         began = clock.elapsed
@@ -187,13 +189,13 @@ def refuted(question: Question, clock: Clock) -> bool:
         boxes = left
 
 
-def _left(question: Question, boxes: Boxes, clock: Clock) -> Boxes:
+def _left(question: LayerQuestion, boxes: OpenBoxes, clock: Clock) -> OpenBoxes:
     """The halves of those boxes on which some case is not refuted. Raises OutOfTime and NotFinite."""
     clock.check()
     lower, coefficients = question.bounds(boxes.box)
     open_boxes = ~_refuted(question.cases, lower, boxes.region)
     owed = (np.abs(coefficients) * (lower <= 0)[..., None]).sum(1)[open_boxes]
-    return _halves(Box(boxes.box.lower[open_boxes], boxes.box.upper[open_boxes]), owed, boxes.region[open_boxes])
+    return _halves(BoxBatch(boxes.box.lower[open_boxes], boxes.box.upper[open_boxes]), owed, boxes.region[open_boxes])
 
 
 def _refuted(cases: Cases, lower: Array, region: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -203,21 +205,21 @@ def _refuted(cases: Cases, lower: Array, region: NDArray[np.int64]) -> NDArray[n
     return (some | (cases.region != region[:, None])).all(1)
 
 
-def _halves(box: Box, owed: Array, region: NDArray[np.int64]) -> Boxes:
+def _halves(box: BoxBatch, owed: Array, region: NDArray[np.int64]) -> OpenBoxes:
     """Both halves of every box, across the dimension whose width times ``owed``, ``(B, n)``, is largest; a point is
     one half."""
     width = box.upper - box.lower
     if not width.shape[1]:
-        return Boxes(box, region)
+        return OpenBoxes(box, region)
     rows, across = np.arange(len(region)), (width * owed).argmax(1)
     middle = ((box.lower + box.upper) / 2)[rows, across]
     lower, upper = box.lower.copy(), box.upper.copy()
     lower[rows, across], upper[rows, across] = middle, middle
-    halves = Box(np.concatenate([box.lower, lower]), np.concatenate([upper, box.upper]))
-    return Boxes(halves, np.concatenate([region, region]))
+    halves = BoxBatch(np.concatenate([box.lower, lower]), np.concatenate([upper, box.upper]))
+    return OpenBoxes(halves, np.concatenate([region, region]))
 
 
-def together(parts: Sequence[Boxes]) -> Boxes:
+def together(parts: Sequence[OpenBoxes]) -> OpenBoxes:
     """All boxes of some parts."""
     lower, upper = (np.concatenate(sides) for sides in zip(*((p.box.lower, p.box.upper) for p in parts), strict=True))
-    return Boxes(Box(lower, upper), np.concatenate([part.region for part in parts]))
+    return OpenBoxes(BoxBatch(lower, upper), np.concatenate([part.region for part in parts]))

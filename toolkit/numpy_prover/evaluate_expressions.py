@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.numpy_prover.expressions import Array, Expression, evaluated
-from toolkit.numpy_prover.neuron_layers import Layer
+from toolkit.numpy_prover.expressions import AffineExpression, Array, evaluated
+from toolkit.numpy_prover.neuron_layers import NeuronLayer
 from toolkit.numpy_prover.numpy_relaxations import RELU
 
 COPIES = 4
@@ -24,7 +24,7 @@ BEYOND = 64
 
 
 @dataclass(frozen=True)
-class Values:
+class ExpressionValues:
     """Values ``(B, N)``, a bound on the distance of another evaluation, and disturbed copies ``(COPIES, B, N)``."""
 
     value: Array
@@ -38,14 +38,16 @@ class Values:
         return np.fmin(self.error, MARGIN * spread)
 
 
-def evaluate(x: Expression, layers: Sequence[Layer], points: Array, error: Array, unit: float) -> Values:
+def evaluate(
+    x: AffineExpression, layers: Sequence[NeuronLayer], points: Array, error: Array, unit: float
+) -> ExpressionValues:
     """An expression at points ``(B, n)`` of its input, given up to an error, where operations round to ``unit``."""
     generator = np.random.default_rng(0)
 
     def signs(shape: tuple[int, ...]) -> Array:
         return generator.integers(0, 2, shape).astype(np.float64) * 2 - 1
 
-    def affine(rows: Expression) -> Values:
+    def affine(rows: AffineExpression) -> ExpressionValues:
         count = sum(part.shape[-1] for part in rows.coefficients.values()) + BEYOND
         factor = count * unit / (1 - count * unit) if count * unit < 1 else math.inf
         usual = min(factor, BEYOND * math.ceil(math.sqrt(count)) * unit)
@@ -53,25 +55,27 @@ def evaluate(x: Expression, layers: Sequence[Layer], points: Array, error: Array
         distance = factor * size + _weighted(rows, [source.error for source in sources])
         copies = np.stack([evaluated(rows, [source.copies[number] for source in sources]) for number in range(COPIES)])
         value = evaluated(rows, [source.value for source in sources])
-        return Values(value, distance, copies + usual * size * signs(copies.shape))
+        return ExpressionValues(value, distance, copies + usual * size * signs(copies.shape))
 
     copies = np.broadcast_to(points, (COPIES, *points.shape))
-    sources = [Values(points, error, copies + error * signs(copies.shape))]
+    sources = [ExpressionValues(points, error, copies + error * signs(copies.shape))]
     with np.errstate(over="ignore", invalid="ignore"):
         for layer in layers:
             sources.append(_operated(layer, affine(layer.rows), unit, signs))
         return affine(x)
 
 
-def _operated(layer: Layer, z: Values, unit: float, signs) -> Values:  # type: ignore[no-untyped-def]
+def _operated(layer: NeuronLayer, z: ExpressionValues, unit: float, signs) -> ExpressionValues:  # type: ignore[no-untyped-def]
     operator = layer.operator
     value, copies = operator.function(z.value), operator.function(z.copies)
     low, high = operator.image(z.value - z.error, z.value + z.error)
     rounded = 0.0 if operator is RELU else BEYOND * unit * (np.abs(value) + 1.0)
-    return Values(value, np.maximum(high - value, value - low) + rounded, copies + rounded * signs(copies.shape))
+    return ExpressionValues(
+        value, np.maximum(high - value, value - low) + rounded, copies + rounded * signs(copies.shape)
+    )
 
 
-def _weighted(rows: Expression, sizes: Sequence[Array]) -> Array:
+def _weighted(rows: AffineExpression, sizes: Sequence[Array]) -> Array:
     """Sums of the sizes of sources by absolute coefficients, ``(B, *shape)``."""
     absolute = {source: np.abs(part) for source, part in rows.coefficients.items()}
-    return evaluated(Expression(absolute, np.zeros_like(rows.constant), rows.magnitude), sizes)
+    return evaluated(AffineExpression(absolute, np.zeros_like(rows.constant), rows.magnitude), sizes)

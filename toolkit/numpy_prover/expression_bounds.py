@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.numpy_prover.expression_intervals import INPUT, Box, interval
-from toolkit.numpy_prover.expressions import Array, Expression
-from toolkit.numpy_prover.neuron_layers import Layer
-from toolkit.numpy_prover.numpy_relaxations import ROUNDING, Lines
+from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch, interval
+from toolkit.numpy_prover.expressions import AffineExpression, Array
+from toolkit.numpy_prover.neuron_layers import NeuronLayer
+from toolkit.numpy_prover.numpy_relaxations import ROUNDING, NumpyLines
 
 
 class NotFinite(Exception):  # noqa: N818 - not an error: nothing is proved then
@@ -23,7 +23,7 @@ class NotFinite(Exception):  # noqa: N818 - not an error: nothing is proved then
 
 
 @dataclass(frozen=True)
-class Rows:
+class ExpressionRows:
     """Functions ``coefficients[source] @ value of the source + constant``, each to be bounded in one box."""
 
     coefficients: Mapping[int, Array]
@@ -36,24 +36,24 @@ class Rows:
     """The box of each, ``(R,)``."""
 
 
-def every_row(x: Expression, boxes: int) -> Rows:
+def every_row(x: AffineExpression, boxes: int) -> ExpressionRows:
     """All rows of an expression, in each of some boxes."""
     parts = {source: np.tile(part, (boxes, 1)) for source, part in x.coefficients.items()}
     number = np.repeat(np.arange(boxes), len(x.constant))
-    return Rows(parts, np.tile(x.constant, boxes), np.tile(x.magnitude, boxes), number)
+    return ExpressionRows(parts, np.tile(x.constant, boxes), np.tile(x.magnitude, boxes), number)
 
 
-def both_sides(x: Expression, rows: NDArray[np.int64], box: NDArray[np.int64]) -> Rows:
+def both_sides(x: AffineExpression, rows: NDArray[np.int64], box: NDArray[np.int64]) -> ExpressionRows:
     """Some rows of an expression, each in its box, and after them the same rows negated."""
     parts = {source: np.concatenate([part[rows], -part[rows]]) for source, part in x.coefficients.items()}
     constant, magnitude = x.constant[rows], x.magnitude[rows]
-    return Rows(
+    return ExpressionRows(
         parts, np.concatenate([constant, -constant]), np.concatenate([magnitude] * 2), np.concatenate([box] * 2)
     )
 
 
 @dataclass(frozen=True)
-class Linear:
+class RowLinearBounds:
     """Linear lower bounds of rows over the input: ``coefficients . x + offset``, ``(R, n)`` and ``(R,)``."""
 
     coefficients: Array
@@ -69,21 +69,23 @@ class Linear:
         return _dot(self.coefficients, centre) - spread + self.offset
 
 
-def layer_lines(layers: Sequence[Layer], box: Box) -> list[Lines]:
+def layer_lines(layers: Sequence[NeuronLayer], box: BoxBatch) -> list[NumpyLines]:
     """The lines of every layer over boxes, from bounds of its neurons. Raises NotFinite."""
-    sources, lines = [box], list[Lines]()
+    sources, lines = [box], list[NumpyLines]()
     for layer in layers:
         found = interval(layer.rows, sources)
         if any(source != INPUT for source in layer.rows.coefficients):
             found = _tightened(found, layer, layers, lines, box)
         if not np.isfinite(found.lower + found.upper).all():
             raise NotFinite
-        sources.append(Box(*layer.operator.image(found.lower, found.upper)))
+        sources.append(BoxBatch(*layer.operator.image(found.lower, found.upper)))
         lines.append(layer.operator.lines(found.lower, found.upper))
     return lines
 
 
-def _tightened(found: Box, layer: Layer, layers: Sequence[Layer], lines: Sequence[Lines], box: Box) -> Box:
+def _tightened(
+    found: BoxBatch, layer: NeuronLayer, layers: Sequence[NeuronLayer], lines: Sequence[NumpyLines], box: BoxBatch
+) -> BoxBatch:
     """Bounds of which the loose ones are intersected with backward ones."""
     number, neuron = np.nonzero(layer.operator.loose(found.lower, found.upper))
     rows = both_sides(layer.rows, neuron, number)
@@ -91,10 +93,12 @@ def _tightened(found: Box, layer: Layer, layers: Sequence[Layer], lines: Sequenc
     lower, upper = found.lower.copy(), found.upper.copy()
     lower[number, neuron] = np.maximum(lower[number, neuron], low)
     upper[number, neuron] = np.minimum(upper[number, neuron], -high)
-    return Box(lower, upper)
+    return BoxBatch(lower, upper)
 
 
-def lower_bounds(rows: Rows, layers: Sequence[Layer], lines: Sequence[Lines], box: Box) -> Linear:
+def lower_bounds(
+    rows: ExpressionRows, layers: Sequence[NeuronLayer], lines: Sequence[NumpyLines], box: BoxBatch
+) -> RowLinearBounds:
     """Linear lower bounds of rows, pushed back to the input layer by layer."""
     pending, offset, magnitude = dict(rows.coefficients), rows.constant, rows.magnitude
     for source in range(len(lines), INPUT, -1):
@@ -107,14 +111,14 @@ def lower_bounds(rows: Rows, layers: Sequence[Layer], lines: Sequence[Lines], bo
         for earlier, part in pushed.coefficients.items():
             pending[earlier] = pending[earlier] + part if earlier in pending else part
     nothing = np.zeros((len(offset), box.lower.shape[1]))
-    return Linear(pending.get(INPUT, nothing), offset, magnitude)
+    return RowLinearBounds(pending.get(INPUT, nothing), offset, magnitude)
 
 
 # Coefficients c of a layer's values come to ``c * lower_slope + min(c, 0) * (upper_slope - lower_slope)`` of its
 # arguments, and to an offset of the same form.
 
 
-def _pushed(coefficients: Array, layer: Expression, line: Lines, box: NDArray[np.int64]) -> Expression:
+def _pushed(coefficients: Array, layer: AffineExpression, line: NumpyLines, box: NDArray[np.int64]) -> AffineExpression:
     """Lower bounds of rows over a layer's values, by rows over its sources; each row in its box."""
     negative = np.minimum(coefficients, 0)
     gap = line.upper_offset - line.lower_offset
@@ -127,10 +131,10 @@ def _pushed(coefficients: Array, layer: Expression, line: Lines, box: NDArray[np
     through += negative
     parts = {source: through @ matrix for source, matrix in layer.coefficients.items()}
     constant = constant + through @ layer.constant
-    return Expression(parts, constant, magnitude + np.abs(through) @ layer.magnitude)
+    return AffineExpression(parts, constant, magnitude + np.abs(through) @ layer.magnitude)
 
 
-def _pushed_in_one(coefficients: Array, layer: Expression, line: Lines) -> Expression:
+def _pushed_in_one(coefficients: Array, layer: AffineExpression, line: NumpyLines) -> AffineExpression:
     """Lower bounds of rows over a layer's values, by rows over its sources, where there is one box.
 
     Elements that its lines make zero are left out, and bends that are none.
@@ -146,7 +150,7 @@ def _pushed_in_one(coefficients: Array, layer: Expression, line: Lines) -> Expre
     through[:, np.searchsorted(used, bent)] += negative * bend[bent]
     parts = {source: through @ matrix[used] for source, matrix in layer.coefficients.items()}
     constant, magnitude = constant + through @ layer.constant[used], magnitude + np.abs(through) @ layer.magnitude[used]
-    return Expression(parts, constant, magnitude)
+    return AffineExpression(parts, constant, magnitude)
 
 
 def _dot(rows: Array, vectors: Array) -> Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.numpy_prover.expressions import Array, Expression
+from toolkit.numpy_prover.expressions import AffineExpression, Array
 from toolkit.numpy_prover.numpy_relaxations import ROUNDING
 
 INPUT = 0
@@ -15,7 +15,7 @@ INPUT = 0
 
 
 @dataclass(frozen=True)
-class Box:
+class BoxBatch:
     """Bounds of a vector in each of several boxes, ``(B, n)`` each."""
 
     lower: Array
@@ -27,7 +27,7 @@ class Box:
         return np.maximum(np.abs(self.lower), np.abs(self.upper))
 
 
-def interval(x: Expression, sources: Sequence[Box]) -> Box:
+def interval(x: AffineExpression, sources: Sequence[BoxBatch]) -> BoxBatch:
     """Interval image of a vector, for bounds of its sources."""
     every = np.zeros((len(sources[INPUT].lower), 1))
     centre, spread = every + x.constant, every + ROUNDING * x.magnitude
@@ -36,4 +36,4 @@ def interval(x: Expression, sources: Sequence[Box]) -> Box:
         radius = (known.upper - known.lower) / 2 + ROUNDING * known.reach
         centre = centre + (known.lower + known.upper) / 2 @ matrix.T
         spread = spread + radius @ np.abs(matrix).T
-    return Box(centre - spread, centre + spread)
+    return BoxBatch(centre - spread, centre + spread)

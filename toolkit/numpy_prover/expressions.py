@@ -25,7 +25,7 @@ class NotRead(Exception):  # noqa: N818 - not an error: others may know more
 
 
 @dataclass(frozen=True)
-class Expression:
+class AffineExpression:
     """``constant[...] + sum of coefficients[source][..., :] @ value of the source``."""
 
     coefficients: Mapping[int, Array]
@@ -48,12 +48,12 @@ class Expression:
         return self.constant.size + sum(part.size for part in self.coefficients.values())
 
 
-def affine(coefficients: Mapping[int, Array], constant: Array) -> Expression:
+def affine(coefficients: Mapping[int, Array], constant: Array) -> AffineExpression:
     """An expression whose constants are no sums."""
-    return Expression(coefficients, constant, np.abs(constant))
+    return AffineExpression(coefficients, constant, np.abs(constant))
 
 
-def variable(source: int, shape: Sequence[int]) -> Expression:
+def variable(source: int, shape: Sequence[int]) -> AffineExpression:
     """The value of a source as it is, in some shape."""
     size = math.prod(shape)
     return affine({source: np.eye(size).reshape(*shape, size)}, np.zeros(shape))
@@ -66,34 +66,36 @@ def placed(places: NDArray[np.int64], size: int) -> Array:
     return matrix
 
 
-def evaluated(x: Expression, sources: Sequence[Array]) -> Array:
+def evaluated(x: AffineExpression, sources: Sequence[Array]) -> Array:
     """Values ``(B, *shape)`` for values ``(B, size)`` of the sources."""
     parts = [np.tensordot(sources[source], part, (1, -1)) for source, part in x.coefficients.items()]
     return sum(parts, np.broadcast_to(x.constant, (len(sources[0]), *x.shape)))
 
 
-def mapped(x: Expression, linear: Callable[[Array], Array], absolute: Callable[[Array], Array]) -> Expression:
+def mapped(
+    x: AffineExpression, linear: Callable[[Array], Array], absolute: Callable[[Array], Array]
+) -> AffineExpression:
     """A linear map that acts on leading axes and keeps the last one, given with the map of its absolute entries."""
     parts = {source: linear(part) for source, part in x.coefficients.items()}
-    return Expression(parts, linear(x.constant[..., None])[..., 0], absolute(x.magnitude[..., None])[..., 0])
+    return AffineExpression(parts, linear(x.constant[..., None])[..., 0], absolute(x.magnitude[..., None])[..., 0])
 
 
-def moved(x: Expression, move: Callable[[Array], Array]) -> Expression:
+def moved(x: AffineExpression, move: Callable[[Array], Array]) -> AffineExpression:
     """Elements moved by an operator that acts on leading axes and keeps the last one."""
     return mapped(x, move, move)
 
 
-def reshaped(x: Expression, shape: Sequence[int]) -> Expression:
+def reshaped(x: AffineExpression, shape: Sequence[int]) -> AffineExpression:
     """Reshape a vector's elements, in row-major order."""
     return moved(x, lambda array: array.reshape(*shape, array.shape[-1]))
 
 
-def piece(x: Expression, start: int, size: int) -> Expression:
+def piece(x: AffineExpression, start: int, size: int) -> AffineExpression:
     """Some elements of a vector."""
     return moved(x, lambda array: array[start : start + size])
 
 
-def joined(xs: Sequence[Expression], axis: int) -> Expression:
+def joined(xs: Sequence[AffineExpression], axis: int) -> AffineExpression:
     """Concatenation along an axis."""
     axis %= xs[0].constant.ndim
     sizes = {source: part.shape[-1] for x in xs for source, part in x.coefficients.items()}
@@ -104,20 +106,20 @@ def joined(xs: Sequence[Expression], axis: int) -> Expression:
 
     parts = {source: column(source, size) for source, size in sizes.items()}
     constant = np.concatenate([x.constant for x in xs], axis)
-    return Expression(parts, constant, np.concatenate([x.magnitude for x in xs], axis))
+    return AffineExpression(parts, constant, np.concatenate([x.magnitude for x in xs], axis))
 
 
-def total(x: Expression, y: Expression) -> Expression:
+def total(x: AffineExpression, y: AffineExpression) -> AffineExpression:
     """The sum, with broadcasting."""
     constant = x.constant + y.constant
     wide_x, wide_y = (_broadcast(e, constant.shape) for e in (x, y))
     parts = dict(wide_x)
     for source, part in wide_y.items():
         parts[source] = parts[source] + part if source in parts else part
-    return Expression(parts, constant, x.magnitude + y.magnitude)
+    return AffineExpression(parts, constant, x.magnitude + y.magnitude)
 
 
-def _broadcast(x: Expression, shape: tuple[int, ...]) -> dict[int, Array]:
+def _broadcast(x: AffineExpression, shape: tuple[int, ...]) -> dict[int, Array]:
     missing = len(shape) - x.constant.ndim
     return {
         source: np.broadcast_to(part[(None,) * missing], (*shape, part.shape[-1]))
@@ -125,20 +127,20 @@ def _broadcast(x: Expression, shape: tuple[int, ...]) -> dict[int, Array]:
     }
 
 
-def scaled(x: Expression, factor: Array | float) -> Expression:
+def scaled(x: AffineExpression, factor: Array | float) -> AffineExpression:
     """The product with constants, elementwise and with broadcasting."""
     constant = x.constant * factor
     wide = np.broadcast_to(factor, constant.shape)[..., None]
     parts = {source: part * wide for source, part in _broadcast(x, constant.shape).items()}
-    return Expression(parts, constant, x.magnitude * np.abs(factor))
+    return AffineExpression(parts, constant, x.magnitude * np.abs(factor))
 
 
-def times_matrix(x: Expression, matrix: Array) -> Expression:
+def times_matrix(x: AffineExpression, matrix: Array) -> AffineExpression:
     """``x @ matrix``, for a matrix of two dimensions and ``x`` of one or more."""
     return mapped(x, lambda array: matrix.T @ array, lambda array: np.abs(matrix).T @ array)
 
 
-def matrix_times(matrix: Array, x: Expression) -> Expression:
+def matrix_times(matrix: Array, x: AffineExpression) -> AffineExpression:
     """``matrix @ x``, for a matrix of two dimensions and ``x`` of one or more."""
     axis = max(0, x.constant.ndim - 2)
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.numpy_prover.expression_intervals import Box, interval
+from toolkit.numpy_prover.expression_intervals import BoxBatch, interval
 from toolkit.numpy_prover.expressions import (
     MOST_NUMBERS,
+    AffineExpression,
     Array,
-    Expression,
     NotRead,
     evaluated,
     moved,
@@ -24,26 +24,26 @@ from toolkit.numpy_prover.expressions import (
     scaled,
     total,
 )
-from toolkit.numpy_prover.numpy_relaxations import OPERATORS, Lines, Operator
+from toolkit.numpy_prover.numpy_relaxations import OPERATORS, ElementwiseOperator, NumpyLines
 
 
 @dataclass(frozen=True)
-class Layer:
+class NeuronLayer:
     """Neurons, flat: an operator and its arguments as rows over the sources before."""
 
-    operator: Operator
-    rows: Expression
+    operator: ElementwiseOperator
+    rows: AffineExpression
 
 
 @dataclass
-class Layers:
+class NeuronLayers:
     """The layers that have been met, for inputs in a box."""
 
-    sources: list[Box]
+    sources: list[BoxBatch]
     """Bounds of the values of all sources, one box each: at first those of the input."""
-    found: list[Layer] = field(default_factory=list)
+    found: list[NeuronLayer] = field(default_factory=list)
 
-    def apply(self, name: str, x: Expression) -> Expression:
+    def apply(self, name: str, x: AffineExpression) -> AffineExpression:
         """The values of an operator, those of some neurons as a new source. Raises NotRead."""
         operator, flat = OPERATORS[name], reshaped(x, (x.constant.size,))
         bounds = interval(flat, self.sources)
@@ -56,25 +56,27 @@ class Layers:
             values = total(values, self._source(operator, flat, bounds, neurons))
         return reshaped(values, x.shape)
 
-    def _source(self, operator: Operator, flat: Expression, bounds: Box, neurons: NDArray[np.int64]) -> Expression:
+    def _source(
+        self, operator: ElementwiseOperator, flat: AffineExpression, bounds: BoxBatch, neurons: NDArray[np.int64]
+    ) -> AffineExpression:
         """The values of some neurons as a new source, in their places among zeros."""
         size = len(flat.constant)
         if size * len(neurons) > MOST_NUMBERS:
             raise NotRead("a wide layer")
-        self.found.append(Layer(operator, moved(flat, lambda array: array[neurons])))
-        self.sources.append(Box(*operator.image(bounds.lower[:, neurons], bounds.upper[:, neurons])))
+        self.found.append(NeuronLayer(operator, moved(flat, lambda array: array[neurons])))
+        self.sources.append(BoxBatch(*operator.image(bounds.lower[:, neurons], bounds.upper[:, neurons])))
         matrix = placed(neurons, size)
-        return Expression({len(self.found): matrix}, np.zeros(size), matrix @ self.sources[-1].reach[0])
+        return AffineExpression({len(self.found): matrix}, np.zeros(size), matrix @ self.sources[-1].reach[0])
 
 
-def changes(flat: Expression) -> NDArray[np.bool_]:
+def changes(flat: AffineExpression) -> NDArray[np.bool_]:
     """Which elements of a vector some source changes, ``(N,)``."""
     parts = [part.any(1) for part in flat.coefficients.values()]
     return np.logical_or.reduce([np.zeros(flat.shape, np.bool_), *parts])
 
 
 def _neurons(
-    flat: Expression, changing: NDArray[np.bool_], inexact: NDArray[np.bool_], lines: Lines
+    flat: AffineExpression, changing: NDArray[np.bool_], inexact: NDArray[np.bool_], lines: NumpyLines
 ) -> NDArray[np.int64]:
     """The neurons that become a source: the inexact ones, or all that change where that makes later layers smaller."""
     moving = inexact | (lines.lower_slope[0] != 0)
@@ -84,18 +86,22 @@ def _neurons(
 
 
 def _affine_values(
-    operator: Operator, flat: Expression, changing: NDArray[np.bool_], lines: Lines, neurons: NDArray[np.int64]
-) -> Expression:
+    operator: ElementwiseOperator,
+    flat: AffineExpression,
+    changing: NDArray[np.bool_],
+    lines: NumpyLines,
+    neurons: NDArray[np.int64],
+) -> AffineExpression:
     """The values of all but some neurons: constants, or on their line. No operator makes errors of rounding larger."""
     still = ~changing
     slope = np.where(still, 0.0, lines.lower_slope[0])
     constant = np.where(still, operator.function(flat.constant), lines.lower_offset[0])
     slope[neurons] = constant[neurons] = 0.0
-    values = Expression({}, constant, np.abs(constant) + np.where(still, flat.magnitude, 0.0))
+    values = AffineExpression({}, constant, np.abs(constant) + np.where(still, flat.magnitude, 0.0))
     return total(scaled(flat, slope), values) if slope.any() else values
 
 
-def values(layers: Sequence[Layer], points: Array) -> list[Array]:
+def values(layers: Sequence[NeuronLayer], points: Array) -> list[Array]:
     """Values of all sources, ``(P, size)`` each, at points ``(P, n)``."""
     sources = [points]
     for layer in layers:

@@ -11,26 +11,26 @@ import onnx
 import onnx.helper
 from numpy.typing import NDArray
 
-from toolkit.numpy_prover.expressions import Array, Expression, NotRead, affine
-from toolkit.numpy_prover.neuron_layers import Layers
+from toolkit.numpy_prover.expressions import AffineExpression, Array, NotRead, affine
+from toolkit.numpy_prover.neuron_layers import NeuronLayers
 
-Value = Expression | NDArray[Any]
-Rule = Callable[["Call"], Value]
+Value = AffineExpression | NDArray[Any]
+Rule = Callable[["NodeCall"], Value]
 
 
-def as_expression(value: Value) -> Expression:
+def as_expression(value: Value) -> AffineExpression:
     """A value as an expression: a constant depends on nothing."""
-    return value if isinstance(value, Expression) else affine({}, value.astype(np.float64))
+    return value if isinstance(value, AffineExpression) else affine({}, value.astype(np.float64))
 
 
 @dataclass(frozen=True)
-class Call:
+class NodeCall:
     """A node with the values of its operands."""
 
     node: onnx.NodeProto
     operands: tuple[Value | None, ...]
     """None where an optional one is left out."""
-    layers: Layers
+    layers: NeuronLayers
 
     def attribute(self, name: str, default: Any = None) -> Any:
         for entry in self.node.attribute:
@@ -52,11 +52,11 @@ class Call:
     def constant(self, position: int) -> NDArray[Any]:
         """An operand that must be a constant."""
         value = self.value(position)
-        if isinstance(value, Expression):
+        if isinstance(value, AffineExpression):
             raise NotRead(self.node.op_type)
         return value
 
-    def expression(self, position: int) -> Expression:
+    def expression(self, position: int) -> AffineExpression:
         """An operand as an expression; a constant is one too."""
         return as_expression(self.value(position))
 

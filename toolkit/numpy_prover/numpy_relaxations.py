@@ -30,7 +30,7 @@ BISECTIONS = 8
 
 
 @dataclass(frozen=True)
-class Lines:
+class NumpyLines:
     """``lower_slope * z + lower_offset <= f(z) <= upper_slope * z + upper_offset``, each ``(B, N)``."""
 
     lower_slope: Array
@@ -40,11 +40,11 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Operator:
+class ElementwiseOperator:
     """A function of one variable that changes by no more than its argument does."""
 
     function: Function
-    lines: Callable[[Array, Array], Lines]
+    lines: Callable[[Array, Array], NumpyLines]
     """Lines on [l, u]."""
     image: Callable[[Array, Array], tuple[Array, Array]]
     """Bounds of the values on [l, u]."""
@@ -58,30 +58,30 @@ def _relu(z: Array) -> Array:
     return np.maximum(z, 0.0)
 
 
-def relu_lines(lower: Array, upper: Array) -> Lines:
+def relu_lines(lower: Array, upper: Array) -> NumpyLines:
     """The triangle, the line below by area (0 or the identity)."""
     low, high = np.minimum(lower, 0.0), np.maximum(upper, 0.0)
     unstable = _unstable(lower, upper)
     slope = np.where(unstable, high / np.where(unstable, high - low, 1.0), (lower >= 0).astype(np.float64))
     below = np.where(unstable, (upper > -lower).astype(np.float64), slope)
     offset = np.where(unstable, ROUNDING * (high - low) - slope * low, 0.0)
-    return Lines(below, np.zeros_like(offset), slope, offset)
+    return NumpyLines(below, np.zeros_like(offset), slope, offset)
 
 
 def _unstable(lower: Array, upper: Array) -> NDArray[np.bool_]:
     return (lower < 0) & (upper > 0)
 
 
-RELU = Operator(_relu, relu_lines, lambda lower, upper: (_relu(lower), _relu(upper)), _unstable, _unstable)
+RELU = ElementwiseOperator(_relu, relu_lines, lambda lower, upper: (_relu(lower), _relu(upper)), _unstable, _unstable)
 
 
-def s_shaped(function: Function, derivative: Function, least: float, most: float) -> Operator:
+def s_shaped(function: Function, derivative: Function, least: float, most: float) -> ElementwiseOperator:
     """An increasing function with values in [least, most] that is convex below zero and concave above."""
 
-    def lines(lower: Array, upper: Array) -> Lines:
+    def lines(lower: Array, upper: Array) -> NumpyLines:
         # -f(-z) bends as f does, so the line below is a line above, seen from the other side.
         slope, offset = _above(lambda z: -function(-z), lambda z: derivative(-z), -upper, -lower)
-        return Lines(slope, -offset, *_above(function, derivative, lower, upper))
+        return NumpyLines(slope, -offset, *_above(function, derivative, lower, upper))
 
     def image(lower: Array, upper: Array) -> tuple[Array, Array]:
         low, high = function(lower), function(upper)
@@ -90,7 +90,7 @@ def s_shaped(function: Function, derivative: Function, least: float, most: float
     def loose(lower: Array, upper: Array) -> NDArray[np.bool_]:
         return function(upper) - function(lower) > NARROW
 
-    return Operator(function, lines, image, lambda lower, upper: lower < upper, loose)
+    return ElementwiseOperator(function, lines, image, lambda lower, upper: lower < upper, loose)
 
 
 def _above(function: Function, derivative: Function, lower: Array, upper: Array) -> Line:
@@ -139,7 +139,7 @@ def _sigmoid_derivative(z: Array) -> Array:
     return decay / (1.0 + decay) ** 2
 
 
-OPERATORS: dict[str, Operator] = {
+OPERATORS: dict[str, ElementwiseOperator] = {
     "Relu": RELU,
     "Sigmoid": s_shaped(_sigmoid, _sigmoid_derivative, 0.0, 1.0),
     "Tanh": s_shaped(np.tanh, lambda z: 4.0 * _sigmoid_derivative(2.0 * z), -1.0, 1.0),

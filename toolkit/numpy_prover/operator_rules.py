@@ -8,7 +8,7 @@ import numpy as np
 import onnx.numpy_helper
 
 from toolkit.numpy_prover.expressions import (
-    Expression,
+    AffineExpression,
     NotRead,
     joined,
     matrix_times,
@@ -18,12 +18,12 @@ from toolkit.numpy_prover.expressions import (
     times_matrix,
     total,
 )
-from toolkit.numpy_prover.node_calls import Call, Value, rule
+from toolkit.numpy_prover.node_calls import NodeCall, Value, rule
 from toolkit.numpy_prover.numpy_relaxations import OPERATORS
 
 
 @rule("Constant")
-def _constant(call: Call) -> Value:
+def _constant(call: NodeCall) -> Value:
     value = call.attribute("value")
     if value is None:
         raise NotRead("Constant")
@@ -31,38 +31,38 @@ def _constant(call: Call) -> Value:
 
 
 @rule(*OPERATORS)
-def _neurons(call: Call) -> Value:
+def _neurons(call: NodeCall) -> Value:
     return call.layers.apply(call.node.op_type, call.expression(0))
 
 
 @rule("Identity", "Dropout")
-def _same(call: Call) -> Value:
+def _same(call: NodeCall) -> Value:
     return call.value(0)
 
 
 @rule("Add")
-def _add(call: Call) -> Value:
+def _add(call: NodeCall) -> Value:
     return total(call.expression(0), call.expression(1))
 
 
 @rule("Sub")
-def _subtract(call: Call) -> Value:
+def _subtract(call: NodeCall) -> Value:
     return total(call.expression(0), scaled(call.expression(1), -1.0))
 
 
 @rule("Neg")
-def _negative(call: Call) -> Value:
+def _negative(call: NodeCall) -> Value:
     return scaled(call.expression(0), -1.0)
 
 
 @rule("Mul")
-def _multiply(call: Call) -> Value:
-    first, second = (0, 1) if isinstance(call.operands[0], Expression) else (1, 0)
+def _multiply(call: NodeCall) -> Value:
+    first, second = (0, 1) if isinstance(call.operands[0], AffineExpression) else (1, 0)
     return scaled(call.expression(first), call.constant(second).astype(np.float64))
 
 
 @rule("Gemm")
-def _gemm(call: Call) -> Value:
+def _gemm(call: NodeCall) -> Value:
     matrix = call.matrix(1)
     if call.attribute("transA", 0):
         raise NotRead("Gemm")
@@ -74,20 +74,20 @@ def _gemm(call: Call) -> Value:
 
 
 @rule("MatMul")
-def _matmul(call: Call) -> Value:
-    if isinstance(call.operands[1], Expression):
+def _matmul(call: NodeCall) -> Value:
+    if isinstance(call.operands[1], AffineExpression):
         return matrix_times(call.matrix(0), call.expression(1))
     return times_matrix(call.expression(0), call.matrix(1))
 
 
 @rule("Flatten")
-def _flatten(call: Call) -> Value:
+def _flatten(call: NodeCall) -> Value:
     x, axis = call.expression(0), call.attribute("axis", 1)
     return reshaped(x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
 
 
 @rule("Reshape")
-def _reshape(call: Call) -> Value:
+def _reshape(call: NodeCall) -> Value:
     x, shape = call.expression(0), call.integers("shape", 1)
     if shape is None or call.attribute("allowzero", 0):
         raise NotRead("Reshape")
@@ -96,31 +96,31 @@ def _reshape(call: Call) -> Value:
 
 
 @rule("Squeeze")
-def _squeeze(call: Call) -> Value:
+def _squeeze(call: NodeCall) -> Value:
     x, axes = call.expression(0), call.integers("axes", 1)
     return reshaped(x, np.empty(x.shape, np.bool_).squeeze(None if axes is None else tuple(axes)).shape)
 
 
 @rule("Unsqueeze")
-def _unsqueeze(call: Call) -> Value:
+def _unsqueeze(call: NodeCall) -> Value:
     x, axes = call.expression(0), call.integers("axes", 1)
     return reshaped(x, np.expand_dims(np.empty(x.shape, np.bool_), tuple(axes or ())).shape)
 
 
 @rule("Transpose")
-def _transpose(call: Call) -> Value:
+def _transpose(call: NodeCall) -> Value:
     x = call.expression(0)
     order = call.attribute("perm", list(range(len(x.shape)))[::-1])
     return moved(x, lambda array: array.transpose(*order, len(order)))
 
 
 @rule("Concat")
-def _concat(call: Call) -> Value:
+def _concat(call: NodeCall) -> Value:
     return joined([call.expression(position) for position in range(len(call.operands))], call.attribute("axis"))
 
 
 @rule("Slice")
-def _slice(call: Call) -> Value:
+def _slice(call: NodeCall) -> Value:
     x, starts, ends = call.expression(0), call.integers("starts", 1), call.integers("ends", 2)
     if starts is None or ends is None:
         raise NotRead("Slice")

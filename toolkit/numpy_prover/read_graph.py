@@ -14,9 +14,9 @@ import onnx
 import onnx.numpy_helper
 
 from toolkit.numpy_prover import operator_rules, window_operators
-from toolkit.numpy_prover.expressions import MOST_NUMBERS, Expression, NotRead
-from toolkit.numpy_prover.neuron_layers import Layers
-from toolkit.numpy_prover.node_calls import RULES, Call, Value
+from toolkit.numpy_prover.expressions import MOST_NUMBERS, AffineExpression, NotRead
+from toolkit.numpy_prover.neuron_layers import NeuronLayers
+from toolkit.numpy_prover.node_calls import RULES, NodeCall, Value
 from toolkit.numpy_prover.numpy_relaxations import TERMS
 
 __all__ = ["operator_rules", "read_graph", "window_operators"]
@@ -27,7 +27,9 @@ WINDOW = 3
 """Dimensions from which on a constant is a convolution's weight, ``(outputs, inputs, *window)``."""
 
 
-def read_graph(graph: onnx.GraphProto, inputs: Mapping[str, Expression], layers: Layers) -> dict[str, Value]:
+def read_graph(
+    graph: onnx.GraphProto, inputs: Mapping[str, AffineExpression], layers: NeuronLayers
+) -> dict[str, Value]:
     """The values of all tensors of a graph, for given inputs. Raises NotRead."""
     values: dict[str, Value] = dict(inputs)
     for tensor in graph.initializer:
@@ -38,7 +40,7 @@ def read_graph(graph: onnx.GraphProto, inputs: Mapping[str, Expression], layers:
         if node.op_type not in RULES or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
             raise NotRead(node.op_type)
         value = _value(node, values, layers)
-        if isinstance(value, Expression) and value.numbers > MOST_NUMBERS:
+        if isinstance(value, AffineExpression) and value.numbers > MOST_NUMBERS:
             raise NotRead("large")
         values[node.output[0]] = value
     if sum(map(_terms, values.values())) > TERMS:
@@ -53,10 +55,10 @@ def _terms(value: Value) -> int:
     return max(value.shape, default=1) if value.ndim < WINDOW else math.prod(value.shape[1:])
 
 
-def _value(node: onnx.NodeProto, values: Mapping[str, Value], layers: Layers) -> Value:
+def _value(node: onnx.NodeProto, values: Mapping[str, Value], layers: NeuronLayers) -> Value:
     """What a node computes. Rules are short, and graphs many: what does not fit a rule is not read."""
     try:
         operands = tuple(values[name] if name else None for name in node.input)
-        return RULES[node.op_type](Call(node, operands, layers))
+        return RULES[node.op_type](NodeCall(node, operands, layers))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise NotRead(f"{node.op_type}: {error}") from None

@@ -13,12 +13,21 @@ from functools import partial
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from toolkit.numpy_prover.expressions import MOST_NUMBERS, Array, Expression, NotRead, affine, mapped, scaled, total
-from toolkit.numpy_prover.node_calls import Call, Value, rule
+from toolkit.numpy_prover.expressions import (
+    MOST_NUMBERS,
+    AffineExpression,
+    Array,
+    NotRead,
+    affine,
+    mapped,
+    scaled,
+    total,
+)
+from toolkit.numpy_prover.node_calls import NodeCall, Value, rule
 
 
 @dataclass(frozen=True)
-class Windows:
+class WindowGrid:
     """Where the windows along each axis are, and what is around the image."""
 
     kernel: tuple[int, ...]
@@ -51,7 +60,7 @@ class Windows:
         return product.reshape(batch, len(weights), *self.places(size), columns)
 
 
-def convolution(x: Expression, weights: Array, windows: Windows) -> Expression:
+def convolution(x: AffineExpression, weights: Array, windows: WindowGrid) -> AffineExpression:
     """The convolution of an expression, unless its arrays would be large."""
     batch, channels, *size = x.shape
     places = windows.places(size)
@@ -64,7 +73,7 @@ def convolution(x: Expression, weights: Array, windows: Windows) -> Expression:
     return mapped(x, partial(windows.convolved, weights), partial(windows.convolved, np.abs(weights)))
 
 
-def _windows(call: Call, kernel: Sequence[int], groups: int) -> Windows:
+def _windows(call: NodeCall, kernel: Sequence[int], groups: int) -> WindowGrid:
     """The windows that a node's attributes describe."""
     ones = [1] * len(kernel)
     pads = call.attribute("pads", [0] * 2 * len(kernel))
@@ -72,11 +81,11 @@ def _windows(call: Call, kernel: Sequence[int], groups: int) -> Windows:
         raise NotRead("padding")
     strides, dilations = call.attribute("strides", ones), call.attribute("dilations", ones)
     around = tuple(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
-    return Windows(tuple(kernel), tuple(strides), tuple(dilations), around, groups)
+    return WindowGrid(tuple(kernel), tuple(strides), tuple(dilations), around, groups)
 
 
 @rule("Conv")
-def _conv(call: Call) -> Value:
+def _conv(call: NodeCall) -> Value:
     weights = call.constant(1).astype(np.float64)
     windows = _windows(call, weights.shape[2:], call.attribute("group", 1))
     product = convolution(call.expression(0), weights, windows)
@@ -84,7 +93,7 @@ def _conv(call: Call) -> Value:
 
 
 @rule("AveragePool")
-def _average_pool(call: Call) -> Value:
+def _average_pool(call: NodeCall) -> Value:
     x, kernel = call.expression(0), call.attribute("kernel_shape")
     windows = _windows(call, kernel, x.shape[1])
     uneven = any(pad for pads in windows.pads for pad in pads) and not call.attribute("count_include_pad", 0)
@@ -94,7 +103,7 @@ def _average_pool(call: Call) -> Value:
 
 
 @rule("BatchNormalization")
-def _batch_normalization(call: Call) -> Value:
+def _batch_normalization(call: NodeCall) -> Value:
     x = call.expression(0)
     scale, shift, mean, variance = (_by_channel(call, position, x) for position in range(1, 5))
     if call.attribute("training_mode", 0) or call.attribute("spatial", 1) != 1:
@@ -103,7 +112,7 @@ def _batch_normalization(call: Call) -> Value:
     return total(scaled(total(x, scaled(mean, -1.0)), factor), shift)
 
 
-def _by_channel(call: Call, position: int, image: Expression) -> Expression:
+def _by_channel(call: NodeCall, position: int, image: AffineExpression) -> AffineExpression:
     """A constant vector, one entry for each channel of an image."""
     vector = call.constant(position).astype(np.float64)
     return affine({}, vector.reshape(image.shape[1], *[1] * (len(image.shape) - 2)))

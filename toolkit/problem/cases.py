@@ -16,21 +16,21 @@ from toolkit.errors import UnsupportedError
 from toolkit.formats.inequalities import only_inequalities
 from toolkit.formats.query import (
     And,
+    AtomBlock,
     Atoms,
-    Block,
-    Kind,
     Query,
     Tensor,
+    TensorKind,
     count_disjuncts,
     disjuncts,
     offsets,
     ranges,
 )
-from toolkit.problem.emptiness import Inputs, possible
+from toolkit.problem.emptiness import InputBounds, possible
 from toolkit.problem.implied_bounds import fill_missing_bounds, linear_input_rows
-from toolkit.problem.regions import BoxAtoms, Boxes, box_atoms, check_bounded, check_size, intersect_boxes
+from toolkit.problem.regions import BoxAtoms, RegionBoxes, box_atoms, check_bounded, check_size, intersect_boxes
 
-Conjunction = tuple[Block, ...]
+Conjunction = tuple[AtomBlock, ...]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def compile_cases(query: Query, limit: int = 1_000_000) -> Cases:
     alive = np.flatnonzero(boxes.alive[box_of_case])
     atoms, starts, rows = _rows(query.atoms, [conjunctions[case] for case in alive], kept)
     lower, upper, region = _distinct_boxes(boxes, box_of_case[alive])
-    some = possible(atoms, Inputs(inputs, lower, upper, query.num_variables, query.products), region, starts, rows)
+    some = possible(atoms, InputBounds(inputs, lower, upper, query.num_variables, query.products), region, starts, rows)
     if not some.all():
         alive = alive[some]
         atoms, starts, rows = _rows(query.atoms, [conjunctions[case] for case in alive], kept)
@@ -130,14 +130,14 @@ def _used(query: Query, atoms: Atoms) -> NDArray[np.int64]:
     whole = [
         np.arange(tensor.offset, tensor.offset + tensor.size)
         for tensor in query.tensors
-        if tensor.kind is Kind.OUTPUT and tensor.size <= SMALL_OUTPUT
+        if tensor.kind is TensorKind.OUTPUT and tensor.size <= SMALL_OUTPUT
     ]
     return np.unique(np.concatenate([mentioned, *(part for part in whole if np.isin(mentioned, part).any())]))
 
 
 def _boxes(
     query: Query, conjunctions: list[Conjunction], found: BoxAtoms, inputs: NDArray[np.int64]
-) -> tuple[Boxes, NDArray[np.int64]]:
+) -> tuple[RegionBoxes, NDArray[np.int64]]:
     """Boxes of the distinct sets of blocks that bound inputs, and the box of each conjunction."""
     bounds_before = np.concatenate([[0], np.cumsum(found.single)]).tolist()
     numbers: dict[Conjunction, int] = {}
@@ -151,14 +151,14 @@ def _boxes(
     return boxes, np.array(of_case, dtype=np.int64)
 
 
-def _imply(query: Query, boxes: Boxes, inputs: NDArray[np.int64]) -> None:
+def _imply(query: Query, boxes: RegionBoxes, inputs: NDArray[np.int64]) -> None:
     """Fill in bounds that follow from the atoms that stand in every case."""
     missing = ~(np.isfinite(boxes.lower) & np.isfinite(boxes.upper)).all(axis=1) & boxes.alive
     if not missing.any():
         return
     formula = query.formula
     parts = formula.parts if isinstance(formula, And) else (formula,)
-    common = [np.arange(part.start, part.stop) for part in parts if isinstance(part, Block)]
+    common = [np.arange(part.start, part.stop) for part in parts if isinstance(part, AtomBlock)]
     if common:
         rows = linear_input_rows(query.atoms.take(np.concatenate(common)), inputs, query.num_variables)
         for box in np.flatnonzero(missing):
@@ -193,7 +193,7 @@ def _distinct_atoms(atoms: Atoms) -> tuple[NDArray[np.int64], Atoms]:
 
 
 def _distinct_boxes(
-    boxes: Boxes, of_case: NDArray[np.int64]
+    boxes: RegionBoxes, of_case: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Equal boxes once, in the order of first use."""
     used, local = np.unique(of_case, return_inverse=True)

@@ -26,7 +26,7 @@ from toolkit.problem.trace import trace
 
 
 @dataclass(frozen=True)
-class Question:
+class FeatureQuestion:
     """What is asked about the features, without the network: boxes, cases and atoms as tensors on one device."""
 
     lower: Tensor
@@ -74,7 +74,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Problem(Question):
+class Problem(FeatureQuestion):
     """A question with the program that computes the features."""
 
     program: Program
@@ -108,7 +108,7 @@ class Binding:
     identity."""
 
 
-class Features(torch.nn.Module):
+class FeatureNetwork(torch.nn.Module):
     """The features of a query as a function of its inputs, ``(B, n)`` to ``(B, F)``.
 
     A network that fixes its batch dimension takes B = 1 only.
@@ -168,9 +168,9 @@ def _power_of_two(magnitude: float) -> float:
     return math.ldexp(1.0, min(max(math.frexp(magnitude)[1], -30), 30))
 
 
-def compile_question(cases: Cases) -> Question:
+def compile_question(cases: Cases) -> FeatureQuestion:
     """What a query asks about its features, in float64 on the CPU."""
-    return Question(
+    return FeatureQuestion(
         lower=torch.as_tensor(cases.lower),
         upper=torch.as_tensor(cases.upper),
         region=torch.as_tensor(cases.region),
@@ -202,13 +202,13 @@ def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) 
     It depends on the declared tensors and on the variables and products that are used, on no coefficient and, but for
     the units in which products are bounded, on no box.
     """
-    features = Features(query, networks, cases)
+    features = FeatureNetwork(query, networks, cases)
     kept = next(iter(networks.values())).programs
     key = (tuple(networks.items()), query.networks, features.used.numpy().tobytes(), features.products)
     if key not in kept:
         if len(kept) >= MOST_PROGRAMS:
             kept.pop(next(iter(kept)))
-        kept[key] = _traced_program(Features(query, in_double(networks), cases), cases)
+        kept[key] = _traced_program(FeatureNetwork(query, in_double(networks), cases), cases)
     return kept[key]
 
 
@@ -226,14 +226,14 @@ def in_double(networks: Mapping[str, Binding], device: torch.device | str = "cpu
 
 def traced_features(query: Query, networks: Mapping[str, Binding], cases: Cases) -> fx.GraphModule:
     """The graph of a query's features, of which `toolkit.problem.operator_table` can tell whether it can be bounded."""
-    return _traced(Features(query, in_double(networks), cases), cases)
+    return _traced(FeatureNetwork(query, in_double(networks), cases), cases)
 
 
-def _traced_program(features: Features, cases: Cases) -> Program:
+def _traced_program(features: FeatureNetwork, cases: Cases) -> Program:
     return build_program(_traced(features, cases))
 
 
-def _traced(features: Features, cases: Cases) -> fx.GraphModule:
+def _traced(features: FeatureNetwork, cases: Cases) -> fx.GraphModule:
     """The graph of features in double precision: what tracing folds is rounded as little as can be."""
     example = torch.as_tensor(
         (cases.lower[0] + cases.upper[0]) / 2 if len(cases.lower) else np.zeros(len(cases.inputs))

@@ -24,7 +24,7 @@ Side = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputBounds:
     """The boxes of the inputs, ``(R, n)`` each, the variables that these are, and the products of variables."""
 
     variables: NDArray[np.int64]
@@ -85,7 +85,7 @@ def _product(first: tuple[Side, Side], second: tuple[Side, Side]) -> tuple[Side,
 
 
 def possible(
-    atoms: Atoms, inputs: Inputs, region: NDArray[np.int64], starts: NDArray[np.int64], rows: NDArray[np.int64]
+    atoms: Atoms, inputs: InputBounds, region: NDArray[np.int64], starts: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Which cases are not refuted by some atom of theirs alone, ``(C,)``.
 
@@ -113,7 +113,7 @@ def possible(
 
 
 def _least(
-    atoms: Atoms, inputs: Inputs, monomials: NDArray[np.int64], row: NDArray[np.int64], box: NDArray[np.int64]
+    atoms: Atoms, inputs: InputBounds, monomials: NDArray[np.int64], row: NDArray[np.int64], box: NDArray[np.int64]
 ) -> tuple[Side, Side]:
     """What atoms come down to in boxes, pair by pair, ``(P,)``, and how far rounding may be off."""
     sides = [inputs.bounds(int(monomial)) for monomial in monomials]
@@ -133,7 +133,7 @@ def _least(
     return np.where(unknown, -np.inf, least), np.where(unknown, 0.0, error)
 
 
-def _exactly_least(atoms: Atoms, inputs: Inputs, row: int, region: int) -> Fraction:
+def _exactly_least(atoms: Atoms, inputs: InputBounds, row: int, region: int) -> Fraction:
     total = Fraction(float(atoms.constant[row]))
     for term in range(atoms.starts[row], atoms.starts[row + 1]):
         factor = Fraction(float(atoms.coefficient[term]))

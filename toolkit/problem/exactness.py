@@ -85,48 +85,50 @@ def unit_of(values: Any) -> float:
 
 
 @dataclass(frozen=True)
-class Units:
+class PowerOfTwoUnits:
     """Powers of two, one or less, that what an affine graph computes is multiples of."""
 
     coefficients: float = 1.0
     constants: float = 1.0
     """Of the value at zero; one where nothing was added yet."""
 
-    def times(self, unit: float) -> Units:
+    def times(self, unit: float) -> PowerOfTwoUnits:
         """Of products with multiples of a unit."""
-        return Units(self.coefficients * unit, self.constants * unit)
+        return PowerOfTwoUnits(self.coefficients * unit, self.constants * unit)
 
-    def plus(self, other: Units) -> Units:
+    def plus(self, other: PowerOfTwoUnits) -> PowerOfTwoUnits:
         """The units of sums of two graphs' results."""
-        return Units(min(self.coefficients, other.coefficients), min(self.constants, other.constants))
+        return PowerOfTwoUnits(min(self.coefficients, other.coefficients), min(self.constants, other.constants))
 
 
-def units_of(module: fx.GraphModule) -> Units:
+def units_of(module: fx.GraphModule) -> PowerOfTwoUnits:
     """The units of an affine graph's result; zeros where an operator is not a move, a sum or a product."""
     buffers = dict(module.named_buffers(remove_duplicate=False))
-    found: dict[fx.Node, Units] = {}
+    found: dict[fx.Node, PowerOfTwoUnits] = {}
     for node in module.graph.nodes:
         if node.op == "placeholder":
-            found[node] = Units()
+            found[node] = PowerOfTwoUnits()
         elif node.op == "call_function":
             known = node.target in _MOVES | _COPIES | _TOTALS or is_part(node)
             if not known and (node.kwargs or node.target not in _SUMS | _PRODUCTS | set(_BIASED)):
-                return Units(0.0, 0.0)
+                return PowerOfTwoUnits(0.0, 0.0)
             found[node] = _result_units(node, found, buffers, known)
         elif node.op == "output":
-            return found.get(node.args[0], Units())
-    return Units(0.0, 0.0)
+            return found.get(node.args[0], PowerOfTwoUnits())
+    return PowerOfTwoUnits(0.0, 0.0)
 
 
-def _result_units(node: fx.Node, found: dict[fx.Node, Units], buffers: dict[str, Tensor], moved: bool) -> Units:
+def _result_units(
+    node: fx.Node, found: dict[fx.Node, PowerOfTwoUnits], buffers: dict[str, Tensor], moved: bool
+) -> PowerOfTwoUnits:
     """The units of one operator's result, by those of its operands."""
     added = node.args[_BIASED[node.target][0]] if node.target in _BIASED else None
-    result, factor = Units(), 1.0
+    result, factor = PowerOfTwoUnits(), 1.0
     for operand in [*node.all_input_nodes, *(argument for argument in node.args if isinstance(argument, float))]:
         if operand in found:
             result = result.plus(found[operand])
         elif moved or node.target in _SUMS or operand is added:
-            result = result.plus(Units(1.0, unit_of(_constant(operand, buffers))))
+            result = result.plus(PowerOfTwoUnits(1.0, unit_of(_constant(operand, buffers))))
         else:
             factor *= unit_of(_constant(operand, buffers))
     return result.times(factor)

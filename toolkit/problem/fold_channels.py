@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from toolkit.problem.linear_part import Rewriting
+from toolkit.problem.linear_part import GraphRewriting
 from toolkit.problem.operator_table import depends_on_input
 
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class Multiples:
+class RowMultiples:
     """Which rows are multiples of which, by plus or minus a power of two."""
 
     kept: Tensor
@@ -37,7 +37,7 @@ class Multiples:
     """By how much, ``(N,)``."""
 
 
-def multiples(rows: Tensor, comparable: Tensor | None = None) -> Multiples:
+def multiples(rows: Tensor, comparable: Tensor | None = None) -> RowMultiples:
     """Groups of parallel rows of a matrix, ``(N, n)``, up to factors that are powers of two and their negatives.
 
     Rows that are not ``comparable``, ``(N,)``, carry rounding: each is a group of its own.
@@ -59,17 +59,17 @@ def multiples(rows: Tensor, comparable: Tensor | None = None) -> Multiples:
     first_of = torch.tensor(kept, dtype=torch.int64)
     members = torch.tensor(member, dtype=torch.int64)
     size = factor.squeeze(1)
-    return Multiples(first_of, members, size / size[first_of[members]])
+    return RowMultiples(first_of, members, size / size[first_of[members]])
 
 
 def fold_splits(module: fx.GraphModule) -> fx.GraphModule:
     """The graph with channels merged that are split; the graph itself where there are none."""
-    rewriting = Rewriting(module)
+    rewriting = GraphRewriting(module)
     changed = [_fold(rewriting, node) for node in list(rewriting.graph.nodes) if node.target is aten.relu.default]
     return rewriting.result() if any(changed) else module
 
 
-def _fold(rewriting: Rewriting, relu: fx.Node) -> bool:
+def _fold(rewriting: GraphRewriting, relu: fx.Node) -> bool:
     """Merge the channels of one ReLU; whether there were any."""
     before, after = _single(relu.args[0]), _single_reader(relu)
     if before is None or after is None:
@@ -94,7 +94,7 @@ def _single_reader(node: fx.Node) -> fx.Node | None:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearOperator:
     """A convolution, or a product with a matrix, with its constants."""
 
     node: fx.Node
@@ -120,7 +120,7 @@ class Linear:
         return ones and all(s == 1 for s in stride) and not any(padding)  # type: ignore[union-attr, arg-type]
 
 
-def _linear(rewriting: Rewriting, node: fx.Node) -> Linear | None:
+def _linear(rewriting: GraphRewriting, node: fx.Node) -> LinearOperator | None:
     """A node as what it is, if it is a plain convolution, or a product of a row with a constant matrix."""
     if node.target is aten.convolution.default:
         source, weight, bias, transposed, groups = (node.args[index] for index in (0, 1, 2, 6, 8))
@@ -141,7 +141,7 @@ def _linear(rewriting: Rewriting, node: fx.Node) -> Linear | None:
     shift = None if bias is None else rewriting.value(bias)  # type: ignore[arg-type]
     if matrix.dtype != torch.float64 or (shift is not None and shift.shape != (len(matrix),)):
         return None
-    return Linear(node, source, matrix, shift, axis == 0)  # type: ignore[arg-type]
+    return LinearOperator(node, source, matrix, shift, axis == 0)  # type: ignore[arg-type]
 
 
 def _varies(argument: object) -> bool:
@@ -149,7 +149,7 @@ def _varies(argument: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedLayers:
     """Two layers whose channels between them are merged."""
 
     weight: Tensor
@@ -164,7 +164,7 @@ class Merged:
     on_straight: Tensor
 
 
-def _merged(maker: Linear, reader: Linear) -> Merged | None:
+def _merged(maker: LinearOperator, reader: LinearOperator) -> MergedLayers | None:
     """The layers with their channels merged; None where nothing is to be merged, or not exactly."""
     groups = multiples(maker.rows())
     if len(groups.kept) == len(groups.member):
@@ -176,7 +176,7 @@ def _merged(maker: Linear, reader: Linear) -> Merged | None:
     on_bent, on_straight = (_living(weights) for weights in (bent, straight))
     if not len(on_bent) and not len(on_straight):
         return None  # nothing depends on the layer: not worth a case of its own
-    return Merged(
+    return MergedLayers(
         maker.weight[groups.kept],
         None if maker.bias is None else maker.bias[groups.kept],
         on_bent,
@@ -191,7 +191,7 @@ def _living(weights: Tensor) -> Tensor:
     return (weights != 0).transpose(0, 1).flatten(1).any(1).nonzero().squeeze(1)
 
 
-def _collected(weights: Tensor, groups: Multiples, factor: Tensor) -> Tensor | None:
+def _collected(weights: Tensor, groups: RowMultiples, factor: Tensor) -> Tensor | None:
     """A reader's weights times factors, added up over each group, ``(out, K, ...)``; None if not exact."""
     total = weights.new_zeros(len(weights), len(groups.kept), *weights.shape[2:])
     for channel, member in enumerate(groups.member.tolist()):
@@ -211,7 +211,9 @@ def exact_sum(a: Tensor, b: Tensor) -> Tensor | None:
     return total if bool(torch.isfinite(total).all()) and not bool(error.any()) else None
 
 
-def _write(rewriting: Rewriting, relu: fx.Node, maker: Linear, reader: Linear, merged: Merged) -> None:
+def _write(
+    rewriting: GraphRewriting, relu: fx.Node, maker: LinearOperator, reader: LinearOperator, merged: MergedLayers
+) -> None:
     """Put the merged layers in the place of the reader's node."""
     whole = None if len(merged.bent) else _composed(merged, reader)
     if whole is not None:
@@ -224,7 +226,7 @@ def _write(rewriting: Rewriting, relu: fx.Node, maker: Linear, reader: Linear, m
         rewriting.graph.erase_node(node)
 
 
-def _composed(merged: Merged, reader: Linear) -> tuple[Tensor, Tensor | None] | None:
+def _composed(merged: MergedLayers, reader: LinearOperator) -> tuple[Tensor, Tensor | None] | None:
     """Weight and bias of both layers as one, where each result is one channel times a power of two, exactly."""
     matrix = merged.on_straight.flatten(1)
     mantissa, _ = torch.frexp(matrix)
@@ -239,7 +241,9 @@ def _composed(merged: Merged, reader: Linear) -> tuple[Tensor, Tensor | None] | 
     return None if bias is None else (weight, bias)
 
 
-def _read(rewriting: Rewriting, relu: fx.Node, left: fx.Node, reader: Linear, merged: Merged) -> fx.Node:
+def _read(
+    rewriting: GraphRewriting, relu: fx.Node, left: fx.Node, reader: LinearOperator, merged: MergedLayers
+) -> fx.Node:
     """The reader's result from ReLUs of some channels, and from others as they are."""
     parts: list[fx.Node] = []
     bias = reader.bias
@@ -258,7 +262,7 @@ def _read(rewriting: Rewriting, relu: fx.Node, left: fx.Node, reader: Linear, me
     return _call(rewriting, aten.add.Tensor, tuple(parts), reader.node.meta["shape"], reader.node)
 
 
-def _chosen(rewriting: Rewriting, node: fx.Node, channels: Tensor, before: fx.Node) -> fx.Node:
+def _chosen(rewriting: GraphRewriting, node: fx.Node, channels: Tensor, before: fx.Node) -> fx.Node:
     shape = node.meta["shape"]
     if len(channels) == shape[1]:
         return node
@@ -267,7 +271,12 @@ def _chosen(rewriting: Rewriting, node: fx.Node, channels: Tensor, before: fx.No
 
 
 def _apply(
-    rewriting: Rewriting, like: Linear, source: fx.Node, weight: Tensor, bias: Tensor | None, before: fx.Node
+    rewriting: GraphRewriting,
+    like: LinearOperator,
+    source: fx.Node,
+    weight: Tensor,
+    bias: Tensor | None,
+    before: fx.Node,
 ) -> fx.Node:
     """A layer of the kind of another, with other constants."""
     old = like.node.meta["shape"]
@@ -282,7 +291,9 @@ def _apply(
     return _call(rewriting, aten.addmm.default, (shift, source, matrix), shape, before)
 
 
-def _call(rewriting: Rewriting, target: Any, args: tuple[Any, ...], shape: tuple[int, ...], before: fx.Node) -> fx.Node:
+def _call(
+    rewriting: GraphRewriting, target: Any, args: tuple[Any, ...], shape: tuple[int, ...], before: fx.Node
+) -> fx.Node:
     with rewriting.graph.inserting_before(before):
         node = rewriting.graph.call_function(target, args)
     node.meta["shape"] = shape

@@ -16,7 +16,7 @@ Key = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Place:
+class FusedPosition:
     """Where the neurons of an old layer are: in which new one, and from which on."""
 
     layer: int
@@ -31,11 +31,11 @@ def fuse_layers(program: Program) -> Program:
     if len(groups) == len(program.layers):
         return program
     # A group stands where its first member did: the sources come before that, the readers after the last.
-    places: dict[int, Place] = {}
+    places: dict[int, FusedPosition] = {}
     for new, members in enumerate(groups.values()):
         start = 0
         for number in members:
-            places[number] = Place(new, start)
+            places[number] = FusedPosition(new, start)
             start += program.layers[number].affine.size
     sizes = [sum(program.layers[number].affine.size for number in members) for members in groups.values()]
     layers: list[Layer] = []
@@ -50,7 +50,7 @@ def _readers(program: Program, number: int) -> tuple[int, ...]:
     return tuple(reader for reader, affine in enumerate(program.maps()) if number in affine.sources)
 
 
-def _moved(affine: Affine, places: dict[int, Place], sizes: Sequence[int]) -> DenseAffine:
+def _moved(affine: Affine, places: dict[int, FusedPosition], sizes: Sequence[int]) -> DenseAffine:
     """A map of old layers as a map of the new ones."""
     assert isinstance(affine, DenseAffine)
     sources, matrices = _at_places(affine.sources, affine.matrices, places, sizes)
@@ -59,7 +59,7 @@ def _moved(affine: Affine, places: dict[int, Place], sizes: Sequence[int]) -> De
 
 
 def _at_places(
-    sources: tuple[int, ...], matrices: tuple[Tensor, ...], places: dict[int, Place], sizes: Sequence[int]
+    sources: tuple[int, ...], matrices: tuple[Tensor, ...], places: dict[int, FusedPosition], sizes: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[Tensor, ...]]:
     """The new sources of old ones, and matrices on them with the old ones' columns where these neurons are now."""
     found: dict[int, Tensor] = {}

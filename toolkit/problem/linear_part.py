@@ -18,7 +18,7 @@ from toolkit.problem.operator_table import depends_on_input
 aten = torch.ops.aten
 
 
-class Rewriting:
+class GraphRewriting:
     """A copy of a graph on its way to being another, with its constants."""
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -53,7 +53,7 @@ def linear_part(module: fx.GraphModule) -> fx.GraphModule:
 
     Operators whose constants are not known to be added keep them: `without_offset` takes away what they leave at zero.
     """
-    rewriting = Rewriting(module)
+    rewriting = GraphRewriting(module)
     for node in list(rewriting.graph.nodes):
         if node.target in _ADDED:
             _ADDED[node.target](rewriting, node)
@@ -70,7 +70,7 @@ def without_offset(module: fx.GraphModule) -> fx.GraphModule:
     offset = module(*(like.new_zeros(size) for size in sizes)).detach()
     if not bool(offset.any()):
         return module
-    rewriting = Rewriting(module)
+    rewriting = GraphRewriting(module)
     (output,) = (node for node in rewriting.graph.nodes if node.op == "output")
     value: Any = output.args[0]
     with rewriting.graph.inserting_before(output):
@@ -98,14 +98,14 @@ def _is_constant(argument: Any) -> bool:
     return isinstance(argument, fx.Node) and not depends_on_input(argument)
 
 
-def _zero(rewriting: Rewriting, node: fx.Node, argument: Any) -> Any:
+def _zero(rewriting: GraphRewriting, node: fx.Node, argument: Any) -> Any:
     """The argument, or zeros where it is a constant."""
     if _is_constant(argument):
         return rewriting.constant(torch.zeros_like(rewriting.value(argument)), node)
     return argument if isinstance(argument, fx.Node) else 0
 
 
-def _in_sum(rewriting: Rewriting, node: fx.Node) -> None:
+def _in_sum(rewriting: GraphRewriting, node: fx.Node) -> None:
     first, second = node.args
     plain = isinstance(first, fx.Node) and depends_on_input(first) and not depends_on_input(second)
     if plain and tuple(first.meta["shape"]) == tuple(node.meta["shape"]):  # type: ignore[union-attr]
@@ -114,20 +114,20 @@ def _in_sum(rewriting: Rewriting, node: fx.Node) -> None:
         node.args = (_zero(rewriting, node, first), _zero(rewriting, node, second))
 
 
-def _in_convolution(rewriting: Rewriting, node: fx.Node) -> None:
+def _in_convolution(rewriting: GraphRewriting, node: fx.Node) -> None:
     node.args = (*node.args[:2], None, *node.args[3:])
 
 
-def _in_product(rewriting: Rewriting, node: fx.Node) -> None:
+def _in_product(rewriting: GraphRewriting, node: fx.Node) -> None:
     node.args = (_zero(rewriting, node, node.args[0]), *node.args[1:])
 
 
-def _in_list(rewriting: Rewriting, node: fx.Node) -> None:
+def _in_list(rewriting: GraphRewriting, node: fx.Node) -> None:
     parts: Any = node.args[0]
     node.args = ([_zero(rewriting, node, part) for part in parts], *node.args[1:])
 
 
-_ADDED: dict[Any, Callable[[Rewriting, fx.Node], None]] = {
+_ADDED: dict[Any, Callable[[GraphRewriting, fx.Node], None]] = {
     aten.add.Tensor: _in_sum,
     aten.add.Scalar: _in_sum,
     aten.sub.Tensor: _in_sum,
@@ -141,12 +141,12 @@ _ADDED: dict[Any, Callable[[Rewriting, fx.Node], None]] = {
 """Operators that add constants (or put them beside values), and how to leave these out."""
 
 
-def _replace(rewriting: Rewriting, node: fx.Node, by: fx.Node) -> None:
+def _replace(rewriting: GraphRewriting, node: fx.Node, by: fx.Node) -> None:
     node.replace_all_uses_with(by)
     rewriting.graph.erase_node(node)
 
 
-def _fold_factor(rewriting: Rewriting, node: fx.Node) -> None:
+def _fold_factor(rewriting: GraphRewriting, node: fx.Node) -> None:
     """Put a factor for each channel into the weight of the convolution before or after it, where there is one alone."""
     first, second = node.args
     if not isinstance(second, fx.Node) or not isinstance(first, fx.Node):
@@ -176,7 +176,7 @@ def _per_channel(factor: Tensor, dims: int) -> Tensor | None:
     return factor.reshape(-1) if set(varies) <= {1} else None
 
 
-def _scale_weight(rewriting: Rewriting, node: fx.Node, scale: Tensor, of_result: bool) -> None:
+def _scale_weight(rewriting: GraphRewriting, node: fx.Node, scale: Tensor, of_result: bool) -> None:
     weight, transposed = rewriting.value(node.args[1]), node.args[6]  # type: ignore[arg-type]
     axis = int(of_result == bool(transposed))  # results are a convolution's first axis, a transposed one's second
     shape = [1] * weight.dim()

@@ -17,34 +17,34 @@ from toolkit.problem.sum_rounding import gamma
 
 
 @dataclass(frozen=True)
-class Counted:
+class MatrixWithErrors:
     """Values in double precision, and what their elements may be off by; None where all are exact."""
 
     value: Tensor
     error: Tensor | None = None
 
-    def select(self, index: Tensor) -> Counted:
+    def select(self, index: Tensor) -> MatrixWithErrors:
         """Some of the rows, by position."""
-        return Counted(self.value[index], None if self.error is None else self.error[index])
+        return MatrixWithErrors(self.value[index], None if self.error is None else self.error[index])
 
-    def plus(self, other: Counted) -> Counted:
+    def plus(self, other: MatrixWithErrors) -> MatrixWithErrors:
         """The sum of two tensors, its rounding counted."""
         total = self.value + other.value
         reach = self.value.abs() + other.value.abs()
         unit = min(unit_of(self.value), unit_of(other.value))
-        return Counted(total, _sum(_rounding(reach, unit, 2), self.error, other.error))
+        return MatrixWithErrors(total, _sum(_rounding(reach, unit, 2), self.error, other.error))
 
-    def times(self, right: Counted) -> Counted:
+    def times(self, right: MatrixWithErrors) -> MatrixWithErrors:
         """The matrix product with a matrix, or with a vector."""
         reach = product(self.value.abs(), right.value.abs()) if right.value.dim() > 1 else _dot(self.value, right.value)
         own = _rounding(reach, unit_of(self.value) * unit_of(right.value), self.value.shape[-1])
         of_right = None if right.error is None else self.value.abs() @ right.error
         of_left = None if self.error is None else self.error @ (right.value.abs() + _or_zero(right.error))
         value = product(self.value, right.value) if right.value.dim() > 1 else self.value @ right.value
-        return Counted(value, _sum(own, of_right, of_left))
+        return MatrixWithErrors(value, _sum(own, of_right, of_left))
 
 
-def added_by_group(matrix: Counted, factor: Counted, member: Tensor, count: int) -> Counted:
+def added_by_group(matrix: MatrixWithErrors, factor: MatrixWithErrors, member: Tensor, count: int) -> MatrixWithErrors:
     """Columns ``(rows, size)`` times factors ``(size,)``, added up over groups ``(size,)``: ``(rows, count)``."""
 
     def added(columns: Tensor) -> Tensor:
@@ -55,20 +55,20 @@ def added_by_group(matrix: Counted, factor: Counted, member: Tensor, count: int)
     own = _rounding(added(products.abs()), unit_of(matrix.value) * unit_of(factor.value), terms)
     of_factor = None if factor.error is None else added(sizes * factor.error)
     of_matrix = None if matrix.error is None else added(matrix.error * (factor.value.abs() + _or_zero(factor.error)))
-    return Counted(added(products), _sum(own, of_factor, of_matrix))
+    return MatrixWithErrors(added(products), _sum(own, of_factor, of_matrix))
 
 
-def scaled(values: Counted, factor: Tensor) -> Counted:
+def scaled(values: MatrixWithErrors, factor: Tensor) -> MatrixWithErrors:
     """Values times factors that are powers of two, or zero, element by element: exact."""
-    return Counted(values.value * factor, None if values.error is None else values.error * factor.abs())
+    return MatrixWithErrors(values.value * factor, None if values.error is None else values.error * factor.abs())
 
 
-def squared(values: Counted) -> Counted:
+def squared(values: MatrixWithErrors) -> MatrixWithErrors:
     """The squares of values, element by element."""
     square = values.value.square()
     own = _rounding(square, unit_of(values.value) ** 2, 1)
     of_values = None if values.error is None else values.error * (2 * values.value.abs() + values.error)
-    return Counted(square, _sum(own, of_values))
+    return MatrixWithErrors(square, _sum(own, of_values))
 
 
 def _dot(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.fold_channels import multiples
 from toolkit.problem.fuse_layers import fuse_layers
-from toolkit.problem.matrix_errors import Counted, added_by_group, scaled, squared
+from toolkit.problem.matrix_errors import MatrixWithErrors, added_by_group, scaled, squared
 from toolkit.problem.program import INPUT, Layer, Program
 
 CONSTANT: dict[str, Callable[[Tensor], Tensor]] = {
@@ -39,7 +39,7 @@ it with coefficients zero: where such a value may be undefined, its bounds are i
 
 
 @dataclass(frozen=True)
-class Groups:
+class MergedNeurons:
     """What the activations of one layer are: ``weight * representative + slope * its z + offset``, ``(size,)`` each."""
 
     kept: Tensor
@@ -48,8 +48,8 @@ class Groups:
     """Position among these of every neuron's own; any for a constant."""
     weight: Tensor
     """1, or the factor of a multiple, or 0 for a constant."""
-    slope: Counted
-    offset: Counted
+    slope: MatrixWithErrors
+    offset: MatrixWithErrors
 
 
 def merge_neurons(program: Program) -> Program:
@@ -58,7 +58,7 @@ def merge_neurons(program: Program) -> Program:
         return program
     program = fuse_layers(program)
     layers: list[Layer] = []
-    groups: list[Groups] = []
+    groups: list[MergedNeurons] = []
     for layer in program.layers:
         affine = _readers(layer.affine, layers, groups, program.num_inputs)
         groups.append(_grouped(layer.op, affine))
@@ -80,7 +80,7 @@ def _elements(program: Program) -> int:
     return sum(matrix.numel() for affine in program.maps() for matrix in _dense(affine).matrices)
 
 
-def _grouped(op: str, affine: DenseAffine) -> Groups:
+def _grouped(op: str, affine: DenseAffine) -> MergedNeurons:
     """Neurons by their rows, up to what their operator makes of a sign and of a bias.
 
     Rows that carry rounding need not be equal where they are stored as equal: their neurons stay.
@@ -97,15 +97,17 @@ def _grouped(op: str, affine: DenseAffine) -> Groups:
         key = torch.cat([key, (sign * affine.bias).unsqueeze(1) + 0.0], 1)
     kept, member = _distinct(key, ~constant, exact)
     turned = sign * sign[kept[member]] if len(kept) else sign
-    bias = Counted(affine.bias, affine.slack)
-    shift = bias.plus(scaled(bias.select(kept[member]), -turned)) if len(kept) else Counted(torch.zeros_like(sign))
-    slope = scaled(shift, 2 * turned) if op == "square" else Counted(0 * sign)
-    offset = squared(shift) if op == "square" else Counted(0 * sign)
+    bias = MatrixWithErrors(affine.bias, affine.slack)
+    shift = (
+        bias.plus(scaled(bias.select(kept[member]), -turned)) if len(kept) else MatrixWithErrors(torch.zeros_like(sign))
+    )
+    slope = scaled(shift, 2 * turned) if op == "square" else MatrixWithErrors(0 * sign)
+    offset = squared(shift) if op == "square" else MatrixWithErrors(0 * sign)
     free = (~constant).to(sign.dtype)
-    return Groups(kept, member, free, scaled(slope, free), _where(constant, _rounded_value(op, value), offset))
+    return MergedNeurons(kept, member, free, scaled(slope, free), _where(constant, _rounded_value(op, value), offset))
 
 
-def _grouped_relus(rows: Tensor, constant: Tensor, value: Tensor, exact: Tensor) -> Groups:
+def _grouped_relus(rows: Tensor, constant: Tensor, value: Tensor, exact: Tensor) -> MergedNeurons:
     """ReLUs of rows (with their bias) that are multiples: ``relu(t z)`` is ``t relu(z)``, or ``t z - t relu(z)``."""
     free = (~constant).nonzero().squeeze(1)
     groups = multiples(rows[free], exact[free])
@@ -113,7 +115,7 @@ def _grouped_relus(rows: Tensor, constant: Tensor, value: Tensor, exact: Tensor)
     factor = torch.zeros_like(value).index_copy(0, free, groups.factor)
     offset = torch.where(constant, value, torch.zeros_like(value))
     kept = free[groups.kept]
-    return Groups(kept, member, factor.abs(), Counted(factor.clamp(max=0)), Counted(offset))
+    return MergedNeurons(kept, member, factor.abs(), MatrixWithErrors(factor.clamp(max=0)), MatrixWithErrors(offset))
 
 
 def _exact(affine: DenseAffine) -> tuple[Tensor, Tensor]:
@@ -124,18 +126,22 @@ def _exact(affine: DenseAffine) -> tuple[Tensor, Tensor]:
     return rows, torch.ones_like(rows) if affine.slack is None else affine.slack == 0
 
 
-def _where(condition: Tensor, first: Counted, second: Counted) -> Counted:
+def _where(condition: Tensor, first: MatrixWithErrors, second: MatrixWithErrors) -> MatrixWithErrors:
     if first.error is None and second.error is None:
-        return Counted(torch.where(condition, first.value, second.value))
+        return MatrixWithErrors(torch.where(condition, first.value, second.value))
     errors = [torch.zeros_like(part.value) if part.error is None else part.error for part in (first, second)]
-    return Counted(torch.where(condition, first.value, second.value), torch.where(condition, errors[0], errors[1]))
+    return MatrixWithErrors(
+        torch.where(condition, first.value, second.value), torch.where(condition, errors[0], errors[1])
+    )
 
 
-def _rounded_value(op: str, value: Tensor) -> Counted:
+def _rounded_value(op: str, value: Tensor) -> MatrixWithErrors:
     """A constant's activation; that of a ReLU is exact."""
     if op == "relu":
-        return Counted(value)
-    return Counted(value, 4 * torch.finfo(value.dtype).eps * torch.where(torch.isfinite(value), value.abs(), 0.0))
+        return MatrixWithErrors(value)
+    return MatrixWithErrors(
+        value, 4 * torch.finfo(value.dtype).eps * torch.where(torch.isfinite(value), value.abs(), 0.0)
+    )
 
 
 def _constants(op: str, rows: Tensor, bias: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,11 +175,11 @@ def _distinct(key: Tensor, wanted: Tensor, exact: Tensor) -> tuple[Tensor, Tenso
     return torch.tensor(kept, dtype=torch.int64), torch.tensor(member, dtype=torch.int64)
 
 
-def _readers(affine: Affine, layers: Sequence[Layer], groups: Sequence[Groups], inputs: int) -> DenseAffine:
+def _readers(affine: Affine, layers: Sequence[Layer], groups: Sequence[MergedNeurons], inputs: int) -> DenseAffine:
     """A map of old activations as a map of the representatives', and of their own sources where signs differ."""
     dense = _dense(affine)
-    found: dict[int, Counted] = {}
-    bias = Counted(dense.bias, dense.slack)
+    found: dict[int, MatrixWithErrors] = {}
+    bias = MatrixWithErrors(dense.bias, dense.slack)
     for source, matrix in zip(dense.sources, counted_matrices(dense), strict=True):
         if source == INPUT:
             _add(found, INPUT, matrix)
@@ -183,27 +189,27 @@ def _readers(affine: Affine, layers: Sequence[Layer], groups: Sequence[Groups], 
         if not len(group.kept):
             continue
         count = len(group.kept)
-        _add(found, source, added_by_group(matrix, Counted(group.weight), group.member, count))
+        _add(found, source, added_by_group(matrix, MatrixWithErrors(group.weight), group.member, count))
         if not _matters(group.slope):
             continue
         linear = added_by_group(matrix, group.slope, group.member, count)
-        bias = bias.plus(linear.times(Counted(own.bias, own.slack)))
+        bias = bias.plus(linear.times(MatrixWithErrors(own.bias, own.slack)))
         for earlier, part in zip(own.sources, counted_matrices(own), strict=True):
             _add(found, earlier, linear.times(part))
     return _affine_of(found, bias, inputs)
 
 
-def counted_matrices(affine: DenseAffine) -> tuple[Counted, ...]:
+def counted_matrices(affine: DenseAffine) -> tuple[MatrixWithErrors, ...]:
     """A map's matrices, each with the errors of its elements."""
     errors = affine.element_errors() or (None,) * len(affine.matrices)
-    return tuple(Counted(matrix, error) for matrix, error in zip(affine.matrices, errors, strict=True))
+    return tuple(MatrixWithErrors(matrix, error) for matrix, error in zip(affine.matrices, errors, strict=True))
 
 
-def _add(found: dict[int, Counted], source: int, matrix: Counted) -> None:
+def _add(found: dict[int, MatrixWithErrors], source: int, matrix: MatrixWithErrors) -> None:
     found[source] = found[source].plus(matrix) if source in found else matrix
 
 
-def _affine_of(matrices: dict[int, Counted], bias: Counted, inputs: int) -> DenseAffine:
+def _affine_of(matrices: dict[int, MatrixWithErrors], bias: MatrixWithErrors, inputs: int) -> DenseAffine:
     """A map with sources in order, without those it does not depend on; a constant is a map of the inputs."""
     used = [source for source in sorted(matrices) if _matters(matrices[source])]
     if not used:
@@ -215,7 +221,7 @@ def _affine_of(matrices: dict[int, Counted], bias: Counted, inputs: int) -> Dens
     return DenseAffine(tuple(used), tuple(part.value for part in parts), bias.value, errors=errors, slack=bias.error)
 
 
-def _matters(matrix: Counted) -> bool:
+def _matters(matrix: MatrixWithErrors) -> bool:
     """Whether something is not zero, or may not be."""
     return bool(matrix.value.any()) or (matrix.error is not None and bool(matrix.error.any()))
 
@@ -276,9 +282,9 @@ def _living(affine: DenseAffine, alive: list[Tensor], numbers: dict[int, int], i
         for source, matrix in zip(affine.sources, counted_matrices(affine), strict=True)
         if source in numbers
     }
-    return _affine_of(matrices, Counted(affine.bias, affine.slack), inputs)
+    return _affine_of(matrices, MatrixWithErrors(affine.bias, affine.slack), inputs)
 
 
-def _columns(matrix: Counted, index: Tensor) -> Counted:
+def _columns(matrix: MatrixWithErrors, index: Tensor) -> MatrixWithErrors:
     error = None if matrix.error is None else matrix.error[:, index].contiguous()
-    return Counted(matrix.value[:, index].contiguous(), error)
+    return MatrixWithErrors(matrix.value[:, index].contiguous(), error)

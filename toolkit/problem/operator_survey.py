@@ -21,7 +21,7 @@ from toolkit.problem.operator_table import NONLINEAR, refusal
 from toolkit.problem.trace import trace
 
 
-class Handling(StrEnum):
+class OperatorHandling(StrEnum):
     """How the verifier treats an operator."""
 
     NOTHING = "nothing to do"
@@ -32,7 +32,7 @@ class Handling(StrEnum):
     UNKNOWN = ""
 
 
-_STRENGTH = list(Handling)
+_STRENGTH = list(OperatorHandling)
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class OperatorRow:
     count: int
     neurons: int
     """Elements of the results of all its nodes."""
-    handling: Handling
+    handling: OperatorHandling
 
     @property
     def supported(self) -> bool:
         """Whether nothing is known that keeps it from being bounded."""
-        return self.handling != Handling.REFUSED
+        return self.handling != OperatorHandling.REFUSED
 
 
 @dataclass(frozen=True)
-class Survey:
+class OperatorSurvey:
     """The operators of a network by kind, in the order of their first use, and why it cannot be bounded."""
 
     rows: Sequence[OperatorRow]
@@ -60,15 +60,17 @@ class Survey:
     """What stands in the way of bounding all outputs of the network; empty where nothing does."""
 
 
-def survey(binding: Binding) -> Survey:
+def survey(binding: Binding) -> OperatorSurvey:
     """Try to write an imported network as a graph of operators that have bounding rules."""
     try:
         graph = trace(lambda x: _all_outputs(binding, x), [torch.zeros(_num_inputs(binding))])
     except UnsupportedError as error:
         refused = {source.origin for source in _model(binding).sources if str(error).startswith(source.origin)}
-        return Survey(_rows(binding, dict.fromkeys(refused, Handling.REFUSED), Handling.UNKNOWN), str(error))
+        return OperatorSurvey(
+            _rows(binding, dict.fromkeys(refused, OperatorHandling.REFUSED), OperatorHandling.UNKNOWN), str(error)
+        )
     reason = next(filter(None, map(refusal, graph.graph.nodes)), "")
-    return Survey(_rows(binding, _handlings(graph.graph), Handling.NOTHING), reason)
+    return OperatorSurvey(_rows(binding, _handlings(graph.graph), OperatorHandling.NOTHING), reason)
 
 
 def _model(binding: Binding) -> ImportedModel:
@@ -90,9 +92,9 @@ def _all_outputs(binding: Binding, flat: Tensor) -> Tensor:
     return torch.cat([output.reshape(-1).to(flat.dtype) for output in binding.module(*inputs)])
 
 
-def _handlings(graph: fx.Graph) -> dict[str, Handling]:
+def _handlings(graph: fx.Graph) -> dict[str, OperatorHandling]:
     """The hardest thing that is done for each node of the file, by its description."""
-    found: defaultdict[str, Handling] = defaultdict(lambda: Handling.NOTHING)
+    found: defaultdict[str, OperatorHandling] = defaultdict(lambda: OperatorHandling.NOTHING)
     for node in graph.nodes:
         if node.op == "call_function":
             where = node.meta.get("origin", "")
@@ -100,18 +102,18 @@ def _handlings(graph: fx.Graph) -> dict[str, Handling]:
     return found
 
 
-def _handling(node: fx.Node) -> Handling:
+def _handling(node: fx.Node) -> OperatorHandling:
     if refusal(node):
-        return Handling.REFUSED
+        return OperatorHandling.REFUSED
     if node.target in NONLINEAR:
-        return Handling.PIECEWISE if NONLINEAR[node.target] == "relu" else Handling.RELAXED
-    return Handling.AFFINE
+        return OperatorHandling.PIECEWISE if NONLINEAR[node.target] == "relu" else OperatorHandling.RELAXED
+    return OperatorHandling.AFFINE
 
 
-def _rows(binding: Binding, handlings: dict[str, Handling], otherwise: Handling) -> list[OperatorRow]:
+def _rows(binding: Binding, handlings: dict[str, OperatorHandling], otherwise: OperatorHandling) -> list[OperatorRow]:
     count: Counter[str] = Counter()
     elements: Counter[str] = Counter()
-    hardest: dict[str, Handling] = {}
+    hardest: dict[str, OperatorHandling] = {}
     for source in _model(binding).sources:
         count[source.op_type] += 1
         elements[source.op_type] += source.elements

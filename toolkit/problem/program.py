@@ -20,10 +20,10 @@ from toolkit.problem.exactness import computed_exactly, lossless, units_of
 from toolkit.problem.fold_channels import fold_splits
 from toolkit.problem.linear_part import linear_part, without_offset
 from toolkit.problem.operator_table import NONLINEAR, check_supported
-from toolkit.problem.sum_rounding import Errors, gamma, is_composed, sum_terms
+from toolkit.problem.sum_rounding import MapErrors, gamma, is_composed, sum_terms
 
 if TYPE_CHECKING:
-    from toolkit.problem.stacked_matrices import Stack
+    from toolkit.problem.stacked_matrices import StackedMatrix
 
 INPUT = -1
 """Source number of the input box."""
@@ -58,13 +58,13 @@ class Program:
     features: Affine
     device: torch.device
     dtype: torch.dtype
-    stacks: Mapping[int, Stack] | None = field(default=None, repr=False, compare=False)
+    stacks: Mapping[int, StackedMatrix] | None = field(default=None, repr=False, compare=False)
     """What these layers read of each source, where that is one product (`toolkit.problem.stacked_matrices`): made
     last."""
     rational: bool = field(default=False, repr=False, compare=False)
     """Whether the maps are exactly those of the network, without any rounding (`toolkit.problem.exactness`). Nothing
     made of this program is, unless it says so."""
-    errors: Errors | None = field(default=None, repr=False, compare=False)
+    errors: MapErrors | None = field(default=None, repr=False, compare=False)
     """What rounding can change in bounds for the boxes of one problem (`toolkit.bounds.backward_rounding`): made last,
     too."""
     merged: list[Program] = field(init=False, default_factory=list, repr=False, compare=False)

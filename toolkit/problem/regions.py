@@ -13,8 +13,8 @@ from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.names import listed, namer
 from toolkit.formats.query import (
     And,
+    AtomBlock,
     Atoms,
-    Block,
     Formula,
     Or,
     Query,
@@ -67,7 +67,7 @@ def box_atoms(atoms: Atoms, inputs: NDArray[np.int64], num_variables: int) -> Bo
 
 
 @dataclass(frozen=True)
-class Boxes:
+class RegionBoxes:
     """Closed boxes, shape [R, n] each, and whether any point is left in them, shape [R]."""
 
     lower: NDArray[np.float64]
@@ -75,7 +75,7 @@ class Boxes:
     alive: NDArray[np.bool_]
 
 
-def intersect_boxes(found: BoxAtoms, regions: Sequence[tuple[Block, ...]], size: int) -> Boxes:
+def intersect_boxes(found: BoxAtoms, regions: Sequence[tuple[AtomBlock, ...]], size: int) -> RegionBoxes:
     """One box of ``size`` dimensions for each tuple of blocks, infinite where nothing bounds it."""
     _check_bounds(len(regions), size)
     starts = np.array([block.start for blocks in regions for block in blocks], dtype=np.int64)
@@ -92,7 +92,7 @@ def intersect_boxes(found: BoxAtoms, regions: Sequence[tuple[Block, ...]], size:
     # A strict bound excludes its own value: nothing in [1, 2] is below 1.
     opposite = np.where(is_upper, lower.reshape(-1)[entry], upper.reshape(-1)[entry])
     alive[region[found.strict[atom] & (bound == opposite)]] = False
-    return Boxes(lower, upper, alive)
+    return RegionBoxes(lower, upper, alive)
 
 
 def check_size(formula: Formula, found: BoxAtoms, size: int) -> None:
@@ -117,7 +117,7 @@ def _check_bounds(boxes: int, size: int) -> None:
 def _count_boxes(formula: Formula, bounds_before: NDArray[np.int64]) -> int:
     """How many different sets of blocks with input bounds the conjunctions of the normal form have, at most."""
     match formula:
-        case Block():
+        case AtomBlock():
             return 1
         case And(parts):
             return math.prod(_count_boxes(part, bounds_before) for part in parts)
@@ -127,7 +127,7 @@ def _count_boxes(formula: Formula, bounds_before: NDArray[np.int64]) -> int:
             return sum(counts) + (not all(bounding))
 
 
-def check_bounded(query: Query, inputs: NDArray[np.int64], boxes: Boxes) -> None:
+def check_bounded(query: Query, inputs: NDArray[np.int64], boxes: RegionBoxes) -> None:
     """Raises InputError naming the inputs that lack a bound in some box that is not empty."""
     for side, bound in (("lower", boxes.lower), ("upper", boxes.upper)):
         missing = inputs[~np.isfinite(bound[boxes.alive]).all(axis=0)]

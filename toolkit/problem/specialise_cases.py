@@ -15,7 +15,7 @@ from torch import Tensor
 
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.compile import Problem
-from toolkit.problem.matrix_errors import Counted
+from toolkit.problem.matrix_errors import MatrixWithErrors
 from toolkit.problem.merge_neurons import merge_neurons
 from toolkit.problem.program import INPUT, Program
 
@@ -25,7 +25,7 @@ PIECEWISE_LINEAR = ("relu",)
 
 
 @dataclass(frozen=True)
-class Part:
+class ProblemPart:
     """Some cases of a problem, as a problem of their own."""
 
     problem: Problem
@@ -35,12 +35,12 @@ class Part:
     """The part's cases about the network as it was compiled, without merged neurons."""
 
 
-def specialised(problem: Problem) -> Iterator[Part]:
+def specialised(problem: Problem) -> Iterator[ProblemPart]:
     """The parts of a problem, one after the other, with their neurons merged; one part where nothing is gained."""
     columns = _fixed_factors(problem)
     values, part = _groups(problem.lower[:, columns])
     if len(values) > MOST_PARTS:
-        yield Part(replace(problem, program=merged(problem.program)), torch.arange(len(problem.lower)), problem)
+        yield ProblemPart(replace(problem, program=merged(problem.program)), torch.arange(len(problem.lower)), problem)
         return
     for number, value in enumerate(values):
         regions = (part == number).nonzero().squeeze(1)
@@ -48,7 +48,7 @@ def specialised(problem: Problem) -> Iterator[Part]:
             continue
         program = merged(substitute(problem.program, columns, value))
         restricted = _restricted(problem, regions)
-        yield Part(replace(restricted, program=program), regions, restricted)
+        yield ProblemPart(replace(restricted, program=program), regions, restricted)
 
 
 def merged(program: Program) -> Program:
@@ -90,8 +90,8 @@ def substitute(program: Program, columns: Tensor, values: Tensor) -> Program:
         rest = matrix.index_fill(1, columns, 0.0)
         matrices = (*affine.matrices[:position], rest, *affine.matrices[position + 1 :])
         errors = affine.element_errors()
-        fixed = Counted(matrix[:, columns], None if errors is None else errors[position][:, columns])
-        bias = Counted(affine.bias, affine.slack).plus(fixed.times(Counted(values)))
+        fixed = MatrixWithErrors(matrix[:, columns], None if errors is None else errors[position][:, columns])
+        bias = MatrixWithErrors(affine.bias, affine.slack).plus(fixed.times(MatrixWithErrors(values)))
         return replace(affine, matrices=matrices, bias=bias.value, slack=bias.error)
 
     layers = tuple(replace(layer, affine=replaced(layer.affine)) for layer in program.layers)

@@ -22,7 +22,7 @@ READ = 0.8
 
 
 @dataclass(frozen=True)
-class Stack:
+class StackedMatrix:
     """What later layers read of one source."""
 
     first: int
@@ -45,7 +45,7 @@ def _worth_stacking(layers: tuple[Layer, ...]) -> bool:
     return sum(INPUT in layer.affine.sources for layer in layers) >= READERS and maps >= READ * pairs
 
 
-def _stack(program: Program, source: int) -> Stack:
+def _stack(program: Program, source: int) -> StackedMatrix:
     size = program.num_inputs if source == INPUT else program.layers[source].affine.size
     later = program.layers[source + 1 :]
     while source == INPUT and later and reads_sparsely(later[0]):
@@ -57,7 +57,7 @@ def _stack(program: Program, source: int) -> Stack:
         assert isinstance(affine, DenseAffine)
         if source in affine.sources:
             matrix[layer.start - first : layer.stop - first] = affine.matrices[affine.sources.index(source)]
-    return Stack(first, matrix)
+    return StackedMatrix(first, matrix)
 
 
 def reads_sparsely(layer: Layer) -> bool:

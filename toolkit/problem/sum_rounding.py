@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class Errors:
+class MapErrors:
     """What a coefficient of one on the value of each map may lose by rounding, ``(B, size)`` each; B may be 1."""
 
     layers: Sequence[Tensor]
@@ -28,17 +28,17 @@ class Errors:
     underflow: Tensor
     """What products that underflow may add up to in one pass, ``(B, 1)``."""
 
-    def select(self, index: Tensor) -> Errors:
+    def select(self, index: Tensor) -> MapErrors:
         """The errors of some batch rows; what all share stays shared."""
 
         def part(tensor: Tensor) -> Tensor:
             return tensor if len(tensor) == 1 else tensor.index_select(0, index)
 
-        return Errors([part(layer) for layer in self.layers], part(self.features), part(self.underflow))
+        return MapErrors([part(layer) for layer in self.layers], part(self.features), part(self.underflow))
 
-    def ending_at(self, number: int) -> Errors:
+    def ending_at(self, number: int) -> MapErrors:
         """The errors of passes that begin at a layer's values, as those of features."""
-        return Errors(self.layers[:number], self.layers[number], self.underflow)
+        return MapErrors(self.layers[:number], self.layers[number], self.underflow)
 
 
 MOST_LOST = 0.5

@@ -19,11 +19,11 @@ from toolkit.problem.sparse_products import product
 aten = torch.ops.aten
 
 Contribution = tuple[fx.Node, Tensor]
-Rule = Callable[[fx.Node, Tensor, "Constants"], list[Contribution]]
+Rule = Callable[[fx.Node, Tensor, "ConstantOperands"], list[Contribution]]
 """(node, coefficients on its value ``(R, *shape)``, constants) -> coefficients on each operand that varies."""
 
 
-class Constants:
+class ConstantOperands:
     """The constant operands of a graph's nodes."""
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -57,7 +57,7 @@ def transpose_graph(module: fx.GraphModule, rows: Tensor) -> list[Tensor]:
     ``rows`` is ``(R, size of output)``; every node of the graph carries its shape in ``meta["shape"]``.
     """
     nodes = list(module.graph.nodes)
-    constants = Constants(module)
+    constants = ConstantOperands(module)
     pending: dict[fx.Node, Tensor] = {nodes[-1].args[0]: rows}
     for node in reversed(nodes[:-1]):
         if node.op != "call_function" or node not in pending:
@@ -75,7 +75,7 @@ def transpose_graph(module: fx.GraphModule, rows: Tensor) -> list[Tensor]:
     ]
 
 
-def _by_gradient(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Contribution]:
+def _by_gradient(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     """The vector-Jacobian product of any operator; the access to one of several results includes its producer."""
     call: Any = node.args[0] if _is_part(node) else node
     operands = [operand for operand in call.all_input_nodes if depends_on_input(operand)]
@@ -117,14 +117,14 @@ def _aligned(shape: tuple[int, ...], dims: int) -> tuple[int, ...]:
     aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default, aten.clone.default, aten.alias.default,
     aten.detach.default, aten.contiguous.default,
 )  # fmt: skip
-def _reshape(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Contribution]:
+def _reshape(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     operand = node.args[0]
     assert isinstance(operand, fx.Node)
     return [(operand, coefficients.reshape(len(coefficients), *operand.meta["shape"]))]
 
 
 @rule(aten.permute.default)
-def _permute(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Contribution]:
+def _permute(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     dims = [d % len(node.args[1]) for d in node.args[1]]  # type: ignore[arg-type, union-attr, operator]
     inverse = [dims.index(d) + 1 for d in range(len(dims))]
     return [(node.args[0], coefficients.permute(0, *inverse))]  # type: ignore[list-item]
@@ -140,17 +140,17 @@ def _sum_terms(node: fx.Node, coefficients: Tensor, signs: tuple[float, float]) 
 
 
 @rule(aten.add.Tensor, aten.add.Scalar)
-def _add(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Contribution]:
+def _add(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     return _sum_terms(node, coefficients, (1, 1))
 
 
 @rule(aten.sub.Tensor, aten.sub.Scalar)
-def _sub(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Contribution]:
+def _sub(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     return _sum_terms(node, coefficients, (1, -1))
 
 
 @rule(aten.mul.Tensor, aten.mul.Scalar)
-def _mul(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Contribution]:
+def _mul(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     first, second = node.args
     operand, factor = (first, second) if depends_on_input(first) else (second, first)
     assert isinstance(operand, fx.Node)
@@ -158,12 +158,12 @@ def _mul(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Cont
 
 
 @rule(aten.mm.default)
-def _mm(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Contribution]:
+def _mm(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     return _matrix_product(node.args[0], node.args[1], coefficients, constants)
 
 
 @rule(aten.addmm.default)
-def _addmm(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Contribution]:
+def _addmm(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     if node.kwargs:
         return _by_gradient(node, coefficients, constants)
     bias, first, second = node.args
@@ -173,7 +173,7 @@ def _addmm(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Co
     return parts
 
 
-def _matrix_product(first: Any, second: Any, coefficients: Tensor, constants: Constants) -> list[Contribution]:
+def _matrix_product(first: Any, second: Any, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     if depends_on_input(first):
         return [(first, product(coefficients, constants.of(second).mT))]
     if depends_on_input(second):
@@ -182,7 +182,7 @@ def _matrix_product(first: Any, second: Any, coefficients: Tensor, constants: Co
 
 
 @rule(aten.convolution.default)
-def _convolution(node: fx.Node, coefficients: Tensor, constants: Constants) -> list[Contribution]:
+def _convolution(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     """The convolution of the opposite kind, with the rows as its batch.
 
     It computes what the operator's input gradient does, up to twice as fast on a processor (measured).

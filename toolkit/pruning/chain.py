@@ -18,11 +18,11 @@ from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.models.build import build_model
 from toolkit.pruning.graft import graft, grafted_job
 from toolkit.pruning.masks import Masks, density, live_channels
-from toolkit.pruning.methods import Round, prune
+from toolkit.pruning.methods import PruningRound, prune
 from toolkit.pruning.pruning_options import Chain, Graft, MethodOptions, Structured
 from toolkit.sources import code_hash, library_versions
 from toolkit.training.initialise import ibp_initialise
-from toolkit.training.loop import Job, derive_seed, train
+from toolkit.training.loop import TrainingJob, derive_seed, train
 from toolkit.training.schedule import learning_rate_at
 from toolkit.training.tensor_files import load, save
 from toolkit.training.training_options import Training
@@ -54,7 +54,7 @@ class ChainState:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class ChainContext:
     """What all chains of an experiment have in common."""
 
     dataset: Dataset
@@ -69,7 +69,9 @@ class Workshop:
         return part.to(self.device)
 
 
-def prune_chain(workshop: Workshop, options: ModelOptions, chain: Chain, training: Training) -> Iterator[ChainState]:
+def prune_chain(
+    workshop: ChainContext, options: ModelOptions, chain: Chain, training: Training
+) -> Iterator[ChainState]:
     """The dense network and then one trained network for each density of the chain.
 
     ``training`` is the chain's own (``Recipe.training_of``). Chains of equal model and training share the dense
@@ -79,7 +81,7 @@ def prune_chain(workshop: Workshop, options: ModelOptions, chain: Chain, trainin
         InputError: the method does not fit the network or the data, or training diverged.
     """
     initial = initial_model(workshop, options, training)
-    job = Job(
+    job = TrainingJob(
         training,
         workshop.split("train"),
         workshop.dataset.augmentation,
@@ -105,7 +107,9 @@ def prune_chain(workshop: Workshop, options: ModelOptions, chain: Chain, trainin
         yield grafted_state(workshop, chain, chain.graft, state, job)
 
 
-def grafted_state(workshop: Workshop, chain: Chain, options: Graft, parent: ChainState, job: Job) -> ChainState:
+def grafted_state(
+    workshop: ChainContext, chain: Chain, options: Graft, parent: ChainState, job: TrainingJob
+) -> ChainState:
     """The network of a state with some of its ReLUs linear, trained on with the masks of the state."""
     epsilon, index = job.training.epsilon, len(chain.targets) + 1
     assert epsilon is not None
@@ -116,7 +120,7 @@ def grafted_state(workshop: Workshop, chain: Chain, options: Graft, parent: Chai
     return ChainState(index, parent.density, model, masks, key, grafted=True)
 
 
-def dense_key(workshop: Workshop, options: ModelOptions, training: Training) -> str:
+def dense_key(workshop: ChainContext, options: ModelOptions, training: Training) -> str:
     """Hash of everything that makes a dense network."""
     content = {"data": workshop.dataset.digest, "model": identity(options), "seed": workshop.seed}
     content |= {"code": code_hash(MAKERS), "libraries": dict(library_versions(MAKERS))}
@@ -137,7 +141,7 @@ def digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def initial_model(workshop: Workshop, options: ModelOptions, training: Training) -> nn.Module:
+def initial_model(workshop: ChainContext, options: ModelOptions, training: Training) -> nn.Module:
     """The network at epoch 0, on the device."""
     model = build_model(options, workshop.dataset, derive_seed(workshop.seed, "initial"))
     if training.initialisation == "ibp":
@@ -146,25 +150,31 @@ def initial_model(workshop: Workshop, options: ModelOptions, training: Training)
 
 
 def _start(
-    workshop: Workshop, chain: Chain, job: Job, target: float, state: ChainState, initial: nn.Module, dense: nn.Module
+    workshop: ChainContext,
+    chain: Chain,
+    job: TrainingJob,
+    target: float,
+    state: ChainState,
+    initial: nn.Module,
+    dense: nn.Module,
 ) -> Masked:
     """The weights that a round's training starts from, and its masks."""
     # One-shot pruning uses one seed for all densities, so that sparser networks are parts of denser ones.
     source, old, number = (initial, {}, 0) if chain.one_shot else (state.model, state.masks, state.index)
     seed = derive_seed(workshop.seed, "prune", number)
-    round_ = Round(copy.deepcopy(source), old, target, job, workshop.split("validation"), seed)
+    round_ = PruningRound(copy.deepcopy(source), old, target, job, workshop.split("validation"), seed)
     masks = prune(chain.method, round_) if target < 1 else {}
     return rewind(chain, job, initial, dense, state.model), masks
 
 
-def rewind(chain: Chain, job: Job, initial: nn.Module, dense: nn.Module, current: nn.Module) -> nn.Module:
+def rewind(chain: Chain, job: TrainingJob, initial: nn.Module, dense: nn.Module, current: nn.Module) -> nn.Module:
     """A copy of the weights that the chain's pruned networks start from."""
     if chain.rewind == "rewind_lt":
         return train(copy.deepcopy(initial), replace(job, epochs=chain.rewind_epoch))
     return copy.deepcopy({"lt": initial, "pt": dense, "finetune": current}[chain.rewind])
 
 
-def rewound_job(job: Job, chain: Chain, workshop: Workshop, index: int) -> Job:
+def rewound_job(job: TrainingJob, chain: Chain, workshop: ChainContext, index: int) -> TrainingJob:
     """The training of a pruned state: schedules start again, or stay at their end when fine-tuning."""
     training = job.training
     if chain.rewind == "finetune":
@@ -180,7 +190,7 @@ def state_density(method: MethodOptions, model: nn.Module, masks: Masks) -> floa
     return density(live_channels(model, masks) if isinstance(method, Structured) else masks)
 
 
-def trained(workshop: Workshop, name: str, key: str, start: Masked, job: Job) -> Masked:
+def trained(workshop: ChainContext, name: str, key: str, start: Masked, job: TrainingJob) -> Masked:
     """The network trained from ``start``: from the cache, or trained now."""
     observer = None if workshop.progress is None else partial(workshop.progress, name)
     checkpoint = None if workshop.cache is None else workshop.cache / f"{key}.part"
@@ -195,7 +205,7 @@ def trained(workshop: Workshop, name: str, key: str, start: Masked, job: Job) ->
     return result
 
 
-def stored(workshop: Workshop, file: str, template: nn.Module, make: Callable[[], Masked]) -> Masked:
+def stored(workshop: ChainContext, file: str, template: nn.Module, make: Callable[[], Masked]) -> Masked:
     """What the cache holds under a name, or what ``make`` gives, which is then kept. ``template`` gives the layers."""
     if workshop.cache is None:
         return make()

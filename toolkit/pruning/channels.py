@@ -14,7 +14,7 @@ from toolkit.errors import InputError
 from toolkit.models.structure import ReluSite, channel_sites, relu_sites
 from toolkit.pruning.masks import Masks, Scores, channel_masks, live_channels, select
 from toolkit.pruning.pruning_options import NrsChannel, Refill, Slim, Structured, UpperBound
-from toolkit.pruning.round import Round, prune
+from toolkit.pruning.round import PruningRound, prune
 from toolkit.training.differentiable_intervals import Interval, image_box, propagate
 from toolkit.training.regularisers import stability_terms
 from toolkit.training.training_attack import evaluation_mode
@@ -23,7 +23,7 @@ from toolkit.training.training_options import Stability
 CHUNK = 256
 
 
-def keep_channels(options: Structured, round_: Round, scores: Scores) -> Masks:
+def keep_channels(options: Structured, round_: PruningRound, scores: Scores) -> Masks:
     """Masks of the channels with the largest scores; the best channel of each layer always stays.
 
     Raises:
@@ -42,13 +42,13 @@ def _protect_best(scores: Tensor, live: Tensor) -> Tensor:
 
 
 @prune.register
-def _(options: Slim, round_: Round) -> Masks:
+def _(options: Slim, round_: PruningRound) -> Masks:
     scores = {name: norm.weight.detach().abs() for name, norm in _batch_norms(round_.model).items()}
     return keep_channels(options, round_, scores)
 
 
 @prune.register
-def _(options: Refill, round_: Round) -> Masks:
+def _(options: Refill, round_: PruningRound) -> Masks:
     """Mean ``|w|`` of each channel after a magnitude step; the mean makes layers of different fan-in comparable.
 
     Every weight of a kept channel is live afterwards, so the magnitude step only decides the ranking.
@@ -68,14 +68,14 @@ def _(options: Refill, round_: Round) -> Masks:
 
 
 @prune.register
-def _(options: NrsChannel, round_: Round) -> Masks:
+def _(options: NrsChannel, round_: PruningRound) -> Masks:
     """The channels with the largest NRSLoss on held-out images go first; dropped channels never come back."""
     nrs = Stability(name="nrs")
     return keep_channels(options, round_, _mean_over_bounds(round_, lambda site, x: -stability_terms(nrs, site, x)))
 
 
 @prune.register
-def _(options: UpperBound, round_: Round) -> Masks:
+def _(options: UpperBound, round_: PruningRound) -> Masks:
     """Mean over images of the largest upper bound in the channel: small for channels that are nearly inactive."""
     return keep_channels(options, round_, _mean_over_bounds(round_, lambda _, x: x.upper.amax((2, 3), keepdim=True)))
 
@@ -92,7 +92,7 @@ def _weight(module: nn.Module) -> Tensor:
     return module.weight.detach()
 
 
-def _mean_over_bounds(round_: Round, score: Callable[[ReluSite, Interval], Tensor]) -> Scores:
+def _mean_over_bounds(round_: PruningRound, score: Callable[[ReluSite, Interval], Tensor]) -> Scores:
     """Mean over held-out images and positions of a score ``(B, C, H, W)`` of the bounds before each ReLU.
 
     Raises:

@@ -19,7 +19,7 @@ from toolkit.models.layers import GraftedReLU
 from toolkit.models.structure import sequences
 from toolkit.pruning.pruning_options import Graft
 from toolkit.training.differentiable_intervals import image_box, propagate
-from toolkit.training.loop import Job
+from toolkit.training.loop import TrainingJob
 from toolkit.training.stats import unstable
 from toolkit.training.training_attack import evaluation_mode
 
@@ -66,7 +66,7 @@ def rank(values: Tensor) -> Tensor:
     return position.double() / max(1, int(position.max()))
 
 
-def grafted_job(job: Job, options: Graft, seed: int) -> Job:
+def grafted_job(job: TrainingJob, options: Graft, seed: int) -> TrainingJob:
     """The training after grafting, at the full radius."""
     changes = {"epochs": options.epochs, "learning_rate": options.learning_rate, "milestones": (), "ramp": None}
     return replace(job, training=job.training.model_copy(update=changes), seed=seed)

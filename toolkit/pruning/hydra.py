@@ -19,7 +19,7 @@ from toolkit.models.structure import channel_sites
 from toolkit.pruning.channels import keep_channels
 from toolkit.pruning.masks import Masks, live_channels, prunable_weights, select
 from toolkit.pruning.pruning_options import Hydra, HydraFilter
-from toolkit.pruning.round import Round, prune
+from toolkit.pruning.round import PruningRound, prune
 
 
 class StraightThrough(torch.autograd.Function):
@@ -52,7 +52,7 @@ class Gate(nn.Module):
 
 
 @prune.register
-def _(options: Hydra, round_: Round) -> Masks:
+def _(options: Hydra, round_: PruningRound) -> Masks:
     live = prunable_weights(round_.model, options.layers) | round_.masks
     modules = dict(round_.model.named_modules())
     scores: dict[str, nn.Parameter] = {}
@@ -67,7 +67,7 @@ def _(options: Hydra, round_: Round) -> Masks:
 
 
 @prune.register
-def _(options: HydraFilter, round_: Round) -> Masks:
+def _(options: HydraFilter, round_: PruningRound) -> Masks:
     """One score for each channel, which scales both parameters of its batch normalisation."""
     live = live_channels(round_.model, round_.masks)
     modules = dict(round_.model.named_modules())
@@ -93,7 +93,7 @@ def initial_scores(weight: Tensor) -> Tensor:
     return sqrt(6 / fan_in) * weight / weight.abs().max().clamp_min(1e-12)
 
 
-def learn(round_: Round, scores: list[nn.Parameter], epochs: int, learning_rate: float) -> None:
+def learn(round_: PruningRound, scores: list[nn.Parameter], epochs: int, learning_rate: float) -> None:
     """Adam on the training loss at the full epsilon, rate divided by ten after half and three quarters of the epochs.
 
     Batch statistics keep updating; everything but the scores is frozen.

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from toolkit.pruning import channels, hydra, weights  # noqa: F401 - importing them registers their methods
-from toolkit.pruning.round import Round, prune
+from toolkit.pruning.round import PruningRound, prune
 
-__all__ = ["Round", "prune"]
+__all__ = ["PruningRound", "prune"]

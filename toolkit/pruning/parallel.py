@@ -19,7 +19,7 @@ import torch
 from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.devices import take_gpu
 from toolkit.errors import ToolkitError
-from toolkit.pruning.chain import Workshop, prune_chain
+from toolkit.pruning.chain import ChainContext, prune_chain
 from toolkit.pruning.recipe_networks import dense_networks
 from toolkit.recipe import Recipe
 from toolkit.run.lifetime import die_with_spawner, safe_path
@@ -27,7 +27,7 @@ from toolkit.training.training_progress import EpochLines
 
 
 @dataclass(frozen=True)
-class Piece:
+class ChainWork:
     """Work of one process: a chain of a recipe with one seed, or only its dense network."""
 
     recipe: Recipe
@@ -36,7 +36,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Crew:
+class TrainingProcesses:
     """Processes that train: how many, on what kind of device, with how many threads each, into which cache."""
 
     processes: int
@@ -45,7 +45,7 @@ class Crew:
     cache: Path
 
 
-def train_ahead(recipe: Recipe, dataset: Dataset, crew: Crew) -> None:
+def train_ahead(recipe: Recipe, dataset: Dataset, crew: TrainingProcesses) -> None:
     """Train all chains of a recipe, of every seed, into the cache.
 
     Raises:
@@ -61,18 +61,18 @@ def train_ahead(recipe: Recipe, dataset: Dataset, crew: Crew) -> None:
             _work_off(pool, wave, crew)
 
 
-def pieces(recipe: Recipe, dataset: Dataset) -> tuple[list[Piece], list[Piece]]:
+def pieces(recipe: Recipe, dataset: Dataset) -> tuple[list[ChainWork], list[ChainWork]]:
     """The distinct dense networks, by one chain of each, and all chains."""
-    dense, whole = list[Piece](), list[Piece]()
+    dense, whole = list[ChainWork](), list[ChainWork]()
     for seed in recipe.all_seeds:
         part = recipe.with_seed(seed)
-        shared = dense_networks(part, Workshop(dataset, seed=seed)).values()
-        dense += [Piece(part, network.chains[0], dense_only=True) for network in shared]
-        whole += [Piece(part, chain.name, dense_only=False) for chain in part.all_chains]
+        shared = dense_networks(part, ChainContext(dataset, seed=seed)).values()
+        dense += [ChainWork(part, network.chains[0], dense_only=True) for network in shared]
+        whole += [ChainWork(part, chain.name, dense_only=False) for chain in part.all_chains]
     return dense, whole
 
 
-def _work_off(pool: ProcessPoolExecutor, wave: Sequence[Piece], crew: Crew) -> None:
+def _work_off(pool: ProcessPoolExecutor, wave: Sequence[ChainWork], crew: TrainingProcesses) -> None:
     """Train some pieces; whatever goes wrong ends all processes at once, and what they finished is in the cache."""
     try:
         for done in as_completed([pool.submit(train_piece, piece, crew) for piece in wave]):
@@ -88,19 +88,19 @@ def _work_off(pool: ProcessPoolExecutor, wave: Sequence[Piece], crew: Crew) -> N
         raise
 
 
-def _get_ready(numbers: SimpleQueue[int], crew: Crew) -> None:
+def _get_ready(numbers: SimpleQueue[int], crew: TrainingProcesses) -> None:
     """First thing in a process: its end with that of the run, its GPU, its share of the cores."""
     die_with_spawner()
     take_gpu(numbers.get())
     torch.set_num_threads(crew.threads)
 
 
-def train_piece(piece: Piece, crew: Crew) -> None:
+def train_piece(piece: ChainWork, crew: TrainingProcesses) -> None:
     """Train one piece into the cache."""
     recipe = piece.recipe
     [chain] = [chain for chain in recipe.all_chains if chain.name == piece.chain]
     told = EpochLines(prefix=f"seed {recipe.seed}: ")
-    workshop = Workshop(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache, told)
+    workshop = ChainContext(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache, told)
     states = prune_chain(workshop, recipe.models[chain.model], chain, recipe.training_of(chain))
     for _ in states:
         if piece.dense_only:

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from toolkit.options import Options, shorthand
+from toolkit.options import RecipeRecord, shorthand
 from toolkit.paper import paper_rows
 
 Density = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
-class Unstructured(Options):
+class Unstructured(RecipeRecord):
     """Options that all methods which prune single weights share."""
 
     layers: Annotated[tuple[Literal["conv", "linear"], ...], Field(min_length=1)] = ("conv",)
@@ -47,7 +47,7 @@ class Sensitivity(Unstructured):
     """Training batches that the gradient is averaged over."""
 
 
-class Hydra(Options):
+class Hydra(RecipeRecord):
     """Learned scores, one density per layer (Sehwag et al., NeurIPS 2020)."""
 
     name: Literal["hydra"] = "hydra"
@@ -56,7 +56,7 @@ class Hydra(Options):
     learning_rate: PositiveFloat = 0.01
 
 
-class Structured(Options):
+class Structured(RecipeRecord):
     """Options that all methods which prune channels share."""
 
     layerwise: bool = False
@@ -106,7 +106,7 @@ MethodOptions = Annotated[
 ]
 
 
-class Graft(Options):
+class Graft(RecipeRecord):
     """Linearity grafting: unstable ReLUs that matter little become learned affine maps (Chen et al., ICML 2022)."""
 
     share: Density = 0.5
@@ -120,7 +120,7 @@ class Graft(Options):
     learning_rate: PositiveFloat = 1e-3
 
 
-class Rounds(Options):
+class Rounds(RecipeRecord):
     """Densities, rewinding and training of a chain.
 
     The densities are given one by one, or as ``rate`` (part of the remaining entries pruned per round) and ``states``

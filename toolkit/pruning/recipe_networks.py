@@ -14,7 +14,7 @@ from toolkit.data.dataset import Dataset, Split
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.models.architecture_options import OnnxNet
 from toolkit.models.structure import count_relus
-from toolkit.pruning.chain import ChainState, Progress, Workshop, dense_key, prune_chain
+from toolkit.pruning.chain import ChainContext, ChainState, Progress, dense_key, prune_chain
 from toolkit.pruning.compress import compress
 from toolkit.pruning.masks import live_channels
 from toolkit.pruning.pruning_options import Chain, Structured
@@ -76,7 +76,7 @@ def build_chains(
     Raises:
         InputError: a method does not fit its network or the data, or training diverged.
     """
-    workshop = Workshop(dataset, device, recipe.seed, cache, progress)
+    workshop = ChainContext(dataset, device, recipe.seed, cache, progress)
     shared = dense_networks(recipe, workshop)
     seen: set[str] = set()
     for chain in recipe.all_chains:
@@ -94,7 +94,7 @@ class DenseNetwork:
     chains: tuple[str, ...]
 
 
-def dense_networks(recipe: Recipe, workshop: Workshop) -> dict[str, DenseNetwork]:
+def dense_networks(recipe: Recipe, workshop: ChainContext) -> dict[str, DenseNetwork]:
     """The distinct dense networks of a recipe by key: the first of each model and named training is named after them.
 
     Raises:
@@ -121,7 +121,7 @@ def _check_unique(names: list[str]) -> None:
 
 
 def finished(
-    recipe: Recipe, workshop: Workshop, chain: Chain, state: ChainState, shared: dict[str, DenseNetwork]
+    recipe: Recipe, workshop: ChainContext, chain: Chain, state: ChainState, shared: dict[str, DenseNetwork]
 ) -> ChainModel:
     """The record of one state: compressed, measured, named."""
     dense = shared[state.key] if state.index == 0 else None
@@ -173,7 +173,7 @@ def stability(module: nn.Module, images: Tensor, epsilon: float) -> NetworkStabi
         return NetworkStability(epsilon, ())
 
 
-def exported_module(workshop: Workshop, chain: Chain, state: ChainState) -> nn.Module:
+def exported_module(workshop: ChainContext, chain: Chain, state: ChainState) -> nn.Module:
     """The state's network on the CPU, without its pruned channels where the method removes any."""
     module = copy.deepcopy(state.model).cpu()
     if isinstance(chain.method, Structured) and chain.method.compress and state.masks and not state.grafted:

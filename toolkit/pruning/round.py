@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from toolkit.data.dataset import Split
 from toolkit.pruning.masks import Masks
 from toolkit.pruning.pruning_options import MethodOptions
-from toolkit.training.loop import Job, batches, derive_seed, objective
+from toolkit.training.loop import TrainingJob, batches, derive_seed, objective
 
 
 @dataclass(frozen=True)
-class Round:
+class PruningRound:
     """A network that was just trained (or is initial, for one-shot pruning), and what to make of it."""
 
     model: nn.Module
@@ -28,7 +28,7 @@ class Round:
     """Masks it was trained with; a new mask keeps nothing that these dropped."""
     density: float
     """Density to reach, of all prunable entries."""
-    job: Job
+    job: TrainingJob
     validation: Split
     """Images held out of training, on the model's device."""
     seed: int
@@ -54,6 +54,6 @@ class Round:
 
 
 @singledispatch
-def prune(options: MethodOptions, round_: Round) -> Masks:
+def prune(options: MethodOptions, round_: PruningRound) -> Masks:
     """New masks for a round; one implementation for each type of options."""
     raise NotImplementedError(type(options).__name__)

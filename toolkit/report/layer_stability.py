@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from toolkit.bench.journal import Record
-from toolkit.report.summary import Model
+from toolkit.bench.journal import JournalRecord
+from toolkit.report.summary import ModelRecord
 from toolkit.report.tables import Table, make_table, number, percent, short, word
 
 FIRST = ("crown", "forward")
@@ -39,24 +39,24 @@ class LayerRow:
     """By alpha-CROWN, on these images."""
 
 
-def layer_rows(models: Sequence[Model], records: Sequence[Record]) -> list[LayerRow]:
+def layer_rows(models: Sequence[ModelRecord], records: Sequence[JournalRecord]) -> list[LayerRow]:
     """One row for each layer of each network, seeds together; none for networks that were never bounded."""
     bounded = {model.network: _bounded(model, records) for model in models}
     known = [set(images) for images in bounded.values() if images]
     common = set.intersection(*known) if known else set()
-    groups: dict[str, list[Model]] = {}
+    groups: dict[str, list[ModelRecord]] = {}
     for model in models:
         groups.setdefault(model.group or model.name, []).append(model)
     return [row for name, own in groups.items() for row in _rows(name, own, bounded, common)]
 
 
-def _bounded(model: Model, records: Sequence[Record]) -> dict[str, Record]:
+def _bounded(model: ModelRecord, records: Sequence[JournalRecord]) -> dict[str, JournalRecord]:
     """The network's records that have root bounds, by specification."""
     return {r.vnnlib: r for r in records if r.onnx == model.network and r.statistics.layers}
 
 
 def _rows(
-    name: str, models: Sequence[Model], bounded: Mapping[str, Mapping[str, Record]], common: set[str]
+    name: str, models: Sequence[ModelRecord], bounded: Mapping[str, Mapping[str, JournalRecord]], common: set[str]
 ) -> list[LayerRow]:
     own = [record for model in models for image, record in bounded[model.network].items() if image in common]
     every = [record for model in models for record in bounded[model.network].values()]
@@ -64,14 +64,14 @@ def _rows(
     return [_row(name, models[0], layer, _counts(own, layer), _counts(every, layer)) for layer in range(depth)]
 
 
-def _counts(records: Sequence[Record], layer: int) -> list[dict[str, int]]:
+def _counts(records: Sequence[JournalRecord], layer: int) -> list[dict[str, int]]:
     """The counts of one layer, of the records that have it."""
     layers = [list(record.statistics.layers.values()) for record in records]
     return [found[layer] for found in layers if layer < len(found)]
 
 
 def _row(
-    name: str, model: Model, layer: int, own: Sequence[Mapping[str, int]], every: Sequence[Mapping[str, int]]
+    name: str, model: ModelRecord, layer: int, own: Sequence[Mapping[str, int]], every: Sequence[Mapping[str, int]]
 ) -> LayerRow:
     optimised = [counts for counts in every if "alpha-crown" in counts]
     return LayerRow(
@@ -138,13 +138,13 @@ WIDTH_COLUMNS = (
 )
 
 
-def width_table(models: Sequence[Model]) -> Table:
+def width_table(models: Sequence[ModelRecord]) -> Table:
     """Stability by interval bounds over all verified images, layer by layer, before and after batch normalisation."""
     rows = [WidthRow(model.name, layer, values) for model in models for layer, values in enumerate(model.layers)]
     return make_table(WIDTH_COLUMNS, rows)
 
 
-def unstable_csv(models: Sequence[Model], records: Sequence[Record]) -> str:
+def unstable_csv(models: Sequence[ModelRecord], records: Sequence[JournalRecord]) -> str:
     """One line for each network, layer and bound method: images, and the mean part of unstable neurons on them.
 
     Every network stands on all images that it was bounded on.

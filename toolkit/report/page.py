@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from toolkit.bench.atomic_files import write_text_atomically
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import is_contradiction
 from toolkit.report.plots import to_svg
 from toolkit.report.tables import Table
@@ -32,7 +32,7 @@ class Page:
     table: Table
     figures: Mapping[str, Figure]
     """Figures by caption."""
-    records: Sequence[Record]
+    records: Sequence[JournalRecord]
     expected: Mapping[str, Verdict] = field(default_factory=dict)
     """Known verdicts by the records' keys."""
     facts: tuple[tuple[str, str], ...] = ()
@@ -59,7 +59,7 @@ def write_page(page: Page, path: Path) -> None:
     write_text_atomically(path, render(page))
 
 
-def facts(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
+def facts(records: Sequence[JournalRecord]) -> tuple[tuple[str, str], ...]:
     """Where answers come from: versions and settings, as the journal has them."""
     if not records:
         return ()

@@ -7,26 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.paper import PaperRow, dense_key, paper_rows
-from toolkit.report.summary import Row
+from toolkit.report.summary import SummaryRow
 from toolkit.report.tables import Column, Table, interval, make_table, number, percent, short, word
 
 
 @dataclass(frozen=True)
-class Pair:
+class PaperPair:
     """One of our networks and one of the paper's."""
 
     chain: str
-    ours: Row
+    ours: SummaryRow
     key: str
     theirs: PaperRow
 
 
-def pairs(rows: Sequence[Row], keys: Mapping[str, Sequence[str]]) -> list[Pair]:
+def pairs(rows: Sequence[SummaryRow], keys: Mapping[str, Sequence[str]]) -> list[PaperPair]:
     """For each chain with rows of the paper (by chain name): the dense pair once, then the best pruned network's.
 
     The paper shows the network of a chain with the best certified accuracy; the same choice is made here.
     """
-    found: dict[tuple[str, str], Pair] = {}
+    found: dict[tuple[str, str], PaperPair] = {}
     for chain, wanted in keys.items():
         own = [row for row in rows if chain in row.chains and row.images]
         pruned = [row for row in own if row.state > 0]
@@ -39,11 +39,11 @@ def pairs(rows: Sequence[Row], keys: Mapping[str, Sequence[str]]) -> list[Pair]:
     return list(found.values())
 
 
-def _pair(chain: str, row: Row, key: str) -> Pair:
-    return Pair(chain, row, key, paper_rows()[key])
+def _pair(chain: str, row: SummaryRow, key: str) -> PaperPair:
+    return PaperPair(chain, row, key, paper_rows()[key])
 
 
-def _adversarial(pair: Pair) -> float:
+def _adversarial(pair: PaperPair) -> float:
     return math.nan if pair.theirs.adversarial is None else pair.theirs.adversarial
 
 
@@ -65,6 +65,6 @@ COLUMNS = (
 )
 
 
-def paper_table(rows: Sequence[Row], keys: Mapping[str, Sequence[str]]) -> Table:
+def paper_table(rows: Sequence[SummaryRow], keys: Mapping[str, Sequence[str]]) -> Table:
     """The pairs as a table; without rows where no chain names rows of the paper."""
     return make_table(COLUMNS, pairs(rows, keys))

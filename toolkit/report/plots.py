@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from toolkit.bench.atomic_files import write_bytes_atomically
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.report.layer_stability import LayerRow
-from toolkit.report.summary import Row, chain_names
+from toolkit.report.summary import SummaryRow, chain_names
 from toolkit.result import DECIDED
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
@@ -50,21 +50,21 @@ def _style() -> Iterator[None]:
         yield
 
 
-Draw = Callable[[Axes, Sequence[Row], str, dict[str, str]], None]
+Draw = Callable[[Axes, Sequence[SummaryRow], str, dict[str, str]], None]
 """Draws one chain: axes, its rows by falling density, its name, and its colour and marker."""
 
 
-def certified_versus_density(rows: Sequence[Row]) -> Figure:
+def certified_versus_density(rows: Sequence[SummaryRow]) -> Figure:
     """Certified accuracy against density, a panel per architecture and a line per chain; bars are 95 % intervals."""
     return _panels(rows, _draw_certified, "certified accuracy (%)")
 
 
-def instability_versus_density(rows: Sequence[Row]) -> Figure:
+def instability_versus_density(rows: Sequence[SummaryRow]) -> Figure:
     """Mean number of unstable ReLUs against density: by the root bounds (solid) and by intervals (dotted)."""
     return _panels(rows, _draw_instability, "unstable ReLUs (mean per image)")
 
 
-def every_network(rows: Sequence[Row]) -> Figure:
+def every_network(rows: Sequence[SummaryRow]) -> Figure:
     """A line for each network: its accuracies, certified with its 95 % interval, and its unstable ReLUs."""
     with _style():
         figure = Figure(figsize=(9.5, 1.0 + 0.21 * len(rows)), layout="constrained")
@@ -92,7 +92,7 @@ def every_network(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _draw_certified(axes: Axes, rows: Sequence[Row], chain: str, look: dict[str, str]) -> None:
+def _draw_certified(axes: Axes, rows: Sequence[SummaryRow], chain: str, look: dict[str, str]) -> None:
     # Chains stand a little apart, or their intervals would hide each other.
     density = [row.density * (1 + 0.02 * len(axes.lines)) for row in rows]
     value = [100 * row.certified_accuracy for row in rows]
@@ -107,13 +107,13 @@ def _draw_certified(axes: Axes, rows: Sequence[Row], chain: str, look: dict[str,
     axes.plot(density, value, markersize=5, label=chain, **look)  # type: ignore[arg-type]
 
 
-def _draw_instability(axes: Axes, rows: Sequence[Row], chain: str, look: dict[str, str]) -> None:
+def _draw_instability(axes: Axes, rows: Sequence[SummaryRow], chain: str, look: dict[str, str]) -> None:
     density = [row.density for row in rows]
     axes.plot(density, [row.mean_unstable for row in rows], markersize=5, label=chain, **look)  # type: ignore[arg-type]
     axes.plot(density, [row.mean_unstable_interval for row in rows], color=look["color"], linestyle=":", linewidth=1.2)
 
 
-def _panels(rows: Sequence[Row], draw: Draw, label: str) -> Figure:
+def _panels(rows: Sequence[SummaryRow], draw: Draw, label: str) -> Figure:
     names = list(dict.fromkeys(row.architecture for row in rows))
     with _style():
         figure = Figure(figsize=(1.2 + 4.4 * len(names), 3.5), layout="constrained")
@@ -124,7 +124,7 @@ def _panels(rows: Sequence[Row], draw: Draw, label: str) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, name: str, rows: Sequence[Row], draw: Draw) -> None:
+def _panel(axes: Axes, name: str, rows: Sequence[SummaryRow], draw: Draw) -> None:
     for index, chain in enumerate(chain_names(rows)):
         line = sorted((row for row in rows if chain in row.chains), key=lambda row: -row.density)
         draw(axes, line, chain, _look(index))
@@ -193,7 +193,7 @@ def _draw_layers(axes: Axes, chain: str, rows: Sequence[LayerRow]) -> None:
     axes.legend(title="density", fontsize=7.5, title_fontsize=7.5, loc="best")
 
 
-def cactus(groups: Mapping[str, Sequence[Record]]) -> Figure:
+def cactus(groups: Mapping[str, Sequence[JournalRecord]]) -> Figure:
     """Instances decided within a time limit: for each group, the k-th fastest answer against k."""
     with _style():
         figure = Figure(figsize=(9.5, 3.8), layout="constrained")
@@ -214,7 +214,7 @@ def cactus(groups: Mapping[str, Sequence[Record]]) -> Figure:
     return figure
 
 
-def _decision_times(records: Sequence[Record]) -> list[float]:
+def _decision_times(records: Sequence[JournalRecord]) -> list[float]:
     """Seconds of the decided instances, rising; at least a millisecond, for the logarithmic axis."""
     return sorted(max(record.seconds, 1e-3) for record in records if record.verdict in DECIDED)
 

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
-from toolkit.report.summary import Model, Row, chain_names, with_tickets
+from toolkit.report.summary import ModelRecord, SummaryRow, chain_names, with_tickets
 
 
 def student(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -20,21 +20,21 @@ def student(values: Sequence[float], level: float = 0.95) -> tuple[float, float]
     return fmean(values) - reach, fmean(values) + reach
 
 
-def averages(models: Sequence[Model], rows: Sequence[Row]) -> list[Row]:
+def averages(models: Sequence[ModelRecord], rows: Sequence[SummaryRow]) -> list[SummaryRow]:
     """One row for each network, the mean over its seeds; a network of one seed keeps its row and Wilson's interval."""
-    groups: dict[str, list[tuple[Model, Row]]] = {}
+    groups: dict[str, list[tuple[ModelRecord, SummaryRow]]] = {}
     for model, row in zip(models, rows, strict=True):
         groups.setdefault(model.group or model.name, []).append((model, row))
     means = [_average(name, [row for _, row in pairs]) for name, pairs in groups.items()]
     return with_tickets([pairs[0][0] for pairs in groups.values()], means)
 
 
-def _average(name: str, rows: Sequence[Row]) -> Row:
+def _average(name: str, rows: Sequence[SummaryRow]) -> SummaryRow:
     if len(rows) == 1:
         return replace(rows[0], model=name)
     low, high = student([row.certified_accuracy for row in rows])
     first = rows[0]
-    means = {f.name: fmean(getattr(row, f.name) for row in rows) for f in fields(Row) if f.type == "float"}
+    means = {f.name: fmean(getattr(row, f.name) for row in rows) for f in fields(SummaryRow) if f.type == "float"}
     sums = {
         count: sum(getattr(row, count) for row in rows) for count in ("images", "certified", "falsified", "undecided")
     }
@@ -65,13 +65,13 @@ class Gain:
         )
 
 
-def gains(models: Sequence[Model], rows: Sequence[Row]) -> list[Gain]:
+def gains(models: Sequence[ModelRecord], rows: Sequence[SummaryRow]) -> list[Gain]:
     """One gain for each chain that ran with several seeds."""
     pairs = list(zip(models, rows, strict=True))
     return [gain for chain in chain_names(models) for gain in _gain(chain, [p for p in pairs if chain in p[0].chains])]
 
 
-def _gain(chain: str, pairs: Sequence[tuple[Model, Row]]) -> list[Gain]:
+def _gain(chain: str, pairs: Sequence[tuple[ModelRecord, SummaryRow]]) -> list[Gain]:
     dense = {row.seed: row.certified_accuracy for _, row in pairs if row.state == 0}
     states = sorted({row.state for _, row in pairs} - {0})
     if len(dense) < 2 or not states:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Protocol
 
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import mcnemar, wilson
 from toolkit.result import DECIDED, Verdict
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelRecord:
     """What an experiment knows of a model before verification. Accuracies lie in [0, 1]."""
 
     name: str
@@ -54,7 +54,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """One line of the table; rates lie in [0, 1]."""
 
     model: str
@@ -96,18 +96,18 @@ class Row:
     fgsm_accuracy: float = math.nan
 
 
-def summarise(models: Sequence[Model], records: Sequence[Record]) -> list[Row]:
+def summarise(models: Sequence[ModelRecord], records: Sequence[JournalRecord]) -> list[SummaryRow]:
     """One row per model, from the records of its network."""
     rows = [_row(model, [record for record in records if record.onnx == model.network]) for model in models]
     return with_tickets(models, rows)
 
 
-def _row(model: Model, records: Sequence[Record]) -> Row:
+def _row(model: ModelRecord, records: Sequence[JournalRecord]) -> SummaryRow:
     count = {verdict: sum(record.verdict == verdict for record in records) for verdict in Verdict}
     certified, images = count[Verdict.UNSAT], len(records)
     low, high = wilson(certified, images)
     bounded = [record.statistics for record in records if record.statistics.bounds]
-    return Row(
+    return SummaryRow(
         model=model.name,
         **{name: value for name, value in vars(model).items() if name in _COMMON},
         images=images,
@@ -126,16 +126,16 @@ def _row(model: Model, records: Sequence[Record]) -> Row:
     )
 
 
-_COMMON = {field.name for field in fields(Model)} & {field.name for field in fields(Row)}
+_COMMON = {field.name for field in fields(ModelRecord)} & {field.name for field in fields(SummaryRow)}
 
 
-def with_tickets(models: Sequence[Model], rows: Sequence[Row]) -> list[Row]:
+def with_tickets(models: Sequence[ModelRecord], rows: Sequence[SummaryRow]) -> list[SummaryRow]:
     """The rows, with the certified lottery tickets among them marked."""
     pairs = list(zip(models, rows, strict=True))
     return [replace(row, ticket=model.retrained and _is_ticket(row, pairs)) for model, row in pairs]
 
 
-def _is_ticket(row: Row, pairs: Sequence[tuple[Model, Row]]) -> bool:
+def _is_ticket(row: SummaryRow, pairs: Sequence[tuple[ModelRecord, SummaryRow]]) -> bool:
     """Whether a retrained network is as good as the dense network of the same chain and seed."""
     rivals = [dense for model, dense in pairs if model.state == 0 and row.seed == dense.seed]
     return any(is_certified_ticket(dense, row) for dense in rivals if set(row.chains) <= set(dense.chains))
@@ -145,9 +145,9 @@ def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else math.nan
 
 
-def summary_csv(rows: Sequence[Row]) -> str:
+def summary_csv(rows: Sequence[SummaryRow]) -> str:
     """The table as CSV with a header, numbers rounded to six digits."""
-    header = [field.name for field in fields(Row)]
+    header = [field.name for field in fields(SummaryRow)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -155,7 +155,7 @@ def summary_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def stability_csv(models: Sequence[Model]) -> str:
+def stability_csv(models: Sequence[ModelRecord]) -> str:
     """One line for each ReLU layer of each model: stability by interval bounds, means over the verified images."""
     lines = [{"model": model.name, "layer": str(i)} | layer for model in models for i, layer in enumerate(model.layers)]
     text = io.StringIO()
@@ -171,7 +171,7 @@ def _csv_value(value: object) -> object:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def effects(rows: Sequence[Row]) -> list[str]:
+def effects(rows: Sequence[SummaryRow]) -> list[str]:
     """One sentence for each pruned or retrained network: its accuracies beside those of its dense one."""
     dense = {chain: row for row in rows if row.state == 0 for chain in row.chains}
     return [
@@ -183,16 +183,16 @@ def effects(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _standard(row: Row) -> str:
+def _standard(row: SummaryRow) -> str:
     low, high = wilson(round(row.standard_accuracy * row.tested), row.tested)
     return f"{row.standard_accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _certified_accuracy(row: Row) -> str:
+def _certified_accuracy(row: SummaryRow) -> str:
     return f"{row.certified_accuracy:.1%} [{100 * row.certified_low:.0f}, {100 * row.certified_high:.0f}]"
 
 
-class Quality(Protocol):
+class ModelAccuracies(Protocol):
     """Accuracies of a network, on the same images for all networks."""
 
     @property
@@ -202,7 +202,7 @@ class Quality(Protocol):
     def certified_accuracy(self) -> float: ...
 
 
-def is_certified_ticket(dense: Quality, pruned: Quality) -> bool:
+def is_certified_ticket(dense: ModelAccuracies, pruned: ModelAccuracies) -> bool:
     """Whether a network pruned and retrained from its initial weights is as good as the dense one in both respects.
 
     Certified lottery ticket of Li et al. (TMLR 2023). It speaks of the figures as they are, without their intervals.
@@ -210,7 +210,7 @@ def is_certified_ticket(dense: Quality, pruned: Quality) -> bool:
     return pruned.standard_accuracy >= dense.standard_accuracy and pruned.certified_accuracy >= dense.certified_accuracy
 
 
-def ticket_findings(rows: Sequence[Row]) -> list[str]:
+def ticket_findings(rows: Sequence[SummaryRow]) -> list[str]:
     """One sentence for each chain: which of its networks are certified lottery tickets."""
     found = []
     for chain in chain_names(rows):
@@ -224,18 +224,18 @@ def ticket_findings(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def chain_names(items: Iterable[Model] | Iterable[Row]) -> list[str]:
+def chain_names(items: Iterable[ModelRecord] | Iterable[SummaryRow]) -> list[str]:
     """All chains, in the order of the models."""
     return list(dict.fromkeys(chain for item in items for chain in item.chains))
 
 
 @dataclass(frozen=True)
-class Change:
+class DenseToBestChange:
     """How the best pruned model of a chain compares with its dense one, on the same images."""
 
     chain: str
-    best: Row
-    dense: Row
+    best: SummaryRow
+    dense: SummaryRow
     gained: int
     """Images certified after pruning and not before."""
     lost: int
@@ -261,7 +261,9 @@ class Change:
         )
 
 
-def changes(models: Sequence[Model], rows: Sequence[Row], records: Sequence[Record]) -> list[Change]:
+def changes(
+    models: Sequence[ModelRecord], rows: Sequence[SummaryRow], records: Sequence[JournalRecord]
+) -> list[DenseToBestChange]:
     """For each chain and seed with a dense and a pruned model: did certified accuracy rise? The control counts as dense
     too."""
     found = []
@@ -281,11 +283,15 @@ def changes(models: Sequence[Model], rows: Sequence[Row], records: Sequence[Reco
 
 
 def _change(
-    chain: str, dense: tuple[Model, Row], best: tuple[Model, Row], tried: int, records: Sequence[Record]
-) -> Change:
+    chain: str,
+    dense: tuple[ModelRecord, SummaryRow],
+    best: tuple[ModelRecord, SummaryRow],
+    tried: int,
+    records: Sequence[JournalRecord],
+) -> DenseToBestChange:
     before, after = (_certified(model.network, records) for model, _ in (dense, best))
     pairs = [(before[spec], after[spec]) for spec in before.keys() & after.keys()]
-    return Change(
+    return DenseToBestChange(
         chain=chain,
         best=best[1],
         dense=dense[1],
@@ -296,5 +302,5 @@ def _change(
     )
 
 
-def _certified(network: str, records: Sequence[Record]) -> dict[str, bool]:
+def _certified(network: str, records: Sequence[JournalRecord]) -> dict[str, bool]:
     return {record.vnnlib: record.verdict == Verdict.UNSAT for record in records if record.onnx == network}

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
-from toolkit.bench.scoring import Score
-from toolkit.report.summary import Row
+from toolkit.bench.scoring import CategoryScore
+from toolkit.report.summary import SummaryRow
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def interval(row: Row) -> str:
+def interval(row: SummaryRow) -> str:
     """Certified accuracy with its 95 % interval."""
     return f"{100 * row.certified_accuracy:.1f} % [{100 * row.certified_low:.0f}, {100 * row.certified_high:.0f}]"
 
 
-def _yes(row: Row) -> str:
+def _yes(row: SummaryRow) -> str:
     return "yes" if row.ticket else ""
 
 
@@ -119,12 +119,12 @@ SCORE_COLUMNS = (
 )
 
 
-def summary_table(rows: Sequence[Row]) -> Table:
+def summary_table(rows: Sequence[SummaryRow]) -> Table:
     """The table of an experiment."""
     return make_table(SUMMARY_COLUMNS, rows)
 
 
-def score_table(scores: Sequence[Score]) -> Table:
+def score_table(scores: Sequence[CategoryScore]) -> Table:
     """The table of a benchmark run."""
     return make_table(SCORE_COLUMNS, scores)
 

@@ -42,16 +42,16 @@ STARTED = "PRUNECERT_STARTED"
 """Environment variable with the time of day, in seconds, at which the command that this process runs was called."""
 
 
-class Overdue(Exception):  # noqa: N818 - what becomes of it is up to the caller
+class ProcessOverdue(Exception):  # noqa: N818 - what becomes of it is up to the caller
     """The work was not done in time, and was ended."""
 
 
-class Crashed(ToolkitError):  # noqa: N818 - like Overdue
+class ProcessCrashed(ToolkitError):  # noqa: N818 - like Overdue
     """The process that did the work ended before it was done; the message says how."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProcessLimits:
     """What the work may take."""
 
     seconds: float
@@ -60,11 +60,11 @@ class Limits:
     """Bytes; 0 for no limit."""
 
 
-def apart(work: Callable[[], T], limits: Limits) -> T:
+def run_forked(work: Callable[[], T], limits: ProcessLimits) -> T:
     """What the work returns, done in a process of its own; what it raises is raised here.
 
     In this process where a fork is refused, or not safe because libraries with threads are in use; then no limit holds
-    but those that the work itself keeps. Whatever happens, nothing is left running. Raises Overdue and Crashed.
+    but those that the work itself keeps. Whatever happens, nothing is left running. Raises ProcessOverdue and Crashed.
     """
     if not can_fork():
         return work()
@@ -165,7 +165,7 @@ def _result(pid: int, reading: int, deadline: float) -> Any:
         data = _receive(reading, HEADER.unpack(header)[0], deadline) if header else b""
         if not data:
             ended = True
-            raise Crashed(_how_it_ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+            raise ProcessCrashed(_how_it_ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
     finally:
         os.close(reading)
         if not ended:
@@ -178,12 +178,12 @@ def _result(pid: int, reading: int, deadline: float) -> Any:
 
 
 def _receive(descriptor: int, size: int, deadline: float) -> bytes:
-    """So many bytes, or none where the other end closes before. Raises Overdue."""
+    """So many bytes, or none where the other end closes before. Raises ProcessOverdue."""
     parts = []
     while size:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise Overdue
+            raise ProcessOverdue
         if not select.select([descriptor], [], [], min(left, LONGEST))[0]:
             continue
         part = os.read(descriptor, min(size, CHUNK))

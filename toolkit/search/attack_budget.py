@@ -11,7 +11,7 @@ from toolkit.bounds.network_reduction import cost
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.evolution_attack import evolve
 from toolkit.search.gradient_attack import attack
-from toolkit.search.search_task import Task, varying_inputs
+from toolkit.search.search_task import SearchTask, varying_inputs
 
 ATTACKING = 0.1
 """Share of the time left that the attack may take: the searches look for witnesses too."""
@@ -31,7 +31,7 @@ EVOLVING_INPUTS = 64
 """Most varying inputs for which populations evolve."""
 
 
-def attack_first(task: Task) -> bool | None:
+def attack_first(task: SearchTask) -> bool | None:
     """The first part of the attack, on all cases of a network whose root bounds will take long; None of others."""
     if cost(task.problem.program) * task.problem.program.num_neurons < DEAR:
         return None
@@ -39,12 +39,12 @@ def attack_first(task: Task) -> bool | None:
     return attack_part(task, cases, FIRST_RESTARTS)
 
 
-def attack_part(task: Task, cases: Tensor, part: float) -> bool:
+def attack_part(task: SearchTask, cases: Tensor, part: float) -> bool:
     """Part of the settings' restarts, for a share of the time that is left; parts of a query share it."""
     return _restart(task, cases, part, task.clock.part(ATTACKING * task.share), round(10 * part))
 
 
-def attack_on(task: Task, cases: Tensor, number: int) -> bool:
+def attack_on(task: SearchTask, cases: Tensor, number: int) -> bool:
     """Ever more restarts, for a share of the time that was spent so far: of small networks these are many.
 
     Attacks with different numbers, and those before, have starts of their own.
@@ -58,7 +58,7 @@ def attack_on(task: Task, cases: Tensor, number: int) -> bool:
     return False
 
 
-def _restart(task: Task, cases: Tensor, part: float, clock: Clock, seed: int) -> bool:
+def _restart(task: SearchTask, cases: Tensor, part: float, clock: Clock, seed: int) -> bool:
     """Part of the settings' restarts for each of up to so many cases, less where there are more, in all too."""
     settings = task.settings
     share = min(1.0, ATTACKED_CASES / max(1, len(cases)))

@@ -12,7 +12,7 @@ import torch
 from toolkit.problem.program import Program
 from toolkit.run.memory_limits import available, refused
 from toolkit.search.events import MemoryShort, Observer
-from toolkit.search.phase_domains import Domains
+from toolkit.search.phase_domains import PhaseDomains
 
 TENSORS = 40
 """Vectors over all neurons and inputs that bounding one domain holds at once, with a margin."""
@@ -45,7 +45,7 @@ def largest_batch(program: Program, wanted: int, processes: int = 1) -> int:
     return max(2, min(wanted, int(SHARE * free_bytes(program.device)) // max(1, each * processes)))
 
 
-def most_waiting(domains: Domains) -> int:
+def most_waiting(domains: PhaseDomains) -> int:
     """How many domains like these may wait for their turn; at least as many as there are."""
     tensors = [getattr(domains, field.name) for field in fields(domains)]
     each = sum(tensor.element_size() * math.prod(tensor.shape[1:]) for tensor in tensors)

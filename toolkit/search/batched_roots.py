@@ -17,7 +17,7 @@ from toolkit.problem.program import Program
 from toolkit.problem.stack_problems import places, stacked
 from toolkit.search.batch_size import largest_batch
 from toolkit.search.clock import Clock
-from toolkit.search.root import Root, first_bounds, prefers_forward, root_of
+from toolkit.search.root import RootBounds, first_bounds, prefers_forward, root_of
 
 MOST_BOXES = 1024
 """Boxes bounded at once at most."""
@@ -32,7 +32,7 @@ def boxes_at_once(program: Program) -> int:
     return min(wanted, largest_batch(program, MOST_BOXES))
 
 
-def joint_roots(problems: Sequence[Problem], clock: Clock) -> list[Root]:
+def joint_roots(problems: Sequence[Problem], clock: Clock) -> list[RootBounds]:
     """Root bounds of problems of one program, each with one box and K atoms a case. Raises OutOfTime."""
     whole = stacked(problems)
     box = Bounds(whole.lower, whole.upper)

@@ -27,7 +27,7 @@ MOST_NUMBERS = 1 << 22
 
 
 @dataclass(frozen=True)
-class Losses:
+class CaseLosses:
     """The loss of a case at a point is the largest of its atoms: at most zero exactly where the case is satisfied."""
 
     query: Query

@@ -15,10 +15,10 @@ from toolkit.bounds.dual_ascent import evaluate, relax
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Bound, Domain
 from toolkit.problem.compile import outward
-from toolkit.search.phase_domains import Space, of_cases, proved
+from toolkit.search.phase_domains import PhaseSpace, of_cases, proved
 
 
-def in_double(space: Space, cases: Tensor, domain: Domain, bound: Bound) -> Bound:
+def in_double(space: PhaseSpace, cases: Tensor, domain: Domain, bound: Bound) -> Bound:
     """The bounds ``(B,)`` of domains of these cases, ``(B,)``, those raised that single precision alone keeps open."""
     if space.double is None:
         return bound

@@ -19,7 +19,7 @@ from toolkit.bounds.network_reduction import cost
 from toolkit.bounds.optimised_bound import Domain
 from toolkit.problem.compile import Problem
 from toolkit.problem.rational import Dyadic, RationalProgram, dyadic, is_rational
-from toolkit.search.farkas import System, refute
+from toolkit.search.farkas import LinearSystem, refute
 
 MOST_WORK = 1 << 17
 """Most products of integers for the linear functions of a leaf: a tenth of a second."""
@@ -53,7 +53,7 @@ class ExactLeaves:
         signed = Dyadic(before.integers * -phases[:, None].astype(object), before.bits)
         strict = [False] * len(phases) + self.problem.strict_atoms[atoms].tolist()
         lower, upper = self._box(case)
-        system = System.over_box(directions(signed) + directions(rows), strict, lower, upper)
+        system = LinearSystem.over_box(directions(signed) + directions(rows), strict, lower, upper)
         refuted, point = refute(system)
         return refuted, None if point is None else self._restored(point, case)
 

@@ -24,7 +24,7 @@ TOLERANCES = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance
 
 
 @dataclass(frozen=True)
-class System:
+class LinearSystem:
     """Inequalities over the box [-1, 1]^n, of magnitude one each: ``row . (u, 1) <= 0``, some of them strict."""
 
     rows: list[Row]
@@ -33,7 +33,7 @@ class System:
     @classmethod
     def over_box(
         cls, rows: Sequence[Row], strict: Sequence[bool], lower: Sequence[Fraction], upper: Sequence[Fraction]
-    ) -> System:
+    ) -> LinearSystem:
         """Rows over a box, in the coordinates in which it is [-1, 1]^n, without those that all of it satisfies."""
         centre = [(l + u) / 2 for l, u in zip(lower, upper, strict=True)]
         radius = [(u - l) / 2 for l, u in zip(lower, upper, strict=True)]
@@ -67,7 +67,7 @@ def _moved(row: Row, centre: Sequence[Fraction], radius: Sequence[Fraction]) -> 
     return [entry / scale for entry in moved] if scale else moved
 
 
-def refute(system: System) -> tuple[bool, NDArray[np.float64] | None]:
+def refute(system: LinearSystem) -> tuple[bool, NDArray[np.float64] | None]:
     """Whether the system is refuted, else a point in [-1, 1]^n that solves it or nearly, where one was found."""
     if not system.rows:
         return False, None
@@ -84,7 +84,7 @@ def refute(system: System) -> tuple[bool, NDArray[np.float64] | None]:
     return False, point
 
 
-def _relaxations(system: System) -> list[NDArray[np.bool_]]:
+def _relaxations(system: LinearSystem) -> list[NDArray[np.bool_]]:
     """Which rows may be violated: by how much they must be, at least, is what refutes.
 
     The strict ones first, over the solutions of the others; where these have none, the others by themselves.
@@ -93,7 +93,9 @@ def _relaxations(system: System) -> list[NDArray[np.bool_]]:
     return [part for part in (strict, ~strict) if part.any()]
 
 
-def _minimised(system: System, relaxed: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def _minimised(
+    system: LinearSystem, relaxed: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Multipliers of all rows and the point of ``min t: relaxed rows <= t, strict or other rows before them <= 0``."""
     from scipy.optimize import linprog  # half a second that most queries need not pay
 
@@ -111,7 +113,7 @@ def _minimised(system: System, relaxed: NDArray[np.bool_]) -> tuple[NDArray[np.f
     return multipliers, result.x[:-1]
 
 
-def _rational(system: System, guess: NDArray[np.float64], relaxed: NDArray[np.bool_]) -> list[Fraction]:
+def _rational(system: LinearSystem, guess: NDArray[np.float64], relaxed: NDArray[np.bool_]) -> list[Fraction]:
     """Rational multipliers near the guess whose combination has zeros exactly where the guess nearly has."""
     support = np.flatnonzero(guess > SMALL).tolist()
     table = np.array([[float(entry) for entry in row] for row in system.rows])

@@ -56,7 +56,7 @@ def worth_starting(seconds: float) -> int:
     return max(2, int(STARTING * seconds / START))
 
 
-class Flag:
+class SharedFlag:
     """A byte that a process shares with those forked from it: raised by one, seen by all."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ def side_by_side(works: Sequence[Callable[[], T]], clock: Clock) -> list[T | Non
     """
     if len(works) == 1:
         return [works[0]()]
-    forks: list[Fork[T] | Refused] = []
+    forks: list[Fork[T] | ForkRefused] = []
     try:
         with shared_limit(len(works)):
             forks += map(_fork, works[1:])
@@ -116,7 +116,7 @@ class Fork(Generic[T]):
         os.waitpid(self.pid, 0)
 
 
-class Refused:
+class ForkRefused:
     """A process that the system had no room for."""
 
     def result(self, _patience: float) -> None:
@@ -126,12 +126,12 @@ class Refused:
         """There is nothing to end."""
 
 
-def _fork(work: Callable[[], T]) -> Fork[T] | Refused:
+def _fork(work: Callable[[], T]) -> Fork[T] | ForkRefused:
     # `multiprocessing` itself lets no daemon have children, and the benchmark runner's workers are daemons.
     try:
         ours, theirs = Pipe(duplex=False)
     except OSError:  # too many open files
-        return Refused()
+        return ForkRefused()
     parent = os.getpid()
     try:
         with warnings.catch_warnings():
@@ -140,7 +140,7 @@ def _fork(work: Callable[[], T]) -> Fork[T] | Refused:
     except OSError:  # too many processes, or too little memory for one more
         ours.close()
         theirs.close()
-        return Refused()
+        return ForkRefused()
     if not pid:
         _serve(work, theirs, parent)
     theirs.close()

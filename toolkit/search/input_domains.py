@@ -18,7 +18,7 @@ from toolkit.search.phase_domains import proved
 
 
 @dataclass(frozen=True)
-class Boxes:
+class InputBoxes:
     """Parts of the cases' input boxes."""
 
     case: Tensor
@@ -60,23 +60,23 @@ class Boxes:
         """Where a violation has to be, by the atoms' linear bounds."""
         return HalfSpaces(self.rows, self.offset)
 
-    def select(self, index: Tensor) -> Boxes:
+    def select(self, index: Tensor) -> InputBoxes:
         """Some of the boxes, by position or mask."""
         index = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
-        return Boxes(*(getattr(self, field.name).index_select(0, index) for field in fields(self)))
+        return InputBoxes(*(getattr(self, field.name).index_select(0, index) for field in fields(self)))
 
 
-def concat(parts: Sequence[Boxes]) -> Boxes:
+def concat(parts: Sequence[InputBoxes]) -> InputBoxes:
     """All boxes of several records."""
-    return Boxes(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Boxes)))
+    return InputBoxes(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(InputBoxes)))
 
 
-def unrefuted(boxes: Boxes) -> Boxes:
+def unrefuted(boxes: InputBoxes) -> InputBoxes:
     """The boxes whose bound is not a proof."""
     return boxes.select(~proved(boxes.bound))
 
 
-def bisect(boxes: Boxes, dimension: Tensor) -> Boxes:
+def bisect(boxes: InputBoxes, dimension: Tensor) -> InputBoxes:
     """Both halves of every box, cut in the middle of one dimension each, ``(B,)``: all lower halves first.
 
     A half expects half the gain from its next cut along the same dimension.
@@ -91,23 +91,23 @@ def bisect(boxes: Boxes, dimension: Tensor) -> Boxes:
     return concat([below, above])
 
 
-class Stack:
+class BoxStack:
     """Open boxes, the last in the first out, so that their number grows with the depth and not with the tree."""
 
     def __init__(self) -> None:
-        self._parts: list[Boxes] = []
+        self._parts: list[InputBoxes] = []
 
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts)
 
-    def push(self, boxes: Boxes) -> None:
+    def push(self, boxes: InputBoxes) -> None:
         """Put boxes on top, the last one uppermost."""
         if len(boxes):
             self._parts.append(boxes)
 
-    def pop(self, count: int) -> Boxes:
+    def pop(self, count: int) -> InputBoxes:
         """Take up to ``count`` boxes from the top; at least one is there."""
-        taken: list[Boxes] = []
+        taken: list[InputBoxes] = []
         while self._parts and count:
             part = self._parts.pop()
             kept = max(0, len(part) - count)
@@ -118,18 +118,18 @@ class Stack:
             count -= len(part) - kept
         return concat(taken)
 
-    def deal(self, count: int) -> list[Stack]:
+    def deal(self, count: int) -> list[BoxStack]:
         """Equal stacks, large and small boxes in each. At least one box is there."""
         boxes = concat(self._parts)
-        stacks = [Stack() for _ in range(count)]
+        stacks = [BoxStack() for _ in range(count)]
         for number, stack in enumerate(stacks):
             stack.push(boxes.select(torch.arange(number, len(boxes), count, device=boxes.case.device)))
         return stacks
 
     @staticmethod
-    def together(stacks: Sequence[Stack]) -> Stack:
+    def together(stacks: Sequence[BoxStack]) -> BoxStack:
         """One stack of several, with the smallest boxes on top."""
-        whole = Stack()
+        whole = BoxStack()
         parts = [part for stack in stacks for part in stack._parts]
         if parts:
             boxes = concat(parts)

@@ -15,23 +15,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import Linear, backward, functional, layer_lines
+from toolkit.bounds.backward import LinearBounds, backward, functional, layer_lines
 from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
-from toolkit.bounds.crown_many_boxes import Reach, tighten
+from toolkit.bounds.crown_many_boxes import InputInfluence, tighten
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
 from toolkit.search.batch_size import refusals, smaller_batch
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Observer, RoundDone
 from toolkit.search.gradient_attack import Accept, accept_best, case_loss, descend
-from toolkit.search.input_domains import Boxes, Stack, bisect, unrefuted
-from toolkit.search.parallel_search import Rest
-from toolkit.search.progress import Outcome, Progress
-from toolkit.search.root import Root
-from toolkit.search.shared_boxes import ALONE, Groups, groups_of, weakest_last
+from toolkit.search.input_domains import BoxStack, InputBoxes, bisect, unrefuted
+from toolkit.search.parallel_search import SearchRemainder
+from toolkit.search.progress import SearchOutcome, SearchProgress
+from toolkit.search.root import RootBounds
+from toolkit.search.shared_boxes import UNGROUPED, BoxGroups, groups_of, weakest_last
 
 STARTS = 32
 """Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
@@ -44,7 +44,7 @@ ULPS = 16
 
 
 @dataclass(frozen=True)
-class InputPlan:
+class BoxSearchPlan:
     """How the search is run."""
 
     batch: int
@@ -55,9 +55,9 @@ class InputPlan:
     shared: bool = False
     """Whether the neurons of a box are bounded once for all of its cases (`toolkit.search.shared_boxes`)."""
 
-    def groups(self, boxes: Boxes) -> Groups:
+    def groups(self, boxes: InputBoxes) -> BoxGroups:
         """The boxes whose neurons are bounded together."""
-        return groups_of(boxes) if self.shared else ALONE
+        return groups_of(boxes) if self.shared else UNGROUPED
 
 
 @dataclass
@@ -65,22 +65,22 @@ class BoxSearch:
     """A search and how far it has come: one that its clock stopped goes on from there."""
 
     problem: Problem
-    frontier: Stack
-    plan: InputPlan
+    frontier: BoxStack
+    plan: BoxSearchPlan
     batch: int
-    progress: Progress
+    progress: SearchProgress
     undecided: int = 0
     """Boxes too narrow to be cut."""
 
     @classmethod
-    def begun(cls, problem: Problem, root: Root, cases: Tensor, plan: InputPlan, clock: Clock) -> BoxSearch:
+    def begun(cls, problem: Problem, root: RootBounds, cases: Tensor, plan: BoxSearchPlan, clock: Clock) -> BoxSearch:
         """A search through the whole boxes of the given cases, once these are bounded. Raises OutOfTime."""
-        search = cls(problem, Stack(), plan, plan.batch, Progress())
+        search = cls(problem, BoxStack(), plan, plan.batch, SearchProgress())
         for part in cases.split(plan.batch):
             search.push(unrefuted(bound_boxes(problem, root_boxes(problem, root, part), plan, clock)))
         return search
 
-    def push(self, boxes: Boxes) -> None:
+    def push(self, boxes: InputBoxes) -> None:
         """Put open boxes on the frontier, the weakest first in turn."""
         self.frontier.push(weakest_last(boxes, self.plan.groups(boxes)))
 
@@ -94,7 +94,7 @@ class BoxSearch:
         """Open boxes that can be dealt out: none where boxes that share their neurons had to part."""
         return 0 if self.plan.shared else len(self.frontier)
 
-    def run(self, clock: Clock, accept: Accept, observer: Observer) -> Outcome:
+    def run(self, clock: Clock, accept: Accept, observer: Observer) -> SearchOutcome:
         """Decide all boxes. Raises OutOfTime."""
         return input_split(self, clock, accept, observer)
 
@@ -103,18 +103,18 @@ class BoxSearch:
         parts = self.frontier.deal(count)
         return [replace(self, frontier=part, progress=replace(self.progress), undecided=0) for part in parts]
 
-    def rest(self) -> Rest[Stack, InputPlan]:
+    def rest(self) -> SearchRemainder[BoxStack, BoxSearchPlan]:
         """What the search has left: its open boxes, plan and counters."""
-        return Rest(self.frontier, self.plan, self.progress, self.undecided)
+        return SearchRemainder(self.frontier, self.plan, self.progress, self.undecided)
 
-    def gather(self, rests: Sequence[Rest[Stack, InputPlan]]) -> None:
+    def gather(self, rests: Sequence[SearchRemainder[BoxStack, BoxSearchPlan]]) -> None:
         """Go on from what is left of the shares."""
-        self.frontier = Stack.together([rest.frontier for rest in rests])
+        self.frontier = BoxStack.together([rest.frontier for rest in rests])
         self.progress = self.progress.with_parts([rest.progress for rest in rests])
         self.undecided += sum(rest.undecided for rest in rests)
 
 
-def input_split(search: BoxSearch, clock: Clock, accept: Accept, observer: Observer) -> Outcome:
+def input_split(search: BoxSearch, clock: Clock, accept: Accept, observer: Observer) -> SearchOutcome:
     """Decide all boxes of a search. Raises OutOfTime when the clock runs out.
 
     Boxes leave the frontier only once it is known what becomes of them.
@@ -123,7 +123,7 @@ def input_split(search: BoxSearch, clock: Clock, accept: Accept, observer: Obser
     while len(frontier):
         clock.check_round()
         if progress.bounded >= search.plan.max_domains:
-            return Outcome(False, False, f"the limit of {search.plan.max_domains} domains was reached")
+            return SearchOutcome(False, False, f"the limit of {search.plan.max_domains} domains was reached")
         chosen, narrow = divisible(frontier.pop(max(1, search.batch // 2)))
         search.undecided += narrow
         if not len(chosen):
@@ -141,15 +141,15 @@ def input_split(search: BoxSearch, clock: Clock, accept: Accept, observer: Obser
             raise
         progress.count(len(children), int(children.depth.max()) if len(children) else 0)
         if found:
-            return Outcome(True, False)
+            return SearchOutcome(True, False)
         search.push(still_open)
         observer(RoundDone(progress.bounded, len(frontier), frontier.weakest(), progress.depth))
     if search.undecided:
-        return Outcome(False, False, f"{search.undecided} boxes are so narrow that rounding hides the answer")
-    return Outcome(False, True)
+        return SearchOutcome(False, False, f"{search.undecided} boxes are so narrow that rounding hides the answer")
+    return SearchOutcome(False, True)
 
 
-def _cut(search: BoxSearch, chosen: Boxes, clock: Clock) -> tuple[Boxes, Boxes]:
+def _cut(search: BoxSearch, chosen: InputBoxes, clock: Clock) -> tuple[InputBoxes, InputBoxes]:
     """The parts of some boxes that were bounded, and those of them that stay open, clipped. Raises OutOfTime."""
     plan = search.plan
     parts = unrefuted(clip(branch(chosen, min(plan.fill, search.batch)), plan))
@@ -157,12 +157,12 @@ def _cut(search: BoxSearch, chosen: Boxes, clock: Clock) -> tuple[Boxes, Boxes]:
     return children, unrefuted(clip(unrefuted(children), plan))
 
 
-def root_boxes(problem: Problem, root: Root, cases: Tensor) -> Boxes:
+def root_boxes(problem: Problem, root: RootBounds, cases: Tensor) -> InputBoxes:
     """The whole boxes of some cases, with their root bounds and nothing known of their atoms."""
     region = problem.region[cases]
     lower, upper = problem.lower[region], problem.upper[region]
     count, atoms = len(cases), problem.rows.shape[1]
-    return Boxes(
+    return InputBoxes(
         case=cases,
         lower=lower,
         upper=upper,
@@ -176,7 +176,7 @@ def root_boxes(problem: Problem, root: Root, cases: Tensor) -> Boxes:
     )
 
 
-def divisible(boxes: Boxes) -> tuple[Boxes, int]:
+def divisible(boxes: InputBoxes) -> tuple[InputBoxes, int]:
     """The boxes that can still be cut, with no gain expected of sides that cannot, and the number of the others."""
     unit = torch.finfo(boxes.lower.dtype).eps * torch.maximum(boxes.lower.abs(), boxes.upper.abs())
     wide = boxes.upper - boxes.lower > ULPS * unit
@@ -185,7 +185,7 @@ def divisible(boxes: Boxes) -> tuple[Boxes, int]:
     return replace(boxes, gain=gain).select(some), int((~some).sum())
 
 
-def branch(boxes: Boxes, fill: int) -> Boxes:
+def branch(boxes: InputBoxes, fill: int) -> InputBoxes:
     """Cut every box once, and again as long as there is room."""
     boxes = bisect(boxes, boxes.gain.argmax(1))
     while 0 < 2 * len(boxes) <= fill:
@@ -193,7 +193,7 @@ def branch(boxes: Boxes, fill: int) -> Boxes:
     return boxes
 
 
-def clip(boxes: Boxes, plan: InputPlan) -> Boxes:
+def clip(boxes: InputBoxes, plan: BoxSearchPlan) -> InputBoxes:
     """The boxes without what their atoms' linear bounds refute; sides that cross refute a whole box.
 
     What is left for the cases of a group is the smallest box around what is left for each.
@@ -206,7 +206,7 @@ def clip(boxes: Boxes, plan: InputPlan) -> Boxes:
     return replace(boxes, lower=groups.each(lower), upper=groups.each(upper), bound=bound)
 
 
-def bound_boxes(problem: Problem, boxes: Boxes, plan: InputPlan, clock: Clock) -> Boxes:
+def bound_boxes(problem: Problem, boxes: InputBoxes, plan: BoxSearchPlan, clock: Clock) -> InputBoxes:
     """Bound all neurons and the atoms of every box."""
     if not len(boxes):  # which no map of operators takes
         return boxes
@@ -244,7 +244,7 @@ def joint_minimum(box: Bounds, spaces: HalfSpaces) -> Tensor:
     return lower.reshape(count, atoms).amax(1)
 
 
-def gains(reach: Reach, error: Tensor, variation: Tensor) -> Tensor:
+def gains(reach: InputInfluence, error: Tensor, variation: Tensor) -> Tensor:
     """What cutting each dimension of some boxes in half is expected to gain, ``(B, n)``.
 
     A cut narrows the gaps that the relaxations of neurons leave: ``error``, ``(B, num_neurons)``, is each relaxation's
@@ -255,7 +255,7 @@ def gains(reach: Reach, error: Tensor, variation: Tensor) -> Tensor:
     return (LINEAR_SHARE * variation).index_add(0, reach.owner, error.unsqueeze(1) * reach.share)
 
 
-def _gaps(program: Program, bounds: Bounds, lines: list[Lines]) -> Tensor:
+def _gaps(program: Program, bounds: Bounds, lines: list[RelaxationLines]) -> Tensor:
     """Largest error of the relaxation of every neuron, ``(B, num_neurons)``."""
     lower, upper = split_layers(program, bounds.lower), split_layers(program, bounds.upper)
     parts = [
@@ -265,7 +265,7 @@ def _gaps(program: Program, bounds: Bounds, lines: list[Lines]) -> Tensor:
     return torch.cat(parts, 1) if parts else bounds.lower
 
 
-def _coefficients(program: Program, linear: Linear) -> Tensor:
+def _coefficients(program: Program, linear: LinearBounds) -> Tensor:
     """Absolute coefficients of the atoms on every activation, ``(B, num_neurons)``, summed over the atoms."""
     batch = len(linear.offset)
     parts = [
@@ -275,7 +275,7 @@ def _coefficients(program: Program, linear: Linear) -> Tensor:
     return torch.cat(parts, 1) if parts else linear.offset.new_zeros(batch, 0)
 
 
-def accept_points(problem: Problem, boxes: Boxes, clock: Clock, accept: Accept) -> bool:
+def accept_points(problem: Problem, boxes: InputBoxes, clock: Clock, accept: Accept) -> bool:
     """Try points of the open boxes as witnesses: descend from the best centres and from the corners of the weakest."""
     if not len(boxes):
         return False
@@ -292,7 +292,7 @@ def accept_points(problem: Problem, boxes: Boxes, clock: Clock, accept: Accept) 
     )
 
 
-def parts_as_problem(problem: Problem, boxes: Boxes) -> Problem:
+def parts_as_problem(problem: Problem, boxes: InputBoxes) -> Problem:
     """The question whether some of these boxes holds a witness: each is a case with a region of its own."""
     numbers = torch.arange(len(boxes), device=boxes.case.device)
     return replace(problem, lower=boxes.lower, upper=boxes.upper, region=numbers, rows=problem.rows[boxes.case])

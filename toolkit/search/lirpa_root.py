@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from toolkit.bounds.lirpa import lower_bounds
 from toolkit.errors import InputError
-from toolkit.problem.compile import Question
+from toolkit.problem.compile import FeatureQuestion
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Observer, RootBounded
 from toolkit.search.phase_domains import proved
@@ -22,7 +22,7 @@ CROWN, ALPHA_CROWN = "auto-lirpa-crown", "auto-lirpa-alpha-crown"
 
 
 @dataclass(frozen=True)
-class SecondBounds:
+class LirpaRootBounds:
     """What the second backend made of the cases."""
 
     lower: Tensor
@@ -42,11 +42,11 @@ class SecondBounds:
         return self.failure or f"{self.method} leaves {len(self.open)} of {len(self.lower)} cases open"
 
 
-def second_bounds(
-    features: nn.Module, question: Question, iterations: int, clock: Clock, observer: Observer
-) -> SecondBounds:
+def lirpa_root_bounds(
+    features: nn.Module, question: FeatureQuestion, iterations: int, clock: Clock, observer: Observer
+) -> LirpaRootBounds:
     """Bound all cases by CROWN, then those still open by alpha-CROWN. Raises OutOfTime, and InputError without it."""
-    found = SecondBounds(torch.full(question.region.shape, -torch.inf, dtype=torch.float64), CROWN)
+    found = LirpaRootBounds(torch.full(question.region.shape, -torch.inf, dtype=torch.float64), CROWN)
     for method, steps in ((CROWN, 0), (ALPHA_CROWN, iterations)):
         if (method == ALPHA_CROWN and not steps) or not len(found.open):
             continue
@@ -60,8 +60,8 @@ def second_bounds(
 
 
 def _bounded(
-    found: SecondBounds, features: nn.Module, question: Question, method: str, iterations: int, clock: Clock
-) -> SecondBounds:
+    found: LirpaRootBounds, features: nn.Module, question: FeatureQuestion, method: str, iterations: int, clock: Clock
+) -> LirpaRootBounds:
     """Bound the open cases by one more method. Whatever the library raises is a failure, not an end."""
     lower = found.lower.clone()
     try:
@@ -72,5 +72,5 @@ def _bounded(
         raise
     except (Exception, SystemExit) as error:  # the library leaves the process where it finds no compiler
         text = " ".join(str(error).split())[:200]
-        return SecondBounds(found.lower, found.method, f"auto_LiRPA fails ({type(error).__name__}: {text})")
-    return SecondBounds(lower, method)
+        return LirpaRootBounds(found.lower, found.method, f"auto_LiRPA fails ({type(error).__name__}: {text})")
+    return LirpaRootBounds(lower, method)

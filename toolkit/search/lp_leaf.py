@@ -21,18 +21,18 @@ from toolkit.problem.program import Program
 from toolkit.search.clock import Clock
 from toolkit.search.double_recheck import in_double
 from toolkit.search.gradient_attack import Accept
-from toolkit.search.phase_domains import Domains, Space, expand, proved
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, proved
 
 
 @dataclass(frozen=True)
-class Leaves:
+class LeafOutcome:
     """What became of some leaves: a witness was accepted, or how many stay undecided."""
 
     witness: bool
     undecided: int
 
 
-def close_leaves(space: Space, leaves: Domains, accept: Accept, clock: Clock) -> Leaves:
+def close_leaves(space: PhaseSpace, leaves: PhaseDomains, accept: Accept, clock: Clock) -> LeafOutcome:
     """Decide leaves one by one; they are rare."""
     undecided = 0
     for leaf in leaves.parts(1):
@@ -41,12 +41,12 @@ def close_leaves(space: Space, leaves: Domains, accept: Accept, clock: Clock) ->
         if closed:
             continue
         if candidate is not None and accept(candidate, int(space.problem.region[leaf.case[0]])):
-            return Leaves(True, undecided)
+            return LeafOutcome(True, undecided)
         undecided += 1
-    return Leaves(False, undecided)
+    return LeafOutcome(False, undecided)
 
 
-def _decide(space: Space, leaf: Domains) -> tuple[bool, Tensor | None]:
+def _decide(space: PhaseSpace, leaf: PhaseDomains) -> tuple[bool, Tensor | None]:
     """Whether the leaf is proved, else the point of it where the atoms are smallest."""
     domain, start = expand(space, leaf)
     domain = replace(domain, phase=implied_phases(space, domain))
@@ -57,7 +57,9 @@ def _decide(space: Space, leaf: Domains) -> tuple[bool, Tensor | None]:
     return closed, point if other is None else other
 
 
-def _by_linear_program(space: Space, case: Tensor, domain: Domain, start: Multipliers) -> tuple[bool, Tensor | None]:
+def _by_linear_program(
+    space: PhaseSpace, case: Tensor, domain: Domain, start: Multipliers
+) -> tuple[bool, Tensor | None]:
     """Whether multipliers from a linear program prove a leaf, else the point where the atoms are smallest."""
     program = space.problem.program
     split = domain.phase[0].nonzero().squeeze(1)
@@ -73,7 +75,7 @@ def _by_linear_program(space: Space, case: Tensor, domain: Domain, start: Multip
     return bool(proved(in_double(space, case, domain, bound).lower)), point
 
 
-def implied_phases(space: Space, domain: Domain) -> Tensor:
+def implied_phases(space: PhaseSpace, domain: Domain) -> Tensor:
     """The phases of split neurons and of those that narrower bounds made stable, ``(B, num_neurons)`` int8.
 
     Such bounds hold at violations, not at every point of the domain, so that what they say is a constraint too.
@@ -85,7 +87,7 @@ def implied_phases(space: Space, domain: Domain) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Solution:
+class LpSolution:
     """Of a leaf's linear program: multipliers of the phases and of the atoms, and the optimum if it has a point."""
 
     beta: np.ndarray
@@ -94,28 +96,28 @@ class Solution:
     point: np.ndarray | None
 
 
-def _solve(program: Program, domain: Domain, split: Tensor) -> Solution | None:
+def _solve(program: Program, domain: Domain, split: Tensor) -> LpSolution | None:
     """min t subject to atoms(x) <= t, phase z(x) >= 0, x in the box; None when the solver gives up.
 
     A leaf that no input has is refuted by its phases alone: by how much some of them must be violated, at least.
     """
     lower, upper = _array(domain.box.lower[0]), _array(domain.box.upper[0])
-    phases = Rows.over_box(*_linear_rows(program, domain, split), lower, upper)
-    atoms = Rows.over_box(*_linear_atoms(program, domain), lower, upper)
+    phases = LeafRows.over_box(*_linear_rows(program, domain, split), lower, upper)
+    atoms = LeafRows.over_box(*_linear_atoms(program, domain), lower, upper)
     if not (phases.finite and atoms.finite):
         return None
     result = _minimise_largest(atoms, phases)
     if result.success:
         beta, weight = _duals(result, phases, atoms)
         total = weight.sum()
-        return Solution(beta / total, weight / total, (lower + upper) / 2 + result.x[:-1] * (upper - lower) / 2)
+        return LpSolution(beta / total, weight / total, (lower + upper) / 2 + result.x[:-1] * (upper - lower) / 2)
     result = _minimise_largest(phases.negated, None) if result.status == INFEASIBLE and len(split) else result
     if not result.success or not result.fun > 0:
         return None
     beta, _ = _duals(result, phases, None)
     weight = np.eye(1, len(atoms.scale))[0]
     # The phases' share of the bound has to outweigh the atom's, however low that may be.
-    return Solution(beta * (1 + 2 * atoms.scale[0]) / result.fun, weight, None)
+    return LpSolution(beta * (1 + 2 * atoms.scale[0]) / result.fun, weight, None)
 
 
 INFEASIBLE = 2
@@ -125,7 +127,7 @@ TOLERANCES = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance
 
 
 @dataclass(frozen=True)
-class Rows:
+class LeafRows:
     """Linear functions over a box, in coordinates in which it is [-1, 1]^n, each divided by its ``scale``.
 
     So their values there are at most one, whatever the units of weights and inputs are.
@@ -136,7 +138,7 @@ class Rows:
     scale: np.ndarray
 
     @classmethod
-    def over_box(cls, coefficients: np.ndarray, constant: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> Rows:
+    def over_box(cls, coefficients: np.ndarray, constant: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> LeafRows:
         """Functions ``coefficients @ x + constant``, ``(R, n)`` and ``(R,)``."""
         moved, constant = coefficients * (upper - lower) / 2, constant + coefficients @ ((lower + upper) / 2)
         scale = np.abs(moved).sum(1) + np.abs(constant)
@@ -149,12 +151,12 @@ class Rows:
         return bool(np.isfinite(self.coefficients).all() and np.isfinite(self.constant).all())
 
     @property
-    def negated(self) -> Rows:
+    def negated(self) -> LeafRows:
         """The functions with the opposite sign."""
-        return Rows(-self.coefficients, -self.constant, self.scale)
+        return LeafRows(-self.coefficients, -self.constant, self.scale)
 
 
-def _minimise_largest(relaxed: Rows, positive: Rows | None) -> Any:
+def _minimise_largest(relaxed: LeafRows, positive: LeafRows | None) -> Any:
     """The solver's result for ``min t: relaxed <= t, positive >= 0`` over [-1, 1]^n; the unknowns are u and t."""
     from scipy.optimize import linprog  # half a second that most queries need not pay
 
@@ -168,7 +170,7 @@ def _minimise_largest(relaxed: Rows, positive: Rows | None) -> Any:
     return linprog(cost, A_ub=table, b_ub=limits, bounds=ranges, method="highs", options=TOLERANCES)
 
 
-def _duals(result: Any, phases: Rows, atoms: Rows | None) -> tuple[np.ndarray, np.ndarray]:
+def _duals(result: Any, phases: LeafRows, atoms: LeafRows | None) -> tuple[np.ndarray, np.ndarray]:
     """Multipliers of the phases, and of the atoms, in their own units."""
     duals = np.maximum(-result.ineqlin.marginals, 0)
     beta, weight = duals[: len(phases.scale)], duals[len(phases.scale) :]

@@ -22,8 +22,8 @@ from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.root import Root, open_cases
-from toolkit.search.search_task import Found, Task
+from toolkit.search.root import RootBounds, open_cases
+from toolkit.search.search_task import SearchResult, SearchTask
 
 MOST_BINARIES = 2000
 """Unstable neurons beyond which a program takes longer than it is worth."""
@@ -48,7 +48,7 @@ def _elements(affine: Affine) -> int:
     return sum(matrix.numel() for matrix in affine.matrices) if isinstance(affine, DenseAffine) else 0
 
 
-def by_mixed_integers(task: Task, root: Root) -> Found:
+def by_mixed_integers(task: SearchTask, root: RootBounds) -> SearchResult:
     """Look for a witness of the weakest cases for a while.
 
     Raises OutOfTime where there is none: that says nothing, and others have their turn.
@@ -60,7 +60,7 @@ def by_mixed_integers(task: Task, root: Root) -> Found:
         task.clock.check()
         point = candidate(task.problem, root.bounds, case, clock.part(1 / (len(cases) - number)))
         if point is not None and task.accept(point, int(task.problem.region[case])):
-            return Found(True, False, "mixed-integer")
+            return SearchResult(True, False, "mixed-integer")
     raise OutOfTime
 
 
@@ -68,7 +68,7 @@ def candidate(problem: Problem, bounds: Bounds, case: int, clock: Clock) -> torc
     """A point of a case's box, ``(n,)``, that HiGHS takes for a witness; None where it finds none in time."""
     region = int(problem.region[case])
     lower, upper = problem.lower[region], problem.upper[region]
-    program = _Mixed.of(problem, bounds, case)
+    program = _MilpColumns.of(problem, bounds, case)
     values = program.solve(max(clock.left, 0.01))
     if values is None:
         return None
@@ -77,7 +77,7 @@ def candidate(problem: Problem, bounds: Bounds, case: int, clock: Clock) -> torc
 
 
 @dataclass
-class _Rows:
+class _MilpRows:
     """Sparse rows ``low <= row . columns <= high``."""
 
     index: list[NDArray[np.int32]]
@@ -93,17 +93,17 @@ class _Rows:
 
 
 @dataclass
-class _Mixed:
+class _MilpColumns:
     """Columns: inputs, activations of all neurons, switches of the unstable ones, and the largest atom."""
 
     lower: Array
     upper: Array
     binary: NDArray[np.int64]
     """Numbers of the switches."""
-    rows: _Rows
+    rows: _MilpRows
 
     @classmethod
-    def of(cls, problem: Problem, bounds: Bounds, case: int) -> _Mixed:
+    def of(cls, problem: Problem, bounds: Bounds, case: int) -> _MilpColumns:
         """The mixed-integer program of a case, for bounds of the neurons ``(R, num_neurons)``."""
         program, region = problem.program, int(problem.region[case])
         low, high = _array(bounds.lower[region]), _array(bounds.upper[region])
@@ -112,7 +112,7 @@ class _Mixed:
         binary = inputs + neurons + np.arange(len(switched))
         lower = np.concatenate([_array(problem.lower[region]), np.maximum(low, 0), np.zeros(len(switched)), [0.0]])
         upper = np.concatenate([_array(problem.upper[region]), np.maximum(high, 0), np.ones(len(switched)), [0.0]])
-        mixed = cls(lower, upper, binary, _Rows([], [], [], []))
+        mixed = cls(lower, upper, binary, _MilpRows([], [], [], []))
         switch = dict(zip(switched.tolist(), binary.tolist(), strict=True))
         for layer in program.layers:
             matrix = _over_columns(program, layer.affine, len(lower))

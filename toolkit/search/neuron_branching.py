@@ -28,10 +28,10 @@ from toolkit.problem.program import INPUT, Program
 from toolkit.search.batch_size import refusals
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.forked_processes import side_by_side, worth_starting
-from toolkit.search.parallel_search import LEAST_SHARE
-from toolkit.search.phase_domains import Domains, Space, concat, proved, root_domains, split
+from toolkit.search.parallel_search import LEAST_SHARE_DOMAINS
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, proved, root_domains, split
 from toolkit.search.relu_split import bound_domains
-from toolkit.search.relu_split_plan import SearchPlan
+from toolkit.search.relu_split_plan import PhaseSearchPlan
 
 FIRST = Schedule(8, Adam(rate_alpha=0.3))
 """How a layer's rows, and then the unsplit roots of their trees, are bounded."""
@@ -75,7 +75,7 @@ def _branch_layer(
     unstable = _unstable(Bounds(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]))
     if not len(unstable) or not RELAXATIONS[layer.op].piecewise_linear:
         return bounds
-    count = max(1, min(processes, len(unstable) // LEAST_SHARE, worth_starting(clock.left)))
+    count = max(1, min(processes, len(unstable) // LEAST_SHARE_DOMAINS, worth_starting(clock.left)))
     hands = [unstable[hand::count] for hand in range(count)]
     works = [partial(_grown, program, number, box, bounds, hand, batch, clock) for hand in hands]
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
@@ -104,11 +104,11 @@ def _unstable(bounds: Bounds) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Trees:
+class NeuronTrees:
     """Trees over the phases of earlier neurons: two for each of ``n`` neurons, their lower ends first."""
 
-    space: Space
-    leaves: Domains
+    space: PhaseSpace
+    leaves: PhaseDomains
     """``case`` is the number of the tree, below ``2 n``."""
 
     def heights(self) -> Tensor:
@@ -122,18 +122,20 @@ class Trees:
         return Bounds(low, -negated)
 
 
-def plant(program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tensor, batch: int, clock: Clock) -> Trees:
+def plant(
+    program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tensor, batch: int, clock: Clock
+) -> NeuronTrees:
     """Trees of one leaf each, for some rows ``(n,)`` of a layer. Raises OutOfTime."""
     layer = program.layers[number]
     ending_here = program.ending_at(number)
     earlier = Bounds(bounds.lower[:, : layer.start], bounds.upper[:, : layer.start])
-    space = Space(_both_ends(ending_here, box, rows), earlier, _unstable(earlier))
+    space = PhaseSpace(_both_ends(ending_here, box, rows), earlier, _unstable(earlier))
     count = 2 * len(rows)
     trees = torch.arange(count, device=program.device)
     start = adaptive(earlier, earlier.lower.new_ones(count, 1))
     # What is known of the rows is left out: how trees grow must not be hidden by bounds that earlier trees gave.
     roots = root_domains(space, trees, start, bounds.lower.new_full((count,), -torch.inf))
-    return Trees(space, _bounded(space, roots, FIRST, batch, clock))
+    return NeuronTrees(space, _bounded(space, roots, FIRST, batch, clock))
 
 
 def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
@@ -154,13 +156,13 @@ def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
     )
 
 
-def _bounded(space: Space, domains: Domains, schedule: Schedule, batch: int, clock: Clock) -> Domains:
+def _bounded(space: PhaseSpace, domains: PhaseDomains, schedule: Schedule, batch: int, clock: Clock) -> PhaseDomains:
     """The domains bounded, with the neuron at which each would be split."""
-    plan = SearchPlan(schedule, batch, 0, candidates=1)
+    plan = PhaseSearchPlan(schedule, batch, 0, candidates=1)
     return concat([bound_domains(space, part, plan, clock)[0] for part in domains.parts(batch)])
 
 
-def grow(trees: Trees, batch: int, clock: Clock) -> Bounds:
+def grow(trees: NeuronTrees, batch: int, clock: Clock) -> Bounds:
     """Bounds ``(1, n)`` of the neurons when time is up, all trees are done, or growing hardly helps any more."""
     width, due = _width(trees.bounds()), 2 * len(trees.leaves)
     while clock.left > 0:
@@ -184,7 +186,7 @@ def _width(bounds: Bounds) -> float:
     return float((bounds.upper - bounds.lower).sum())
 
 
-def weakest_leaves(trees: Trees, most: int) -> Tensor:
+def weakest_leaves(trees: NeuronTrees, most: int) -> Tensor:
     """Positions of leaves to split: the weakest of each tree that can still rise, the smallest trees first.
 
     A tree whose bound is positive is done: its neuron is stable. So is one whose weakest leaf has nothing to split.
@@ -203,7 +205,7 @@ def weakest_leaves(trees: Trees, most: int) -> Tensor:
     return position[weakest][order[: max(1, most)]]
 
 
-def _split_leaves(trees: Trees, chosen: Tensor, batch: int, clock: Clock) -> Trees:
+def _split_leaves(trees: NeuronTrees, chosen: Tensor, batch: int, clock: Clock) -> NeuronTrees:
     rest = torch.ones_like(trees.leaves.case, dtype=torch.bool).index_fill(0, chosen, False)
     parents = trees.leaves.select(chosen)
     children = _bounded(
@@ -213,4 +215,4 @@ def _split_leaves(trees: Trees, chosen: Tensor, batch: int, clock: Clock) -> Tre
         batch,
         clock,
     )
-    return Trees(trees.space, concat([trees.leaves.select(rest), children]))
+    return NeuronTrees(trees.space, concat([trees.leaves.select(rest), children]))

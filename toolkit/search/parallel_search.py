@@ -16,15 +16,15 @@ from torch import Tensor
 
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Observer, RoundDone
-from toolkit.search.forked_processes import Flag, side_by_side, worth_starting
+from toolkit.search.forked_processes import SharedFlag, side_by_side, worth_starting
 from toolkit.search.gradient_attack import Accept
-from toolkit.search.progress import Outcome, Progress
+from toolkit.search.progress import SearchOutcome, SearchProgress
 
-ALONE = 0.3
+SECONDS_BEFORE_SHARING = 0.3
 """Seconds that a search takes in one process before others are worth their start, and each time it is too narrow."""
-LEAST_TURN = 0.3
+LEAST_TURN_SECONDS = 0.3
 """Seconds that a turn takes at least before a flag ends it."""
-LEAST_SHARE = 16
+LEAST_SHARE_DOMAINS = 16
 """Fewest open domains, or neurons with trees, of a share."""
 
 
@@ -33,20 +33,20 @@ P = TypeVar("P")
 
 
 @dataclass(frozen=True)
-class Rest(Generic[F, P]):
+class SearchRemainder(Generic[F, P]):
     """What a search, or a share of one, has left: its frontier, and what it counted and learnt on the way there."""
 
     frontier: F
     plan: P
-    progress: Progress
+    progress: SearchProgress
     undecided: int
     """Domains that nothing decides."""
 
 
-class Divisible(Protocol):
+class DivisibleSearch(Protocol):
     """A search that can be stopped, shared and gone on with."""
 
-    progress: Progress
+    progress: SearchProgress
 
     @property
     def max_domains(self) -> int:
@@ -56,32 +56,34 @@ class Divisible(Protocol):
     def open(self) -> int:
         """Open domains that can be dealt out."""
 
-    def run(self, clock: Clock, accept: Accept, observer: Observer) -> Outcome:
+    def run(self, clock: Clock, accept: Accept, observer: Observer) -> SearchOutcome:
         """Decide all of it. Raises OutOfTime, after which it goes on from there."""
 
     def shares(self, count: int) -> list[Self]:
         """Equal shares of what is open."""
 
-    def rest(self) -> Rest[Any, Any]:
+    def rest(self) -> SearchRemainder[Any, Any]:
         """What the search has left: its frontier, plan and counters."""
 
-    def gather(self, rests: Sequence[Rest[Any, Any]]) -> None:
+    def gather(self, rests: Sequence[SearchRemainder[Any, Any]]) -> None:
         """Go on from what is left of the shares."""
 
 
-def search_in_shares(search: Divisible, clock: Clock, accept: Accept, observer: Observer, processes: int) -> Outcome:
+def search_in_shares(
+    search: DivisibleSearch, clock: Clock, accept: Accept, observer: Observer, processes: int
+) -> SearchOutcome:
     """Decide all of a search. Raises OutOfTime, after which it goes on from there."""
     began = clock.elapsed
     while processes > 1:
         try:
-            return search.run(clock.ending(clock.elapsed + ALONE), accept, observer)
+            return search.run(clock.ending(clock.elapsed + SECONDS_BEFORE_SHARING), accept, observer)
         except OutOfTime:
             clock.check()
         # A search that has taken so long is likely to take as long again.
-        while (count := min(processes, search.open // LEAST_SHARE, worth_starting(clock.elapsed - began))) > 1:
+        while (count := min(processes, search.open // LEAST_SHARE_DOMAINS, worth_starting(clock.elapsed - began))) > 1:
             turn = take_turn(search, count, clock, accept, observer, short=count < processes)
             if turn.witness:
-                return Outcome(True, False)
+                return SearchOutcome(True, False)
             if turn.lost:
                 processes = 1
             if turn.lost or search.progress.bounded >= search.max_domains:
@@ -91,7 +93,7 @@ def search_in_shares(search: Divisible, clock: Clock, accept: Accept, observer: 
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurnResult:
     """What came of a turn: whether a witness was accepted, and whether a process was lost."""
 
     witness: bool
@@ -99,10 +101,10 @@ class Turn:
 
 
 @dataclass
-class Report:
+class TurnReport:
     """What a process comes to in its turn."""
 
-    rest: Rest[Any, Any]
+    rest: SearchRemainder[Any, Any]
     candidates: list[tuple[Tensor, int]] = field(default_factory=list)
     """Points that may be witnesses, with their regions: only the process that all began with can replay them."""
 
@@ -112,44 +114,44 @@ class WitnessFound(Exception):  # noqa: N818 - not an error: the search ends
 
 
 def take_turn(
-    search: Divisible, count: int, clock: Clock, accept: Accept, observer: Observer, short: bool = False
-) -> Turn:
+    search: DivisibleSearch, count: int, clock: Clock, accept: Accept, observer: Observer, short: bool = False
+) -> TurnResult:
     """Search shares side by side, this process the first of them, until one of them has no more to do.
 
     A short turn lasts no longer than turns last at least.
     """
-    shares, flag = search.shares(count), Flag()
+    shares, flag = search.shares(count), SharedFlag()
     if short:
         flag.put_up()
-    turn = _Turn(flag, clock)
-    works: list[Callable[[], Report]] = [partial(turn.lead, shares[0], accept, observer)]
+    turn = _TurnRunner(flag, clock)
+    works: list[Callable[[], TurnReport]] = [partial(turn.lead, shares[0], accept, observer)]
     works += [partial(turn.follow, share) for share in shares[1:]]
     try:
         reports = side_by_side(works, clock)
     except WitnessFound:
-        return Turn(True, False)
+        return TurnResult(True, False)
     # Of a process that is lost, this one still has the share as it was when the turn began.
     pairs = zip(shares, reports, strict=True)
     search.gather([share.rest() if report is None else report.rest for share, report in pairs])
     observer(RoundDone(search.progress.bounded, search.open, search.progress.weakest, search.progress.depth))
     back = [report for report in reports if report is not None]
     found = any(accept(*candidate) for report in back for candidate in report.candidates)
-    return Turn(found, len(back) < len(reports))
+    return TurnResult(found, len(back) < len(reports))
 
 
 @dataclass(frozen=True)
-class _Turn:
-    flag: Flag
+class _TurnRunner:
+    flag: SharedFlag
     clock: Clock
 
-    def lead(self, share: Divisible, accept: Accept, observer: Observer) -> Report:
+    def lead(self, share: DivisibleSearch, accept: Accept, observer: Observer) -> TurnReport:
         """What the process that all began with does with its share."""
         outcome = self._run(share, accept, observer)
         if outcome is not None and outcome.witness:
             raise WitnessFound
-        return Report(share.rest())
+        return TurnReport(share.rest())
 
-    def follow(self, share: Divisible) -> Report:
+    def follow(self, share: DivisibleSearch) -> TurnReport:
         """What a forked one does."""
         candidates: list[tuple[Tensor, int]] = []
 
@@ -159,13 +161,13 @@ class _Turn:
             return False
 
         self._run(share, collect, lambda event: None)
-        return Report(share.rest(), candidates=candidates)
+        return TurnReport(share.rest(), candidates=candidates)
 
-    def _run(self, share: Divisible, accept: Accept, observer: Observer) -> Outcome | None:
+    def _run(self, share: DivisibleSearch, accept: Accept, observer: Observer) -> SearchOutcome | None:
         """What a share comes to, or None where it is not done when the turn ends."""
         try:
             # From here on, not from when the turn began: each gets at least one round done, however late it started.
-            clock = self.clock.ending(self.clock.elapsed + LEAST_TURN, lambda: self.flag.is_up)
+            clock = self.clock.ending(self.clock.elapsed + LEAST_TURN_SECONDS, lambda: self.flag.is_up)
             return share.run(clock, accept, observer)
         except OutOfTime:
             return None

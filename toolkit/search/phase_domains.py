@@ -1,6 +1,6 @@
 """The state of branch and bound over ReLU phases: one record of batched tensors on the device.
 
-Only neurons that are unstable at the root are stored; `Space` knows which they are.
+Only neurons that are unstable at the root are stored; `PhaseSpace` knows which they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from toolkit.search.exact_leaf import ExactLeaves
 
 
 @dataclass(frozen=True)
-class Space:
+class PhaseSpace:
     """The problem, its root bounds and the neurons that can be split."""
 
     problem: Problem
@@ -51,7 +51,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Domains:
+class PhaseDomains:
     """Subproblems: a case, the phases of split neurons, and the multipliers that gave the bound."""
 
     case: Tensor
@@ -75,13 +75,13 @@ class Domains:
     def __len__(self) -> int:
         return len(self.case)
 
-    def select(self, index: Tensor) -> Domains:
+    def select(self, index: Tensor) -> PhaseDomains:
         """Some of the domains, by position or mask."""
         # A mask's positions are found once, not once for every tensor: each time, the host waits for the device.
         at = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
-        return Domains(*(getattr(self, field.name).index_select(0, at) for field in fields(self)))
+        return PhaseDomains(*(getattr(self, field.name).index_select(0, at) for field in fields(self)))
 
-    def parts(self, size: int) -> list[Domains]:
+    def parts(self, size: int) -> list[PhaseDomains]:
         """The domains in parts of at most ``size``."""
         positions = torch.arange(len(self), device=self.lower.device)
         return [self.select(part) for part in positions.split(size)]
@@ -92,16 +92,16 @@ class Domains:
         return int((self.phase != 0).sum(1).max()) if len(self) and self.phase.shape[1] else 0
 
 
-def concat(parts: Sequence[Domains]) -> Domains:
+def concat(parts: Sequence[PhaseDomains]) -> PhaseDomains:
     """All domains of several records."""
-    return Domains(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Domains)))
+    return PhaseDomains(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(PhaseDomains)))
 
 
-def root_domains(space: Space, cases: Tensor, multipliers: Multipliers, lower: Tensor) -> Domains:
+def root_domains(space: PhaseSpace, cases: Tensor, multipliers: Multipliers, lower: Tensor) -> PhaseDomains:
     """One unsplit domain for each of the given cases; it has no candidates before it is bounded."""
     count = len(cases)
     bounds = space.root.select(space.problem.region[cases])
-    return Domains(
+    return PhaseDomains(
         case=cases,
         phase=torch.zeros(count, len(space.unstable), dtype=torch.int8, device=lower.device),
         alpha=space.of(multipliers.alpha),
@@ -134,7 +134,7 @@ def of_cases(problem: Problem, bounds: Bounds, case: Tensor) -> Domain:
     )
 
 
-def expand(space: Space, domains: Domains) -> tuple[Domain, Multipliers]:
+def expand(space: PhaseSpace, domains: PhaseDomains) -> tuple[Domain, Multipliers]:
     """The domains and their multipliers over all neurons, ready to be bounded."""
     plain = case_domain(space.problem, space.root, domains.case)
     lower = space.over(plain.bounds.lower, domains.neuron_lower)
@@ -144,7 +144,7 @@ def expand(space: Space, domains: Domains) -> tuple[Domain, Multipliers]:
     return domain, Multipliers(space.over(none, domains.alpha), space.over(none, domains.beta), domains.weight)
 
 
-def split(domains: Domains, neuron: Tensor) -> Domains:
+def split(domains: PhaseDomains, neuron: Tensor) -> PhaseDomains:
     """Both children of every domain at its neuron, ``(B,)``: first all with it active, then all with it inactive."""
     neuron = neuron.unsqueeze(1)
     active = domains.phase.scatter(1, neuron, 1)
@@ -159,7 +159,7 @@ def split(domains: Domains, neuron: Tensor) -> Domains:
     )
 
 
-def bounded(space: Space, domains: Domains, bound: Bound, candidates: Tensor) -> Domains:
+def bounded(space: PhaseSpace, domains: PhaseDomains, bound: Bound, candidates: Tensor) -> PhaseDomains:
     """The domains with a new bound, its multipliers and the neurons that may be split next."""
     return _with(
         domains,
@@ -171,11 +171,11 @@ def bounded(space: Space, domains: Domains, bound: Bound, candidates: Tensor) ->
     )
 
 
-def _with(domains: Domains, **changes: Tensor) -> Domains:
-    return Domains(*(changes.get(field.name, getattr(domains, field.name)) for field in fields(domains)))
+def _with(domains: PhaseDomains, **changes: Tensor) -> PhaseDomains:
+    return PhaseDomains(*(changes.get(field.name, getattr(domains, field.name)) for field in fields(domains)))
 
 
-def with_bounds(space: Space, domains: Domains, bounds: Bounds) -> Domains:
+def with_bounds(space: PhaseSpace, domains: PhaseDomains, bounds: Bounds) -> PhaseDomains:
     """The domains with other bounds of all neurons, ``(B, num_neurons)``."""
     return _with(domains, neuron_lower=space.of(bounds.lower), neuron_upper=space.of(bounds.upper))
 

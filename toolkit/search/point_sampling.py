@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolkit.search.case_losses import Accept, Losses, Points
+from toolkit.search.case_losses import Accept, CaseLosses, Points
 from toolkit.search.clock import Clock, OutOfTime
 
 POINTS = 64
@@ -19,7 +19,7 @@ LAST_RESORT = 0.25
 """Share of the time left that sampling gets where no stronger means exist."""
 
 
-def sample(losses: Losses, seed: int, clock: Clock, accept: Accept, rounds: int = 1) -> bool:
+def sample(losses: CaseLosses, seed: int, clock: Clock, accept: Accept, rounds: int = 1) -> bool:
     """Whether one of the points of each region, some a round, was accepted as a witness in time."""
     generator = np.random.default_rng(seed)
     try:
@@ -32,13 +32,13 @@ def sample(losses: Losses, seed: int, clock: Clock, accept: Accept, rounds: int 
         return False
 
 
-def sample_longer(losses: Losses, seed: int, clock: Clock, accept: Accept) -> bool:
+def sample_longer(losses: CaseLosses, seed: int, clock: Clock, accept: Accept) -> bool:
     """Look for a witness among random points for a share of the time left, where a network cannot be bounded."""
     return sample(losses, seed + 1, clock.part(LAST_RESORT), accept, rounds=1 << 20)
 
 
 def _sample_box(
-    losses: Losses, region: int, before: int, generator: np.random.Generator, clock: Clock, accept: Accept
+    losses: CaseLosses, region: int, before: int, generator: np.random.Generator, clock: Clock, accept: Accept
 ) -> bool:
     """Points of one box, after so many of them; those that seem to be witnesses are replayed. Raises OutOfTime."""
     inside = losses.cases.region == region

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass
-class Progress:
+class SearchProgress:
     """Counters of one search."""
 
     rounds: int = 0
@@ -29,9 +29,9 @@ class Progress:
         self.stalled = 0 if weakest > self.weakest else self.stalled + 1
         self.weakest = max(weakest, self.weakest)
 
-    def with_parts(self, parts: Sequence[Progress]) -> Progress:
+    def with_parts(self, parts: Sequence[SearchProgress]) -> SearchProgress:
         """Where a search is after parts of it went on from here, each on its own."""
-        return Progress(
+        return SearchProgress(
             rounds=max(part.rounds for part in parts),
             bounded=self.bounded + sum(part.bounded - self.bounded for part in parts),
             depth=max(part.depth for part in parts),
@@ -41,7 +41,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchOutcome:
     """What the search found: a witness was accepted, everything is proved, or neither, with the reason."""
 
     witness: bool

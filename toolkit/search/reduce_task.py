@@ -11,8 +11,8 @@ from toolkit.problem.program import Program
 from toolkit.problem.sparse_affine import with_sparse_maps
 from toolkit.problem.stacked_matrices import with_stacks
 from toolkit.search.program_equality import check_same
-from toolkit.search.root import Root
-from toolkit.search.search_task import Task, varying_inputs
+from toolkit.search.root import RootBounds
+from toolkit.search.search_task import SearchTask, varying_inputs
 
 WORTH_REDUCING = 8.0
 """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
@@ -21,7 +21,7 @@ MOST_TO_REDUCE = 1 << 37
 """Most multiplications that making a reduced program may take: ten seconds of a processor."""
 
 
-def reduced(task: Task, root: Root) -> tuple[Task, Root]:
+def reduced(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]:
     """The task on the network that is left on its boxes, where that is the cheaper one.
 
     Raises DisagreementError where it is another one.

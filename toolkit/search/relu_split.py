@@ -25,10 +25,10 @@ from toolkit.search.double_recheck import in_double
 from toolkit.search.events import Observer, RoundDone
 from toolkit.search.gradient_attack import Accept, accept_best, case_loss
 from toolkit.search.lp_leaf import close_leaves
-from toolkit.search.parallel_search import Rest
-from toolkit.search.phase_domains import Domains, Space, bounded, concat, expand, proved, with_bounds
-from toolkit.search.progress import Outcome, Progress
-from toolkit.search.relu_split_plan import SearchPlan
+from toolkit.search.parallel_search import SearchRemainder
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, bounded, concat, expand, proved, with_bounds
+from toolkit.search.progress import SearchOutcome, SearchProgress
+from toolkit.search.relu_split_plan import PhaseSearchPlan
 from toolkit.search.split_domains import branch
 
 PATIENCE = 6
@@ -36,17 +36,17 @@ PATIENCE = 6
 
 
 @dataclass
-class Search:
+class PhaseSearch:
     """A search and how far it has come: one that its clock stopped goes on from there."""
 
-    space: Space
-    frontier: Domains
+    space: PhaseSpace
+    frontier: PhaseDomains
     """What is not decided."""
-    plan: SearchPlan
+    plan: PhaseSearchPlan
     batch: int
     most: int
     """Domains that may wait for their turn, as memory allows."""
-    progress: Progress = field(default_factory=Progress)
+    progress: SearchProgress = field(default_factory=SearchProgress)
     begun: bool = False
     """Whether the frontier is bounded, with the neurons at which it may be split."""
     undecided: int = 0
@@ -62,22 +62,22 @@ class Search:
         """Open domains that can be dealt out: none before all are bounded."""
         return len(self.frontier) if self.begun else 0
 
-    def run(self, clock: Clock, accept: Accept, observer: Observer) -> Outcome:
+    def run(self, clock: Clock, accept: Accept, observer: Observer) -> SearchOutcome:
         """Decide all domains. Raises OutOfTime."""
         return relu_split(self, clock, accept, observer)
 
-    def shares(self, count: int) -> list[Search]:
+    def shares(self, count: int) -> list[PhaseSearch]:
         """Equal shares of the frontier, weak and strong domains in each, and of the memory for those that wait."""
         order = self.frontier.lower.argsort()
         parts = [self.frontier.select(order[number::count]) for number in range(count)]
         most = max(1, self.most // count)
         return [replace(self, frontier=part, most=most, progress=replace(self.progress), undecided=0) for part in parts]
 
-    def rest(self) -> Rest[Domains, SearchPlan]:
+    def rest(self) -> SearchRemainder[PhaseDomains, PhaseSearchPlan]:
         """What the search has left: its open domains, plan and counters."""
-        return Rest(self.frontier, self.plan, self.progress, self.undecided)
+        return SearchRemainder(self.frontier, self.plan, self.progress, self.undecided)
 
-    def gather(self, rests: Sequence[Rest[Domains, SearchPlan]]) -> None:
+    def gather(self, rests: Sequence[SearchRemainder[PhaseDomains, PhaseSearchPlan]]) -> None:
         """Go on from what is left of the shares."""
         self.frontier = concat([rest.frontier for rest in rests])
         self.plan, self.progress = rests[0].plan, self.progress.with_parts([rest.progress for rest in rests])
@@ -99,7 +99,7 @@ class Search:
         self.begun = False  # what would be split next may be stable now
 
 
-def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer) -> Outcome:
+def relu_split(search: PhaseSearch, clock: Clock, accept: Accept, observer: Observer) -> SearchOutcome:
     """Decide all domains of a search. Raises OutOfTime when the clock runs out.
 
     Domains leave the frontier only once it is known what becomes of them.
@@ -112,11 +112,11 @@ def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer)
         if len(leaves):
             found = close_leaves(space, leaves, accept, clock)
             if found.witness:
-                return Outcome(True, False)
+                return SearchOutcome(True, False)
             search.frontier, search.undecided = divisible, search.undecided + found.undecided
             continue
         if progress.bounded >= search.plan.max_domains:
-            return Outcome(False, False, f"the limit of {search.plan.max_domains} domains was reached")
+            return SearchOutcome(False, False, f"the limit of {search.plan.max_domains} domains was reached")
         if progress.stalled >= PATIENCE:
             search.plan, progress.stalled = search.plan.more_thorough(), 0
         chosen, rest = pick(search.frontier, max(1, search.batch // 2), search.most)
@@ -128,17 +128,17 @@ def relu_split(search: Search, clock: Clock, accept: Accept, observer: Observer)
             continue
         progress.count(len(children), children.depth)
         if accept_points(space, children, bound, accept):
-            return Outcome(True, False)
+            return SearchOutcome(True, False)
         search.frontier = concat([rest, children.select(~proved(children.lower))])
         progress.watch(_weakest(search.frontier))
         observer(RoundDone(progress.bounded, len(search.frontier), progress.weakest, progress.depth))
     if search.undecided:
         why = "nothing is left to split, and rounding or a smooth operator hides the answer"
-        return Outcome(False, False, f"{search.undecided} leaves stay open: {why}")
-    return Outcome(False, True)
+        return SearchOutcome(False, False, f"{search.undecided} leaves stay open: {why}")
+    return SearchOutcome(False, True)
 
 
-def _begin(search: Search, clock: Clock, observer: Observer) -> None:
+def _begin(search: PhaseSearch, clock: Clock, observer: Observer) -> None:
     """Bound the domains that the search begins or goes on with."""
     while not search.begun and len(search.frontier):
         parts = search.frontier.parts(search.batch)
@@ -151,17 +151,17 @@ def _begin(search: Search, clock: Clock, observer: Observer) -> None:
         search.frontier, search.begun = bounded.select(~proved(bounded.lower)), True
 
 
-def set_leaves_apart(frontier: Domains) -> tuple[Domains, Domains]:
+def set_leaves_apart(frontier: PhaseDomains) -> tuple[PhaseDomains, PhaseDomains]:
     """Domains with something left to split, and those without."""
     leaves = (frontier.candidates < 0).all(1)
     return (frontier.select(~leaves) if bool(leaves.any()) else frontier), frontier.select(leaves)
 
 
-def _weakest(frontier: Domains) -> float:
+def _weakest(frontier: PhaseDomains) -> float:
     return float(frontier.lower.min()) if len(frontier) else float("inf")
 
 
-def pick(frontier: Domains, count: int, most: int) -> tuple[Domains, Domains]:
+def pick(frontier: PhaseDomains, count: int, most: int) -> tuple[PhaseDomains, PhaseDomains]:
     """The domains with the weakest bounds, at most ``count``, and the rest.
 
     Where the children might be more than ``most`` with those that wait, it is the strongest: nearer to their proofs,
@@ -173,7 +173,9 @@ def pick(frontier: Domains, count: int, most: int) -> tuple[Domains, Domains]:
     return frontier.select(order[:count]), frontier.select(order[count:])
 
 
-def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock) -> tuple[Domains, Bound]:
+def bound_domains(
+    space: PhaseSpace, domains: PhaseDomains, plan: PhaseSearchPlan, clock: Clock
+) -> tuple[PhaseDomains, Bound]:
     """Bound every domain, and choose where each would be split next."""
     clock.check()
     domain, _ = expand(space, domains)
@@ -186,7 +188,7 @@ def bound_domains(space: Space, domains: Domains, plan: SearchPlan, clock: Clock
     return bounded(space, with_bounds(space, domains, bounds), bound, found), bound
 
 
-def improve(space: Space, domains: Domains, schedule: Schedule, clock: Clock) -> Bound:
+def improve(space: PhaseSpace, domains: PhaseDomains, schedule: Schedule, clock: Clock) -> Bound:
     """The bound of every domain with multipliers improved from its own.
 
     On a device that records, all domains take all steps: sizes that follow from values cannot be recorded.
@@ -194,14 +196,14 @@ def improve(space: Space, domains: Domains, schedule: Schedule, clock: Clock) ->
     if space.problem.program.device.type in RECORDERS:
         schedule = replace(schedule, until_proved=False)
 
-    def improved(domains: Domains) -> Bound:
+    def improved(domains: PhaseDomains) -> Bound:
         domain, start = expand(space, domains)
         return optimise(space.problem.program, domain, start, schedule, clock.check)
 
     return space.recordings.run(schedule, improved, domains)
 
 
-def accept_points(space: Space, domains: Domains, bound: Bound, accept: Accept) -> bool:
+def accept_points(space: PhaseSpace, domains: PhaseDomains, bound: Bound, accept: Accept) -> bool:
     """Try the minimisers of the bounds as witnesses, the most promising first."""
     loss = case_loss(space.problem, bound.point, domains.case)
     return accept_best(bound.point, loss, space.problem.region[domains.case], accept)

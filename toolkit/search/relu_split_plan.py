@@ -11,7 +11,7 @@ MOST_ITERATIONS = 40
 
 
 @dataclass(frozen=True)
-class SearchPlan:
+class PhaseSearchPlan:
     """The parameters of one search."""
 
     schedule: Schedule
@@ -23,7 +23,7 @@ class SearchPlan:
     clipped: int = 0
     """Neurons of every open domain that are bounded again where it may have violations."""
 
-    def more_thorough(self) -> SearchPlan:
+    def more_thorough(self) -> PhaseSearchPlan:
         """Twice the steps for each domain, up to a limit: what helps where splits alone do not raise the bound.
 
         A domain that no input satisfies is only recognised when its split multipliers have grown large.

@@ -40,7 +40,7 @@ MANY_ROWS = 32
 
 
 @dataclass(frozen=True)
-class Root:
+class RootBounds:
     """Bounds of all neurons in each region, and for each case its lower bound and the multipliers that give it."""
 
     bounds: Bounds
@@ -53,7 +53,7 @@ class Root:
     layers: dict[str, dict[str, int]] = field(default_factory=dict)
     """Neurons of each layer, and how many of them each method so far leaves unstable."""
 
-    def to(self, dtype: torch.dtype) -> Root:
+    def to(self, dtype: torch.dtype) -> RootBounds:
         """Convert the bounds to another precision, rounded outward."""
         if dtype == self.lower.dtype:
             return self
@@ -62,7 +62,7 @@ class Root:
         return replace(self, bounds=bounds, lower=lower, multipliers=self.multipliers.map(lambda part: part.to(dtype)))
 
 
-def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
+def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> RootBounds:
     """Interval and CROWN bounds of every case. Raises OutOfTime."""
     box = Bounds(problem.lower, problem.upper)
     intervals, _ = interval_bounds(problem.program, box)
@@ -74,7 +74,7 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> Root:
     return root
 
 
-def root_in_single(problem: Problem, double: Problem, clock: Clock, observer: Observer) -> Root:
+def root_in_single(problem: Problem, double: Problem, clock: Clock, observer: Observer) -> RootBounds:
     """Root bounds of a problem that is searched in single precision, ``double`` in double. Raises OutOfTime.
 
     Neurons are bounded in single precision where that loses little (`toolkit.bounds.recentred_crown`); all else is in
@@ -94,11 +94,13 @@ def root_in_single(problem: Problem, double: Problem, clock: Clock, observer: Ob
 
 def root_of(
     problem: Problem, intervals: Bounds, bounds: Bounds, lower: Tensor, multipliers: Multipliers, method: str
-) -> Root:
+) -> RootBounds:
     """The record of root bounds, with its counts of unstable neurons."""
     layers = {layer.name: {"neurons": layer.affine.size} for layer in problem.program.layers}
     layers = counted(counted(layers, problem, intervals, "interval"), problem, bounds, method)
-    return Root(bounds, lower, multipliers, method, unstable(problem, intervals), unstable(problem, bounds), layers)
+    return RootBounds(
+        bounds, lower, multipliers, method, unstable(problem, intervals), unstable(problem, bounds), layers
+    )
 
 
 def prefers_forward(problem: Problem, intervals: Bounds) -> bool:
@@ -124,7 +126,7 @@ ROOT_BOUNDS: dict[str, Callable[[Program, Bounds, Bounds, Callable[[], None]], B
 """Bounds of all neurons by the name of their method."""
 
 
-def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, observer: Observer) -> Root:
+def refined_root(problem: Problem, root: RootBounds, iterations: int, clock: Clock, observer: Observer) -> RootBounds:
     """Optimise the slopes of the neurons' bounds, then of the open cases' (alpha-CROWN). Raises OutOfTime."""
     bounds = root.bounds
     if len(problem.lower) == 1:
@@ -136,19 +138,19 @@ def refined_root(problem: Problem, root: Root, iterations: int, clock: Clock, ob
 
 
 def optimised_root(
-    problem: Problem, root: Root, bounds: Bounds, iterations: int, clock: Clock, observer: Observer
-) -> Root:
+    problem: Problem, root: RootBounds, bounds: Bounds, iterations: int, clock: Clock, observer: Observer
+) -> RootBounds:
     """The root with better bounds of its neurons, and the slopes of its open cases optimised. Raises OutOfTime."""
     lower, multipliers = first_bounds(problem, bounds, clock)
     lower = torch.fmax(root.lower, lower)
     count = unstable(problem, bounds)
-    root = Root(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, count, root.layers)
+    root = RootBounds(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, count, root.layers)
     root = optimise_cases(problem, root, iterations, clock)
     tell(root, observer)
     return root
 
 
-def facts(root: Root) -> dict[str, Any]:
+def facts(root: RootBounds) -> dict[str, Any]:
     """What statistics say of root bounds, by the names that they have there."""
     return {
         "unstable_interval": root.unstable_interval,
@@ -158,7 +160,7 @@ def facts(root: Root) -> dict[str, Any]:
     }
 
 
-def tell(root: Root, observer: Observer) -> None:
+def tell(root: RootBounds, observer: Observer) -> None:
     """Tell an observer about root bounds."""
     still_open = int((~proved(root.lower)).sum())
     weakest = float(root.lower.min()) if len(root.lower) else float("inf")
@@ -197,7 +199,7 @@ def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor
     return torch.cat(lowers), parts[0].map(lambda *tensors: torch.cat(tensors), *parts[1:])
 
 
-def optimise_cases(problem: Problem, root: Root, iterations: int, clock: Clock) -> Root:
+def optimise_cases(problem: Problem, root: RootBounds, iterations: int, clock: Clock) -> RootBounds:
     """Optimise slopes and atom weights of the cases that are still open (alpha-CROWN, Xu et al. 2021)."""
     schedule = Schedule(iterations, Adam(rate_alpha=0.3, decay=0.96))
     lower = root.lower.clone()
@@ -213,6 +215,6 @@ def optimise_cases(problem: Problem, root: Root, iterations: int, clock: Clock) 
     return replace(root, lower=lower, multipliers=kept, method="alpha-crown")
 
 
-def open_cases(root: Root) -> Tensor:
+def open_cases(root: RootBounds) -> Tensor:
     """Cases that the root bounds do not refute."""
     return (~proved(root.lower)).nonzero().squeeze(1)

@@ -15,7 +15,7 @@ from toolkit.settings import Settings
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What the phases found, and which of them."""
 
     witness: bool
@@ -25,7 +25,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Original:
+class UnmergedProblem:
     """A problem about the network as it was compiled, in double precision on the processor."""
 
     problem: Problem
@@ -33,7 +33,7 @@ class Original:
 
 
 @dataclass(frozen=True)
-class Task:
+class SearchTask:
     """One problem with everything a phase needs to work on it."""
 
     problem: Problem
@@ -47,7 +47,7 @@ class Task:
     """Takes the domains that one search bounded, and its depth."""
     share: float = 1.0
     """Share of the whole query's cases that the problem's are."""
-    original: Original | None = None
+    original: UnmergedProblem | None = None
     """The problem before anything was merged, reduced or rounded; None where it is not at hand."""
     double: Problem | None = None
     """The problem in double precision, where it is searched in single."""
@@ -57,12 +57,12 @@ class Task:
         """The problem in double precision."""
         return self.problem if self.double is None else self.double
 
-    def counted(self, bounds: Bounds) -> Task:
+    def counted(self, bounds: Bounds) -> SearchTask:
         """The task with what rounding can change in its programs, for bounds ``(R, num_neurons)`` of its neurons."""
         double = None if self.double is None else counted(self.double, bounds)
         return replace(self, problem=counted(self.problem, bounds), double=double)
 
-    def soon(self, seconds: float) -> Task:
+    def soon(self, seconds: float) -> SearchTask:
         """The task with so much time, or what is left."""
         return replace(self, clock=self.clock.soon(seconds))
 
@@ -75,7 +75,7 @@ def counted(problem: Problem, bounds: Bounds) -> Problem:
     return replace(problem, program=with_errors(problem.program, Bounds(problem.lower, problem.upper), bounds))
 
 
-def decided(found: Found | None) -> bool:
+def decided(found: SearchResult | None) -> bool:
     """Whether a search came to a verdict: it may also be out of time (None), or have given up."""
     return found is not None and (found.witness or found.proved)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.search.case_losses import Accept, Losses, Points
+from toolkit.search.case_losses import Accept, CaseLosses, Points
 from toolkit.search.clock import Clock, OutOfTime
 
 NEAREST = 16
@@ -24,7 +24,7 @@ SECONDS = 0.2
 """Time after which walking gives way to stronger means."""
 
 
-def follow_secants(losses: Losses, clock: Clock, seed: int, accept: Accept, walks: int = WALKS) -> bool:
+def follow_secants(losses: CaseLosses, clock: Clock, seed: int, accept: Accept, walks: int = WALKS) -> bool:
     """Whether one of so many walks through each box came to a point that was accepted as a witness in time.
 
     The first walk of a box starts at its centre, the others at random points.
@@ -42,7 +42,7 @@ def follow_secants(losses: Losses, clock: Clock, seed: int, accept: Accept, walk
     return False
 
 
-def _walk(losses: Losses, region: int, point: Points, clock: Clock, accept: Accept) -> bool:
+def _walk(losses: CaseLosses, region: int, point: Points, clock: Clock, accept: Accept) -> bool:
     """Walk from a point ``(n,)`` of a box towards the satisfaction of the cases that are near. Raises OutOfTime."""
     lower, upper = losses.cases.lower[region], losses.cases.upper[region]
     width, middle = upper - lower, (lower + upper) / 2
@@ -63,7 +63,7 @@ def _walk(losses: Losses, region: int, point: Points, clock: Clock, accept: Acce
     return False
 
 
-def _nearest(losses: Losses, region: int, point: Points, clock: Clock) -> NDArray[np.int64]:
+def _nearest(losses: CaseLosses, region: int, point: Points, clock: Clock) -> NDArray[np.int64]:
     """The cases of a box that have the least losses at a point."""
     inside = np.flatnonzero(losses.cases.region == region)
     [here] = losses.of(point[None], clock)
@@ -71,7 +71,7 @@ def _nearest(losses: Losses, region: int, point: Points, clock: Clock) -> NDArra
 
 
 def _secants(
-    losses: Losses, near: NDArray[np.int64], point: Points, width: Points, middle: Points, clock: Clock
+    losses: CaseLosses, near: NDArray[np.int64], point: Points, width: Points, middle: Points, clock: Clock
 ) -> NDArray[np.float64]:
     """How the losses of some cases change from a point along each input, ``(C, n)``.
 

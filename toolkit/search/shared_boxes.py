@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.search.input_domains import Boxes
+from toolkit.search.input_domains import InputBoxes
 
 
 @dataclass(frozen=True)
-class Groups:
+class BoxGroups:
     """Which boxes are one and the same; without numbers, each is a group of its own."""
 
     first: Tensor | None = None
@@ -41,7 +41,7 @@ class Groups:
         start = values.new_full((len(self.first), *values.shape[1:]), torch.inf)
         return start.scatter_reduce(0, index, values, "amin")
 
-    def one_of_each(self, boxes: Boxes) -> Boxes:
+    def one_of_each(self, boxes: InputBoxes) -> InputBoxes:
         """A box for each group, with what holds at the violations of every member.
 
         Members may have been bounded apart, where their own violations are: the loosest of their bounds hold for all.
@@ -60,21 +60,21 @@ class Groups:
         )
 
 
-ALONE = Groups()
+UNGROUPED = BoxGroups()
 
 
-def groups_of(boxes: Boxes) -> Groups:
+def groups_of(boxes: InputBoxes) -> BoxGroups:
     """The groups of equal boxes."""
     _, group = torch.unique(torch.cat([boxes.lower, boxes.upper], 1), dim=0, return_inverse=True)
     count = int(group.max()) + 1 if len(group) else 0
     if count == len(boxes):
-        return ALONE
+        return UNGROUPED
     position = torch.arange(len(boxes), device=group.device)
     first = position.new_full((count,), len(boxes)).scatter_reduce(0, group, position, "amin")
-    return Groups(first, group)
+    return BoxGroups(first, group)
 
 
-def weakest_last(boxes: Boxes, groups: Groups) -> Boxes:
+def weakest_last(boxes: InputBoxes, groups: BoxGroups) -> InputBoxes:
     """Sorted by the weakest bound of their group, with its members next to each other."""
     if groups.group is None:
         return boxes.select(boxes.bound.argsort(descending=True))

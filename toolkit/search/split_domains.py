@@ -7,13 +7,13 @@ from torch import Tensor
 
 from toolkit.bounds.dual_ascent import lower_bound
 from toolkit.search.clock import Clock
-from toolkit.search.phase_domains import Domains, Space, expand, split
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, split
 
 WEAKER = 0.3
 """What the weaker child counts, next to the stronger: many small trees were smallest about here (measured)."""
 
 
-def branch(space: Space, domains: Domains, clock: Clock) -> Domains:
+def branch(space: PhaseSpace, domains: PhaseDomains, clock: Clock) -> PhaseDomains:
     """Both children of every domain, ``(2 B,)``, at the candidate that promises most. It has at least one.
 
     Both children of every candidate are bounded once, with the parent's multipliers (filtered smart branching, De
@@ -23,14 +23,14 @@ def branch(space: Space, domains: Domains, clock: Clock) -> Domains:
     if domains.candidates.shape[1] == 1:
         return split(domains, domains.candidates.squeeze(1))
 
-    def most_promising(domains: Domains) -> Tensor:
+    def most_promising(domains: PhaseDomains) -> Tensor:
         promise = torch.stack([_promise(space, domains, column, clock) for column in domains.candidates.unbind(1)], 1)
         return domains.candidates.gather(1, promise.argmax(1, keepdim=True)).squeeze(1)
 
     return split(domains, space.recordings.run("most promising", most_promising, domains))
 
 
-def _promise(space: Space, domains: Domains, neuron: Tensor, clock: Clock) -> Tensor:
+def _promise(space: PhaseSpace, domains: PhaseDomains, neuron: Tensor, clock: Clock) -> Tensor:
     """How good a split is, ``(B,)``: minus infinity where there is no neuron (-1)."""
     clock.check()
     domain, multipliers = expand(space, split(domains, neuron.clamp(min=0)))

@@ -16,16 +16,25 @@ from toolkit.search.attack_budget import FIRST_RESTARTS, attack_first, attack_on
 from toolkit.search.batch_size import largest_batch, most_waiting
 from toolkit.search.clock import OutOfTime
 from toolkit.search.forked_processes import cores
-from toolkit.search.input_split import BoxSearch, InputPlan
+from toolkit.search.input_split import BoxSearch, BoxSearchPlan
 from toolkit.search.mixed_integer import by_mixed_integers, suits
 from toolkit.search.neuron_branching import branch_neurons
-from toolkit.search.parallel_search import Divisible, search_in_shares
-from toolkit.search.phase_domains import Space, proved, root_domains
+from toolkit.search.parallel_search import DivisibleSearch, search_in_shares
+from toolkit.search.phase_domains import PhaseSpace, proved, root_domains
 from toolkit.search.reduce_task import reduced, sparse
-from toolkit.search.relu_split import Search
-from toolkit.search.relu_split_plan import SearchPlan
-from toolkit.search.root import Root, facts, open_cases, optimised_root, refined_root, root_bounds, root_in_single, tell
-from toolkit.search.search_task import Found, Task, counted, decided, varying_inputs
+from toolkit.search.relu_split import PhaseSearch
+from toolkit.search.relu_split_plan import PhaseSearchPlan
+from toolkit.search.root import (
+    RootBounds,
+    facts,
+    open_cases,
+    optimised_root,
+    refined_root,
+    root_bounds,
+    root_in_single,
+    tell,
+)
+from toolkit.search.search_task import SearchResult, SearchTask, counted, decided, varying_inputs
 from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
 from toolkit.search.threads import suited_threads
 
@@ -62,51 +71,51 @@ WORTH_SHARING = 1 << 22
 """Multiplications of a pass from which on a box's neurons are bounded once for all of its cases."""
 
 
-def prove(task: Task, root: Root | None = None) -> Found:
+def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     """Decide all cases of a problem, from its root bounds where they are known. Raises OutOfTime."""
     task.note(relus=task.problem.program.num_neurons)
     attacked = attack_first(task) if root is None else None
     if attacked:
-        return Found(True, False, "attack")
+        return SearchResult(True, False, "attack")
     if root is None:
         root = _root(task)
     else:
         tell(root, task.observer)
     task.note(**facts(root))
     if not len(open_cases(root)):
-        return Found(False, True, root.method)
+        return SearchResult(False, True, root.method)
     root = closed_by_images(task, root)
     if not len(open_cases(root)):
-        return Found(False, True, "images")
+        return SearchResult(False, True, "images")
     if not varying_inputs(task.problem):
         return by_exact_leaves(task, root) or at_points(task, root)
     task, root = reduced(task.counted(root.bounds), root)
     if attacked is None and attack_part(task, open_cases(root), FIRST_RESTARTS):
-        return Found(True, False, "attack")
+        return SearchResult(True, False, "attack")
     found = by_exact_leaves(task, root)
     if found is not None and not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS):
-        return Found(True, False, "attack")
+        return SearchResult(True, False, "attack")
     return in_turn(task, root) if found is None else found
 
 
-def _root(task: Task) -> Root:
+def _root(task: SearchTask) -> RootBounds:
     """The root bounds of a problem."""
     if task.double is None:
         return root_bounds(task.problem, task.clock, task.observer)
     return root_in_single(task.problem, task.double, task.clock, task.observer)
 
 
-def at_points(task: Task, root: Root) -> Found:
+def at_points(task: SearchTask, root: RootBounds) -> SearchResult:
     """What is left to do where all inputs are fixed: to run the network."""
     if attack_part(task, open_cases(root), 1.0):
-        return Found(True, False, "attack")
+        return SearchResult(True, False, "attack")
     why = "all inputs are fixed, and rounding hides whether an atom holds there"
-    return Found(False, False, "", f"{len(open_cases(root))} cases stay open: {why}")
+    return SearchResult(False, False, "", f"{len(open_cases(root))} cases stay open: {why}")
 
 
-def in_turn(task: Task, root: Root) -> Found:
+def in_turn(task: SearchTask, root: RootBounds) -> SearchResult:
     """One strategy after the other, each for its share of the time that is left, until one decides."""
-    found: Found | None = None
+    found: SearchResult | None = None
     for strategy, share in turns(task, root):
         try:
             found = strategy(replace(task, clock=task.clock.part(share)), root)
@@ -126,10 +135,10 @@ def is_piecewise_linear(program: Program) -> bool:
     return all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
 
 
-Strategy = Callable[[Task, Root], Found]
+Strategy = Callable[[SearchTask, RootBounds], SearchResult]
 
 
-def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
+def turns(task: SearchTask, root: RootBounds) -> list[tuple[Strategy, float]]:
     """Strategies with their shares of the time left: as set, or the likelier one first.
 
     Boxes of few inputs soon look linear, but not at the bends. Phases can only be split where operators are piecewise
@@ -156,7 +165,7 @@ def turns(task: Task, root: Root) -> list[tuple[Strategy, float]]:
     return rest if shallow and conjunctions(task.problem, root) else [(by_relu_phases, first), *rest]
 
 
-def conjunctions(problem: Problem, root: Root) -> bool:
+def conjunctions(problem: Problem, root: RootBounds) -> bool:
     """Whether every open case has several atoms: what one of them leaves of a box, the others' bounds gain from.
 
     Networks of one hidden layer that stand for Boolean formulas are so: boxes proved a formula of 34 variables in two
@@ -171,7 +180,7 @@ def is_shallow(program: Program) -> bool:
     return all(layer.affine.sources == (INPUT,) for layer in program.layers)
 
 
-def by_input_boxes(task: Task, root: Root) -> Found:
+def by_input_boxes(task: SearchTask, root: RootBounds) -> SearchResult:
     """Branch and bound over the input box."""
     problem = task.problem
     batch = batch_of(task)
@@ -179,25 +188,25 @@ def by_input_boxes(task: Task, root: Root) -> Found:
     fill = min(FILL.get(device, batch), BUSY.get(device, VERY_BUSY) // max(1, cost(problem.program)))
     cases = open_cases(root)
     shared = len(cases) > len(problem.lower) and cost(problem.program) >= WORTH_SHARING
-    plan = InputPlan(batch, fill, task.settings.max_domains, shared)
+    plan = BoxSearchPlan(batch, fill, task.settings.max_domains, shared)
     if attack_part(task, cases, 1 - FIRST_RESTARTS):
-        return Found(True, False, "attack")
+        return SearchResult(True, False, "attack")
     with suited_threads(problem.program):
         search = BoxSearch.begun(problem, root, cases, plan, task.clock)
     return _search(task, "input-split", search)
 
 
-def processes_of(task: Task) -> int:
+def processes_of(task: SearchTask) -> int:
     """How many processes share a search."""
     return cores(task.problem.program.device, task.settings.processes)
 
 
-def batch_of(task: Task) -> int:
+def batch_of(task: SearchTask) -> int:
     """Most domains that each of them bounds at once."""
     return largest_batch(task.problem.program, task.settings.batch, processes_of(task))
 
 
-def _search(task: Task, name: str, search: Divisible) -> Found:
+def _search(task: SearchTask, name: str, search: DivisibleSearch) -> SearchResult:
     """Run a search, or go on with it; what its counters rise by is added however it ends."""
     before = search.progress.bounded
     processes = processes_of(task)
@@ -206,10 +215,10 @@ def _search(task: Task, name: str, search: Divisible) -> Found:
             outcome = search_in_shares(search, task.clock, task.accept, task.observer, processes)
     finally:
         task.spent(search.progress.bounded - before, search.progress.depth)
-    return Found(outcome.witness, outcome.proved, name, outcome.reason)
+    return SearchResult(outcome.witness, outcome.proved, name, outcome.reason)
 
 
-def by_relu_phases(task: Task, root: Root) -> Found:
+def by_relu_phases(task: SearchTask, root: RootBounds) -> SearchResult:
     """Branch and bound over the phases of the unstable neurons, from optimised root bounds.
 
     Searches take turns with better bounds of all neurons (`toolkit.search.neuron_branching`), each twice as long as the
@@ -222,19 +231,19 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     began = task.clock.elapsed
     task, root = refined(task, root)
     if not len(open_cases(root)):
-        return Found(False, True, root.method)
+        return SearchResult(False, True, root.method)
     searching = tightening = max(FIRST_TURN, 2 * (task.clock.elapsed - began))
     search = phase_search(task, root)
     found = _try(task, search, searching)
     if not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS):
-        return Found(True, False, "attack")
+        return SearchResult(True, False, "attack")
     gain = 0.0
     while not decided(found) and len(task.problem.lower) == 1 and not is_shallow(task.problem.program):
         if not gain >= MUCH_NEARER and attack_on(task, open_cases(root), search.progress.rounds):
-            return Found(True, False, "attack")
+            return SearchResult(True, False, "attack")
         better = tightened(task, root, search, tightening)
         if not len(open_cases(better)):
-            return Found(False, True, better.method)
+            return SearchResult(False, True, better.method)
         gain = nearer(root, better)
         if found is not None and not gain >= NEARER:
             return found
@@ -249,14 +258,14 @@ def by_relu_phases(task: Task, root: Root) -> Found:
     return branch_phases(task, search) if found is None else found
 
 
-def nearer(root: Root, better: Root) -> float:
+def nearer(root: RootBounds, better: RootBounds) -> float:
     """Which share of the way to a proof of the open cases better bounds have come; NaN where there was no bound."""
     cases = open_cases(root)
     before, after = (float((-bounds.lower[cases]).clamp(min=0).mean()) for bounds in (root, better))
     return 1 - after / before if before > 0 else 0.0
 
 
-def _try(task: Task, search: Search, seconds: float) -> Found | None:
+def _try(task: SearchTask, search: PhaseSearch, seconds: float) -> SearchResult | None:
     """What a search for so long comes to, or None where it takes longer."""
     try:
         return branch_phases(task.soon(seconds), search)
@@ -265,7 +274,7 @@ def _try(task: Task, search: Search, seconds: float) -> Found | None:
         return None
 
 
-def refined(task: Task, root: Root) -> tuple[Task, Root]:
+def refined(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]:
     """The task on the network that is left after the slopes of the root bounds are optimised."""
     if not task.settings.alpha_iterations:
         return task, root
@@ -274,7 +283,7 @@ def refined(task: Task, root: Root) -> tuple[Task, Root]:
     return reduced(task, root)
 
 
-def tightened(task: Task, root: Root, search: Search, seconds: float) -> Root:
+def tightened(task: SearchTask, root: RootBounds, search: PhaseSearch, seconds: float) -> RootBounds:
     """The root, of one region, with bounds of its neurons found by branch and bound for so long.
 
     That is on the problem as a search over phases has it already, in batches of its size.
@@ -286,19 +295,19 @@ def tightened(task: Task, root: Root, search: Search, seconds: float) -> Root:
     return root
 
 
-def phase_search(task: Task, root: Root) -> Search:
+def phase_search(task: SearchTask, root: RootBounds) -> PhaseSearch:
     """A search over ReLU phases, from root bounds."""
     cases = open_cases(root)
     unstable = unstable_neurons(task.problem.program, root.bounds).any(0).nonzero().squeeze(1)
-    space = Space(counted(sparse(task.problem), root.bounds), root.bounds, unstable, double=task.double)
+    space = PhaseSpace(counted(sparse(task.problem), root.bounds), root.bounds, unstable, double=task.double)
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, Polyak())
     batch = batch_of(task)
-    plan = SearchPlan(schedule, batch, task.settings.max_domains, clipped=task.settings.clipped_neurons)
-    return Search(space, frontier, plan, batch, most_waiting(frontier))
+    plan = PhaseSearchPlan(schedule, batch, task.settings.max_domains, clipped=task.settings.clipped_neurons)
+    return PhaseSearch(space, frontier, plan, batch, most_waiting(frontier))
 
 
-def branch_phases(task: Task, search: Search) -> Found:
+def branch_phases(task: SearchTask, search: PhaseSearch) -> SearchResult:
     """Branch and bound over ReLU phases."""
     return _search(task, "branch-and-bound", search)
 

@@ -24,12 +24,12 @@ from toolkit.search.batch_size import largest_batch, most_waiting
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event
 from toolkit.search.exact_leaf import ExactLeaves, worth_deciding
-from toolkit.search.phase_domains import Space, root_domains
-from toolkit.search.progress import Outcome
-from toolkit.search.relu_split import Search
-from toolkit.search.relu_split_plan import SearchPlan
-from toolkit.search.root import Root, open_cases, root_bounds
-from toolkit.search.search_task import Found, Task, varying_inputs
+from toolkit.search.phase_domains import PhaseSpace, root_domains
+from toolkit.search.progress import SearchOutcome
+from toolkit.search.relu_split import PhaseSearch
+from toolkit.search.relu_split_plan import PhaseSearchPlan
+from toolkit.search.root import RootBounds, open_cases, root_bounds
+from toolkit.search.search_task import SearchResult, SearchTask, varying_inputs
 
 MOST_ATOMS = 1 << 10
 """Most pairs of an open case and a strict atom that are looked at."""
@@ -40,7 +40,7 @@ SHARE = 0.5
 MOST_DOMAINS = 1 << 14
 
 
-def closed_by_images(task: Task, root: Root) -> Root:
+def closed_by_images(task: SearchTask, root: RootBounds) -> RootBounds:
     """The root with the cases closed of which a strict atom cannot be below zero, whatever the last layer gives."""
     problem = task.original.problem if task.original else None
     if problem is None or not problem.program.rational or not isinstance(problem.program.features, DenseAffine):
@@ -92,7 +92,7 @@ def _least_value(problem: Problem, atom: int, box: Bounds, neurons: Bounds) -> F
     return total
 
 
-def by_exact_leaves(task: Task, root: Root) -> Found | None:
+def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
     """What splitting all phases and deciding the leaves exactly comes to; None where that is not worth a try.
 
     It is where an atom may touch: a strict one, or any on a point, where nothing else can make bounds better.
@@ -116,23 +116,23 @@ def by_exact_leaves(task: Task, root: Root) -> Found | None:
     return _found(outcome)
 
 
-def _search(problem: Problem, task: Task, clock: Clock) -> Search | None:
+def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseSearch | None:
     """A search over phases, whose leaves are decided exactly, unless there are many neurons to split."""
     root = root_bounds(problem, clock, _ignore)
     unstable = unstable_neurons(problem.program, root.bounds).any(0).nonzero().squeeze(1)
     if len(unstable) > MOST_UNSTABLE:
         return None
-    space = Space(problem, root.bounds, unstable, exact=ExactLeaves(problem))
+    space = PhaseSpace(problem, root.bounds, unstable, exact=ExactLeaves(problem))
     frontier = root_domains(space, open_cases(root), root.multipliers.select(open_cases(root)),
                             root.lower[open_cases(root)])  # fmt: skip
     batch = largest_batch(problem.program, task.settings.batch)
     schedule = Schedule(task.settings.beta_iterations, Polyak())
-    plan = SearchPlan(schedule, batch, min(MOST_DOMAINS, task.settings.max_domains), clipped=0)
-    return Search(space, frontier, plan, batch, most_waiting(frontier))
+    plan = PhaseSearchPlan(schedule, batch, min(MOST_DOMAINS, task.settings.max_domains), clipped=0)
+    return PhaseSearch(space, frontier, plan, batch, most_waiting(frontier))
 
 
-def _found(outcome: Outcome) -> Found:
-    return Found(outcome.witness, outcome.proved, "exact-leaves", outcome.reason)
+def _found(outcome: SearchOutcome) -> SearchResult:
+    return SearchResult(outcome.witness, outcome.proved, "exact-leaves", outcome.reason)
 
 
 def _ignore(event: Event) -> None:

@@ -8,16 +8,16 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from toolkit.training.training_attack import input_gradient, pgd, uniform_start
 from toolkit.training.training_options import FgsmGradAlign, Pgd, Standard
-from toolkit.training.training_step import Step, robust_loss
+from toolkit.training.training_step import TrainingStep, robust_loss
 
 
 @robust_loss.register
-def _(options: Standard, step: Step) -> Tensor:
+def _(options: Standard, step: TrainingStep) -> Tensor:
     return cross_entropy(step.model(step.images), step.labels)
 
 
 @robust_loss.register
-def _(options: Pgd, step: Step) -> Tensor:
+def _(options: Pgd, step: TrainingStep) -> Tensor:
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
     x = pgd(
@@ -33,7 +33,7 @@ def _(options: Pgd, step: Step) -> Tensor:
 
 
 @robust_loss.register
-def _(options: FgsmGradAlign, step: Step) -> Tensor:
+def _(options: FgsmGradAlign, step: TrainingStep) -> Tensor:
     """Cross-entropy after one signed step, plus the misalignment of gradients at the image and at a random point.
 
     Only the second gradient is differentiated through, as in the released code of Andriushchenko & Flammarion.

@@ -10,7 +10,7 @@ from toolkit.training.differentiable_crown import upper_bound
 from toolkit.training.differentiable_intervals import Interval, Trace, image_box, propagate
 from toolkit.training.training_attack import pgd
 from toolkit.training.training_options import CrownIbp, Ibp, MtlIbp, Sabr
-from toolkit.training.training_step import Step, robust_loss
+from toolkit.training.training_step import TrainingStep, robust_loss
 
 
 def worst_logits(logits: Interval, labels: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def worst_logits(logits: Interval, labels: Tensor) -> Tensor:
 
 
 @robust_loss.register
-def _(options: Ibp, step: Step) -> Tensor:
+def _(options: Ibp, step: TrainingStep) -> Tensor:
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
     logits, _ = step.bounds("scheduled")
@@ -28,7 +28,7 @@ def _(options: Ibp, step: Step) -> Tensor:
 
 
 @robust_loss.register
-def _(options: CrownIbp, step: Step) -> Tensor:
+def _(options: CrownIbp, step: TrainingStep) -> Tensor:
     """Log of an upper bound of ``sum_k exp(z_k - z_y)``: by CROWN-IBP as the ramp starts, by IBP when it ends."""
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
@@ -37,7 +37,7 @@ def _(options: CrownIbp, step: Step) -> Tensor:
     return fused_loss(step, logits, trace, share)
 
 
-def fused_loss(step: Step, logits: Interval, trace: Trace, share: float) -> Tensor:
+def fused_loss(step: TrainingStep, logits: Interval, trace: Trace, share: float) -> Tensor:
     """Mean of the log of the bound, ``share`` of it by CROWN-IBP and the rest by IBP."""
     chosen = one_hot(step.labels, logits.lower.shape[1]).bool()
     label_lower, label_upper = (bound[chosen][:, None] for bound in (logits.lower, logits.upper))
@@ -52,7 +52,7 @@ def fused_loss(step: Step, logits: Interval, trace: Trace, share: float) -> Tens
     return (ibp.clamp_min(1e-30).log() + shift[:, 0]).mean()
 
 
-def _crown_sum(step: Step, trace: Trace, lower: Tensor, upper: Tensor, shift: Tensor, chosen: Tensor) -> Tensor:
+def _crown_sum(step: TrainingStep, trace: Trace, lower: Tensor, upper: Tensor, shift: Tensor, chosen: Tensor) -> Tensor:
     """Upper bound ``(B,)`` of ``sum_k exp(v_k - shift)``; each exponential is replaced by its chord."""
     width = (upper - lower).clamp_min(1e-6)
     slope = torch.where(chosen, 0, (upper.exp() - lower.exp()) / width)
@@ -62,7 +62,7 @@ def _crown_sum(step: Step, trace: Trace, lower: Tensor, upper: Tensor, shift: Te
 
 
 @robust_loss.register
-def _(options: Sabr, step: Step) -> Tensor:
+def _(options: Sabr, step: TrainingStep) -> Tensor:
     """IBP on a box of radius ``ratio * epsilon`` around an adversarial point, kept inside the epsilon ball."""
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
@@ -75,7 +75,7 @@ def _(options: Sabr, step: Step) -> Tensor:
 
 
 @robust_loss.register
-def _(options: MtlIbp, step: Step) -> Tensor:
+def _(options: MtlIbp, step: TrainingStep) -> Tensor:
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
     adversarial = cross_entropy(step.model(_attack(options, step, options.attack_range * step.epsilon)), step.labels)
@@ -84,7 +84,7 @@ def _(options: MtlIbp, step: Step) -> Tensor:
     return options.mix * certified + (1 - options.mix) * adversarial
 
 
-def _attack(options: Sabr | MtlIbp, step: Step, epsilon: float) -> Tensor:
+def _attack(options: Sabr | MtlIbp, step: TrainingStep, epsilon: float) -> Tensor:
     return pgd(
         step.model,
         step.images,

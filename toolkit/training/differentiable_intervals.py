@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.errors import UnsupportedError
-from toolkit.models.imported import Graph
+from toolkit.models.imported import LayerGraph
 from toolkit.models.layers import GraftedReLU, Normalise, Residual
 from toolkit.training.precision import single
 
@@ -77,7 +77,7 @@ def transfer(module: nn.Module, x: Interval, trace: Trace) -> Interval:
 
 
 @transfer.register
-def _(module: Graph, x: Interval, trace: Trace) -> Interval:
+def _(module: LayerGraph, x: Interval, trace: Trace) -> Interval:
     raise UnsupportedError(
         "the imported network is no straight line of known layers, which all bounds in training need: "
         "use the loss standard, pgd or fgsm_gradalign, without regularisers or channel scores by bounds"

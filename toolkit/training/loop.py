@@ -24,7 +24,7 @@ from toolkit.training.schedule import epsilon_at, learning_rate_at
 from toolkit.training.shaping import shape_biases
 from toolkit.training.tensor_files import load, save
 from toolkit.training.training_options import Training
-from toolkit.training.training_step import Step
+from toolkit.training.training_step import TrainingStep
 
 Masks = Mapping[str, Tensor]
 """Boolean masks by parameter name, of the parameters' shapes; False entries stay zero."""
@@ -33,7 +33,7 @@ Observer = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """Everything but the initial weights that decides how a training run ends."""
 
     training: Training
@@ -59,7 +59,7 @@ class Job:
 
 def train(
     model: nn.Module,
-    job: Job,
+    job: TrainingJob,
     masks: Masks | None = None,
     *,
     checkpoint: Path | None = None,
@@ -75,7 +75,7 @@ def train(
     masks = masks or {}
     apply_masks(model, masks)
     stepper = make_stepper(model, job.training)
-    best = Best()
+    best = BestEpoch()
     first = _resume(model, stepper, best, checkpoint)
     saved = time.monotonic()
     for epoch in range(first, job.last_epoch + 1):
@@ -95,13 +95,13 @@ def train(
 
 
 @dataclass
-class Best:
+class BestEpoch:
     """The best epoch so far, by accuracy under a short attack on images held out; of equals, the later one."""
 
     accuracy: float = -1.0
     weights: dict[str, Tensor] | None = None
 
-    def consider(self, model: nn.Module, job: Job, epoch: int) -> None:
+    def consider(self, model: nn.Module, job: TrainingJob, epoch: int) -> None:
         """Keep the weights if they are no worse; only where epsilon is the full one at the end of the epoch."""
         if job.validation is None or len(job.validation) == 0:
             raise InputError("data.validation: keeping the best epoch needs images held out of training; hold some out")
@@ -116,7 +116,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Stepper:
+class OptimizerStepper:
     """What turns losses into steps of the weights, and remembers things between them."""
 
     optimizer: torch.optim.Optimizer
@@ -133,7 +133,7 @@ class Stepper:
             self.scaler.load_state_dict(record["scaler"])
 
 
-def train_epoch(model: nn.Module, stepper: Stepper, job: Job, epoch: int, masks: Masks) -> None:
+def train_epoch(model: nn.Module, stepper: OptimizerStepper, job: TrainingJob, epoch: int, masks: Masks) -> None:
     """One pass over the data; ``epoch`` counts from 1 and fixes all randomness together with the seed."""
     model.train()
     optimizer, scaler = stepper.optimizer, stepper.scaler
@@ -179,7 +179,7 @@ def objective(
 ) -> Tensor:
     """Robust loss plus regularisers of one batch, a scalar; the model is in training mode."""
     assert training.epsilon is not None
-    step = Step(model, images, labels, epsilon, training.epsilon, generator)
+    step = TrainingStep(model, images, labels, epsilon, training.epsilon, generator)
     with mixed(images.device, training.precision):
         loss = robust_loss(training.loss, step)
         for options in training.regularisers:
@@ -187,7 +187,7 @@ def objective(
     return loss
 
 
-def batches(job: Job, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(job: TrainingJob, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled, augmented batches of nearly equal size, none larger than ``training.batch``."""
     order = torch.randperm(len(job.data), generator=generator, device=job.data.labels.device)
     augment = AUGMENTATIONS[job.augmentation if job.training.augment else "none"]
@@ -195,10 +195,10 @@ def batches(job: Job, generator: torch.Generator) -> Iterator[tuple[Tensor, Tens
         yield augment(job.data.images[chosen], generator), job.data.labels[chosen]
 
 
-def make_stepper(model: nn.Module, training: Training) -> Stepper:
+def make_stepper(model: nn.Module, training: Training) -> OptimizerStepper:
     """A fresh optimizer over all parameters, and what mixed precision needs."""
     device = next(model.parameters()).device
-    return Stepper(make_optimizer(model, training), make_scaler(device, training.precision))
+    return OptimizerStepper(make_optimizer(model, training), make_scaler(device, training.precision))
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
@@ -223,7 +223,7 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7])
 
 
-def _resume(model: nn.Module, stepper: Stepper, best: Best, checkpoint: Path | None) -> int:
+def _resume(model: nn.Module, stepper: OptimizerStepper, best: BestEpoch, checkpoint: Path | None) -> int:
     """Epoch to go on with, after loading the checkpoint if there is one."""
     record = None if checkpoint is None else load(checkpoint, next(model.parameters()).device)
     if record is None:

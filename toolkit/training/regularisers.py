@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from toolkit.models.structure import ReluSite, relu_sites
 from toolkit.training.differentiable_intervals import Interval
 from toolkit.training.training_options import L1, FastIbp, RegulariserOptions, Slimming, Stability, Volume
-from toolkit.training.training_step import Step
+from toolkit.training.training_step import TrainingStep
 
 SMALLEST_SQUARE = 1e-8
 """Divisor of NRSLoss at least; a channel whose gamma vanishes must not make the ratio explode."""
 
 
 @singledispatch
-def regulariser(options: RegulariserOptions, step: Step) -> Tensor:
+def regulariser(options: RegulariserOptions, step: TrainingStep) -> Tensor:
     """A weighted term of the loss, a scalar; one implementation for each type of options."""
     raise NotImplementedError(type(options).__name__)
 
 
 @regulariser.register
-def _(options: Stability, step: Step) -> Tensor:
+def _(options: Stability, step: TrainingStep) -> Tensor:
     if options.bounds == "scheduled" and step.epsilon == 0:
         return torch.zeros((), device=step.images.device)
     _, trace = step.bounds(options.bounds)
@@ -58,14 +58,14 @@ def _reduce(terms: list[Tensor], reduction: str) -> Tensor:
 
 
 @regulariser.register
-def _(options: Volume, step: Step) -> Tensor:
+def _(options: Volume, step: TrainingStep) -> Tensor:
     _, trace = step.bounds(options.bounds)
     bounds = [trace[site.relu] for site in relu_sites(step.model)]
     return options.weight * torch.cat([((-x.lower).relu() * x.upper.relu()).flatten() for x in bounds]).mean()
 
 
 @regulariser.register
-def _(options: Slimming, step: Step) -> Tensor:
+def _(options: Slimming, step: TrainingStep) -> Tensor:
     scales = [site.batch_norm.weight.abs() for site in relu_sites(step.model) if site.batch_norm is not None]
     if not scales:
         return torch.zeros((), device=step.images.device)
@@ -74,13 +74,13 @@ def _(options: Slimming, step: Step) -> Tensor:
 
 
 @regulariser.register
-def _(options: L1, step: Step) -> Tensor:
+def _(options: L1, step: TrainingStep) -> Tensor:
     weights = [m.weight.abs().sum() for m in step.model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     return options.weight * torch.stack(weights).sum()
 
 
 @regulariser.register
-def _(options: FastIbp, step: Step) -> Tensor:
+def _(options: FastIbp, step: TrainingStep) -> Tensor:
     """Tightness and ReLU balance over the ramp, fading out as epsilon grows (Shi et al., Eqs. 10-13)."""
     fading = 1 - step.epsilon / step.maximum_epsilon if step.maximum_epsilon else 0.0
     if fading <= 0 or step.epsilon == 0:

@@ -9,18 +9,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from toolkit.options import Options, shorthand
+from toolkit.options import RecipeRecord, shorthand
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Standard(Options):
+class Standard(RecipeRecord):
     """Cross-entropy on clean images."""
 
     name: Literal["standard"] = "standard"
 
 
-class FgsmGradAlign(Options):
+class FgsmGradAlign(RecipeRecord):
     """One-step attack with gradient alignment (Andriushchenko & Flammarion, NeurIPS 2020)."""
 
     name: Literal["fgsm_gradalign"] = "fgsm_gradalign"
@@ -29,7 +29,7 @@ class FgsmGradAlign(Options):
     weight: NonNegativeFloat = 0.2
 
 
-class Pgd(Options):
+class Pgd(RecipeRecord):
     """Adversarial training with projected gradient descent (Madry et al., ICLR 2018)."""
 
     name: Literal["pgd"] = "pgd"
@@ -38,19 +38,19 @@ class Pgd(Options):
     """Step in multiples of epsilon."""
 
 
-class Ibp(Options):
+class Ibp(RecipeRecord):
     """Interval bound propagation (Gowal et al., ICCV 2019)."""
 
     name: Literal["ibp"] = "ibp"
 
 
-class CrownIbp(Options):
+class CrownIbp(RecipeRecord):
     """CROWN-IBP with loss fusion (Zhang et al., ICLR 2020; Xu et al., NeurIPS 2020)."""
 
     name: Literal["crown_ibp"] = "crown_ibp"
 
 
-class Sabr(Options):
+class Sabr(RecipeRecord):
     """Interval bounds of a small box around an adversarial point (Mueller et al., ICLR 2023)."""
 
     name: Literal["sabr"] = "sabr"
@@ -60,7 +60,7 @@ class Sabr(Options):
     step_size: PositiveFloat = 0.25
 
 
-class MtlIbp(Options):
+class MtlIbp(RecipeRecord):
     """Convex combination of the IBP and the adversarial loss (De Palma et al., ICLR 2024)."""
 
     name: Literal["mtl_ibp"] = "mtl_ibp"
@@ -81,7 +81,7 @@ Bounds = Literal["maximum", "scheduled"]
 adversarial trainer), or at the scheduled epsilon with those of the clean batch (its certified trainer)."""
 
 
-class Stability(Options):
+class Stability(RecipeRecord):
     """Stability of ReLUs, with pre-activation bounds l and u.
 
     ``rs`` is ``-tanh(1 + l u)`` (Xiao et al., ICLR 2019); ``nrs`` is ``-tanh(1 + l u / gamma^2)`` with the scale gamma
@@ -100,7 +100,7 @@ class Stability(Options):
     bounds: Bounds = "maximum"
 
 
-class Volume(Options):
+class Volume(RecipeRecord):
     """Area of the triangle relaxations, ``relu(-l) relu(u)``: mean over neurons."""
 
     name: Literal["volume"] = "volume"
@@ -108,7 +108,7 @@ class Volume(Options):
     bounds: Bounds = "maximum"
 
 
-class Slimming(Options):
+class Slimming(RecipeRecord):
     """L1 norm of the batch-normalisation scales that a ReLU follows (Liu et al., ICCV 2017)."""
 
     name: Literal["slimming"] = "slimming"
@@ -117,14 +117,14 @@ class Slimming(Options):
     """Liu et al. sum over channels; the released code of Li et al. takes the mean."""
 
 
-class L1(Options):
+class L1(RecipeRecord):
     """L1 norm of the weights of convolutions and linear layers."""
 
     name: Literal["l1"] = "l1"
     weight: NonNegativeFloat = 1e-6
 
 
-class FastIbp(Options):
+class FastIbp(RecipeRecord):
     """Warm-up regularisers of Shi et al. (NeurIPS 2021): tight bounds and balanced ReLU states."""
 
     name: Literal["fastibp"] = "fastibp"
@@ -137,7 +137,7 @@ RegulariserOptions = Annotated[
 ]
 
 
-class Ramp(Options):
+class Ramp(RecipeRecord):
     """Smoothed schedule of epsilon: 0 until epoch ``start`` (counted from 1), full ``length`` epochs later."""
 
     start: PositiveInt = 1
@@ -147,7 +147,7 @@ class Ramp(Options):
     exponent: Annotated[float, Field(ge=1)] = 4.0
 
 
-class BiasShaping(Options):
+class BiasShaping(RecipeRecord):
     """Now and then, shift the biases of almost stable units so that they are stable (Xu et al., TACAS 2024)."""
 
     pace: PositiveInt = 200
@@ -159,7 +159,7 @@ class BiasShaping(Options):
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-class Training(Options):
+class Training(RecipeRecord):
     """One training run, from the initial (or rewound) weights to the last epoch."""
 
     loss: LossOptions = Pgd()

@@ -16,7 +16,7 @@ from toolkit.training.training_options import Bounds, LossOptions
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """A batch of images ``(B, C, H, W)`` with labels ``(B,)``, the network, and the radius at this time."""
 
     model: nn.Module
@@ -41,6 +41,6 @@ class Step:
 
 
 @singledispatch
-def robust_loss(options: LossOptions, step: Step) -> Tensor:
+def robust_loss(options: LossOptions, step: TrainingStep) -> Tensor:
     """The training loss of a batch, a scalar; one implementation for each type of options."""
     raise NotImplementedError(type(options).__name__)

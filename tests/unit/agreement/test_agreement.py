@@ -12,14 +12,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from random_networks import PIECEWISE_LINEAR, SMOOTH, Builder, random_network, save, sizes
+from random_networks import PIECEWISE_LINEAR, SMOOTH, NetworkBuilder, random_network, save, sizes
 from small_models import load_text
 
 import toolkit.batched_queries
 import toolkit.verify
-from toolkit.agreement.against_onnxruntime import Comparison, check_faithful
+from toolkit.agreement.against_onnxruntime import ValueComparison, check_agreement
 from toolkit.agreement.bounded_programs import BoundedModule, BoundedProgram
-from toolkit.batched_queries import survey
+from toolkit.batched_queries import bound_together
 from toolkit.errors import DisagreementError
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.read import parse_query
@@ -30,7 +30,7 @@ from toolkit.problem import compile as compiling
 from toolkit.problem import program as programs
 from toolkit.problem import specialise_cases
 from toolkit.problem.affine import DenseAffine
-from toolkit.problem.compile import Features, compile_problem, in_double
+from toolkit.problem.compile import FeatureNetwork, compile_problem, in_double
 from toolkit.problem.program import Program
 from toolkit.problem.rewrites import REWRITES
 from toolkit.problem.specialise_cases import specialised
@@ -38,7 +38,7 @@ from toolkit.result import Result, Verdict
 from toolkit.search import reduce_task
 from toolkit.search.clock import Clock
 from toolkit.settings import Settings
-from toolkit.verify import Posed, load_networks, pose, verify
+from toolkit.verify import LoadedQuery, load_networks, load_query, verify
 
 SETTINGS = Settings(timeout=30, device="cpu", attack_restarts=2, attack_steps=10, alpha_iterations=3, beta_iterations=3)
 Fault = Callable[[Program], Program]
@@ -51,9 +51,9 @@ def header(inputs: int, outputs: int) -> str:
     return text + "".join(f"(assert (>= X_{i} -1.0))(assert (<= X_{i} 1.0))" for i in range(inputs))
 
 
-def posed_of(model: onnx.ModelProto, folder: Path, condition: str = "(<= Y_0 -1000.0)") -> Posed:
+def posed_of(model: onnx.ModelProto, folder: Path, condition: str = "(<= Y_0 -1000.0)") -> LoadedQuery:
     inputs, outputs = sizes(model)
-    return pose(
+    return load_query(
         load_networks({"": save(model, folder)}), parse_query(header(inputs, outputs) + f"(assert {condition})")
     )
 
@@ -64,7 +64,7 @@ def decided(model: onnx.ModelProto, folder: Path, condition: str = "(<= Y_0 -100
     return verify(load_networks({"": save(model, folder)}), query, SETTINGS.model_copy(update=changes))
 
 
-def bounded(posed: Posed, dtype: torch.dtype) -> BoundedProgram:
+def bounded(posed: LoadedQuery, dtype: torch.dtype) -> BoundedProgram:
     bindings = {name: network.binding for name, network in posed.needed.items()}
     (part,) = specialised(compile_problem(posed.query, bindings, posed.cases))
     return BoundedProgram(posed.imported(), part.problem.to(torch.device("cpu"), dtype), part.regions.numpy())
@@ -113,7 +113,7 @@ def test_faithful_programs_pass_and_faults_do_not(name: str, tmp_path: Path) -> 
         posed = posed_of(random_network(name, seed), tmp_path)
         for dtype in (torch.float64, torch.float32):
             good = bounded(posed, dtype)
-            check_faithful(good, posed.original)
+            check_agreement(good, posed.original)
             if not all(isinstance(affine, DenseAffine) for affine in good.problem.program.maps()):
                 continue
             fault = FAULTS[int(generator.integers(len(FAULTS)))]
@@ -123,13 +123,13 @@ def test_faithful_programs_pass_and_faults_do_not(name: str, tmp_path: Path) -> 
                 continue  # where a neuron is dead on all points, a fault of its weights is none of the values
             caught += 1
             with pytest.raises(DisagreementError):
-                check_faithful(replace(good, problem=problem), posed.original)
+                check_agreement(replace(good, problem=problem), posed.original)
     assert caught
 
 
 def net(generator_seed: int = 0) -> onnx.ModelProto:
     """Four inputs, two hidden layers, three outputs."""
-    builder = Builder(np.random.default_rng(generator_seed), (1, 4))
+    builder = NetworkBuilder(np.random.default_rng(generator_seed), (1, 4))
     x = builder.op("Relu", builder.dense("x", 4, 6))
     return builder.model(builder.dense(builder.op("Relu", builder.dense(x, 6, 5)), 5, 3), 3)
 
@@ -160,7 +160,7 @@ def test_a_fault_of_compilation_is_an_error(
 
 def flat(operator: str) -> onnx.ModelProto:
     """A network whose output is 0 almost everywhere, whatever is inside: relu(... - 1000)."""
-    builder = Builder(np.random.default_rng(5), (1, 4))
+    builder = NetworkBuilder(np.random.default_rng(5), (1, 4))
     hidden = builder.dense("x", 4, 6)
     bounds = [builder.constant(np.array(value)) for value in (-0.25, 0.5)] if operator == "Clip" else []
     x = builder.dense(builder.op(operator, hidden, *bounds), 6, 3)
@@ -194,14 +194,14 @@ def test_a_survey_tells_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     networks, spec = load_networks({"": save(net(), tmp_path)}), tmp_path / "query.vnnlib"
     spec.write_text(header(4, 3) + "(assert (<= Y_0 -1000.0))")
     for expected in (Verdict.UNSAT, Verdict.ERROR):
-        result, *_ = survey(networks, [spec] * 20, SETTINGS, Clock.started(60))  # many have more time
+        result, *_ = bound_together(networks, [spec] * 20, SETTINGS, Clock.started(60))  # many have more time
         assert isinstance(result, Result)
         assert result.verdict == expected
         networks = load_networks({"": save(net(), tmp_path)})
         monkeypatch.setattr(compiling, "build_program", spoilt(compiling.build_program, other_weight))
 
 
-def narrow_condition(posed: Posed) -> str:
+def narrow_condition(posed: LoadedQuery) -> str:
     """A condition that root bounds leave open and that no point of a fine sample fulfils."""
     samples = posed.original.sample(np.array([0]), 2000)
     return f"(<= Y_0 {samples.variables[:, 4].min() - 0.25:.6f})"
@@ -262,7 +262,7 @@ def test_what_is_read_wrongly_without_torch_is_an_error(
     operator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_torch(monkeypatch)
-    builder = Builder(np.random.default_rng(0), (1, 4))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 4))
     hidden = builder.op("Gemm", "x", builder.normal(4, 6), builder.normal(6))
     product = builder.op("MatMul", builder.op("Relu", hidden), builder.normal(6, 3))
     model = builder.model(builder.op("Add", product, builder.normal(3)), 3)
@@ -283,7 +283,7 @@ def test_scores_of_another_tensor_are_an_error(
     """The first output is by far the largest, with what is added last and without it."""
     if light:
         without_torch(monkeypatch)
-    builder = Builder(np.random.default_rng(3), (1, 4))
+    builder = NetworkBuilder(np.random.default_rng(3), (1, 4))
     raw = builder.op("Gemm", "x", builder.normal(4, 3, scale=0.2), builder.constant(np.array([6.0, 0.0, 0.0])))
     scores = builder.op("Add", raw, builder.constant(np.array([0.0, 3.0, 0.0])))
     model = builder.model(builder.op(operator, scores), 3)
@@ -306,16 +306,16 @@ def test_scores_of_another_tensor_are_an_error(
 def test_a_module_for_the_second_backend_is_judged_too(tmp_path: Path) -> None:
     posed = posed_of(net(), tmp_path)
     bindings = {name: network.binding for name, network in posed.needed.items()}
-    features = Features(posed.query, in_double(bindings, torch.device("cpu")), posed.cases)
+    features = FeatureNetwork(posed.query, in_double(bindings, torch.device("cpu")), posed.cases)
     judged = BoundedModule(posed.imported(), features, np.arange(1))
-    check_faithful(judged, posed.original)
+    check_agreement(judged, posed.original)
     next(buffer for buffer in (*features.parameters(), *features.buffers()) if buffer.is_floating_point()).data += 0.02
     with pytest.raises(DisagreementError, match="where onnxruntime says"):
-        check_faithful(judged, posed.original)
+        check_agreement(judged, posed.original)
 
 
 def test_no_other_code_says_unsat() -> None:
-    """`Posed.refuted` is the only place of the package where such a result is made."""
+    """`LoadedQuery.refuted` is the only place of the package where such a result is made."""
     root = Path(toolkit.verify.__file__).parent
     found = [path.name for path in root.rglob("*.py") for line in path.read_text().splitlines()
              if "Result(Verdict.UNSAT" in line]  # fmt: skip
@@ -336,7 +336,7 @@ def test_a_network_that_only_moves_its_inputs_has_nothing_inside_to_compare(tmp_
 
 def test_what_cancels_between_operators_is_explained_by_rounding(tmp_path: Path) -> None:
     """(x + 4096 j) - 4096 j is x for the program, which sees one map, and loses digits for onnxruntime."""
-    builder = Builder(np.random.default_rng(0), (1, 4))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 4))
     large = builder.constant(4096.0 * np.arange(1, 5).reshape(1, 4))
     same = builder.op(
         "Sub", builder.op("Add", builder.op("Mul", "x", builder.constant(np.full(4, 1e-3))), large), large
@@ -346,7 +346,7 @@ def test_what_cancels_between_operators_is_explained_by_rounding(tmp_path: Path)
     samples = posed.original.sample(judged.regions, 12)
     found = judged.compare(samples, posed.original)
     assert not found.within(found.tolerance, 1e30).all(), "the first look knows nothing of what cancelled"
-    check_faithful(judged, posed.original)
+    check_agreement(judged, posed.original)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_what_cancels_between_operators_is_explained_by_rounding(tmp_path: Path)
     ],
 )  # fmt: skip
 def test_infinities_and_nan_agree_with_themselves_alone(value: float, reference: float, same: bool) -> None:
-    found = Comparison(np.array([[value]]), np.array([[1e-6]]), np.array([[reference]]))
+    found = ValueComparison(np.array([[value]]), np.array([[1e-6]]), np.array([[reference]]))
     assert bool(found.within(found.tolerance, 3.4e38).all()) is same
 
 

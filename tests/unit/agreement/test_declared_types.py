@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from random_networks import Builder, random_network, save, sizes
+from random_networks import NetworkBuilder, random_network, save, sizes
 
 from toolkit.agreement.float_semantics import check_plain, rounding_error
 from toolkit.agreement.real_semantics import certainly
@@ -19,7 +19,7 @@ from toolkit.formats.onnx_file import load_model
 from toolkit.formats.read import parse_query
 from toolkit.result import Result, Verdict
 from toolkit.settings import Settings
-from toolkit.verify import load_networks, pose, verify
+from toolkit.verify import load_networks, load_query, verify
 
 SETTINGS = Settings(timeout=20, device="cpu", attack_restarts=2, attack_steps=10, alpha_iterations=3, beta_iterations=3)
 
@@ -28,7 +28,7 @@ def absorbing(generator: np.random.Generator, folder: Path) -> tuple[Path, int, 
     """``relu(w . x + M) - M`` with an M in which single precision loses the rest: its path, inputs, and w's entry."""
     inputs, large = int(generator.integers(1, 5)), float(2 ** generator.integers(9, 21))
     weight = float(2.0 ** generator.integers(-2, 3))
-    builder = Builder(generator, (1, inputs))
+    builder = NetworkBuilder(generator, (1, inputs))
     there = builder.op("Gemm", "x", builder.constant(np.full((inputs, 1), weight)), builder.constant(np.array([large])))
     back = builder.op("Gemm", builder.op("Relu", there), builder.constant(np.ones((1, 1))),
                       builder.constant(np.array([-large])))  # fmt: skip
@@ -83,14 +83,14 @@ def test_witnesses_over_the_reals_have_a_margin_or_are_exact(seed: int, tmp_path
 
 def test_exact_touching_is_a_witness_over_the_reals(tmp_path: Path) -> None:
     """relu(x) <= 0 holds for x <= 0 exactly, whatever an error bound says."""
-    builder = Builder(np.random.default_rng(0), (1, 1))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 1))
     path = save(builder.model(builder.op("Relu", "x"), 1), tmp_path)
     assert decide(path, typed("real", 1, 1, -1.0, 0.0, "(<= Y[0,0] 0.0)")).verdict == Verdict.SAT
     assert decide(path, typed("real", 1, 1, -1.0, 0.0, "(< Y[0,0] 0.0)")).verdict != Verdict.SAT
 
 
 def test_smooth_networks_have_witnesses_over_the_reals(tmp_path: Path) -> None:
-    builder = Builder(np.random.default_rng(0), (1, 2))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 2))
     path = save(builder.model(builder.op("Sigmoid", builder.dense("x", 2, 2)), 2), tmp_path)
     assert decide(path, typed("real", 2, 2, -1.0, 1.0, "(>= Y[0,0] 0.0)")).verdict == Verdict.SAT
 
@@ -143,7 +143,7 @@ def test_networks_err_by_less_than_the_bound(name: str, tmp_path: Path) -> None:
         text = "".join(f"(declare-const X_{i} Real)" for i in range(inputs))
         text += "".join(f"(declare-const Y_{i} Real)" for i in range(outputs))
         text += "".join(f"(assert (>= X_{i} -1.0))(assert (<= X_{i} 1.0))" for i in range(inputs))
-        posed = pose(load_networks({"": save(model, tmp_path)}), parse_query(text + "(assert (<= Y_0 0.0))"))
+        posed = load_query(load_networks({"": save(model, tmp_path)}), parse_query(text + "(assert (<= Y_0 0.0))"))
         check_plain(network.model for network in posed.networks.values())
         networks = posed.imported()
         samples = posed.original.sample(np.array([0]), 200)

@@ -8,7 +8,7 @@ import pytest
 from toolkit.bench.executors import EXECUTORS
 from toolkit.bench.expected import read_expected
 from toolkit.bench.folder import find_benchmarks, make_jobs
-from toolkit.bench.job import Answer, Finished, Job, Task
+from toolkit.bench.job import Answer, Finished, InstanceJob, WorkerTask
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.campaign import run_folder
@@ -22,12 +22,12 @@ def ready() -> None:
     pass
 
 
-def by_name(job: Job) -> Answer:
+def by_name(job: InstanceJob) -> Answer:
     verdict = Verdict(job.spec.name.split("_")[0])
     return Answer(verdict, witness="((X_0 1.0))\n" if verdict == Verdict.SAT else None)
 
 
-TASK = Task(ready, by_name)
+TASK = WorkerTask(ready, by_name)
 
 
 def make_folder(folder: Path, verdicts=("unsat", "sat", "unknown"), expected=None) -> Path:

@@ -14,7 +14,7 @@ import pytest
 
 from toolkit.bench.expected import read_expected
 from toolkit.bench.freeze import LARGE, MANIFEST, POOL, check_target, freeze
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.errors import InputError
 from toolkit.formats.instances import read_instances
 from toolkit.formats.text import read_source
@@ -23,7 +23,7 @@ from toolkit.result import Statistics, Verdict
 SPECS = {"large": "(assert (<= X_0 1.0))\n" * LARGE, "small": "(assert (<= X_0 1.0))\n"}
 
 RECORDS = [
-    Record(name, "toy", "onnx/net.onnx", f"vnnlib/{name}.vnnlib", 9.5, verdict, "", 0.1, Statistics())
+    JournalRecord(name, "toy", "onnx/net.onnx", f"vnnlib/{name}.vnnlib", 9.5, verdict, "", 0.1, Statistics())
     for name, verdict in {"large": Verdict.UNSAT, "small": Verdict.TIMEOUT}.items()
 ]
 

@@ -4,19 +4,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from toolkit.bench.job import Answer, Finished, Job, Started
-from toolkit.bench.journal import Record
-from toolkit.bench.run_progress import Bar, Lines, make_observer
+from toolkit.bench.job import Answer, Finished, InstanceJob, Started
+from toolkit.bench.journal import JournalRecord
+from toolkit.bench.run_progress import ProgressBar, ProgressLines, make_observer
 from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings
 
-JOB = Job("key", "toy", "onnx/[a].onnx", "vnnlib/b.vnnlib", (("", Path("a")),), Path("b"), Settings())
+JOB = InstanceJob("key", "toy", "onnx/[a].onnx", "vnnlib/b.vnnlib", (("", Path("a")),), Path("b"), Settings())
 
 
 def shown(terminal: bool, every: float | None = None) -> str:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=150)
-    observer = make_observer(console) if every is None else Lines(console, every)
+    observer = make_observer(console) if every is None else ProgressLines(console, every)
     observer.begin(3, [])
     observer.see(Started(JOB))
     observer.see(Finished(JOB, Answer(Verdict.UNSAT)))
@@ -26,7 +26,7 @@ def shown(terminal: bool, every: float | None = None) -> str:
 
 
 def test_a_log_gets_plain_lines():
-    assert isinstance(make_observer(Console(file=io.StringIO(), force_terminal=False)), Lines)
+    assert isinstance(make_observer(Console(file=io.StringIO(), force_terminal=False)), ProgressLines)
     lines = shown(terminal=False).splitlines()
     assert lines[0] == "error: onnx/[a].onnx vnnlib/b.vnnlib (0.0 s) the verifier process died [oom]"
     assert lines[1].startswith("[2/3]  error 1  unsat 1")
@@ -38,7 +38,7 @@ def test_lines_come_as_often_as_wanted():
 
 
 def test_a_terminal_gets_a_bar():
-    assert isinstance(make_observer(Console(file=io.StringIO(), force_terminal=True)), Bar)
+    assert isinstance(make_observer(Console(file=io.StringIO(), force_terminal=True)), ProgressBar)
     text = shown(terminal=True)
     assert "2/3" in text
     assert "the verifier process died [oom]" in text
@@ -46,7 +46,7 @@ def test_a_terminal_gets_a_bar():
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_resumed_answers_are_counted(terminal):
-    record = Record("key", "toy", "a", "b", 1.0, Verdict.SAT, "", 0.1, Statistics())
+    record = JournalRecord("key", "toy", "a", "b", 1.0, Verdict.SAT, "", 0.1, Statistics())
     console = Console(file=io.StringIO(), force_terminal=terminal)
     observer = make_observer(console)
     observer.begin(5, [record, record])

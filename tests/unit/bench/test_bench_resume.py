@@ -21,7 +21,7 @@ from onnx.numpy_helper import from_array
 
 from toolkit.bench import fingerprint, journal
 from toolkit.bench.folder import find_benchmarks, make_jobs
-from toolkit.bench.job import Answer, Job, Task
+from toolkit.bench.job import Answer, InstanceJob, WorkerTask
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.campaign import execute
@@ -71,9 +71,9 @@ class Oracle:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     """By network and specification, ``a.onnx p.vnnlib``; the others are ``unsat``."""
     asked: list[str] = field(default_factory=list)
-    before: Callable[[Job], None] = lambda job: None
+    before: Callable[[InstanceJob], None] = lambda job: None
 
-    def answer(self, job: Job) -> Answer:
+    def answer(self, job: InstanceJob) -> Answer:
         name = f"{job.onnx} {job.vnnlib}"
         self.asked.append(name)
         self.before(job)
@@ -87,7 +87,7 @@ class Oracle:
         (benchmark,) = find_benchmarks(folder)
         jobs = make_jobs(benchmark, chosen.settings(Settings()), chosen.timeout)
         with claimed(out):
-            execute(jobs, out, chosen, {benchmark.category: folder}, Task(lambda: None, self.answer))
+            execute(jobs, out, chosen, {benchmark.category: folder}, WorkerTask(lambda: None, self.answer))
         return self.asked
 
 
@@ -217,12 +217,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def records(out: Path) -> list[journal.Record]:
+def records(out: Path) -> list[journal.JournalRecord]:
     return journal.history(out / journal.NAME)
 
 
 def test_files_that_change_while_they_are_answered_leave_no_verdict(folder: Path, tmp_path: Path) -> None:
-    def change(job: Job) -> None:
+    def change(job: InstanceJob) -> None:
         if job.onnx == "a.onnx" and len(oracle.asked) == 1:
             flipped(folder / "a.c")
 
@@ -337,7 +337,7 @@ def test_whatever_write_fails_no_answer_before_it_is_lost(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     oracle = Oracle({ALL[1]: Verdict.SAT, ALL[3]: Verdict.SAT})
-    task = Task(lambda: None, oracle.answer)
+    task = WorkerTask(lambda: None, oracle.answer)
     monkeypatch.setattr("toolkit.campaign.run_folder.__defaults__", (task,))
     monkeypatch.setattr("toolkit.campaign.write_folder_report", lambda *arguments: None)
     outcomes = []
@@ -361,7 +361,7 @@ def test_whatever_write_fails_no_answer_before_it_is_lost(
 
 
 def test_a_failed_line_leaves_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = Job("k", "c", "n", "s", (), Path("s"), Settings())
+    job = InstanceJob("k", "c", "n", "s", (), Path("s"), Settings())
     path = tmp_path / journal.NAME
     journal.append(path, journal.make_record(job, Answer(Verdict.UNSAT)))
     before = path.read_bytes()
@@ -407,7 +407,7 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_said(folder: Path, tmp_path
     script.write_text(KILLED)
     path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
     rng, out = random.Random(0), tmp_path / "out"
-    known: list[journal.Record] = []
+    known: list[journal.JournalRecord] = []
     for number in range(2):
         process = subprocess.Popen(
             [sys.executable, str(script), str(folder), str(out)], env={**os.environ, "PYTHONPATH": path},
@@ -430,7 +430,7 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_said(folder: Path, tmp_path
 def test_a_second_run_into_the_same_folder_is_told_so(folder: Path, tmp_path: Path) -> None:
     codes = []
 
-    def start_another(job: Job) -> None:
+    def start_another(job: InstanceJob) -> None:
         codes.append(run(["bench", str(folder), "--out", str(tmp_path / "out"), "--executor", "in-process"]))
 
     Oracle(before=start_another).run(folder, tmp_path / "out")

@@ -13,20 +13,20 @@ import pytest
 
 from toolkit.bench import journal
 from toolkit.bench import worker_processes as bench_processes
-from toolkit.bench.executors import EXECUTORS, Limits, default_limits, find_executor
-from toolkit.bench.job import Answer, Finished, Job, Started, Task, failure, settle
+from toolkit.bench.executors import EXECUTORS, ExecutorLimits, default_limits, find_executor
+from toolkit.bench.job import Answer, Finished, InstanceJob, Started, WorkerTask, failure, settle
 from toolkit.bench.job_queue import queue, take
-from toolkit.bench.run_progress import Silent
-from toolkit.bench.runner import Run, answered, run_jobs
+from toolkit.bench.run_progress import SilentObserver
+from toolkit.bench.runner import RunPlan, answered, run_jobs
 from toolkit.errors import InputError, ToolkitError, UnsupportedError
 from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings
 
-LIMITS = Limits(workers=2, grace=0.3, startup=60)
+LIMITS = ExecutorLimits(workers=2, grace=0.3, startup=60)
 
 
-def make_job(number: int, spec: str = "ok", timeout: float = 20.0, network: str = "a.onnx") -> Job:
-    return Job(
+def make_job(number: int, spec: str = "ok", timeout: float = 20.0, network: str = "a.onnx") -> InstanceJob:
+    return InstanceJob(
         key=f"{number}-{spec}",
         category="toy",
         onnx=f"onnx/{network}",
@@ -74,7 +74,7 @@ FACTS = {
 """What a worker can be asked about itself."""
 
 
-def behave(job: Job) -> Answer:
+def behave(job: InstanceJob) -> Answer:
     """Do what the job's specification says."""
     match job.spec.name.split("_")[0]:
         case "sat":
@@ -104,13 +104,13 @@ def behave(job: Job) -> Answer:
     return Answer(Verdict.UNSAT, statistics=Statistics(seconds=0.5, domains=3, decided_by="crown"))
 
 
-TASK = Task(ready, behave)
+TASK = WorkerTask(ready, behave)
 
 
 def run_with(
-    out: Path, executor: str = "processes", limits: Limits = LIMITS, task: Task = TASK, **options: bool
-) -> Run:
-    return Run(out, task, find_executor(executor), limits, Silent(), **options)
+    out: Path, executor: str = "processes", limits: ExecutorLimits = LIMITS, task: WorkerTask = TASK, **options: bool
+) -> RunPlan:
+    return RunPlan(out, task, find_executor(executor), limits, SilentObserver(), **options)
 
 
 def test_workers_share_several_gpus(tmp_path, monkeypatch):
@@ -151,7 +151,7 @@ def test_every_failure_of_a_worker_is_an_answer_and_never_unsat(tmp_path):
 
 def test_a_worker_keeps_its_network_and_gets_its_threads(tmp_path):
     jobs = [make_job(n, "pid", network=f"{n % 2}.onnx") for n in range(6)] + [make_job(9, "threads")]
-    records = run_jobs(jobs, run_with(tmp_path, limits=Limits(workers=1, threads=3)))
+    records = run_jobs(jobs, run_with(tmp_path, limits=ExecutorLimits(workers=1, threads=3)))
     assert len({record.reason for record in records[:6]}) == 1
     assert records[6].reason == "3"
 
@@ -198,7 +198,7 @@ def test_witnesses_are_named_as_the_competition_names_them(tmp_path):
 @pytest.mark.parametrize("executor", sorted(EXECUTORS) or ["in-process", "processes"])
 def test_a_worker_that_cannot_start_is_one_error(tmp_path, executor):
     with pytest.raises((ToolkitError, ImportError), match="no such library"):
-        run_jobs([make_job(0)], run_with(tmp_path, executor, task=Task(broken, behave)))
+        run_jobs([make_job(0)], run_with(tmp_path, executor, task=WorkerTask(broken, behave)))
 
 
 @pytest.mark.parametrize("prepare", [ready_once, dying_once])
@@ -207,8 +207,8 @@ def test_workers_that_cannot_start_are_left_out(tmp_path, monkeypatch, prepare):
     monkeypatch.setenv("ONCE", str(tmp_path))
     (tmp_path / "token").touch()
     jobs = [make_job(number, "slow", network=f"{number}.onnx") for number in range(6)]
-    limits = Limits(workers=4, grace=0.3, startup=60)
-    records = run_jobs(jobs, run_with(tmp_path, limits=limits, task=Task(prepare, behave)))
+    limits = ExecutorLimits(workers=4, grace=0.3, startup=60)
+    records = run_jobs(jobs, run_with(tmp_path, limits=limits, task=WorkerTask(prepare, behave)))
     assert [record.verdict for record in records] == [Verdict.UNSAT] * 6
 
 
@@ -217,7 +217,7 @@ def test_where_the_last_worker_is_lost_and_none_can_replace_it_the_run_ends(tmp_
     (tmp_path / "token").touch()
     jobs = [make_job(0, "die"), make_job(1)]
     with pytest.raises(ToolkitError, match="cannot start"):
-        run_jobs(jobs, run_with(tmp_path, limits=Limits(workers=1), task=Task(ready_once, behave)))
+        run_jobs(jobs, run_with(tmp_path, limits=ExecutorLimits(workers=1), task=WorkerTask(ready_once, behave)))
     assert [record.verdict for record in answered(jobs, tmp_path)] == [Verdict.ERROR]
 
 
@@ -242,7 +242,7 @@ def test_a_worker_for_which_there_is_no_room_is_left_out(tmp_path, monkeypatch, 
 
 def test_workers_share_the_memory_of_a_run(tmp_path):
     assert default_limits(4, memory=8 << 30).memory == 2 << 30
-    limits = Limits(workers=1, memory=1 << 29)
+    limits = ExecutorLimits(workers=1, memory=1 << 29)
     records = run_jobs([make_job(0, "memory"), make_job(1, "exhausted")], run_with(tmp_path, limits=limits))
     assert records[0].reason == "False"
     assert (records[1].verdict, records[1].reason) == (Verdict.UNKNOWN, "out of memory")

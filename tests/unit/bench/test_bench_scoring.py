@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import mcnemar, par2, points, score, wilson
 from toolkit.result import Statistics, Verdict
 
 
-def record(verdict: str, seconds: float = 1.0, timeout: float = 10.0) -> Record:
-    return Record("key", "toy", "a.onnx", "b.vnnlib", timeout, Verdict(verdict), "", seconds, Statistics())
+def record(verdict: str, seconds: float = 1.0, timeout: float = 10.0) -> JournalRecord:
+    return JournalRecord("key", "toy", "a.onnx", "b.vnnlib", timeout, Verdict(verdict), "", seconds, Statistics())
 
 
 @pytest.mark.parametrize(

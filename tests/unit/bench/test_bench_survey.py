@@ -11,32 +11,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_networks import Builder, save
+from random_networks import NetworkBuilder, save
 
 from toolkit.bench import journal
-from toolkit.bench.executors import Limits, conclude, find_executor
+from toolkit.bench.executors import ExecutorLimits, conclude, find_executor
 from toolkit.bench.folder import find_benchmarks, make_jobs
-from toolkit.bench.job import MOST_SPENT, Answer, Finished, Job, Started, Task, survey_limit
+from toolkit.bench.job import MOST_SPENT, Answer, Finished, InstanceJob, Started, WorkerTask, survey_limit
 from toolkit.bench.job_queue import put_back, queue, take
-from toolkit.bench.run_progress import Silent
-from toolkit.bench.runner import Run, run_jobs
+from toolkit.bench.run_progress import SilentObserver
+from toolkit.bench.runner import RunPlan, run_jobs
 from toolkit.bench.verify_job import VERIFY
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.runtime import Session
 from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings
 
-LIMITS = Limits(workers=2, grace=0.3, startup=60)
+LIMITS = ExecutorLimits(workers=2, grace=0.3, startup=60)
 EXECUTORS = ["in-process", "processes"]
 
 
-def make_job(number: int, spec: str = "ok", timeout: float = 20.0, network: str = "a.onnx") -> Job:
+def make_job(number: int, spec: str = "ok", timeout: float = 20.0, network: str = "a.onnx") -> InstanceJob:
     settings = Settings(timeout=timeout)
     name = f"{spec}_{number}.vnnlib"
-    return Job(f"{number}-{spec}", "toy", network, name, (("", Path(network)),), Path(name), settings)
+    return InstanceJob(f"{number}-{spec}", "toy", network, name, (("", Path(network)),), Path(name), settings)
 
 
-def what(job: Job) -> str:
+def what(job: InstanceJob) -> str:
     return job.spec.name.split("_")[0]
 
 
@@ -44,12 +44,12 @@ def ready() -> None:
     pass
 
 
-def alone(job: Job) -> Answer:
+def alone(job: InstanceJob) -> Answer:
     """Unknown, with how much of its time a job had lost."""
     return Answer(Verdict.UNKNOWN, f"{job.spent:.6f}", statistics=Statistics(decided_by="alone"))
 
 
-def survey(jobs: Sequence[Job]) -> list[Answer | None]:
+def survey(jobs: Sequence[InstanceJob]) -> list[Answer | None]:
     """Answer the jobs that are called easy, unless another does something first."""
     for job in jobs:
         match what(job):
@@ -69,14 +69,18 @@ def survey(jobs: Sequence[Job]) -> list[Answer | None]:
     return [easy if what(job) == "easy" else None for job in jobs]
 
 
-TASK = Task(ready, alone, survey)
+TASK = WorkerTask(ready, alone, survey)
 
 
-def events_of(jobs: Sequence[Job], executor: str, task: Task = TASK, limits: Limits = LIMITS) -> list:
+def events_of(
+    jobs: Sequence[InstanceJob], executor: str, task: WorkerTask = TASK, limits: ExecutorLimits = LIMITS
+) -> list:
     return list(find_executor(executor)(jobs, task, limits))
 
 
-def answers_of(jobs: Sequence[Job], executor: str, task: Task = TASK, limits: Limits = LIMITS) -> dict[str, Answer]:
+def answers_of(
+    jobs: Sequence[InstanceJob], executor: str, task: WorkerTask = TASK, limits: ExecutorLimits = LIMITS
+) -> dict[str, Answer]:
     events = events_of(jobs, executor, task, limits)
     return {event.job.key: event.answer for event in events if isinstance(event, Finished)}
 
@@ -136,11 +140,11 @@ def test_an_answer_later_than_the_limit_of_a_job_does_not_count() -> None:
 def test_time_spent_counts_towards_the_limit() -> None:
     late = replace(make_job(0, "ok", timeout=1.0), spent=0.8)
 
-    def slow(job: Job) -> Answer:
+    def slow(job: InstanceJob) -> Answer:
         time.sleep(0.3)
         return Answer(Verdict.UNSAT)
 
-    (answer,) = answers_of([late], "in-process", Task(ready, slow)).values()
+    (answer,) = answers_of([late], "in-process", WorkerTask(ready, slow)).values()
     assert answer.verdict == Verdict.TIMEOUT
     assert answer.seconds >= 1.1
 
@@ -171,7 +175,7 @@ def test_what_a_survey_leaves_open_waits_for_its_worker_and_then_for_any() -> No
 def test_a_run_continues_with_what_no_survey_had_answered(executor: str, tmp_path: Path) -> None:
     jobs = [make_job(n, "easy" if n < 3 else "other") for n in range(6)]
 
-    class Impatient(Silent):
+    class Impatient(SilentObserver):
         """Interrupts the run at the first answer that is not of a survey."""
 
         def see(self, event: object) -> None:
@@ -179,13 +183,13 @@ def test_a_run_continues_with_what_no_survey_had_answered(executor: str, tmp_pat
                 raise KeyboardInterrupt
 
     limits = replace(LIMITS, workers=1)
-    run = Run(tmp_path, TASK, find_executor(executor), limits, Impatient())
+    run = RunPlan(tmp_path, TASK, find_executor(executor), limits, Impatient())
     with pytest.raises(KeyboardInterrupt):
         run_jobs(jobs, run)
     kept = journal.read(tmp_path / journal.NAME)
     assert [record.key for record in kept if record.verdict == Verdict.UNSAT] == [job.key for job in jobs[:3]]
     assert len(kept) == 4
-    records = run_jobs(jobs, replace(run, observer=Silent()))
+    records = run_jobs(jobs, replace(run, observer=SilentObserver()))
     assert records[:3] == kept[:3]
     assert [record.key for record in records] == [job.key for job in jobs]
     assert len(journal.read(tmp_path / journal.NAME)) == len(jobs)
@@ -194,7 +198,7 @@ def test_a_run_continues_with_what_no_survey_had_answered(executor: str, tmp_pat
 def write_folder(folder: Path) -> None:
     """A network of three hidden layers, with specifications of every outcome; no strategy decides the hard one soon."""
     generator, x = np.random.default_rng(0), "x"
-    builder = Builder(generator, (1, 40))
+    builder = NetworkBuilder(generator, (1, 40))
     for inputs, outputs in ((40, 120), (120, 120), (120, 120)):
         x = builder.op("Relu", builder.dense(x, inputs, outputs))
     folder.mkdir()

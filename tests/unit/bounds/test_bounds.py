@@ -15,7 +15,7 @@ from toolkit.bounds.crown import bound_features, crown_bounds, intersect, rows_p
 from toolkit.bounds.dual_ascent import Schedule, evaluate, optimise, relax, supergradient
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.optimised_bound import Domain, Multipliers, onto_simplex
-from toolkit.bounds.step_rules import Adam, Polyak, Rule
+from toolkit.bounds.step_rules import Adam, Polyak, StepRule
 from toolkit.problem.program import Program
 
 seeds = st.integers(0, 10_000)
@@ -146,7 +146,7 @@ def test_any_multipliers_give_a_sound_bound(seed: int, operator: str) -> None:
 @few
 @given(seeds, operators, st.sampled_from([0, 1, 8]), rules)
 def test_optimised_bounds_are_sound_and_no_worse_than_the_start(
-    seed: int, operator: str, iterations: int, rule: Rule
+    seed: int, operator: str, iterations: int, rule: StepRule
 ) -> None:
     program, box = random_program(seed, operator), random_boxes(seed)
     domain = split_domain(program, box, seed)
@@ -163,7 +163,7 @@ def test_optimised_bounds_are_sound_and_no_worse_than_the_start(
 
 
 @pytest.mark.parametrize("rule", [Adam(), Polyak()])
-def test_optimisation_improves_bounds(rule: Rule) -> None:
+def test_optimisation_improves_bounds(rule: StepRule) -> None:
     """On average over random domains, some steps close a good part of the gap to the sampled minimum."""
     gains = []
     for seed in range(5):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from programs import Residual, boxes, mlp, points_in, program_of
+from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 
 from toolkit.bounds.backward import backward, functional, layer_lines
 from toolkit.bounds.clip_boxes import HalfSpaces
@@ -19,7 +19,7 @@ def _program(name: str) -> Program:
     torch.manual_seed(1)
     return {
         "mlp": lambda: program_of(mlp(4, 20, 20, 20, 2), 4),
-        "residual": lambda: program_of(Residual(), 1, 6, 6),
+        "residual": lambda: program_of(ResidualNetwork(), 1, 6, 6),
         "smooth": lambda: program_of(torch.nn.Sequential(mlp(4, 10, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2)), 4),
     }[name]()
 

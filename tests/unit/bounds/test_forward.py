@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from programs import Residual, boxes, mlp, points_in, program_of
+from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 from torch import Tensor
 
 import toolkit.bounds.crown_many_boxes as many_boxes
@@ -156,7 +156,7 @@ def test_matrices_and_operators_give_the_same_bounds(monkeypatch: pytest.MonkeyP
 
 def _residual() -> torch.nn.Module:
     torch.manual_seed(3)
-    return Residual()
+    return ResidualNetwork()
 
 
 def test_no_boxes_have_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_forward_bounds_of_operators_contain_all_samples(
 ) -> None:
     monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", -1)
     torch.manual_seed(3)
-    exact = program_of(Residual(), 1, 6, 6)
+    exact = program_of(ResidualNetwork(), 1, 6, 6)
     assert any(isinstance(layer.affine, GraphAffine) for layer in exact.layers)
     program = exact.to(torch.device("cpu"), dtype)
     box = boxes(exact, radius)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from programs import Residual, boxes, mlp, points_in, program_of
+from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.dual_ascent import Schedule
@@ -31,7 +31,7 @@ def _refined(program: Program, radius: float) -> tuple[Bounds, Bounds, Bounds]:
 
 def test_contains_sampled_values() -> None:
     torch.manual_seed(1)
-    for program in (program_of(mlp(4, 16, 16, 16, 2), 4), program_of(Residual(), 1, 6, 6)):
+    for program in (program_of(mlp(4, 16, 16, 16, 2), 4), program_of(ResidualNetwork(), 1, 6, 6)):
         box, _, refined = _refined(program, 0.2)
         z = _pre_activations(program, points_in(box, 500))
         assert bool((z >= refined.lower - 1e-9).all())

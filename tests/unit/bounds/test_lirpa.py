@@ -15,8 +15,8 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from programs import Residual, mlp
-from random_networks import Builder, save
+from programs import ResidualNetwork, mlp
+from random_networks import NetworkBuilder, save
 from torch import Tensor, nn
 
 from toolkit.bench.run_options import Options
@@ -28,7 +28,14 @@ from toolkit.cli import run
 from toolkit.errors import InputError
 from toolkit.formats.read import parse_query
 from toolkit.problem.cases import compile_cases
-from toolkit.problem.compile import Features, Problem, Question, compile_problem, compile_question, in_double
+from toolkit.problem.compile import (
+    FeatureNetwork,
+    FeatureQuestion,
+    Problem,
+    compile_problem,
+    compile_question,
+    in_double,
+)
 from toolkit.problem.torch_binding import Binding
 from toolkit.result import Result, Verdict
 from toolkit.search import lirpa_root
@@ -52,7 +59,7 @@ def installed() -> Any:
 
 def module(kind: str, seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return (mlp(4, 12, 12, 3) if kind == "mlp" else Residual()).eval().requires_grad_(False)
+    return (mlp(4, 12, 12, 3) if kind == "mlp" else ResidualNetwork()).eval().requires_grad_(False)
 
 
 def text(inputs: int, assertion: str, radius: float = 0.4) -> str:
@@ -66,13 +73,13 @@ ALL_ATOMS = "(assert (or (and (<= Y_0 Y_1) (<= Y_2 1.5)) (and (>= Y_1 2.0)) (and
 TWO_REGIONS = "(assert (or (and (<= X_0 0.2) (<= Y_0 Y_1)) (and (>= X_0 0.2) (<= Y_0 Y_1)) (and (<= Y_2 -1.0))))"
 
 
-def both(kind: str, seed: int, assertion: str) -> tuple[Features, Question, Problem]:
+def both(kind: str, seed: int, assertion: str) -> tuple[FeatureNetwork, FeatureQuestion, Problem]:
     """One query as the library takes it and as our own bounds do."""
     shape = SHAPES[kind]
     query = parse_query(text(int(np.prod(shape)), assertion, 0.4 if kind == "mlp" else 0.1))
     networks = {query.networks[0].name: Binding(module(kind, seed), (shape,), (torch.float32,))}
     cases = compile_cases(query)
-    features = Features(query, in_double(networks), cases)
+    features = FeatureNetwork(query, in_double(networks), cases)
     return features, compile_question(cases), compile_problem(query, networks, cases)
 
 
@@ -83,7 +90,7 @@ def ours(problem: Problem) -> Tensor:
     return bound_features(problem.program, atoms, box, crown_bounds(problem.program, box), constants)[1].amax(1)
 
 
-def smallest(features: Features, question: Question, count: int = 300) -> Tensor:
+def smallest(features: FeatureNetwork, question: FeatureQuestion, count: int = 300) -> Tensor:
     """The smallest value of each case's best atom over samples of its box, ``(C,)``."""
     generator = torch.Generator().manual_seed(0)
     lower, upper = question.lower[question.region], question.upper[question.region]
@@ -126,7 +133,7 @@ def test_one_hidden_layer_gives_the_same_number(installed: Any) -> None:
     query = parse_query(text(4, ALL_ATOMS))
     networks = {query.networks[0].name: Binding(network, ((1, 4),), (torch.float32,))}
     cases = compile_cases(query)
-    features = Features(query, in_double(networks), cases)
+    features = FeatureNetwork(query, in_double(networks), cases)
     theirs = lirpa.lower_bounds(features, compile_question(cases))
     torch.testing.assert_close(theirs, ours(compile_problem(query, networks, cases)), rtol=1e-9, atol=1e-9)
 
@@ -155,7 +162,7 @@ def test_networks_that_take_one_sample_are_bounded_one_region_at_a_time(installe
     query = parse_query(text(4, TWO_REGIONS))
     networks = {query.networks[0].name: Binding(Fixed(), ((1, 4),), (torch.float32,))}
     cases = compile_cases(query)
-    features = Features(query, in_double(networks), cases)
+    features = FeatureNetwork(query, in_double(networks), cases)
     question = compile_question(cases)
     assert len(question.lower) > 1
     assert not lirpa.takes_batches(features, question.lower[:2])
@@ -166,7 +173,7 @@ def test_networks_that_take_one_sample_are_bounded_one_region_at_a_time(installe
 def test_slots_hold_every_case_once() -> None:
     """Two cases of a region share an atom; a third, of another region, has it too."""
     empty = torch.zeros(2, 1)
-    question = Question(
+    question = FeatureQuestion(
         lower=empty,
         upper=empty,
         region=torch.tensor([0, 0, 1]),
@@ -184,7 +191,7 @@ def test_slots_hold_every_case_once() -> None:
 
 def network(tmp_path: Path, activation: str, bias: float) -> Path:
     """Two inputs to one output: the activation of twice their sum, plus a bias."""
-    builder = Builder(np.random.default_rng(0), (1, 2))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 2))
     total = builder.op("MatMul", "x", builder.constant(np.full((2, 1), 2.0)))
     hidden = builder.op(activation, total)
     return save(builder.model(builder.op("Add", hidden, builder.constant(np.array([bias]))), 1), tmp_path)
@@ -211,7 +218,7 @@ def test_both_backends_say_the_same(installed: Any, bias: float, expected: Verdi
 
 def test_what_it_leaves_open_is_searched(installed: Any, tmp_path: Path) -> None:
     """relu(t) - relu(t) + 0.1 is 0.1, which no line below the one and above the other shows."""
-    builder = Builder(np.random.default_rng(0), (1, 2))
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 2))
     hidden = builder.op("Relu", builder.op("MatMul", "x", builder.constant(np.ones((2, 2)))))
     difference = builder.op("MatMul", hidden, builder.constant(np.array([[1.0], [-1.0]])))
     path = save(builder.model(builder.op("Add", difference, builder.constant(np.array([0.1]))), 1), tmp_path)
@@ -244,17 +251,17 @@ def test_a_query_that_neither_decides_is_unknown_for_both_reasons(installed: Any
 # --- failure and absence: these need no library -----------------------------------------------------------------------
 
 
-def question_of(count: int) -> Question:
+def question_of(count: int) -> FeatureQuestion:
     ones = torch.ones(1, 1, dtype=torch.float64)
     cases = torch.zeros(count, dtype=torch.int64)
-    return Question(
+    return FeatureQuestion(
         lower=-ones, upper=ones, region=cases, rows=cases.unsqueeze(1), weights=ones, offsets=torch.zeros(1).double()
     )
 
 
-def bounded_by(monkeypatch: pytest.MonkeyPatch, behaviour: Any) -> lirpa_root.SecondBounds:
+def bounded_by(monkeypatch: pytest.MonkeyPatch, behaviour: Any) -> lirpa_root.LirpaRootBounds:
     monkeypatch.setattr(lirpa_root, "lower_bounds", behaviour)
-    return lirpa_root.second_bounds(nn.Identity(), question_of(3), 5, Clock.started(10.0), silent)
+    return lirpa_root.lirpa_root_bounds(nn.Identity(), question_of(3), 5, Clock.started(10.0), silent)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd shape"), AssertionError(), SystemExit(0), MemoryError("full")])
@@ -277,7 +284,7 @@ def test_bounds_that_prove_nothing_leave_cases_open(value: float, monkeypatch: p
 def test_only_open_cases_are_bounded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
-    def lower(_: nn.Module, question: Question, *__: Any) -> Tensor:
+    def lower(_: nn.Module, question: FeatureQuestion, *__: Any) -> Tensor:
         sizes.append(len(question.region))
         return torch.arange(len(question.region), dtype=torch.float64)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from programs import Residual, boxes, mlp, points_in, program_of
+from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds
@@ -19,7 +19,7 @@ def _cases() -> dict[str, Program]:
     torch.manual_seed(0)
     return {
         "mlp": program_of(mlp(5, 20, 20, 20, 3), 5),
-        "residual": program_of(Residual(), 1, 6, 6),
+        "residual": program_of(ResidualNetwork(), 1, 6, 6),
         "smooth": program_of(torch.nn.Sequential(mlp(4, 10, 6), torch.nn.Sigmoid(), torch.nn.Linear(6, 2)), 4),
     }
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from scipy.special import erf
 from torch import Tensor
 
-from toolkit.bounds.relaxations import RELAXATIONS, Lines
+from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.bounds.relaxations.relaxation import distance
 from toolkit.problem.operator_table import NONLINEAR
 
@@ -91,7 +91,7 @@ def array(line: Tensor) -> np.ndarray:
     return line[0].double().numpy().astype(np.longdouble)
 
 
-def violation(name: str, lines: Lines, z: np.ndarray) -> np.ndarray:
+def violation(name: str, lines: RelaxationLines, z: np.ndarray) -> np.ndarray:
     """By how much the function leaves the lines, beyond what its own evaluation can err; NaN where it does not."""
     value = evaluate(name, z)
     below = array(lines.lower_slope) * z + array(lines.lower_offset)
@@ -99,7 +99,7 @@ def violation(name: str, lines: Lines, z: np.ndarray) -> np.ndarray:
     return np.maximum(below - value, value - above)
 
 
-def own_error(name: str, lines: Lines, z: np.ndarray) -> np.ndarray | float:
+def own_error(name: str, lines: RelaxationLines, z: np.ndarray) -> np.ndarray | float:
     """What the evaluation here, or for ReLU the sum the line enters, may err by."""
     if name == "relu":
         kind = torch.finfo(lines.upper_slope.dtype)

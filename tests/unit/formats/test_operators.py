@@ -13,7 +13,7 @@ from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_file import OnnxModel, load_model
 from toolkit.formats.onnx_resize import run_alone
 from toolkit.formats.operators import BOUNDED, check_operators, onnx_operators
-from toolkit.problem.operator_survey import Handling, Survey, survey
+from toolkit.problem.operator_survey import OperatorHandling, OperatorSurvey, survey
 from toolkit.problem.torch_binding import bind_module
 
 OPSET = 23
@@ -137,11 +137,11 @@ def _guessed(schema: onnx.defs.OpSchema) -> list[Example]:
     return [(node, shape, {name: np.full(shape, 0.5, dtype=np.float32) for name in operands}) for shape in shapes]
 
 
-def _surveyed(model: OnnxModel) -> Survey:
+def _surveyed(model: OnnxModel) -> OperatorSurvey:
     try:
         return survey(bind_module(model))
     except UnsupportedError as error:
-        return Survey([], str(error))
+        return OperatorSurvey([], str(error))
 
 
 def _opset(schema: onnx.defs.OpSchema) -> int:
@@ -194,7 +194,7 @@ def test_what_cannot_be_bounded_is_named_as_the_file_names_it(tmp_path: Path, op
     assert found.reason.startswith(f"{model.path}: operator ")
     assert f"operator {op_type} " in found.reason or "operator Cast" in found.reason
     assert "aten" not in found.reason
-    assert all(row.handling == Handling.REFUSED for row in found.rows if row.op_type == op_type)
+    assert all(row.handling == OperatorHandling.REFUSED for row in found.rows if row.op_type == op_type)
 
 
 PRODUCTS = {
@@ -207,7 +207,7 @@ PRODUCTS = {
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_of_what_varies_are_relaxed(tmp_path: Path, name: str) -> None:
     found = _surveyed(load_text(tmp_path / "net.onnx", f"main (float[2,2] x) => (float[2,2] y) {{ {PRODUCTS[name]} }}"))
-    assert found.rows[-1].handling == Handling.RELAXED
+    assert found.rows[-1].handling == OperatorHandling.RELAXED
     assert not found.reason
 
 

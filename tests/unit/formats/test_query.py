@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from toolkit.formats.query import (
     And,
+    AtomBlock,
     Atoms,
-    Block,
     Or,
     Query,
     Relation,
@@ -35,7 +35,7 @@ def query_of(rows: list[tuple[Relation, float, list[float]]], products: tuple[tu
         coefficient=np.array([row for _, _, row in rows]).reshape(-1),
         monomial=np.tile(np.arange(width), len(rows)),
     )
-    return Query("1.0", (flat_network(3, 1),), atoms, Block(0, len(rows)), products)
+    return Query("1.0", (flat_network(3, 1),), atoms, AtomBlock(0, len(rows)), products)
 
 
 def test_cancellation_does_not_decide() -> None:
@@ -71,15 +71,15 @@ def test_nothing_holds_for_nan_and_infinities_are_ordered() -> None:
 
 
 def test_conjunctions_and_disjunctions_flatten() -> None:
-    a, b, c = Block(0, 1), Block(1, 3), Block(5, 6)
-    assert conjoin([a, conjoin([b, c])]) == And((Block(0, 3), c))
+    a, b, c = AtomBlock(0, 1), AtomBlock(1, 3), AtomBlock(5, 6)
+    assert conjoin([a, conjoin([b, c])]) == And((AtomBlock(0, 3), c))
     assert conjoin([a]) == a
     assert disjoin([a, disjoin([b, c])]) == Or((a, b, c))
     assert disjoin([b]) == b
 
 
 def test_disjuncts_in_the_order_of_the_text() -> None:
-    a, b, c, d = (Block(2 * i, 2 * i + 1) for i in range(4))
+    a, b, c, d = (AtomBlock(2 * i, 2 * i + 1) for i in range(4))
     formula = conjoin([disjoin([a, conjoin([b, disjoin([c, d])])]), disjoin([a, d])])
     assert count_disjuncts(formula) == 6
     assert disjuncts(formula) == [(a, a), (a, d), (b, c, a), (b, c, d), (b, d, a), (b, d, d)]

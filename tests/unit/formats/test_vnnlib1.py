@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vnnlib_formulas import assertions, points, text, truth
 
 from toolkit.errors import InputError, ToolkitError
-from toolkit.formats.query import Kind, Query, Relation
+from toolkit.formats.query import Query, Relation, TensorKind
 from toolkit.formats.read import parse_query, read_query
 from toolkit.formats.text import checked_source
 from toolkit.formats.vnnlib1 import parse_vnnlib1
@@ -35,8 +35,8 @@ def test_declares_one_network_with_flat_real_vectors() -> None:
     (network,) = query.networks
     x, y = network.tensors
     assert (query.version, network.name) == ("1.0", "N")
-    assert (x.name, x.kind, x.dtype, x.shape, x.offset, x.size) == ("X", Kind.INPUT, "real", None, 0, 3)
-    assert (y.name, y.kind, y.dtype, y.shape, y.offset, y.size) == ("Y", Kind.OUTPUT, "real", None, 3, 2)
+    assert (x.name, x.kind, x.dtype, x.shape, x.offset, x.size) == ("X", TensorKind.INPUT, "real", None, 0, 3)
+    assert (y.name, y.kind, y.dtype, y.shape, y.offset, y.size) == ("Y", TensorKind.OUTPUT, "real", None, 3, 2)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from vnnlib_formulas import ARITHMETIC, COMPARE, assertions, points, text, truth
 
 from toolkit.errors import InputError, ToolkitError, UnsupportedError
 from toolkit.formats import vnnlib2
-from toolkit.formats.query import Kind, Query, Relation
+from toolkit.formats.query import Query, Relation, TensorKind
 from toolkit.formats.read import parse_query
 from toolkit.formats.text import checked_source
 
@@ -41,7 +41,7 @@ def test_declarations() -> None:
     assert [network.name for network in query.networks] == ["f", "g", "h"]
     assert (f.isomorphic_to, f.equal_to, g.isomorphic_to, h.equal_to) == (None, None, "f", "f")
     assert [tensor.offset for tensor in query.tensors] == [0, 6, 10, 11, 17, 21, 22, 28]
-    assert (f.hidden[0].kind, f.hidden[0].onnx_name, f.outputs[0].dtype) == (Kind.HIDDEN, "a;b (assert", "int64")
+    assert (f.hidden[0].kind, f.hidden[0].onnx_name, f.outputs[0].dtype) == (TensorKind.HIDDEN, "a;b (assert", "int64")
     assert query.atoms.monomial.tolist() == [16, 28, 9]
     assert query.atoms.relation.tolist() == [Relation.LE, Relation.EQ, Relation.NE]
     assert query.atoms.constant.tolist() == [-0.5, -3.0, 1.25]

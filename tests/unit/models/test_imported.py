@@ -15,7 +15,7 @@ from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx_export import export_model
 from toolkit.models.architecture_options import Mlp, OnnxNet, PresetNet, ResNet
 from toolkit.models.build import build_model
-from toolkit.models.imported import Graph, insert_batch_norms
+from toolkit.models.imported import LayerGraph, insert_batch_norms
 from toolkit.models.layers import Normalise
 from toolkit.models.structure import channel_sites, count_relus
 from toolkit.pruning.masks import weight_masks
@@ -79,7 +79,7 @@ def test_matrix_products_become_linear_layers(digits: Dataset, tmp_path: Path) -
 def test_other_graphs_can_be_trained_too(digits: Dataset, tmp_path: Path) -> None:
     original = export(build_model(ResNet(depth=8, width=4), digits, 1), tmp_path / "net.onnx")
     network = build_model(OnnxNet(file=tmp_path / "net.onnx"), digits, 0)
-    assert isinstance(network[0], Graph)
+    assert isinstance(network[0], LayerGraph)
     images = digits.test.images[:20]
     assert torch.allclose(network(images), original(images), atol=1e-4)
     network(images).sum().backward()

@@ -18,7 +18,7 @@ from toolkit.formats.runtime import Session
 from toolkit.numpy_prover.crown_proof import proof, read_question
 from toolkit.numpy_prover.expressions import NotRead
 from toolkit.problem.cases import compile_cases
-from toolkit.search.case_losses import Losses
+from toolkit.search.case_losses import CaseLosses
 from toolkit.search.clock import Clock
 
 BOX = """(declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)
@@ -35,7 +35,7 @@ def light(model: OnnxModel, condition: str, seconds: float = 20.0) -> bool:
     query = parse_query(f"{BOX} (assert {condition})")
     models = {network.name: model for network in query.networks}
     sessions = {name: Session(model) for name in models}
-    return proof(Losses(query, compile_cases(query), sessions), models, Clock.started(seconds)) is not None
+    return proof(CaseLosses(query, compile_cases(query), sessions), models, Clock.started(seconds)) is not None
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from toolkit.numpy_prover.expression_bounds import Linear, NotFinite, every_row, layer_lines, lower_bounds
-from toolkit.numpy_prover.expression_intervals import Box
-from toolkit.numpy_prover.expressions import Expression, affine, evaluated
-from toolkit.numpy_prover.neuron_layers import Layer, values
+from toolkit.numpy_prover.expression_bounds import NotFinite, RowLinearBounds, every_row, layer_lines, lower_bounds
+from toolkit.numpy_prover.expression_intervals import BoxBatch
+from toolkit.numpy_prover.expressions import AffineExpression, affine, evaluated
+from toolkit.numpy_prover.neuron_layers import NeuronLayer, values
 from toolkit.numpy_prover.numpy_relaxations import OPERATORS
 
 
-def random_layers(generator: np.random.Generator, widths: list[int], scale: float = 1.0) -> list[Layer]:
+def random_layers(generator: np.random.Generator, widths: list[int], scale: float = 1.0) -> list[NeuronLayer]:
     """Dense layers of random operators; each second one also reads the source before the last."""
     layers = []
     for number, (before, size) in enumerate(pairwise(widths)):
@@ -20,11 +20,11 @@ def random_layers(generator: np.random.Generator, widths: list[int], scale: floa
         if number % 2:
             parts[number - 1] = scale * generator.normal(size=(size, widths[number - 1]))
         operator = OPERATORS[str(generator.choice(list(OPERATORS)))]
-        layers.append(Layer(operator, affine(parts, scale * generator.normal(size=size))))
+        layers.append(NeuronLayer(operator, affine(parts, scale * generator.normal(size=size))))
     return layers
 
 
-def bounded(rows: Expression, layers: list[Layer], box: Box) -> tuple[Linear, np.ndarray]:
+def bounded(rows: AffineExpression, layers: list[NeuronLayer], box: BoxBatch) -> tuple[RowLinearBounds, np.ndarray]:
     """Linear bounds of all rows in all boxes, box by box, and their minima ``(B, R)``."""
     every = every_row(rows, len(box.lower))
     linear = lower_bounds(every, layers, layer_lines(layers, box), box)
@@ -36,7 +36,7 @@ def test_bounds_hold_at_points(seed: int) -> None:
     generator = np.random.default_rng(seed)
     *layers, last = random_layers(generator, [4, 7, 6, 5, 3], scale=float(generator.choice([0.3, 1.0, 30.0])))
     centre, radius = generator.normal(size=(6, 4)), generator.choice([0.0, 0.01, 0.3], size=(6, 1))
-    box = Box(centre - radius, centre + radius)
+    box = BoxBatch(centre - radius, centre + radius)
     lines = layer_lines(layers, box)
     linear, bound = bounded(last.rows, layers, box)
     for row in range(6):
@@ -57,7 +57,7 @@ def test_bounds_hold_at_points(seed: int) -> None:
 def test_a_point_has_the_value_as_its_bound() -> None:
     *layers, last = random_layers(np.random.default_rng(0), [3, 5, 5, 2])
     point = np.array([[0.3, -0.2, 0.9]])
-    _, bound = bounded(last.rows, layers, Box(point, point))
+    _, bound = bounded(last.rows, layers, BoxBatch(point, point))
     reached = evaluated(last.rows, values(layers, point))
     assert (bound < reached).all()
     assert np.allclose(bound, reached, rtol=1e-9)
@@ -66,6 +66,9 @@ def test_a_point_has_the_value_as_its_bound() -> None:
 @pytest.mark.parametrize("weight", [np.inf, np.nan, 1e200])
 def test_what_is_not_finite_has_no_lines(weight: float) -> None:
     first = affine({0: np.array([[weight, 1.0]])}, np.zeros(1))
-    layers = [Layer(OPERATORS["Relu"], first), Layer(OPERATORS["Relu"], affine({1: np.array([[1e200]])}, np.zeros(1)))]
+    layers = [
+        NeuronLayer(OPERATORS["Relu"], first),
+        NeuronLayer(OPERATORS["Relu"], affine({1: np.array([[1e200]])}, np.zeros(1))),
+    ]
     with pytest.raises(NotFinite), np.errstate(all="ignore"):
-        layer_lines(layers, Box(np.full((1, 2), -1.0), np.full((1, 2), 1.0)))
+        layer_lines(layers, BoxBatch(np.full((1, 2), -1.0), np.full((1, 2), 1.0)))

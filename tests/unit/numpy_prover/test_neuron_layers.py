@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 
 from toolkit.numpy_prover.expression_bounds import every_row, layer_lines, lower_bounds
-from toolkit.numpy_prover.expression_intervals import INPUT, Box
-from toolkit.numpy_prover.expressions import Expression, NotRead, affine, evaluated, times_matrix, total, variable
-from toolkit.numpy_prover.neuron_layers import Layers, values
+from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch
+from toolkit.numpy_prover.expressions import AffineExpression, NotRead, affine, evaluated, times_matrix, total, variable
+from toolkit.numpy_prover.neuron_layers import NeuronLayers, values
 from toolkit.numpy_prover.numpy_relaxations import OPERATORS, ROUNDING
 
 INPUTS = 3
 
 
-def dense(generator: np.random.Generator, x: Expression, outputs: int) -> Expression:
+def dense(generator: np.random.Generator, x: AffineExpression, outputs: int) -> AffineExpression:
     matrix = generator.normal(size=(x.shape[-1], outputs)) * (generator.random((x.shape[-1], outputs)) < 0.6)
     return total(times_matrix(x, matrix), affine({}, generator.normal(size=outputs)))
 
 
-def network(seed: int, box: Box) -> tuple[Expression, Layers]:
+def network(seed: int, box: BoxBatch) -> tuple[AffineExpression, NeuronLayers]:
     """A network of random operators for inputs in a box; some elements depend on no input."""
-    generator, layers = np.random.default_rng(seed), Layers([box])
+    generator, layers = np.random.default_rng(seed), NeuronLayers([box])
     reach = box.reach[0]
-    x = Expression(variable(INPUT, (INPUTS,)).coefficients, np.zeros(INPUTS), reach)
+    x = AffineExpression(variable(INPUT, (INPUTS,)).coefficients, np.zeros(INPUTS), reach)
     for name in generator.choice(list(OPERATORS), 3):
         x = layers.apply(str(name), dense(generator, x, 7))
     return dense(generator, x, 2), layers
@@ -39,9 +39,9 @@ def reference(seed: int, points: np.ndarray) -> np.ndarray:
     return x @ matrix + generator.normal(size=2)
 
 
-def box_of(seed: int, radius: float) -> Box:
+def box_of(seed: int, radius: float) -> BoxBatch:
     centre = np.random.default_rng(1000 + seed).normal(size=(1, INPUTS))
-    return Box(centre - radius, centre + radius)
+    return BoxBatch(centre - radius, centre + radius)
 
 
 @pytest.mark.parametrize("radius", [0.0, 1e-6, 0.05, 1.0])
@@ -61,7 +61,7 @@ def test_bounds_hold_in_parts_of_the_box(seed: int, radius: float) -> None:
     box = box_of(seed, radius)
     x, layers = network(seed, box)
     middle = (box.lower + box.upper) / 2
-    parts = Box(np.concatenate([box.lower, middle]), np.concatenate([middle, box.upper]))
+    parts = BoxBatch(np.concatenate([box.lower, middle]), np.concatenate([middle, box.upper]))
     rows = every_row(x, 2)
     linear = lower_bounds(rows, layers.found, layer_lines(layers.found, parts), parts)
     lower = linear.minimum(parts.lower[rows.box], parts.upper[rows.box]).reshape(2, 2)
@@ -71,7 +71,7 @@ def test_bounds_hold_in_parts_of_the_box(seed: int, radius: float) -> None:
 
 
 def test_stable_neurons_are_no_sources() -> None:
-    layers = Layers([Box(np.array([[-1.0]]), np.array([[1.0]]))])
+    layers = NeuronLayers([BoxBatch(np.array([[-1.0]]), np.array([[1.0]]))])
     arguments = affine({INPUT: np.array([[1.0], [1.0], [1.0], [1.0], [0.0]])}, np.array([0.0, 2.0, -2.0, 3.0, 5.0]))
     y = layers.apply("Relu", arguments)
     assert [layer.rows.shape for layer in layers.found] == [(1,)]
@@ -82,7 +82,7 @@ def test_stable_neurons_are_no_sources() -> None:
 
 def test_a_wide_input_is_not_carried_on() -> None:
     """Where fewer neurons vary than inputs do, the neurons are the source."""
-    layers = Layers([Box(np.full((1, 50), -1.0), np.full((1, 50), 1.0))])
+    layers = NeuronLayers([BoxBatch(np.full((1, 50), -1.0), np.full((1, 50), 1.0))])
     y = layers.apply("Relu", affine({INPUT: np.full((3, 50), 0.01)}, np.array([0.0, 2.0, -2.0])))
     assert [layer.rows.shape for layer in layers.found] == [(2,)]
     assert list(y.coefficients) == [1]
@@ -90,15 +90,15 @@ def test_a_wide_input_is_not_carried_on() -> None:
 
 def test_rounding_of_constants_is_passed_on() -> None:
     """A constant neuron's argument, what is left of a large sum, may be wrong by more than its last places."""
-    layers = Layers([Box(np.zeros((1, 1)), np.ones((1, 1)))])
+    layers = NeuronLayers([BoxBatch(np.zeros((1, 1)), np.ones((1, 1)))])
     for name in OPERATORS:
-        y = layers.apply(name, Expression({}, np.array([0.25]), np.array([1e6])))
+        y = layers.apply(name, AffineExpression({}, np.array([0.25]), np.array([1e6])))
         assert not y.coefficients
         assert y.magnitude >= 1e6
 
 
 @pytest.mark.parametrize("weight", [np.inf, np.nan, 1e308])
 def test_what_overflows_is_not_read(weight: float) -> None:
-    layers = Layers([Box(np.full((1, 2), -2.0), np.full((1, 2), 2.0))])
+    layers = NeuronLayers([BoxBatch(np.full((1, 2), -2.0), np.full((1, 2), 2.0))])
     with pytest.raises(NotRead), np.errstate(all="ignore"):
         layers.apply("Sigmoid", affine({INPUT: np.array([[weight, weight]])}, np.zeros(1)))

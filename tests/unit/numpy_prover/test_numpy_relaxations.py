@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from toolkit.numpy_prover.numpy_relaxations import OPERATORS, Lines, relu_lines
+from toolkit.numpy_prover.numpy_relaxations import OPERATORS, NumpyLines, relu_lines
 
 SMOOTH = ["Sigmoid", "Tanh"]
 DIGITS = 60
@@ -33,7 +33,7 @@ def intervals(generator: np.random.Generator, number: int) -> tuple[np.ndarray, 
     return (centre - radius)[None], (centre + radius)[None]
 
 
-def slack(name: str, lines: Lines, k: int, z: float) -> tuple[Fraction, Fraction]:
+def slack(name: str, lines: NumpyLines, k: int, z: float) -> tuple[Fraction, Fraction]:
     """How far the function is above the lower line and below the upper one, exactly."""
     value, at = exact(name, z), Fraction(z)
     below = Fraction(float(lines.lower_slope[0, k])) * at + Fraction(float(lines.lower_offset[0, k]))

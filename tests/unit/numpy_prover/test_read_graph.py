@@ -8,9 +8,9 @@ from small_models import load_text
 
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.runtime import Session
-from toolkit.numpy_prover.expression_intervals import INPUT, Box
-from toolkit.numpy_prover.expressions import Expression, NotRead, evaluated, variable
-from toolkit.numpy_prover.neuron_layers import Layers, values
+from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch
+from toolkit.numpy_prover.expressions import AffineExpression, NotRead, evaluated, variable
+from toolkit.numpy_prover.neuron_layers import NeuronLayers, values
 from toolkit.numpy_prover.node_calls import RULES, as_expression
 from toolkit.numpy_prover.read_graph import read_graph
 
@@ -78,8 +78,8 @@ def model_of(tmp_path: Path, body: str) -> OnnxModel:
     return load_text(tmp_path / "net.onnx", f"main (float[1,2,2] x) => (float[] y) {{ {body} }}", **used)
 
 
-def read(model: OnnxModel) -> tuple[Expression, Layers]:
-    layers = Layers([Box(np.full((1, 4), -REACH), np.full((1, 4), REACH))])
+def read(model: OnnxModel) -> tuple[AffineExpression, NeuronLayers]:
+    layers = NeuronLayers([BoxBatch(np.full((1, 4), -REACH), np.full((1, 4), REACH))])
     tensors = read_graph(model.proto.graph, {"x": variable(INPUT, (1, 2, 2))}, layers)
     return as_expression(tensors["y"]), layers
 

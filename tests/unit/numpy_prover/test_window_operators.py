@@ -12,18 +12,18 @@ from small_models import node_model
 from toolkit.formats.onnx_file import OnnxModel
 from toolkit.formats.runtime import Session
 from toolkit.numpy_prover import window_operators
-from toolkit.numpy_prover.expression_intervals import INPUT, Box
-from toolkit.numpy_prover.expressions import Expression, NotRead, evaluated, variable
-from toolkit.numpy_prover.neuron_layers import Layers
+from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch
+from toolkit.numpy_prover.expressions import AffineExpression, NotRead, evaluated, variable
+from toolkit.numpy_prover.neuron_layers import NeuronLayers
 from toolkit.numpy_prover.node_calls import as_expression
 from toolkit.numpy_prover.read_graph import read_graph
 
 Arrays = dict[str, np.ndarray]
 
 
-def read(model: OnnxModel, shape: tuple[int, ...]) -> Expression:
+def read(model: OnnxModel, shape: tuple[int, ...]) -> AffineExpression:
     size = int(np.prod(shape))
-    layers = Layers([Box(np.full((1, size), -1.0), np.full((1, size), 1.0))])
+    layers = NeuronLayers([BoxBatch(np.full((1, size), -1.0), np.full((1, size), 1.0))])
     tensors = read_graph(model.proto.graph, {"x": variable(INPUT, shape)}, layers)
     return as_expression(tensors[model.proto.graph.output[0].name])
 
@@ -109,7 +109,7 @@ def test_a_large_convolution_is_not_even_begun(tmp_path: Path, monkeypatch: pyte
 
     node, shape = onnx.helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1]), (1, 2, 32, 32)
     model = node_model(tmp_path / "net.onnx", node, 13, shape, w=WEIGHTS)
-    monkeypatch.setattr(window_operators.Windows, "convolved", begun)
+    monkeypatch.setattr(window_operators.WindowGrid, "convolved", begun)
     with pytest.raises(NotRead, match="large"):
         read(model, shape)
     with pytest.raises(AssertionError):
@@ -119,8 +119,8 @@ def test_a_large_convolution_is_not_even_begun(tmp_path: Path, monkeypatch: pyte
 def test_magnitudes_are_those_of_all_terms() -> None:
     """Where terms cancel, what their rounding is relative to does not."""
     weights = np.array([[[[1.0, -1.0]]]])
-    x = Expression({}, np.full((1, 1, 1, 3), 1e6), np.full((1, 1, 1, 3), 1e6))
-    one = window_operators.Windows((1, 2), (1, 1), (1, 1), ((0, 0), (0, 0)))
+    x = AffineExpression({}, np.full((1, 1, 1, 3), 1e6), np.full((1, 1, 1, 3), 1e6))
+    one = window_operators.WindowGrid((1, 2), (1, 1), (1, 1), ((0, 0), (0, 0)))
     y = window_operators.convolution(x, weights, one)
     assert (y.constant == 0).all()
     assert (y.magnitude == 2e6).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from operator_examples import EXAMPLES, Example, evaluator, graph_of
+from operator_examples import EXAMPLES, OperatorExample, evaluator, graph_of
 from torch import Tensor
 
 from toolkit.problem import affine as affine_module
@@ -18,7 +18,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def truth(example: Example) -> tuple[Tensor, Tensor]:
+def truth(example: OperatorExample) -> tuple[Tensor, Tensor]:
     """Jacobian ``(size, n)`` and offset ``(size,)`` of an example column by column."""
     size = sum(torch.Size(variable.shape).numel() for variable in example.variables)
     function, offset = evaluator(example), evaluator(example)(torch.zeros(size, dtype=torch.float64))
@@ -26,7 +26,7 @@ def truth(example: Example) -> tuple[Tensor, Tensor]:
     return torch.stack(columns, 1), offset
 
 
-def compiled(example: Example, monkeypatch: pytest.MonkeyPatch, form: str) -> Affine:
+def compiled(example: OperatorExample, monkeypatch: pytest.MonkeyPatch, form: str) -> Affine:
     """The example as the affine map of a program."""
     if form != "dense":
         monkeypatch.setattr(affine_module, "DENSE_LIMIT", -1)
@@ -52,7 +52,7 @@ FORMS = ["dense", "graph", "graph, transposed by gradients"]
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
-def test_map_is_the_operator(example: Example, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_map_is_the_operator(example: OperatorExample, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if example.operator is torch.ops.aten.detach.default and form.endswith("gradients"):
         pytest.skip("detach stops gradients, hence its rule")
     jacobian, offset = truth(example)
@@ -70,7 +70,7 @@ def test_map_is_the_operator(example: Example, form: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("example", EXAMPLES[::3], ids=str)
-def test_single_precision_is_the_same_map(example: Example, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_precision_is_the_same_map(example: OperatorExample, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     double = compiled(example, monkeypatch, form)
     single = double.to(torch.device("cpu"), torch.float32)
     x = random(2, sum(torch.Size(variable.shape).numel() for variable in example.variables))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from random_networks import Builder, save
+from random_networks import NetworkBuilder, save
 from torch import fx
 
 from toolkit.formats.onnx_file import load_model
@@ -78,7 +78,7 @@ def program_of(path: Path) -> Program:
 
 
 def test_linear_functions_of_a_network_with_known_phases(tmp_path: Path) -> None:
-    builder, generator = Builder(np.random.default_rng(1), (1, 3)), np.random.default_rng(2)
+    builder, generator = NetworkBuilder(np.random.default_rng(1), (1, 3)), np.random.default_rng(2)
     x = builder.op("Relu", builder.dense("x", 3, 4))
     x = builder.op("Concat", builder.op("Relu", builder.dense(x, 4, 4)), "x", x, axis=1)
     path = save(builder.model(builder.dense(x, 11, 2), 2), tmp_path)

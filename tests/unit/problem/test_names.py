@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from toolkit.formats.onnx_file import load_model
 from toolkit.formats.runtime import Session
-from toolkit.problem.linear_part import Rewriting
+from toolkit.problem.linear_part import GraphRewriting
 from toolkit.problem.trace import trace
 from toolkit.search.gradient_attack import forward
 
@@ -58,7 +58,7 @@ def test_programs_with_many_constants_compute_their_networks(seed: int) -> None:
 
 
 def test_a_new_constant_overwrites_none_that_an_earlier_rewriting_left() -> None:
-    rewriting = Rewriting(trace(lambda x: x + 1.5 * torch.ones(2), [torch.zeros(2)]))
+    rewriting = GraphRewriting(trace(lambda x: x + 1.5 * torch.ones(2), [torch.zeros(2)]))
     node = next(iter(rewriting.graph.nodes))
     for number in range(4):
         rewriting.buffers[f"linear{len(rewriting.buffers) + 1}"] = torch.full((1,), float(number))

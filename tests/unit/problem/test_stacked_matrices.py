@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import Functional, backward, layer_lines
-from toolkit.bounds.crown_many_boxes import Rows, backward_rows
+from toolkit.bounds.crown_many_boxes import BoxNeuronRows, backward_rows
 from toolkit.bounds.interval import Bounds
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sparse_affine import with_sparse_maps
 from toolkit.problem.stacked_matrices import with_stacks
-from toolkit.problem.sum_rounding import Errors
+from toolkit.problem.sum_rounding import MapErrors
 
 INPUTS, WIDTHS = 700, (110, 7, 9, 5, 6)
 DOMAINS = 4
@@ -54,8 +54,8 @@ def results(program: Program, end: int) -> list[Tensor]:
     owner = torch.tensor([3, 1, 1, 0, 2])
     start = Functional(affine.sources, [part[owner, 0].unsqueeze(0) for part in rows], offset[owner, 0].unsqueeze(0))
     none = [torch.zeros(1, layer.affine.size, dtype=torch.float64) for layer in program.layers]
-    errors = Errors(none, torch.zeros(1, affine.size, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
-    pushed, constant = backward_rows(program, Rows(owner, torch.zeros_like(owner)), start, errors, lines)
+    errors = MapErrors(none, torch.zeros(1, affine.size, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
+    pushed, constant = backward_rows(program, BoxNeuronRows(owner, torch.zeros_like(owner)), start, errors, lines)
     posts = [post for post in linear.post if post is not None]
     return [linear.coefficients, linear.offset, *posts, pushed, constant]
 

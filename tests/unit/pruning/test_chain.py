@@ -22,9 +22,9 @@ from toolkit.experiment import source_stamp
 from toolkit.models.architecture_options import OnnxNet, identity
 from toolkit.pruning import ChainModel, build_chains
 from toolkit.pruning.chain import (
+    ChainContext,
     ChainState,
     Progress,
-    Workshop,
     dense_key,
     initial_model,
     prune_chain,
@@ -34,7 +34,7 @@ from toolkit.pruning.chain import (
 from toolkit.pruning.masks import density
 from toolkit.pruning.pruning_options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
-from toolkit.training.loop import Job, apply_masks, train
+from toolkit.training.loop import TrainingJob, apply_masks, train
 
 CONV = {"architecture": "conv", "blocks": [{"channels": 4, "stride": 2}], "hidden": [8]}
 QUICK = {"loss": "standard", "epochs": 2, "batch": 100, "optimizer": "adam", "learning_rate": 0.01}
@@ -62,7 +62,7 @@ def digits() -> Dataset:
 def _states(digits: Dataset, method: object, cache: Path | None = None, **options: Any) -> list[ChainState]:
     recipe = _recipe({"method": method} | options)
     chain = recipe.chains[0]
-    return list(prune_chain(Workshop(digits, cache=cache), recipe.models["net"], chain, recipe.training_of(chain)))
+    return list(prune_chain(ChainContext(digits, cache=cache), recipe.models["net"], chain, recipe.training_of(chain)))
 
 
 def _equal(first: nn.Module, second: nn.Module) -> bool:
@@ -87,12 +87,12 @@ def test_reported_densities(digits: Dataset) -> None:
     assert [state.density for state in _states(digits, "slim")] == pytest.approx([1, 0.75, 0.5])
 
 
-def _rewound(digits: Dataset, variant: str) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, Job]:
+def _rewound(digits: Dataset, variant: str) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, TrainingJob]:
     recipe = _recipe({"method": "magnitude", "rewind": variant, "rewind_epoch": 1})
-    chain, workshop = recipe.chains[0], Workshop(digits)
+    chain, workshop = recipe.chains[0], ChainContext(digits)
     training = recipe.training_of(chain)
     initial = initial_model(workshop, recipe.models["net"], training)
-    job = Job(training, digits.train, seed=7)
+    job = TrainingJob(training, digits.train, seed=7)
     dense, current = (train(copy.deepcopy(initial), replace(job, seed=seed)) for seed in (7, 8))
     return rewind(chain, job, initial, dense, current), initial, dense, current, job
 
@@ -113,7 +113,7 @@ def test_rewinding_restores_every_bit(digits: Dataset) -> None:
 def test_survivors_start_from_their_initial_values(digits: Dataset, tmp_path: Path, method: str) -> None:
     """What a round's training starts from, as stored: with its masks, the initial network bit for bit."""
     recipe = _recipe({"method": method, "densities": [0.5]})
-    chain, workshop = recipe.chains[0], Workshop(digits, cache=tmp_path, progress=_keep_start(tmp_path))
+    chain, workshop = recipe.chains[0], ChainContext(digits, cache=tmp_path, progress=_keep_start(tmp_path))
     training = recipe.training_of(chain)
     _, state = prune_chain(workshop, recipe.models["net"], chain, training)
     initial = initial_model(workshop, recipe.models["net"], training)
@@ -138,21 +138,21 @@ def _keep_start(folder: Path) -> Progress:
 
 def test_fine_tuning_stays_at_the_end_of_the_schedules(digits: Dataset) -> None:
     recipe = _recipe({"method": "magnitude", "rewind": "finetune"})
-    job = Job(recipe.training_of(recipe.chains[0]), digits.train)
-    tuned = rewound_job(job, recipe.chains[0], Workshop(digits), 1).training
+    job = TrainingJob(recipe.training_of(recipe.chains[0]), digits.train)
+    tuned = rewound_job(job, recipe.chains[0], ChainContext(digits), 1).training
     assert (tuned.learning_rate, tuned.milestones, tuned.ramp) == (0.005, (), None)
 
 
 def test_training_does_not_touch_the_initial_weights(digits: Dataset) -> None:
     recipe = _recipe({"method": "magnitude"})
-    chain, workshop = recipe.chains[0], Workshop(digits)
+    chain, workshop = recipe.chains[0], ChainContext(digits)
     training = recipe.training_of(chain)
     states = list(prune_chain(workshop, recipe.models["net"], chain, training))
     initial = initial_model(workshop, recipe.models["net"], training)
     start = dict(initial.named_parameters())
     assert not _equal(states[0].model, initial)
     retrained = copy.deepcopy(initial)
-    train(retrained, rewound_job(Job(training, digits.train), chain, workshop, 1), states[1].masks)
+    train(retrained, rewound_job(TrainingJob(training, digits.train), chain, workshop, 1), states[1].masks)
     assert _equal(retrained, states[1].model)
     assert all(bool((start[name] != 0).all()) for name in states[1].masks)
 
@@ -160,7 +160,7 @@ def test_training_does_not_touch_the_initial_weights(digits: Dataset) -> None:
 def test_one_shot_scores_the_initial_network(digits: Dataset) -> None:
     states = _states(digits, "magnitude", one_shot=True)
     recipe = _recipe({"method": "magnitude"})
-    model = initial_model(Workshop(digits), recipe.models["net"], recipe.training_of(recipe.chains[0]))
+    model = initial_model(ChainContext(digits), recipe.models["net"], recipe.training_of(recipe.chains[0]))
     weight = dict(model.named_parameters())["1.weight"].abs()
     for state in states[1:]:
         mask = state.masks["1.weight"]
@@ -172,7 +172,7 @@ def test_one_shot_random_masks_nest(digits: Dataset) -> None:
     assert not bool((second.masks["1.weight"] & ~first.masks["1.weight"]).any())
 
 
-class _KilledError(Exception):
+class _ChainKilledError(Exception):
     pass
 
 
@@ -184,9 +184,9 @@ def test_a_killed_chain_goes_on_with_the_same_result(digits: Dataset, tmp_path: 
     def killer(name: str, done: int, total: int) -> None:
         told.append(name)
         if len(told) == 4:
-            raise _KilledError
+            raise _ChainKilledError
 
-    with pytest.raises(_KilledError):
+    with pytest.raises(_ChainKilledError):
         list(build_chains(recipe, digits, progress=killer, cache=tmp_path))
     told.clear()
     resumed = list(build_chains(recipe, digits, progress=lambda name, *_: told.append(name), cache=tmp_path))
@@ -276,7 +276,7 @@ def test_states_are_kept_for_the_code_and_the_data_that_made_them(
     training, options = recipe.training_of(recipe.chains[0]), recipe.models["net"]
 
     def key(dataset: Dataset = digits, options: Any = options) -> str:
-        return dense_key(Workshop(dataset), options, training)
+        return dense_key(ChainContext(dataset), options, training)
 
     keys = [key()]
     shifted = tuple(value + 0.01 for value in digits.mean)

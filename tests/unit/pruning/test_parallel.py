@@ -11,7 +11,7 @@ import torch
 from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.errors import InputError
 from toolkit.pruning import build_chains
-from toolkit.pruning.parallel import Crew, pieces, train_ahead, train_piece
+from toolkit.pruning.parallel import TrainingProcesses, pieces, train_ahead, train_piece
 from toolkit.recipe import Data, Recipe, parse_recipe
 
 
@@ -43,7 +43,7 @@ def test_dense_networks_come_first_and_once(digits: Dataset) -> None:
 
 
 def test_two_processes_make_the_same_networks(digits: Dataset, tmp_path: Path) -> None:
-    train_ahead(recipe(), digits, Crew(2, "cpu", torch.get_num_threads(), tmp_path))
+    train_ahead(recipe(), digits, TrainingProcesses(2, "cpu", torch.get_num_threads(), tmp_path))
     trained: list[str] = []
     for seed in (1, 2):
         part = recipe().with_seed(seed)
@@ -58,10 +58,10 @@ def test_what_goes_wrong_in_a_process_is_said(digits: Dataset, tmp_path: Path) -
     wrong = recipe(models={"net": {"architecture": "mlp", "hidden": [8]}})
     # Neither chain suits the network, and either may be the first to say so.
     with pytest.raises(InputError, match=r"no layer of these kinds|channels need a convolution"):
-        train_ahead(wrong, digits, Crew(2, "cpu", 1, tmp_path))
+        train_ahead(wrong, digits, TrainingProcesses(2, "cpu", 1, tmp_path))
 
 
 def test_a_dense_piece_trains_nothing_else(digits: Dataset, tmp_path: Path) -> None:
     [piece, _], _ = pieces(recipe(), digits)
-    train_piece(piece, Crew(1, "cpu", torch.get_num_threads(), tmp_path))
+    train_piece(piece, TrainingProcesses(1, "cpu", torch.get_num_threads(), tmp_path))
     assert len(list(tmp_path.iterdir())) == 1

@@ -18,7 +18,7 @@ from toolkit.models.build import build_model
 from toolkit.models.structure import channel_sites
 from toolkit.pruning import hydra
 from toolkit.pruning.masks import Masks, density, live_channels
-from toolkit.pruning.methods import Round, prune
+from toolkit.pruning.methods import PruningRound, prune
 from toolkit.pruning.pruning_options import (
     Hydra,
     HydraFilter,
@@ -33,7 +33,7 @@ from toolkit.pruning.pruning_options import (
     UpperBound,
 )
 from toolkit.recipe import Data
-from toolkit.training.loop import Job, apply_masks, train
+from toolkit.training.loop import TrainingJob, apply_masks, train
 from toolkit.training.training_options import Standard, Training
 
 METHODS: list[MethodOptions] = [
@@ -61,16 +61,16 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="module")
 def trained(digits: Dataset) -> nn.Module:
-    return train(build_model(NET, digits, 0), Job(TRAINING, digits.train.first(300)))
+    return train(build_model(NET, digits, 0), TrainingJob(TRAINING, digits.train.first(300)))
 
 
 @pytest.fixture
-def first(digits: Dataset, trained: nn.Module) -> Round:
-    job = Job(TRAINING, digits.train.first(300))
-    return Round(copy.deepcopy(trained), {}, 0.6, job, digits.validation, 0)
+def first(digits: Dataset, trained: nn.Module) -> PruningRound:
+    job = TrainingJob(TRAINING, digits.train.first(300))
+    return PruningRound(copy.deepcopy(trained), {}, 0.6, job, digits.validation, 0)
 
 
-def _second(first: Round, trained: nn.Module, masks: Masks, target: float) -> Round:
+def _second(first: PruningRound, trained: nn.Module, masks: Masks, target: float) -> PruningRound:
     model = copy.deepcopy(trained)
     apply_masks(model, masks)
     return replace(first, model=model, masks=masks, density=target)
@@ -85,7 +85,7 @@ def test_every_kind_of_options_is_tested() -> None:
 
 
 @pytest.mark.parametrize("options", METHODS, ids=lambda options: options.name)
-def test_density_is_met_and_masks_nest(options: MethodOptions, first: Round, trained: nn.Module) -> None:
+def test_density_is_met_and_masks_nest(options: MethodOptions, first: PruningRound, trained: nn.Module) -> None:
     outer = prune(options, first)
     inner = prune(options, _second(first, trained, outer, 0.3))
     assert set(inner) == set(outer)
@@ -99,18 +99,18 @@ def test_density_is_met_and_masks_nest(options: MethodOptions, first: Round, tra
 
 
 @pytest.mark.parametrize("options", METHODS, ids=lambda options: options.name)
-def test_methods_are_deterministic(options: MethodOptions, first: Round, trained: nn.Module) -> None:
+def test_methods_are_deterministic(options: MethodOptions, first: PruningRound, trained: nn.Module) -> None:
     again = replace(first, model=copy.deepcopy(trained))
     one, two = prune(options, first), prune(options, again)
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_only_convolutions_are_pruned_by_default(first: Round) -> None:
+def test_only_convolutions_are_pruned_by_default(first: PruningRound) -> None:
     assert set(prune(Magnitude(), first)) == {"1.weight", "4.weight"}
     assert set(prune(Magnitude(layers=("linear",)), first)) == {"8.weight", "10.weight"}
 
 
-def test_magnitude_keeps_the_largest_weights(first: Round, trained: nn.Module) -> None:
+def test_magnitude_keeps_the_largest_weights(first: PruningRound, trained: nn.Module) -> None:
     masks = prune(Magnitude(), first)
     parameters = dict(trained.named_parameters())
     kept = torch.cat([parameters[name][mask].abs() for name, mask in masks.items()])
@@ -124,7 +124,7 @@ def test_sensitivity_is_the_derivative_with_respect_to_the_mask(digits: Dataset)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
     data = Split(digits.train.images[:50].double(), digits.train.labels[:50])
     training = TRAINING.model_copy(update={"batch": 50})
-    round_ = Round(model, {}, 0.5, Job(training, data), data, 0)
+    round_ = PruningRound(model, {}, 0.5, TrainingJob(training, data), data, 0)
     masks = prune(Sensitivity(name="snip", layers=("linear",)), round_)["1.weight"]
     slopes = torch.zeros_like(model[1].weight)
     for index in range(0, slopes.numel(), 7):
@@ -137,7 +137,7 @@ def test_sensitivity_is_the_derivative_with_respect_to_the_mask(digits: Dataset)
     assert measured[kept].min() >= measured[~kept].max() - 1e-9
 
 
-def test_slimming_drops_the_smallest_scales_but_never_a_whole_layer(first: Round) -> None:
+def test_slimming_drops_the_smallest_scales_but_never_a_whole_layer(first: PruningRound) -> None:
     site = channel_sites(first.model)[0]
     norm = dict(first.model.named_modules())[site.batch_norm]
     norm.weight.data = torch.arange(1, 7) * 1e-6
@@ -145,7 +145,7 @@ def test_slimming_drops_the_smallest_scales_but_never_a_whole_layer(first: Round
     assert kept[site.batch_norm].tolist() == [False] * 5 + [True]
 
 
-def test_refill_makes_whole_channels_live(first: Round) -> None:
+def test_refill_makes_whole_channels_live(first: PruningRound) -> None:
     masks = prune(Refill(), first)
     for site in channel_sites(first.model):
         rows = masks[f"{site.conv}.weight"].flatten(1)
@@ -153,7 +153,7 @@ def test_refill_makes_whole_channels_live(first: Round) -> None:
         assert torch.equal(rows.all(1), masks[f"{site.batch_norm}.bias"])
 
 
-def test_pruned_channels_output_zero(first: Round, digits: Dataset) -> None:
+def test_pruned_channels_output_zero(first: PruningRound, digits: Dataset) -> None:
     masks = prune(NrsChannel(), first)
     apply_masks(first.model, masks)
     model = first.model.eval()
@@ -162,7 +162,7 @@ def test_pruned_channels_output_zero(first: Round, digits: Dataset) -> None:
     assert bool((values[:, masks["2.weight"]] != 0).any())
 
 
-def test_instability_ranks_wide_channels_last(first: Round) -> None:
+def test_instability_ranks_wide_channels_last(first: PruningRound) -> None:
     """A channel whose shift puts it far from zero is stable and stays; one centred on zero goes."""
     norm = first.model[5]
     norm.bias.data[:] = 50.0
@@ -171,17 +171,17 @@ def test_instability_ranks_wide_channels_last(first: Round) -> None:
     assert not bool(live_channels(first.model, prune(NrsChannel(layerwise=True), first))["5"][3])
 
 
-def test_channel_scores_need_held_out_images(first: Round) -> None:
+def test_channel_scores_need_held_out_images(first: PruningRound) -> None:
     with pytest.raises(InputError, match=r"data\.validation"):
         prune(UpperBound(), replace(first, validation=first.validation.first(0)))
 
 
-def test_channels_need_batch_normalisation(first: Round, digits: Dataset) -> None:
+def test_channels_need_batch_normalisation(first: PruningRound, digits: Dataset) -> None:
     with pytest.raises(InputError, match="batch normalisation"):
         prune(Slim(), replace(first, model=build_model(Mlp(), digits, 0)))
 
 
-def test_hydra_learns_scores_and_leaves_weights_alone(first: Round, trained: nn.Module) -> None:
+def test_hydra_learns_scores_and_leaves_weights_alone(first: PruningRound, trained: nn.Module) -> None:
     learned = prune(Hydra(epochs=3, learning_rate=0.05), first)
     by_size = prune(Magnitude(layerwise=True), replace(first, model=copy.deepcopy(trained)))
     assert any(not torch.equal(learned[name], by_size[name]) for name in learned)
@@ -191,7 +191,7 @@ def test_hydra_learns_scores_and_leaves_weights_alone(first: Round, trained: nn.
         assert torch.equal(original, dict(trained.named_parameters())[name])
 
 
-def test_the_filters_that_hydra_keeps_are_those_it_learned_with(first: Round) -> None:
+def test_the_filters_that_hydra_keeps_are_those_it_learned_with(first: PruningRound) -> None:
     """The same density in every layer, as its gates have while scores are learned."""
     masks = prune(HydraFilter(epochs=2, learning_rate=0.5), first)
     for name, count in (("2", 4), ("5", 5)):

@@ -8,20 +8,22 @@ import math
 
 import pytest
 
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.report.layer_stability import layer_rows, unstable_csv, unstable_table, width_table
 from toolkit.report.plots import to_svg, unstable_by_layer
-from toolkit.report.summary import Model
+from toolkit.report.summary import ModelRecord
 from toolkit.result import Statistics, Verdict
 
 
-def model(name: str, density: float, **more: object) -> Model:
-    return Model(name, ("c",), "conv", "slim", 0, density, 9, f"{name}.onnx", 0.9, 0.9, **more)  # type: ignore[arg-type]
+def model(name: str, density: float, **more: object) -> ModelRecord:
+    return ModelRecord(name, ("c",), "conv", "slim", 0, density, 9, f"{name}.onnx", 0.9, 0.9, **more)  # type: ignore[arg-type]
 
 
-def record(network: str, image: int, *layers: dict[str, int]) -> Record:
+def record(network: str, image: int, *layers: dict[str, int]) -> JournalRecord:
     found = Statistics(layers={f"relu_{number}": counts for number, counts in enumerate(layers)})
-    return Record(f"{network}-{image}", "toy", f"{network}.onnx", f"{image}.vnnlib", 1.0, Verdict.UNSAT, "", 0.1, found)
+    return JournalRecord(
+        f"{network}-{image}", "toy", f"{network}.onnx", f"{image}.vnnlib", 1.0, Verdict.UNSAT, "", 0.1, found
+    )
 
 
 def counts(neurons: int, interval: int, crown: int, alpha: int | None = None) -> dict[str, int]:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from toolkit.bench.journal import Record
+from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import score
 from toolkit.report.page import Page, facts, render, write_page
 from toolkit.report.paper_comparison import paper_table
@@ -21,7 +21,7 @@ from toolkit.report.plots import (
     to_svg,
 )
 from toolkit.report.seeds import averages, gains, student
-from toolkit.report.summary import Model, changes, stability_csv, summarise, summary_csv, ticket_findings
+from toolkit.report.summary import ModelRecord, changes, stability_csv, summarise, summary_csv, ticket_findings
 from toolkit.report.tables import score_table, short, summary_table, to_rich
 from toolkit.result import Statistics, Verdict
 
@@ -29,26 +29,26 @@ CHAINS = [("conv-magnitude", "conv", "magnitude"), ("conv-slim", "conv", "slim")
 DENSITIES = (1.0, 0.6, 0.36, 0.2)
 
 
-def make_models() -> list[Model]:
+def make_models() -> list[ModelRecord]:
     dense = {"conv": ("conv-magnitude", "conv-slim"), "mlp": ("mlp-magnitude",)}
     models = [
-        Model(f"{name}-dense", chains, name, "dense", 0, 1.0, 9000, f"onnx/{name}-dense.onnx", 0.95, 0.8)
+        ModelRecord(f"{name}-dense", chains, name, "dense", 0, 1.0, 9000, f"onnx/{name}-dense.onnx", 0.95, 0.8)
         for name, chains in dense.items()
     ]
     for chain, name, method in CHAINS:
         for state, density in enumerate(DENSITIES[1:], 1):
             facts = (state, density, round(9000 * density), f"onnx/{chain}-{state}.onnx", 0.94, 0.81)
-            models.append(Model(f"{chain}-{state}", (chain,), name, method, *facts))
+            models.append(ModelRecord(f"{chain}-{state}", (chain,), name, method, *facts))
     return models
 
 
-def make_record(network: str, image: int, verdict: str, unstable: int = 40, seconds: float = 0.2) -> Record:
+def make_record(network: str, image: int, verdict: str, unstable: int = 40, seconds: float = 0.2) -> JournalRecord:
     spec = f"vnnlib/image_{image}.vnnlib"
     statistics = Statistics(seconds, 12, 3, 200, unstable + 30, unstable, "alpha-crown", "branch-and-bound")
-    return Record(f"{network} {spec}", "toy", network, spec, 10.0, Verdict(verdict), "", seconds, statistics)
+    return JournalRecord(f"{network} {spec}", "toy", network, spec, 10.0, Verdict(verdict), "", seconds, statistics)
 
 
-def make_records(models: list[Model], images: int = 20) -> list[Record]:
+def make_records(models: list[ModelRecord], images: int = 20) -> list[JournalRecord]:
     rng = random.Random(0)
     networks = {model.network: model for model in models}
     return [
@@ -102,12 +102,12 @@ def test_changes_are_paired_and_corrected_for_choosing(experiment):
     assert "significant" in str(change)
 
 
-def changed(model: Model, **values) -> Model:
+def changed(model: ModelRecord, **values) -> ModelRecord:
     return dataclasses.replace(model, **values)
 
 
 def test_a_ticket_loses_neither_accuracy():
-    dense = Model("d", ("c",), "conv", "dense", 0, 1.0, 9, "d.onnx", 0.9, 0.9)
+    dense = ModelRecord("d", ("c",), "conv", "dense", 0, 1.0, 9, "d.onnx", 0.9, 0.9)
     pruned = {
         "ticket": changed(dense, standard_accuracy=0.9, retrained=True),
         "less-accurate": changed(dense, standard_accuracy=0.89, retrained=True),
@@ -129,10 +129,10 @@ def test_a_ticket_loses_neither_accuracy():
     assert other.startswith("e: no certified lottery ticket")
 
 
-def seeded(certified: dict[tuple[int, int], int]) -> tuple[list[Model], list[Record]]:
+def seeded(certified: dict[tuple[int, int], int]) -> tuple[list[ModelRecord], list[JournalRecord]]:
     """Models by (state, seed), and records of ten images, of which some are certified."""
     models = [
-        Model(f"m{state}-seed{seed}", ("c",), "conv", "slim" if state else "dense", state, 0.5**state, 9,
+        ModelRecord(f"m{state}-seed{seed}", ("c",), "conv", "slim" if state else "dense", state, 0.5**state, 9,
               f"{state}-{seed}.onnx", 0.9, 1.0, group=f"m{state}", seed=seed, retrained=state > 0)
         for state, seed in certified
     ]  # fmt: skip

@@ -18,10 +18,19 @@ import pytest
 
 from toolkit.errors import InputError
 from toolkit.run import forked_query as module
-from toolkit.run.forked_query import GRACE, Crashed, Limits, Overdue, apart, can_fork, note_start, seconds_passed
+from toolkit.run.forked_query import (
+    GRACE,
+    ProcessCrashed,
+    ProcessLimits,
+    ProcessOverdue,
+    can_fork,
+    note_start,
+    run_forked,
+    seconds_passed,
+)
 
 ROOT = Path(__file__).parents[3]
-FREE = Limits(60.0)
+FREE = ProcessLimits(60.0)
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -57,14 +66,14 @@ def fork_and_wait() -> None:
 
 @pytest.mark.parametrize("value", [None, 3, b"x" * (5 << 20), {"a": [1.5, "b"]}])
 def test_what_the_work_returns(value: object) -> None:
-    assert apart(lambda: (value, os.getpid() != os_id), FREE) == (value, True)
+    assert run_forked(lambda: (value, os.getpid() != os_id), FREE) == (value, True)
 
 
 os_id = os.getpid()
 
 
 def test_arrays_come_back() -> None:
-    assert np.array_equal(apart(lambda: np.arange(10**6), FREE), np.arange(10**6))
+    assert np.array_equal(run_forked(lambda: np.arange(10**6), FREE), np.arange(10**6))
 
 
 @pytest.mark.parametrize("error", [InputError("a: b"), KeyError("k"), MemoryError("m"), KeyboardInterrupt()])
@@ -73,7 +82,7 @@ def test_what_the_work_raises(error: BaseException) -> None:
         raise error
 
     with pytest.raises(type(error)) as raised:
-        apart(fail, FREE)
+        run_forked(fail, FREE)
     assert raised.value.args == error.args
     assert "in fail" in "".join(raised.value.__notes__)  # the traceback of the other process
 
@@ -86,7 +95,7 @@ def test_an_error_that_cannot_be_sent_is_told() -> None:
         raise LocalError("why")
 
     with pytest.raises(RuntimeError, match="LocalError: why"):
-        apart(fail, FREE)
+        run_forked(fail, FREE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGKILL, signal.SIGBUS])
@@ -95,31 +104,31 @@ def test_a_crash_is_told_with_its_signal(number: signal.Signals) -> None:
         faulthandler.disable()  # of pytest: it would write a traceback
         os.kill(os.getpid(), number)
 
-    with pytest.raises(Crashed, match=number.name):
-        apart(crash, FREE)
+    with pytest.raises(ProcessCrashed, match=number.name):
+        run_forked(crash, FREE)
 
 
 def test_an_exit_is_told_with_its_code() -> None:
-    with pytest.raises(Crashed, match="exit code 7"):
-        apart(lambda: os._exit(7), FREE)
+    with pytest.raises(ProcessCrashed, match="exit code 7"):
+        run_forked(lambda: os._exit(7), FREE)
 
 
 @pytest.mark.parametrize("work", [endless, holding_the_lock, fork_and_wait, lambda: time.sleep(60)])
 @pytest.mark.parametrize("seconds", [0.3, -5.0])
 def test_the_time_limit_holds_whatever_the_work_does(work: Callable[[], object], seconds: float) -> None:
     began = time.monotonic()
-    with pytest.raises(Overdue):
-        apart(work, Limits(seconds))
+    with pytest.raises(ProcessOverdue):
+        run_forked(work, ProcessLimits(seconds))
     assert time.monotonic() - began < max(seconds, 0) + GRACE + 1.0
 
 
 def test_no_limit_is_too_large() -> None:
-    assert apart(lambda: 1, Limits(float("inf"))) == 1
-    assert apart(lambda: 2, Limits(1e300)) == 2
+    assert run_forked(lambda: 1, ProcessLimits(float("inf"))) == 1
+    assert run_forked(lambda: 2, ProcessLimits(1e300)) == 2
 
 
 def test_what_was_printed_before_is_not_printed_twice() -> None:
-    code = "import sys; from toolkit.run.forked_query import apart, Limits; sys.stdout.write('once ');"
+    code = "import sys; from toolkit.run.forked_query import run_forked, ProcessLimits; sys.stdout.write('once ');"
     code += "print(apart(lambda: print('inside', end=' ') or 5, Limits(9)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
@@ -128,14 +137,14 @@ def test_what_was_printed_before_is_not_printed_twice() -> None:
 
 
 def test_what_is_printed_inside_is_no_answer(capfd: pytest.CaptureFixture[str]) -> None:
-    apart(lambda: os.write(1, b"solver says hello\n"), FREE)
+    run_forked(lambda: os.write(1, b"solver says hello\n"), FREE)
     assert tuple(capfd.readouterr()) == ("", "solver says hello\n")
 
 
 def test_memory_beyond_the_limit_is_refused_inside_only() -> None:
     with pytest.raises(MemoryError):
-        apart(lambda: np.ones(1 << 28).sum(), Limits(60.0, 1 << 30))
-    assert apart(lambda: np.ones(1 << 20).sum(), Limits(60.0, 1 << 30)) == 1 << 20
+        run_forked(lambda: np.ones(1 << 28).sum(), ProcessLimits(60.0, 1 << 30))
+    assert run_forked(lambda: np.ones(1 << 20).sum(), ProcessLimits(60.0, 1 << 30)) == 1 << 20
     assert np.ones(1 << 28, dtype=np.int8).sum(dtype=np.int64) == 1 << 28
 
 
@@ -150,7 +159,7 @@ def test_where_a_fork_is_refused_the_work_is_done_here(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "fork", refuse)
     before = open_files()
-    assert apart(os.getpid, FREE) == os.getpid()
+    assert run_forked(os.getpid, FREE) == os.getpid()
     assert open_files() == before
 
 
@@ -175,7 +184,7 @@ def parent_of_sleepers(tmp_path: Path) -> tuple[subprocess.Popen[bytes], list[in
     names = tmp_path / "ids"
     code = f"""
 import os, time
-from toolkit.run.forked_query import apart, Limits
+from toolkit.run.forked_query import run_forked, ProcessLimits
 from toolkit.run.lifetime import die_with
 def work():
     mine = os.getpid()
@@ -184,7 +193,7 @@ def work():
         open({str(names)!r}, "w").write(f"{{mine}} {{os.getpid()}} ")
         time.sleep(60)
     time.sleep(60)
-apart(work, Limits(100))
+run_forked(work, ProcessLimits(100))
 """
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 30

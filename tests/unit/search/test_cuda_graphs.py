@@ -13,7 +13,7 @@ from torch import Tensor
 
 from toolkit.search import cuda_graphs
 from toolkit.search.cuda_graphs import SMALLEST, UNRECORDED, Recordings
-from toolkit.search.phase_domains import Space
+from toolkit.search.phase_domains import PhaseSpace
 
 
 @dataclass(frozen=True)
@@ -78,5 +78,5 @@ def test_nothing_is_recorded_on_a_processor() -> None:
 
 
 def test_another_space_has_recordings_of_its_own() -> None:
-    space = Space(None, None, torch.arange(3))  # type: ignore[arg-type]
+    space = PhaseSpace(None, None, torch.arange(3))  # type: ignore[arg-type]
     assert replace(space, unstable=torch.arange(2)).recordings is not space.recordings

@@ -12,7 +12,7 @@ from toolkit.bounds.optimised_bound import adaptive
 from toolkit.formats.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem, outward
 from toolkit.search.double_recheck import in_double
-from toolkit.search.phase_domains import Space, case_domain
+from toolkit.search.phase_domains import PhaseSpace, case_domain
 from toolkit.search.search_task import counted
 
 TEXT = """
@@ -39,8 +39,8 @@ def closed(below: float, with_double: bool = True) -> tuple[float, float]:
     return float(bound.lower), float(in_double(space, cases, domain, bound).lower)
 
 
-def space_of(problem: Problem, root: Bounds, double: Problem | None) -> Space:
-    return Space(problem, root, torch.zeros(0, dtype=torch.int64), double=double)
+def space_of(problem: Problem, root: Bounds, double: Problem | None) -> PhaseSpace:
+    return PhaseSpace(problem, root, torch.zeros(0, dtype=torch.int64), double=double)
 
 
 @pytest.mark.parametrize("below", [3e-7, 1e-6])

@@ -15,7 +15,7 @@ import torch
 
 from toolkit.search import forked_processes
 from toolkit.search.clock import Clock
-from toolkit.search.forked_processes import MOST, Flag, cores, side_by_side, worth_starting
+from toolkit.search.forked_processes import MOST, SharedFlag, cores, side_by_side, worth_starting
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
@@ -126,7 +126,7 @@ def test_what_the_first_work_raises_ends_the_others() -> None:
 
 
 def test_a_flag_is_seen_by_all() -> None:
-    flag = Flag()
+    flag = SharedFlag()
     assert not flag.is_up
     side_by_side([told(1), lambda: (0, flag.put_up())], CLOCK)
     assert flag.is_up

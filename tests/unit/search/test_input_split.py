@@ -14,13 +14,13 @@ from toolkit.problem.program import Program
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, RoundDone
 from toolkit.search.gradient_attack import forward
-from toolkit.search.input_domains import Boxes, Stack, bisect, unrefuted
-from toolkit.search.input_split import BoxSearch, InputPlan, branch, divisible, input_split, root_boxes
-from toolkit.search.progress import Outcome
+from toolkit.search.input_domains import BoxStack, InputBoxes, bisect, unrefuted
+from toolkit.search.input_split import BoxSearch, BoxSearchPlan, branch, divisible, input_split, root_boxes
+from toolkit.search.progress import SearchOutcome
 from toolkit.search.root import open_cases, root_bounds
-from toolkit.search.shared_boxes import ALONE, groups_of, weakest_last
+from toolkit.search.shared_boxes import UNGROUPED, groups_of, weakest_last
 
-PLAN = InputPlan(batch=256, fill=16, max_domains=100_000)
+PLAN = BoxSearchPlan(batch=256, fill=16, max_domains=100_000)
 SHARED = replace(PLAN, shared=True)
 ODD = replace(SHARED, batch=3, fill=1)
 """Batches that part the cases of a box."""
@@ -55,7 +55,7 @@ def _least(program: Program) -> float:
     return float(torch.cat([forward(program, points), forward(program, near)])[:, 0].min())
 
 
-def _search(problem: Problem, plan: InputPlan = PLAN, limit: float = 20.0, truthful: bool = True) -> Outcome:
+def _search(problem: Problem, plan: BoxSearchPlan = PLAN, limit: float = 20.0, truthful: bool = True) -> SearchOutcome:
     """Searched with a witness test in exact terms of the program, or one that refuses everything."""
 
     def accept(point: torch.Tensor, region: int) -> bool:
@@ -86,7 +86,7 @@ def test_proves_above_the_minimum_and_finds_below(seed: int, smooth: bool) -> No
 def test_a_refused_witness_is_never_a_proof(seed: int) -> None:
     program = _network(seed)
     problem = _problem(program, [[1.0, 0.0]], [-(_least(program) + 0.01)], [[0]])
-    plan = InputPlan(batch=64, fill=16, max_domains=3000)
+    plan = BoxSearchPlan(batch=64, fill=16, max_domains=3000)
     outcome = _search(problem, plan, truthful=False)
     assert (outcome.witness, outcome.proved) == (False, False)
     assert "limit" in outcome.reason or "narrow" in outcome.reason
@@ -102,7 +102,7 @@ def test_atoms_that_only_contradict_each_other_are_refuted_together() -> None:
 
 
 @pytest.mark.parametrize("plan", [PLAN, SHARED, ODD])
-def test_all_cases_have_to_be_refuted(plan: InputPlan) -> None:
+def test_all_cases_have_to_be_refuted(plan: BoxSearchPlan) -> None:
     program = _network(5)
     least = _least(program)
     rows, below, above = [[1.0, 0.0]] * 2, -(least - 0.05), -(least + 0.05)
@@ -112,7 +112,7 @@ def test_all_cases_have_to_be_refuted(plan: InputPlan) -> None:
 
 @pytest.mark.parametrize("plan", [SHARED, ODD])
 @pytest.mark.parametrize("seed", range(6))
-def test_cases_that_share_boxes_come_to_the_same(plan: InputPlan, seed: int) -> None:
+def test_cases_that_share_boxes_come_to_the_same(plan: BoxSearchPlan, seed: int) -> None:
     """Each case asks for little of one direction of the outputs; a small or a large part of one has a witness."""
     program = _network(seed)
     angles = torch.arange(6) * torch.pi / 3
@@ -171,7 +171,7 @@ def test_rounds_are_reported() -> None:
     assert rounds[-1].depth == progress.depth > 0
 
 
-def _boxes(count: int = 6, inputs: int = 3) -> Boxes:
+def _boxes(count: int = 6, inputs: int = 3) -> InputBoxes:
     program = _network(0)
     problem = _problem(program, [[1.0, 0.0]], [0.0], [[0]])
     clock = Clock.started(10)
@@ -225,9 +225,9 @@ def test_broken_bounds_refute_nothing() -> None:
 
 def test_stack_returns_everything_once_the_weakest_first() -> None:
     boxes = _boxes(count=6)
-    stack = Stack()
-    stack.push(weakest_last(boxes.select(torch.arange(4)), ALONE))
-    stack.push(weakest_last(boxes.select(torch.arange(4, 6)), ALONE))
+    stack = BoxStack()
+    stack.push(weakest_last(boxes.select(torch.arange(4)), UNGROUPED))
+    stack.push(weakest_last(boxes.select(torch.arange(4, 6)), UNGROUPED))
     assert len(stack) == 6
     assert stack.weakest() == float(boxes.bound.min())
     first = stack.pop(3)
@@ -238,7 +238,7 @@ def test_stack_returns_everything_once_the_weakest_first() -> None:
     assert float(first.bound.min()) == min(float(boxes.bound[:4].min()), float(boxes.bound[4:].min()))
 
 
-def _groups() -> Boxes:
+def _groups() -> InputBoxes:
     """Six boxes of which the first and the last two, and the second and the fourth, are the same."""
     boxes = _boxes(count=6)
     lower = boxes.lower[torch.tensor([0, 1, 2, 1, 0, 0])]
@@ -255,7 +255,7 @@ def test_equal_boxes_are_groups() -> None:
     assert groups.each(groups.total(torch.ones(6))).tolist() == [3, 2, 1, 2, 3, 3]
     values = torch.tensor([[3.0], [5.0], [7.0], [4.0], [1.0], [2.0]])
     assert groups.each(groups.least(values)).flatten().tolist() == [1, 4, 7, 4, 1, 1]
-    assert groups_of(boxes.select(torch.arange(3))) is ALONE
+    assert groups_of(boxes.select(torch.arange(3))) is UNGROUPED
 
 
 def test_a_group_knows_only_what_holds_for_all_its_members() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_networks import Builder, save
+from random_networks import NetworkBuilder, save
 
 from toolkit.formats.read import parse_query
 from toolkit.result import Verdict
@@ -20,7 +20,7 @@ PHASES = Settings(device="cpu", timeout=30, strategy="relu", attack_restarts=0, 
 def roof(generator: np.random.Generator, folder: Path, scale: float, unit: float) -> Path:
     """``1 - scale * sum |w_i . x / unit - c_i|`` of three absolute values of four inputs of magnitude ``unit``."""
     weight, shift = generator.normal(size=(3, 4)) / unit, generator.normal(size=3) * 0.3
-    builder = Builder(generator, (1, 4))
+    builder = NetworkBuilder(generator, (1, 4))
     both = np.concatenate([weight, -weight]).T, np.concatenate([-shift, shift])
     hidden = builder.op("Relu", builder.op("Gemm", "x", *(builder.constant(part) for part in both)))
     last = builder.constant(np.full((6, 1), -scale)), builder.constant(np.ones(1))
@@ -44,7 +44,7 @@ def test_rows_are_measured_in_their_own_units(scale: float) -> None:
     generator = np.random.default_rng(1)
     coefficients, constant = generator.normal(size=(5, 3)), generator.normal(size=5)
     lower, upper = np.array([-1.0, 0.0, 2.0]), np.array([1.0, 0.5, 2.0])
-    rows = lp_leaf.Rows.over_box(scale * coefficients, scale * constant, lower, upper)
+    rows = lp_leaf.LeafRows.over_box(scale * coefficients, scale * constant, lower, upper)
     u = generator.uniform(-1, 1, 3)
     x = (lower + upper) / 2 + u * (upper - lower) / 2
     np.testing.assert_allclose((rows.coefficients @ u + rows.constant) * rows.scale,

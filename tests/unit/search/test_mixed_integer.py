@@ -16,7 +16,7 @@ from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.gradient_attack import case_loss
 from toolkit.search.mixed_integer import by_mixed_integers, candidate, suits
 from toolkit.search.root import root_bounds
-from toolkit.search.search_task import Task
+from toolkit.search.search_task import SearchTask
 from toolkit.search.strategy import turns
 from toolkit.settings import Settings
 
@@ -61,9 +61,9 @@ def problem_of(
     )
 
 
-def task_of(problem: Problem, seconds: float = 60.0) -> Task:
+def task_of(problem: Problem, seconds: float = 60.0) -> SearchTask:
     """A task whose points are judged by the program itself."""
-    return Task(
+    return SearchTask(
         problem=problem,
         settings=Settings(),
         clock=Clock.started(seconds),
@@ -76,7 +76,7 @@ def task_of(problem: Problem, seconds: float = 60.0) -> Task:
     )
 
 
-def found(task: Task) -> bool:
+def found(task: SearchTask) -> bool:
     """Whether a witness was accepted."""
     try:
         return by_mixed_integers(task, root_bounds(task.problem, task.clock, task.observer)).witness

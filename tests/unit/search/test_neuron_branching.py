@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from programs import Residual, boxes, mlp, points_in, program_of
+from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 from torch import Tensor
 
 from toolkit.bounds.crown import crown_bounds
@@ -65,9 +65,9 @@ def branched(
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("seed", range(4))
 def test_contains_sampled_values(seed: int, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neuron_branching, "LEAST_SHARE", 1)
+    monkeypatch.setattr(neuron_branching, "LEAST_SHARE_DOMAINS", 1)
     torch.manual_seed(seed)
-    for program in (program_of(mlp(4, 12, 12, 12, 2), 4), program_of(Residual(), 1, 6, 6)):
+    for program in (program_of(mlp(4, 12, 12, 12, 2), 4), program_of(ResidualNetwork(), 1, 6, 6)):
         problem, _, found = branched(program, 0.3, seconds=2.0, processes=processes)
         z = pre_activations(program, points_in(Bounds(problem.lower, problem.upper), 2000))
         assert bool((z >= found.lower - 1e-9).all())
@@ -89,7 +89,7 @@ def test_is_tighter_than_slopes_and_nearly_exact() -> None:
 
 def test_several_processes_gain_about_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the same: trees grow while those of their process gain something."""
-    monkeypatch.setattr(neuron_branching, "LEAST_SHARE", 8)
+    monkeypatch.setattr(neuron_branching, "LEAST_SHARE_DOMAINS", 8)
     torch.manual_seed(5)
     program = program_of(mlp(3, 24, 24, 2), 3)
     _, slopes, alone = branched(program, 0.5)

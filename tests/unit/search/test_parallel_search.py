@@ -15,29 +15,31 @@ from torch import Tensor
 from toolkit.search import forked_processes, parallel_search
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, Observer, RoundDone
-from toolkit.search.parallel_search import Divisible, search_in_shares
-from toolkit.search.progress import Outcome
+from toolkit.search.parallel_search import DivisibleSearch, search_in_shares
+from toolkit.search.progress import SearchOutcome
 
-Make = Callable[..., Divisible]
+Make = Callable[..., DivisibleSearch]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 SEARCHES = pytest.mark.parametrize("make", [phase_search, box_search])
-PROVED = Outcome(False, True)
+PROVED = SearchOutcome(False, True)
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares from the first round on, however small, and short turns of any number of processes."""
     monkeypatch.setattr(forked_processes, "START", 1e-9)
-    monkeypatch.setattr(parallel_search, "ALONE", 0.01)
-    monkeypatch.setattr(parallel_search, "LEAST_TURN", 0.01)
-    monkeypatch.setattr(parallel_search, "LEAST_SHARE", 1)
+    monkeypatch.setattr(parallel_search, "SECONDS_BEFORE_SHARING", 0.01)
+    monkeypatch.setattr(parallel_search, "LEAST_TURN_SECONDS", 0.01)
+    monkeypatch.setattr(parallel_search, "LEAST_SHARE_DOMAINS", 1)
 
 
 def nobody(point: Tensor, region: int) -> bool:
     return False
 
 
-def decide(search: Divisible, processes: int, accept: parallel_search.Accept = nobody, limit: float = 60.0) -> Outcome:
+def decide(
+    search: DivisibleSearch, processes: int, accept: parallel_search.Accept = nobody, limit: float = 60.0
+) -> SearchOutcome:
     with torch.no_grad():
         return search_in_shares(search, Clock.started(limit), accept, lambda event: None, processes)
 
@@ -47,7 +49,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     turns: list[int] = []
     take = parallel_search.take_turn
 
-    def counted(search: Divisible, count: int, *rest: object, **options: bool) -> parallel_search.Turn:
+    def counted(search: DivisibleSearch, count: int, *rest: object, **options: bool) -> parallel_search.TurnResult:
         turns.append(count)
         return take(search, count, *rest, **options)  # type: ignore[arg-type]
 
@@ -71,7 +73,7 @@ def test_shares_prove_what_one_process_proves(make: Make, processes: int, monkey
 
 @SEARCHES
 def test_all_processes_get_a_share_as_soon_as_there_is_enough(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel_search, "LEAST_SHARE", 6)
+    monkeypatch.setattr(parallel_search, "LEAST_SHARE_DOMAINS", 6)
     turns = watched(monkeypatch)
     assert decide(make(), 6) == PROVED
     few = turns[: turns.index(6)]
@@ -90,7 +92,7 @@ def test_a_witness_is_replayed_in_the_first_process_only(make: Make, monkeypatch
         return bool(turns) and len(replayed) > 3
 
     search = make(satisfiable=True)
-    assert decide(search, 2, accept) == Outcome(True, False)
+    assert decide(search, 2, accept) == SearchOutcome(True, False)
     assert turns
     assert set(replayed) == {here}
 
@@ -109,7 +111,9 @@ def test_a_lost_process_loses_no_domain(make: Make, monkeypatch: pytest.MonkeyPa
     search = make()
     run = type(search).run
 
-    def lost_elsewhere(self: Divisible, clock: Clock, accept: parallel_search.Accept, observer: Observer) -> Outcome:
+    def lost_elsewhere(
+        self: DivisibleSearch, clock: Clock, accept: parallel_search.Accept, observer: Observer
+    ) -> SearchOutcome:
         if os.getpid() != here:
             os.kill(os.getpid(), signal.SIGKILL)
         return run(self, clock, accept, observer)
@@ -139,7 +143,7 @@ def test_a_stopped_search_goes_on(make: Make) -> None:
     assert stops > 0
 
 
-def stopped(search: Divisible, limit: float) -> Outcome | None:
+def stopped(search: DivisibleSearch, limit: float) -> SearchOutcome | None:
     """The outcome of so many seconds, or None where they are too few."""
     try:
         return decide(search, 2, limit=limit)

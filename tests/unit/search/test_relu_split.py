@@ -16,9 +16,9 @@ from toolkit.search.batch_size import most_waiting
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, Observer, RoundDone
 from toolkit.search.phase_domains import split
-from toolkit.search.progress import Outcome
-from toolkit.search.relu_split import Search, _begin, relu_split
-from toolkit.search.relu_split_plan import SearchPlan
+from toolkit.search.progress import SearchOutcome
+from toolkit.search.relu_split import PhaseSearch, _begin, relu_split
+from toolkit.search.relu_split_plan import PhaseSearchPlan
 
 STEPS = Schedule(0)
 
@@ -40,17 +40,17 @@ class Stopping(Clock):
 MANY = 1000
 
 
-def new_search(first: float, second: float, batch: int = 2, most: int = MANY) -> Search:
+def new_search(first: float, second: float, batch: int = 2, most: int = MANY) -> PhaseSearch:
     space, domains = unbounded_space(first, second)
-    return Search(space, domains, SearchPlan(STEPS, batch, 1000, candidates=1), batch, most)
+    return PhaseSearch(space, domains, PhaseSearchPlan(STEPS, batch, 1000, candidates=1), batch, most)
 
 
-def decide(search: Search, clock: Clock, observer: Observer = lambda event: None) -> Outcome:
+def decide(search: PhaseSearch, clock: Clock, observer: Observer = lambda event: None) -> SearchOutcome:
     with torch.no_grad():
         return relu_split(search, clock, lambda point, region: False, observer)
 
 
-def resumed(search: Search) -> tuple[Outcome, int]:
+def resumed(search: PhaseSearch) -> tuple[SearchOutcome, int]:
     """The outcome of a search that is stopped after ever more checks, and how often it was."""
     for checks in range(1000):
         try:
@@ -63,9 +63,9 @@ def resumed(search: Search) -> tuple[Outcome, int]:
 @pytest.mark.parametrize("batch", [2, 64])
 def test_a_stopped_search_loses_no_domain(batch: int) -> None:
     whole, parts = new_search(-0.001, 0.999, batch), new_search(-0.001, 0.999, batch)
-    assert decide(whole, Clock.started(60)) == Outcome(False, True)
+    assert decide(whole, Clock.started(60)) == SearchOutcome(False, True)
     outcome, stops = resumed(parts)
-    assert outcome == Outcome(False, True)
+    assert outcome == SearchOutcome(False, True)
     assert stops > 3
     assert parts.progress.bounded == whole.progress.bounded
 
@@ -74,16 +74,16 @@ def test_a_search_goes_deep_where_memory_is_short() -> None:
     def widest(most: int) -> int:
         rounds: list[Event] = []
         search = replace(wide_search(), most=most)
-        assert decide(search, Clock.started(60), rounds.append) == Outcome(False, True)
+        assert decide(search, Clock.started(60), rounds.append) == SearchOutcome(False, True)
         return max(event.open for event in rounds if isinstance(event, RoundDone))
 
     assert 2 * widest(2) < widest(MANY)
 
 
-def wide_search() -> Search:
+def wide_search() -> PhaseSearch:
     """Whether a random network gets below its least value, which takes dozens of domains to refute."""
     problem = random_problem(2.0, inputs=4, hidden=12)
-    return Search(*space_of(problem), SearchPlan(Schedule(2), 2, MANY, candidates=1), 2, MANY)
+    return PhaseSearch(*space_of(problem), PhaseSearchPlan(Schedule(2), 2, MANY, candidates=1), 2, MANY)
 
 
 def test_as_many_domains_wait_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:

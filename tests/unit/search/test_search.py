@@ -34,7 +34,7 @@ from toolkit.search.gradient_attack import (
     points_at_once,
 )
 from toolkit.search.lp_leaf import close_leaves, implied_phases
-from toolkit.search.phase_domains import Domains, Space, concat, expand, proved, split
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expand, proved, split
 from toolkit.search.relu_split import pick
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
 from toolkit.search.split_domains import WEAKER, branch
@@ -83,7 +83,7 @@ def test_records_join_and_select() -> None:
 def test_the_weakest_domains_are_picked_and_none_is_lost(count: int) -> None:
     _, domains = unbounded_space(-0.1, -0.1)
     three = concat([domains, domains.select(torch.tensor([0]))])
-    three = Domains(**{**three.__dict__, "lower": torch.tensor([-1.0, -3.0, -2.0], dtype=torch.float64)})
+    three = PhaseDomains(**{**three.__dict__, "lower": torch.tensor([-1.0, -3.0, -2.0], dtype=torch.float64)})
     chosen, rest = pick(three, count, most=100)
     assert len(chosen) == min(count, 3)
     assert sorted([*chosen.lower.tolist(), *rest.lower.tolist()]) == [-3.0, -2.0, -1.0]
@@ -92,7 +92,7 @@ def test_the_weakest_domains_are_picked_and_none_is_lost(count: int) -> None:
 
 def test_the_strongest_domains_are_picked_where_memory_is_short() -> None:
     _, domains = unbounded_space(-0.1, -0.1)
-    two = Domains(**{**domains.__dict__, "lower": torch.tensor([-1.0, -3.0], dtype=torch.float64)})
+    two = PhaseDomains(**{**domains.__dict__, "lower": torch.tensor([-1.0, -3.0], dtype=torch.float64)})
     for most, picked in ((3, -3.0), (2, -1.0)):
         chosen, rest = pick(two, 1, most)
         assert chosen.lower.tolist() == [picked]
@@ -142,7 +142,7 @@ def test_narrower_bounds_of_a_leaf_are_constraints() -> None:
 
 def test_nan_leaves_stay_undecided() -> None:
     space, domains = unbounded_space(-0.01, -0.01)
-    broken = Space(
+    broken = PhaseSpace(
         Problem(**{**space.problem.__dict__, "offsets": space.problem.offsets * torch.nan}), space.root, space.unstable
     )
     found = close_leaves(broken, domains, lambda point, region: False, Clock.started(60))

@@ -13,13 +13,13 @@ from sums import INPUTS, posed, text_of
 from toolkit.formats.read import parse_query
 from toolkit.formats.runtime import Session
 from toolkit.problem.cases import compile_cases
-from toolkit.search.case_losses import Losses, Points
+from toolkit.search.case_losses import CaseLosses, Points
 from toolkit.search.clock import Clock
 from toolkit.search.point_sampling import sample
 from toolkit.search.secant_attack import follow_secants
 
 
-def found(losses: Losses, walks: int = 4, seed: int = 0) -> Points | None:
+def found(losses: CaseLosses, walks: int = 4, seed: int = 0) -> Points | None:
     points: list[Points] = []
     keep = lambda point, region: points.append(point) is None  # noqa: E731
     return points[-1] if follow_secants(losses, Clock.started(60), seed, keep, walks) else None
@@ -71,7 +71,7 @@ def test_what_is_not_a_number_is_no_witness(tmp_path: Path) -> None:
     ints = {name: np.array([value], dtype=np.int64) for name, value in (("a", 0), ("b", 2), ("c", 1))}
     query = parse_query(text_of("(<= Y_0 5.0)", -1.0, -0.5))
     session = Session(load_text(tmp_path / "net.onnx", text, **ints))
-    losses = Losses(query, compile_cases(query), {query.networks[0].name: session})
+    losses = CaseLosses(query, compile_cases(query), {query.networks[0].name: session})
     assert np.isposinf(losses.at(np.full((1, INPUTS), -0.75))).all()
     assert found(losses) is None
 

@@ -18,9 +18,9 @@ from toolkit.problem.trace import trace
 from toolkit.search import attack_budget, strategy
 from toolkit.search.attack_budget import FIRST_RESTARTS, attack_on
 from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.relu_split import Search
-from toolkit.search.root import Root, root_bounds
-from toolkit.search.search_task import Found, Task
+from toolkit.search.relu_split import PhaseSearch
+from toolkit.search.root import RootBounds, root_bounds
+from toolkit.search.search_task import SearchResult, SearchTask
 from toolkit.search.strategy import FIRST_LOOK, Strategy, nearer, prove, turns
 from toolkit.settings import Settings
 from toolkit.verify import precision
@@ -45,8 +45,8 @@ def problem_of(inputs: int, widths: list[int], varying: int, cases: int = 1) -> 
     )
 
 
-def task_of(problem: Problem) -> Task:
-    return Task(
+def task_of(problem: Problem) -> SearchTask:
+    return SearchTask(
         problem=problem,
         settings=Settings(),
         clock=Clock.started(60),
@@ -93,7 +93,7 @@ def test_dear_networks_are_attacked_before_they_are_bounded(monkeypatch: pytest.
     assert prove(task).witness
     assert not bounded
     monkeypatch.setattr(attack_budget, "DEAR", 1 << 40)
-    monkeypatch.setattr(strategy, "in_turn", lambda task, root: Found(False, True, "turns"))
+    monkeypatch.setattr(strategy, "in_turn", lambda task, root: SearchResult(False, True, "turns"))
     assert prove(task).by == "turns"
     assert bounded
 
@@ -103,10 +103,10 @@ def test_bounds_that_are_exact_already_are_not_tightened(
     widths: list[int], tightens: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
-    tries = iter([None, Found(False, True, "search")])
+    tries = iter([None, SearchResult(False, True, "search")])
     monkeypatch.setattr(strategy, "tightened", lambda task, root, search, seconds: asked.append(seconds) or root)
     monkeypatch.setattr(strategy, "_try", lambda task, search, seconds: next(tries))
-    monkeypatch.setattr(strategy, "branch_phases", lambda task, search: Found(False, True, "search"))
+    monkeypatch.setattr(strategy, "branch_phases", lambda task, search: SearchResult(False, True, "search"))
     problem = problem_of(30, widths, 30)
     task = task_of(problem)
     assert strategy.by_relu_phases(task, root_bounds(problem, task.clock, task.observer)).proved
@@ -156,7 +156,7 @@ def efforts_of(monkeypatch: pytest.MonkeyPatch, succeeds: Callable[[int], bool])
 def test_many_cases_are_attacked_less_each(monkeypatch: pytest.MonkeyPatch) -> None:
     efforts = efforts_of(monkeypatch, lambda number: True)
     for cases in (1, 64, 128, 10_000):
-        assert prove(task_of(problem_of(4, [8, 8], 4, cases))) == Found(True, False, "attack")
+        assert prove(task_of(problem_of(4, [8, 8], 4, cases))) == SearchResult(True, False, "attack")
     full, steps = FIRST_RESTARTS * Settings().attack_restarts, Settings().attack_steps
     assert efforts == [(full, steps), (full, steps), (math.ceil(full / 4), math.ceil(steps / 2)), (1, 1)]
 
@@ -184,7 +184,7 @@ def test_most_restarts_come_after_better_bounds(
     efforts = efforts_of(monkeypatch, lambda number: number == 2)
     task = task_of(problem_of(4, [8, 8], 4))
     task = replace(task, settings=Settings(strategy=name))
-    assert prove(task) == Found(True, False, "attack")
+    assert prove(task) == SearchResult(True, False, "attack")
     assert sum(restarts for restarts, _ in efforts) == Settings().attack_restarts
     assert efforts[0][0] < efforts[1][0]
 
@@ -196,16 +196,16 @@ def test_searches_and_better_bounds_take_turns(
     monkeypatch: pytest.MonkeyPatch, left: float, longer: int, look: float
 ) -> None:
     turns: list[tuple[str, float]] = []
-    searches: list[Search] = []
+    searches: list[PhaseSearch] = []
 
-    def search(task: Task, search: Search) -> Found:
+    def search(task: SearchTask, search: PhaseSearch) -> SearchResult:
         searches.append(search)
         turns.append(("search", task.clock.left))
         if len(turns) > 4:
-            return Found(False, True, "search")
+            return SearchResult(False, True, "search")
         raise OutOfTime
 
-    def tighten(task: Task, root: Root, search: Search, seconds: float) -> Root:
+    def tighten(task: SearchTask, root: RootBounds, search: PhaseSearch, seconds: float) -> RootBounds:
         turns.append(("tighten", seconds))
         return replace(root, lower=left * root.lower)
 
@@ -234,13 +234,17 @@ def test_bounds_that_bring_nothing_nearer_are_told_apart() -> None:
 def test_a_search_that_gave_up_is_repeated_only_from_better_bounds(
     monkeypatch: pytest.MonkeyPatch, left: float, searches: int
 ) -> None:
-    begun: list[Search] = []
+    begun: list[PhaseSearch] = []
 
-    def search(task: Task, search: Search) -> Found:
+    def search(task: SearchTask, search: PhaseSearch) -> SearchResult:
         begun.append(search)
-        return Found(False, False, "search", "too many domains") if len(begun) == 1 else Found(False, True, "search")
+        return (
+            SearchResult(False, False, "search", "too many domains")
+            if len(begun) == 1
+            else SearchResult(False, True, "search")
+        )
 
-    def tighten(task: Task, root: Root, search: Search, seconds: float) -> Root:
+    def tighten(task: SearchTask, root: RootBounds, search: PhaseSearch, seconds: float) -> RootBounds:
         return replace(root, lower=left * root.lower)
 
     monkeypatch.setattr(strategy, "branch_phases", search)

@@ -23,16 +23,16 @@ from toolkit.training.training_options import (
     Sabr,
     Standard,
 )
-from toolkit.training.training_step import Step
+from toolkit.training.training_step import TrainingStep
 
 LOSSES = [Standard(), FgsmGradAlign(), Pgd(steps=2), Ibp(), CrownIbp(), Sabr(steps=2), MtlIbp(steps=2)]
 
 
-def _step(net: nn.Module, epsilon: float = 0.03, maximum: float = 0.05) -> Step:
+def _step(net: nn.Module, epsilon: float = 0.03, maximum: float = 0.05) -> TrainingStep:
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(6, 2, 6, 6, generator=generator, dtype=torch.float64)
     labels = torch.arange(6) % 3
-    return Step(net, images, labels, epsilon, maximum, generator)
+    return TrainingStep(net, images, labels, epsilon, maximum, generator)
 
 
 def test_every_kind_of_options_has_a_loss() -> None:
@@ -101,7 +101,7 @@ def test_fgsm_attacks_at_the_image_itself() -> None:
     """On a linear two-class net one signed step is the worst case, which is known in closed form."""
     linear = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).double()
     images = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
-    step = Step(linear, images, torch.tensor([0]), 0.1, 0.1, torch.Generator().manual_seed(0))
+    step = TrainingStep(linear, images, torch.tensor([0]), 0.1, 0.1, torch.Generator().manual_seed(0))
     difference = linear[1].weight[1] - linear[1].weight[0]
     worst = 0.5 * difference.sum() + 0.1 * difference.abs().sum()
     loss = robust_loss(FgsmGradAlign(weight=0), step).item()

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.models.architecture_options import PresetNet
 from toolkit.models.build import build_model
-from toolkit.pruning.chain import Workshop, dense_key
+from toolkit.pruning.chain import ChainContext, dense_key
 from toolkit.pruning.masks import weight_masks
-from toolkit.pruning.round import Round
+from toolkit.pruning.round import PruningRound
 from toolkit.recipe import Data
 from toolkit.training.accuracy import accuracy
-from toolkit.training.loop import Job, make_stepper, objective, train
+from toolkit.training.loop import TrainingJob, make_stepper, objective, train
 from toolkit.training.training_options import (
     CrownIbp,
     FgsmGradAlign,
@@ -86,9 +86,9 @@ def test_attacks_are_in_half_precision_where_bounds_are_not(digits: Dataset, los
 
 def test_pruning_scores_are_in_single_precision(digits: Dataset) -> None:
     def score(precision: Precision) -> Tensor:
-        job = Job(Training(loss=Pgd(steps=1), epsilon=0.02, precision=precision), digits.train.first(50))
+        job = TrainingJob(Training(loss=Pgd(steps=1), epsilon=0.02, precision=precision), digits.train.first(50))
         model = build_model(NET, digits, 0)
-        return next(Round(model, {}, 0.5, job, digits.validation, 0).losses(model, "test"))
+        return next(PruningRound(model, {}, 0.5, job, digits.validation, 0).losses(model, "test"))
 
     assert torch.equal(score("bfloat16"), score("float32"))
 
@@ -103,14 +103,14 @@ def test_a_run_in_mixed_precision_learns_and_keeps_masks(digits: Dataset, precis
         name: torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) < 0.7
         for name, mask in weight_masks(model, ("conv",)).items()
     }
-    train(model, Job(training, digits.train), masks)
+    train(model, TrainingJob(training, digits.train), masks)
     assert accuracy(model, digits.test) > 0.8
     for name, parameter in model.named_parameters():
         assert parameter.dtype == torch.float32
         assert name not in masks or torch.equal(parameter != 0, masks[name])
 
 
-class _KilledError(Exception):
+class _PrecisionRunKilledError(Exception):
     pass
 
 
@@ -118,12 +118,12 @@ class _KilledError(Exception):
 def test_a_killed_run_in_mixed_precision_goes_on(digits: Dataset, tmp_path: Path, precision: Precision) -> None:
     def killer(done: int, total: int) -> None:
         if done > 2:
-            raise _KilledError
+            raise _PrecisionRunKilledError
 
     training = Training(loss=Standard(), epsilon=0.0, epochs=4, precision=precision, checkpoint_seconds=0)
-    job = Job(training, digits.train.first(300))
+    job = TrainingJob(training, digits.train.first(300))
     whole = train(build_model(NET, digits, 0), job)
-    with pytest.raises(_KilledError):
+    with pytest.raises(_PrecisionRunKilledError):
         train(build_model(NET, digits, 0), job, checkpoint=tmp_path / "run.part", observer=killer)
     resumed = train(build_model(NET, digits, 0), job, checkpoint=tmp_path / "run.part")
     pairs = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
@@ -141,5 +141,5 @@ def test_the_scale_of_float16_is_part_of_a_checkpoint(digits: Dataset) -> None:
 
 
 def test_states_of_another_precision_are_others(digits: Dataset) -> None:
-    names = {dense_key(Workshop(digits), NET, Training(epsilon=0.1, precision=p)) for p in ("float32", *HALVES)}
+    names = {dense_key(ChainContext(digits), NET, Training(epsilon=0.1, precision=p)) for p in ("float32", *HALVES)}
     assert len(names) == 3

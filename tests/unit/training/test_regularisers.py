@@ -13,7 +13,7 @@ from toolkit.models.structure import ReluSite, relu_sites
 from toolkit.training.differentiable_intervals import Interval
 from toolkit.training.regularisers import regulariser, stability_terms
 from toolkit.training.training_options import L1, FastIbp, RegulariserOptions, Slimming, Stability, Volume
-from toolkit.training.training_step import Step
+from toolkit.training.training_step import TrainingStep
 
 NRS = Stability(name="nrs")
 RS = Stability(name="rs")
@@ -29,9 +29,9 @@ def _bounds(lower: float, upper: float) -> Interval:
     return Interval(torch.full((1, 1, 1, 1), lower), torch.full((1, 1, 1, 1), upper))
 
 
-def _step(net: nn.Module, epsilon: float = 0.03) -> Step:
+def _step(net: nn.Module, epsilon: float = 0.03) -> TrainingStep:
     images = torch.rand(6, 2, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return Step(net, images, torch.arange(6) % 3, epsilon, 0.05, torch.Generator().manual_seed(2))
+    return TrainingStep(net, images, torch.arange(6) % 3, epsilon, 0.05, torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, -3.0])
@@ -104,5 +104,5 @@ def test_volume_of_one_relu() -> None:
     net[1].weight.data.fill_(1.0)
     net = nn.Sequential(nn.BatchNorm2d(1).eval(), *net)
     net[0].running_mean.fill_(0.5)
-    step = Step(net, torch.full((1, 1, 1, 1), 0.5), torch.tensor([0]), 0.2, 0.2, torch.Generator())
+    step = TrainingStep(net, torch.full((1, 1, 1, 1), 0.5), torch.tensor([0]), 0.2, 0.2, torch.Generator())
     assert regulariser(Volume(weight=1), step).item() == pytest.approx(0.04, rel=1e-3)

@@ -8,7 +8,7 @@ from torch import nn
 from toolkit.data.dataset import load_dataset
 from toolkit.recipe import Data
 from toolkit.training.differentiable_intervals import image_box, propagate
-from toolkit.training.loop import Job, train
+from toolkit.training.loop import TrainingJob, train
 from toolkit.training.shaping import nearest_stable, shape_biases
 from toolkit.training.training_options import BiasShaping, Training
 
@@ -71,7 +71,9 @@ def test_training_shapes_biases_at_its_pace() -> None:
         torch.manual_seed(0)
         network = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))
         options = BiasShaping(pace=pace, fraction=0.1)
-        return train(network, Job(Training(loss="standard", epsilon=0.02, epochs=2, batch=32, shaping=options), few))
+        return train(
+            network, TrainingJob(Training(loss="standard", epsilon=0.02, epochs=2, batch=32, shaping=options), few)
+        )
 
     first, again, never = (trained(pace) for pace in (3, 3, 1000))
     assert torch.equal(first[1].bias, again[1].bias)

@@ -19,7 +19,7 @@ from toolkit.recipe import Data
 from toolkit.training.accuracy import accuracy, fgsm_accuracy, pgd_accuracy
 from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.initialise import ibp_initialise
-from toolkit.training.loop import Job, batches, train
+from toolkit.training.loop import TrainingJob, batches, train
 from toolkit.training.stats import measure_stability
 from toolkit.training.training_options import Pgd, Ramp, Standard, Training
 
@@ -57,7 +57,7 @@ def _same(first: nn.Module, second: nn.Module) -> bool:
 
 
 def test_a_tiny_run_learns(digits: Dataset) -> None:
-    model = train(build_model(Mlp(hidden=(32,)), digits, 0), Job(QUICK, digits.train))
+    model = train(build_model(Mlp(hidden=(32,)), digits, 0), TrainingJob(QUICK, digits.train))
     standard, attacked = accuracy(model, digits.test), pgd_accuracy(model, digits.test, 0.05, steps=10, restarts=1)
     assert standard > 0.9
     assert 0.5 < attacked <= standard
@@ -67,24 +67,24 @@ def test_a_tiny_run_learns(digits: Dataset) -> None:
     assert not model.training
 
 
-class _KilledError(Exception):
+class _TrainingKilledError(Exception):
     pass
 
 
 def _kill_after(epoch: int) -> object:
     def observer(done: int, total: int) -> None:
         if done > epoch:
-            raise _KilledError
+            raise _TrainingKilledError
 
     return observer
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_killed_run_ends_with_the_same_weights(digits: Dataset, few: Split, tmp_path: Path, optimizer: str) -> None:
-    job = Job(QUICK.model_copy(update={"optimizer": optimizer}), few, "crop", seed=3)
+    job = TrainingJob(QUICK.model_copy(update={"optimizer": optimizer}), few, "crop", seed=3)
     whole = train(_conv(digits), job)
     checkpoint = tmp_path / "run.part"
-    with pytest.raises(_KilledError):
+    with pytest.raises(_TrainingKilledError):
         train(_conv(digits), job, checkpoint=checkpoint, observer=_kill_after(2))
     assert checkpoint.exists()
     epochs: list[int] = []
@@ -97,7 +97,7 @@ def test_a_killed_run_ends_with_the_same_weights(digits: Dataset, few: Split, tm
 def test_the_best_epoch_is_chosen_on_images_held_out(digits: Dataset, few: Split, tmp_path: Path) -> None:
     """With a rate that grows until training breaks, the best epoch is not the last; a killed run finds the same one."""
     training = QUICK.model_copy(update={"keep": "best", "decay": 60.0, "epochs": 8})
-    job = Job(training, few, seed=3, validation=digits.validation)
+    job = TrainingJob(training, few, seed=3, validation=digits.validation)
     seen: dict[int, tuple[float, dict[str, torch.Tensor]]] = {}
     model = _conv(digits)
 
@@ -109,26 +109,26 @@ def test_the_best_epoch_is_chosen_on_images_held_out(digits: Dataset, few: Split
     wanted = max((epoch for epoch in seen if epoch >= 2), key=lambda epoch: (seen[epoch][0], epoch))
     assert 2 <= wanted < 8
     assert all(torch.equal(value, seen[wanted][1][name]) for name, value in model.state_dict().items())
-    with pytest.raises(_KilledError):
+    with pytest.raises(_TrainingKilledError):
         train(_conv(digits), job, checkpoint=tmp_path / "run.part", observer=_kill_after(6))
     assert _same(model, train(_conv(digits), job, checkpoint=tmp_path / "run.part"))
 
 
 def test_the_best_epoch_needs_images_held_out(digits: Dataset, few: Split) -> None:
     with pytest.raises(InputError, match=r"data\.validation"):
-        train(_conv(digits), Job(QUICK.model_copy(update={"keep": "best"}), few, validation=few.first(0)))
+        train(_conv(digits), TrainingJob(QUICK.model_copy(update={"keep": "best"}), few, validation=few.first(0)))
 
 
 def test_a_damaged_checkpoint_is_ignored(digits: Dataset, few: Split, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.part"
     checkpoint.write_bytes(b"not a checkpoint")
-    job = Job(QUICK.model_copy(update={"epochs": 1}), few)
+    job = TrainingJob(QUICK.model_copy(update={"epochs": 1}), few)
     assert _same(train(_conv(digits), job, checkpoint=checkpoint), train(_conv(digits), job))
 
 
 def test_other_seeds_give_other_weights(digits: Dataset, few: Split) -> None:
     training = QUICK.model_copy(update={"epochs": 1})
-    first, second = (train(_conv(digits), Job(training, few, seed=seed)) for seed in (0, 1))
+    first, second = (train(_conv(digits), TrainingJob(training, few, seed=seed)) for seed in (0, 1))
     assert not _same(first, second)
 
 
@@ -140,7 +140,7 @@ def test_masked_weights_stay_zero(digits: Dataset, few: Split, optimizer: str) -
         name: torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) < 0.3
         for name, mask in weight_masks(model, ("conv", "linear")).items()
     }
-    train(model, Job(training, few), masks)
+    train(model, TrainingJob(training, few), masks)
     for name, parameter in model.named_parameters():
         if name in masks:
             assert torch.equal(parameter != 0, masks[name])
@@ -155,12 +155,12 @@ def test_a_shorter_job_follows_the_same_schedule(digits: Dataset, few: Split) ->
             snapshots.append(_conv(digits))
             snapshots[0].load_state_dict(model.state_dict())
 
-    train(model, Job(QUICK, few), observer=observer)
-    assert _same(snapshots[0], train(_conv(digits), Job(QUICK, few, epochs=2)))
+    train(model, TrainingJob(QUICK, few), observer=observer)
+    assert _same(snapshots[0], train(_conv(digits), TrainingJob(QUICK, few, epochs=2)))
 
 
 def test_batches_cover_the_data_once(digits: Dataset) -> None:
-    job = Job(QUICK.model_copy(update={"batch": 64}), digits.validation)
+    job = TrainingJob(QUICK.model_copy(update={"batch": 64}), digits.validation)
     sizes = [len(labels) for _, labels in batches(job, torch.Generator().manual_seed(0))]
     assert sum(sizes) == 197
     assert len(sizes) == job.batches == 4
@@ -170,7 +170,7 @@ def test_batches_cover_the_data_once(digits: Dataset) -> None:
 def test_divergence_is_an_input_error(digits: Dataset) -> None:
     training = Training(loss=Standard(), epsilon=0.0, epochs=3, learning_rate=1e18, clip=1e30)
     with pytest.raises(InputError, match=r"training\.learning_rate"):
-        train(build_model(Mlp(), digits, 0), Job(training, digits.train))
+        train(build_model(Mlp(), digits, 0), TrainingJob(training, digits.train))
 
 
 def test_ibp_initialisation_scales_with_the_fan_in(digits: Dataset) -> None:

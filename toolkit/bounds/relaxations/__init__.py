@@ -10,13 +10,13 @@ from __future__ import annotations
 from toolkit.bounds.relaxations.convex import CONVEX
 from toolkit.bounds.relaxations.float_casts import ROUNDING
 from toolkit.bounds.relaxations.periodic import SINE
-from toolkit.bounds.relaxations.relaxation import Lines, Relaxation
+from toolkit.bounds.relaxations.relaxation import Relaxation, RelaxationLines
 from toolkit.bounds.relaxations.relu import RELU
 from toolkit.bounds.relaxations.s_shaped import S_SHAPED
 from toolkit.bounds.relaxations.softmax_parts import SOFTMAX
 from toolkit.bounds.relaxations.step_functions import FLOOR, SIGN
 
-__all__ = ["RELAXATIONS", "Lines", "Relaxation"]
+__all__ = ["RELAXATIONS", "Relaxation", "RelaxationLines"]
 
 RELAXATIONS: dict[str, Relaxation] = {
     "relu": RELU,

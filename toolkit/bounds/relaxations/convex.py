@@ -16,8 +16,8 @@ from torch import Tensor
 from toolkit.bounds.relaxations.relaxation import (
     Function,
     Image,
-    Lines,
     Relaxation,
+    RelaxationLines,
     chord_slope,
     combine,
     increasing,
@@ -27,7 +27,9 @@ from toolkit.bounds.relaxations.relaxation import (
 )
 
 
-def _lines_of_convex(function: Function, derivative: Function, image: Image, lower: Tensor, upper: Tensor) -> Lines:
+def _lines_of_convex(
+    function: Function, derivative: Function, image: Image, lower: Tensor, upper: Tensor
+) -> RelaxationLines:
     f_lower, f_upper = function(lower), function(upper)
     chord = chord_slope(lower, upper, f_lower, f_upper)
     above = resting_above(chord, lower, upper, [lower, upper], [f_lower, f_upper])
@@ -62,9 +64,9 @@ def concave(function: Function, derivative: Function, image: Image, least: float
 
     mirror = convex(lambda z: -function(z), lambda z: -derivative(z), negative_image, least)
 
-    def lines(lower: Tensor, upper: Tensor) -> Lines:
+    def lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
         found = mirror.lines(lower, upper)
-        return Lines(-found.upper_slope, -found.upper_offset, -found.lower_slope, -found.lower_offset)
+        return RelaxationLines(-found.upper_slope, -found.upper_offset, -found.lower_slope, -found.lower_offset)
 
     def upright_image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         low, high = mirror.image(lower, upper)
@@ -81,9 +83,9 @@ def undefined_below_zero(inside: Relaxation) -> Relaxation:
         undefined = ~(lower >= 0)
         return torch.where(undefined, -torch.inf, low), torch.where(undefined, torch.inf, high)
 
-    def lines(lower: Tensor, upper: Tensor) -> Lines:
+    def lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
         found, undefined = inside.lines(lower, upper), ~(lower >= 0)
-        return Lines(
+        return RelaxationLines(
             found.lower_slope.masked_fill(undefined, 0.0),
             found.lower_offset.masked_fill(undefined, -torch.inf),
             found.upper_slope.masked_fill(undefined, 0.0),
@@ -140,7 +142,7 @@ def _reciprocal_image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(pole, -torch.inf, low), torch.where(pole, torch.inf, high)
 
 
-def _reciprocal_lines(lower: Tensor, upper: Tensor) -> Lines:
+def _reciprocal_lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
     """1 / z is odd: the lines of a negative interval are those of its mirror image, exchanged."""
     negative, *positive = _positive_side(lower, upper)
     found = _POSITIVE.lines(positive[0], positive[1])

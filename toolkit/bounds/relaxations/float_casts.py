@@ -14,8 +14,8 @@ from torch import Tensor
 
 from toolkit.bounds.relaxations.relaxation import (
     Line,
-    Lines,
     Relaxation,
+    RelaxationLines,
     chord_slope,
     combine,
     outward,
@@ -40,7 +40,7 @@ def rounding_to(dtype: torch.dtype) -> Relaxation:
         known = (lower >= -kind.max) & (upper <= kind.max)
         return torch.where(known, low, -torch.inf), torch.where(known, high, torch.inf)
 
-    def lines(lower: Tensor, upper: Tensor) -> Lines:
+    def lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
         low, high = image(lower, upper)
         known = torch.isfinite(low + high)
         lower, upper = torch.where(known, lower, 0.0), torch.where(known, upper, 0.0)

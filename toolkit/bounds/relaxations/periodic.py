@@ -12,8 +12,8 @@ from torch import Tensor
 
 from toolkit.bounds.relaxations.relaxation import (
     Line,
-    Lines,
     Relaxation,
+    RelaxationLines,
     allowance,
     chord_slope,
     combine,
@@ -60,7 +60,7 @@ def _above(lower: Tensor, upper: Tensor) -> Line:
     return slope, offset
 
 
-def _lines(lower: Tensor, upper: Tensor) -> Lines:
+def _lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
     slope, offset = _above(-upper, -lower)  # sine is odd
     return combine((slope, -offset), _above(lower, upper), *_image(lower, upper))
 

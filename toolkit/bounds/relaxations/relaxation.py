@@ -20,7 +20,7 @@ Line = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Lines:
+class RelaxationLines:
     """Two lines a neuron, each field of shape ``(B, N)`` (or broadcastable to it)."""
 
     lower_slope: Tensor
@@ -31,7 +31,7 @@ class Lines:
     """Whether all lower offsets are zero."""
 
 
-def distance(lines: Lines, lower: Tensor, upper: Tensor) -> Tensor:
+def distance(lines: RelaxationLines, lower: Tensor, upper: Tensor) -> Tensor:
     """Largest distance between two lines on [l, u]: that at one of the ends."""
     slope, offset = lines.upper_slope - lines.lower_slope, lines.upper_offset - lines.lower_offset
     return torch.maximum(slope * lower, slope * upper) + offset
@@ -42,7 +42,7 @@ class Relaxation:
     """Everything that bounding and branching need to know about an operator."""
 
     function: Function
-    lines: Callable[[Tensor, Tensor], Lines]
+    lines: Callable[[Tensor, Tensor], RelaxationLines]
     """Lines for bounds l, u; of an unstable piecewise-linear neuron any lower slope in [0, 1] is sound."""
     image: Image
     """Interval image ``(low, high)`` of bounds l, u."""
@@ -50,7 +50,7 @@ class Relaxation:
     """Neurons whose lines are not the operator itself on [l, u], those without known bounds included."""
     piecewise_linear: bool = False
     """Whether splitting at zero makes it linear, so that branching on its phase is complete."""
-    gap: Callable[[Lines, Tensor, Tensor], Tensor] = distance
+    gap: Callable[[RelaxationLines, Tensor, Tensor], Tensor] = distance
     """The relaxation's largest error, for its lines on l, u: what branching wants to make smaller."""
 
 
@@ -109,11 +109,11 @@ def increasing(function: Function, least: float = -torch.inf, most: float = torc
     return image
 
 
-def combine(below: Line, above: Line, low: Tensor, high: Tensor) -> Lines:
+def combine(below: Line, above: Line, low: Tensor, high: Tensor) -> RelaxationLines:
     """The two lines; where one of them is not finite, both are constants: the image's ends."""
     finite = torch.isfinite(below[0] + below[1]) & torch.isfinite(above[0] + above[1])
     flat = torch.zeros_like(low)
-    return Lines(
+    return RelaxationLines(
         torch.where(finite, below[0], flat),
         torch.where(finite, below[1], low),
         torch.where(finite, above[0], flat),

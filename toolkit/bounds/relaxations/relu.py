@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toolkit.bounds.relaxations.relaxation import Lines, Relaxation
+from toolkit.bounds.relaxations.relaxation import Relaxation, RelaxationLines
 
 
-def _lines(lower: Tensor, upper: Tensor) -> Lines:
+def _lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
     """Chord above; below, a line through the origin (CROWN, Zhang et al. 2018).
 
     Its slope is the adaptive one: 1 where the positive part is the wider, else 0.
@@ -23,7 +23,7 @@ def _lines(lower: Tensor, upper: Tensor) -> Lines:
     # The chord must clear both ends although its slope was rounded.
     outward = 4 * torch.finfo(upper.dtype).eps
     above = torch.where(unstable, -chord * lower * (1 + outward) + outward * upper, zero)
-    return Lines(torch.where(unstable, below, fixed), zero, slope, above, from_origin=True)
+    return RelaxationLines(torch.where(unstable, below, fixed), zero, slope, above, from_origin=True)
 
 
 def _image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def _inexact(lower: Tensor, upper: Tensor) -> Tensor:
     return ~((lower >= 0) | (upper <= 0))
 
 
-def _height(lines: Lines, lower: Tensor, upper: Tensor) -> Tensor:
+def _height(lines: RelaxationLines, lower: Tensor, upper: Tensor) -> Tensor:
     """The chord's distance from the function at zero, whatever the slope of the line below."""
     width = (upper - lower).clamp(min=torch.finfo(lower.dtype).tiny)
     return lower.clamp(max=0) * -upper.clamp(min=0) / width

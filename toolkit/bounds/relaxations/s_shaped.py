@@ -14,8 +14,8 @@ from torch import Tensor
 from toolkit.bounds.relaxations.relaxation import (
     Function,
     Line,
-    Lines,
     Relaxation,
+    RelaxationLines,
     chord_slope,
     combine,
     increasing,
@@ -53,7 +53,7 @@ def convex_concave(function: Function, derivative: Function, least: float, most:
     """An increasing function that is convex below zero and concave above, with its range."""
     image = increasing(function, least, most)
 
-    def lines(lower: Tensor, upper: Tensor) -> Lines:
+    def lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
         # -f(-z) bends as f does, so the line below is a line above, seen from the other side.
         slope, offset = _above(lambda z: -function(-z), lambda z: derivative(-z), -upper, -lower)
         return combine((slope, -offset), _above(function, derivative, lower, upper), *image(lower, upper))
@@ -65,7 +65,7 @@ def concave_convex(function: Function, derivative: Function) -> Relaxation:
     """An increasing, unbounded function that is concave below zero and convex above."""
     image = increasing(function)
 
-    def lines(lower: Tensor, upper: Tensor) -> Lines:
+    def lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
         down, down_offset = _above(lambda z: -function(z), lambda z: -derivative(z), lower, upper)
         up, up_offset = _above(lambda z: function(-z), lambda z: -derivative(-z), -upper, -lower)
         return combine((-down, -down_offset), (-up, up_offset), *image(lower, upper))

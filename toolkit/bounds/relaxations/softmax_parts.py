@@ -16,8 +16,8 @@ from torch import Tensor
 from toolkit.bounds.relaxations.convex import CONVEX, RECIPROCAL_FROM_ONE
 from toolkit.bounds.relaxations.relaxation import (
     Line,
-    Lines,
     Relaxation,
+    RelaxationLines,
     allowance,
     combine,
     increasing,
@@ -56,7 +56,7 @@ def _below(lower: Tensor, upper: Tensor) -> Line:
     return slope, -resting_above(-slope, lower, upper, [point], [-exp_below_cap(point)])
 
 
-def _lines(lower: Tensor, upper: Tensor) -> Lines:
+def _lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
     """The convex function's lines below the kink, others over it; constants where bounds are not known."""
     low, high = _image(lower, upper)
     whole = CONVEX["exp"].lines(lower, upper)
@@ -75,7 +75,7 @@ def _share_image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     return outward(low - 1 / CAP, high, 0.0, 1.0)
 
 
-def _share_lines(lower: Tensor, upper: Tensor) -> Lines:
+def _share_lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
     """The lines of the reciprocal, the lower one lower by what cutting off may have changed."""
     found = RECIPROCAL_FROM_ONE.lines(lower, upper)
     below = (found.lower_slope, found.lower_offset - (allowance(found.lower_offset) + 1 / CAP))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from toolkit.bounds.relaxations.relaxation import Line, Lines, Relaxation, allowance, combine, reach
+from toolkit.bounds.relaxations.relaxation import Line, Relaxation, RelaxationLines, allowance, combine, reach
 
 
 def _sign_image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,7 +25,7 @@ def _sign_above(lower: Tensor, upper: Tensor) -> Line:
     return steep, torch.where(steep > 0, high + error, high)
 
 
-def _sign_lines(lower: Tensor, upper: Tensor) -> Lines:
+def _sign_lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
     slope, offset = _sign_above(-upper, -lower)  # sign is odd
     return combine((slope, -offset), _sign_above(lower, upper), *_sign_image(lower, upper))
 
@@ -39,7 +39,7 @@ def _floor_image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     return torch.floor(lower), torch.floor(upper)
 
 
-def _floor_lines(lower: Tensor, upper: Tensor) -> Lines:
+def _floor_lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
     """The constant, or ``z - 1 <= floor(z) <= z``."""
     low, high = _floor_image(lower, upper)
     slope = (low != high).to(low.dtype)

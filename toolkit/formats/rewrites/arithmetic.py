@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_normalise import Builder, rewrite
-from toolkit.formats.onnx_probe import Facts
+from toolkit.formats.onnx_normalise import GraphBuilder, rewrite
+from toolkit.formats.onnx_probe import TensorFacts
 from toolkit.formats.rewrites.nodes import attribute, double, integers
 
 
@@ -19,7 +19,7 @@ from toolkit.formats.rewrites.nodes import attribute, double, integers
     "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum",
     "ReduceLogSumExp", "ReduceSumSquare",
 )  # fmt: skip
-def reduce(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def reduce(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Reduction with its axes as attributes."""
     rank = len(facts.shape(node.input[0]))
     axes = integers(node, facts, "axes", 1) or []
@@ -31,7 +31,7 @@ def reduce(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
     builder.static(node.op_type, [node.input[0]], node.output[0], axes=axes, keepdims=keep)
 
 
-def _without_axes(node: onnx.NodeProto, builder: Builder) -> None:
+def _without_axes(node: onnx.NodeProto, builder: GraphBuilder) -> None:
     """A reduction of no axis: what it does to each element alone."""
     x, y = node.input[0], node.output[0]
     if node.op_type in ("ReduceL1", "ReduceL2"):
@@ -45,7 +45,7 @@ def _without_axes(node: onnx.NodeProto, builder: Builder) -> None:
 
 
 @rewrite("GlobalAveragePool", "GlobalMaxPool")
-def global_pool(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def global_pool(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """A reduction of all axes after batch and channel."""
     axes = list(range(2, len(facts.shape(node.input[0]))))
     op_type = "ReduceMean" if node.op_type == "GlobalAveragePool" else "ReduceMax"
@@ -53,7 +53,7 @@ def global_pool(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Max", "Min", "Sum")
-def variadic(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def variadic(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """A chain of operators of two operands."""
     binary = {"Max": "Maximum", "Min": "Minimum", "Sum": "Plus"}[node.op_type]
     current = node.input[0]
@@ -63,7 +63,7 @@ def variadic(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Mean")
-def mean(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def mean(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """The sum divided by the number of operands."""
     current = node.input[0]
     for name in node.input[1:]:
@@ -73,7 +73,7 @@ def mean(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Clip")
-def clip(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def clip(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Constant bounds become attributes; bounds that depend on the inputs, Maximum and Minimum."""
     operands = [*node.input[1:3], "", ""][:2]
     if all(not name or name in facts.constants for name in operands):
@@ -92,7 +92,7 @@ def clip(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Pow")
-def power(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def power(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """A constant scalar exponent becomes an attribute."""
     exponent = facts.values[node.input[1]]
     if node.input[1] in facts.constants and exponent.size == 1 and exponent.ndim <= len(facts.shape(node.input[0])):
@@ -102,7 +102,7 @@ def power(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Gemm")
-def gemm(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def gemm(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """With constant weights, Gemm with a bias of one axis (a linear layer); else MatMul and Add."""
     a, b, *rest = node.input
     columns = facts.shape(node.output[0])[1]
@@ -131,7 +131,7 @@ def _is_row(bias: NDArray[Any], columns: int) -> bool:
     return bias.ndim < 2 or bias.shape[0] == 1
 
 
-def _scaled(builder: Builder, facts: Facts, name: str, node: onnx.NodeProto, attribute_name: str) -> str:
+def _scaled(builder: GraphBuilder, facts: TensorFacts, name: str, node: onnx.NodeProto, attribute_name: str) -> str:
     factor = attribute(node, attribute_name, 1.0)
     if factor == 1.0:
         return name
@@ -139,7 +139,7 @@ def _scaled(builder: Builder, facts: Facts, name: str, node: onnx.NodeProto, att
 
 
 @rewrite("Softmax", "LogSoftmax")
-def softmax(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def softmax(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Along one axis; before operator set 13, along all axes from the given one on."""
     if facts.opset >= 13:
         builder.emit(node.op_type, [node.input[0]], node.output[0], axis=attribute(node, "axis", -1))
@@ -153,7 +153,7 @@ def softmax(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("BatchNormalization")
-def batch_normalisation(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def batch_normalisation(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Only epsilon matters at inference."""
     if attribute(node, "spatial", 1) != 1:
         raise UnsupportedError(f"{facts.where(node)}: spatial=0 is not supported")
@@ -163,7 +163,7 @@ def batch_normalisation(node: onnx.NodeProto, facts: Facts, builder: Builder) ->
 
 
 @rewrite("Trilu")
-def trilu(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def trilu(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Multiplication by a constant triangle of ones."""
     value = facts.values[node.input[0]]
     k = int(facts.constant(node.input[1], node).reshape(-1)[0]) if len(node.input) > 1 and node.input[1] else 0
@@ -174,7 +174,7 @@ def trilu(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("CumSum")
-def cumulative_sum(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def cumulative_sum(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Running sums, as multiplication by a constant triangle along the axis."""
     shape = facts.shape(node.input[0])
     axis = int(facts.constant(node.input[1], node).reshape(-1)[0]) % len(shape)
@@ -185,7 +185,7 @@ def cumulative_sum(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None
 
 
 @rewrite("PRelu")
-def prelu(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def prelu(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """With one ReLU, or with two where slopes are so large that ``slope * x`` would hide x."""
     x, slope = node.input
     if slope not in facts.constants or np.abs(facts.values[slope]).max(initial=0) <= MODERATE:
@@ -202,7 +202,7 @@ MODERATE = 16.0
 
 
 @rewrite("HardSigmoid")
-def hard_sigmoid(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def hard_sigmoid(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """With two limits side by side; one after the other where large numbers would cancel between them."""
     x, y, kind = node.input[0], node.output[0], facts.values[node.output[0]].dtype
     alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
@@ -215,7 +215,7 @@ def hard_sigmoid(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Selu")
-def selu(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def selu(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """With its constants as attributes: the library takes what is near the usual ones for these."""
     alpha = attribute(node, "alpha", 1.67326319217681884765625)
     gamma = attribute(node, "gamma", 1.05070102214813232421875)
@@ -223,6 +223,6 @@ def selu(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Sinh", "Cosh", "Asinh", "Acosh", "Atanh")
-def elementwise(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def elementwise(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Functions that the library lacks, or writes with assignments in place."""
     builder.static(node.op_type, list(node.input), node.output[0])

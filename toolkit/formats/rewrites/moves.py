@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_normalise import Builder, rewrite
-from toolkit.formats.onnx_probe import Facts
+from toolkit.formats.onnx_normalise import GraphBuilder, rewrite
+from toolkit.formats.onnx_probe import TensorFacts
 from toolkit.formats.onnx_resize import run_alone
 from toolkit.formats.rewrites.nodes import attribute, double, integers, select_rows
 
@@ -24,7 +24,7 @@ def positions(shape: tuple[int, ...]) -> Places:
     return np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
 
 
-def select_places(builder: Builder, source: str, places: Places, output: str) -> None:
+def select_places(builder: GraphBuilder, source: str, places: Places, output: str) -> None:
     """Emit the tensor whose elements are those at some positions of the flat operand."""
     flat = builder.static("View", [source], shape=[-1])
     chosen = select_rows(builder, flat, 0, places.reshape(-1))
@@ -37,7 +37,7 @@ def _counted_from_front(index: NDArray[np.int64], size: int) -> NDArray[np.int64
 
 
 @rewrite("Pad")
-def pad(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def pad(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Constants around the tensor stay a padding; repeated elements are a selection of rows of each axis."""
     shape = facts.shape(node.input[0])
     pads = _all_pads(node, facts, len(shape))
@@ -56,7 +56,7 @@ def pad(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
     builder.alias(node.output[0], current)
 
 
-def _all_pads(node: onnx.NodeProto, facts: Facts, rank: int) -> list[int]:
+def _all_pads(node: onnx.NodeProto, facts: TensorFacts, rank: int) -> list[int]:
     """Begins of all axes, then ends, negative ones included."""
     given = integers(node, facts, "pads", 1) or integers(node, facts, "paddings", 1) or []
     axes = integers(node, facts, "axes", 3)
@@ -72,7 +72,7 @@ _PAD_OPSET = 19
 """First version of the operator set in which Pad knows all modes; each means the same in every version."""
 
 
-def _padded_rows(node: onnx.NodeProto, facts: Facts, mode: str, size: int, begin: int, end: int) -> Places:
+def _padded_rows(node: onnx.NodeProto, facts: TensorFacts, mode: str, size: int, begin: int, end: int) -> Places:
     """Which row of an axis stands where after padding, as onnxruntime says."""
     alone = onnx.helper.make_node("Pad", ["x", "pads"], ["y"], mode=mode)
     rows = np.arange(size, dtype=np.float64)
@@ -84,7 +84,7 @@ def _padded_rows(node: onnx.NodeProto, facts: Facts, mode: str, size: int, begin
 
 
 @rewrite("DepthToSpace")
-def depth_to_space(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def depth_to_space(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Blocks of channels laid out in space, in either order of the channels."""
     batch, channels, height, width = facts.shape(node.input[0])
     block = attribute(node, "blocksize")
@@ -97,7 +97,7 @@ def depth_to_space(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None
 
 
 @rewrite("SpaceToDepth")
-def space_to_depth(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def space_to_depth(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Blocks of space laid out in channels."""
     batch, channels, height, width = facts.shape(node.input[0])
     block = attribute(node, "blocksize")
@@ -105,7 +105,9 @@ def space_to_depth(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None
     _permuted(node, facts, builder, split, [0, 3, 5, 1, 2, 4])
 
 
-def _permuted(node: onnx.NodeProto, facts: Facts, builder: Builder, split: list[int], perm: list[int]) -> None:
+def _permuted(
+    node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder, split: list[int], perm: list[int]
+) -> None:
     """Emit a permutation of axes between two views."""
     view = builder.static("View", [node.input[0]], shape=split)
     moved = builder.emit("Transpose", [view], perm=perm)
@@ -113,7 +115,7 @@ def _permuted(node: onnx.NodeProto, facts: Facts, builder: Builder, split: list[
 
 
 @rewrite("GatherElements")
-def gather_elements(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def gather_elements(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """For each element, one of the same row along an axis."""
     shape = facts.shape(node.input[0])
     axis = attribute(node, "axis", 0) % len(shape)
@@ -124,7 +126,7 @@ def gather_elements(node: onnx.NodeProto, facts: Facts, builder: Builder) -> Non
 
 
 @rewrite("GatherND")
-def gather_nd(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def gather_nd(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """For each row of indices, the element or the part of the tensor at it."""
     shape, index = facts.shape(node.input[0]), facts.constant(node.input[1], node)
     shared = attribute(node, "batch_dims", 0)
@@ -137,7 +139,7 @@ def gather_nd(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("ReverseSequence")
-def reverse_sequence(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def reverse_sequence(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """The first rows of every sample of a batch in the opposite order."""
     lengths = facts.constant(node.input[1], node).reshape(-1)
     batch, time = attribute(node, "batch_axis", 1), attribute(node, "time_axis", 0)
@@ -149,7 +151,7 @@ def reverse_sequence(node: onnx.NodeProto, facts: Facts, builder: Builder) -> No
 
 
 @rewrite("Compress")
-def compress(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def compress(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """The rows of an axis, or the elements, where a constant says so."""
     chosen = np.flatnonzero(facts.constant(node.input[1], node))
     axis = attribute(node, "axis")
@@ -161,7 +163,7 @@ def compress(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("CenterCropPad")
-def center_crop_pad(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def center_crop_pad(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """The middle of longer axes, and zeros on both sides of shorter ones."""
     shape, target = facts.shape(node.input[0]), facts.shape(node.output[0])
     current, pads = node.input[0], [0] * (2 * len(shape))
@@ -175,14 +177,14 @@ def center_crop_pad(node: onnx.NodeProto, facts: Facts, builder: Builder) -> Non
 
 
 @rewrite("ScatterND")
-def scatter_nd(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def scatter_nd(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Values put at constant places, which the last axis of the indices names."""
     shape, index = facts.shape(node.input[0]), facts.constant(node.input[1], node)
     _scattered(node, facts, builder, positions(shape)[tuple(np.moveaxis(index, -1, 0))])
 
 
 @rewrite("Scatter", "ScatterElements")
-def scatter_elements(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def scatter_elements(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Values put at constant places, which are named along one axis."""
     shape = facts.shape(node.input[0])
     axis = attribute(node, "axis", 0) % len(shape)
@@ -191,7 +193,7 @@ def scatter_elements(node: onnx.NodeProto, facts: Facts, builder: Builder) -> No
     _scattered(node, facts, builder, np.take_along_axis(positions(shape)[part], index, axis))
 
 
-def _scattered(node: onnx.NodeProto, facts: Facts, builder: Builder, places: Places) -> None:
+def _scattered(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder, places: Places) -> None:
     """Emit the choice, for every element, between the operand's and the last update of it."""
     if attribute(node, "reduction", "none") != "none":
         raise UnsupportedError(f"{facts.where(node)}: reduction is not supported")

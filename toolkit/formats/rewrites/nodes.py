@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from toolkit.formats.onnx_normalise import Builder
-from toolkit.formats.onnx_probe import Facts
+from toolkit.formats.onnx_normalise import GraphBuilder
+from toolkit.formats.onnx_probe import TensorFacts
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
@@ -21,7 +21,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     return default
 
 
-def integers(node: onnx.NodeProto, facts: Facts, name: str, position: int) -> list[int] | None:
+def integers(node: onnx.NodeProto, facts: TensorFacts, name: str, position: int) -> list[int] | None:
     """A list of integers given as an attribute (older versions) or as a constant operand (newer ones)."""
     value = attribute(node, name)
     if value is None and len(node.input) > position and node.input[position]:
@@ -34,6 +34,6 @@ def double(value: float) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(np.array(value, dtype=np.float64))
 
 
-def select_rows(builder: Builder, source: str, axis: int, index: NDArray[Any]) -> str:
+def select_rows(builder: GraphBuilder, source: str, axis: int, index: NDArray[Any]) -> str:
     """Emit the selection of constant rows of one axis; returns the name of the result."""
     return builder.static("Rows", [source, builder.constant(np.asarray(index, dtype=np.int64))], axis=axis)

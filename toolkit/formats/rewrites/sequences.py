@@ -1,31 +1,31 @@
 """Sequences and optional values are resolved: what is read from them is the tensor that was put in.
 
 The positions must be constants. A sequence that depends on the inputs is, while the graph is emitted, a list of names
-of tensors (``Builder.sequences``); an optional value is what it holds.
+of tensors (``GraphBuilder.sequences``); an optional value is what it holds.
 """
 
 from __future__ import annotations
 
 import onnx
 
-from toolkit.formats.onnx_normalise import Builder, rewrite
-from toolkit.formats.onnx_probe import Facts
+from toolkit.formats.onnx_normalise import GraphBuilder, rewrite
+from toolkit.formats.onnx_probe import TensorFacts
 from toolkit.formats.rewrites.nodes import attribute
 
 
-def is_sequence(name: str, facts: Facts, builder: Builder) -> bool:
+def is_sequence(name: str, facts: TensorFacts, builder: GraphBuilder) -> bool:
     """Whether a name stands for a sequence of tensors."""
     return name in builder.sequences or isinstance(facts.values.get(name), list)
 
 
-def elements(name: str, facts: Facts, builder: Builder) -> list[str]:
+def elements(name: str, facts: TensorFacts, builder: GraphBuilder) -> list[str]:
     """Names of the tensors in a sequence; those of a constant one become constants."""
     if name not in builder.sequences:
         builder.sequences[name] = [builder.constant(value) for value in facts.values[name]]
     return builder.sequences[name]
 
 
-def _position(node: onnx.NodeProto, facts: Facts, operand: int, count: int, default: int) -> int:
+def _position(node: onnx.NodeProto, facts: TensorFacts, operand: int, count: int, default: int) -> int:
     """A constant position among ``count`` ones, counted from the front."""
     if len(node.input) <= operand or not node.input[operand]:
         return default
@@ -34,13 +34,13 @@ def _position(node: onnx.NodeProto, facts: Facts, operand: int, count: int, defa
 
 
 @rewrite("SequenceConstruct")
-def construct(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def construct(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """The operands, in order."""
     builder.sequences[node.output[0]] = list(node.input)
 
 
 @rewrite("SequenceInsert")
-def insert(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def insert(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """One more tensor at a position, or at the end."""
     parts = list(elements(node.input[0], facts, builder))
     # Counted from the back, a position is that among the tensors before the insertion.
@@ -49,7 +49,7 @@ def insert(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("SequenceErase")
-def erase(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def erase(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """One tensor less, at a position or at the end."""
     parts = list(elements(node.input[0], facts, builder))
     del parts[_position(node, facts, 1, len(parts), len(parts) - 1)]
@@ -57,14 +57,14 @@ def erase(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("SequenceAt")
-def at(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def at(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """One of the tensors."""
     parts = elements(node.input[0], facts, builder)
     builder.alias(node.output[0], parts[_position(node, facts, 1, len(parts), 0)])
 
 
 @rewrite("SplitToSequence")
-def split_to_sequence(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def split_to_sequence(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Slices of one axis, as many as there were when the model ran."""
     source = node.input[0]
     rank = len(facts.shape(source))
@@ -79,7 +79,7 @@ def split_to_sequence(node: onnx.NodeProto, facts: Facts, builder: Builder) -> N
 
 
 @rewrite("ConcatFromSequence")
-def concat_from_sequence(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def concat_from_sequence(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """The tensors side by side, along an axis that they have or along a new one."""
     parts, rank = elements(node.input[0], facts, builder), len(facts.shape(node.output[0]))
     axis = attribute(node, "axis") % rank
@@ -91,7 +91,7 @@ def concat_from_sequence(node: onnx.NodeProto, facts: Facts, builder: Builder) -
 
 
 @rewrite("Identity", "Optional", "OptionalGetElement")
-def identity(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def identity(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Nothing: a second name of its operand, be that a tensor or a sequence."""
     if is_sequence(node.input[0], facts, builder):
         builder.sequences[node.output[0]] = elements(node.input[0], facts, builder)

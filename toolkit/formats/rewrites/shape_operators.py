@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_normalise import Builder, rewrite
-from toolkit.formats.onnx_probe import Facts
+from toolkit.formats.onnx_normalise import GraphBuilder, rewrite
+from toolkit.formats.onnx_probe import TensorFacts
 from toolkit.formats.rewrites.nodes import attribute, integers, select_rows
 
 PRECISION: dict[int, tuple[int, int]] = {
@@ -25,7 +25,7 @@ def _loses(source: int, target: int) -> bool:
 
 
 @rewrite("Dropout")
-def dropout(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def dropout(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Nothing, at inference; the mask that it hands out keeps everything."""
     if len(node.input) > 2 and node.input[2] and facts.constant(node.input[2], node).any():
         raise UnsupportedError(f"{facts.where(node)}: in training mode; export in evaluation mode")
@@ -35,7 +35,7 @@ def dropout(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Cast", "CastLike")
-def cast(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def cast(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Nothing when the type stays; between floating types, one operator that rounds and one that does not."""
     source, target = (
         onnx.helper.np_dtype_to_tensor_dtype(facts.values[name].dtype) for name in (node.input[0], node.output[0])
@@ -50,7 +50,7 @@ def cast(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def view(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def view(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Rewrite an operator that reshapes to a view of the output's shape; values stay in row-major order."""
     if len(node.input) > 1 and node.input[1]:
         facts.constant(node.input[1], node)
@@ -58,21 +58,21 @@ def view(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Expand")
-def expand(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def expand(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Broadcasting to the shape of the output."""
     facts.constant(node.input[1], node)
     builder.static("Expand", [node.input[0]], node.output[0], shape=list(facts.shape(node.output[0])))
 
 
 @rewrite("Tile")
-def tile(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def tile(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Repetition along each axis."""
     repeats = facts.constant(node.input[1], node)
     builder.static("Tile", [node.input[0]], node.output[0], repeats=[int(r) for r in repeats])
 
 
 @rewrite("Slice")
-def slice_(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def slice_(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """One static slice or, for a negative step, selection of rows for each axis."""
     shape = facts.shape(node.input[0])
     starts, ends = integers(node, facts, "starts", 1) or [], integers(node, facts, "ends", 2) or []
@@ -93,7 +93,7 @@ def slice_(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Gather")
-def gather(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def gather(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Selection of rows by constant indices; kept as it is when the indices depend on the inputs."""
     if node.input[1] not in facts.constants:
         builder.copy(node, facts.used)
@@ -106,7 +106,7 @@ def gather(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
 
 
 @rewrite("Split")
-def split(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def split(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """One slice for each output."""
     axis = attribute(node, "axis", 0) % len(facts.shape(node.input[0]))
     start = 0

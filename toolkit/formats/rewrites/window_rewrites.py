@@ -7,20 +7,20 @@ import onnx
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_normalise import Builder, rewrite
-from toolkit.formats.onnx_probe import Facts
+from toolkit.formats.onnx_normalise import GraphBuilder, rewrite
+from toolkit.formats.onnx_probe import TensorFacts
 from toolkit.formats.onnx_resize import resize_matrices
 from toolkit.formats.rewrites.nodes import attribute, select_rows
 
 
 @rewrite("Conv", "ConvTranspose", "AveragePool")
-def windowed(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def windowed(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Automatic padding is written out; everything else stays."""
     builder.copy(_with_explicit_pads(node, facts), facts.used)
 
 
 @rewrite("MaxPool")
-def max_pool(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def max_pool(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Padding that torch's pooling of images does not take (uneven, or over half a window) becomes repeated edges.
 
     A window without gaps that holds a padded cell and a real one holds the edge between them, so its maximum is the
@@ -54,7 +54,7 @@ def _edge_padded(size: int, windows: int, begin: int, kernel: int, stride: int) 
     return None if (begin, stop) == (0, size) else np.arange(-begin, stop).clip(0, size - 1)
 
 
-def _with_explicit_pads(node: onnx.NodeProto, facts: Facts) -> onnx.NodeProto:
+def _with_explicit_pads(node: onnx.NodeProto, facts: TensorFacts) -> onnx.NodeProto:
     """The node with ``pads`` instead of ``auto_pad``."""
     mode = attribute(node, "auto_pad", "NOTSET")
     if mode == "NOTSET":
@@ -69,7 +69,7 @@ def _with_explicit_pads(node: onnx.NodeProto, facts: Facts) -> onnx.NodeProto:
     return explicit
 
 
-def _automatic_pads(node: onnx.NodeProto, facts: Facts, mode: str) -> list[int]:
+def _automatic_pads(node: onnx.NodeProto, facts: TensorFacts, mode: str) -> list[int]:
     """Begins and ends of the padding that gives the output its shape; an odd one goes to the mode's side."""
     before, after = facts.shape(node.input[0])[2:], facts.shape(node.output[0])[2:]
     kernel = attribute(node, "kernel_shape") or facts.shape(node.input[1])[2:]
@@ -84,7 +84,7 @@ def _automatic_pads(node: onnx.NodeProto, facts: Facts, mode: str) -> list[int]:
 
 
 @rewrite("Upsample", "Resize")
-def resize(node: onnx.NodeProto, facts: Facts, builder: Builder) -> None:
+def resize(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Interpolation is linear and separable: for each axis a selection of rows or a matrix."""
     current = node.input[0]
     for axis, matrix in resize_matrices(node, facts).items():

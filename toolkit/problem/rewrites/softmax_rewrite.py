@@ -57,7 +57,7 @@ def _shares(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _ScoreRows:
     """Rows with the same number k of scores that count: positions of these in the flat scores, ``(R, k)``."""
 
     positions: Tensor
@@ -95,13 +95,13 @@ def _shares_of_some(x: Tensor, allowed: Tensor) -> Tensor:
     return torch.cat([fixed, share(1 + torch.cat(sums))]).index_select(0, place).reshape(shape)
 
 
-def _rows_by_count(allowed: Tensor) -> list[_Rows]:
+def _rows_by_count(allowed: Tensor) -> list[_ScoreRows]:
     rows = allowed.reshape(-1, allowed.shape[-1])
     counts = rows.sum(-1)
     start = torch.arange(len(rows)).unsqueeze(1) * rows.shape[1]
     positions = start + torch.arange(rows.shape[1])
     return [
-        _Rows(positions[counts == count][rows[counts == count]].reshape(-1, count))
+        _ScoreRows(positions[counts == count][rows[counts == count]].reshape(-1, count))
         for count in torch.unique(counts).tolist()
     ]
 
