@@ -23,7 +23,7 @@ from toolkit.result import Result, Statistics
 from toolkit.search.batch_size import refusals
 from toolkit.search.batched_roots import boxes_at_once, joint_roots
 from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.point_sampling import SECONDS
+from toolkit.search.point_sampling import SAMPLING_SECONDS
 from toolkit.search.root import RootBounds, facts, open_cases
 from toolkit.settings import Settings
 from toolkit.verify import (
@@ -36,7 +36,7 @@ from toolkit.verify import (
     precision,
 )
 
-READING = 0.5
+READING_TIME_SHARE = 0.5
 """Share of the time that reading specifications may take; those that are not reached are read when their turn comes."""
 
 
@@ -62,9 +62,9 @@ def bound_together(
     None stands for a query that was not looked at: it does not fit, or the time was up. Bounding takes no longer than
     looking for witnesses would.
     """
-    reading = clock.part(READING)
+    reading = clock.part(READING_TIME_SHARE)
     found: list[Result | LoadedQuery | None] = [_posed(networks, spec, reading) for spec in specs]
-    clock = clock.soon(SECONDS * len(specs))
+    clock = clock.soon(SAMPLING_SECONDS * len(specs))
     try:
         with refusals(), torch.no_grad(), full_precision():
             for rows in _batches(found, settings):

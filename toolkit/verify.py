@@ -20,7 +20,7 @@ import numpy as np
 
 from toolkit.agreement.against_onnxruntime import Bounded, check_agreement
 from toolkit.agreement.bounded_layers import BoundedLayers
-from toolkit.agreement.query_samples import KEPT, Candidate, OnnxReference
+from toolkit.agreement.query_samples import KEPT_CANDIDATES, Candidate, OnnxReference
 from toolkit.agreement.real_semantics import holds_over_reals
 from toolkit.errors import DisagreementError, UnsupportedError
 from toolkit.formats.batching import batch_session
@@ -32,7 +32,7 @@ from toolkit.formats.read import read_query
 from toolkit.formats.runtime import Session
 from toolkit.formats.scores import without_softmax
 from toolkit.formats.witness import Witness, hidden_names, replay
-from toolkit.numpy_prover.crown_proof import SECONDS as PROVING
+from toolkit.numpy_prover.crown_proof import CROWN_PROOF_SECONDS as PROVING
 from toolkit.numpy_prover.crown_proof import LayerQuestion, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
@@ -40,9 +40,9 @@ from toolkit.run.memory_limits import refused
 from toolkit.search.case_losses import CaseLosses
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.events import Event, NoBounds, Observer
-from toolkit.search.point_sampling import SECONDS as SAMPLING
+from toolkit.search.point_sampling import SAMPLING_SECONDS as SAMPLING
 from toolkit.search.point_sampling import sample, sample_longer
-from toolkit.search.secant_attack import SECONDS as WALKING
+from toolkit.search.secant_attack import SECANT_SECONDS as WALKING
 from toolkit.search.secant_attack import follow_secants
 from toolkit.settings import Settings
 
@@ -478,7 +478,7 @@ class QueryAttempt:
         found = replay(self.sessions, self.query, inputs, *box)
         self.witness = found if found is not None and self._holds_as_declared(found) else None
         if region is not None:
-            self.candidates = [*self.candidates[1 - KEPT :], (inputs, region)]
+            self.candidates = [*self.candidates[1 - KEPT_CANDIDATES :], (inputs, region)]
         return self.witness is not None
 
     def _holds_as_declared(self, witness: Witness) -> bool:
@@ -551,7 +551,7 @@ def precision(problem: Problem) -> torch.dtype:
     from toolkit.bounds.network_reduction import cost
     from toolkit.problem.affine import DenseAffine
     from toolkit.search.search_task import varying_inputs
-    from toolkit.search.strategy import FEW_INPUTS
+    from toolkit.search.strategy import MOST_INPUTS_BOXES_FIRST
 
     maps = problem.program.maps()
     if not varying_inputs(problem):
@@ -559,5 +559,5 @@ def precision(problem: Problem) -> torch.dtype:
     if not all(isinstance(affine, DenseAffine) for affine in maps):
         return torch.float32
     narrow = all(affine.size <= DOUBLE_WIDTH for affine in maps)
-    few = varying_inputs(problem) <= FEW_INPUTS and cost(problem.program) <= DOUBLE_COST
+    few = varying_inputs(problem) <= MOST_INPUTS_BOXES_FIRST and cost(problem.program) <= DOUBLE_COST
     return torch.float64 if narrow or few else torch.float32

@@ -22,13 +22,13 @@ import torch
 from host import machine, taken
 from torch import Tensor
 
-from toolkit.bounds.lirpa import in_double, library, lower_bounds
+from toolkit.bounds.lirpa import library, lower_bounds
 from toolkit.errors import InputError
 from toolkit.formats.instances import read_instances
 from toolkit.formats.model_binding import bind
 from toolkit.formats.read import read_query
 from toolkit.problem.cases import compile_cases
-from toolkit.problem.compile import FeatureNetwork, compile_problem, compile_question
+from toolkit.problem.compile import FeatureNetwork, compile_problem, compile_question, in_double
 from toolkit.search.clock import Clock
 from toolkit.search.root import root_bounds
 from toolkit.verify import load_networks, silent

@@ -91,7 +91,9 @@ def no_fork(countdown: Countdown) -> Iterator[None]:
         countdown.count()
         return fork()
 
-    eager = mock.patch.multiple(parallel_search, ALONE=1e-3, LEAST_TURN=1e-3, LEAST_SHARE=1)
+    eager = mock.patch.multiple(
+        parallel_search, SECONDS_BEFORE_SHARING=1e-3, LEAST_TURN_SECONDS=1e-3, LEAST_SHARE_DOMAINS=1
+    )
     with eager, mock.patch.object(os, "fork", failing):
         yield
 

@@ -109,7 +109,7 @@ def answered(choices: Choices, network: LoadedNetwork, query: Any) -> Result:
         settings = without_attacks(choices, stack, random_settings(choices))
         if choices.chance(0.3):
             stack.enter_context(small_zonotopes(choices))
-            stack.enter_context(mock.patch.object(roots, "MANY_ROWS", 0))
+            stack.enter_context(mock.patch.object(roots, "FORWARD_NEURONS_PER_INPUT", 0))
         if choices.chance(0.3):  # single precision, as of wide networks
             stack.enter_context(mock.patch.multiple(verifier, DOUBLE_WIDTH=-1, DOUBLE_COST=-1))
         return decide(load_query({"": network}, query), settings, Clock.started(settings.timeout))

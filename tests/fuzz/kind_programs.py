@@ -85,10 +85,10 @@ def crown(choices: Choices, scene: Scene) -> int:
 def small_zonotopes(choices: Choices) -> Iterator[None]:
     """Forward bounds for small layers too, with few terms, in small blocks."""
     limits = {
-        "WIDE": choices.of((0, 1, 2)),
-        "COEFFICIENTS": choices.of((1 << 25, 1 << 25, 64, 32, 8, 0)),
-        "TOGETHER": choices.of((1 << 26, 1, 16)),
-        "BLOCK": {"cpu": choices.of((1 << 20, 1, 8))},
+        "LEAST_FORWARD_WIDTH": choices.of((0, 1, 2)),
+        "MOST_COEFFICIENTS_PER_BOX": choices.of((1 << 25, 1 << 25, 64, 32, 8, 0)),
+        "MOST_COEFFICIENTS": choices.of((1 << 26, 1, 16)),
+        "BLOCK_COEFFICIENTS": {"cpu": choices.of((1 << 20, 1, 8))},
     }
     with mock.patch.multiple(forward, **limits):
         yield
@@ -203,8 +203,12 @@ def tightened(choices: Choices, scene: Scene) -> int:
     spaces, inside = random_spaces(choices, scene, choices.between(0, 2))
     larger = Bounds(scene.box.lower - choices.of((0, 1)), scene.box.upper + choices.of((0, 1)))
     known, _ = interval_bounds(scene.program, larger)
-    rows = mock.patch.multiple(many_boxes, MANY_ROWS=choices.of((256, 0, 1)), FEW_ROWS=choices.of((2, 0)))
-    parts = mock.patch.multiple(many_boxes, MIN_ROWS=choices.of((128, 1)), ELEMENTS={"cpu": choices.of((1 << 18, 1))})
+    rows = mock.patch.multiple(
+        many_boxes, MOST_NEURONS_PER_BOX=choices.of((256, 0, 1)), MOST_NEURONS_PER_INPUT=choices.of((2, 0))
+    )
+    parts = mock.patch.multiple(
+        many_boxes, LEAST_ROWS_PER_PASS=choices.of((128, 1)), COEFFICIENTS_BY_DEVICE={"cpu": choices.of((1 << 18, 1))}
+    )
     with small_zonotopes(choices), rows, parts:
         found = tighten(scene.program, scene.box, known, spaces)
     for number, kept in enumerate(inside):

@@ -113,7 +113,7 @@ def searched(choices: Choices, posed: SearchProblem, dtype: torch.dtype) -> list
     with ExitStack() as stack:
         if choices.chance(0.3):
             stack.enter_context(small_zonotopes(choices))
-            stack.enter_context(mock.patch.object(roots, "MANY_ROWS", 0))
+            stack.enter_context(mock.patch.object(roots, "FORWARD_NEURONS_PER_INPUT", 0))
         stack.enter_context(torch.no_grad())
         parts = list(specialised(problem)) if choices.chance(0.5) else None
         problems = [problem] if parts is None else [part.problem for part in parts]

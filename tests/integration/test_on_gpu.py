@@ -12,7 +12,7 @@ from random_queries import hard_query
 
 from toolkit.formats.read import parse_query
 from toolkit.result import Verdict
-from toolkit.search.cuda_graphs import UNRECORDED, Recordings
+from toolkit.search.cuda_graphs import CALLS_BEFORE_RECORDING, Recordings
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 
@@ -43,6 +43,6 @@ def test_a_graph_computes_what_was_recorded() -> None:
 
 def test_what_waits_for_the_device_is_not_recorded() -> None:
     known, rows = Recordings(), torch.randn(4, 5, device="cuda")
-    for _ in range(UNRECORDED + 2):
+    for _ in range(CALLS_BEFORE_RECORDING + 2):
         assert torch.equal(known.run("waits", lambda batch: batch * float(batch.sum()), rows), rows * float(rows.sum()))
     assert list(known._known.values()) == [None]

@@ -120,7 +120,7 @@ def test_every_name_for_developers_exists(page):
 def test_names_of_nothing_are_seen():
     wrong = [
         "toolkit/bound.py",
-        "toolkit.verify.Posed.refute",
+        "toolkit.verify.LoadedQuery.refute",
         "toolkit.bond",
         "toolkit.bounds.crown.bounds.x",
         "Unsaid" + "Word",
@@ -129,7 +129,7 @@ def test_names_of_nothing_are_seen():
     right = [
         "toolkit/bounds",
         "docs/recipes.md",
-        "toolkit.verify.Posed.refuted",
+        "toolkit.verify.LoadedQuery.refuted",
         "toolkit.bounds",
         "MethodOptions",
         "n u",

@@ -20,8 +20,8 @@ import onnx
 import pytest
 import torch
 from programs import program_of
-from random_networks import Builder, save
-from random_queries import Case, query_text
+from random_networks import NetworkBuilder, save
+from random_queries import QueryCase, query_text
 from torch import Tensor, nn
 
 from toolkit.bounds.crown import bound_features, crown_bounds
@@ -91,16 +91,16 @@ class Example:
 
     def model(self) -> onnx.ModelProto:
         """The network as a file has it."""
-        builder, x = Builder(np.random.default_rng(0), (1, len(self.box.lower))), "x"
+        builder, x = NetworkBuilder(np.random.default_rng(0), (1, len(self.box.lower))), "x"
         for number, (weight, bias) in enumerate(self.network):
             x = builder.op("Relu", x) if number else x
             x = builder.op("Gemm", x, builder.constant(weight.numpy()), builder.constant(bias.numpy()), transB=1)
         return builder.model(x, 1)
 
-    def case(self, amount: float) -> Case:
+    def case(self, amount: float) -> QueryCase:
         """The query whether the output plus an amount is at most zero somewhere in the box."""
         lower, upper = self.box.lower.numpy(), self.box.upper.numpy()
-        return Case(lower, upper, np.zeros((1, len(lower))), np.ones((1, 1)), np.array([amount]))
+        return QueryCase(lower, upper, np.zeros((1, len(lower))), np.ones((1, 1)), np.array([amount]))
 
 
 class _InDouble(nn.Module):

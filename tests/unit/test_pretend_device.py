@@ -94,7 +94,7 @@ def test_what_is_recorded_waits_for_nothing(
 ) -> None:
     recorder = Strict(device=device)
     monkeypatch.setitem(cuda_graphs.RECORDERS, DEVICE.type, lambda: recorder)
-    monkeypatch.setattr(cuda_graphs, "UNRECORDED", 0)
+    monkeypatch.setattr(cuda_graphs, "CALLS_BEFORE_RECORDING", 0)
     if as_operators:
         monkeypatch.setattr("toolkit.problem.program.compact", lambda affine: affine)
         monkeypatch.setattr("toolkit.search.reduce_task.WORTH_REDUCING", 0.0)

@@ -300,7 +300,9 @@ def test_memory_that_is_never_enough_is_unknown(
 
 
 def test_the_limit_on_domains_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.search.strategy.NEARER", 2.0)  # however much better bounds bring, no new search
+    monkeypatch.setattr(
+        "toolkit.search.strategy.GAP_CLOSED_WORTH_WAITING", 2.0
+    )  # however much better bounds bring, no new search
     path, text = hard(tmp_path)
     result = decide(path, text, BY_PHASES.model_copy(update={"max_domains": 1, "beta_iterations": 0}))
     assert result.verdict == Verdict.UNKNOWN

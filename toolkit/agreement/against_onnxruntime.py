@@ -18,11 +18,11 @@ from toolkit.errors import DisagreementError
 
 MOST_POINTS, FEWEST_POINTS = 12, 2
 """Samples of one thing that was bounded."""
-WORK = 1 << 26
+MOST_MULTIPLICATIONS = 1 << 26
 """Multiplications that the samples may take, as long as they are no fewer than the fewest."""
-EXPLAINED = 1e-3
+LARGE_TOLERANCE = 1e-3
 """Tolerance, relative to a value or 1, beyond which it must be small beside the tensors of the network too."""
-OF_TENSORS = 2.0**-10
+MOST_TOLERANCE_OF_TENSORS = 2.0**-10
 """Largest tolerance relative to the largest number of any tensor: rounding alone is much less."""
 
 
@@ -77,7 +77,7 @@ def check_agreement(bounded: Bounded, original: OnnxReference, candidates: Seque
     """Raise DisagreementError unless what was bounded is what onnxruntime computes at points of its boxes."""
     if not len(bounded.regions):
         return
-    count = int(np.clip(WORK // max(1, bounded.work), FEWEST_POINTS, MOST_POINTS))
+    count = int(np.clip(MOST_MULTIPLICATIONS // max(1, bounded.work), FEWEST_POINTS, MOST_POINTS))
     samples = original.sample(bounded.regions, count, candidates)
     found = bounded.compare(samples, original)
     if found.value.shape != found.reference.shape:
@@ -101,10 +101,12 @@ def _agrees(found: ValueComparison, tolerance: Array, largest: float, reach: Cal
     """Which values agree, by tolerances that are small beside a value or beside what it is computed from."""
     near = found.within(tolerance, largest)
     with np.errstate(invalid="ignore"):
-        loose = near & ~(tolerance <= EXPLAINED * np.maximum(1.0, np.abs(found.reference))) & np.isfinite(found.value)
+        loose = (
+            near & ~(tolerance <= LARGE_TOLERANCE * np.maximum(1.0, np.abs(found.reference))) & np.isfinite(found.value)
+        )
     if not loose.any():
         return near
-    return near & found.within(np.fmin(tolerance, OF_TENSORS * reach()[:, None]), largest)
+    return near & found.within(np.fmin(tolerance, MOST_TOLERANCE_OF_TENSORS * reach()[:, None]), largest)
 
 
 def _difference(found: ValueComparison, row: int, column: int, what: str) -> str:

@@ -15,7 +15,7 @@ from toolkit.agreement.inner_tensors import first_difference, largest_number
 from toolkit.agreement.layerwise_check import check_inside
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.bounds.evaluate_graph import evaluate_graph
-from toolkit.bounds.evaluate_program import BEYOND, evaluate, gamma, transposed_wrongly, unit_of
+from toolkit.bounds.evaluate_program import ROUNDINGS_BESIDE_SUM, evaluate, gamma, transposed_wrongly, unit_of
 from toolkit.bounds.network_reduction import cost
 from toolkit.errors import DisagreementError
 from toolkit.formats.onnx_file import OnnxModel
@@ -169,7 +169,9 @@ def check_question(
         size = (np.abs(features) @ np.abs(weights).T + np.abs(offsets))[:, :-1]
         expected = cases.atoms.values(networks.query.monomials(samples.variables))
         # Atoms may be asked to exceed more than zero: what is at most zero less something is at most zero.
-        wrong = asked - expected > gamma(features.shape[1] + BEYOND, unit_of(problem.weights.dtype)) * size
+        wrong = (
+            asked - expected > gamma(features.shape[1] + ROUNDINGS_BESIDE_SUM, unit_of(problem.weights.dtype)) * size
+        )
     if wrong.any():
         raise DisagreementError("the atoms that were bounded are not those of the specification")
 

@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from toolkit.agreement.bounded_programs import BoundedNetworks
 from toolkit.agreement.query_samples import OnnxReference
 from toolkit.bounds.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
-from toolkit.bounds.evaluate_program import BEYOND, gamma
+from toolkit.bounds.evaluate_program import ROUNDINGS_BESIDE_SUM, gamma
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx_file import OnnxModel
@@ -39,11 +39,11 @@ PLAIN = frozenset({
 softmax for instance, are computed in ways whose errors differ."""
 LIPSCHITZ: Mapping[str, float] = {"relu": 1.0, "sigmoid": 0.25, "tanh": 1.0}
 """How much an operator enlarges errors at most."""
-TRIED = 64
+TRIED_POINTS = 64
 """Points at which room is looked for."""
-ROOM = 2.0
+CONSTANT_ROUNDINGS = 2.0
 """Roundings of an atom's constants to the element types."""
-LEAST = 2.0**-126
+LEAST_NORMAL_FLOAT32 = 2.0**-126
 """Smallest normal number of single precision: what a result below it may be rounded to zero from."""
 
 
@@ -97,7 +97,7 @@ def with_room(networks: BoundedNetworks, original: OnnxReference, problem: Probl
     lower, upper = (torch.as_tensor(side) for side in original.rounded_boxes)
     graph = networks.graph(networks.cases.lower[0])
     error = rounding_error(graph, lower.amin(0), upper.amax(0), original.unit)
-    room = problem.weights.abs() @ error + ROOM * original.unit * problem.offsets.abs()
+    room = problem.weights.abs() @ error + CONSTANT_ROUNDINGS * original.unit * problem.offsets.abs()
     room[-1] = 0.0  # the atom that is always true
     if not bool(room.isfinite().all()):
         raise UnsupportedError("declared floating-point types: the network's rounding has no bound on the input set")
@@ -108,7 +108,7 @@ def with_room(networks: BoundedNetworks, original: OnnxReference, problem: Probl
 def _check_room(networks: BoundedNetworks, original: OnnxReference, room: NDArray[np.float64]) -> None:
     """Raise UnsupportedError where a point is so near to a counterexample that no proof can leave the room."""
     cases = networks.cases
-    samples = original.sample(np.arange(len(cases.lower)), TRIED)
+    samples = original.sample(np.arange(len(cases.lower)), TRIED_POINTS)
     values = cases.atoms.values(networks.query.monomials(samples.variables)) - room / 2
     losses = reduce_rows(np.maximum, values[:, cases.rows], cases.starts, -np.inf)
     if bool(((losses <= 0) & (cases.region == samples.region[:, None])).any()):
@@ -120,19 +120,21 @@ def _check_room(networks: BoundedNetworks, original: OnnxReference, room: NDArra
 
 def _affine(call: OperatorCall, sources: list[ValueSpread], unit: float) -> ValueSpread:
     """An affine operator: intervals by centre and radius, widened by what double precision rounds."""
-    factor, own = gamma(call.terms + BEYOND, unit), gamma(call.terms + BEYOND, 2.0**-53)
+    factor, own = gamma(call.terms + ROUNDINGS_BESIDE_SUM, unit), gamma(call.terms + ROUNDINGS_BESIDE_SUM, 2.0**-53)
     centre = call.plain([(source.lower + source.upper) / 2 for source in sources])
     reach = call.sizes([source.reach for source in sources])
     radius = call.sizes([(source.upper - source.lower) / 2 for source in sources]) + 4 * own * reach
     error = factor * call.sizes([source.reach + source.error / factor for source in sources])
-    return ValueSpread(centre - radius, centre + radius, (1 + own) * error + (call.terms + BEYOND) * LEAST)
+    return ValueSpread(
+        centre - radius, centre + radius, (1 + own) * error + (call.terms + ROUNDINGS_BESIDE_SUM) * LEAST_NORMAL_FLOAT32
+    )
 
 
 def _operator(op: str, z: ValueSpread, unit: float) -> ValueSpread:
     if op not in LIPSCHITZ:
         raise UnsupportedError(f"how the operator {op} rounds is not known")
     lower, upper = RELAXATIONS[op].image(z.lower, z.upper)
-    rounded = 0.0 if op == "relu" else gamma(BEYOND, unit)  # of values that are at most 1
+    rounded = 0.0 if op == "relu" else gamma(ROUNDINGS_BESIDE_SUM, unit)  # of values that are at most 1
     error = LIPSCHITZ[op] * z.error
     if op == "relu":
         error = torch.where(z.upper + error <= 0, 0.0, error)  # inactive, whatever rounding does

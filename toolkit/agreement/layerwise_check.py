@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MOST_ELEMENTS = 1 << 16
 """Elements of all tensors of a network that are looked at."""
-POINTS = 4
+COMPARED_SAMPLES = 4
 """Samples at which they are."""
 
 
@@ -43,7 +43,7 @@ def check_inside(networks: BoundedNetworks, samples: QuerySamples, original: Onn
     seen = next(iter(networks.bindings.values())).inspected
     if id(program) in seen:
         return
-    some = samples.first(POINTS)
+    some = samples.first(COMPARED_SAMPLES)
     with torch.no_grad():
         for network in networks.query.networks:
             binding = networks.bindings[network.name]

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 Candidate = tuple[Array, int]
 """A point ``(n,)`` and its region."""
 
-KEPT = 8
+KEPT_CANDIDATES = 8
 """Points that an attack liked best, of which so many are among the samples."""
 MOST_REGIONS = 16
 """Regions of which samples are taken, evenly over all."""
@@ -88,7 +88,7 @@ class OnnxReference:
     def sample(self, regions: NDArray[np.int64], count: int, candidates: Sequence[Candidate] = ()) -> QuerySamples:
         """About so many points of some regions, at least one of each that is looked at."""
         chosen = regions[np.unique(np.linspace(0, len(regions) - 1, min(MOST_REGIONS, len(regions))).astype(np.int64))]
-        liked = [(point, region) for point, region in candidates if region in regions][-min(KEPT, count) :]
+        liked = [(point, region) for point, region in candidates if region in regions][-min(KEPT_CANDIDATES, count) :]
         found = [*liked, *_spread(self.cases, chosen, max(1, -(-count // len(chosen))))]
         points, fed = zip(*(self._rounded(point, region) for point, region in found), strict=True)
         wanted, given = np.stack(points), np.stack(fed)

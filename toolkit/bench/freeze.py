@@ -32,9 +32,9 @@ MANIFEST = "frozen.json"
 """The files that were written, with their SHA-256: nothing else is ever replaced or removed."""
 DRAFT = ".freezing-"
 """How the folder begins in which everything is made first."""
-LARGE = 1 << 16
+COMPRESSED_FROM_BYTES = 1 << 16
 """Bytes from which a specification is compressed."""
-POOL = 200
+MOST_KEPT_IMAGES = 200
 """Most test images that are kept, where no more are verified."""
 
 
@@ -125,8 +125,9 @@ def _is_inside(name: str) -> bool:
 
 
 def _keep_first_images(benchmark: Path, folder: Path) -> None:
-    """Write the first test images of a benchmark: as many as are verified, or `POOL` where these are fewer."""
-    count = max(POOL, json.loads((benchmark / "properties.json").read_text(encoding="utf-8"))["images"])
+    """Write the first test images of a benchmark: as many as are verified, or `MOST_KEPT_IMAGES` where these are
+    fewer."""
+    count = max(MOST_KEPT_IMAGES, json.loads((benchmark / "properties.json").read_text(encoding="utf-8"))["images"])
     with np.load(benchmark / "images.npz") as pool:
         write_pool(folder, pool["images"][:count], pool["labels"][:count])
 
@@ -136,7 +137,7 @@ def _compress(specs: Path) -> dict[str, str]:
     names = {}
     for path in sorted(specs.iterdir()):
         names[path.name] = path.name
-        if path.stat().st_size >= LARGE:
+        if path.stat().st_size >= COMPRESSED_FROM_BYTES:
             names[path.name] = f"{path.name}.gz"
             path.with_name(names[path.name]).write_bytes(gzip.compress(path.read_bytes(), mtime=0))
             path.unlink()

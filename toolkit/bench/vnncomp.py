@@ -24,7 +24,7 @@ from toolkit.run.forked_query import ProcessCrashed, ProcessLimits, ProcessOverd
 from toolkit.run.lifetime import die_with
 from toolkit.settings import Settings
 
-MARGIN = 1.0
+SECONDS_TO_FINISH = 1.0
 """Seconds kept for writing the answer and for the end of the process."""
 
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 def make_job(category: str, onnx: str, vnnlib: str, timeout: float) -> InstanceJob:
     """The instance as a job, its time limit shortened by what has passed and a margin."""
     passed = seconds_passed()
-    left = timeout - passed - MARGIN
+    left = timeout - passed - SECONDS_TO_FINISH
     if left <= 0:
         raise InputError(f"no time is left: {passed:.1f} of {timeout:g} s have passed")
     networks = tuple((name, Path(path)) for name, path in parse_networks(onnx).items())

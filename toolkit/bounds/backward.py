@@ -25,7 +25,7 @@ from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Program, split_layers
 from toolkit.problem.sum_rounding import MapErrors, added_up, gamma, long_terms
 
-STEPS = 8
+ROUNDINGS_BESIDE_SUM = 8
 """Operations on a number beside the sum that it is part of."""
 
 
@@ -57,7 +57,7 @@ class LinearBounds:
     def minimum(self, box: Bounds) -> Tensor:
         """Lower bounds ``(B, R)`` over boxes ``(B, n)``, less what rounding can change here."""
         centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
-        allowance = 2 * gamma(centre.shape[1] + STEPS, self.offset.dtype)  # for both of the sums
+        allowance = 2 * gamma(centre.shape[1] + ROUNDINGS_BESIDE_SUM, self.offset.dtype)  # for both of the sums
         widened = radius + allowance * torch.maximum(box.lower.abs(), box.upper.abs())
         spread = _dot(self.coefficients.abs(), widened) + allowance * self.offset.abs()
         return without_overflow(_dot(self.coefficients, centre) - spread + self.offset)
@@ -78,7 +78,7 @@ def functional(
     error = None if errors is None else _dot(rows.abs(), errors)
     if constants is not None:
         offset = offset + constants
-        error = None if error is None else error + gamma(STEPS, offset.dtype) * constants.abs()
+        error = None if error is None else error + gamma(ROUNDINGS_BESIDE_SUM, offset.dtype) * constants.abs()
     return Functional(affine.sources, affine.transpose(rows), offset, error)
 
 
@@ -88,9 +88,11 @@ def weighted(affine: Affine, atoms: Tensor, constants: Tensor, weight: Tensor, e
         return functional(affine, weight.unsqueeze(1) * atoms, weight * constants, errors)
     plain = functional(affine, weight.unsqueeze(1) @ atoms, (weight * constants).sum(1, keepdim=True))
     # Atoms may cancel, and so may their constants.
-    unit = max(1.0, weight.shape[1] / MOST_ATOMS) * (1 + gamma(weight.shape[1] + STEPS, weight.dtype))
+    unit = max(1.0, weight.shape[1] / MOST_ATOMS) * (1 + gamma(weight.shape[1] + ROUNDINGS_BESIDE_SUM, weight.dtype))
     of_atoms = _dot(weight.unsqueeze(1) @ atoms.abs(), errors)
-    of_constants = gamma(weight.shape[1] + STEPS, weight.dtype) * (weight * constants.abs()).sum(1, keepdim=True)
+    of_constants = gamma(weight.shape[1] + ROUNDINGS_BESIDE_SUM, weight.dtype) * (weight * constants.abs()).sum(
+        1, keepdim=True
+    )
     return replace(plain, error=unit * (of_atoms + of_constants))
 
 
@@ -193,7 +195,7 @@ class OffsetTotal:
         if errors is None:
             return OffsetTotal(start.offset, None, None)
         assert start.error is not None, "the start of a pass that is to prove something counts its own rounding"
-        unit = gamma(2 * len(program.layers) + STEPS, program.dtype)
+        unit = gamma(2 * len(program.layers) + ROUNDINGS_BESIDE_SUM, program.dtype)
         return OffsetTotal(start.offset, start.error + unit * start.offset.abs() + errors.underflow, errors)
 
     def plus(
@@ -204,7 +206,9 @@ class OffsetTotal:
         offset = self.offset + line.constant + long_dot(rows, bias.unsqueeze(0))
         if self.errors is None or self.error is None:
             return OffsetTotal(offset, None, None)
-        unit = gamma(long_terms(rows.shape[-1], rows.dtype) + 2 * len(program.layers) + STEPS, rows.dtype)
+        unit = gamma(
+            long_terms(rows.shape[-1], rows.dtype) + 2 * len(program.layers) + ROUNDINGS_BESIDE_SUM, rows.dtype
+        )
         of_layer = self.errors.layers[number]
         error = self.error + _dot(rows.abs(), of_layer) + unit * line.reach
         if multipliers is not None:  # a slope that a multiplier takes off was rounded all the same
@@ -216,7 +220,7 @@ class OffsetTotal:
         if self.error is None:
             return self.offset
         # This difference is rounded, too: relative to the offset, which the first of the errors had in mind.
-        return self.offset - self.error * (1 + STEPS * torch.finfo(self.offset.dtype).eps)
+        return self.offset - self.error * (1 + ROUNDINGS_BESIDE_SUM * torch.finfo(self.offset.dtype).eps)
 
 
 def long_dot(rows: Tensor, vector: Tensor) -> Tensor:

@@ -23,9 +23,9 @@ from toolkit.problem.sum_rounding import MapErrors, gamma, long_terms
 
 MOST_ATOMS = 32
 """Atoms of a conjunction whose weighted sum the features' errors allow for; sums of more have their own factors."""
-UNKNOWN = 0.25
+UNKNOWN_ERROR_SHARE = 0.25
 """Share of the largest number from which on an error stands for one that is not known."""
-STEPS = 8
+ROUNDINGS_BESIDE_SUM = 8
 """Operations on a coefficient beside the sums: the line's slope, the phase's multiplier, the map's stored element."""
 
 
@@ -42,14 +42,18 @@ def errors_of(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
 def _of_atoms(program: Program, box: Bounds, layers: Sequence[Bounds]) -> Tensor:
     """What a query's coefficients on the features lose where they are stored rounded, added up in a few terms."""
     features = map_interval(program, program.features, box, layers)
-    return _known(gamma(MOST_ATOMS + STEPS, program.dtype) * magnitude(features))
+    return _known(gamma(MOST_ATOMS + ROUNDINGS_BESIDE_SUM, program.dtype) * magnitude(features))
 
 
 def shared_errors(program: Program, box: Bounds, bounds: Bounds) -> MapErrors | None:
     """Errors ``(1, size)`` that serve all boxes in these and all tighter bounds; None where these are not finite."""
     errors = errors_of(program, around(box), around(bounds))
     parts = [*errors.layers, errors.features, errors.underflow]
-    return errors if all(bool((part < UNKNOWN * torch.finfo(part.dtype).max).all()) for part in parts) else None
+    return (
+        errors
+        if all(bool((part < UNKNOWN_ERROR_SHARE * torch.finfo(part.dtype).max).all()) for part in parts)
+        else None
+    )
 
 
 def with_errors(program: Program, box: Bounds, bounds: Bounds) -> Program:
@@ -103,10 +107,14 @@ def map_error(program: Program, affine: Affine, sources: Sequence[Bounds]) -> Te
     terms = affine.terms if program.stacks is None else max(affine.terms, program.num_neurons + program.num_inputs)
     tiny = torch.finfo(dtype).tiny
     total = sum(part.sum(1, keepdim=True) for part in reach)
-    error = gamma(terms + depth + STEPS, dtype) * affine.radius(reach) + affine.uncertainty(reach) + tiny * total
-    error = error + gamma(long_terms(affine.size, dtype) + 2 * depth + STEPS, dtype) * affine.bias.abs()
+    error = (
+        gamma(terms + depth + ROUNDINGS_BESIDE_SUM, dtype) * affine.radius(reach)
+        + affine.uncertainty(reach)
+        + tiny * total
+    )
+    error = error + gamma(long_terms(affine.size, dtype) + 2 * depth + ROUNDINGS_BESIDE_SUM, dtype) * affine.bias.abs()
     # The product with the coefficients' magnitudes is a sum of as many terms as there are values.
-    return _known(error * (1 + gamma(affine.size + STEPS, dtype)))
+    return _known(error * (1 + gamma(affine.size + ROUNDINGS_BESIDE_SUM, dtype)))
 
 
 def _known(error: Tensor) -> Tensor:
@@ -119,7 +127,7 @@ def map_underflow(program: Program, affine: Affine, sources: Sequence[Bounds]) -
     """What underflow may add up to where a map is met, ``(B, 1)``: each product loses less than the smallest normal
     number."""
     total = sum(magnitude(source).sum(1, keepdim=True) for source in sources) + affine.bias.abs().sum() + 1
-    return _known(2 * torch.finfo(program.dtype).tiny * (affine.size + STEPS) * total)
+    return _known(2 * torch.finfo(program.dtype).tiny * (affine.size + ROUNDINGS_BESIDE_SUM) * total)
 
 
 def around(bounds: Bounds) -> Bounds:

@@ -15,11 +15,11 @@ from torch import Tensor
 from toolkit.bounds.interval import Bounds, without_overflow
 from toolkit.problem.sum_rounding import gamma
 
-STEPS = 32
+ROUNDINGS_BESIDE_SUMS = 32
 """Operations on a function's value beside the two sums over the dimensions: its offset, multiples of others."""
 MAX_BREAKPOINTS = 8
 """Dimensions up to which all breakpoints are tried as a half-space's multiplier."""
-TANGENTS = 5
+TRIED_MULTIPLIERS = 5
 """Multipliers tried one after the other where there are more dimensions."""
 
 
@@ -73,7 +73,8 @@ def centred(coefficients: Tensor, offset: Tensor, box: Bounds) -> CentredRows:
     return CentredRows(
         _dot(coefficients, centre) + offset,
         spread.T.contiguous().T if _few(spread) else spread.contiguous(),
-        gamma(2 * coefficients.shape[1] + STEPS, offset.dtype) * (_dot(coefficients.abs(), magnitude) + offset.abs()),
+        gamma(2 * coefficients.shape[1] + ROUNDINGS_BESIDE_SUMS, offset.dtype)
+        * (_dot(coefficients.abs(), magnitude) + offset.abs()),
     )
 
 
@@ -182,7 +183,7 @@ def _between_tangents(function: CentredRows, space: CentredRows) -> tuple[Tensor
         constant - torch.mul(torch.sign(space.spread, out=work), function.spread, out=work).sum(1),
         slope - torch.abs(space.spread, out=work).sum(1),
     )
-    for _ in range(TANGENTS):
+    for _ in range(TRIED_MULTIPLIERS):
         beta = ((right[0] - left[0]) / (left[1] - right[1])).clamp(min=0)
         beta = torch.where(torch.isfinite(beta), beta, 0.0)
         value, rise = dual(beta)

@@ -18,10 +18,10 @@ from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.sum_rounding import MapErrors
 
-ELEMENTS = {"cpu": 1 << 22}
+COEFFICIENTS_BY_DEVICE = {"cpu": 1 << 22}
 """Coefficients of one backward pass, by device: few enough to stay near a processor's cache."""
-MANY_ELEMENTS = 1 << 25
-"""Coefficients of one backward pass, on devices that `ELEMENTS` does not name."""
+COEFFICIENTS_ELSEWHERE = 1 << 25
+"""Coefficients of one backward pass, on devices that `COEFFICIENTS_BY_DEVICE` does not name."""
 
 
 def crown_bounds(
@@ -85,7 +85,7 @@ def tighten_rows(
 def rows_per_pass(program: Program, batch: int) -> int:
     """How many rows of a layer are pushed back at once."""
     widest = max([1, program.num_inputs, *(layer.affine.size for layer in program.layers)])
-    return max(1, ELEMENTS.get(program.device.type, MANY_ELEMENTS) // (2 * batch * widest))
+    return max(1, COEFFICIENTS_BY_DEVICE.get(program.device.type, COEFFICIENTS_ELSEWHERE) // (2 * batch * widest))
 
 
 def bound_rows(program: Program, errors: MapErrors, index: Tensor, box: Bounds, lines: list[RelaxationLines]) -> Bounds:

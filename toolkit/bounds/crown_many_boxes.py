@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import STEPS, Functional, PreActivationRows, both_signs, long_dot, of_rows
+from toolkit.bounds.backward import ROUNDINGS_BESIDE_SUM, Functional, PreActivationRows, both_signs, long_dot, of_rows
 from toolkit.bounds.backward_rounding import RunningErrors
 from toolkit.bounds.clip_boxes import HalfSpaces, Polytopes, minimum_within, polytopes
 from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
@@ -25,15 +25,16 @@ from toolkit.bounds.row_accumulator import RowAccumulator
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sum_rounding import MapErrors, added_up, gamma, long_terms
 
-ELEMENTS = {"cpu": 1 << 18}
+COEFFICIENTS_BY_DEVICE = {"cpu": 1 << 18}
 """Coefficients of one pass over the widest layer, by device: few enough to stay in a processor's cache."""
-MANY_ELEMENTS = 1 << 24
-"""Coefficients of a pass over the widest layer, on devices that `ELEMENTS` does not name: enough to keep them busy."""
-MIN_ROWS = 128
+COEFFICIENTS_ELSEWHERE = 1 << 24
+"""Coefficients of a pass over the widest layer, on devices that `COEFFICIENTS_BY_DEVICE` does not name: enough to keep
+them busy."""
+LEAST_ROWS_PER_PASS = 128
 """Rows of one pass at least, however wide the layers are."""
-MANY_ROWS = 256
+MOST_NEURONS_PER_BOX = 256
 """Neurons of a layer of matrices, for each box, beyond which forward bounds have to do where there are any."""
-FEW_ROWS = 2
+MOST_NEURONS_PER_INPUT = 2
 """Neurons of a layer of operators, for each box and each input of it, beyond which forward bounds have to do."""
 
 
@@ -138,7 +139,7 @@ def _most_rows(program: Program, number: int, box: Bounds) -> int:
 
     Matrices serve many rows at little cost; operators cost as much for each row as for a column of forward bounds.
     """
-    return MANY_ROWS if only_matrices(program, number) else FEW_ROWS * (box.lower.shape[1] + 1)
+    return MOST_NEURONS_PER_BOX if only_matrices(program, number) else MOST_NEURONS_PER_INPUT * (box.lower.shape[1] + 1)
 
 
 def _inherited(program: Program, layer: Layer, box: Bounds, known: Bounds) -> Bounds:
@@ -209,8 +210,8 @@ def _bound_rows(
 def parts_of(program: Program, rows: BoxNeuronRows) -> list[BoxNeuronRows]:
     """The rows in parts of what one pass takes, both ends of each."""
     widest = max([1, program.num_inputs, *(layer.affine.size for layer in program.layers)])
-    elements = ELEMENTS.get(program.device.type, MANY_ELEMENTS)
-    count = max(MIN_ROWS, elements // (2 * widest))
+    elements = COEFFICIENTS_BY_DEVICE.get(program.device.type, COEFFICIENTS_ELSEWHERE)
+    count = max(LEAST_ROWS_PER_PASS, elements // (2 * widest))
     return [BoxNeuronRows(*part) for part in zip(rows.owner.split(count), rows.neuron.split(count), strict=True)]
 
 
@@ -234,7 +235,7 @@ def backward_rows(
     """
     pending = RowAccumulator(program, start.sources, start.coefficients)
     offset = start.offset[0]
-    depth = 2 * len(program.layers) + STEPS
+    depth = 2 * len(program.layers) + ROUNDINGS_BESIDE_SUM
     error = (
         _own(errors.features, rows) + gamma(depth, program.dtype) * offset.abs() + _each(errors.underflow, rows)[:, 0]
     )
@@ -250,7 +251,7 @@ def backward_rows(
         error = error + of_rows + gamma(long_terms(len(bias), program.dtype) + depth, program.dtype) * line.reach
         pending.push(number, line.rows.unsqueeze(0))
     remaining = pending.take(INPUT)
-    offset = offset - error * (1 + STEPS * torch.finfo(offset.dtype).eps)
+    offset = offset - error * (1 + ROUNDINGS_BESIDE_SUM * torch.finfo(offset.dtype).eps)
     if remaining is None:
         return offset.new_zeros(len(offset), program.num_inputs), offset
     return remaining[0], offset

@@ -177,7 +177,7 @@ def optimise(
         if not len(staying):
             break
         bound, gradient = at.bound, supergradient(program, relaxed, at)
-        if len(staying) < (1 - LEAVE) * len(index):
+        if len(staying) < (1 - PROVED_SHARE_TO_SHRINK) * len(index):
             relaxed = relax(program, relaxed.domain.select(staying))
             state, index = state.select(staying), index[staying]
             bound, gradient = bound.select(staying), gradient.select(staying)
@@ -209,7 +209,7 @@ def ascend(
     return best
 
 
-LEAVE = 0.2
+PROVED_SHARE_TO_SHRINK = 0.2
 """Share of a batch that must be proved before it is worth making the batch smaller."""
 
 

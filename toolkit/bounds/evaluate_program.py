@@ -25,18 +25,18 @@ from toolkit.problem.program import INPUT, Program
 from toolkit.problem.rewrites.elementwise import CAP
 from toolkit.problem.sum_lengths import terms
 
-COPIES = 4
+DISTURBED_COPIES = 4
 """Disturbed copies of each point."""
-MARGIN = 4.0
+SPREAD_FACTOR = 4.0
 """Spreads of the copies that an error may be away."""
-BEYOND = 8
+ROUNDINGS_BESIDE_SUM = 8
 """Roundings of an operation besides those of its sum: of its stored coefficients, and of an elementary function."""
 SATURATING = frozenset({"sigmoid", "tanh", "erf", "atan", "sin", "softplus"})
 """Functions whose common approximations err by units in the last place of 1, not of their value."""
 VANISHING = {"exp": 2.0**-126, "exp_below_cap": 2.0**-126, "share": 1 / CAP}
 """Values of functions that another evaluation may have instead of zero, or zero instead: an exponential underflows, and
 shares are what they are without exponentials cut off, up to this."""
-JUMPING = frozenset({"sign", "floor", *ROUNDING})
+DISCONTINUOUS_OPERATORS = frozenset({"sign", "floor", *ROUNDING})
 """Functions with jumps, of which a few disturbed copies do not tell."""
 
 
@@ -60,7 +60,7 @@ class PointValues:
         """
         if self.jumps:
             return self.error
-        return torch.fmin(self.error, MARGIN * _spread(self.value, self.copies))
+        return torch.fmin(self.error, SPREAD_FACTOR * _spread(self.value, self.copies))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Arithmetic:
 
     def start(self, points: Tensor, error: Tensor) -> PointValues:
         """The inputs, ``(B, n)`` each: given up to an error."""
-        copies = points.expand(COPIES, *points.shape)
+        copies = points.expand(DISTURBED_COPIES, *points.shape)
         return PointValues(points, error, copies + error * self._signs(copies))
 
     def affine(
@@ -87,15 +87,15 @@ class Arithmetic:
         sources: Sequence[PointValues],
     ) -> PointValues:
         """A map, of so many terms a sum; ``magnitude`` is the map with absolute coefficients and constants."""
-        factor = gamma(count + BEYOND, self.unit)
-        usual = min(factor, gamma(BEYOND * math.ceil(math.sqrt(count)) + BEYOND, self.unit))
+        factor = gamma(count + ROUNDINGS_BESIDE_SUM, self.unit)
+        usual = min(factor, gamma(ROUNDINGS_BESIDE_SUM * math.ceil(math.sqrt(count)) + ROUNDINGS_BESIDE_SUM, self.unit))
         rows = apply([torch.cat([source.value, *source.copies]) for source in sources])
         value, copies = rows[: len(sources[0].value)], rows[len(sources[0].value) :]
         sizes = [source.value.abs() for source in sources]
         wider = [size + source.error / factor for size, source in zip(sizes, sources, strict=True)]
         both = magnitude([torch.cat(pair) for pair in zip(sizes, wider, strict=True)])
         here, error = both[: len(value)], factor * both[len(value) :]
-        copies = copies.reshape(COPIES, *value.shape)
+        copies = copies.reshape(DISTURBED_COPIES, *value.shape)
         copies = copies + usual * here * self._signs(copies)
         return PointValues(value, _known(error), copies, any(source.jumps for source in sources))
 
@@ -112,14 +112,14 @@ class Arithmetic:
         value, copies = relaxation.function(z.value), relaxation.function(z.copies)
         error = _image_error(relaxation, value, z.value, z.error)
         if relaxation.piecewise_linear:  # a kink may be near, and none of the few copies beyond it
-            short = _image_error(relaxation, value, z.value, z.tolerance) / MARGIN - _spread(value, copies)
+            short = _image_error(relaxation, value, z.value, z.tolerance) / SPREAD_FACTOR - _spread(value, copies)
             away = torch.where(copies == value, self._signs(copies), (copies - value).sign())
             copies = copies + short.clamp(min=0) * away
-        if not relaxation.piecewise_linear and op not in JUMPING:
-            rounded = gamma(BEYOND, self.unit) * (value.abs() + (1.0 if op in SATURATING else 0.0))
+        if not relaxation.piecewise_linear and op not in DISCONTINUOUS_OPERATORS:
+            rounded = gamma(ROUNDINGS_BESIDE_SUM, self.unit) * (value.abs() + (1.0 if op in SATURATING else 0.0))
             rounded = rounded + VANISHING.get(op, 0.0)
             error, copies = error + rounded, copies + rounded * self._signs(copies)
-        return PointValues(value, _known(error), copies, z.jumps or op in JUMPING)
+        return PointValues(value, _known(error), copies, z.jumps or op in DISCONTINUOUS_OPERATORS)
 
     def _signs(self, like: Tensor) -> Tensor:
         # On the processor, whatever the device: so that devices compare alike.

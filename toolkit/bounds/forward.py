@@ -21,19 +21,20 @@ from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.sum_rounding import gamma
 
-WIDE = 512
+LEAST_FORWARD_WIDTH = 512
 """Neurons of a layer from which on forward bounds are worth their price."""
-COEFFICIENTS = 1 << 25
+MOST_COEFFICIENTS_PER_BOX = 1 << 25
 """Coefficients of one box's terms on the widest layer that they meet, at most."""
-TOGETHER = 1 << 26
+MOST_COEFFICIENTS = 1 << 26
 """Coefficients of the terms of all boxes that are bounded at once on the widest layer that they meet, at most."""
-BLOCK = {"cpu": 1 << 20}
+BLOCK_COEFFICIENTS = {"cpu": 1 << 20}
 """Coefficients that a map takes at once, by device: few enough to stay in a processor's cache."""
-LARGE_BLOCK = 1 << 26
-"""Coefficients that a map takes at once, on devices that `BLOCK` does not name: enough to keep them busy."""
-STEPS = 8
+BLOCK_COEFFICIENTS_ELSEWHERE = 1 << 26
+"""Coefficients that a map takes at once, on devices that `BLOCK_COEFFICIENTS` does not name: enough to keep them
+busy."""
+ROUNDINGS_BESIDE_SUMS = 8
 """Operations on a value beside the sums: a slope, a centre, the difference of these."""
-LINE_STEPS = 16
+OUTWARD_ULPS = 16
 """Units in the last place by which an error is moved outward."""
 
 
@@ -99,7 +100,7 @@ class ActivationZonotope:
 
 def suits(program: Program) -> bool:
     """Whether forward bounds pay where inputs are few: some layer is wide."""
-    return max((layer.affine.size for layer in program.layers), default=0) > WIDE
+    return max((layer.affine.size for layer in program.layers), default=0) > LEAST_FORWARD_WIDTH
 
 
 def forward_bounds(program: Program, box: Bounds, known: Bounds, check: Callable[[], None] = lambda: None) -> Bounds:
@@ -137,19 +138,19 @@ def boxes_together(program: Program, box: Bounds, known: Bounds) -> int:
     most = int(torch.stack(inexact).sum(0).max()) if inexact and len(box.lower) else 0
     widest = max((layer.affine.size for layer in program.layers), default=1)
     terms = min(room, box.lower.shape[1] + most)
-    return max(1, TOGETHER // max(1, min(COEFFICIENTS, terms * widest)))
+    return max(1, MOST_COEFFICIENTS // max(1, min(MOST_COEFFICIENTS_PER_BOX, terms * widest)))
 
 
 def _room(program: Program, number: int) -> int:
     """Terms that there may be behind a layer: none where all later ones are quickly bounded by CROWN."""
     if not any(_is_dear(program, later) for later in range(number + 1, len(program.layers))):
         return 0
-    return COEFFICIENTS // max(layer.affine.size for layer in program.layers[number:])
+    return MOST_COEFFICIENTS_PER_BOX // max(layer.affine.size for layer in program.layers[number:])
 
 
 def _is_dear(program: Program, number: int) -> bool:
     """Whether a backward pass for each of a layer's neurons is dear: there are many, or it meets more than matrices."""
-    return program.layers[number].affine.size > WIDE or not only_matrices(program, number)
+    return program.layers[number].affine.size > LEAST_FORWARD_WIDTH or not only_matrices(program, number)
 
 
 def only_matrices(program: Program, number: int) -> bool:
@@ -219,11 +220,11 @@ def through_map(affine: Affine, sources: Sequence[ActivationZonotope]) -> tuple[
     both = affine.radius([torch.cat([source.radius, source.reach]) for source in sources])
     radius, magnitude = both.chunk(2)
     terms, reach = _by_matrices(affine, sources) if isinstance(affine, DenseAffine) else _by_blocks(affine, sources)
-    allowance = 2 * gamma(affine.terms + len(sources) + STEPS, centre.dtype)
+    allowance = 2 * gamma(affine.terms + len(sources) + ROUNDINGS_BESIDE_SUMS, centre.dtype)
     lost = allowance * (magnitude + affine.bias.abs()) + affine.uncertainty([source.reach for source in sources])
     radius = radius * (1 + allowance) + lost + 2 * affine.terms * torch.finfo(centre.dtype).tiny
-    spread = (radius + reach) * (1 + gamma(terms.shape[1] + STEPS, centre.dtype))
-    spread = spread + STEPS * torch.finfo(centre.dtype).eps * centre.abs()
+    spread = (radius + reach) * (1 + gamma(terms.shape[1] + ROUNDINGS_BESIDE_SUMS, centre.dtype))
+    spread = spread + ROUNDINGS_BESIDE_SUMS * torch.finfo(centre.dtype).eps * centre.abs()
     bounds = Bounds(without_overflow(centre - spread), -without_overflow(-centre - spread))
     return Zonotope(centre, terms, radius, reach), bounds
 
@@ -255,7 +256,7 @@ def _by_blocks(affine: Affine, sources: Sequence[ActivationZonotope]) -> tuple[T
 
 def _blocks(like: Tensor, count: int, width: int) -> list[tuple[int, int]]:
     """Ranges of so many terms that the values of one for all boxes, of this width, are a block."""
-    step = max(1, BLOCK.get(like.device.type, LARGE_BLOCK) // max(1, len(like) * width))
+    step = max(1, BLOCK_COEFFICIENTS.get(like.device.type, BLOCK_COEFFICIENTS_ELSEWHERE) // max(1, len(like) * width))
     return [(start, min(count, start + step)) for start in range(0, count, step)]
 
 
@@ -269,7 +270,7 @@ def through_layer(
     slope, middle, error = strip(relaxation, bounds)
     centre = slope * zonotope.centre + middle
     lost = (slope * zonotope.centre).abs() + middle.abs() + slope.abs() * (zonotope.reach + zonotope.radius)
-    radius = slope.abs() * zonotope.radius + STEPS * torch.finfo(centre.dtype).eps * lost
+    radius = slope.abs() * zonotope.radius + ROUNDINGS_BESIDE_SUMS * torch.finfo(centre.dtype).eps * lost
     count = min(int((error > 0).sum(1).max()), room - first) if len(error) else 0
     neuron = error.topk(max(0, count), 1).indices
     whole = radius + error
@@ -281,7 +282,8 @@ def through_layer(
         neuron,
         whole.gather(1, neuron),
         first=first,
-        reach=(centre.abs() + slope.abs() * zonotope.reach + whole) * (1 + STEPS * torch.finfo(centre.dtype).eps),
+        reach=(centre.abs() + slope.abs() * zonotope.reach + whole)
+        * (1 + ROUNDINGS_BESIDE_SUMS * torch.finfo(centre.dtype).eps),
     )
 
 
@@ -296,7 +298,7 @@ def strip(relaxation: Relaxation, bounds: Bounds) -> tuple[Tensor, Tensor, Tenso
     below = _extreme(torch.minimum, lines.lower_slope - slope, lines.lower_offset, bounds)
     width = above - below
     magnitude = slope.abs() * torch.maximum(lower.abs(), upper.abs()) + above.abs() + below.abs()
-    outward = LINE_STEPS * torch.finfo(width.dtype).eps * magnitude
+    outward = OUTWARD_ULPS * torch.finfo(width.dtype).eps * magnitude
     exact = ~relaxation.inexact(lower, upper) & (width == 0)
     return slope, (above + below) / 2, torch.where(exact, 0.0, width / 2 + outward)
 

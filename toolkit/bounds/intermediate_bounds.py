@@ -19,9 +19,9 @@ from toolkit.bounds.optimised_bound import Domain, adaptive
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.program import INPUT, Layer, Program
 
-SAMPLE = 48
+TRIED_ROWS = 48
 """Rows of a layer that are tried first."""
-GAIN = 0.005
+LEAST_WIDTH_GAIN = 0.005
 """Share of their width that these must lose for the other rows to follow."""
 
 
@@ -60,7 +60,7 @@ def refine_layer(
         old = Bounds(lower[:, layer.start + part], upper[:, layer.start + part])
         new = intersect(old, found)
         lower[:, layer.start + part], upper[:, layer.start + part] = new.lower, new.upper
-        if float((new.upper - new.lower).sum()) > (1 - GAIN) * float((old.upper - old.lower).sum()):
+        if float((new.upper - new.lower).sum()) > (1 - LEAST_WIDTH_GAIN) * float((old.upper - old.lower).sum()):
             break
     return Bounds(lower, upper)
 
@@ -70,7 +70,7 @@ def _sample_first(index: Tensor, size: int) -> list[Tensor]:
     if not len(index):
         return []
     sampled = torch.zeros(len(index), dtype=torch.bool, device=index.device)
-    sampled[:: max(1, len(index) // SAMPLE)] = True
+    sampled[:: max(1, len(index) // TRIED_ROWS)] = True
     return [index[sampled], *index[~sampled].split(size)] if not bool(sampled.all()) else [index]
 
 

@@ -26,7 +26,7 @@ class Bounds:
         return Bounds(self.lower[index], self.upper[index])
 
 
-STEPS = 8
+ROUNDINGS_BESIDE_SUM = 8
 """Operations on a value beside its sum: its centre and radius, the difference of these, the stored element."""
 
 
@@ -36,7 +36,9 @@ def affine_interval(affine: Affine, lower: list[Tensor], upper: list[Tensor]) ->
     Where sources are unbounded, so is the image: no bound is NaN.
     """
     centre = affine.apply([(l + u) / 2 for l, u in zip(lower, upper, strict=True)])
-    allowance = 2 * gamma(affine.terms + STEPS, centre.dtype)  # the sums of the centres, and those of the radii
+    allowance = 2 * gamma(
+        affine.terms + ROUNDINGS_BESIDE_SUM, centre.dtype
+    )  # the sums of the centres, and those of the radii
     reach = [torch.maximum(l.abs(), u.abs()) for l, u in zip(lower, upper, strict=True)]
     radii = [(u - l) / 2 + allowance * r for l, u, r in zip(lower, upper, reach, strict=True)]
     lost = affine.uncertainty(reach) + allowance * affine.bias.abs() + _underflow(reach)

@@ -26,14 +26,14 @@ from toolkit.formats.converters.conversion import rounds
 from toolkit.problem.compile import FeatureQuestion
 from toolkit.problem.sum_rounding import gamma
 
-TERMS = 1 << 16
+ALLOWED_SUM_TERMS = 1 << 16
 """Terms of the sums that the allowance for rounding is for."""
 REGIONS_PER_PASS = 64
 """Regions bounded at once, where the networks take several samples."""
-TOLERANCE = 1e-6
+FEATURE_TOLERANCE = 1e-6
 """Largest relative difference between the features by torch and by the library, both in float64."""
 
-EDGE = 1e-3
+SLOPE_MARGIN = 1e-3
 """Distance that optimised slopes of ReLUs keep from 0 and 1."""
 
 
@@ -122,7 +122,7 @@ def takes_batches(features: nn.Module, points: Tensor) -> bool:
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.allclose(first, second, rtol=TOLERANCE, atol=TOLERANCE)
+    return first.shape == second.shape and torch.allclose(first, second, rtol=FEATURE_TOLERANCE, atol=FEATURE_TOLERANCE)
 
 
 def _all_above(threshold: Tensor) -> Callable[[Tensor], Tensor]:
@@ -133,7 +133,7 @@ def _all_above(threshold: Tensor) -> Callable[[Tensor], Tensor]:
 def _clip_inside(node: Any) -> None:
     """The library's ``clip_alpha`` of a ReLU, with an open interval."""
     for alpha in node.alpha.values():
-        alpha.data.clamp_(EDGE, 1 - EDGE)
+        alpha.data.clamp_(SLOPE_MARGIN, 1 - SLOPE_MARGIN)
 
 
 class _Bounded:
@@ -184,7 +184,7 @@ class _Bounded:
         """
         size = torch.maximum(self.lower_corner.abs(), self.upper_corner.abs())
         spread = (linear["lA"].abs() @ size.unsqueeze(-1)).squeeze(-1)
-        return gamma(TERMS, offsets.dtype) * (spread + linear["lbias"].abs() + offsets.abs())
+        return gamma(ALLOWED_SUM_TERMS, offsets.dtype) * (spread + linear["lbias"].abs() + offsets.abs())
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import STEPS, backward, of_rows
+from toolkit.bounds.backward import ROUNDINGS_BESIDE_SUM, backward, of_rows
 from toolkit.bounds.backward_rounding import around, errors_of
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.interval import Bounds
@@ -163,7 +163,7 @@ class _Cut:
             if post is not None and len(keep):
                 found[number] = post[0][:, keep]
         bias = linear.offset[0] + error + coefficients @ self.base
-        unit = gamma(len(self.base) + STEPS, bias.dtype)
+        unit = gamma(len(self.base) + ROUNDINGS_BESIDE_SUM, bias.dtype)
         return found, bias, 2 * error + unit * (coefficients.abs() @ self.base.abs() + bias.abs())
 
 

@@ -27,7 +27,7 @@ from toolkit.problem.compile import outward
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.sum_rounding import MapErrors, gamma
 
-STEPS = 8
+ROUNDINGS_BESIDE_SUM = 8
 """Operations on a value beside its sum."""
 
 
@@ -52,7 +52,7 @@ def centre_of(exact: Program, box: Bounds) -> CentreValues | None:
         given = [sources[source] for source in affine.sources]
         reach = [part.abs() for part in given]
         values.append(affine.apply(given))
-        unit = gamma(affine.terms + STEPS, torch.float64)
+        unit = gamma(affine.terms + ROUNDINGS_BESIDE_SUM, torch.float64)
         errors.append(unit * (affine.radius(reach) + affine.bias.abs()) + affine.uncertainty(reach))
         sources[number] = RELAXATIONS[layer.op].function(values[-1])
     finite = all(bool(torch.isfinite(part).all()) for part in [*sources.values(), *values, *errors])
@@ -102,13 +102,15 @@ def _shifted(bounds: Bounds, by: Tensor, dtype: torch.dtype, error: Tensor | flo
     """Bounds moved by numbers in double precision, which are exact up to an error, and rounded outward."""
     lower, upper = bounds.lower.double() + by, bounds.upper.double() + by
     size = torch.maximum(torch.maximum(bounds.lower.abs(), bounds.upper.abs()).double(), by.abs())
-    lost = STEPS * torch.finfo(torch.float64).eps * size + error
+    lost = ROUNDINGS_BESIDE_SUM * torch.finfo(torch.float64).eps * size + error
     return Bounds(*outward(lower - lost, upper + lost, dtype))
 
 
 def _with_error(centre: CentreValues, number: int, plain: Program, affine: Affine, sources: Sequence[Bounds]) -> Tensor:
     """What a coefficient of one on a layer's difference from its centre may lose, ``(1, size)``."""
-    of_centre = centre.errors[number] + STEPS * torch.finfo(torch.float64).eps * centre.values[number].abs()
+    of_centre = (
+        centre.errors[number] + ROUNDINGS_BESIDE_SUM * torch.finfo(torch.float64).eps * centre.values[number].abs()
+    )
     return map_error(plain, affine, sources) + 2 * of_centre.to(plain.dtype)
 
 
@@ -137,7 +139,7 @@ def _shifted_lines(program: Program, number: int, bounds: Bounds, centre: Centre
         product = slope.double() * value
         total = product + given.double() - activation
         size = product.abs() + given.double().abs() + activation.abs()
-        return total, STEPS * torch.finfo(torch.float64).eps * size
+        return total, ROUNDINGS_BESIDE_SUM * torch.finfo(torch.float64).eps * size
 
     below, lost_below = offset(lines.lower_slope, lines.lower_offset)
     above, lost_above = offset(lines.upper_slope, lines.upper_offset)

@@ -108,7 +108,7 @@ class PolyakState:
         rule, old, free = self.rule, self.current, _inward(self.current, gradient)
         unit = (rule.unit_beta * bound.post.abs().amax(1, keepdim=True)).square() if bound.post.shape[1] else 1.0
         size = (free.alpha.square() + unit * free.beta.square()).sum(1) + free.weight.square().sum(1)
-        reach = (rule.length * (-bound.lower).clamp(min=0) / size.clamp(min=TINY)).unsqueeze(1)
+        reach = (rule.length * (-bound.lower).clamp(min=0) / size.clamp(min=LEAST_SQUARED_GRADIENT)).unsqueeze(1)
         moved = Multipliers(
             old.alpha + reach * free.alpha, old.beta + reach * unit * free.beta, old.weight + reach * free.weight
         )
@@ -119,7 +119,7 @@ class PolyakState:
         return PolyakState(self.rule, self.current.select(index))
 
 
-TINY = 1e-20
+LEAST_SQUARED_GRADIENT = 1e-20
 """Least squared length of a gradient that is divided by."""
 
 

@@ -21,9 +21,9 @@ from toolkit.formats.runtime import Session
 
 MOST_TO_COPY = 1 << 26
 """Bytes of a model up to which it is worth a changed copy."""
-SLOW = 0.05
+SLOW_RUN_SECONDS = 0.05
 """Seconds of a run from which on there is little to gain."""
-TRIED = 3
+COMPARED_SAMPLES = 3
 """Samples that must come out of one call as they come out of calls of their own."""
 
 
@@ -34,9 +34,9 @@ def batch_session(session: Session) -> Session:
     if session.batched or not ones or len(model.data) > MOST_TO_COPY:
         return session
     generator = np.random.default_rng(0)
-    samples = [generator.random((TRIED, info.size)) for info in model.inputs]
+    samples = [generator.random((COMPARED_SAMPLES, info.size)) for info in model.inputs]
     try:
-        if _seconds(lambda: session.run([sample[0] for sample in samples])) > SLOW:
+        if _seconds(lambda: session.run([sample[0] for sample in samples])) > SLOW_RUN_SECONDS:
             return session
         opened = Session(_opened(model), hidden=session.hidden)
         return opened if opened.takes_batches(samples) else session

@@ -7,9 +7,9 @@ from pathlib import Path
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 22
-UNSUSPICIOUS = 1 << 28
+UNCHECKED_BYTES = 1 << 28
 """Bytes up to which it does not matter how much smaller a file is than its content."""
-DENSEST = 200
+MOST_COMPRESSION = 200
 """Times as large as itself what was read of a file may be: networks and specifications stay far below, zeros reach
 1000."""
 
@@ -27,6 +27,6 @@ def read_decompressed(path: Path, most: int) -> bytes:
         while size <= most and (part := stream.read(min(CHUNK, most + 1 - size))):
             parts.append(part)
             size += len(part)
-            if compressed and size > max(UNSUSPICIOUS, DENSEST * raw.tell()):
+            if compressed and size > max(UNCHECKED_BYTES, MOST_COMPRESSION * raw.tell()):
                 raise OSError(f"{raw.tell() >> 10} KiB of it expand to {size >> 20} MiB, as in no such file")
     return b"".join(parts)

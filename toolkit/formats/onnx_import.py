@@ -26,7 +26,7 @@ DISCONTINUOUS = {"Sign", "Floor", "Ceil", "Round", "ArgMax", "ArgMin", "Equal", 
 SAMPLES = 5
 """Inputs tried before a network with such operators is said to differ."""
 
-CANCELLED = 2.0**-18
+CANCELLATION_SHARE = 2.0**-18
 """Share of the largest number inside a network that rounding may leave of it in an output."""
 
 SCALES = (1.0, 8.0)
@@ -171,7 +171,7 @@ def _check_probe(model: OnnxModel, module: nn.Module, normalised: Normalised) ->
     largest = _largest(normalised)
     agrees = _agree(model, module, inputs, expected) or check_import(model, module)
     # Large numbers inside may have cancelled, and left their rounding; what is bounded is judged later, by its errors.
-    agrees = agrees or _agree(model, module, inputs, expected, CANCELLED * largest)
+    agrees = agrees or _agree(model, module, inputs, expected, CANCELLATION_SHARE * largest)
     if not agrees or not _agrees_widely(model, module, largest):
         raise UnsupportedError(f"{model.path}: the imported network does not compute what onnxruntime does")
 
@@ -200,7 +200,7 @@ def _agrees_widely(model: OnnxModel, module: nn.Module, largest: float) -> bool:
             expected = session.run(inputs, as_declared=False)
         except InputError:  # what onnxruntime refuses to compute here is no measure
             return True
-        return _agree(model, module, inputs, expected, CANCELLED * largest * scale, where_finite=True)
+        return _agree(model, module, inputs, expected, CANCELLATION_SHARE * largest * scale, where_finite=True)
 
     return all(any(agrees(seed, scale) for seed in range(SAMPLES)) for scale in SCALES)
 

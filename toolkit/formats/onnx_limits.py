@@ -26,9 +26,9 @@ MOST_BYTES = 2 << 30
 """Bytes that one tensor may take, for one sample."""
 MOST_TOGETHER = 8 << 30
 """Bytes that all tensors of a graph may take, without its weights."""
-LONG = 1 << 16
+MOST_FOLLOWED_INTEGERS = 1 << 16
 """Elements of a list of integers beyond which their values are not followed."""
-SMALL = 1 << 12
+MOST_FOLLOWED_CONSTANT = 1 << 12
 """Elements of a constant up to which its value is looked at: shapes, counts and axes are that small."""
 
 Key = tuple[str, str, str]
@@ -134,7 +134,7 @@ def _small_constants(graph: GraphProto) -> dict[str, np.ndarray]:
     tensors |= {node.output[0]: entry.t for node in constants for entry in node.attribute if entry.name == "value"}
     found = {}
     for name, tensor in tensors.items():
-        if tensor.data_type != TensorProto.STRING and math.prod(tensor.dims) <= SMALL:
+        if tensor.data_type != TensorProto.STRING and math.prod(tensor.dims) <= MOST_FOLLOWED_CONSTANT:
             try:
                 found[name] = onnx.numpy_helper.to_array(tensor)
             except (ValueError, TypeError, KeyError):  # content that does not fit the shape: others say so
@@ -192,7 +192,7 @@ def _is_known(info: ValueInfoProto) -> bool:
 
 def _is_long_list(info: ValueInfoProto) -> bool:
     """Whether these may be integers so many that to follow their values would take long."""
-    return len(info.type.tensor_type.shape.dim) <= 1 and math.prod(_shape(info)) > LONG
+    return len(info.type.tensor_type.shape.dim) <= 1 and math.prod(_shape(info)) > MOST_FOLLOWED_INTEGERS
 
 
 def _infos(graph: GraphProto) -> Iterator[ValueInfoProto]:
@@ -215,7 +215,7 @@ def _skeleton(proto: ModelProto) -> ModelProto:
                 dim.Clear()
                 dim.dim_value = 1
     for tensor in proto.graph.initializer:
-        if math.prod(tensor.dims) <= SMALL:
+        if math.prod(tensor.dims) <= MOST_FOLLOWED_CONSTANT:
             graph.initializer.append(tensor)
         elif tensor.name not in listed:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))

@@ -20,7 +20,7 @@ from toolkit.formats.onnx_probe import TensorFacts
 
 MOST_ELEMENTS = 1 << 32
 """Elements of all images together up to which onnxruntime is asked: some seconds' work."""
-EXACT = 1e-4
+WEIGHT_SUM_TOLERANCE = 1e-4
 """How far sums of weights, which onnxruntime computes in single precision, may be from one."""
 
 
@@ -33,7 +33,7 @@ def resize_matrices(node: onnx.NodeProto, facts: TensorFacts) -> dict[int, NDArr
     if sum(shape) * (np.prod(shape) + np.prod(target)) > MOST_ELEMENTS:
         raise UnsupportedError(f"{facts.where(node)}: resizing a tensor of shape {list(shape)} is not supported")
     image_of = _image_function(node, facts)
-    if not np.allclose(image_of(np.ones(shape)), 1, atol=EXACT) or image_of(np.zeros(shape)).any():
+    if not np.allclose(image_of(np.ones(shape)), 1, atol=WEIGHT_SUM_TOLERANCE) or image_of(np.zeros(shape)).any():
         raise UnsupportedError(f"{facts.where(node)}: extrapolation with a value is not supported")
     return {axis: _matrix(image_of, shape, axis) for axis in range(len(shape)) if _changes(image_of, shape, axis)}
 

@@ -28,7 +28,7 @@ KNOWN = (
     nn.AdaptiveAvgPool2d, Normalise,
 )  # fmt: skip
 """Layers of a ``Sequential`` that all of training and pruning understands."""
-CHECKED = 3
+COMPARED_SAMPLES = 3
 """Samples that the trainable network and the file are compared on."""
 
 Step = tuple[nn.Module, tuple[str, ...], tuple[str, ...]]
@@ -220,11 +220,11 @@ def _collect(arithmetic: list[tuple[str, Tensor]], row: list[nn.Module]) -> list
 
 
 def _check_batched(network: nn.Module, imported: nn.Module, model: OnnxModel, shape: tuple[int, int, int]) -> None:
-    images = torch.rand(CHECKED, *shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(COMPARED_SAMPLES, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         single = [imported(image.reshape(model.inputs[0].shape))[0].reshape(-1) for image in images]
         try:
-            together = network(images).reshape(CHECKED, -1)
+            together = network(images).reshape(COMPARED_SAMPLES, -1)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:120]
             raise UnsupportedError(

@@ -34,15 +34,15 @@ from toolkit.problem.cases import Cases
 from toolkit.search.case_losses import CaseLosses
 from toolkit.search.clock import Clock, OutOfTime
 
-SECONDS = 0.5
+CROWN_PROOF_SECONDS = 0.5
 """Time after which the proof is left to stronger means."""
-MOST_WORK = 1 << 30
+MOST_MULTIPLICATIONS = 1 << 30
 """Multiplications for one box up to which it is tried."""
-FEW_INPUTS = 64
+MOST_BISECTED_INPUTS = 64
 """Most varying inputs of boxes that are halved."""
 TYPES = ("float32", "float64")
 """Element types that are taken for real numbers. No operator is read that converts them."""
-AT_ONCE = 1 << 20
+MOST_COEFFICIENTS = 1 << 20
 """Coefficients that are held at once: about what fits into a processor's cache."""
 
 
@@ -87,7 +87,7 @@ class LayerQuestion:
         """Boxes whose coefficients are held at once."""
         longest = max([len(layer.rows.constant) for layer in self.layers] + [len(self.varying)])
         # Where all inputs are fixed there may be no layer and nothing that varies.
-        return max(1, AT_ONCE // max(1, max(self.lengths) * longest))
+        return max(1, MOST_COEFFICIENTS // max(1, max(self.lengths) * longest))
 
     def bounds(self, box: BoxBatch) -> tuple[Array, Array]:
         """Lower bounds of the atoms over boxes, ``(B, m)``, and their coefficients on the input, ``(B, m, n)``."""
@@ -167,7 +167,7 @@ def proof(losses: CaseLosses, models: Mapping[str, OnnxModel], clock: Clock) -> 
     """
     try:
         question = read_question(losses.query, losses.cases, models)
-        return question if question.work <= MOST_WORK and refuted(question, clock) else None
+        return question if question.work <= MOST_MULTIPLICATIONS and refuted(question, clock) else None
     except (NotRead, NotFinite, OutOfTime):
         return None
 
@@ -178,7 +178,7 @@ def refuted(question: LayerQuestion, clock: Clock) -> bool:
     Boxes of few inputs that are left open are halved, across the input to which the bounds of their atoms owe most.
     """
     boxes = OpenBoxes(question.boxes, np.arange(len(question.cases.lower)))
-    few = 0 < len(question.varying) <= FEW_INPUTS
+    few = 0 < len(question.varying) <= MOST_BISECTED_INPUTS
     while True:
         began = clock.elapsed
         left = together([_left(question, part, clock) for part in boxes.parts(question.boxes_at_once)])

@@ -15,11 +15,11 @@ from toolkit.numpy_prover.expressions import AffineExpression, Array, evaluated
 from toolkit.numpy_prover.neuron_layers import NeuronLayer
 from toolkit.numpy_prover.numpy_relaxations import RELU
 
-COPIES = 4
+DISTURBED_COPIES = 4
 """Disturbed copies of each point."""
-MARGIN = 4.0
+SPREAD_FACTOR = 4.0
 """Spreads of the copies that an error may be away."""
-BEYOND = 64
+ROUNDINGS_BESIDE_SUM = 64
 """Roundings of a value besides those of its sum: an expression's coefficients are what a few operators made."""
 
 
@@ -35,7 +35,7 @@ class ExpressionValues:
     def tolerance(self) -> Array:
         """How far the value of another evaluation may be away, ``(B, N)``: the smaller of both estimates."""
         spread = np.abs(self.copies - self.value).max((0, 1), initial=0.0)
-        return np.fmin(self.error, MARGIN * spread)
+        return np.fmin(self.error, SPREAD_FACTOR * spread)
 
 
 def evaluate(
@@ -48,16 +48,18 @@ def evaluate(
         return generator.integers(0, 2, shape).astype(np.float64) * 2 - 1
 
     def affine(rows: AffineExpression) -> ExpressionValues:
-        count = sum(part.shape[-1] for part in rows.coefficients.values()) + BEYOND
+        count = sum(part.shape[-1] for part in rows.coefficients.values()) + ROUNDINGS_BESIDE_SUM
         factor = count * unit / (1 - count * unit) if count * unit < 1 else math.inf
-        usual = min(factor, BEYOND * math.ceil(math.sqrt(count)) * unit)
+        usual = min(factor, ROUNDINGS_BESIDE_SUM * math.ceil(math.sqrt(count)) * unit)
         size = _weighted(rows, [np.abs(source.value) for source in sources]) + rows.magnitude
         distance = factor * size + _weighted(rows, [source.error for source in sources])
-        copies = np.stack([evaluated(rows, [source.copies[number] for source in sources]) for number in range(COPIES)])
+        copies = np.stack(
+            [evaluated(rows, [source.copies[number] for source in sources]) for number in range(DISTURBED_COPIES)]
+        )
         value = evaluated(rows, [source.value for source in sources])
         return ExpressionValues(value, distance, copies + usual * size * signs(copies.shape))
 
-    copies = np.broadcast_to(points, (COPIES, *points.shape))
+    copies = np.broadcast_to(points, (DISTURBED_COPIES, *points.shape))
     sources = [ExpressionValues(points, error, copies + error * signs(copies.shape))]
     with np.errstate(over="ignore", invalid="ignore"):
         for layer in layers:
@@ -69,7 +71,7 @@ def _operated(layer: NeuronLayer, z: ExpressionValues, unit: float, signs) -> Ex
     operator = layer.operator
     value, copies = operator.function(z.value), operator.function(z.copies)
     low, high = operator.image(z.value - z.error, z.value + z.error)
-    rounded = 0.0 if operator is RELU else BEYOND * unit * (np.abs(value) + 1.0)
+    rounded = 0.0 if operator is RELU else ROUNDINGS_BESIDE_SUM * unit * (np.abs(value) + 1.0)
     return ExpressionValues(
         value, np.maximum(high - value, value - low) + rounded, copies + rounded * signs(copies.shape)
     )

@@ -21,9 +21,9 @@ TERMS = 1 << 20
 """Terms of a sum with those of all sums that it is made of, at most: a graph with more is not read."""
 ROUNDING = TERMS * np.finfo(np.float64).eps
 """Relative error of such sums, in any order, by the total magnitude of their terms."""
-STEPS = 16
+OUTWARD_ULPS = 16
 """Units in the last place by which computed values are moved outward; elementary functions err by a few."""
-NARROW = 1e-3
+NARROW_IMAGE_WIDTH = 1e-3
 """Width of an image in [-1, 1] that better bounds would hardly change."""
 BISECTIONS = 8
 """Halvings of the range of a tangent point; any result is sound."""
@@ -88,7 +88,7 @@ def s_shaped(function: Function, derivative: Function, least: float, most: float
         return np.maximum(low - _allowance(low), least), np.minimum(high + _allowance(high), most)
 
     def loose(lower: Array, upper: Array) -> NDArray[np.bool_]:
-        return function(upper) - function(lower) > NARROW
+        return function(upper) - function(lower) > NARROW_IMAGE_WIDTH
 
     return ElementwiseOperator(function, lines, image, lambda lower, upper: lower < upper, loose)
 
@@ -125,7 +125,7 @@ def _touching(function: Function, derivative: Function, lower: Array, upper: Arr
 def _allowance(values: Array) -> Array:
     """What rounding may have changed in a sum of terms of this total magnitude."""
     info = np.finfo(np.float64)
-    return STEPS * (info.eps * np.abs(values) + info.tiny)
+    return OUTWARD_ULPS * (info.eps * np.abs(values) + info.tiny)
 
 
 def _sigmoid(z: Array) -> Array:

@@ -15,9 +15,9 @@ from toolkit.problem.affine import DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sparse_affine import SparseAffine
 
-READERS = 3
+LEAST_INPUT_READERS = 3
 """Layers that read the input from which on stacks pay."""
-READ = 0.8
+LEAST_MAPPED_SHARE = 0.8
 """Share of the pairs of a layer and an earlier one that must be maps, for the others are zeros in the stack."""
 
 
@@ -42,7 +42,10 @@ def with_stacks(program: Program) -> Program:
 def _worth_stacking(layers: tuple[Layer, ...]) -> bool:
     pairs = len(layers) * (len(layers) + 1) / 2
     maps = sum(len(layer.affine.sources) for layer in layers)
-    return sum(INPUT in layer.affine.sources for layer in layers) >= READERS and maps >= READ * pairs
+    return (
+        sum(INPUT in layer.affine.sources for layer in layers) >= LEAST_INPUT_READERS
+        and maps >= LEAST_MAPPED_SHARE * pairs
+    )
 
 
 def _stack(program: Program, source: int) -> StackedMatrix:

@@ -14,7 +14,7 @@ from toolkit.problem.affine import Affine, DenseAffine
 aten = torch.ops.aten
 
 
-COUNTED = 1 << 20
+MOST_COUNTED_ELEMENTS = 1 << 20
 """Elements of a matrix up to which those that are not zero are counted."""
 
 
@@ -28,7 +28,7 @@ def terms(affine: Affine) -> int:
 
 def _widest(matrix: Tensor) -> int:
     """Most elements of a row that are not zero."""
-    if not 0 < matrix.numel() <= COUNTED:
+    if not 0 < matrix.numel() <= MOST_COUNTED_ELEMENTS:
         return matrix.shape[1]
     return int(torch.count_nonzero(matrix, 1).max())
 

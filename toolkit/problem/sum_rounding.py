@@ -45,7 +45,7 @@ MOST_LOST = 0.5
 """Share of the magnitudes beyond which nothing is known of a sum: the factor's denominator is far from zero below."""
 SMALL_LOSS = 2.0**-6
 """Share of the magnitudes up to which the rounding of a bound on an error is a small part of the bound itself."""
-ROOM = 2.0**-4
+ERROR_OF_ERROR_BOUND = 2.0**-4
 """What is added for it there: more than such a bound can lose in two sums like the one that it is about."""
 
 
@@ -55,23 +55,23 @@ def gamma(terms: int, dtype: torch.dtype) -> float:
     Infinite where so many terms can lose everything.
     """
     lost = terms * torch.finfo(dtype).eps / 2
-    lost *= 1 + ROOM if lost <= SMALL_LOSS else 2
+    lost *= 1 + ERROR_OF_ERROR_BOUND if lost <= SMALL_LOSS else 2
     return lost / (1 - lost) if lost < MOST_LOST else math.inf
 
 
-LONG = 1 << 10
+BLOCKED_SUM_TERMS = 1 << 10
 """Terms of a sum of single precision from which on it is added up in blocks: a hundredth of a percent."""
-BLOCK = 64
+BLOCK_TERMS = 64
 """Terms of one block of such a sum, and of one block of the blocks' sums."""
 
 
 def long_terms(count: int, dtype: torch.dtype) -> int:
     """Roundings that a term of a sum can meet, where long ones in single precision are added up by `added_up`."""
-    if dtype != torch.float32 or count <= LONG:
+    if dtype != torch.float32 or count <= BLOCKED_SUM_TERMS:
         return count
     met = 0
-    while count > BLOCK:
-        met, count = met + BLOCK, -(-count // BLOCK)
+    while count > BLOCK_TERMS:
+        met, count = met + BLOCK_TERMS, -(-count // BLOCK_TERMS)
     return met + count
 
 
@@ -80,9 +80,9 @@ def added_up(terms: Tensor) -> Tensor:
     count = terms.shape[-1]
     if long_terms(count, terms.dtype) == count:
         return terms.sum(-1)
-    while terms.shape[-1] > BLOCK:
-        whole = terms.shape[-1] // BLOCK * BLOCK
-        blocks = terms[..., :whole].unflatten(-1, (-1, BLOCK)).sum(-1)
+    while terms.shape[-1] > BLOCK_TERMS:
+        whole = terms.shape[-1] // BLOCK_TERMS * BLOCK_TERMS
+        blocks = terms[..., :whole].unflatten(-1, (-1, BLOCK_TERMS)).sum(-1)
         rest = terms[..., whole:].sum(-1, keepdim=True)
         terms = torch.cat([blocks, rest], -1) if whole < terms.shape[-1] else blocks
     return terms.sum(-1)

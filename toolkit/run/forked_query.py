@@ -29,12 +29,12 @@ from toolkit.run.memory_limits import limit_memory
 
 T = TypeVar("T")
 
-GRACE = 0.5
+GRACE_SECONDS = 0.5
 """Seconds after the time limit in which work may still end by itself."""
 HEADER = struct.Struct("<Q")
 """Length of what a process sends, in front of it."""
 CHUNK = 1 << 20
-LONGEST = 3600.0
+LONGEST_WAIT_SECONDS = 3600.0
 """Seconds that a system call is asked to wait at most; systems take no number of any size."""
 SPAWNS_THREADS = "torch"
 """A library that starts threads when it is first used; a process that has it is not forked."""
@@ -85,7 +85,7 @@ def run_forked(work: Callable[[], T], limits: ProcessLimits) -> T:
         os.close(reading)
         _serve(work, writing, parent, limits.memory)
     os.close(writing)
-    return _result(pid, reading, time.monotonic() + limits.seconds + GRACE)
+    return _result(pid, reading, time.monotonic() + limits.seconds + GRACE_SECONDS)
 
 
 def can_fork() -> bool:
@@ -184,7 +184,7 @@ def _receive(descriptor: int, size: int, deadline: float) -> bytes:
         left = deadline - time.monotonic()
         if left <= 0:
             raise ProcessOverdue
-        if not select.select([descriptor], [], [], min(left, LONGEST))[0]:
+        if not select.select([descriptor], [], [], min(left, LONGEST_WAIT_SECONDS))[0]:
             continue
         part = os.read(descriptor, min(size, CHUNK))
         if not part:

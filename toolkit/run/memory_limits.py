@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 GIB = 1 << 30
-UNKNOWN = 4 * GIB
+ASSUMED_FREE_BYTES = 4 * GIB
 """Bytes assumed to be free where the system does not say."""
 LIMITED = resource.RLIMIT_DATA
 """What a limit limits: private memory that can be written to. Address space (RLIMIT_AS) would also count what
@@ -38,7 +38,7 @@ def _of_system(root: Path) -> int:
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
-        return UNKNOWN
+        return ASSUMED_FREE_BYTES
 
 
 def _of_groups(root: Path) -> Iterator[int]:

@@ -13,35 +13,35 @@ from toolkit.search.evolution_attack import evolve
 from toolkit.search.gradient_attack import attack
 from toolkit.search.search_task import SearchTask, varying_inputs
 
-ATTACKING = 0.1
+ATTACK_TIME_SHARE = 0.1
 """Share of the time left that the attack may take: the searches look for witnesses too."""
-DEAR = 1e11
+ATTACK_FIRST_COST = 1e11
 """Multiplications, of a pass for every neuron, from which on the first attack comes before root bounds."""
-FIRST_RESTARTS = 0.2
+FIRST_RESTARTS_SHARE = 0.2
 """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
-POPULATION = 2048
+POPULATION_SIZE = 2048
 """Points of each case that evolve before all restarts have been made."""
-ATTACKED_CASES = 64
+MOST_FULLY_ATTACKED_CASES = 64
 """Open cases up to which each is attacked with all restarts and steps."""
-MOST_AT_ONCE = 32
+MOST_RESTART_MULTIPLES = 32
 """Most restarts at once, in units of the settings'."""
-SEEDS = 1_000_003
+SEED_STRIDE = 1_000_003
 """Distance of the seeds of one attack from those of another."""
-EVOLVING_INPUTS = 64
+MOST_EVOLVING_INPUTS = 64
 """Most varying inputs for which populations evolve."""
 
 
 def attack_first(task: SearchTask) -> bool | None:
     """The first part of the attack, on all cases of a network whose root bounds will take long; None of others."""
-    if cost(task.problem.program) * task.problem.program.num_neurons < DEAR:
+    if cost(task.problem.program) * task.problem.program.num_neurons < ATTACK_FIRST_COST:
         return None
     cases = torch.arange(task.problem.num_cases, device=task.problem.region.device)
-    return attack_part(task, cases, FIRST_RESTARTS)
+    return attack_part(task, cases, FIRST_RESTARTS_SHARE)
 
 
 def attack_part(task: SearchTask, cases: Tensor, part: float) -> bool:
     """Part of the settings' restarts, for a share of the time that is left; parts of a query share it."""
-    return _restart(task, cases, part, task.clock.part(ATTACKING * task.share), round(10 * part))
+    return _restart(task, cases, part, task.clock.part(ATTACK_TIME_SHARE * task.share), round(10 * part))
 
 
 def attack_on(task: SearchTask, cases: Tensor, number: int) -> bool:
@@ -49,10 +49,12 @@ def attack_on(task: SearchTask, cases: Tensor, number: int) -> bool:
 
     Attacks with different numbers, and those before, have starts of their own.
     """
-    clock = task.clock.soon(ATTACKING * task.clock.elapsed)
+    clock = task.clock.soon(ATTACK_TIME_SHARE * task.clock.elapsed)
     again = 0
     while task.settings.attack_restarts and clock.left > 0:
-        if _restart(task, cases, min(2 ** (again + 1), MOST_AT_ONCE), clock, SEEDS * (number + 1) + again):
+        if _restart(
+            task, cases, min(2 ** (again + 1), MOST_RESTART_MULTIPLES), clock, SEED_STRIDE * (number + 1) + again
+        ):
             return True
         again += 1
     return False
@@ -61,14 +63,14 @@ def attack_on(task: SearchTask, cases: Tensor, number: int) -> bool:
 def _restart(task: SearchTask, cases: Tensor, part: float, clock: Clock, seed: int) -> bool:
     """Part of the settings' restarts for each of up to so many cases, less where there are more, in all too."""
     settings = task.settings
-    share = min(1.0, ATTACKED_CASES / max(1, len(cases)))
+    share = min(1.0, MOST_FULLY_ATTACKED_CASES / max(1, len(cases)))
     restarts = math.ceil(part * share**2 * settings.attack_restarts)
     steps = math.ceil(share * settings.attack_steps)
     try:
         if attack(task.problem, cases, restarts, steps, settings.seed + seed, clock, task.accept):
             return True
-        if not restarts or not 0 < varying_inputs(task.problem) <= EVOLVING_INPUTS:
+        if not restarts or not 0 < varying_inputs(task.problem) <= MOST_EVOLVING_INPUTS:
             return False
-        return evolve(task.problem, cases, round(part * POPULATION), settings.seed + seed, clock, task.accept)
+        return evolve(task.problem, cases, round(part * POPULATION_SIZE), settings.seed + seed, clock, task.accept)
     except OutOfTime:
         return False

@@ -21,14 +21,14 @@ from toolkit.search.root import RootBounds, first_bounds, prefers_forward, root_
 
 MOST_BOXES = 1024
 """Boxes bounded at once at most."""
-FILL = 1 << 20
+BATCH_COST = 1 << 20
 """Multiplications of a pass through all boxes that keep a processor busy; more boxes at once gain nothing there, and
 all of them pay for each other's unstable neurons."""
 
 
 def boxes_at_once(program: Program) -> int:
     """How many boxes are bounded together."""
-    wanted = MOST_BOXES if program.device.type == "cuda" else max(1, FILL // max(1, cost(program)))
+    wanted = MOST_BOXES if program.device.type == "cuda" else max(1, BATCH_COST // max(1, cost(program)))
     return min(wanted, largest_batch(program, MOST_BOXES))
 
 

@@ -36,10 +36,10 @@ def chord(program: Program, bounds: Bounds, bound: Bound) -> Tensor:
     """
     width = (bounds.upper - bounds.lower).clamp(min=1e-30)
     offset = -bound.post.clamp(max=0) * -bounds.lower * bounds.upper / width
-    return offset + OTHERS * babsr(program, bounds, bound)
+    return offset + BABSR_WEIGHT * babsr(program, bounds, bound)
 
 
-OTHERS = 1e-4
+BABSR_WEIGHT = 1e-4
 """What BaBSR counts, next to the chords' offsets."""
 
 

@@ -20,7 +20,7 @@ PointsOf = Callable[[int, int], Points]
 Accept = Callable[[Points, int], bool]
 """Replays a point ``(n,)`` of a box, which costs a run of the networks; true when it is a witness."""
 
-BETWEEN_LOOKS = 0.02
+SECONDS_BETWEEN_CLOCK_CHECKS = 0.02
 """Seconds of runs between two looks at the clock."""
 MOST_NUMBERS = 1 << 22
 """Numbers of points and atoms that are held at once."""
@@ -53,7 +53,7 @@ class CaseLosses:
     def _at_once(self, seconds: float) -> int:
         """Points between two looks, where one takes so long."""
         held = self.query.num_variables + len(self.cases.atoms.monomial) + len(self.cases.rows)
-        return max(1, min(MOST_NUMBERS // held, int(BETWEEN_LOOKS / max(seconds, 1e-9))))
+        return max(1, min(MOST_NUMBERS // held, int(SECONDS_BETWEEN_CLOCK_CHECKS / max(seconds, 1e-9))))
 
     def at(self, points: Points) -> NDArray[np.float64]:
         """Losses ``(B, C)`` of points ``(B, n)``; infinite where something is not a number."""

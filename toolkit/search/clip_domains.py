@@ -18,9 +18,9 @@ from toolkit.search.branching_scores import chord
 from toolkit.search.clock import Clock
 from toolkit.search.phase_domains import proved
 
-AGAIN = Schedule(1, Polyak())
+RECLIPPED_SCHEDULE = Schedule(1, Polyak())
 """How domains are bounded with their narrower neurons."""
-CUT = 0.3
+MOST_DEPTH_TO_CLIP = 0.3
 """How deep the least point of a bound may lie below zero, as a share of the bound's range over the box, for its
 half-space to be worth anything: from one half on it cuts so little off that neurons gain nothing, from one on nothing
 at all (measured)."""
@@ -41,7 +41,7 @@ def narrow(program: Program, domain: Domain, bound: Bound, count: int, clock: Cl
         return domain.bounds, bound
     some, at = domain.select(promising), bound.select(promising)
     found = clip_neurons(program, some, spaces, _costliest(program, some, at, count), clock.check)
-    again = optimise(program, replace(some, bounds=found.bounds), at.multipliers, AGAIN, clock.check)
+    again = optimise(program, replace(some, bounds=found.bounds), at.multipliers, RECLIPPED_SCHEDULE, clock.check)
     lower = torch.where(found.contradiction > 0, found.contradiction, again.lower)
     return (
         _put(domain.bounds, promising, found.bounds),
@@ -56,7 +56,7 @@ def _cutting(program: Program, domain: Domain, bound: Bound) -> tuple[Tensor, Ha
     linear = evaluate(program, relax(program, some), bound.multipliers.select(still_open)).linear
     wide = (some.box.upper - some.box.lower).unsqueeze(1)
     span = (linear.coefficients.abs() * wide).sum(2)
-    cutting = -bound.lower[still_open] <= CUT * span.squeeze(1)
+    cutting = -bound.lower[still_open] <= MOST_DEPTH_TO_CLIP * span.squeeze(1)
     return still_open[cutting], HalfSpaces(linear.coefficients[cutting], linear.offset[cutting])
 
 

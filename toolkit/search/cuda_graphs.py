@@ -17,9 +17,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-SMALLEST = 64
+LEAST_PADDED_ROWS = 64
 """Rows that a batch is filled up to at least: fewer take as long."""
-UNRECORDED = 2
+CALLS_BEFORE_RECORDING = 2
 """Calls before a function is recorded, which takes as long as two more and only pays where others follow."""
 
 
@@ -110,10 +110,10 @@ class Recordings:
         make, count = RECORDERS.get(tensors[0].device.type), len(tensors[0])
         if make is None or not count:
             return function(batch)
-        size = max(SMALLEST, 1 << (count - 1).bit_length())
+        size = max(LEAST_PADDED_ROWS, 1 << (count - 1).bit_length())
         key = (name, size, *(tensor.shape[1:] for tensor in tensors))
         self._calls[key] += 1
-        if self._calls[key] == UNRECORDED + 1:
+        if self._calls[key] == CALLS_BEFORE_RECORDING + 1:
             self._recorder = self._recorder or make()
             self._known[key] = _recorded(self._recorder, function, _filled(batch, size))
         found = self._known.get(key)

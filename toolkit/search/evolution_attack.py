@@ -18,16 +18,16 @@ from toolkit.problem.compile import Problem
 from toolkit.search.clock import Clock
 from toolkit.search.gradient_attack import MAX_POINTS, Accept, accept_best, case_loss
 
-LEAST = 64
+LEAST_POPULATION = 64
 """Points below which a population is not worth having: of so many cases there are too many."""
 PARENTS = 32
 """Points of a population that survive."""
 GENERATIONS = 12
-WORK = 1 << 33
+MOST_MULTIPLICATIONS = 1 << 33
 """Multiplications that all points of all generations may take together: some tenths of a second of one core."""
-SCATTER, NARROWER = 0.25, 0.8
+FIRST_DEVIATION, DEVIATION_DECAY = 0.25, 0.8
 """Deviation of the first children from their parents, in units of the box's width, and its decrease."""
-MOVED = 0.7
+MUTATED_SHARE = 0.7
 """Share of the coordinates in which a child differs from its parent."""
 
 
@@ -37,9 +37,9 @@ def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, 
     The population of each has up to ``size`` points, less where there are many or the network is large.
     """
     count, inputs = len(cases), problem.program.num_inputs
-    affordable = min(MAX_POINTS, WORK // (GENERATIONS * max(1, cost(problem.program))))
+    affordable = min(MAX_POINTS, MOST_MULTIPLICATIONS // (GENERATIONS * max(1, cost(problem.program))))
     size = min(size, affordable // max(1, count))
-    if size < LEAST:
+    if size < LEAST_POPULATION:
         return False
     case = cases.repeat_interleave(size)
     region = problem.region[case]
@@ -59,7 +59,7 @@ def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, 
             return True
         parents, least = _fittest(torch.cat([parents, points], 1), torch.cat([least, loss.view(count, size)], 1))
         chosen = torch.randint(parents.shape[1], (count, size, 1), generator=generator).to(lower.device)
-        step = SCATTER * NARROWER**generation * (drawn(torch.rand) < MOVED) * drawn(torch.randn)
+        step = FIRST_DEVIATION * DEVIATION_DECAY**generation * (drawn(torch.rand) < MUTATED_SHARE) * drawn(torch.randn)
         points = parents.gather(1, chosen.expand(-1, -1, inputs)) + step * (upper - lower)
         points = torch.minimum(torch.maximum(points, lower), upper)
     return False

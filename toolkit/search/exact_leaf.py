@@ -21,7 +21,7 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.rational import Dyadic, RationalProgram, dyadic, is_rational
 from toolkit.search.farkas import LinearSystem, refute
 
-MOST_WORK = 1 << 17
+MOST_PRODUCTS = 1 << 17
 """Most products of integers for the linear functions of a leaf: a tenth of a second."""
 
 
@@ -85,4 +85,4 @@ def known_phases(domain: Domain) -> NDArray[np.int8]:
 def worth_deciding(problem: Problem) -> bool:
     """Whether leaves of a problem can be decided exactly, and soon."""
     program = problem.program
-    return is_rational(program) and cost(program) * (program.num_inputs + 1) <= MOST_WORK
+    return is_rational(program) and cost(program) * (program.num_inputs + 1) <= MOST_PRODUCTS

@@ -27,9 +27,9 @@ MAX_POINTS = 4096
 """Most points moved at once."""
 LEAST_POINTS = 16
 """Fewest points moved at once."""
-WORK = 1 << 31
+MOST_MULTIPLICATIONS = 1 << 31
 """Multiplications of a pass for all of them, beyond those."""
-DIVERSIFYING = 5
+DIVERSIFYING_STEPS = 5
 """Steps that spread starts over the outputs."""
 
 
@@ -45,7 +45,7 @@ def forward(program: Program, points: Tensor) -> Tensor:
 Guide = Callable[[Tensor, Tensor], Tensor]
 """Of ``z`` and the operator's values there: what has the gradient that is to be followed."""
 GUIDES: dict[str, Guide] = {
-    "sign": lambda z, value: (z / z.detach().abs().mean(1, keepdim=True).clamp(min=MIN_SCALE)).clamp(-1, 1),
+    "sign": lambda z, value: (z / z.detach().abs().mean(1, keepdim=True).clamp(min=LEAST_MEAN_MAGNITUDE)).clamp(-1, 1),
     "floor": lambda z, value: z,
     "exp": lambda z, value: value * z,
     "exp_below_cap": lambda z, value: value * z,
@@ -54,15 +54,15 @@ GUIDES: dict[str, Guide] = {
 """Operators whose own gradient is zero, or vanishes where a softmax is sure of itself. Sign and floor are passed
 straight through (Bengio et al. 2013), a sign where it is not saturated; an exponential cut off where it would overflow
 keeps its slope, and shares descend on their logarithm, as if on the scores that a softmax is made of."""
-MIN_SCALE = 1e-9
+LEAST_MEAN_MAGNITUDE = 1e-9
 """Smallest mean of a layer's magnitudes by which its signs are scaled."""
-SUMMANDS = 1e6
+OVERFLOW_SUMMANDS = 1e6
 """Values of one operator that may be added up without overflow."""
 
 
 def activation(op: str, z: Tensor) -> Tensor:
     """Values ``(B, N)`` of an operator, so that sums of them are finite, with gradients that lead somewhere."""
-    largest = torch.finfo(z.dtype).max / SUMMANDS
+    largest = torch.finfo(z.dtype).max / OVERFLOW_SUMMANDS
     value = RELAXATIONS[op].function(z).clamp(-largest, largest)
     if op not in GUIDES or not z.requires_grad:
         return value
@@ -102,7 +102,7 @@ def _gradient(points: Tensor, loss_of: Callable[[Tensor], Tensor]) -> tuple[Tens
 def diversify(problem: Problem, case: Tensor, points: Tensor, directions: Tensor, clock: Clock) -> Tensor:
     """Points ``(B, n)`` moved a few steps inside their boxes to where the features grow along directions ``(B, F)``."""
     lower, upper = problem.lower[problem.region[case]], problem.upper[problem.region[case]]
-    for _ in range(DIVERSIFYING):
+    for _ in range(DIVERSIFYING_STEPS):
         clock.check()
         _, gradient = _gradient(points, lambda at: (forward(problem.program, at) * directions).sum(1))
         points = torch.minimum(torch.maximum(points + (upper - lower) / 2 * gradient.sign(), lower), upper)
@@ -130,7 +130,7 @@ def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, seed: int
 
 def points_at_once(program: Program) -> int:
     """Points that are moved together: of a large network few, which then come to the end of their way in time."""
-    return min(MAX_POINTS, max(LEAST_POINTS, WORK // max(1, cost(program))))
+    return min(MAX_POINTS, max(LEAST_POINTS, MOST_MULTIPLICATIONS // max(1, cost(program))))
 
 
 def _starts(problem: Problem, case: Tensor, moved: Tensor, generator: torch.Generator, clock: Clock) -> Tensor:

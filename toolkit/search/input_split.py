@@ -33,13 +33,13 @@ from toolkit.search.progress import SearchOutcome, SearchProgress
 from toolkit.search.root import RootBounds
 from toolkit.search.shared_boxes import UNGROUPED, BoxGroups, groups_of, weakest_last
 
-STARTS = 32
+ATTACKED_BOXES = 32
 """Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
-STEPS = 6
+ATTACK_STEPS = 6
 """Steps of gradient descent inside each of them."""
-LINEAR_SHARE = 0.1
+ATOM_VARIATION_WEIGHT = 0.1
 """Weight of the atoms' own variation when a dimension is chosen, against that of the relaxations' gaps."""
-ULPS = 16
+LEAST_SIDE_ULPS = 16
 """Width of a side, in units in the last place, that is not cut any more."""
 
 
@@ -179,7 +179,7 @@ def root_boxes(problem: Problem, root: RootBounds, cases: Tensor) -> InputBoxes:
 def divisible(boxes: InputBoxes) -> tuple[InputBoxes, int]:
     """The boxes that can still be cut, with no gain expected of sides that cannot, and the number of the others."""
     unit = torch.finfo(boxes.lower.dtype).eps * torch.maximum(boxes.lower.abs(), boxes.upper.abs())
-    wide = boxes.upper - boxes.lower > ULPS * unit
+    wide = boxes.upper - boxes.lower > LEAST_SIDE_ULPS * unit
     gain = torch.where(wide, boxes.gain.nan_to_num(0.0, posinf=0.0), -1.0)
     some = wide.any(1)
     return replace(boxes, gain=gain).select(some), int((~some).sum())
@@ -252,7 +252,7 @@ def gains(reach: InputInfluence, error: Tensor, variation: Tensor) -> Tensor:
     atoms' own ``variation``, ``(B, n)``, counts for less, because cutting it helps one of the halves only.
     """
     error = error.reshape(-1).index_select(0, reach.owner * error.shape[1] + reach.neuron)
-    return (LINEAR_SHARE * variation).index_add(0, reach.owner, error.unsqueeze(1) * reach.share)
+    return (ATOM_VARIATION_WEIGHT * variation).index_add(0, reach.owner, error.unsqueeze(1) * reach.share)
 
 
 def _gaps(program: Program, bounds: Bounds, lines: list[RelaxationLines]) -> Tensor:
@@ -280,15 +280,17 @@ def accept_points(problem: Problem, boxes: InputBoxes, clock: Clock, accept: Acc
     if not len(boxes):
         return False
     centres = (boxes.lower + boxes.upper) / 2
-    best = case_loss(problem, centres, boxes.case).argsort()[:STARTS]
-    weakest = boxes.bound.argsort()[:STARTS]
+    best = case_loss(problem, centres, boxes.case).argsort()[:ATTACKED_BOXES]
+    weakest = boxes.bound.argsort()[:ATTACKED_BOXES]
     corners = torch.where(boxes.rows.sum(1) > 0, boxes.lower, boxes.upper)
     chosen = boxes.select(torch.cat([best, weakest]))
     inside = parts_as_problem(problem, chosen)
     starts = torch.cat([centres[best], corners[weakest]])
     return any(
         accept_best(points, loss, problem.region[chosen.case], accept)
-        for points, loss in descend(inside, torch.arange(len(chosen), device=starts.device), starts, STEPS, clock)
+        for points, loss in descend(
+            inside, torch.arange(len(chosen), device=starts.device), starts, ATTACK_STEPS, clock
+        )
     )
 
 

@@ -33,13 +33,13 @@ from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, prove
 from toolkit.search.relu_split import bound_domains
 from toolkit.search.relu_split_plan import PhaseSearchPlan
 
-FIRST = Schedule(8, Adam(rate_alpha=0.3))
+ROOT_SCHEDULE = Schedule(8, Adam(rate_alpha=0.3))
 """How a layer's rows, and then the unsplit roots of their trees, are bounded."""
-LEAVES = Schedule(2, Polyak())
+LEAF_SCHEDULE = Schedule(2, Polyak())
 """How leaves are bounded: many leaves beat thorough ones (measured)."""
-LEAVES_OF_ONE = 4
+LEAVES_PER_SPLIT = 4
 """Leaves of a tree for each one that is split in a round."""
-GAIN = 0.01
+LEAST_WIDTH_GAIN = 0.01
 """Share of their width that a layer's neurons must lose while its trees double, or they grow no further."""
 
 
@@ -61,7 +61,7 @@ def branch_neurons(
     for position, number in enumerate(layers):
         if clock.left <= 0:
             break
-        bounds = refine_layer(program, number, box, bounds, FIRST, check)
+        bounds = refine_layer(program, number, box, bounds, ROOT_SCHEDULE, check)
         turn = clock.part(1 / (len(layers) - position))
         bounds = _branch_layer(program, number, box, bounds, batch, turn, processes)
     return bounds
@@ -135,7 +135,7 @@ def plant(
     start = adaptive(earlier, earlier.lower.new_ones(count, 1))
     # What is known of the rows is left out: how trees grow must not be hidden by bounds that earlier trees gave.
     roots = root_domains(space, trees, start, bounds.lower.new_full((count,), -torch.inf))
-    return NeuronTrees(space, _bounded(space, roots, FIRST, batch, clock))
+    return NeuronTrees(space, _bounded(space, roots, ROOT_SCHEDULE, batch, clock))
 
 
 def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
@@ -176,7 +176,7 @@ def grow(trees: NeuronTrees, batch: int, clock: Clock) -> Bounds:
             break
         if len(trees.leaves) >= due:
             now = _width(trees.bounds())
-            if now > (1 - GAIN) * width:
+            if now > (1 - LEAST_WIDTH_GAIN) * width:
                 break
             width, due = now, 2 * due
     return trees.bounds()
@@ -200,7 +200,7 @@ def weakest_leaves(trees: NeuronTrees, most: int) -> Tensor:
     rank = torch.arange(len(tree), device=tree.device) - first
     position = by_bound[by_tree]
     open_leaf = ~proved(leaves.lower[position]) & (leaves.candidates[position, 0] >= 0)
-    weakest = (rank < (size[tree] // LEAVES_OF_ONE).clamp(min=1)) & open_leaf & open_leaf[first]
+    weakest = (rank < (size[tree] // LEAVES_PER_SPLIT).clamp(min=1)) & open_leaf & open_leaf[first]
     order = size[tree[weakest]].argsort(stable=True)
     return position[weakest][order[: max(1, most)]]
 
@@ -211,7 +211,7 @@ def _split_leaves(trees: NeuronTrees, chosen: Tensor, batch: int, clock: Clock) 
     children = _bounded(
         trees.space,
         split(parents, parents.candidates[:, 0]),
-        LEAVES,
+        LEAF_SCHEDULE,
         batch,
         clock,
     )

@@ -180,10 +180,10 @@ def with_bounds(space: PhaseSpace, domains: PhaseDomains, bounds: Bounds) -> Pha
     return _with(domains, neuron_lower=space.of(bounds.lower), neuron_upper=space.of(bounds.upper))
 
 
-UNDERFLOW = 2.0**30
+LEAST_NORMAL_NUMBERS = 2.0**30
 """Smallest normal numbers that a bound must exceed: below these, numbers have no relative precision to allow for."""
 
 
 def proved(lower: Tensor) -> Tensor:
     """Where a bound is a proof: positive and finite, ``(B,)``. NaN, infinity and what underflows prove nothing."""
-    return torch.isfinite(lower) & (lower > UNDERFLOW * torch.finfo(lower.dtype).tiny)
+    return torch.isfinite(lower) & (lower > LEAST_NORMAL_NUMBERS * torch.finfo(lower.dtype).tiny)

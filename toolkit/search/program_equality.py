@@ -12,11 +12,11 @@ from toolkit.bounds.interval import Bounds
 from toolkit.errors import DisagreementError
 from toolkit.problem.program import Program
 
-BOXES = 3
+COMPARED_BOXES = 3
 """Boxes that are looked into, evenly over all."""
-SHARES = (0.5, 0.0, 1.0, None)
+COMPARED_POSITIONS = (0.5, 0.0, 1.0, None)
 """Points of each box, by their shares of the way between its corners; None stands for random shares."""
-MARGIN = 4.0
+TOLERANCE_FACTOR = 4.0
 """Tolerances that both values may be apart: what is left of a network has sums rounded in another order, and stored."""
 
 
@@ -33,7 +33,7 @@ def check_same(
         expected, _ = evaluate(program, points, torch.zeros_like(points), 0.0)
         found, _ = evaluate(made, own, unit_of(own.dtype) * own.abs(), 0.0)
         # Products may underflow, which no error in proportion to them counts.
-        allowed = MARGIN * (expected.tolerance + found.tolerance + torch.finfo(own.dtype).tiny)
+        allowed = TOLERANCE_FACTOR * (expected.tolerance + found.tolerance + torch.finfo(own.dtype).tiny)
         near = (found.value - expected.value).abs() <= allowed
         same = near | (found.value == expected.value) | (found.value.isnan() & expected.value.isnan())
         if not bool(same.all()):
@@ -54,9 +54,9 @@ def _points(box: Bounds) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     count = len(box.lower)
     found = []
-    for number in sorted({0, count // 2, count - 1})[:BOXES]:
+    for number in sorted({0, count // 2, count - 1})[:COMPARED_BOXES]:
         lower, upper = box.lower[number], box.upper[number]
-        for share in SHARES:
+        for share in COMPARED_POSITIONS:
             part = torch.rand(len(lower), generator=generator).to(lower) if share is None else share
             found.append((lower + part * (upper - lower)).clamp(lower, upper))
     return torch.stack(found)

@@ -31,7 +31,7 @@ from toolkit.search.progress import SearchOutcome, SearchProgress
 from toolkit.search.relu_split_plan import PhaseSearchPlan
 from toolkit.search.split_domains import branch
 
-PATIENCE = 6
+ROUNDS_WITHOUT_RISE = 6
 """Rounds without a rise of the weakest bound after which domains are bounded more thoroughly."""
 
 
@@ -117,7 +117,7 @@ def relu_split(search: PhaseSearch, clock: Clock, accept: Accept, observer: Obse
             continue
         if progress.bounded >= search.plan.max_domains:
             return SearchOutcome(False, False, f"the limit of {search.plan.max_domains} domains was reached")
-        if progress.stalled >= PATIENCE:
+        if progress.stalled >= ROUNDS_WITHOUT_RISE:
             search.plan, progress.stalled = search.plan.more_thorough(), 0
         chosen, rest = pick(search.frontier, max(1, search.batch // 2), search.most)
         try:

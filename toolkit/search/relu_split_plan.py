@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from toolkit.bounds.dual_ascent import Schedule
 
-MOST_ITERATIONS = 40
+MOST_ASCENT_STEPS = 40
 """Steps of the ascent beyond which more are not tried."""
 
 
@@ -28,5 +28,5 @@ class PhaseSearchPlan:
 
         A domain that no input satisfies is only recognised when its split multipliers have grown large.
         """
-        iterations = max(self.schedule.iterations, min(2 * self.schedule.iterations, MOST_ITERATIONS))
+        iterations = max(self.schedule.iterations, min(2 * self.schedule.iterations, MOST_ASCENT_STEPS))
         return replace(self, schedule=replace(self.schedule, iterations=iterations))

@@ -33,9 +33,9 @@ from toolkit.search.phase_domains import case_domain, proved
 
 CASES_PER_PASS = 1024
 """Cases bounded at once."""
-NEURONS = 20
+CASE_STEPS_PER_NEURON_STEP = 20
 """Steps for the slopes of the cases for each one of the neurons': these are many rows, and few steps gain most."""
-MANY_ROWS = 32
+FORWARD_NEURONS_PER_INPUT = 32
 """Unstable neurons for each varying input beyond which their bounds come from a forward pass."""
 
 
@@ -106,7 +106,7 @@ def root_of(
 def prefers_forward(problem: Problem, intervals: Bounds) -> bool:
     """Whether a pass for each input that varies is a small part of what a pass for each unstable neuron costs."""
     varying = int((problem.lower < problem.upper).any(0).sum())
-    return suits(problem.program) and unstable(problem, intervals) > MANY_ROWS * (varying + 1)
+    return suits(problem.program) and unstable(problem, intervals) > FORWARD_NEURONS_PER_INPUT * (varying + 1)
 
 
 def neuron_bounds(program: Program, box: Bounds, intervals: Bounds, check: Callable[[], None]) -> Bounds:
@@ -131,7 +131,7 @@ def refined_root(problem: Problem, root: RootBounds, iterations: int, clock: Clo
     bounds = root.bounds
     if len(problem.lower) == 1:
         box = Bounds(problem.lower, problem.upper)
-        schedule = Schedule(max(1, iterations // NEURONS), Adam(rate_alpha=0.5, decay=0.8))
+        schedule = Schedule(max(1, iterations // CASE_STEPS_PER_NEURON_STEP), Adam(rate_alpha=0.5, decay=0.8))
         bounds = refine_bounds(problem.program, box, bounds, schedule, clock.check)
     root = replace(root, layers=counted(root.layers, problem, bounds, "alpha-crown"))
     return optimised_root(problem, root, bounds, iterations, clock, observer)

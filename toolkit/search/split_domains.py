@@ -9,7 +9,7 @@ from toolkit.bounds.dual_ascent import lower_bound
 from toolkit.search.clock import Clock
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, split
 
-WEAKER = 0.3
+WEAKER_CHILD_WEIGHT = 0.3
 """What the weaker child counts, next to the stronger: many small trees were smallest about here (measured)."""
 
 
@@ -35,5 +35,5 @@ def _promise(space: PhaseSpace, domains: PhaseDomains, neuron: Tensor, clock: Cl
     clock.check()
     domain, multipliers = expand(space, split(domains, neuron.clamp(min=0)))
     active, inactive = lower_bound(space.problem.program, domain, multipliers).clamp(max=0).chunk(2)
-    promise = torch.maximum(active, inactive) + WEAKER * torch.minimum(active, inactive)
+    promise = torch.maximum(active, inactive) + WEAKER_CHILD_WEIGHT * torch.minimum(active, inactive)
     return torch.where(neuron >= 0, promise, -torch.inf)

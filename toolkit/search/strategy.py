@@ -12,7 +12,7 @@ from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.step_rules import Polyak
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
-from toolkit.search.attack_budget import FIRST_RESTARTS, attack_first, attack_on, attack_part
+from toolkit.search.attack_budget import FIRST_RESTARTS_SHARE, attack_first, attack_on, attack_part
 from toolkit.search.batch_size import largest_batch, most_waiting
 from toolkit.search.clock import OutOfTime
 from toolkit.search.forked_processes import cores
@@ -38,36 +38,36 @@ from toolkit.search.search_task import SearchResult, SearchTask, counted, decide
 from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
 from toolkit.search.threads import suited_threads
 
-FEW_INPUTS = 20
+MOST_INPUTS_BOXES_FIRST = 20
 """Most varying inputs for which splitting the input box comes first."""
-SOME_INPUTS = 64
+MOST_INPUTS_BOXES = 64
 """Most varying inputs for which splitting the input box is tried at all where phases could be split instead."""
-SHALLOW_INPUTS = 256
+MOST_INPUTS_BOXES_SHALLOW = 256
 """Most varying inputs, for networks of one hidden layer, for which splitting the input box is tried at all."""
-FEW_NEURONS = 16
+MOST_NEURONS_PHASES_FIRST = 16
 """Most unstable neurons of which all phases are tried first, whatever the number of inputs: these trees are small."""
-MANY_NEURONS = 20_000
+MOST_NEURONS_BOXES = 20_000
 """Most neurons for which a box of more inputs is split: every box bounds all of them again."""
-SHORT, HALF, LONG = 0.15, 0.5, 0.7
+SHORT_TURN_SHARE, HALF_TURN_SHARE, LONG_TURN_SHARE = 0.15, 0.5, 0.7
 """Shares of the time left that a strategy gets before another has its turn."""
-LAST_LOOK = 5.0
+LAST_TURN_SECONDS = 5.0
 """Seconds that others get, at least, where all phases of a piecewise linear network were split and leaves are open."""
-FIRST_TURN = 1.0
+FIRST_TURN_SECONDS = 1.0
 """Seconds of the first search over phases, where better root bounds did not take half as long."""
-NEARER = 0.05
+GAP_CLOSED_WORTH_WAITING = 0.05
 """Share of the way to a proof that better bounds of the neurons must bring the root to be worth as long as a search."""
-MUCH_NEARER = 0.2
+GAP_CLOSED_WORTH_RESTART = 0.2
 """Share of the way to a proof that must be gained for a new search, which then is where the old one was before long."""
-FIRST_LOOK = 0.25
+RESTARTED_TURN_SHARE = 0.25
 """Share of its turn that a new search gets while better bounds of the neurons still bring so much."""
-FILL = {"cpu": 16}
+BOXES_FILLING_DEVICE = {"cpu": 16}
 """Boxes in a batch that keep a device busy, at most; as many as a batch holds for devices that are not named."""
-BUSY = {"cpu": 1 << 24}
+BATCH_COST = {"cpu": 1 << 24}
 """Multiplications of a pass for all boxes of a batch that do, by device: boxes that cost more are cut once, then
 bounded."""
-VERY_BUSY = 1 << 30
-"""Multiplications of a pass for all boxes of a batch, on devices that `BUSY` does not name."""
-WORTH_SHARING = 1 << 22
+BATCH_COST_ELSEWHERE = 1 << 30
+"""Multiplications of a pass for all boxes of a batch, on devices that `BATCH_COST` does not name."""
+SHARED_BOXES_COST = 1 << 22
 """Multiplications of a pass from which on a box's neurons are bounded once for all of its cases."""
 
 
@@ -90,10 +90,10 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     if not varying_inputs(task.problem):
         return by_exact_leaves(task, root) or at_points(task, root)
     task, root = reduced(task.counted(root.bounds), root)
-    if attacked is None and attack_part(task, open_cases(root), FIRST_RESTARTS):
+    if attacked is None and attack_part(task, open_cases(root), FIRST_RESTARTS_SHARE):
         return SearchResult(True, False, "attack")
     found = by_exact_leaves(task, root)
-    if found is not None and not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS):
+    if found is not None and not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS_SHARE):
         return SearchResult(True, False, "attack")
     return in_turn(task, root) if found is None else found
 
@@ -124,7 +124,7 @@ def in_turn(task: SearchTask, root: RootBounds) -> SearchResult:
         if decided(found):
             return found
         if strategy is by_relu_phases and is_piecewise_linear(task.problem.program):
-            task = task.soon(max(LAST_LOOK, SHORT * task.clock.left))
+            task = task.soon(max(LAST_TURN_SECONDS, SHORT_TURN_SHARE * task.clock.left))
     if found is None:
         raise OutOfTime
     return found
@@ -149,19 +149,23 @@ def turns(task: SearchTask, root: RootBounds) -> list[tuple[Strategy, float]]:
     program = task.problem.program
     varying = varying_inputs(task.problem)
     unstable = int(unstable_neurons(program, root.bounds).sum(1).max())
-    phases, few = unstable > 0, unstable <= FEW_NEURONS
+    phases, few = unstable > 0, unstable <= MOST_NEURONS_PHASES_FIRST
     smooth = not is_piecewise_linear(program)
     shallow = is_shallow(program)
-    affordable = varying <= FEW_INPUTS or program.num_neurons <= MANY_NEURONS
-    boxes = affordable and (smooth or varying <= (SHALLOW_INPUTS if shallow and phases else SOME_INPUTS))
+    affordable = varying <= MOST_INPUTS_BOXES_FIRST or program.num_neurons <= MOST_NEURONS_BOXES
+    boxes = affordable and (
+        smooth or varying <= (MOST_INPUTS_BOXES_SHALLOW if shallow and phases else MOST_INPUTS_BOXES)
+    )
     if not boxes or not phases:
         return [(by_relu_phases if phases or not boxes else by_input_boxes, 1.0)]
-    mixed: list[tuple[Strategy, float]] = [(by_mixed_integers, SHORT)] if shallow and suits(program, unstable) else []
-    if varying <= FEW_INPUTS and (smooth or not few):
-        return [(by_input_boxes, LONG), *mixed, (by_relu_phases, 1.0)]
+    mixed: list[tuple[Strategy, float]] = (
+        [(by_mixed_integers, SHORT_TURN_SHARE)] if shallow and suits(program, unstable) else []
+    )
+    if varying <= MOST_INPUTS_BOXES_FIRST and (smooth or not few):
+        return [(by_input_boxes, LONG_TURN_SHARE), *mixed, (by_relu_phases, 1.0)]
     # What either decides, it mostly decides soon: a short try first costs little.
-    first = HALF if few or (shallow and varying <= SOME_INPUTS) else SHORT
-    rest: list[tuple[Strategy, float]] = [*mixed, (by_input_boxes, LONG), (by_relu_phases, 1.0)]
+    first = HALF_TURN_SHARE if few or (shallow and varying <= MOST_INPUTS_BOXES) else SHORT_TURN_SHARE
+    rest: list[tuple[Strategy, float]] = [*mixed, (by_input_boxes, LONG_TURN_SHARE), (by_relu_phases, 1.0)]
     return rest if shallow and conjunctions(task.problem, root) else [(by_relu_phases, first), *rest]
 
 
@@ -185,11 +189,14 @@ def by_input_boxes(task: SearchTask, root: RootBounds) -> SearchResult:
     problem = task.problem
     batch = batch_of(task)
     device = problem.program.device.type
-    fill = min(FILL.get(device, batch), BUSY.get(device, VERY_BUSY) // max(1, cost(problem.program)))
+    fill = min(
+        BOXES_FILLING_DEVICE.get(device, batch),
+        BATCH_COST.get(device, BATCH_COST_ELSEWHERE) // max(1, cost(problem.program)),
+    )
     cases = open_cases(root)
-    shared = len(cases) > len(problem.lower) and cost(problem.program) >= WORTH_SHARING
+    shared = len(cases) > len(problem.lower) and cost(problem.program) >= SHARED_BOXES_COST
     plan = BoxSearchPlan(batch, fill, task.settings.max_domains, shared)
-    if attack_part(task, cases, 1 - FIRST_RESTARTS):
+    if attack_part(task, cases, 1 - FIRST_RESTARTS_SHARE):
         return SearchResult(True, False, "attack")
     with suited_threads(problem.program):
         search = BoxSearch.begun(problem, root, cases, plan, task.clock)
@@ -232,29 +239,29 @@ def by_relu_phases(task: SearchTask, root: RootBounds) -> SearchResult:
     task, root = refined(task, root)
     if not len(open_cases(root)):
         return SearchResult(False, True, root.method)
-    searching = tightening = max(FIRST_TURN, 2 * (task.clock.elapsed - began))
+    searching = tightening = max(FIRST_TURN_SECONDS, 2 * (task.clock.elapsed - began))
     search = phase_search(task, root)
     found = _try(task, search, searching)
-    if not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS):
+    if not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS_SHARE):
         return SearchResult(True, False, "attack")
     gain = 0.0
     while not decided(found) and len(task.problem.lower) == 1 and not is_shallow(task.problem.program):
-        if not gain >= MUCH_NEARER and attack_on(task, open_cases(root), search.progress.rounds):
+        if not gain >= GAP_CLOSED_WORTH_RESTART and attack_on(task, open_cases(root), search.progress.rounds):
             return SearchResult(True, False, "attack")
         better = tightened(task, root, search, tightening)
         if not len(open_cases(better)):
             return SearchResult(False, True, better.method)
         gain = nearer(root, better)
-        if found is not None and not gain >= NEARER:
+        if found is not None and not gain >= GAP_CLOSED_WORTH_WAITING:
             return found
-        if gain >= MUCH_NEARER or found is not None:
+        if gain >= GAP_CLOSED_WORTH_RESTART or found is not None:
             task, root = reduced(task, better)
             search = phase_search(task, root)
         else:
             root = better
             search.inherit(root.bounds, proved(root.lower))
-        tightening, searching = 2 * tightening, (2 if gain >= NEARER else 4) * searching
-        found = _try(task, search, FIRST_LOOK * searching if gain >= MUCH_NEARER else searching)
+        tightening, searching = 2 * tightening, (2 if gain >= GAP_CLOSED_WORTH_WAITING else 4) * searching
+        found = _try(task, search, RESTARTED_TURN_SHARE * searching if gain >= GAP_CLOSED_WORTH_RESTART else searching)
     return branch_phases(task, search) if found is None else found
 
 

@@ -35,7 +35,7 @@ MOST_ATOMS = 1 << 10
 """Most pairs of an open case and a strict atom that are looked at."""
 MOST_UNSTABLE = 24
 """Most unstable neurons of a network whose leaves are all decided exactly."""
-SHARE = 0.5
+EXACT_TIME_SHARE = 0.5
 """Share of the time left that this may take."""
 MOST_DOMAINS = 1 << 14
 
@@ -54,11 +54,11 @@ def closed_by_images(task: SearchTask, root: RootBounds) -> RootBounds:
         task.clock.check()
         region = problem.region[case : case + 1]
         if _least_value(problem, atom, box.select(region), neurons.select(region)) >= 0:
-            lower[case] = lower[case].clamp(min=REFUTED)
+            lower[case] = lower[case].clamp(min=REFUTED_BOUND)
     return replace(root, lower=lower)
 
 
-REFUTED = 1.0
+REFUTED_BOUND = 1.0
 """What stands for the bound of a case that is refuted without one."""
 
 
@@ -103,7 +103,7 @@ def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
     problem = original.problem.with_cases(open_cases(root).cpu())
     if varying_inputs(problem) and not bool(problem.strict_atoms[problem.rows].any()):
         return None
-    clock = task.clock.part(SHARE)
+    clock = task.clock.part(EXACT_TIME_SHARE)
     try:
         search = _search(problem, task, clock)
         outcome = None if search is None else search.run(clock, original.accept, task.observer)

@@ -10,7 +10,7 @@ import torch
 from toolkit.bounds.network_reduction import cost
 from toolkit.problem.program import Program
 
-SMALL = 1_000_000
+SINGLE_THREAD_COST = 1_000_000
 """Multiplications of one pass of one row below which one thread is the fastest (measured on two cores)."""
 
 
@@ -27,4 +27,4 @@ def one_thread() -> Iterator[None]:
 
 def suited_threads(program: Program) -> AbstractContextManager[None]:
     """One thread while a small program is searched on the processor, else as many as there are."""
-    return one_thread() if cost(program) < SMALL else nullcontext()
+    return one_thread() if cost(program) < SINGLE_THREAD_COST else nullcontext()

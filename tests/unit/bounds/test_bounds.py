@@ -72,7 +72,7 @@ def test_intervals_of_a_smaller_box_are_inside(seed: int, operator: str, share: 
 def test_crown_in_several_passes_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     program, box = random_program(1), random_boxes(1)
     whole = crown_bounds(program, box)
-    monkeypatch.setattr("toolkit.bounds.crown.ELEMENTS", {"cpu": 1})
+    monkeypatch.setattr("toolkit.bounds.crown.COEFFICIENTS_BY_DEVICE", {"cpu": 1})
     assert rows_per_pass(program, 4) == 1
     parts = crown_bounds(program, box)
     torch.testing.assert_close(parts.lower, whole.lower)

@@ -124,7 +124,7 @@ def test_one_half_space_is_used_in_full(seed: int, inputs: int) -> None:
 @settings(max_examples=40, deadline=None)
 def test_tangents_meet_at_the_best_multiplier_in_many_dimensions(seed: int, inputs: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_boxes, "TANGENTS", 12)
+        patch.setattr(clip_boxes, "TRIED_MULTIPLIERS", 12)
         gap, before = _gaps(seed, inputs)
     assert bool((gap >= -1e-7).all())
     assert bool((gap <= 0.02 * before + 1e-7).all())

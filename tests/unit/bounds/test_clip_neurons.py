@@ -18,7 +18,7 @@ from toolkit.bounds.dual_ascent import evaluate, optimise, relax
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Domain
 from toolkit.problem.program import Program
-from toolkit.search.clip_domains import AGAIN, narrow
+from toolkit.search.clip_domains import RECLIPPED_SCHEDULE, narrow
 from toolkit.search.clock import Clock
 
 
@@ -92,7 +92,7 @@ def test_narrowing_keeps_every_violation_and_never_lowers_a_bound(count: int) ->
     rises = []
     for seed in range(15):
         program, domain = violated_domain(seed, "relu")
-        start = optimise(program, domain, random_multipliers(domain, seed), AGAIN)
+        start = optimise(program, domain, random_multipliers(domain, seed), RECLIPPED_SCHEDULE)
         bounds, bound = narrow(program, domain, start, count, Clock.started(60))
         assert contains_violations(program, domain, bounds, seed) > 0
         assert bool((bound.lower >= start.lower).all())

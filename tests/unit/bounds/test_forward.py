@@ -11,7 +11,7 @@ import toolkit.bounds.crown_many_boxes as many_boxes
 from toolkit.bounds import forward
 from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.forward import WIDE, ForwardPass, forward_bounds, strip, suits
+from toolkit.bounds.forward import LEAST_FORWARD_WIDTH, ForwardPass, forward_bounds, strip, suits
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem import affine
@@ -47,8 +47,8 @@ def _values(program: Program, points: Tensor) -> Tensor:
 def test_bounds_contain_all_samples(
     radius: float, smooth: bool, coefficients: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "WIDE", 8)
-    monkeypatch.setattr(forward, "COEFFICIENTS", coefficients)
+    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 8)
+    monkeypatch.setattr(forward, "MOST_COEFFICIENTS_PER_BOX", coefficients)
     program = _program(smooth)
     box = boxes(program, radius)
     values = _values(program, points_in(box, 300))
@@ -63,20 +63,20 @@ def _width(program: Program, box: Bounds) -> float:
 
 
 def test_tighter_than_intervals_and_with_terms_than_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "WIDE", 4)
+    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 4)
     program = _program()
     box = boxes(program, 0.05, count=4)
     intervals, _ = interval_bounds(program, box)
     wide = float((intervals.upper - intervals.lower)[:, program.layers[-1].neurons].sum())
     with_terms = _width(program, box)
-    monkeypatch.setattr(forward, "COEFFICIENTS", 0)
+    monkeypatch.setattr(forward, "MOST_COEFFICIENTS_PER_BOX", 0)
     without = _width(program, box)
     assert with_terms < 0.9 * without
     assert without < 0.7 * wide
 
 
 def test_boxes_of_a_batch_do_not_touch_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "WIDE", 4)
+    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 4)
     program = _program()
     box = boxes(program, 0.3, count=3)
     together = _forward(program, box)
@@ -90,14 +90,14 @@ def test_boxes_of_a_batch_do_not_touch_each_other(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("dense", [1 << 26, -1])
 def test_neither_blocks_nor_parts_of_the_batch_change_bounds(dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(affine, "DENSE_LIMIT", dense)
-    monkeypatch.setattr(forward, "WIDE", 4)
+    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 4)
     program = _program()
     assert isinstance(program.layers[0].affine, DenseAffine) == (dense > 0)
     box = boxes(program, 0.3, count=5)
     intervals, _ = interval_bounds(program, box)
     whole = forward_bounds(program, box, intervals)
-    monkeypatch.setattr(forward, "BLOCK", {"cpu": 24 * 3})
-    monkeypatch.setattr(forward, "TOGETHER", 24 * 60)
+    monkeypatch.setattr(forward, "BLOCK_COEFFICIENTS", {"cpu": 24 * 3})
+    monkeypatch.setattr(forward, "MOST_COEFFICIENTS", 24 * 60)
     parts = forward_bounds(program, box, intervals)
     torch.testing.assert_close(parts.lower, whole.lower)
     torch.testing.assert_close(parts.upper, whole.upper)
@@ -127,7 +127,7 @@ def test_exact_neurons_have_no_error() -> None:
 @pytest.mark.parametrize("many", [0, 256])
 def test_help_of_the_backward_pass_is_sound(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(many_boxes, "suits", lambda program: True)
-    monkeypatch.setattr(many_boxes, "MANY_ROWS", many)
+    monkeypatch.setattr(many_boxes, "MOST_NEURONS_PER_BOX", many)
     program = _program()
     box = boxes(program, 0.2)
     empty = torch.zeros(1, 0, 3, dtype=program.dtype)
@@ -141,7 +141,7 @@ def test_help_of_the_backward_pass_is_sound(many: int, monkeypatch: pytest.Monke
 
 
 def test_matrices_and_operators_give_the_same_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "WIDE", 4)
+    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 4)
     dense = program_of(_residual(), 1, 6, 6)
     monkeypatch.setattr(affine, "DENSE_LIMIT", -1)
     monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", -1)
@@ -172,7 +172,7 @@ def test_no_boxes_have_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_wide_programs_use_them() -> None:
     assert not suits(_program())
-    assert suits(program_of(mlp(2, WIDE + 1, 1), 2))
+    assert suits(program_of(mlp(2, LEAST_FORWARD_WIDTH + 1, 1), 2))
 
 
 @pytest.mark.parametrize("radius", [0.2, 1e-6])
@@ -223,12 +223,12 @@ def branching(seed: int, widths: tuple[int, ...] = (5, 4, 6, 3, 5)) -> Program:
     return Program(INPUTS, tuple(layers), features, torch.device("cpu"), torch.float64)
 
 
-@pytest.mark.parametrize("room", [forward.COEFFICIENTS, 40, 90])
+@pytest.mark.parametrize("room", [forward.MOST_COEFFICIENTS_PER_BOX, 40, 90])
 @pytest.mark.parametrize("seed", range(40))
 def test_errors_of_parallel_layers_are_not_one_error(seed: int, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neurons of layers side by side err independently: what reads both must not see their errors cancel."""
-    monkeypatch.setattr(forward, "COEFFICIENTS", room)
-    monkeypatch.setattr(forward, "WIDE", 0)
+    monkeypatch.setattr(forward, "MOST_COEFFICIENTS_PER_BOX", room)
+    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 0)
     program = branching(seed)
     centre = torch.randn(2, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     box = Bounds(centre - 0.7, centre + 0.7)

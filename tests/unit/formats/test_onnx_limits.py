@@ -228,7 +228,7 @@ def test_files_are_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_content_out_of_proportion_to_its_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compressed, "UNSUSPICIOUS", 1 << 23)
+    monkeypatch.setattr(compressed, "UNCHECKED_BYTES", 1 << 23)
     path = bomb(tmp_path / "a.gz", b"x", 1 << 25)
     for read in (load_model, read_query):
         with pytest.raises(InputError, match="KiB of it expand to 12 MiB"):

@@ -19,7 +19,7 @@ import pytest
 from toolkit.errors import InputError
 from toolkit.run import forked_query as module
 from toolkit.run.forked_query import (
-    GRACE,
+    GRACE_SECONDS,
     ProcessCrashed,
     ProcessLimits,
     ProcessOverdue,
@@ -119,7 +119,7 @@ def test_the_time_limit_holds_whatever_the_work_does(work: Callable[[], object],
     began = time.monotonic()
     with pytest.raises(ProcessOverdue):
         run_forked(work, ProcessLimits(seconds))
-    assert time.monotonic() - began < max(seconds, 0) + GRACE + 1.0
+    assert time.monotonic() - began < max(seconds, 0) + GRACE_SECONDS + 1.0
 
 
 def test_no_limit_is_too_large() -> None:

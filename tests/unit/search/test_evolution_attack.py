@@ -10,7 +10,7 @@ from toolkit.formats.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.search import evolution_attack
 from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.evolution_attack import GENERATIONS, LEAST, evolve
+from toolkit.search.evolution_attack import GENERATIONS, LEAST_POPULATION, evolve
 from toolkit.search.gradient_attack import attack, case_loss
 
 TEXT = """(declare-const X_0 Real) (declare-const X_1 Real) (declare-const X_2 Real) (declare-const Y_0 Real)
@@ -71,14 +71,14 @@ def test_nothing_is_found_where_nothing_is() -> None:
 
 def test_populations_too_small_are_left_out() -> None:
     problem = problem_of("(<= Y_0 2.0)")
-    assert evolve(problem, ALL, LEAST, 0, Clock.started(60), lambda point, region: True)
-    assert not evolve(problem, ALL, LEAST - 1, 0, Clock.started(60), lambda point, region: True)
+    assert evolve(problem, ALL, LEAST_POPULATION, 0, Clock.started(60), lambda point, region: True)
+    assert not evolve(problem, ALL, LEAST_POPULATION - 1, 0, Clock.started(60), lambda point, region: True)
     assert not evolve(problem, ALL[:0], 512, 0, Clock.started(60), lambda point, region: True)
 
 
 def test_large_networks_are_left_to_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = problem_of("(<= Y_0 2.0)")
-    monkeypatch.setattr(evolution_attack, "cost", lambda program: evolution_attack.WORK)
+    monkeypatch.setattr(evolution_attack, "cost", lambda program: evolution_attack.MOST_MULTIPLICATIONS)
     assert not evolve(problem, ALL, 512, 0, Clock.started(60), lambda point, region: True)
 
 

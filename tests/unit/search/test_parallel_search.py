@@ -27,7 +27,7 @@ PROVED = SearchOutcome(False, True)
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares from the first round on, however small, and short turns of any number of processes."""
-    monkeypatch.setattr(forked_processes, "START", 1e-9)
+    monkeypatch.setattr(forked_processes, "SECONDS_TO_FORK", 1e-9)
     monkeypatch.setattr(parallel_search, "SECONDS_BEFORE_SHARING", 0.01)
     monkeypatch.setattr(parallel_search, "LEAST_TURN_SECONDS", 0.01)
     monkeypatch.setattr(parallel_search, "LEAST_SHARE_DOMAINS", 1)

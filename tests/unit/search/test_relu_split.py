@@ -90,7 +90,7 @@ def test_as_many_domains_wait_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     _, domains = unbounded_space(-0.1, -0.1)
     each = sum(tensor.element_size() * tensor.numel() for tensor in domains.__dict__.values()) // len(domains)
     monkeypatch.setattr(batch_size, "free_bytes", lambda device: 1000 * each)
-    assert most_waiting(domains) == int(1000 * batch_size.WAITING)
+    assert most_waiting(domains) == int(1000 * batch_size.FRONTIER_MEMORY_SHARE)
     monkeypatch.setattr(batch_size, "free_bytes", lambda device: 0)
     assert most_waiting(domains) == len(domains)
 

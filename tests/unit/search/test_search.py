@@ -37,7 +37,7 @@ from toolkit.search.lp_leaf import close_leaves, implied_phases
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expand, proved, split
 from toolkit.search.relu_split import pick
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
-from toolkit.search.split_domains import WEAKER, branch
+from toolkit.search.split_domains import WEAKER_CHILD_WEIGHT, branch
 
 
 def test_only_positive_finite_bounds_are_proofs() -> None:
@@ -177,7 +177,7 @@ def test_domains_are_split_at_the_candidate_whose_stronger_child_is_nearest_to_a
     for neuron in (3, 1):
         pair = split(chosen.select(torch.tensor([0])), torch.tensor([neuron]))
         bounds = lower_bound(space.problem.program, *expand(space, pair)).clamp(max=0).sort().values
-        promise[neuron] = float(bounds[1] + WEAKER * bounds[0])
+        promise[neuron] = float(bounds[1] + WEAKER_CHILD_WEIGHT * bounds[0])
     assert children.phase[0].nonzero().tolist() == [[max(promise, key=promise.__getitem__)]]
     assert children.phase[1].nonzero().tolist() == [[2]]  # the only one that it has
 
@@ -302,7 +302,7 @@ def test_diversified_starts_find_what_random_ones_miss(monkeypatch: pytest.Monke
     query = parse_query(text.format(-0.5, -0.5).replace("(>= X_0 0.5)", "(>= Y_1 -9.0)"))
     problem = compile_problem(query, {query.networks[0].name: Binding(Traps(), ((1, 2),), (torch.float32,))})
     spread = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
-    monkeypatch.setattr(attack_module, "DIVERSIFYING", 0)
+    monkeypatch.setattr(attack_module, "DIVERSIFYING_STEPS", 0)
     plain = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
     assert sum(spread) > sum(plain) + 4
 

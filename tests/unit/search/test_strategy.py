@@ -16,12 +16,12 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
 from toolkit.search import attack_budget, strategy
-from toolkit.search.attack_budget import FIRST_RESTARTS, attack_on
+from toolkit.search.attack_budget import FIRST_RESTARTS_SHARE, attack_on
 from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.relu_split import PhaseSearch
 from toolkit.search.root import RootBounds, root_bounds
 from toolkit.search.search_task import SearchResult, SearchTask
-from toolkit.search.strategy import FIRST_LOOK, Strategy, nearer, prove, turns
+from toolkit.search.strategy import RESTARTED_TURN_SHARE, Strategy, nearer, prove, turns
 from toolkit.settings import Settings
 from toolkit.verify import precision
 
@@ -89,10 +89,10 @@ def test_dear_networks_are_attacked_before_they_are_bounded(monkeypatch: pytest.
     monkeypatch.setattr(strategy, "root_bounds", lambda *arguments: bounded.append(1) or root_bounds(*arguments))
     monkeypatch.setattr(attack_budget, "attack", lambda *arguments: not bounded)
     task = task_of(problem_of(30, [40], 30))
-    monkeypatch.setattr(attack_budget, "DEAR", 1)
+    monkeypatch.setattr(attack_budget, "ATTACK_FIRST_COST", 1)
     assert prove(task).witness
     assert not bounded
-    monkeypatch.setattr(attack_budget, "DEAR", 1 << 40)
+    monkeypatch.setattr(attack_budget, "ATTACK_FIRST_COST", 1 << 40)
     monkeypatch.setattr(strategy, "in_turn", lambda task, root: SearchResult(False, True, "turns"))
     assert prove(task).by == "turns"
     assert bounded
@@ -157,7 +157,7 @@ def test_many_cases_are_attacked_less_each(monkeypatch: pytest.MonkeyPatch) -> N
     efforts = efforts_of(monkeypatch, lambda number: True)
     for cases in (1, 64, 128, 10_000):
         assert prove(task_of(problem_of(4, [8, 8], 4, cases))) == SearchResult(True, False, "attack")
-    full, steps = FIRST_RESTARTS * Settings().attack_restarts, Settings().attack_steps
+    full, steps = FIRST_RESTARTS_SHARE * Settings().attack_restarts, Settings().attack_steps
     assert efforts == [(full, steps), (full, steps), (math.ceil(full / 4), math.ceil(steps / 2)), (1, 1)]
 
 
@@ -190,7 +190,7 @@ def test_most_restarts_come_after_better_bounds(
 
 
 @pytest.mark.parametrize(
-    ("left", "longer", "look"), [(0.5, 2, FIRST_LOOK), (0.9, 2, 1.0), (0.99, 4, 1.0), (1.0, 4, 1.0)]
+    ("left", "longer", "look"), [(0.5, 2, RESTARTED_TURN_SHARE), (0.9, 2, 1.0), (0.99, 4, 1.0), (1.0, 4, 1.0)]
 )
 def test_searches_and_better_bounds_take_turns(
     monkeypatch: pytest.MonkeyPatch, left: float, longer: int, look: float

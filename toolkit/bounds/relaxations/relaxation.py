@@ -54,7 +54,7 @@ class Relaxation:
     """The relaxation's largest error, for its lines on l, u: what branching wants to make smaller."""
 
 
-STEPS = 16
+OUTWARD_ULPS = 16
 """Units in the last place by which computed values are moved outward; elementary functions err by one or two."""
 
 
@@ -71,7 +71,7 @@ def reach(lower: Tensor, upper: Tensor) -> Tensor:
 def allowance(values: Tensor) -> Tensor:
     """What rounding may have changed in a sum of terms of this total magnitude."""
     info = torch.finfo(values.dtype)
-    return STEPS * (info.eps * values.abs() + info.tiny)
+    return OUTWARD_ULPS * (info.eps * values.abs() + info.tiny)
 
 
 def chord_slope(lower: Tensor, upper: Tensor, f_lower: Tensor, f_upper: Tensor) -> Tensor:
