@@ -20,11 +20,18 @@ from typing import Any, TypeGuard
 CORE = ("bounds", "search")
 """Packages of bounding and branching, counted together, without the modules of `APART`."""
 APART = {
-    "attacks": ("attack", "evolution", "sampling", "secants", "losses", "witnesses"),
-    "processes and devices": ("processes", "shares", "threads", "recordings", "memory"),
+    "attacks": (
+        "gradient_attack",
+        "evolution_attack",
+        "secant_attack",
+        "point_sampling",
+        "case_losses",
+        "attack_budget",
+    ),
+    "processes and devices": ("forked_processes", "parallel_search", "threads", "cuda_graphs", "batch_size"),
 }
 """Modules of `CORE` that are counted apart, by their file names."""
-WITH_CONSTANTS = ("bounds", "search", "problem", "light", "run", "attack", "attacks")
+WITH_CONSTANTS = ("bounds", "search", "problem", "numpy_prover", "run", "attack", "attacks")
 """Packages whose numeric constants are listed."""
 TUNING = "tuning"
 """Module that numeric constants belong in; those of a module of this name are not listed."""
