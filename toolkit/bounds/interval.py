@@ -36,12 +36,11 @@ def affine_interval(affine: Affine, lower: list[Tensor], upper: list[Tensor]) ->
     Where sources are unbounded, so is the image: no bound is NaN.
     """
     centre = affine.apply([(l + u) / 2 for l, u in zip(lower, upper, strict=True)])
-    allowance = 2 * gamma(
-        affine.terms + ROUNDINGS_BESIDE_SUM, centre.dtype
-    )  # the sums of the centres, and those of the radii
+    # Of the sums of the centres, and of those of the radii.
+    allowance = 2 * gamma(affine.terms + ROUNDINGS_BESIDE_SUM, centre.dtype)
     reach = [torch.maximum(l.abs(), u.abs()) for l, u in zip(lower, upper, strict=True)]
     radii = [(u - l) / 2 + allowance * r for l, u, r in zip(lower, upper, reach, strict=True)]
-    lost = affine.uncertainty(reach) + allowance * affine.bias.abs() + _underflow(reach)
+    lost = affine.uncertainty(reach) + allowance * affine.bias.abs() + _underflow(reach, affine.terms)
     radius = affine.radius(radii) + lost
     unknown = torch.isnan(centre - radius)
     low, high = without_overflow(centre - radius), -without_overflow(-centre - radius)
@@ -53,10 +52,13 @@ def without_overflow(lower: Tensor) -> Tensor:
     return lower.masked_fill(torch.isposinf(lower), -torch.inf)
 
 
-def _underflow(reach: Sequence[Tensor]) -> Tensor:
-    """What products that underflow may add up to in one value, ``(B, 1)``; zero where all sources are."""
+def _underflow(reach: Sequence[Tensor], terms: int) -> Tensor:
+    """What products that underflow may add up to in one value, ``(B, 1)``; zero where all sources are.
+
+    Each of the terms loses less than the smallest normal number, however small the sources are.
+    """
     total = sum_of([part.sum(1, keepdim=True) for part in reach])
-    return 2 * torch.finfo(total.dtype).tiny * total
+    return torch.where(total > 0, 2 * torch.finfo(total.dtype).tiny * (total + terms), 0.0)
 
 
 def source_interval(program: Program, source: int, box: Bounds, bounds: Sequence[Bounds]) -> Bounds:
