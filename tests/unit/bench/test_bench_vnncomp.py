@@ -113,7 +113,7 @@ def test_what_a_killed_script_left_is_ended_and_nothing_else(files, tmp_path):
     os.killpg(group, 0)  # it is there
     assert prepare(files, tmp_path).returncode == 0
     with pytest.raises(ProcessLookupError):
-        for _ in range(100):
+        for _ in range(400):  # an ended process is there until the system's first process has waited for it
             os.killpg(group, 0)
             time.sleep(0.05)
 
@@ -224,7 +224,7 @@ def test_a_killed_instance_leaves_no_process(files):
     assert process.wait(10) == 143
     assert not state.exists()
     with pytest.raises(ProcessLookupError):
-        for _ in range(100):
+        for _ in range(400):  # an ended process is there until the system's first process has waited for it
             os.killpg(group, 0)
             time.sleep(0.05)
 

@@ -129,7 +129,7 @@ def test_no_limit_is_too_large() -> None:
 
 def test_what_was_printed_before_is_not_printed_twice() -> None:
     code = "import sys; from toolkit.run.forked_query import run_forked, ProcessLimits; sys.stdout.write('once ');"
-    code += "print(apart(lambda: print('inside', end=' ') or 5, Limits(9)))"
+    code += "print(run_forked(lambda: print('inside', end=' ') or 5, ProcessLimits(9)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60
     )
