@@ -55,9 +55,15 @@ class BoundedLayers:
         return features @ np.abs(matrix).T
 
     def reach(self, samples: QuerySamples) -> Array:
-        """That of the neurons as they were read: importing torch for it would take longer than the proof."""
-        found = values(self.question.layers, samples.points[:, self.question.varying])
-        return np.max([np.abs(part).max(1, initial=0.0) for part in found], 0)
+        """That of the neurons as they were read, and of all terms of their sums.
+
+        Importing torch for the tensors themselves would take longer than the proof.
+        """
+        question = self.question
+        found = values(question.layers, samples.points[:, question.varying])
+        terms = [rows.magnitude for rows in (*(layer.rows for layer in question.layers), question.atoms)]
+        summed = max(float(part.max(initial=0.0)) for part in terms)
+        return np.maximum(np.max([np.abs(part).max(1, initial=0.0) for part in found], 0), summed)
 
     def explain(self, samples: QuerySamples, row: int, column: int) -> str:
         point = np.array2string(samples.points[row], precision=9, threshold=8)

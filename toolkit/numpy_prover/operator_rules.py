@@ -35,8 +35,16 @@ def _neurons(call: NodeCall) -> Value:
     return call.layers.apply(call.node.op_type, call.expression(0))
 
 
-@rule("Identity", "Dropout")
+@rule("Identity")
 def _same(call: NodeCall) -> Value:
+    return call.value(0)
+
+
+@rule("Dropout")
+def _dropout(call: NodeCall) -> Value:
+    """Nothing, at inference; with a third operand it may be in training mode, and then it is random."""
+    if len(call.node.input) > 2 and call.node.input[2]:
+        raise NotRead("Dropout")
     return call.value(0)
 
 

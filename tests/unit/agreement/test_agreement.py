@@ -322,6 +322,27 @@ def test_no_other_code_says_unsat() -> None:
     assert found == ["verify.py"]
 
 
+@pytest.mark.parametrize("exponent", [12, 18, 24])
+def test_what_single_precision_absorbs_is_explained_by_the_sums_that_absorb_it(tmp_path: Path, exponent: int) -> None:
+    """relu(x + c) - c is x for real numbers, and a multiple of the last place of c for onnxruntime."""
+    body = f"c = Constant<value = float[1] {{{2.0**exponent}}}>()  a = Add(x, c)  r = Relu(a)  y = Sub(r, c)"
+    model = load_text(tmp_path / "absorb.onnx", f"main (float[1,1] x) => (float[1,1] y) {{ {body} }}")
+    text = """(vnnlib-version <2.0>) (declare-network N (declare-input X real [1,1]) (declare-output Y real [1,1]))
+        (assert (and (>= X[0,0] 0.00001) (<= X[0,0] 0.0001))) (assert (<= Y[0,0] 0.0))"""
+    assert verify(load_networks({"N": model.path}), parse_query(text), SETTINGS).verdict == Verdict.UNSAT
+
+
+def test_a_random_network_is_unknown_and_no_fault(tmp_path: Path) -> None:
+    body = """ratio = Constant<value = float {0.5}>()  training = Constant<value = bool {1}>()
+        d = Dropout(x, ratio, training)  r = Relu(d)  y = Add(r, x)"""
+    model = load_text(tmp_path / "net.onnx", f"main (float[1,2] x) => (float[1,2] y) {{ {body} }}")
+    declared = "".join(f"(declare-const {name}_{i} Real)" for name in "XY" for i in (0, 1))
+    box = "".join(f"(assert (>= X_{i} 0.5))(assert (<= X_{i} 1.0))" for i in (0, 1))
+    found = verify(load_networks({"": model.path}), parse_query(f"{declared}{box}(assert (<= Y_0 -1.0))"), SETTINGS)
+    assert found.verdict == Verdict.UNKNOWN
+    assert "random" in found.reason or "training" in found.reason
+
+
 def test_a_network_that_only_moves_its_inputs_has_nothing_inside_to_compare(tmp_path: Path) -> None:
     """Beside another network, so that the question is not decided without bounding a program."""
     identity = load_text(tmp_path / "identity.onnx", "main (float[1,2] x) => (float[1,2] y) { y = Identity(x) }")
