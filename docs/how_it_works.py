@@ -229,7 +229,7 @@ class Multipliers:
     betas: list[Tensor]
 
     def copy(self) -> Multipliers:
-        """The same numbers, with no history."""
+        """Multipliers of the same values that no gradient goes through."""
         return Multipliers([part.detach().clone() for part in self.alphas], [b.detach().clone() for b in self.betas])
 
 

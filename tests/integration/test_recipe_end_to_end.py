@@ -51,7 +51,7 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def bench(capsys):
-    """The same in this process, which has torch loaded; gives the exit code and what it printed."""
+    """A run of the command ``bench`` in this process, which has torch loaded: the exit code and what it printed."""
 
     def call(*arguments: object) -> tuple[int, str]:
         code = run(["bench", *map(str, arguments), "--executor", "in-process"])

@@ -52,7 +52,7 @@ class SumAndDistance(nn.Module):
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The same function in a file."""
+    """The ONNX file of a network that computes the function of `SumAndDistance`."""
     return relu_net(tmp_path / "net.onnx")
 
 

@@ -7,7 +7,6 @@ double precision with a bound on its error, and the formula must hold for every 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from toolkit.errors import ToolkitError
 from toolkit.formats.exact_evaluation import NotExact, run_exactly
 from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.query import Atoms, Query, Relation
+from toolkit.formats.query import Atoms, Query
 from toolkit.formats.witness import Witness, hidden_names, variables
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def certainly(query: Query, values: Array, error: Array) -> tuple[bool, bool]:
         rounding = 2 * terms * np.finfo(np.float64).eps * sizes.values(np.abs(monomials) + spread)
         linear = Atoms(atoms.relation, np.zeros(len(atoms)), atoms.starts, np.abs(atoms.coefficient), atoms.monomial)
         off = np.nan_to_num(linear.values(spread) + rounding, nan=np.inf)
-    return _formula(query, _for_all(atoms, side, off)), not _formula(query, ~_for_none(atoms, side, off))
+    return query.holds_with(_for_all(atoms, side, off)), not query.holds_with(~_for_none(atoms, side, off))
 
 
 def _for_all(atoms: Atoms, side: Array, off: Array) -> NDArray[np.bool_]:
@@ -99,16 +98,3 @@ def _for_none(atoms: Atoms, side: Array, off: Array) -> NDArray[np.bool_]:
     low, high = side - off, side + off
     truth = np.stack([low > 0, low >= 0, (low > 0) | (high < 0), (low == 0) & (high == 0)])
     return truth[atoms.relation, np.arange(len(atoms))]
-
-
-def _formula(query: Query, truth: NDArray[np.bool_]) -> bool:
-    """The formula for given truths of its atoms."""
-    count = len(query.atoms)
-    decided = Atoms(
-        relation=np.full(count, Relation.LE, dtype=np.int8),
-        constant=np.where(truth, 0.0, 1.0),
-        starts=np.zeros(count + 1, dtype=np.int64),
-        coefficient=np.zeros(0),
-        monomial=np.zeros(0, dtype=np.int64),
-    )
-    return replace(query, atoms=decided).holds(np.zeros(query.num_variables))

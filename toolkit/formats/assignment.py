@@ -6,13 +6,12 @@ A decimal bound such as 0.1 is no float32; compared with a float32 it stands for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.formats.query import Atoms, Query, Relation, TensorKind
+from toolkit.formats.query import Query, TensorKind
 
 
 def holds_in_types(
@@ -26,16 +25,7 @@ def holds_in_types(
     Only comparisons of one variable with a constant are done in the element type (under VNN-LIB 1.0 only for inputs,
     as its scorer does); others are evaluated in float64.
     """
-    truth = _truth(query, assignment, values, input_tolerance)
-    count = len(query.atoms)
-    decided = Atoms(
-        relation=np.full(count, Relation.LE, dtype=np.int8),
-        constant=np.where(truth, 0.0, 1.0),
-        starts=np.zeros(count + 1, dtype=np.int64),
-        coefficient=np.zeros(0),
-        monomial=np.zeros(0, dtype=np.int64),
-    )
-    return replace(query, atoms=decided).holds(assignment)
+    return query.holds_with(_truth(query, assignment, values, input_tolerance))
 
 
 def _truth(

@@ -245,8 +245,11 @@ class Query:
             values = self.atoms.values(monomials)
             for row in self.atoms.doubtful(monomials, values, self.num_variables):
                 values[row] = self._exact_sign(row, variables)
-        truth = self.atoms.compare(values)
-        # prefix[i] counts the false atoms before i, so a block is true when nothing in its range is false.
+        return self.holds_with(self.atoms.compare(values))
+
+    def holds_with(self, truth: NDArray[np.bool_]) -> bool:
+        """Whether the formula is true where its atoms have these truths, ``(number of atoms,)``."""
+        # The count of false atoms before each, so that a block is true when nothing in its range is false.
         false_before = np.concatenate([[0], np.cumsum(~truth)])
         return _holds(self.formula, false_before)
 

@@ -178,7 +178,7 @@ def _result(pid: int, reading: int, deadline: float) -> Any:
 
 
 def _receive(descriptor: int, size: int, deadline: float) -> bytes:
-    """So many bytes, or none where the other end closes before. Raises ProcessOverdue."""
+    """The next ``size`` bytes of a pipe, or none where its other end closes before all came. Raises ProcessOverdue."""
     parts = []
     while size:
         left = deadline - time.monotonic()

@@ -200,17 +200,16 @@ def test_wide_layers_have_the_bounds_of_double_precision(width: int) -> None:
     box = Bounds(centre - 0.25, centre + 0.25)
     wide = Bounds(box.lower.double(), box.upper.double())
     for technique in (by_crown, by_rows):
-        for row in range(2):
-            one, other = (Bounds(part.lower[row : row + 1], part.upper[row : row + 1]) for part in (box, wide))
-            bounds, exact = technique(single, one, rng), technique(double, other, rng)
+        for row in torch.arange(2).split(1):
+            bounds, exact = technique(single, box.select(row), rng), technique(double, wide.select(row), rng)
             assert (bounds.lower <= exact.lower).all() and (bounds.upper >= exact.upper).all()
             size = torch.maximum(exact.lower.abs(), exact.upper.abs()).clamp(min=1)
             assert ((exact.lower - bounds.lower) / size).max() < 1e-2
     none = box.lower.new_zeros(2, 0, 3)
     both = tighten(single, box, interval_bounds(single, box)[0], HalfSpaces(none, none[..., 0])).bounds
-    apart = [by_rows(single, Bounds(box.lower[row : row + 1], box.upper[row : row + 1]), rng) for row in range(2)]
-    for row, one in enumerate(apart):
-        assert torch.allclose(both.lower[row], one.lower[0], rtol=1e-3, atol=1e-3)
+    for row in torch.arange(2).split(1):
+        apart = by_rows(single, box.select(row), rng)
+        assert torch.allclose(both.select(row).lower, apart.lower, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 64, 1024, 1025, 4096, 4097, 300_000])

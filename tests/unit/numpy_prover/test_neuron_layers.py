@@ -30,7 +30,7 @@ def network(seed: int, box: BoxBatch) -> tuple[AffineExpression, NeuronLayers]:
 
 
 def reference(seed: int, points: np.ndarray) -> np.ndarray:
-    """The same, by points."""
+    """Values at points of the network that is drawn with this seed."""
     generator, x = np.random.default_rng(seed), points
     for name in generator.choice(list(OPERATORS), 3):
         matrix = generator.normal(size=(x.shape[-1], 7)) * (generator.random((x.shape[-1], 7)) < 0.6)

@@ -192,7 +192,7 @@ def test_hydra_learns_scores_and_leaves_weights_alone(first: PruningRound, train
 
 
 def test_the_filters_that_hydra_keeps_are_those_it_learned_with(first: PruningRound) -> None:
-    """The same density in every layer, as its gates have while scores are learned."""
+    """Every layer keeps one share of its channels, as the gates do while scores are learned."""
     masks = prune(HydraFilter(epochs=2, learning_rate=0.5), first)
     for name, count in (("2", 4), ("5", 5)):
         assert int(masks[f"{name}.weight"].sum()) == count
