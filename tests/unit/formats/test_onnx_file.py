@@ -81,7 +81,7 @@ def test_external_data(tmp_path: Path) -> None:
         (b"", "empty"),
         (b"  \n", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "LFS"),
-        (gzip.compress(b"version https://git-lfs.github.com/spec/v1\n"), "LFS"),
+        (gzip.compress(b"version https://git-lfs.github.com/spec/v1\n", mtime=0), "LFS"),
         (b"hello world, this is no model", "not an ONNX model"),
         (b"\x1f\x8b\x08\x00broken", "cannot be read"),
         (b"PK\x03\x04" + bytes(100), "not an ONNX model"),
