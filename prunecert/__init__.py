@@ -34,16 +34,16 @@ from toolkit.settings import Settings
 if TYPE_CHECKING:
     from toolkit.bench.run_options import Options
     from toolkit.commands.prune import Check, Pruning, Tuning
-    from toolkit.formats.instances import ResultRow
-    from toolkit.formats.witness import Witness
+    from toolkit.formats.vnncomp.instances import ResultRow
+    from toolkit.formats.vnncomp.witness import Witness
 else:
     _LATER = {
         "Check": "toolkit.commands.prune",
         "Options": "toolkit.bench.run_options",
         "Pruning": "toolkit.commands.prune",
-        "ResultRow": "toolkit.formats.instances",
+        "ResultRow": "toolkit.formats.vnncomp.instances",
         "Tuning": "toolkit.commands.prune",
-        "Witness": "toolkit.formats.witness",
+        "Witness": "toolkit.formats.vnncomp.witness",
     }
 
     def __getattr__(name: str) -> object:

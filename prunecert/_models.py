@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from toolkit.formats.onnx_file import OnnxModel
+    from toolkit.formats.onnx.model_file import OnnxModel
 
 Model: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | nn.Module"
 """The path of an ``.onnx`` or ``.onnx.gz`` file, a model in memory, or a torch module, which is exported."""
@@ -28,7 +28,7 @@ def load(model: Model, input_shape: Sequence[int] | None = None) -> OnnxModel:
     ``input_shape`` is that of one input of a torch module, without the batch dimension. Raises InputError and
     UnsupportedError, also for a module that torch cannot export.
     """
-    from toolkit.formats.onnx_file import load_model
+    from toolkit.formats.onnx.model_file import load_model
 
     if isinstance(model, str | os.PathLike):
         _no_shape(input_shape, f"{os.fspath(model)}: the file")
@@ -62,7 +62,7 @@ def export(module: nn.Module, path: str | os.PathLike[str], input_shape: Sequenc
     """
     import torch
 
-    from toolkit.formats.onnx_export import export_model
+    from toolkit.formats.onnx.export import export_model
 
     path = Path(path)
     if not path.name.endswith((".onnx", ".onnx.gz")):

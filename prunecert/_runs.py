@@ -12,7 +12,7 @@ from toolkit.errors import ExitCode
 if TYPE_CHECKING:
     from toolkit.bench.run_options import Options
     from toolkit.commands.prune import Check, Pruning, Tuning
-    from toolkit.formats.instances import ResultRow
+    from toolkit.formats.vnncomp.instances import ResultRow
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Run:
 
     def results(self) -> list[ResultRow]:
         """One row for each instance, as ``results.csv`` has them: network, specification, verdict and seconds."""
-        from toolkit.formats.instances import read_results
+        from toolkit.formats.vnncomp.instances import read_results
 
         return read_results(self.folder / "results.csv")
 

@@ -18,8 +18,8 @@ from toolkit.result import Result
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
-    from toolkit.formats.onnx_file import OnnxModel
-    from toolkit.formats.query import Query
+    from toolkit.formats.onnx.model_file import OnnxModel
+    from toolkit.formats.vnnlib.query import Query
 
 DEFAULTS = Settings()
 
@@ -78,7 +78,7 @@ def verify(
             out of range.
         UnsupportedError: the input is legal, but cannot be handled: a module that torch cannot export, say.
     """
-    from toolkit.search.clock import Clock
+    from toolkit.run.clock import Clock
     from toolkit.verify import LoadedNetwork
     from toolkit.verify import verify as decide
 
@@ -101,7 +101,7 @@ def _settings(base: Settings, given: Mapping[str, Any]) -> Settings:
 
 def _query(spec: str | os.PathLike[str] | Robustness, models: Mapping[str, OnnxModel]) -> Query:
     """The question as the verifier reads it."""
-    from toolkit.formats.read import parse_query, read_query
+    from toolkit.formats.vnnlib.read import parse_query, read_query
 
     if isinstance(spec, Robustness):
         if len(models) != 1:
@@ -117,7 +117,7 @@ def _query(spec: str | os.PathLike[str] | Robustness, models: Mapping[str, OnnxM
 def _robustness(question: Robustness, model: OnnxModel) -> Query:
     """The specification of the question, of version 1.0."""
     from toolkit.commands.spec import single
-    from toolkit.formats import specs
+    from toolkit.formats.vnnlib import specs
 
     (x,), (y,) = single(model).inputs, model.outputs
     center, epsilon = _numbers(question.center, "center"), _numbers(question.epsilon, "epsilon")

@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 
 from toolkit.agreement.bounded_programs import BoundedProgram
+from toolkit.attack.point_sampling import SAMPLING_SECONDS
 from toolkit.errors import ToolkitError
-from toolkit.formats.read import read_query
+from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.compile import compile_problem
 from toolkit.problem.program import Program
 from toolkit.problem.specialise_cases import ProblemPart, specialised
 from toolkit.result import Result, Statistics
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.batch_size import refusals
 from toolkit.search.batched_roots import boxes_at_once, joint_roots
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.point_sampling import SAMPLING_SECONDS
 from toolkit.search.root import RootBounds, facts, open_cases
 from toolkit.settings import Settings
 from toolkit.verify import (

@@ -30,8 +30,8 @@ from toolkit.bench.writer import RobustnessBenchmark, write_benchmark
 from toolkit.campaign import cards, execute, make_console
 from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
 from toolkit.models.architecture_options import OnnxNet
 from toolkit.recipe import Data, Recipe, load_recipe
 from toolkit.report.layer_stability import LayerRow, layer_rows, unstable_csv, unstable_table, width_table
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from toolkit.data.dataset import Dataset, Split
     from toolkit.pruning import ChainModel
 
-MAKERS = ("toolkit.pruning", "toolkit.data.dataset", "toolkit.formats.onnx_export", "toolkit.bench.writer")
+MAKERS = ("toolkit.pruning", "toolkit.data.dataset", "toolkit.formats.onnx.export", "toolkit.bench.writer")
 """The modules whose imports, besides this file, make the exported benchmark."""
 
 
@@ -261,7 +261,7 @@ def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -
 def _export(
     name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, folder: Path
 ) -> ModelRecord:
-    from toolkit.formats.onnx_export import export_model
+    from toolkit.formats.onnx.export import export_model
 
     network = f"onnx/{name}.onnx"
     export_model(model.module, dataset.test.images[:1], folder / network, model.metadata)

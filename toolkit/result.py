@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toolkit.formats.witness import Witness
+    from toolkit.formats.vnncomp.witness import Witness
 
 
 class Verdict(StrEnum):

@@ -22,28 +22,28 @@ from toolkit.agreement.against_onnxruntime import Bounded, check_agreement
 from toolkit.agreement.bounded_layers import BoundedLayers
 from toolkit.agreement.query_samples import KEPT_CANDIDATES, Candidate, OnnxReference
 from toolkit.agreement.real_semantics import holds_over_reals
+from toolkit.attack.case_losses import CaseLosses
+from toolkit.attack.point_sampling import SAMPLING_SECONDS as SAMPLING
+from toolkit.attack.point_sampling import sample, sample_longer
+from toolkit.attack.secant_attack import SECANT_SECONDS as WALKING
+from toolkit.attack.secant_attack import follow_secants
 from toolkit.errors import DisagreementError, UnsupportedError
-from toolkit.formats.batching import batch_session
-from toolkit.formats.model_binding import bind, check_binding
-from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.operators import check_inputs, check_operators
-from toolkit.formats.query import Network, Query
-from toolkit.formats.read import read_query
-from toolkit.formats.runtime import Session
-from toolkit.formats.scores import without_softmax
-from toolkit.formats.witness import Witness, hidden_names, replay
+from toolkit.formats.onnx.batching import batch_session
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.onnx.operators import check_inputs, check_operators
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.onnx.scores import without_softmax
+from toolkit.formats.vnncomp.model_binding import bind, check_binding
+from toolkit.formats.vnncomp.witness import Witness, hidden_names, replay
+from toolkit.formats.vnnlib.query import Network, Query
+from toolkit.formats.vnnlib.read import read_query
 from toolkit.numpy_prover.crown_proof import CROWN_PROOF_SECONDS as PROVING
 from toolkit.numpy_prover.crown_proof import LayerQuestion, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
+from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.events import Event, NoBounds, Observer
 from toolkit.run.memory_limits import refused
-from toolkit.search.case_losses import CaseLosses
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.events import Event, NoBounds, Observer
-from toolkit.search.point_sampling import SAMPLING_SECONDS as SAMPLING
-from toolkit.search.point_sampling import sample, sample_longer
-from toolkit.search.secant_attack import SECANT_SECONDS as WALKING
-from toolkit.search.secant_attack import follow_secants
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:

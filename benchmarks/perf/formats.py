@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.formats.query import Query
-from toolkit.formats.read import read_query
-from toolkit.formats.specs import linf_box, robustness
-from toolkit.formats.vnnlib_convert import upgrade
-from toolkit.formats.write import write_query
+from toolkit.formats.vnnlib.convert_versions import upgrade
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.read import read_query
+from toolkit.formats.vnnlib.specs import linf_box, robustness
+from toolkit.formats.vnnlib.write import write_query
 from toolkit.problem.cases import compile_cases
 
 

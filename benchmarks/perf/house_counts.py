@@ -20,15 +20,8 @@ from typing import Any, TypeGuard
 CORE = ("bounds", "search")
 """Packages of bounding and branching, counted together, without the modules of `APART`."""
 APART = {
-    "attacks": (
-        "gradient_attack",
-        "evolution_attack",
-        "secant_attack",
-        "point_sampling",
-        "case_losses",
-        "attack_budget",
-    ),
-    "processes and devices": ("forked_processes", "parallel_search", "threads", "cuda_graphs", "batch_size"),
+    "attacks": ("attack_budget",),
+    "processes and devices": ("parallel_search", "suited_threads", "batch_size"),
 }
 """Modules of `CORE` that are counted apart, by their file names."""
 WITH_CONSTANTS = ("bounds", "search", "problem", "numpy_prover", "run", "attack", "attacks")

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from host import machine, taken
 
-from toolkit.formats.model_binding import bind
-from toolkit.formats.read import read_query
+from toolkit.formats.vnncomp.model_binding import bind
+from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.compile import Problem, compile_problem
-from toolkit.search import cuda_graphs
-from toolkit.search.clock import Clock, OutOfTime
+from toolkit.run import cuda_graphs
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.reduce_task import reduced
 from toolkit.search.relu_split import PhaseSearch
 from toolkit.search.root import root_in_single

@@ -27,8 +27,8 @@ from toolkit.bounds.dual_ascent import evaluate, relax, supergradient
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.network_reduction import cost
 from toolkit.bounds.optimised_bound import Domain, Multipliers
-from toolkit.formats.instances import Instance, read_instances
-from toolkit.formats.read import read_query
+from toolkit.formats.vnncomp.instances import Instance, read_instances
+from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.program import Program, build_program
 from toolkit.problem.trace import trace
 from toolkit.settings import Settings

@@ -23,9 +23,9 @@ from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.crown_many_boxes import tighten
 from toolkit.bounds.interval import Bounds
-from toolkit.formats.instances import Instance, read_instances
-from toolkit.formats.model_binding import bind
-from toolkit.formats.read import read_query
+from toolkit.formats.vnncomp.instances import Instance, read_instances
+from toolkit.formats.vnncomp.model_binding import bind
+from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.compile import Problem, compile_problem
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify

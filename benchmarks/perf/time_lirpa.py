@@ -24,12 +24,12 @@ from torch import Tensor
 
 from toolkit.bounds.lirpa import library, lower_bounds
 from toolkit.errors import InputError
-from toolkit.formats.instances import read_instances
-from toolkit.formats.model_binding import bind
-from toolkit.formats.read import read_query
+from toolkit.formats.vnncomp.instances import read_instances
+from toolkit.formats.vnncomp.model_binding import bind
+from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import FeatureNetwork, compile_problem, compile_question, in_double
-from toolkit.search.clock import Clock
+from toolkit.run.clock import Clock
 from toolkit.search.root import root_bounds
 from toolkit.verify import load_networks, silent
 

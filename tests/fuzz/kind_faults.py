@@ -21,11 +21,11 @@ from scenes import EIGHTHS, random_box, random_points
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.errors import ToolkitError
-from toolkit.formats.read import parse_query
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Verdict
+from toolkit.run.clock import Clock
 from toolkit.search import parallel_search
-from toolkit.search.clock import Clock
 from toolkit.settings import Settings
 from toolkit.verify import LoadedNetwork, decide, load_query
 

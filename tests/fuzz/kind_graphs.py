@@ -20,17 +20,17 @@ from random_queries import QueryCase, query_text
 from scenes import Array, random_box, random_points
 
 from toolkit import verify as verifier
+from toolkit.attack.case_losses import CaseLosses
+from toolkit.attack.gradient_attack import forward
 from toolkit.errors import ToolkitError, UnsupportedError
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import parse_query
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.numpy_prover.crown_proof import proof
 from toolkit.problem import affine
 from toolkit.problem.compile import compile_problem
 from toolkit.result import Result, Verdict
+from toolkit.run.clock import Clock
 from toolkit.search import root as roots
-from toolkit.search.case_losses import CaseLosses
-from toolkit.search.clock import Clock
-from toolkit.search.gradient_attack import forward
 from toolkit.settings import Settings
 from toolkit.verify import LoadedNetwork, decide, load_query
 

@@ -34,8 +34,8 @@ from scenes import (
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.specialise_cases import specialised
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search import root as roots
-from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.search_task import SearchResult, SearchTask
 from toolkit.search.strategy import prove
 from toolkit.settings import Settings

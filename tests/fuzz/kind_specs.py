@@ -10,10 +10,10 @@ from kinds import Unsuited, Wrong, kind
 from vnnlib_formulas import COMPARE, VARIABLES, text, truth
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.query import Query
-from toolkit.formats.read import parse_query
-from toolkit.formats.vnnlib_convert import downgrade, upgrade
-from toolkit.formats.write import format_query
+from toolkit.formats.vnnlib.convert_versions import downgrade, upgrade
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.read import parse_query
+from toolkit.formats.vnnlib.write import format_query
 from toolkit.problem.cases import Cases, compile_cases
 
 FLAT = ["X_0", "X_1", "X_2", "Y_0", "Y_1"]

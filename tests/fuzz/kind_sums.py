@@ -20,11 +20,11 @@ from scenes import CPU, Array, Scene
 from toolkit import verify as verifier
 from toolkit.bounds.interval import Bounds
 from toolkit.errors import ToolkitError
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.search.clock import Clock
+from toolkit.run.clock import Clock
 from toolkit.verify import decide, load_query
 
 LENGTHS = (3, 40, 700, 3072, 9000, 49152)

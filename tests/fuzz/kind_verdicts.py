@@ -17,7 +17,7 @@ from random_queries import QueryCase, number, query_text
 from scenes import EIGHTHS, SIGNS, random_box, random_points
 from test_verdicts import random_example
 
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Result, Verdict
 from toolkit.verify import LoadedNetwork
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.experiment import measured_accuracy
-from toolkit.formats.onnx_export import export_model
-from toolkit.formats.specs import linf_box, robustness
+from toolkit.formats.onnx.export import export_model
+from toolkit.formats.vnnlib.specs import linf_box, robustness
 from toolkit.pruning import ChainModel, build_chains
 from toolkit.recipe import Data, parse_recipe
 from toolkit.result import Verdict
-from toolkit.search.events import Event, RootBounded
+from toolkit.run.events import Event, RootBounded
 from toolkit.settings import Settings
 from toolkit.training.accuracy import accuracy
 from toolkit.training.differentiable_crown import upper_bound

@@ -10,9 +10,9 @@ import torch
 from random_networks import FAMILIES, random_network, save
 from random_queries import hard_query
 
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Verdict
-from toolkit.search.cuda_graphs import CALLS_BEFORE_RECORDING, Recordings
+from toolkit.run.cuda_graphs import CALLS_BEFORE_RECORDING, Recordings
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 

@@ -13,8 +13,8 @@ import toolkit.experiment
 from toolkit.cli import run
 from toolkit.commands.prune import CHANNELS
 from toolkit.data.dataset import load_dataset
-from toolkit.formats.onnx_export import export_model
-from toolkit.formats.onnx_file import load_model
+from toolkit.formats.onnx.export import export_model
+from toolkit.formats.onnx.model_file import load_model
 from toolkit.models.architecture_options import PresetNet, ResNet
 from toolkit.models.build import build_model
 from toolkit.pruning import ChainModel, build_chains
@@ -69,7 +69,7 @@ def test_weights_of_a_given_network(network, tmp_path, capsys):
 def test_the_original_is_as_it_was_given(network, tmp_path):
     import numpy as np
 
-    from toolkit.formats.runtime import Session
+    from toolkit.formats.onnx.runtime import Session
 
     prune(network, tmp_path / "out")
     images = load_dataset(Data(name="digits")).test.images.reshape(-1, 64).numpy()

@@ -12,9 +12,9 @@ import pytest
 
 from toolkit.bench import journal
 from toolkit.cli import run
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import read_query
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnnlib.read import read_query
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """

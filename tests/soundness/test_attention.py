@@ -11,7 +11,7 @@ import pytest
 from attention import AttentionNetwork, random_attention
 from small_models import save_text
 
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Verdict
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify

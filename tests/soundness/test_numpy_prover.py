@@ -8,13 +8,13 @@ import pytest
 from random_networks import NetworkBuilder, random_network, save
 from test_verdicts import random_example
 
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import parse_query
-from toolkit.formats.runtime import Session
+from toolkit.attack.case_losses import CaseLosses
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.numpy_prover.crown_proof import proof
 from toolkit.problem.cases import compile_cases
-from toolkit.search.case_losses import CaseLosses
-from toolkit.search.clock import Clock
+from toolkit.run.clock import Clock
 
 NETWORKS, QUERIES = 6, 8
 

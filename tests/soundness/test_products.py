@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from random_networks import NetworkBuilder, save
 
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Verdict
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify

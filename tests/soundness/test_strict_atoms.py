@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from random_networks import NetworkBuilder, save
 
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Result, Verdict
 from toolkit.search.farkas import LinearSystem, refute, solve
 from toolkit.settings import Settings

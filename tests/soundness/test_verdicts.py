@@ -15,7 +15,7 @@ from oracle import optimum
 from random_networks import PIECEWISE_LINEAR, random_network, save, sizes
 from random_queries import QueryCase, query_text, random_cases
 
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem import affine
 from toolkit.result import Result, Verdict
 from toolkit.search import parallel_search

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Multipliers
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, root_domains
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx_programs import evaluate, lost_digits, output_bounds, program_of_model
 
 from toolkit.errors import ToolkitError
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
 
 RADII = (0.5, 3.0)
 POINTS = 8

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.search.cuda_graphs import tensors_of
+from toolkit.run.cuda_graphs import tensors_of
 
 
 @dataclass

@@ -7,9 +7,9 @@ from distance import space_of
 from torch import nn
 
 from toolkit.bounds.dual_ascent import Schedule
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
-from toolkit.search.clock import Clock
+from toolkit.run.clock import Clock
 from toolkit.search.input_split import BoxSearch, BoxSearchPlan
 from toolkit.search.relu_split import PhaseSearch
 from toolkit.search.relu_split_plan import PhaseSearchPlan

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx.parser
 
-from toolkit.formats.onnx_file import OnnxModel, load_model
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
 
 
 def save_text(path: Path, graph: str, opset: int = 13, **initializers: np.ndarray) -> Path:

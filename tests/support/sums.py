@@ -6,12 +6,12 @@ from pathlib import Path
 
 from small_models import load_text
 
-from toolkit.formats.batching import batch_session
-from toolkit.formats.query import Query
-from toolkit.formats.read import parse_query
-from toolkit.formats.runtime import Session
+from toolkit.attack.case_losses import CaseLosses
+from toolkit.formats.onnx.batching import batch_session
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.cases import Cases, compile_cases
-from toolkit.search.case_losses import CaseLosses
 
 INPUTS = 30
 SUM = """main (float[1,30] x) => (float[1,2] y) {

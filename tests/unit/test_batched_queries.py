@@ -13,16 +13,16 @@ from random_networks import PIECEWISE_LINEAR, SMOOTH, random_network, save, size
 from random_queries import QueryCase, query_text, robustness
 
 from toolkit import batched_queries
+from toolkit.attack.gradient_attack import case_loss
 from toolkit.batched_queries import bound_together
-from toolkit.formats.read import read_query
+from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.compile import compile_problem
 from toolkit.problem.specialise_cases import specialised
 from toolkit.problem.stack_problems import places, stacked
 from toolkit.result import Result, Verdict
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search import batched_roots
 from toolkit.search.batched_roots import boxes_at_once, joint_roots
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.gradient_attack import case_loss
 from toolkit.search.root import RootBounds, root_bounds
 from toolkit.settings import Settings
 from toolkit.verify import LoadedNetwork, LoadedQuery, decide, load_networks, load_query, precision, verify

@@ -13,8 +13,8 @@ import pytest
 
 from toolkit import cli
 from toolkit.formats.points import read_numbers
-from toolkit.formats.query import Query
-from toolkit.formats.read import read_query
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.read import read_query
 
 CENTRE = [0.5, 0.25]
 BALL = ["--network", "net.onnx", "--input", "point.npy", "--epsilon", "0.25"]

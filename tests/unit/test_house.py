@@ -83,12 +83,12 @@ def test_lines_of_code_are_neither_blank_nor_comments_nor_docstrings(
 
 
 def test_attacks_and_processes_are_counted_apart(counts: ModuleType, tree: Callable[..., Any]) -> None:
-    paths = ("bounds/crown", "search/root", "search/secant_attack", "search/threads", "training/threads")
+    paths = ("bounds/crown", "search/root", "search/attack_budget", "search/batch_size", "training/batch_size")
     found = counts.core_sizes(tree({f"toolkit/{path}.py": "x = 1\n" for path in paths}))
     assert found["bounds + search"]["files"] == 2
     assert found["attacks"]["files"] == found["processes and devices"]["files"] == 1
-    assert "case_losses" in found["absent"]
-    assert "secant_attack" not in found["absent"]
+    assert "parallel_search" in found["absent"]
+    assert "attack_budget" not in found["absent"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.dual_ascent import evaluate, relax
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.optimised_bound import Domain, Multipliers
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.program import Program
 from toolkit.result import Verdict
 from toolkit.settings import Settings

@@ -10,15 +10,15 @@ import pytest
 from random_networks import PIECEWISE_LINEAR, SMOOTH, NetworkBuilder, random_network, save, sizes
 from random_queries import QueryCase, query_text
 
+from toolkit.attack.case_losses import CaseLosses
 from toolkit.batched_queries import bound_together
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import parse_query
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.numpy_prover.crown_proof import proof
 from toolkit.problem.cases import compile_cases
 from toolkit.result import Result, Verdict
-from toolkit.search.case_losses import CaseLosses
-from toolkit.search.clock import Clock
+from toolkit.run.clock import Clock
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 

@@ -20,11 +20,11 @@ import prunecert
 from prunecert import Robustness, Settings, Verdict
 from toolkit import cli
 from toolkit.catalogue import find_target, recipe_names
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import parse_query
-from toolkit.formats.runtime import Session
-from toolkit.formats.specs import agreement, linf_box
-from toolkit.formats.write import write_query
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnnlib.read import parse_query
+from toolkit.formats.vnnlib.specs import agreement, linf_box
+from toolkit.formats.vnnlib.write import write_query
 
 ROOT = Path(__file__).parents[2]
 DECLARED = "".join(f"(declare-const {name}_{i} Real)" for name in "XY" for i in (0, 1))
@@ -94,7 +94,7 @@ def test_what_is_verified_is_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def export_and_break(*arguments: object, **options: object) -> None:
         export(*arguments, **options)
         exported.append(arguments)
-        monkeypatch.setattr("toolkit.formats.onnx_export._compare", lambda *_: None)
+        monkeypatch.setattr("toolkit.formats.onnx.export._compare", lambda *_: None)
         monkeypatch.setattr(SumAndDistance, "forward", lambda *_: pytest.fail("the live module was run"))
 
     monkeypatch.setattr(torch.onnx, "export", export_and_break)

@@ -15,13 +15,13 @@ from random_networks import NetworkBuilder, save
 
 import toolkit.verify
 from toolkit.errors import InputError
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import parse_query
-from toolkit.formats.runtime import Session
-from toolkit.formats.witness import open_sessions, replay
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnncomp.witness import open_sessions, replay
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Result, Statistics, Verdict
+from toolkit.run.events import Event, MemoryShort, NoBounds, RootBounded, RoundDone
 from toolkit.search import input_split, relu_split
-from toolkit.search.events import Event, MemoryShort, NoBounds, RootBounded, RoundDone
 from toolkit.settings import Settings
 from toolkit.verify import QueryAttempt, load_networks, load_query, pick_device, silent, verify, verify_files
 

@@ -18,8 +18,8 @@ from toolkit.bounds.evaluate_graph import evaluate_graph
 from toolkit.bounds.evaluate_program import ROUNDINGS_BESIDE_SUM, evaluate, gamma, transposed_wrongly, unit_of
 from toolkit.bounds.network_reduction import cost
 from toolkit.errors import DisagreementError
-from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.query import Query
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.vnnlib.query import Query
 from toolkit.problem.cases import Cases
 from toolkit.problem.compile import Binding, FeatureNetwork, Problem, in_double
 from toolkit.problem.trace import trace

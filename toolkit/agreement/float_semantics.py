@@ -24,8 +24,8 @@ from toolkit.bounds.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
 from toolkit.bounds.evaluate_program import ROUNDINGS_BESIDE_SUM, gamma
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.query import reduce_rows
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.vnnlib.query import reduce_rows
 from toolkit.problem.compile import Problem
 
 PLAIN = frozenset({

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from toolkit.agreement.query_samples import Array
 from toolkit.errors import ToolkitError
-from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.query import Network, Query
-from toolkit.formats.runtime import Session, close
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.onnx.runtime import Session, close
+from toolkit.formats.vnnlib.query import Network, Query
 
 if TYPE_CHECKING:
     from toolkit.problem.compile import Binding

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import DisagreementError
-from toolkit.formats.query import Network, Query
-from toolkit.formats.runtime import Session
-from toolkit.formats.witness import round_into
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnncomp.witness import round_into
+from toolkit.formats.vnnlib.query import Network, Query
 from toolkit.problem.cases import Cases
 
 Array = NDArray[np.float64]

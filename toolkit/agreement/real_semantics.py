@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import ToolkitError
-from toolkit.formats.exact_evaluation import NotExact, run_exactly
-from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.query import Atoms, Query
-from toolkit.formats.witness import Witness, hidden_names, variables
+from toolkit.formats.onnx.exact_evaluation import NotExact, run_exactly
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.vnncomp.witness import Witness, hidden_names, variables
+from toolkit.formats.vnnlib.query import Atoms, Query
 
 if TYPE_CHECKING:
     from toolkit.agreement.bounded_programs import BoundedNetworks

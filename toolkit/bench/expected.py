@@ -11,7 +11,7 @@ from pathlib import Path
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import is_contradiction
 from toolkit.errors import InputError
-from toolkit.formats.instances import parse_verdict, read_rows, seconds_field
+from toolkit.formats.vnncomp.instances import parse_verdict, read_rows, seconds_field
 from toolkit.result import DECIDED, Verdict
 
 NAME = "expected.csv"

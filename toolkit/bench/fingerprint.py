@@ -25,9 +25,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from toolkit import __version__
 from toolkit.devices import gpu_models, uses_gpu
 from toolkit.errors import ToolkitError
-from toolkit.formats.onnx_external import external_tensors, open_beside
-from toolkit.formats.onnx_file import read_bytes
-from toolkit.formats.text import MAX_BYTES
+from toolkit.formats.onnx.external_data import external_tensors, open_beside
+from toolkit.formats.onnx.model_file import read_bytes
+from toolkit.formats.vnnlib.text import MAX_BYTES
 from toolkit.settings import Settings
 from toolkit.sources import code_hash, library_versions
 

@@ -14,7 +14,7 @@ from toolkit.bench.expected import Expected, read_expected
 from toolkit.bench.fingerprint import fingerprint, provenance
 from toolkit.bench.job import InstanceJob
 from toolkit.errors import InputError
-from toolkit.formats.instances import Instance, read_instances
+from toolkit.formats.vnncomp.instances import Instance, read_instances
 from toolkit.settings import Settings
 
 INSTANCES = "instances.csv"

@@ -22,8 +22,8 @@ from toolkit.bench.atomic_files import file_digest, write_text_atomically
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.writer import write_pool
 from toolkit.errors import InputError
-from toolkit.formats.instances import write_instances
-from toolkit.formats.model_binding import BARE
+from toolkit.formats.vnncomp.instances import write_instances
+from toolkit.formats.vnncomp.model_binding import BARE
 from toolkit.result import DECIDED
 
 PARTS = ("onnx", "vnnlib", "2.0", "properties.json")

@@ -11,7 +11,7 @@ from pathlib import Path
 from toolkit.bench.atomic_files import file_digest, packed, write_bytes_atomically, write_text_atomically
 from toolkit.bench.job import InstanceJob
 from toolkit.bench.journal import JournalRecord
-from toolkit.formats.instances import ResultRow, format_results, witness_name
+from toolkit.formats.vnncomp.instances import ResultRow, format_results, witness_name
 
 WITNESSES = "witnesses"
 SUFFIX = ".counterexample"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.bench.job import Answer, InstanceJob, WorkerTask, survey_limit
-from toolkit.formats.witness import witness_text
+from toolkit.formats.vnncomp.witness import witness_text
 from toolkit.result import Result, Verdict
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def prepare() -> None:
 
 def answer(job: InstanceJob) -> Answer:
     """Verify one job. Reading the files counts as run time."""
-    from toolkit.formats.read import read_query
-    from toolkit.search.clock import Clock
+    from toolkit.formats.vnnlib.read import read_query
+    from toolkit.run.clock import Clock
     from toolkit.verify import check_backend, decide, load_query
 
     clock = Clock.started(job.timeout, job.spent)
@@ -40,7 +40,7 @@ def answer(job: InstanceJob) -> Answer:
 def survey(jobs: Sequence[InstanceJob]) -> list[Answer | None]:
     """Answer the jobs of one network that root bounds decide, and keep what is known of the others."""
     from toolkit.batched_queries import bound_together as look
-    from toolkit.search.clock import Clock
+    from toolkit.run.clock import Clock
     from toolkit.verify import LoadedQuery
 
     clock = Clock.started(survey_limit(jobs))

@@ -18,7 +18,7 @@ from toolkit.bench.executors import guarded
 from toolkit.bench.job import Answer, InstanceJob
 from toolkit.bench.verify_job import VERIFY
 from toolkit.errors import InputError, ToolkitError
-from toolkit.formats.instances import parse_networks
+from toolkit.formats.vnncomp.instances import parse_networks
 from toolkit.result import Verdict
 from toolkit.run.forked_query import ProcessCrashed, ProcessLimits, ProcessOverdue, run_forked, seconds_passed
 from toolkit.run.lifetime import die_with

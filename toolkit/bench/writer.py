@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.bench.atomic_files import write_bytes_atomically, write_text_atomically
-from toolkit.formats.instances import write_instances
-from toolkit.formats.model_binding import BARE
-from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.specs import linf_box, robustness
-from toolkit.formats.vnnlib_convert import upgrade
-from toolkit.formats.write import write_query
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.vnncomp.instances import write_instances
+from toolkit.formats.vnncomp.model_binding import BARE
+from toolkit.formats.vnnlib.convert_versions import upgrade
+from toolkit.formats.vnnlib.specs import linf_box, robustness
+from toolkit.formats.vnnlib.write import write_query
 
 
 @dataclass(frozen=True)

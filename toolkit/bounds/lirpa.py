@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.converters.conversion import rounds
+from toolkit.formats.onnx.converters.conversion import rounds
 from toolkit.problem.compile import FeatureQuestion
 from toolkit.problem.sum_rounding import gamma
 

@@ -34,7 +34,7 @@ def network_paths(values: Sequence[str]) -> dict[str, Path]:
 
     A path that contains ``=`` and exists is a bare path. Raises InputError for repeated or missing names.
     """
-    from toolkit.formats.model_binding import BARE
+    from toolkit.formats.vnncomp.model_binding import BARE
 
     paths: dict[str, Path] = {}
     for value in values:
@@ -50,7 +50,7 @@ def network_paths(values: Sequence[str]) -> dict[str, Path]:
 
 
 def _split(value: str) -> tuple[str, str]:
-    from toolkit.formats.model_binding import BARE
+    from toolkit.formats.vnncomp.model_binding import BARE
 
     name, equals, path = value.partition("=")
     if equals and name.isidentifier() and not Path(value).exists():

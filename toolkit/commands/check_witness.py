@@ -9,12 +9,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from toolkit.commands.arguments import network_paths
-from toolkit.formats.model_binding import bind, check_binding
-from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.query import Query
-from toolkit.formats.read import read_query
-from toolkit.formats.witness import Witness, open_sessions
-from toolkit.formats.witness_check import Classification, classify, read_witness
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.vnncomp.model_binding import bind, check_binding
+from toolkit.formats.vnncomp.witness import Witness, open_sessions
+from toolkit.formats.vnncomp.witness_check import Classification, classify, read_witness
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.read import read_query
 
 CREDITED = {Classification.CORRECT, Classification.CORRECT_UP_TO_TOLERANCE}
 

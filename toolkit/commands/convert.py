@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from toolkit.errors import InputError
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.query import Query
-from toolkit.formats.read import read_query
-from toolkit.formats.vnnlib_convert import downgrade, upgrade
-from toolkit.formats.write import write_query
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.vnnlib.convert_versions import downgrade, upgrade
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.read import read_query
+from toolkit.formats.vnnlib.write import write_query
 
 
 def convert(

@@ -14,9 +14,9 @@ from cyclopts.validators import Number
 
 from toolkit.commands.arguments import MemoryLimit, memory_of, network_paths
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.onnx_file import OnnxModel, TensorInfo
-from toolkit.formats.query import Query
-from toolkit.formats.read import read_query
+from toolkit.formats.onnx.model_file import OnnxModel, TensorInfo
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.cases import Cases
 from toolkit.run.forked_query import ProcessLimits, ProcessOverdue, run_forked, seconds_passed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def ops() -> int:
     """Print the operators that the verifier can bound, and how: as torch names them, then as ONNX does."""
-    from toolkit.formats.operators import onnx_operators
+    from toolkit.formats.onnx.operators import onnx_operators
     from toolkit.problem.operator_table import table
 
     rows = table()

@@ -12,13 +12,13 @@ from cyclopts import App, Parameter
 from numpy.typing import NDArray
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats import specs
-from toolkit.formats.onnx_file import OnnxModel, TensorInfo, load_model
+from toolkit.formats.onnx.model_file import OnnxModel, TensorInfo, load_model
+from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.points import read_numbers
-from toolkit.formats.query import Query
-from toolkit.formats.runtime import Session
-from toolkit.formats.vnnlib_convert import beside_others, upgrade
-from toolkit.formats.write import write_query
+from toolkit.formats.vnnlib import specs
+from toolkit.formats.vnnlib.convert_versions import beside_others, upgrade
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.write import write_query
 
 Flag = Annotated[bool, Parameter(negative=())]
 

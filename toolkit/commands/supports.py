@@ -11,7 +11,7 @@ from toolkit.errors import InputError
 
 
 def _operators() -> list[str]:
-    from toolkit.formats.operators import onnx_operators
+    from toolkit.formats.onnx.operators import onnx_operators
 
     return onnx_operators()
 

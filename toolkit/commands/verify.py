@@ -14,14 +14,14 @@ from cyclopts import Parameter
 from toolkit.commands.arguments import MemoryLimit, memory_of
 from toolkit.errors import ExitCode, ToolkitError
 from toolkit.result import Result, Verdict
+from toolkit.run.clock import Clock
 from toolkit.run.forked_query import ProcessCrashed, ProcessLimits, ProcessOverdue, run_forked, seconds_passed
 from toolkit.run.memory_limits import refused
-from toolkit.search.clock import Clock
 from toolkit.settings import Settings
 
 if TYPE_CHECKING:
-    from toolkit.formats.witness import Witness
-    from toolkit.search.events import Event
+    from toolkit.formats.vnncomp.witness import Witness
+    from toolkit.run.events import Event
 
 DEFAULTS = Settings()
 WORDS = {
@@ -87,7 +87,7 @@ class _Answer:
 def _decide(query: Path, network: Sequence[str], folder: Path | None, settings: Settings, clock: Clock) -> _Answer:
     """Everything that needs the files, in a process of its own."""
     from toolkit.commands.arguments import network_paths
-    from toolkit.formats.read import read_query
+    from toolkit.formats.vnnlib.read import read_query
     from toolkit.verify import load_networks, verify
 
     paths = network_paths(network)
@@ -101,7 +101,7 @@ class _Notes:
     told: str = ""
 
     def __call__(self, event: Event) -> None:
-        from toolkit.search.events import NoBounds
+        from toolkit.run.events import NoBounds
 
         if isinstance(event, NoBounds) and event.reason != self.told:
             self.told = event.reason
@@ -110,7 +110,7 @@ class _Notes:
 
 def _answer(result: Result, folder: Path | None) -> _Answer:
     """The result without its witness, which is written to the folder or becomes text."""
-    from toolkit.formats.witness import witness_text
+    from toolkit.formats.vnncomp.witness import witness_text
 
     assignment = ""
     if result.witness is not None and folder is not None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from toolkit.formats.onnx_file import load_model
+from toolkit.formats.onnx.model_file import load_model
 from toolkit.options import RecipeRecord, shorthand
 
 PresetName = Literal["paper7", "cnn_7layer_bn", "cnn_b", "cifar_small", "digits_conv"]

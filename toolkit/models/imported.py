@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.converters.static import Expression, output, view
-from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.onnx_import import ImportedModel, import_module
-from toolkit.formats.runtime import close
+from toolkit.formats.onnx.converters.static import Expression, output, view
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.onnx.runtime import close
+from toolkit.formats.onnx.torch_import import ImportedModel, import_module
 from toolkit.models.layers import Normalise
 
 KNOWN = (

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.query import Network, Query, reduce_rows
-from toolkit.formats.witness import hidden_names
+from toolkit.attack.case_losses import CaseLosses
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.vnncomp.witness import hidden_names
+from toolkit.formats.vnnlib.query import Network, Query, reduce_rows
 from toolkit.numpy_prover.expression_bounds import NotFinite, every_row, layer_lines, lower_bounds
 from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch
 from toolkit.numpy_prover.expressions import (
@@ -31,8 +32,7 @@ from toolkit.numpy_prover.neuron_layers import NeuronLayer, NeuronLayers, values
 from toolkit.numpy_prover.node_calls import as_expression
 from toolkit.numpy_prover.read_graph import read_graph
 from toolkit.problem.cases import Cases
-from toolkit.search.case_losses import CaseLosses
-from toolkit.search.clock import Clock, OutOfTime
+from toolkit.run.clock import Clock, OutOfTime
 
 CROWN_PROOF_SECONDS = 0.5
 """Time after which the proof is left to stronger means."""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.inequalities import only_inequalities
-from toolkit.formats.query import (
+from toolkit.formats.vnnlib.inequalities import only_inequalities
+from toolkit.formats.vnnlib.query import (
     And,
     AtomBlock,
     Atoms,

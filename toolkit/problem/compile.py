@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.converters.conversion import Conversion
-from toolkit.formats.query import Network, Query, Relation
+from toolkit.formats.onnx.converters.conversion import Conversion
+from toolkit.formats.vnnlib.query import Network, Query, Relation
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.problem.program import Program, build_program
 from toolkit.problem.trace import trace

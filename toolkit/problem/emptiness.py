@@ -14,7 +14,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.formats.query import Atoms, Relation, ranges, reduce_rows
+from toolkit.formats.vnnlib.query import Atoms, Relation, ranges, reduce_rows
 
 MOST_BOUNDS = 1 << 24
 """Most monomials bounded, over all boxes."""

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.formats.query import Atoms
+from toolkit.formats.vnnlib.query import Atoms
 
 MAX_PASSES = 100
 """Passes over the atoms; a longer chain of them, listed in reverse, leaves bounds missing."""

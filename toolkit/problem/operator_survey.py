@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_import import ImportedModel
+from toolkit.formats.onnx.torch_import import ImportedModel
 from toolkit.problem.compile import Binding
 from toolkit.problem.operator_table import NONLINEAR, refusal
 from toolkit.problem.trace import trace

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.names import listed, namer
-from toolkit.formats.query import (
+from toolkit.formats.vnnlib.names import listed, namer
+from toolkit.formats.vnnlib.query import (
     And,
     AtomBlock,
     Atoms,

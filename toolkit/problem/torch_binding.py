@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.onnx_import import import_module
-from toolkit.formats.operators import check_inputs
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.onnx.operators import check_inputs
+from toolkit.formats.onnx.torch_import import import_module
 from toolkit.problem.compile import Binding
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16}

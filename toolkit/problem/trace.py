@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.origins import current_origin
+from toolkit.formats.onnx.origins import current_origin
 from toolkit.problem.attention_masks import may_be_undefined, minus_infinite
 from toolkit.problem.exactness import EXACT_ON_CONSTANTS
 from toolkit.problem.nonnegative import is_nonnegative

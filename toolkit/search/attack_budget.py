@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from toolkit.attack.evolution_attack import evolve
+from toolkit.attack.gradient_attack import attack
 from toolkit.bounds.network_reduction import cost
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.evolution_attack import evolve
-from toolkit.search.gradient_attack import attack
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.search_task import SearchTask, varying_inputs
 
 ATTACK_TIME_SHARE = 0.1

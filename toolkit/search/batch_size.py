@@ -10,8 +10,8 @@ from dataclasses import fields
 import torch
 
 from toolkit.problem.program import Program
+from toolkit.run.events import MemoryShort, Observer
 from toolkit.run.memory_limits import available, refused
-from toolkit.search.events import MemoryShort, Observer
 from toolkit.search.phase_domains import PhaseDomains
 
 VECTORS_PER_DOMAIN = 40

@@ -15,8 +15,8 @@ from toolkit.bounds.network_reduction import cost
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
 from toolkit.problem.stack_problems import places, stacked
+from toolkit.run.clock import Clock
 from toolkit.search.batch_size import largest_batch
-from toolkit.search.clock import Clock
 from toolkit.search.root import RootBounds, first_bounds, prefers_forward, root_of
 
 MOST_BOXES = 1024

@@ -14,8 +14,8 @@ from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Bound, Domain
 from toolkit.bounds.step_rules import Polyak
 from toolkit.problem.program import Program
+from toolkit.run.clock import Clock
 from toolkit.search.branching_scores import chord
-from toolkit.search.clock import Clock
 from toolkit.search.phase_domains import proved
 
 RECLIPPED_SCHEDULE = Schedule(1, Polyak())

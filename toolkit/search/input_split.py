@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from toolkit.attack.gradient_attack import Accept, accept_best, case_loss, descend
 from toolkit.bounds.backward import LinearBounds, backward, functional, layer_lines
 from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
@@ -23,10 +24,9 @@ from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
+from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.events import Observer, RoundDone
 from toolkit.search.batch_size import refusals, smaller_batch
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.events import Observer, RoundDone
-from toolkit.search.gradient_attack import Accept, accept_best, case_loss, descend
 from toolkit.search.input_domains import BoxStack, InputBoxes, bisect, unrefuted
 from toolkit.search.parallel_search import SearchRemainder
 from toolkit.search.progress import SearchOutcome, SearchProgress

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from toolkit.bounds.lirpa import lower_bounds
 from toolkit.errors import InputError
 from toolkit.problem.compile import FeatureQuestion
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.events import Observer, RootBounded
+from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.events import Observer, RootBounded
 from toolkit.search.phase_domains import proved
 
 CROWN, ALPHA_CROWN = "auto-lirpa-crown", "auto-lirpa-alpha-crown"

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toolkit.attack.gradient_attack import Accept
 from toolkit.bounds.backward import backward, functional, layer_lines, of_rows
 from toolkit.bounds.dual_ascent import evaluate, relax
 from toolkit.bounds.optimised_bound import Domain, Multipliers
 from toolkit.problem.program import Program
-from toolkit.search.clock import Clock
+from toolkit.run.clock import Clock
 from toolkit.search.double_recheck import in_double
-from toolkit.search.gradient_attack import Accept
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, proved
 
 

@@ -21,7 +21,7 @@ from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
-from toolkit.search.clock import Clock, OutOfTime
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.root import RootBounds, open_cases
 from toolkit.search.search_task import SearchResult, SearchTask
 

@@ -25,9 +25,9 @@ from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.step_rules import Adam, Polyak
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
+from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.forked_processes import side_by_side, worth_starting
 from toolkit.search.batch_size import refusals
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.forked_processes import side_by_side, worth_starting
 from toolkit.search.parallel_search import LEAST_SHARE_DOMAINS
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, proved, root_domains, split
 from toolkit.search.relu_split import bound_domains

@@ -14,10 +14,10 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from torch import Tensor
 
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.events import Observer, RoundDone
-from toolkit.search.forked_processes import SharedFlag, side_by_side, worth_starting
-from toolkit.search.gradient_attack import Accept
+from toolkit.attack.gradient_attack import Accept
+from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.events import Observer, RoundDone
+from toolkit.run.forked_processes import SharedFlag, side_by_side, worth_starting
 from toolkit.search.progress import SearchOutcome, SearchProgress
 
 SECONDS_BEFORE_SHARING = 0.3

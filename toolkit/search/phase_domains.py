@@ -14,7 +14,7 @@ from torch import Tensor
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Bound, Domain, Multipliers
 from toolkit.problem.compile import Problem
-from toolkit.search.cuda_graphs import Recordings
+from toolkit.run.cuda_graphs import Recordings
 from toolkit.search.exact_leaf import ExactLeaves
 
 

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from toolkit.attack.gradient_attack import Accept, accept_best, case_loss
 from toolkit.bounds.crown import intersect
 from toolkit.bounds.dual_ascent import Schedule, optimise
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Bound
+from toolkit.run.clock import Clock
+from toolkit.run.cuda_graphs import RECORDERS
+from toolkit.run.events import Observer, RoundDone
 from toolkit.search.batch_size import refusals, smaller_batch
 from toolkit.search.branching_scores import candidates, chord
 from toolkit.search.clip_domains import narrow
-from toolkit.search.clock import Clock
-from toolkit.search.cuda_graphs import RECORDERS
 from toolkit.search.double_recheck import in_double
-from toolkit.search.events import Observer, RoundDone
-from toolkit.search.gradient_attack import Accept, accept_best, case_loss
 from toolkit.search.lp_leaf import close_leaves
 from toolkit.search.parallel_search import SearchRemainder
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, bounded, concat, expand, proved, with_bounds

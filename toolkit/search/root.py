@@ -27,8 +27,8 @@ from toolkit.bounds.recentred_crown import centre_of, recentred_bounds
 from toolkit.bounds.step_rules import Adam
 from toolkit.problem.compile import Problem, outward
 from toolkit.problem.program import Program, split_layers
-from toolkit.search.clock import Clock
-from toolkit.search.events import Observer, RootBounded
+from toolkit.run.clock import Clock
+from toolkit.run.events import Observer, RootBounded
 from toolkit.search.phase_domains import case_domain, proved
 
 CASES_PER_PASS = 1024

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from toolkit.attack.gradient_attack import Accept
 from toolkit.bounds.backward_rounding import with_errors
 from toolkit.bounds.interval import Bounds
 from toolkit.problem.compile import Problem, outward
-from toolkit.search.clock import Clock
-from toolkit.search.events import Observer
-from toolkit.search.gradient_attack import Accept
+from toolkit.run.clock import Clock
+from toolkit.run.events import Observer
 from toolkit.settings import Settings
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.dual_ascent import lower_bound
-from toolkit.search.clock import Clock
+from toolkit.run.clock import Clock
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, split
 
 WEAKER_CHILD_WEIGHT = 0.3

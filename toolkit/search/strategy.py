@@ -12,10 +12,10 @@ from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.step_rules import Polyak
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
+from toolkit.run.clock import OutOfTime
+from toolkit.run.forked_processes import cores
 from toolkit.search.attack_budget import FIRST_RESTARTS_SHARE, attack_first, attack_on, attack_part
 from toolkit.search.batch_size import largest_batch, most_waiting
-from toolkit.search.clock import OutOfTime
-from toolkit.search.forked_processes import cores
 from toolkit.search.input_split import BoxSearch, BoxSearchPlan
 from toolkit.search.mixed_integer import by_mixed_integers, suits
 from toolkit.search.neuron_branching import branch_neurons
@@ -36,7 +36,7 @@ from toolkit.search.root import (
 )
 from toolkit.search.search_task import SearchResult, SearchTask, counted, decided, varying_inputs
 from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
-from toolkit.search.threads import suited_threads
+from toolkit.search.suited_threads import suited_threads
 
 MOST_INPUTS_BOXES_FIRST = 20
 """Most varying inputs for which splitting the input box comes first."""

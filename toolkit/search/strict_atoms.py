@@ -20,9 +20,9 @@ from toolkit.bounds.step_rules import Polyak
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import split_layers
+from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.events import Event
 from toolkit.search.batch_size import largest_batch, most_waiting
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.events import Event
 from toolkit.search.exact_leaf import ExactLeaves, worth_deciding
 from toolkit.search.phase_domains import PhaseSpace, root_domains
 from toolkit.search.progress import SearchOutcome

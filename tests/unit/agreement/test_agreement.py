@@ -21,9 +21,9 @@ from toolkit.agreement.against_onnxruntime import ValueComparison, check_agreeme
 from toolkit.agreement.bounded_programs import BoundedModule, BoundedProgram
 from toolkit.batched_queries import bound_together
 from toolkit.errors import DisagreementError
-from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.read import parse_query
-from toolkit.formats.runtime import close
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.onnx.runtime import close
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.numpy_prover.expressions import scaled
 from toolkit.numpy_prover.node_calls import RULES
 from toolkit.problem import compile as compiling
@@ -35,8 +35,8 @@ from toolkit.problem.program import Program
 from toolkit.problem.rewrites import REWRITES
 from toolkit.problem.specialise_cases import specialised
 from toolkit.result import Result, Verdict
+from toolkit.run.clock import Clock
 from toolkit.search import reduce_task
-from toolkit.search.clock import Clock
 from toolkit.settings import Settings
 from toolkit.verify import LoadedQuery, load_networks, load_query, verify
 

@@ -14,9 +14,9 @@ from random_networks import NetworkBuilder, random_network, save, sizes
 from toolkit.agreement.float_semantics import check_plain, rounding_error
 from toolkit.agreement.real_semantics import certainly
 from toolkit.cli import run
-from toolkit.formats.exact_evaluation import run_exactly
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import parse_query
+from toolkit.formats.onnx.exact_evaluation import run_exactly
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Result, Verdict
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, load_query, verify

@@ -16,8 +16,8 @@ from toolkit.bench.expected import read_expected
 from toolkit.bench.freeze import COMPRESSED_FROM_BYTES, MANIFEST, MOST_KEPT_IMAGES, check_target, freeze
 from toolkit.bench.journal import JournalRecord
 from toolkit.errors import InputError
-from toolkit.formats.instances import read_instances
-from toolkit.formats.text import read_source
+from toolkit.formats.vnncomp.instances import read_instances
+from toolkit.formats.vnnlib.text import read_source
 from toolkit.result import Statistics, Verdict
 
 SPECS = {"large": "(assert (<= X_0 1.0))\n" * COMPRESSED_FROM_BYTES, "small": "(assert (<= X_0 1.0))\n"}

@@ -20,7 +20,7 @@ from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, Finished
 from toolkit.cli import run
 from toolkit.errors import ExitCode, InputError, MachineError
-from toolkit.formats.instances import read_instances, seconds_field
+from toolkit.formats.vnncomp.instances import read_instances, seconds_field
 from toolkit.result import Verdict
 from toolkit.settings import LONGEST_TIMEOUT, Settings
 

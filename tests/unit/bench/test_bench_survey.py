@@ -21,8 +21,8 @@ from toolkit.bench.job_queue import put_back, queue, take
 from toolkit.bench.run_progress import SilentObserver
 from toolkit.bench.runner import RunPlan, run_jobs
 from toolkit.bench.verify_job import VERIFY
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
 from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings
 

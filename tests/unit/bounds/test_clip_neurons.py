@@ -18,8 +18,8 @@ from toolkit.bounds.dual_ascent import evaluate, optimise, relax
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Domain
 from toolkit.problem.program import Program
+from toolkit.run.clock import Clock
 from toolkit.search.clip_domains import RECLIPPED_SCHEDULE, narrow
-from toolkit.search.clock import Clock
 
 
 def violations(program: Program, domain: Domain, seed: int) -> list[tuple[Tensor, Tensor]]:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 
+from toolkit.attack.gradient_attack import forward
 from toolkit.bounds.backward import backward, functional, layer_lines
 from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.crown_many_boxes import tighten
 from toolkit.bounds.interval import Bounds
 from toolkit.problem.program import Program
-from toolkit.search.gradient_attack import forward
 
 
 def _program(name: str) -> Program:

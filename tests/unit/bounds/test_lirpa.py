@@ -26,7 +26,7 @@ from toolkit.bounds.interval import Bounds
 from toolkit.campaign import run_folder
 from toolkit.cli import run
 from toolkit.errors import InputError
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import (
     FeatureNetwork,
@@ -38,8 +38,8 @@ from toolkit.problem.compile import (
 )
 from toolkit.problem.torch_binding import Binding
 from toolkit.result import Result, Verdict
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search import lirpa_root
-from toolkit.search.clock import Clock, OutOfTime
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, silent, verify
 

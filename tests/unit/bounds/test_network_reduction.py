@@ -8,11 +8,11 @@ import pytest
 import torch
 from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 
+from toolkit.attack.gradient_attack import forward
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.network_reduction import cost, reduce_program
 from toolkit.problem.program import Program
-from toolkit.search.gradient_attack import forward
 
 
 def _cases() -> dict[str, Program]:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from small_models import load_text, relu_net
 
-from toolkit.formats.batching import batch_session
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.batching import batch_session
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
 
 FLAT = """main (float[1,2,2] x) => (float[1,2] y) {{ {shape} flat = Reshape(x, shape)  y = MatMul(flat, w) }}"""
 CONSTANT = "shape = Constant<value = int64[2] {1, -1}>()"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.errors import InputError
-from toolkit.formats.instances import (
+from toolkit.formats.vnncomp.instances import (
     ResultRow,
     format_results,
     networks_field,

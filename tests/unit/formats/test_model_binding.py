@@ -6,10 +6,10 @@ import pytest
 from small_models import load_text, relu_net
 
 from toolkit.errors import InputError
-from toolkit.formats.model_binding import bind, check_binding
-from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.query import Query
-from toolkit.formats.read import parse_query
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.vnncomp.model_binding import bind, check_binding
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.read import parse_query
 
 
 def query(*networks: str) -> Query:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats import onnx_export
-from toolkit.formats.onnx_export import export_model
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.onnx_import import check_import, import_module
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx import export as onnx_export
+from toolkit.formats.onnx.export import export_model
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.onnx.torch_import import check_import, import_module
 
 
 def _network() -> nn.Sequential:

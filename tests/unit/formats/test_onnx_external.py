@@ -13,9 +13,9 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
 from toolkit.errors import InputError, ToolkitError
-from toolkit.formats.onnx_external import tensors_of
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.external_data import tensors_of
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
 
 SIZE = 3
 Rng = np.random.Generator

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_models import load_text, relu_net, save_text
 
 from toolkit.errors import InputError, ToolkitError
-from toolkit.formats.onnx_file import load_model
+from toolkit.formats.onnx.model_file import load_model
 
 
 def assert_one_line(error: pytest.ExceptionInfo[BaseException], path: Path) -> None:
@@ -131,7 +131,7 @@ def test_sequences_are_refused(tmp_path: Path) -> None:
 @given(data=st.data())
 def test_mutated_files_raise_only_toolkit_errors(tmp_path: Path, data: st.DataObject) -> None:
     """Truncated or altered bytes load or fail with one line; nothing else escapes, here and when they are run."""
-    from toolkit.formats.runtime import Session
+    from toolkit.formats.onnx.runtime import Session
 
     content = bytearray(relu_net(tmp_path / "net.onnx").read_bytes())
     for _ in range(data.draw(st.integers(0, 4))):

@@ -21,8 +21,8 @@ from torch import nn
 
 import toolkit
 from toolkit.errors import ToolkitError, UnsupportedError
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.onnx_import import check_import, import_module
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.torch_import import check_import, import_module
 
 VNNCOMP = Path(os.environ.get("VNNCOMP_DIR", "none"))
 UNUSED = {"mscn_2048d.onnx.gz", "mscn_2048d_dual.onnx.gz"}  # Git LFS pointers in the public repository
@@ -406,6 +406,6 @@ def test_the_imported_module_is_frozen(tmp_path: Path) -> None:
 
 
 def test_importing_does_not_load_torchvision() -> None:
-    code = "import sys, toolkit.formats.onnx_import; sys.exit('torchvision' in sys.modules)"
+    code = "import sys, toolkit.formats.onnx.torch_import; sys.exit('torchvision' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(toolkit.__file__).parents[1])}
     assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0

@@ -14,10 +14,13 @@ import onnx.parser
 import pytest
 
 from toolkit.errors import InputError, ToolkitError, UnsupportedError
-from toolkit.formats import compressed, onnx_file, onnx_limits, text
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import read_query
-from toolkit.formats.runtime import Session
+from toolkit.formats import compressed
+from toolkit.formats.onnx import model_file as onnx_file
+from toolkit.formats.onnx import size_limits as onnx_limits
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnnlib import text
+from toolkit.formats.vnnlib.read import read_query
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17{more}]>'
 LARGE = onnx_limits.MOST_BYTES // 4

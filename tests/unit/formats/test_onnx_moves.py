@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.onnx_import import check_import, import_module
-from toolkit.formats.onnx_resize import run_alone
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.onnx.resize_matrix import run_alone
+from toolkit.formats.onnx.torch_import import check_import, import_module
 from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
 

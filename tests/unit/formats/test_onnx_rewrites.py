@@ -15,9 +15,9 @@ from small_models import load_text, node_model
 from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.onnx_import import check_import, import_module
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.onnx.torch_import import check_import, import_module
 from toolkit.problem.operator_survey import survey
 from toolkit.problem.program import build_program
 from toolkit.problem.torch_binding import bind_module

@@ -13,9 +13,9 @@ import pytest
 from small_models import load_text
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.onnx_import import check_import, import_module
-from toolkit.formats.onnx_normalise import normalise
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.onnx.normalise import normalise
+from toolkit.formats.onnx.torch_import import check_import, import_module
 
 ROWS, COLUMNS = 4, 3
 

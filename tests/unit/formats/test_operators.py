@@ -10,9 +10,9 @@ import pytest
 from small_models import load_text, relu_net
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.onnx_resize import run_alone
-from toolkit.formats.operators import BOUNDED, check_operators, onnx_operators
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.onnx.operators import BOUNDED, check_operators, onnx_operators
+from toolkit.formats.onnx.resize_matrix import run_alone
 from toolkit.problem.operator_survey import OperatorHandling, OperatorSurvey, survey
 from toolkit.problem.torch_binding import bind_module
 

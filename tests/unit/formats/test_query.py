@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.formats.query import (
+from toolkit.formats.vnnlib.query import (
     And,
     AtomBlock,
     Atoms,
@@ -22,7 +22,7 @@ from toolkit.formats.query import (
     offsets,
     ranges,
 )
-from toolkit.formats.vnnlib1 import flat_network
+from toolkit.formats.vnnlib.vnnlib1 import flat_network
 
 
 def query_of(rows: list[tuple[Relation, float, list[float]]], products: tuple[tuple[int, ...], ...] = ()) -> Query:

@@ -7,8 +7,8 @@ import pytest
 from small_models import load_text, relu_net
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.runtime import Session, close, expose
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session, close, expose
 
 
 def test_run_casts_and_reshapes(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small_models import load_text
 
-from toolkit.formats.runtime import Session
-from toolkit.formats.scores import without_softmax
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.onnx.scores import without_softmax
 
 TEXT = "main (float[{shape}] x) => (float[{shape}] y) {{ h = Neg(x) {last} }}"
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats import specs
-from toolkit.formats.query import Query
-from toolkit.formats.read import parse_query
-from toolkit.formats.vnnlib_convert import upgrade
-from toolkit.formats.write import format_query
+from toolkit.formats.vnnlib import specs
+from toolkit.formats.vnnlib.convert_versions import upgrade
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.read import parse_query
+from toolkit.formats.vnnlib.write import format_query
 from toolkit.problem.cases import compile_cases
 
 UNIT = specs.interval_box([0.0, 0.0], [1.0, 1.0])

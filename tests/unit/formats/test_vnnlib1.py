@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from vnnlib_formulas import assertions, points, text, truth
 
 from toolkit.errors import InputError, ToolkitError
-from toolkit.formats.query import Query, Relation, TensorKind
-from toolkit.formats.read import parse_query, read_query
-from toolkit.formats.text import checked_source
-from toolkit.formats.vnnlib1 import parse_vnnlib1
+from toolkit.formats.vnnlib.query import Query, Relation, TensorKind
+from toolkit.formats.vnnlib.read import parse_query, read_query
+from toolkit.formats.vnnlib.text import checked_source
+from toolkit.formats.vnnlib.vnnlib1 import parse_vnnlib1
 
 NAMES = ["X_0", "X_1", "X_2", "Y_0", "Y_1"]
 DECLARED = "".join(f"(declare-const {name} Real)\n" for name in NAMES)
@@ -197,7 +197,7 @@ def test_a_chunk_boundary_changes_nothing(monkeypatch) -> None:
     body = DECLARED + "(assert (or (and (<= X_0 1) (>= Y_0 2)) (and (<= X_1 (+ X_0 1)))))"
     expected = parse_query(body)
     for size in range(1, 80):
-        monkeypatch.setattr("toolkit.formats.assertions.CHUNK", size)
+        monkeypatch.setattr("toolkit.formats.vnnlib.assertions.CHUNK", size)
         assert same(parse_query(body), expected)
         with pytest.raises(InputError, match="not closed"):
             parse_query(body + "(")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from vnnlib_formulas import ARITHMETIC, COMPARE, assertions, points, text, truth
 
 from toolkit.errors import InputError, ToolkitError, UnsupportedError
-from toolkit.formats import vnnlib2
-from toolkit.formats.query import Query, Relation, TensorKind
-from toolkit.formats.read import parse_query
-from toolkit.formats.text import checked_source
+from toolkit.formats.vnnlib import vnnlib2
+from toolkit.formats.vnnlib.query import Query, Relation, TensorKind
+from toolkit.formats.vnnlib.read import parse_query
+from toolkit.formats.vnnlib.text import checked_source
 
 NAMES = ["X[0,0]", "X[0,1]", "Z", "Y[0]", "Y[1]"]
 HEAD = """(vnnlib-version <2.0>)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from vnnlib_formulas import assertions, points, text, truth
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.atom_text import decimal
-from toolkit.formats.query import Query
-from toolkit.formats.read import parse_query, read_query
-from toolkit.formats.vnnlib_convert import downgrade, upgrade
-from toolkit.formats.write import format_query, write_query
+from toolkit.formats.vnnlib.atom_text import decimal
+from toolkit.formats.vnnlib.convert_versions import downgrade, upgrade
+from toolkit.formats.vnnlib.query import Query
+from toolkit.formats.vnnlib.read import parse_query, read_query
+from toolkit.formats.vnnlib.write import format_query, write_query
 
 NAMES = ["X_0", "X_1", "X_2", "Y_0", "Y_1"]
 DECLARED = "".join(f"(declare-const {name} Real)\n" for name in NAMES)

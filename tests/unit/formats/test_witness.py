@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from small_models import load_text, relu_net
 
 from toolkit.errors import InputError
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import parse_query
-from toolkit.formats.runtime import Session
-from toolkit.formats.witness import Witness, open_sessions, replay, round_into, witness_text
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnncomp.witness import Witness, open_sessions, replay, round_into, witness_text
+from toolkit.formats.vnnlib.read import parse_query
 
 FLOAT32 = np.dtype(np.float32)
 

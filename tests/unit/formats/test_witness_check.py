@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from small_models import relu_net
 
 from toolkit.errors import InputError
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import parse_query
-from toolkit.formats.runtime import Session
-from toolkit.formats.witness import replay, witness_text
-from toolkit.formats.witness_check import Classification, classify, parse_witness
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnncomp.witness import replay, witness_text
+from toolkit.formats.vnncomp.witness_check import Classification, classify, parse_witness
+from toolkit.formats.vnnlib.read import parse_query
 
 V1 = parse_query(
     "(declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)"

@@ -12,7 +12,7 @@ from torch import nn
 
 from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.onnx_export import export_model
+from toolkit.formats.onnx.export import export_model
 from toolkit.models.architecture_options import Mlp, OnnxNet, PresetNet, ResNet
 from toolkit.models.build import build_model
 from toolkit.models.imported import LayerGraph, insert_batch_norms

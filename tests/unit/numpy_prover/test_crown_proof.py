@@ -12,14 +12,14 @@ import pytest
 from small_models import load_text, relu_net, save_text
 
 import toolkit
-from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.read import parse_query
-from toolkit.formats.runtime import Session
+from toolkit.attack.case_losses import CaseLosses
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.numpy_prover.crown_proof import proof, read_question
 from toolkit.numpy_prover.expressions import NotRead
 from toolkit.problem.cases import compile_cases
-from toolkit.search.case_losses import CaseLosses
-from toolkit.search.clock import Clock
+from toolkit.run.clock import Clock
 
 BOX = """(declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)
 (assert (>= X_0 -1.0)) (assert (<= X_0 1.0)) (assert (>= X_1 -1.0)) (assert (<= X_1 1.0))"""

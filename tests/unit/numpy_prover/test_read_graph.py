@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small_models import load_text
 
-from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.onnx.runtime import Session
 from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch
 from toolkit.numpy_prover.expressions import AffineExpression, NotRead, evaluated, variable
 from toolkit.numpy_prover.neuron_layers import NeuronLayers, values

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from small_models import node_model
 
-from toolkit.formats.onnx_file import OnnxModel
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.onnx.runtime import Session
 from toolkit.numpy_prover import window_operators
 from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch
 from toolkit.numpy_prover.expressions import AffineExpression, NotRead, evaluated, variable

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import InputError, UnsupportedError
-from toolkit.formats.query import Query, Relation
-from toolkit.formats.read import parse_query, read_query
+from toolkit.formats.vnnlib.query import Query, Relation
+from toolkit.formats.vnnlib.read import parse_query, read_query
 from toolkit.problem.cases import Cases, compile_cases
 
 DECLARED = "".join(f"(declare-const {name} Real)\n" for name in ("X_0", "X_1", "Y_0", "Y_1"))

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_programs import evaluate, output_bounds, program_of_model
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.model_binding import bind
-from toolkit.formats.onnx_file import OnnxModel, load_model
-from toolkit.formats.read import read_query
-from toolkit.formats.runtime import Session
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnncomp.model_binding import bind
+from toolkit.formats.vnnlib.read import read_query
 from toolkit.numpy_prover.crown_proof import read_question
 from toolkit.numpy_prover.expressions import NotRead
 from toolkit.problem.cases import compile_cases

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.cases import compile_cases
 
 INPUTS = 3

@@ -10,8 +10,8 @@ import torch
 from random_networks import NetworkBuilder, save
 from torch import fx
 
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import parse_query
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.compile import compile_problem
 from toolkit.problem.exactness import computed_exactly, grid_of
 from toolkit.problem.program import INPUT, Program

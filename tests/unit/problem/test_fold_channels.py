@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from toolkit.attack.gradient_attack import forward
 from toolkit.problem.fold_channels import exact_sum, fold_splits, multiples
 from toolkit.problem.merge_neurons import merge_neurons
 from toolkit.problem.program import Program, build_program
 from toolkit.problem.trace import trace
-from toolkit.search.gradient_attack import forward
 
 SIDE = 6
 

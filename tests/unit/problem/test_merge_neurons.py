@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from toolkit.attack.gradient_attack import forward
 from toolkit.bounds.backward import backward, functional, layer_lines
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.problem.compile import Problem
@@ -16,7 +17,6 @@ from toolkit.problem.merge_neurons import merge_neurons
 from toolkit.problem.program import Program, build_program
 from toolkit.problem.specialise_cases import specialised, substitute
 from toolkit.problem.trace import trace
-from toolkit.search.gradient_attack import forward
 
 INPUTS = 4
 

@@ -13,11 +13,11 @@ from onnx_programs import evaluate, program_of_model
 from programs import program_of
 from torch import Tensor, nn
 
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.runtime import Session
+from toolkit.attack.gradient_attack import forward
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
 from toolkit.problem.linear_part import GraphRewriting
 from toolkit.problem.trace import trace
-from toolkit.search.gradient_attack import forward
 
 SIZE = 4
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from small_models import load_text
 
-from toolkit.formats.onnx_import import import_module
-from toolkit.formats.read import parse_query
+from toolkit.formats.onnx.torch_import import import_module
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.trace import trace
 from toolkit.result import Verdict
 from toolkit.settings import Settings

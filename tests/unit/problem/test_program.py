@@ -11,14 +11,14 @@ import torch
 from random_networks import FAMILIES, random_network, save, sizes
 from random_queries import query_text, random_cases
 
+from toolkit.attack.gradient_attack import case_loss, forward
 from toolkit.errors import InputError
-from toolkit.formats.onnx_file import load_model
-from toolkit.formats.read import parse_query
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem import affine
 from toolkit.problem.compile import MOST_PROGRAMS, Problem, compile_problem, outward
 from toolkit.problem.program import Program
 from toolkit.problem.torch_binding import bind_module
-from toolkit.search.gradient_attack import case_loss, forward
 
 
 def compiled(text: str, path: Path) -> Problem:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from toolkit.attack.gradient_attack import forward
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.errors import UnsupportedError
 from toolkit.problem.operator_table import check_supported
@@ -16,7 +17,6 @@ from toolkit.problem.program import build_program
 from toolkit.problem.rewrites import REWRITES
 from toolkit.problem.rewrites.registry import rewrite
 from toolkit.problem.trace import trace
-from toolkit.search.gradient_attack import forward
 
 aten = torch.ops.aten
 Function = Callable[[Tensor], Tensor]

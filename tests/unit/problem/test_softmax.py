@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from toolkit.attack.gradient_attack import forward
 from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.errors import UnsupportedError
 from toolkit.problem.program import Program, build_program
 from toolkit.problem.trace import trace
-from toolkit.search.gradient_attack import forward
 
 LOWEST = float(torch.finfo(torch.float32).min)
 MASKS = [-1e4, -1e9, LOWEST, -torch.inf]

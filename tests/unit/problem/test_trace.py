@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from toolkit.attack.gradient_attack import forward
 from toolkit.errors import UnsupportedError
 from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
-from toolkit.search.gradient_attack import forward
 
 
 def test_graph_computes_the_function_elsewhere() -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from toolkit.data.dataset import Dataset, load_dataset
-from toolkit.formats.onnx_export import export_model
-from toolkit.formats.specs import linf_box, robustness
+from toolkit.formats.onnx.export import export_model
+from toolkit.formats.vnnlib.specs import linf_box, robustness
 from toolkit.models.architecture_options import PresetNet
 from toolkit.models.build import build_model
 from toolkit.models.layers import GraftedReLU

@@ -9,7 +9,7 @@ from distance import Distance
 from toolkit.bounds.dual_ascent import evaluate, relax
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.optimised_bound import adaptive
-from toolkit.formats.read import parse_query
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem, outward
 from toolkit.search.double_recheck import in_double
 from toolkit.search.phase_domains import PhaseSpace, case_domain

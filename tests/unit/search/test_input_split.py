@@ -9,11 +9,11 @@ import pytest
 import torch
 from programs import mlp, program_of
 
+from toolkit.attack.gradient_attack import forward
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.events import Event, RoundDone
-from toolkit.search.gradient_attack import forward
+from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.events import Event, RoundDone
 from toolkit.search.input_domains import BoxStack, InputBoxes, bisect, unrefuted
 from toolkit.search.input_split import BoxSearch, BoxSearchPlan, branch, divisible, input_split, root_boxes
 from toolkit.search.progress import SearchOutcome

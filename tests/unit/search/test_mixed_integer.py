@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from toolkit.attack.gradient_attack import case_loss
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, build_program
 from toolkit.problem.trace import trace
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.gradient_attack import case_loss
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.mixed_integer import by_mixed_integers, candidate, suits
 from toolkit.search.root import root_bounds
 from toolkit.search.search_task import SearchTask

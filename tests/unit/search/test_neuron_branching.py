@@ -17,8 +17,8 @@ from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.step_rules import Adam
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search import neuron_branching
-from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.neuron_branching import branch_neurons, plant, weakest_leaves
 
 

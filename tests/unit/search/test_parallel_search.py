@@ -12,9 +12,10 @@ import torch
 from searches import box_search, phase_search
 from torch import Tensor
 
-from toolkit.search import forked_processes, parallel_search
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.events import Event, Observer, RoundDone
+from toolkit.run import forked_processes
+from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.events import Event, Observer, RoundDone
+from toolkit.search import parallel_search
 from toolkit.search.parallel_search import DivisibleSearch, search_in_shares
 from toolkit.search.progress import SearchOutcome
 

@@ -11,10 +11,10 @@ from searches import random_problem
 
 from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.interval import Bounds
+from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.events import Event, Observer, RoundDone
 from toolkit.search import batch_size
 from toolkit.search.batch_size import most_waiting
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.events import Event, Observer, RoundDone
 from toolkit.search.phase_domains import split
 from toolkit.search.progress import SearchOutcome
 from toolkit.search.relu_split import PhaseSearch, _begin, relu_split

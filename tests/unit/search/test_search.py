@@ -10,18 +10,8 @@ from distance import TEXT, Distance, problem_below, unbounded_space
 from programs import mlp, program_of
 from torch import Tensor, nn
 
-from toolkit.bounds.dual_ascent import evaluate, lower_bound, relax
-from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
-from toolkit.bounds.relaxations import RELAXATIONS
-from toolkit.formats.read import parse_query
-from toolkit.problem import affine
-from toolkit.problem.affine import GraphAffine
-from toolkit.problem.compile import Binding, Problem, compile_problem
-from toolkit.problem.program import split_layers
-from toolkit.search import gradient_attack as attack_module
-from toolkit.search.branching_scores import babsr, candidates, chord
-from toolkit.search.clock import Clock, OutOfTime
-from toolkit.search.gradient_attack import (
+from toolkit.attack import gradient_attack as attack_module
+from toolkit.attack.gradient_attack import (
     LEAST_POINTS,
     MAX_POINTS,
     accept_best,
@@ -33,6 +23,16 @@ from toolkit.search.gradient_attack import (
     forward,
     points_at_once,
 )
+from toolkit.bounds.dual_ascent import evaluate, lower_bound, relax
+from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
+from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.formats.vnnlib.read import parse_query
+from toolkit.problem import affine
+from toolkit.problem.affine import GraphAffine
+from toolkit.problem.compile import Binding, Problem, compile_problem
+from toolkit.problem.program import split_layers
+from toolkit.run.clock import Clock, OutOfTime
+from toolkit.search.branching_scores import babsr, candidates, chord
 from toolkit.search.lp_leaf import close_leaves, implied_phases
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expand, proved, split
 from toolkit.search.relu_split import pick

@@ -15,9 +15,9 @@ from torch import nn
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search import attack_budget, strategy
 from toolkit.search.attack_budget import FIRST_RESTARTS_SHARE, attack_on
-from toolkit.search.clock import Clock, OutOfTime
 from toolkit.search.relu_split import PhaseSearch
 from toolkit.search.root import RootBounds, root_bounds
 from toolkit.search.search_task import SearchResult, SearchTask

@@ -1,0 +1,77 @@
+"""How far points are from making a query true, by onnxruntime and numpy. No torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.formats.onnx.runtime import Session
+from toolkit.formats.vnnlib.query import Query, reduce_rows
+from toolkit.problem.cases import Cases
+from toolkit.run.clock import Clock
+
+Points = NDArray[np.float64]
+PointsOf = Callable[[int, int], Points]
+"""The points ``start : stop`` of many, made when they are needed, in this order."""
+Accept = Callable[[Points, int], bool]
+"""Replays a point ``(n,)`` of a box, which costs a run of the networks; true when it is a witness."""
+
+SECONDS_BETWEEN_CLOCK_CHECKS = 0.02
+"""Seconds of runs between two looks at the clock."""
+MOST_NUMBERS = 1 << 22
+"""Numbers of points and atoms that are held at once."""
+
+
+@dataclass(frozen=True)
+class CaseLosses:
+    """The loss of a case at a point is the largest of its atoms: at most zero exactly where the case is satisfied."""
+
+    query: Query
+    cases: Cases
+    sessions: Mapping[str, Session]
+    """By name of the network."""
+
+    def of(self, points: Points, clock: Clock) -> NDArray[np.float64]:
+        """Losses ``(B, C)`` of many points, computed some at a time. Raises OutOfTime."""
+        return np.concatenate([part for _, part in self.parts(len(points), lambda i, j: points[i:j], clock)])
+
+    def parts(self, count: int, points_of: PointsOf, clock: Clock) -> Iterator[tuple[Points, NDArray[np.float64]]]:
+        """So many points and their losses, as many at a time as take little time. Raises OutOfTime."""
+        start, size = 0, 1
+        while start < count:
+            clock.check()
+            stop, began = min(start + size, count), time.perf_counter()
+            points = points_of(start, stop)
+            yield points, self.at(points)
+            size = self._at_once((time.perf_counter() - began) / (stop - start))
+            start = stop
+
+    def _at_once(self, seconds: float) -> int:
+        """Points between two looks, where one takes so long."""
+        held = self.query.num_variables + len(self.cases.atoms.monomial) + len(self.cases.rows)
+        return max(1, min(MOST_NUMBERS // held, int(SECONDS_BETWEEN_CLOCK_CHECKS / max(seconds, 1e-9))))
+
+    def at(self, points: Points) -> NDArray[np.float64]:
+        """Losses ``(B, C)`` of points ``(B, n)``; infinite where something is not a number."""
+        values = np.nan_to_num(self.atoms(points)[:, self.cases.rows], nan=np.inf, posinf=np.inf, neginf=-np.inf)
+        return reduce_rows(np.maximum, values, self.cases.starts, -np.inf)
+
+    def atoms(self, points: Points) -> NDArray[np.float64]:
+        """Left-hand sides of all atoms, ``(B, m)``, at points ``(B, n)``."""
+        return self.cases.atoms.values(self.query.monomials(self._variables(points)))
+
+    def _variables(self, points: Points) -> NDArray[np.float64]:
+        """All variables of the query, ``(B, num_variables)``: inputs, and what the networks make of them."""
+        variables = np.empty((len(points), self.query.num_variables))
+        variables[:, self.cases.inputs] = points
+        for network in self.query.networks:
+            fed = [variables[:, tensor.offset : tensor.offset + tensor.size] for tensor in network.inputs]
+            computed = self.sessions[network.name].run_batch(fed)
+            outputs, hidden = computed[: len(network.outputs)], computed[len(network.outputs) :]
+            for tensor, value in zip((*network.hidden, *network.outputs), (*hidden, *outputs), strict=True):
+                variables[:, tensor.offset : tensor.offset + tensor.size] = value
+        return variables

@@ -1,0 +1,117 @@
+"""torch to ONNX: operator set 13 with an open batch dimension, which every verifier reads.
+
+torch's older exporter is used on purpose: it folds batch normalisation into convolutions and writes operator set 13;
+the newer one writes 18 and later, which few verifiers read, and needs one more package.
+"""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import io
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from toolkit import __version__
+from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.onnx.runtime import Session, close
+
+OPSET = 13
+CHECKED_SAMPLES = 4
+
+
+def export_model(
+    module: nn.Module,
+    example_input: torch.Tensor | Sequence[torch.Tensor],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+) -> OnnxModel:
+    """Write ``module`` in evaluation mode to ``path`` (``.onnx`` or ``.onnx.gz``) and return the loaded file.
+
+    ``example_input`` is one input, or one for each argument, with a leading batch dimension; that dimension is the only
+    open one. ``metadata`` is stored in the model. The file is put in place, atomically, only after onnxruntime agrees
+    with ``module`` on random inputs in [0, 1]; it has the same bytes for the same module and metadata.
+
+    Raises UnsupportedError when torch cannot export the module or onnxruntime computes something else.
+    """
+    path = Path(path)
+    examples = [example_input] if isinstance(example_input, torch.Tensor) else list(example_input)
+    examples = [example.detach().cpu() for example in examples]
+    frozen = copy.deepcopy(module).cpu().eval()
+    data = _with_metadata(_export(frozen, examples, path), dict(metadata or {})).SerializeToString(deterministic=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        draft.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+        model = replace(load_model(draft), path=path)
+        _compare(frozen, examples, model)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return model
+
+
+def _export(module: nn.Module, examples: Sequence[torch.Tensor], path: Path) -> onnx.ModelProto:
+    """torch's export, in memory."""
+    names = ["input"] if len(examples) == 1 else [f"input_{index}" for index in range(len(examples))]
+    outputs = _output_names(module, examples)
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the older exporter says that it is deprecated
+            torch.onnx.export(
+                module,
+                tuple(examples),
+                # Streams are not in the signature of the newer exporter, which is not used here.
+                buffer,  # type: ignore[arg-type]
+                opset_version=OPSET,
+                dynamo=False,
+                input_names=names,
+                output_names=outputs,
+                dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
+            )
+    except Exception as error:  # the exporter raises errors of many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UnsupportedError(f"{path}: torch cannot export the network ({reason})") from None
+    return onnx.ModelProto.FromString(buffer.getvalue())
+
+
+def _output_names(module: nn.Module, examples: Sequence[torch.Tensor]) -> list[str]:
+    with torch.no_grad():
+        outputs = module(*examples)
+    if isinstance(outputs, torch.Tensor):
+        return ["output"]
+    return [f"output_{index}" for index in range(len(outputs))]
+
+
+def _with_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.ModelProto:
+    """Name the producer, drop positions in source files, and store ``metadata`` sorted."""
+    model.producer_name, model.producer_version = "prunecert", __version__
+    model.graph.name = "main"
+    for node in model.graph.node:
+        node.ClearField("doc_string")
+    onnx.helper.set_model_props(model, {key: metadata[key] for key in sorted(metadata)})
+    return model
+
+
+def _compare(module: nn.Module, examples: Sequence[torch.Tensor], model: OnnxModel) -> None:
+    generator = torch.Generator().manual_seed(0)
+    samples = [
+        torch.rand(CHECKED_SAMPLES, *example.shape[1:], generator=generator).to(example.dtype) for example in examples
+    ]
+    with torch.no_grad():
+        expected = module(*samples)
+    references = [expected] if isinstance(expected, torch.Tensor) else list(expected)
+    outputs = Session(model).run_batch([np.asarray(sample) for sample in samples])
+    for name, output, reference in zip(model.outputs, outputs, references, strict=True):
+        if not close(output, reference.reshape(CHECKED_SAMPLES, -1).numpy()):
+            raise UnsupportedError(f"{model.path}: onnxruntime does not agree with torch on '{name.name}'")

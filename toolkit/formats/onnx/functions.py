@@ -1,0 +1,79 @@
+"""Functions of a model, and operators that the standard defines by a function body, replaced by their bodies.
+
+The library that puts in the bodies knows no default values: an attribute that a node leaves out would be missing in the
+body, too. So every call is first given all its defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import onnx
+import onnx.inliner
+
+from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx.inferred_types import with_types
+from toolkit.formats.onnx.model_file import OnnxModel
+
+COMPOSED = {
+    "Attention", "Celu", "Gelu", "GreaterOrEqual", "GroupNormalization", "LessOrEqual", "MeanVarianceNormalization",
+    "Mish", "RMSNormalization", "RotaryEmbedding", "Shrink", "SwiGLU", "Swish", "ThresholdedRelu",
+}  # fmt: skip
+"""Operators that the ONNX standard defines by a function body, and that are read by it."""
+
+DEFAULT_DOMAIN = ("", "ai.onnx")
+
+
+def expanded(model: OnnxModel) -> OnnxModel:
+    """The model without calls of functions; the model itself where it has none.
+
+    Raises UnsupportedError where a body cannot be put in.
+    """
+    used = {node.op_type for node in model.proto.graph.node if node.domain in DEFAULT_DOMAIN}
+    if not model.proto.functions and not used & COMPOSED:
+        return model
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    try:
+        _complete_calls(proto)
+        proto = onnx.inliner.inline_local_functions(proto)
+        _complete_operators(proto, model.opset)
+        proto = onnx.inliner.inline_selected_functions(
+            with_types(proto), [("", op_type) for op_type in sorted(COMPOSED)], inline_schema_functions=True
+        )
+    except Exception as error:  # the library raises errors of several kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UnsupportedError(f"{model.path}: its functions cannot be expanded ({reason})") from None
+    return replace(model, proto=proto, data=proto.SerializeToString())
+
+
+def _complete_calls(proto: onnx.ModelProto) -> None:
+    """Write the defaults of the model's own functions into the nodes that call them, those in other functions too."""
+    defaults = {(f.domain, f.name, f.overload): f.attribute_proto for f in proto.functions}
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        for node in _every_node(nodes):
+            _complete(node, defaults.get((node.domain, node.op_type, node.overload), ()))
+
+
+def _complete_operators(proto: onnx.ModelProto, opset: int) -> None:
+    """Write the standard's defaults into the nodes that it defines by a body."""
+    for node in _every_node(proto.graph.node):
+        if node.op_type in COMPOSED and node.domain in DEFAULT_DOMAIN:
+            schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
+            values = (attribute.default_value for attribute in schema.attributes.values())
+            _complete(node, (value for value in values if value.type != onnx.AttributeProto.UNDEFINED))
+
+
+def _complete(node: onnx.NodeProto, defaults: Iterable[onnx.AttributeProto]) -> None:
+    given = {attribute.name for attribute in node.attribute}
+    node.attribute.extend(value for value in defaults if value.name not in given)
+
+
+def _every_node(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Nodes, and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _every_node(graph.node)

@@ -1,0 +1,96 @@
+"""Operators over windows of images: padding is written out, and interpolation becomes selection or a matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx.node_rewrites.nodes import attribute, select_rows
+from toolkit.formats.onnx.normalise import GraphBuilder, rewrite
+from toolkit.formats.onnx.probe import TensorFacts
+from toolkit.formats.onnx.resize_matrix import resize_matrices
+
+
+@rewrite("Conv", "ConvTranspose", "AveragePool")
+def windowed(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
+    """Automatic padding is written out; everything else stays."""
+    builder.copy(_with_explicit_pads(node, facts), facts.used)
+
+
+@rewrite("MaxPool")
+def max_pool(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
+    """Padding that torch's pooling of images does not take (uneven, or over half a window) becomes repeated edges.
+
+    A window without gaps that holds a padded cell and a real one holds the edge between them, so its maximum is the
+    same; infinite cells, which is what padding means, would leave no finite bounds.
+    """
+    node = _with_explicit_pads(node, facts)
+    kernel = attribute(node, "kernel_shape")
+    pads = attribute(node, "pads") or [0] * 2 * len(kernel)
+    begins, ends = pads[: len(kernel)], pads[len(kernel) :]
+    even = begins == ends and all(2 * pad <= size for pad, size in zip(begins, kernel, strict=True))
+    with_gaps = any(step != 1 for step in attribute(node, "dilations") or [])
+    if (even and len(kernel) > 1) or with_gaps or any(name in facts.used for name in node.output[1:]):
+        builder.copy(node, facts.used)
+        return
+    strides = attribute(node, "strides") or [1] * len(kernel)
+    current = node.input[0]
+    for axis, geometry in enumerate(zip(begins, kernel, strides, strict=True), 2):
+        index = _edge_padded(facts.shape(node.input[0])[axis], facts.shape(node.output[0])[axis], *geometry)
+        current = current if index is None else select_rows(builder, current, axis, index)
+    builder.static("MaxPool", [current], node.output[0], kernel_shape=kernel, strides=strides)
+
+
+def _edge_padded(size: int, windows: int, begin: int, kernel: int, stride: int) -> NDArray[np.int64] | None:
+    """The rows that the windows along one axis cover, with the edge in place of padding; None when that is all rows.
+
+    Only what the windows reach is padded, so that rounding their number down gives the file's, however that was
+    rounded. Each has a real row: onnxruntime takes no padding of a whole window and drops windows that start after the
+    last row.
+    """
+    stop = max((windows - 1) * stride + kernel - begin, size)
+    return None if (begin, stop) == (0, size) else np.arange(-begin, stop).clip(0, size - 1)
+
+
+def _with_explicit_pads(node: onnx.NodeProto, facts: TensorFacts) -> onnx.NodeProto:
+    """The node with ``pads`` instead of ``auto_pad``."""
+    mode = attribute(node, "auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        return node
+    if node.op_type == "ConvTranspose":
+        raise UnsupportedError(f"{facts.where(node)}: auto_pad is not supported")
+    explicit = onnx.NodeProto()
+    explicit.CopyFrom(node)
+    kept = [entry for entry in node.attribute if entry.name not in {"auto_pad", "pads"}]
+    del explicit.attribute[:]
+    explicit.attribute.extend([*kept, onnx.helper.make_attribute("pads", _automatic_pads(node, facts, mode))])
+    return explicit
+
+
+def _automatic_pads(node: onnx.NodeProto, facts: TensorFacts, mode: str) -> list[int]:
+    """Begins and ends of the padding that gives the output its shape; an odd one goes to the mode's side."""
+    before, after = facts.shape(node.input[0])[2:], facts.shape(node.output[0])[2:]
+    kernel = attribute(node, "kernel_shape") or facts.shape(node.input[1])[2:]
+    strides = attribute(node, "strides") or [1] * len(before)
+    dilations = attribute(node, "dilations") or [1] * len(before)
+    parts = zip(before, after, kernel, strides, dilations, strict=True)
+    totals = [max((out - 1) * s + (k - 1) * d + 1 - size, 0) for size, out, k, s, d in parts]
+    if mode == "VALID":
+        totals = [0] * len(totals)
+    smaller, larger = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    return smaller + larger if mode == "SAME_UPPER" else larger + smaller
+
+
+@rewrite("Upsample", "Resize")
+def resize(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
+    """Interpolation is linear and separable: for each axis a selection of rows or a matrix."""
+    current = node.input[0]
+    for axis, matrix in resize_matrices(node, facts).items():
+        if np.isin(matrix, (0, 1)).all() and (matrix.sum(1) == 1).all():
+            current = select_rows(builder, current, axis, matrix.argmax(1))
+        else:
+            weights = builder.constant(matrix.astype(facts.values[node.input[0]].dtype))
+            current = builder.static("AxisMatMul", [current, weights], axis=axis)
+    builder.alias(node.output[0], current)

@@ -1,0 +1,241 @@
+"""A model as an equivalent one of few operators: what the importer reads.
+
+At concrete shapes (`toolkit.formats.onnx.probe`) everything that does not depend on the inputs becomes an initializer,
+and operators that only move values get their parameters as attributes, in a domain of our own (``STATIC``); what they
+mean no longer depends on the operator set version. All other operators are emitted unchanged at one version of the
+default operator set, at which their meaning is that of the version the file was written for
+(`toolkit.formats.onnx.node_rewrites` sees to the exceptions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx.branches import with_known_branches
+from toolkit.formats.onnx.dependence import STANDARD
+from toolkit.formats.onnx.functions import expanded
+from toolkit.formats.onnx.half_precision import check_precision
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.onnx.probe import TensorFacts, probe
+from toolkit.formats.onnx.runtime import Session
+
+STATIC = "prunecert"
+"""Domain of the operators whose parameters are all attributes; converters in `toolkit.formats.onnx.converters`."""
+
+OPSET = 17
+OLDEST_OPSET = 7
+"""Before it, binary operators broadcast in another way."""
+
+Rewrite = Callable[[onnx.NodeProto, TensorFacts, "GraphBuilder"], None]
+REWRITES: dict[str, Rewrite] = {}
+
+
+def rewrite(*op_types: str) -> Callable[[Rewrite], Rewrite]:
+    """Register how nodes of these operator types are emitted."""
+
+    def register(function: Rewrite) -> Rewrite:
+        for op_type in op_types:
+            if op_type in REWRITES:
+                raise ValueError(f"{op_type} has a rewrite already")
+            REWRITES[op_type] = function
+        return function
+
+    return register
+
+
+class GraphBuilder:
+    """Collects the nodes and the new initializers of the emitted graph."""
+
+    def __init__(self, facts: TensorFacts) -> None:
+        self._taken = facts.names
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.aliases: dict[str, str] = {}
+        self.sequences: dict[str, list[str]] = {}
+        """Names of the tensors in every sequence that depends on the inputs."""
+        self._count = 0
+
+    def fresh(self, hint: str) -> str:
+        """A tensor name that nothing else has, in the file neither."""
+        self._count += 1
+        while (name := f"__{hint}_{self._count}") in self._taken:
+            self._count += 1
+        return name
+
+    def constant(self, value: NDArray[Any]) -> str:
+        """Name of a new initializer."""
+        name = self.fresh("constant")
+        self.initializers[name] = onnx.numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def alias(self, name: str, source: str) -> None:
+        """Let ``name`` be another name of ``source``."""
+        self.aliases[name] = self.resolve(source)
+
+    def resolve(self, name: str) -> str:
+        """The tensor that a name stands for."""
+        return self.aliases.get(name, name)
+
+    def emit(self, op_type: str, inputs: list[str], output: str = "", domain: str = "", **attributes: Any) -> str:
+        """Append a node with one output; returns the output's name."""
+        output = output or self.fresh(op_type)
+        inputs = [self.resolve(name) for name in inputs]
+        self.nodes.append(onnx.helper.make_node(op_type, inputs, [output], domain=domain, **attributes))
+        return output
+
+    def static(self, op_type: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        """Append a node of the ``STATIC`` domain; empty lists are left out, converters supply them."""
+        given = {key: value for key, value in attributes.items() if not (isinstance(value, list) and not value)}
+        return self.emit(op_type, inputs, output, STATIC, **given)
+
+    def copy(self, node: onnx.NodeProto, used: frozenset[str]) -> None:
+        """Append a node of the source graph as it is, without trailing outputs that nothing uses."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.domain = ""
+        while len(copy.output) > 1 and copy.output[-1] not in used:
+            del copy.output[-1]
+        copy.input[:] = [self.resolve(name) for name in node.input]
+        self.nodes.append(copy)
+
+
+@dataclass(frozen=True, eq=False)
+class Normalised:
+    """An equivalent model, with what the original computes for the sample inputs."""
+
+    proto: onnx.ModelProto
+    facts: TensorFacts
+    source_nodes: dict[str, onnx.NodeProto]
+    """Node of the source graph by the name of the emitted node that came from it."""
+    outputs: list[NDArray[Any]]
+    """What onnxruntime makes of the file as it is, functions not expanded, of the sample inputs."""
+
+
+def normalise(model: OnnxModel) -> Normalised:
+    """Write ``model`` with few operators at its concrete shapes.
+
+    Raises UnsupportedError, naming file, operator and node, for control flow, randomness and shapes or parameters
+    that depend on the values of the inputs.
+    """
+    import toolkit.formats.onnx.node_rewrites  # noqa: F401  (registers them)
+
+    original, model = model, _plain(model)
+    if model.opset < OLDEST_OPSET:
+        raise UnsupportedError(
+            f"{model.path}: operator set {model.opset} is too old; convert it with onnx.version_converter to 13"
+        )
+    facts = probe(model)
+    check_precision(facts)
+    builder = GraphBuilder(facts)
+    origins: list[onnx.NodeProto] = []
+    for node in facts.nodes:
+        if not all(name in facts.constants for name in node.output if name):
+            _emit(node, facts, builder)
+            origins.extend([node] * (len(builder.nodes) - len(origins)))
+    names = [f"{node.op_type}_{index}" for index, node in enumerate(builder.nodes)]
+    for name, node in zip(names, builder.nodes, strict=True):
+        node.name = name
+    outputs = [builder.static("Output", [info.name]) for info in model.outputs]
+    for index, node in enumerate(builder.nodes[len(names) :]):
+        node.name = f"Output_{index}"
+    expected = [facts.values[info.name] for info in model.outputs]
+    if model is not original:
+        expected = Session(original, optimise=False).run(
+            [facts.values[info.name] for info in model.inputs], as_declared=False
+        )
+    proto = _assemble(model, facts, builder, outputs)
+    return Normalised(proto, facts, dict(zip(names, origins, strict=True)), expected)
+
+
+def _emit(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
+    if node.domain not in STANDARD:
+        raise UnsupportedError(f"{facts.where(node)}: operators of the domain {node.domain!r} are not supported")
+    if node.op_type not in READ_SEQUENCES and any(isinstance(facts.values.get(name), list) for name in node.input):
+        raise UnsupportedError(f"{facts.where(node)}: not supported for sequences of tensors")
+    try:
+        REWRITES.get(node.op_type, _copy)(node, facts, builder)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # rules are short, and forms of nodes many
+        reason = " ".join(str(error).split())[:160]
+        raise UnsupportedError(f"{facts.where(node)}: this form of it is not supported ({reason})") from error
+
+
+READ_SEQUENCES = {
+    "ConcatFromSequence", "Identity", "Optional", "OptionalGetElement", "SequenceAt", "SequenceErase", "SequenceInsert",
+}  # fmt: skip
+"""Operators whose operands may be sequences of tensors."""
+
+
+def _copy(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
+    """Emit a node unchanged, if it can be said at version ``OPSET``."""
+    try:
+        known = onnx.defs.get_schema(node.op_type, max_inclusive_version=OPSET).attributes
+    except onnx.defs.SchemaError:
+        raise UnsupportedError(f"{facts.where(node)}: not supported") from None
+    for attribute in node.attribute:
+        if attribute.name not in known:
+            raise UnsupportedError(f"{facts.where(node)}: its attribute {attribute.name!r} is not supported")
+    builder.copy(node, facts.used)
+
+
+def _plain(model: OnnxModel) -> OnnxModel:
+    """The model without functions, and without the choices among branches that are known."""
+    while True:
+        model = expanded(model)
+        chosen = with_known_branches(model)
+        if chosen is model:
+            return model
+        model = chosen
+
+
+def _assemble(model: OnnxModel, facts: TensorFacts, builder: GraphBuilder, outputs: list[str]) -> onnx.ModelProto:
+    """The model made of the emitted nodes that the outputs need and the constants that these need."""
+    nodes = _live(builder.nodes, outputs)
+    used = {name for node in nodes for name in node.input if name}
+    originals = {tensor.name: tensor for tensor in model.proto.graph.initializer}
+    produced = {name for node in nodes for name in node.output}
+    free = sorted(used - produced - {info.name for info in model.inputs})
+    initializers = [_initializer(name, originals, builder, facts) for name in free]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "normalised",
+        [_value_info(info.name, facts.values[info.name]) for info in model.inputs],
+        [_value_info(name, facts.values[info.name]) for name, info in zip(outputs, model.outputs, strict=True)],
+        initializers,
+        value_info=[_value_info(name, facts.values[name]) for name in sorted(produced) if name in facts.values],
+    )
+    opsets = [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(STATIC, 1)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def _live(nodes: list[onnx.NodeProto], outputs: list[str]) -> list[onnx.NodeProto]:
+    """The nodes that the outputs depend on, in order."""
+    needed = set(outputs)
+    live = []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            live.append(node)
+            needed.update(node.input)
+    return live[::-1]
+
+
+def _initializer(
+    name: str, originals: dict[str, onnx.TensorProto], builder: GraphBuilder, facts: TensorFacts
+) -> onnx.TensorProto:
+    if name in builder.initializers:
+        return builder.initializers[name]
+    if name in originals:
+        return originals[name]
+    if name not in facts.constants:
+        raise UnsupportedError(f"{facts.path}: the tensor {name!r} is an output of its node that is not supported")
+    return onnx.numpy_helper.from_array(facts.values[name], name)
+
+
+def _value_info(name: str, value: NDArray[Any]) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)

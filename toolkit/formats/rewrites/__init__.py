@@ -1,5 +1,0 @@
-"""How operators are emitted by `toolkit.formats.onnx_normalise`, for those that are not emitted as they are."""
-
-from toolkit.formats.rewrites import arithmetic, moves, sequences, shape_operators, window_rewrites
-
-__all__ = ["arithmetic", "moves", "sequences", "shape_operators", "window_rewrites"]

@@ -1,0 +1,1 @@
+"""What the competition adds to networks and queries: instances, results, witnesses and their judgement."""
