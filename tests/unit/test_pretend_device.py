@@ -27,6 +27,8 @@ from toolkit.verify import load_networks, silent, verify
 
 MOST_WAITS = 40
 """Times that the host may wait for the device in one round."""
+DOMAINS = 200
+"""Domains of a search that is recorded: its rounds are counted, and their time depends on what else a machine does."""
 ROUNDS = 5
 """Rounds of a search that are looked at: before anything is divided into leaves."""
 
@@ -104,9 +106,9 @@ def test_what_is_recorded_waits_for_nothing(
         path = save(random_network(name, seed), tmp_path)
         text = hard_query(path, generator, 0.002)
         with device:
-            found = decided(path, text, strategy="relu", alpha_iterations=0, timeout=4.0)
-        plain = decided(path, text, device="cpu", strategy="relu", timeout=2.0)
-        assert found.verdict == plain.verdict or Verdict.TIMEOUT in {found.verdict, plain.verdict}
+            found = decided(path, text, strategy="relu", alpha_iterations=0, max_domains=DOMAINS)
+        plain = decided(path, text, device="cpu", strategy="relu", max_domains=DOMAINS)
+        assert found.verdict == plain.verdict or not {found.verdict, plain.verdict} <= {Verdict.SAT, Verdict.UNSAT}
         if recorder.played > 5:
             break
     assert recorder.played > 5
