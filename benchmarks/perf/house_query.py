@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from toolkit.formats.vnnlib.read import parse_query
 
+from toolkit.formats.vnnlib.read import parse_query
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 

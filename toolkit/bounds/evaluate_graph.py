@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from toolkit.bounds.evaluate_program import Arithmetic, PointValues, unit_of
+from toolkit.bounds.evaluate_program import DISTURBED_COPIES, Arithmetic, PointValues, unit_of
 from toolkit.problem.affine import absolute_module
 from toolkit.problem.operator_table import NONLINEAR, check_supported
 from toolkit.problem.sum_lengths import node_terms
@@ -70,7 +70,9 @@ def evaluate_graph(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: f
     return evaluate_operators(graph, points, error, unit)[""]
 
 
-def evaluate_operators(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float) -> dict[str, PointValues]:
+def evaluate_operators(
+    graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float, copies: int = DISTURBED_COPIES
+) -> dict[str, PointValues]:
     """All operators of a graph (one flat input and output) at points ``(B, n)``, given up to an error, in float64.
 
     By the operators' names; the output's is empty.
@@ -78,7 +80,7 @@ def evaluate_operators(graph: fx.GraphModule, points: Tensor, error: Tensor, uni
     The errors are those of an evaluation that rounds to ``unit``. Raises UnsupportedError for an operator that cannot
     be bounded.
     """
-    arithmetic = Arithmetic.of(unit + unit_of(torch.float64))
+    arithmetic = Arithmetic.of(unit + unit_of(torch.float64), copies)
     found: dict[str, PointValues] = {}
     for call in calls(graph):
         if call.kind == INPUT:

@@ -58,7 +58,7 @@ class PointValues:
 
         Errors of one value at several points are alike, so that the spread is taken over all of them.
         """
-        if self.jumps:
+        if self.jumps or not len(self.copies):
             return self.error
         return torch.fmin(self.error, SPREAD_FACTOR * _spread(self.value, self.copies))
 
@@ -69,14 +69,16 @@ class Arithmetic:
 
     unit: float
     generator: torch.Generator
+    copies: int = DISTURBED_COPIES
+    """Disturbed copies of each point; with none, the bounds on errors are all that is known."""
 
     @classmethod
-    def of(cls, unit: float) -> Arithmetic:
-        return cls(unit, torch.Generator().manual_seed(0))
+    def of(cls, unit: float, copies: int = DISTURBED_COPIES) -> Arithmetic:
+        return cls(unit, torch.Generator().manual_seed(0), copies)
 
     def start(self, points: Tensor, error: Tensor) -> PointValues:
         """The inputs, ``(B, n)`` each: given up to an error."""
-        copies = points.expand(DISTURBED_COPIES, *points.shape)
+        copies = points.expand(self.copies, *points.shape)
         return PointValues(points, error, copies + error * self._signs(copies))
 
     def affine(
@@ -95,7 +97,7 @@ class Arithmetic:
         wider = [size + source.error / factor for size, source in zip(sizes, sources, strict=True)]
         both = magnitude([torch.cat(pair) for pair in zip(sizes, wider, strict=True)])
         here, error = both[: len(value)], factor * both[len(value) :]
-        copies = copies.reshape(DISTURBED_COPIES, *value.shape)
+        copies = copies.reshape(self.copies, *value.shape)
         copies = copies + usual * here * self._signs(copies)
         return PointValues(value, _known(error), copies, any(source.jumps for source in sources))
 
@@ -129,7 +131,7 @@ class Arithmetic:
 
 def _spread(value: Tensor, copies: Tensor) -> Tensor:
     """Largest distance of disturbed copies from the values, ``(N,)``, over all points."""
-    return (copies - value).abs().amax((0, 1)) if len(value) else value.new_zeros(())
+    return (copies - value).abs().amax((0, 1)) if len(value) and len(copies) else value.new_zeros(())
 
 
 def _image_error(relaxation: Relaxation, value: Tensor, z: Tensor, error: Tensor) -> Tensor:
@@ -152,13 +154,15 @@ def _known(error: Tensor) -> Tensor:
     return error.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
-def evaluate(program: Program, points: Tensor, error: Tensor, unit: float) -> tuple[PointValues, list[PointValues]]:
+def evaluate(
+    program: Program, points: Tensor, error: Tensor, unit: float, copies: int = DISTURBED_COPIES
+) -> tuple[PointValues, list[PointValues]]:
     """The features at points ``(B, n)`` that are given up to an error, and all layers' pre-activations before them.
 
     Computed in the program's precision on its device. The errors are those of two evaluations, this one and another
     that rounds to ``unit``.
     """
-    arithmetic = Arithmetic.of(unit + unit_of(program.dtype))
+    arithmetic = Arithmetic.of(unit + unit_of(program.dtype), copies)
     sources = {
         INPUT: arithmetic.start(points.to(program.device, program.dtype), error.to(program.device, program.dtype))
     }
