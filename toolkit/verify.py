@@ -548,16 +548,14 @@ def precision(problem: Problem) -> torch.dtype:
     """Double precision for points, which take one pass, and for small networks of plain matrices; single otherwise."""
     import torch
 
-    from toolkit.bounds.network_reduction import cost
     from toolkit.problem.affine import DenseAffine
-    from toolkit.search.search_task import varying_inputs
     from toolkit.search.strategy import MOST_INPUTS_BOXES_FIRST
 
     maps = problem.program.maps()
-    if not varying_inputs(problem):
+    if not problem.varying_inputs:
         return torch.float64
     if not all(isinstance(affine, DenseAffine) for affine in maps):
         return torch.float32
     narrow = all(affine.size <= DOUBLE_WIDTH for affine in maps)
-    few = varying_inputs(problem) <= MOST_INPUTS_BOXES_FIRST and cost(problem.program) <= DOUBLE_COST
+    few = problem.varying_inputs <= MOST_INPUTS_BOXES_FIRST and problem.program.cost <= DOUBLE_COST
     return torch.float64 if narrow or few else torch.float32

@@ -16,7 +16,6 @@ from toolkit.agreement.layerwise_check import check_inside
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.bounds.evaluate_graph import evaluate_graph
 from toolkit.bounds.evaluate_program import ROUNDINGS_BESIDE_SUM, evaluate, gamma, transposed_wrongly, unit_of
-from toolkit.bounds.network_reduction import cost
 from toolkit.errors import DisagreementError
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import Query
@@ -88,7 +87,7 @@ class BoundedProgram:
 
     @property
     def work(self) -> int:
-        return cost(self.problem.program)
+        return self.problem.program.cost
 
     def compare(self, samples: QuerySamples, original: OnnxReference) -> ValueComparison:
         """The features. Raises DisagreementError where the question was changed, or a transpose is of another map."""

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from toolkit.attack.gradient_attack import MAX_POINTS, Accept, accept_best, case_loss
-from toolkit.bounds.network_reduction import cost
 from toolkit.problem.compile import Problem
 from toolkit.run.clock import Clock
 
@@ -37,7 +36,7 @@ def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, 
     The population of each has up to ``size`` points, less where there are many or the network is large.
     """
     count, inputs = len(cases), problem.program.num_inputs
-    affordable = min(MAX_POINTS, MOST_MULTIPLICATIONS // (GENERATIONS * max(1, cost(problem.program))))
+    affordable = min(MAX_POINTS, MOST_MULTIPLICATIONS // (GENERATIONS * max(1, problem.program.cost)))
     size = min(size, affordable // max(1, count))
     if size < LEAST_POPULATION:
         return False

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from toolkit.bounds.network_reduction import cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
@@ -130,7 +129,7 @@ def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, seed: int
 
 def points_at_once(program: Program) -> int:
     """Points that are moved together: of a large network few, which then come to the end of their way in time."""
-    return min(MAX_POINTS, max(LEAST_POINTS, MOST_MULTIPLICATIONS // max(1, cost(program))))
+    return min(MAX_POINTS, max(LEAST_POINTS, MOST_MULTIPLICATIONS // max(1, program.cost)))
 
 
 def _starts(problem: Problem, case: Tensor, moved: Tensor, generator: torch.Generator, clock: Clock) -> Tensor:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -184,22 +182,3 @@ def reduced_cost(program: Program, box: Bounds, bounds: Bounds) -> int:
         width += rows
     return total
 
-
-def cost(program: Program) -> int:
-    """Multiplications of one backward pass of one row, estimated."""
-    return sum(_map_cost(affine) for affine in program.maps())
-
-
-def _map_cost(affine: Affine) -> int:
-    if isinstance(affine, DenseAffine):
-        return sum(matrix.numel() for matrix in affine.matrices)
-    graph: Any = affine
-    return sum(_node_cost(node) for node in graph.linear.graph.nodes)
-
-
-def _node_cost(node: Any) -> int:
-    if node.target is not torch.ops.aten.convolution.default:
-        return 0
-    transposed = node.args[6]
-    positions = node.args[0] if transposed else node
-    return prod(positions.meta["shape"]) * prod(node.args[1].meta["shape"][1:])

@@ -50,6 +50,11 @@ class FeatureQuestion:
         return len(self.region)
 
     @property
+    def varying_inputs(self) -> int:
+        """Largest number of inputs that are not fixed, over the regions."""
+        return int((self.lower < self.upper).sum(1).max())
+
+    @property
     def strict_atoms(self) -> Tensor:
         """Which atoms are strict, ``(m,)`` bool."""
         return torch.zeros_like(self.offsets, dtype=torch.bool) if self.strict is None else self.strict

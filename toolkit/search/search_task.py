@@ -78,8 +78,3 @@ def counted(problem: Problem, bounds: Bounds) -> Problem:
 def decided(found: SearchResult | None) -> bool:
     """Whether a search came to a verdict: it may also be out of time (None), or have given up."""
     return found is not None and (found.witness or found.proved)
-
-
-def varying_inputs(problem: Problem) -> int:
-    """Largest number of inputs that are not fixed, over the regions."""
-    return int((problem.lower < problem.upper).sum(1).max())

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.interval import unstable_neurons
-from toolkit.bounds.network_reduction import cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.step_rules import Polyak
 from toolkit.problem.compile import Problem
@@ -34,7 +33,7 @@ from toolkit.search.root import (
     root_in_single,
     tell,
 )
-from toolkit.search.search_task import SearchResult, SearchTask, counted, decided, varying_inputs
+from toolkit.search.search_task import SearchResult, SearchTask, counted, decided
 from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
 from toolkit.search.suited_threads import suited_threads
 
@@ -87,7 +86,7 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     root = closed_by_images(task, root)
     if not len(open_cases(root)):
         return SearchResult(False, True, "images")
-    if not varying_inputs(task.problem):
+    if not task.problem.varying_inputs:
         return by_exact_leaves(task, root) or at_points(task, root)
     task, root = reduced(task.counted(root.bounds), root)
     if attacked is None and attack_part(task, open_cases(root), FIRST_RESTARTS_SHARE):
@@ -147,7 +146,7 @@ def turns(task: SearchTask, root: RootBounds) -> list[tuple[Strategy, float]]:
     if task.settings.strategy != "auto":
         return [(STRATEGIES[task.settings.strategy], 1.0)]
     program = task.problem.program
-    varying = varying_inputs(task.problem)
+    varying = task.problem.varying_inputs
     unstable = int(unstable_neurons(program, root.bounds).sum(1).max())
     phases, few = unstable > 0, unstable <= MOST_NEURONS_PHASES_FIRST
     smooth = not is_piecewise_linear(program)
@@ -191,10 +190,10 @@ def by_input_boxes(task: SearchTask, root: RootBounds) -> SearchResult:
     device = problem.program.device.type
     fill = min(
         BOXES_FILLING_DEVICE.get(device, batch),
-        BATCH_COST.get(device, BATCH_COST_ELSEWHERE) // max(1, cost(problem.program)),
+        BATCH_COST.get(device, BATCH_COST_ELSEWHERE) // max(1, problem.program.cost),
     )
     cases = open_cases(root)
-    shared = len(cases) > len(problem.lower) and cost(problem.program) >= SHARED_BOXES_COST
+    shared = len(cases) > len(problem.lower) and problem.program.cost >= SHARED_BOXES_COST
     plan = BoxSearchPlan(batch, fill, task.settings.max_domains, shared)
     if attack_part(task, cases, 1 - FIRST_RESTARTS_SHARE):
         return SearchResult(True, False, "attack")

@@ -29,7 +29,7 @@ from toolkit.search.progress import SearchOutcome
 from toolkit.search.relu_split import PhaseSearch
 from toolkit.search.relu_split_plan import PhaseSearchPlan
 from toolkit.search.root import RootBounds, open_cases, root_bounds
-from toolkit.search.search_task import SearchResult, SearchTask, varying_inputs
+from toolkit.search.search_task import SearchResult, SearchTask
 
 MOST_ATOMS = 1 << 10
 """Most pairs of an open case and a strict atom that are looked at."""
@@ -101,7 +101,7 @@ def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
     if original is None or not worth_deciding(original.problem):
         return None
     problem = original.problem.with_cases(open_cases(root).cpu())
-    if varying_inputs(problem) and not bool(problem.strict_atoms[problem.rows].any()):
+    if problem.varying_inputs and not bool(problem.strict_atoms[problem.rows].any()):
         return None
     clock = task.clock.part(EXACT_TIME_SHARE)
     try:
