@@ -15,12 +15,13 @@ from toolkit.agreement.inner_tensors import first_difference, largest_number
 from toolkit.agreement.layerwise_check import check_inside
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.bounds.evaluate_graph import evaluate_graph
-from toolkit.bounds.evaluate_program import ROUNDINGS_BESIDE_SUM, evaluate, gamma, transposed_wrongly, unit_of
+from toolkit.bounds.evaluate_program import evaluate, transposed_wrongly
 from toolkit.errors import DisagreementError
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import Query
 from toolkit.problem.cases import Cases
 from toolkit.problem.compile import Binding, FeatureNetwork, Problem, in_double
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at, unit_roundoff
 from toolkit.problem.trace import trace
 
 
@@ -97,7 +98,7 @@ class BoundedProgram:
         with torch.no_grad():
             points, error = torch.as_tensor(samples.points), torch.as_tensor(samples.error)
             # What a point loses where it is rounded to the program's precision.
-            error = error + unit_of(program.dtype) * points.abs()
+            error = error + unit_roundoff(program.dtype) * points.abs()
             try:
                 features, _ = evaluate(program, points, error, original.unit)
                 wrong = transposed_wrongly(program)
@@ -110,7 +111,7 @@ class BoundedProgram:
         return ValueComparison(_array(features.value), _array(features.tolerance), self.networks.features(samples))
 
     def looked_into(self, samples: QuerySamples, original: OnnxReference) -> Array:
-        return self.networks.looked_into(samples, original.unit + unit_of(self.problem.program.dtype))
+        return self.networks.looked_into(samples, original.unit + unit_roundoff(self.problem.program.dtype))
 
     def reach(self, samples: QuerySamples) -> Array:
         return self.networks.reach(samples)
@@ -169,7 +170,8 @@ def check_question(
         expected = cases.atoms.values(networks.query.monomials(samples.variables))
         # Atoms may be asked to exceed more than zero: what is at most zero less something is at most zero.
         wrong = (
-            asked - expected > gamma(features.shape[1] + ROUNDINGS_BESIDE_SUM, unit_of(problem.weights.dtype)) * size
+            asked - expected
+            > gamma_at(features.shape[1] + ROUNDINGS_BESIDE_SUM, unit_roundoff(problem.weights.dtype)) * size
         )
     if wrong.any():
         raise DisagreementError("the atoms that were bounded are not those of the specification")

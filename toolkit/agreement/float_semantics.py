@@ -21,12 +21,12 @@ from torch import Tensor, fx
 from toolkit.agreement.bounded_programs import BoundedNetworks
 from toolkit.agreement.query_samples import OnnxReference
 from toolkit.bounds.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
-from toolkit.bounds.evaluate_program import ROUNDINGS_BESIDE_SUM, gamma
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import reduce_rows
 from toolkit.problem.compile import Problem
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at
 
 PLAIN = frozenset({
     "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
@@ -120,21 +120,20 @@ def _check_room(networks: BoundedNetworks, original: OnnxReference, room: NDArra
 
 def _affine(call: OperatorCall, sources: list[ValueSpread], unit: float) -> ValueSpread:
     """An affine operator: intervals by centre and radius, widened by what double precision rounds."""
-    factor, own = gamma(call.terms + ROUNDINGS_BESIDE_SUM, unit), gamma(call.terms + ROUNDINGS_BESIDE_SUM, 2.0**-53)
+    count = call.terms + ROUNDINGS_BESIDE_SUM
+    factor, own = gamma_at(count, unit), gamma_at(count, 2.0**-53)
     centre = call.plain([(source.lower + source.upper) / 2 for source in sources])
     reach = call.sizes([source.reach for source in sources])
     radius = call.sizes([(source.upper - source.lower) / 2 for source in sources]) + 4 * own * reach
     error = factor * call.sizes([source.reach + source.error / factor for source in sources])
-    return ValueSpread(
-        centre - radius, centre + radius, (1 + own) * error + (call.terms + ROUNDINGS_BESIDE_SUM) * LEAST_NORMAL_FLOAT32
-    )
+    return ValueSpread(centre - radius, centre + radius, (1 + own) * error + count * LEAST_NORMAL_FLOAT32)
 
 
 def _operator(op: str, z: ValueSpread, unit: float) -> ValueSpread:
     if op not in LIPSCHITZ:
         raise UnsupportedError(f"how the operator {op} rounds is not known")
     lower, upper = RELAXATIONS[op].image(z.lower, z.upper)
-    rounded = 0.0 if op == "relu" else gamma(ROUNDINGS_BESIDE_SUM, unit)  # of values that are at most 1
+    rounded = 0.0 if op == "relu" else gamma_at(ROUNDINGS_BESIDE_SUM, unit)  # of values that are at most 1
     error = LIPSCHITZ[op] * z.error
     if op == "relu":
         error = torch.where(z.upper + error <= 0, 0.0, error)  # inactive, whatever rounding does

@@ -22,6 +22,7 @@ from toolkit.formats.onnx.converters.conversion import Conversion
 from toolkit.formats.vnnlib.query import Network, Query, Relation
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.problem.program import Program, build_program
+from toolkit.problem.sum_rounding import outward
 from toolkit.problem.trace import trace
 
 
@@ -87,15 +88,6 @@ class Problem(FeatureQuestion):
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Move the question and its program to another device and another precision. Boxes are rounded outward."""
         return replace(super().to(device, dtype), program=self.program.to(device, dtype))
-
-
-def outward(lower: Tensor, upper: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Intervals in another precision that contain the given ones."""
-    low, high = lower.to(dtype), upper.to(dtype)
-    below, above = torch.full_like(low, -torch.inf), torch.full_like(high, torch.inf)
-    low = torch.where(low.to(lower.dtype) > lower, torch.nextafter(low, below), low)
-    high = torch.where(high.to(upper.dtype) < upper, torch.nextafter(high, above), high)
-    return low, high
 
 
 @dataclass(frozen=True)

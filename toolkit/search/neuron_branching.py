@@ -16,7 +16,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from toolkit.bounds.crown import intersect
 from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.intermediate_bounds import refine_layer
 from toolkit.bounds.interval import Bounds
@@ -72,7 +71,7 @@ def _branch_layer(
 ) -> Bounds:
     """The bounds with those of one layer's unstable neurons tightened, dealt among processes."""
     layer = program.layers[number]
-    unstable = _unstable(Bounds(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]))
+    unstable = _unstable(bounds.of(layer.neurons))
     if not len(unstable) or not RELAXATIONS[layer.op].piecewise_linear:
         return bounds
     count = max(1, min(processes, len(unstable) // LEAST_SHARE_DOMAINS, worth_starting(clock.left)))
@@ -82,7 +81,7 @@ def _branch_layer(
     for hand, found in zip(hands, side_by_side(works, clock), strict=True):
         if found is not None:
             at = layer.start + hand
-            new = intersect(Bounds(lower[:, at], upper[:, at]), found)
+            new = Bounds(lower[:, at], upper[:, at]).intersect(found)
             lower[:, at], upper[:, at] = new.lower, new.upper
     return Bounds(lower, upper)
 
@@ -128,7 +127,7 @@ def plant(
     """Trees of one leaf each, for some rows ``(n,)`` of a layer. Raises OutOfTime."""
     layer = program.layers[number]
     ending_here = program.ending_at(number)
-    earlier = Bounds(bounds.lower[:, : layer.start], bounds.upper[:, : layer.start])
+    earlier = bounds.of(slice(layer.start))
     space = PhaseSpace(_both_ends(ending_here, box, rows), earlier, _unstable(earlier))
     count = 2 * len(rows)
     trees = torch.arange(count, device=program.device)

@@ -31,7 +31,7 @@ def reduced(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]
     if not problem.varying_inputs or not _reducible(problem.program, box, root.bounds):
         return task, root  # of points nothing would be left to bound
     # In double precision always: what a matrix of the reduced network has lost is lost for every bound of the search.
-    bounds = Bounds(root.bounds.lower.to(problem.program.dtype), root.bounds.upper.to(problem.program.dtype))
+    bounds = root.bounds.to(problem.program.dtype)
     reduction = reduce_program(problem.program, box, bounds, task.clock.check, recentred=task.double is not None)
     check_same("the reduced network", problem.program, reduction.program, box, reduction.restrict_box)
     smaller = reduction.restrict_box(box)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from toolkit.attack.gradient_attack import Accept, accept_best, case_loss
-from toolkit.bounds.crown import intersect
 from toolkit.bounds.dual_ascent import Schedule, optimise
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Bound
@@ -89,7 +88,7 @@ class PhaseSearch:
         Both these bounds and a domain's own hold wherever it may have a violation, so where they contradict each other
         it has none.
         """
-        self.space = replace(self.space, root=intersect(self.space.root, root))
+        self.space = replace(self.space, root=self.space.root.intersect(root))
         frontier = self.frontier.select(~closed[self.frontier.case])
         region = self.space.problem.region[frontier.case]
         lower = torch.fmax(frontier.neuron_lower, self.space.of(root.lower)[region])

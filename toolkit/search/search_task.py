@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from toolkit.attack.gradient_attack import Accept
 from toolkit.bounds.backward_rounding import with_errors
 from toolkit.bounds.interval import Bounds
-from toolkit.problem.compile import Problem, outward
+from toolkit.problem.compile import Problem
 from toolkit.run.clock import Clock
 from toolkit.run.events import Observer
 from toolkit.settings import Settings
@@ -70,8 +70,7 @@ class SearchTask:
 def counted(problem: Problem, bounds: Bounds) -> Problem:
     """The problem with a program that knows what rounding can change on its boxes
     (`toolkit.bounds.backward_rounding`)."""
-    dtype = problem.program.dtype
-    bounds = Bounds(*outward(bounds.lower, bounds.upper, dtype))
+    bounds = bounds.to(problem.program.dtype)
     return replace(problem, program=with_errors(problem.program, Bounds(problem.lower, problem.upper), bounds))
 
 

@@ -16,8 +16,8 @@ from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem import affine
 from toolkit.problem.affine import DenseAffine, GraphAffine
-from toolkit.problem.compile import outward
 from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.problem.sum_rounding import outward
 
 
 def _program(smooth: bool = False) -> Program:

@@ -16,8 +16,9 @@ from toolkit.errors import InputError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem import affine
-from toolkit.problem.compile import MOST_PROGRAMS, Problem, compile_problem, outward
+from toolkit.problem.compile import MOST_PROGRAMS, Problem, compile_problem
 from toolkit.problem.program import Program
+from toolkit.problem.sum_rounding import outward
 from toolkit.problem.torch_binding import bind_module
 
 
