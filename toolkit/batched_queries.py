@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from toolkit.agreement.bounded_programs import BoundedProgram
-from toolkit.attack.point_sampling import SAMPLING_SECONDS
 from toolkit.errors import ToolkitError
 from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.compile import compile_problem
@@ -26,6 +25,7 @@ from toolkit.search.batch_size import refusals
 from toolkit.search.batched_roots import boxes_at_once, joint_roots
 from toolkit.search.root import RootBounds, facts, open_cases
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 from toolkit.verify import (
     LoadedNetwork,
     LoadedQuery,
@@ -35,9 +35,6 @@ from toolkit.verify import (
     pick_device,
     precision,
 )
-
-READING_TIME_SHARE = 0.5
-"""Share of the time that reading specifications may take; those that are not reached are read when their turn comes."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,9 @@ def bound_together(
     None stands for a query that was not looked at: it does not fit, or the time was up. Bounding takes no longer than
     looking for witnesses would.
     """
-    reading = clock.part(READING_TIME_SHARE)
+    reading = clock.part(tuned().bench.reading_time_share)
     found: list[Result | LoadedQuery | None] = [_posed(networks, spec, reading) for spec in specs]
-    clock = clock.soon(SAMPLING_SECONDS * len(specs))
+    clock = clock.soon(tuned().points.seconds * len(specs))
     try:
         with refusals(), torch.no_grad(), full_precision():
             for rows in _batches(found, settings):

@@ -18,12 +18,10 @@ from pydantic import ValidationError
 from toolkit import __version__
 from toolkit.errors import ExitCode, MachineError, ToolkitError
 from toolkit.run.forked_query import note_start
+from toolkit.tuning import tuned
 
 NAME = "prunecert"
 
-OBJECTS = 50_000
-"""Objects between two runs of the collector of cycles, which finds next to nothing in the imports that it slows
-down; an easy query takes a twentieth less (measured)."""
 
 COMMANDS = {
     "verify": "Decide a VNN-LIB query about ONNX networks.",
@@ -73,7 +71,7 @@ def _name_or_help(app: App) -> Callable[..., int]:
 def main(argv: Sequence[str] | None = None) -> Never:
     """Run one command and exit with an `ExitCode`."""
     note_start()
-    gc.set_threshold(OBJECTS)
+    gc.set_threshold(tuned().processes.collector_objects)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names that a terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")

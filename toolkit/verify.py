@@ -20,12 +20,10 @@ import numpy as np
 
 from toolkit.agreement.against_onnxruntime import Bounded, check_agreement
 from toolkit.agreement.bounded_layers import BoundedLayers
-from toolkit.agreement.query_samples import KEPT_CANDIDATES, Candidate, OnnxReference
+from toolkit.agreement.query_samples import Candidate, OnnxReference
 from toolkit.agreement.real_semantics import holds_over_reals
 from toolkit.attack.case_losses import CaseLosses
-from toolkit.attack.point_sampling import SAMPLING_SECONDS as SAMPLING
 from toolkit.attack.point_sampling import sample, sample_longer
-from toolkit.attack.secant_attack import SECANT_SECONDS as WALKING
 from toolkit.attack.secant_attack import follow_secants
 from toolkit.errors import DisagreementError, UnsupportedError
 from toolkit.formats.onnx.batching import batch_session
@@ -37,7 +35,6 @@ from toolkit.formats.vnncomp.model_binding import bind, check_binding
 from toolkit.formats.vnncomp.witness import Witness, hidden_names, replay
 from toolkit.formats.vnnlib.query import Network, Query
 from toolkit.formats.vnnlib.read import read_query
-from toolkit.numpy_prover.crown_proof import CROWN_PROOF_SECONDS as PROVING
 from toolkit.numpy_prover.crown_proof import LayerQuestion, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
@@ -45,6 +42,7 @@ from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Event, NoBounds, Observer
 from toolkit.run.memory_limits import refused
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 
 if TYPE_CHECKING:
     import torch
@@ -302,7 +300,7 @@ class QueryAttempt:
         if not len(self.cases.region):
             return self._unsat("specification")
         obstacle = self._obstacle()
-        if sample(self.losses, self.settings.seed, self.clock.soon(SAMPLING), self._accept_array):
+        if sample(self.losses, self.settings.seed, self.clock.soon(tuned().points.seconds), self._accept_array):
             return self._sat("sampling")
         if self._follow_secants():
             return self._sat("secants")
@@ -314,7 +312,7 @@ class QueryAttempt:
 
     def _follow_secants(self) -> bool:
         """Whether a witness was found along secants, in a moment."""
-        clock, seed = self.clock.soon(WALKING), self.settings.seed
+        clock, seed = self.clock.soon(tuned().secants.seconds), self.settings.seed
         return bool(self.settings.attack_restarts) and follow_secants(
             self.score_losses, clock, seed, self._accept_array
         )
@@ -325,7 +323,9 @@ class QueryAttempt:
         if self.posed.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
             return None
         models = {name: network.model for name, network in self.posed.needed.items()}
-        return None if settings.device == "cuda" else proof(self.score_losses, models, self.clock.soon(PROVING))
+        if settings.device == "cuda":
+            return None
+        return proof(self.score_losses, models, self.clock.soon(tuned().numpy_prover.seconds))
 
     def _obstacle(self) -> UnsupportedError | None:
         """What is known at once to keep our own bounds from the networks; whoever watches is told before anything."""
@@ -478,7 +478,7 @@ class QueryAttempt:
         found = replay(self.sessions, self.query, inputs, *box)
         self.witness = found if found is not None and self._holds_as_declared(found) else None
         if region is not None:
-            self.candidates = [*self.candidates[1 - KEPT_CANDIDATES :], (inputs, region)]
+            self.candidates = [*self.candidates[1 - tuned().agreement.kept_candidates :], (inputs, region)]
         return self.witness is not None
 
     def _holds_as_declared(self, witness: Witness) -> bool:
@@ -537,13 +537,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-DOUBLE_WIDTH = 128
-"""Widest layer that is bounded in double precision: below it, arithmetic is not what takes the time."""
-DOUBLE_COST = 2_000_000
-"""Multiplications of a pass up to which wider networks are, where few inputs vary: splitting these comes so close to
-the answer that the rounding of single precision would hide it."""
-
-
 def precision(problem: Problem) -> torch.dtype:
     """Double precision for points, which take one pass, and for small networks of plain matrices; single otherwise."""
     import torch
@@ -556,6 +549,7 @@ def precision(problem: Problem) -> torch.dtype:
         return torch.float64
     if not all(isinstance(affine, DenseAffine) for affine in maps):
         return torch.float32
-    narrow = all(affine.size <= DOUBLE_WIDTH for affine in maps)
-    few = problem.varying_inputs <= MOST_INPUTS_BOXES_FIRST and problem.program.cost <= DOUBLE_COST
+    narrow = all(affine.size <= tuned().precision.widest_double for affine in maps)
+    affordable = problem.program.cost <= tuned().precision.most_double_cost
+    few = affordable and problem.varying_inputs <= MOST_INPUTS_BOXES_FIRST
     return torch.float64 if narrow or few else torch.float32

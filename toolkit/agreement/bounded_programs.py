@@ -23,6 +23,7 @@ from toolkit.problem.cases import Cases
 from toolkit.problem.compile import Binding, FeatureNetwork, Problem, in_double
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at, unit_roundoff
 from toolkit.problem.trace import trace
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,6 @@ def check_question(
         raise DisagreementError("the atoms that were bounded are not those of the specification")
 
 
-MOST_CASES = 256
-"""Cases whose atoms are looked at."""
-
-
 def _same_cases(problem: Problem, regions: NDArray[np.int64], cases: Cases, numbers: NDArray[np.int64]) -> bool:
     """Whether the cases of a problem are, in order, those with these numbers."""
     if not np.array_equal(regions[problem.region.cpu().numpy()], cases.region[numbers]):
@@ -188,7 +185,7 @@ def _same_cases(problem: Problem, regions: NDArray[np.int64], cases: Cases, numb
     rows, always = problem.rows.cpu().numpy(), len(cases.atoms)
     return all(
         set(rows[case].tolist()) == set(cases.rows_of(numbers[case]).tolist() or [always])
-        for case in np.unique(np.linspace(0, len(numbers) - 1, MOST_CASES).astype(np.int64)).tolist()
+        for case in np.unique(np.linspace(0, len(numbers) - 1, tuned().agreement.most_cases).astype(np.int64)).tolist()
     )
 
 

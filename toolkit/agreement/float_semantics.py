@@ -27,6 +27,7 @@ from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import reduce_rows
 from toolkit.problem.compile import Problem
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at
+from toolkit.tuning import tuned
 
 PLAIN = frozenset({
     "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
@@ -39,8 +40,6 @@ PLAIN = frozenset({
 softmax for instance, are computed in ways whose errors differ."""
 LIPSCHITZ: Mapping[str, float] = {"relu": 1.0, "sigmoid": 0.25, "tanh": 1.0}
 """How much an operator enlarges errors at most."""
-TRIED_POINTS = 64
-"""Points at which room is looked for."""
 CONSTANT_ROUNDINGS = 2.0
 """Roundings of an atom's constants to the element types."""
 LEAST_NORMAL_FLOAT32 = 2.0**-126
@@ -108,7 +107,7 @@ def with_room(networks: BoundedNetworks, original: OnnxReference, problem: Probl
 def _check_room(networks: BoundedNetworks, original: OnnxReference, room: NDArray[np.float64]) -> None:
     """Raise UnsupportedError where a point is so near to a counterexample that no proof can leave the room."""
     cases = networks.cases
-    samples = original.sample(np.arange(len(cases.lower)), TRIED_POINTS)
+    samples = original.sample(np.arange(len(cases.lower)), tuned().agreement.tried_points)
     values = cases.atoms.values(networks.query.monomials(samples.variables)) - room / 2
     losses = reduce_rows(np.maximum, values[:, cases.rows], cases.starts, -np.inf)
     if bool(((losses <= 0) & (cases.region == samples.region[:, None])).any()):

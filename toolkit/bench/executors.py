@@ -13,11 +13,12 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from toolkit.bench.job import Answer, Event, Finished, InstanceJob, Started, WorkerTask, failure, settle, shared
-from toolkit.bench.job_queue import MOST_TOGETHER, JobQueue, put_back, queue, take
+from toolkit.bench.job_queue import JobQueue, put_back, queue, take
 from toolkit.devices import uses_gpu, visible_gpus
 from toolkit.errors import InputError, ToolkitError
 from toolkit.result import Verdict
 from toolkit.run.memory_limits import limit_memory, refused
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,6 @@ class ExecutorLimits:
     memory: int = 0
     """Bytes that each worker may take, and each process that it forks; 0 for no limit."""
 
-
-GPU_WORKERS = 4
 
 Executor = Callable[[Sequence[InstanceJob], WorkerTask, ExecutorLimits], Generator[Event, None, None]]
 EXECUTORS: dict[str, Executor] = {}
@@ -71,7 +70,7 @@ def default_limits(workers: int | None = None, device: str = "cpu", memory: int 
     A GPU gets at most four by default: each takes its own share of the memory, and they queue for the same kernels.
     """
     cores = available_cores()
-    most = GPU_WORKERS * max(1, len(visible_gpus()))
+    most = tuned().bench.workers_per_gpu * max(1, len(visible_gpus()))
     workers = workers or (min(cores, most) if uses_gpu(device) else cores)
     return ExecutorLimits(workers=workers, threads=max(1, cores // workers), memory=memory // workers)
 
@@ -96,7 +95,7 @@ def surveyed(task: WorkerTask, jobs: Sequence[InstanceJob]) -> Sequence[Answer |
 
 def line_up(jobs: Sequence[InstanceJob], task: WorkerTask, workers: int = 1) -> JobQueue:
     """The jobs as they wait for workers, who survey them where the task can."""
-    return queue(jobs, MOST_TOGETHER if task.survey else 1, workers)
+    return queue(jobs, tuned().bench.most_surveyed_jobs if task.survey else 1, workers)
 
 
 def begin(jobs: Sequence[InstanceJob]) -> list[Event]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -35,6 +35,10 @@ class Split:
     def first(self, count: int) -> Split:
         """The first ``count`` images."""
         return Split(self.images[:count], self.labels[:count])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels in order, at most ``size`` at a time."""
+        return zip(self.images.split(size), self.labels.split(size), strict=True)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from toolkit.problem.exactness import lossless, units_of
 from toolkit.problem.linear_part import constants_of, with_buffers
 from toolkit.problem.sum_rounding import gamma, is_composed, rounded_up
 from toolkit.problem.transpose import transpose_graph
+from toolkit.tuning import tuned
 
 aten = torch.ops.aten
 
@@ -260,17 +261,12 @@ def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
     return with_buffers(graph, {k: v.abs() if v.is_floating_point() else v for k, v in constants_of(module).items()})
 
 
-DENSE_LIMIT = 1 << 26
-"""Largest number of matrix elements of a map without convolutions that is written out."""
-DENSE_CONVOLUTION_LIMIT = 1 << 19
-"""Largest number of matrix elements of a map with convolutions that is written out: operators are cheaper beyond."""
-
-
 def compact(affine: GraphAffine) -> Affine:
     """The matrix form where it is the faster one."""
     elements = affine.size * sum(affine.source_sizes)
     has_convolution = any(node.target is aten.convolution.default for node in affine.linear.graph.nodes)
-    if elements > (DENSE_CONVOLUTION_LIMIT if has_convolution else DENSE_LIMIT):
+    limits = tuned().problem
+    if elements > (limits.most_dense_convolution_elements if has_convolution else limits.most_dense_elements):
         return affine
     matrices = tuple(matrix.contiguous() for matrix in _matrices(affine))
     dense = DenseAffine(affine.sources, matrices, affine.bias, slack=affine.slack)

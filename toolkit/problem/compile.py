@@ -24,6 +24,7 @@ from toolkit.problem.cases import Cases, compile_cases
 from toolkit.problem.program import Program, build_program
 from toolkit.problem.sum_rounding import outward
 from toolkit.problem.trace import trace
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -189,10 +190,6 @@ def compile_problem(query: Query, networks: Mapping[str, Binding], cases: Cases 
     return Problem(**vars(compile_question(cases)), program=shared_program(query, networks, cases))
 
 
-MOST_PROGRAMS = 4
-"""Programs kept of one network. Most specifications of a network mention the same outputs, and share one."""
-
-
 def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) -> Program:
     """The program of a query's features: one and the same for all queries that take the same of the same networks.
 
@@ -203,7 +200,7 @@ def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) 
     kept = next(iter(networks.values())).programs
     key = (tuple(networks.items()), query.networks, features.used.numpy().tobytes(), features.products)
     if key not in kept:
-        if len(kept) >= MOST_PROGRAMS:
+        if len(kept) >= tuned().problem.most_programs:
             kept.pop(next(iter(kept)))
         kept[key] = _traced_program(FeatureNetwork(query, in_double(networks), cases), cases)
     return kept[key]

@@ -12,7 +12,6 @@ import torch
 from searches import box_search, phase_search
 from torch import Tensor
 
-from toolkit.run import forked_processes
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Event, Observer, RoundDone
 from toolkit.search import parallel_search
@@ -26,9 +25,9 @@ PROVED = SearchOutcome(False, True)
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon(monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]) -> None:
     """Shares from the first round on, however small, and short turns of any number of processes."""
-    monkeypatch.setattr(forked_processes, "SECONDS_TO_FORK", 1e-9)
+    tune(processes={"seconds_to_fork": 1e-9})
     monkeypatch.setattr(parallel_search, "SECONDS_BEFORE_SHARING", 0.01)
     monkeypatch.setattr(parallel_search, "LEAST_TURN_SECONDS", 0.01)
     monkeypatch.setattr(parallel_search, "LEAST_SHARE_DOMAINS", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,7 @@ from distance import TEXT, Distance, problem_below, unbounded_space
 from programs import mlp, program_of
 from torch import Tensor, nn
 
-from toolkit.attack import gradient_attack as attack_module
 from toolkit.attack.gradient_attack import (
-    LEAST_POINTS,
-    MAX_POINTS,
     accept_best,
     activation,
     attack,
@@ -27,7 +25,6 @@ from toolkit.bounds.dual_ascent import evaluate, lower_bound, relax
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.formats.vnnlib.read import parse_query
-from toolkit.problem import affine
 from toolkit.problem.affine import GraphAffine
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers
@@ -38,6 +35,7 @@ from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expan
 from toolkit.search.relu_split import pick
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
 from toolkit.search.split_domains import WEAKER_CHILD_WEIGHT, branch
+from toolkit.tuning import tuned
 
 
 def test_only_positive_finite_bounds_are_proofs() -> None:
@@ -225,8 +223,8 @@ def test_counts_of_a_layer_that_was_reduced_away_are_zero() -> None:
     assert [layer["later"] for layer in found.values()] == [0, 0]
 
 
-def test_nothing_is_optimised_where_bounds_decide_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(affine, "DENSE_LIMIT", -1)
+def test_nothing_is_optimised_where_bounds_decide_all(tune: Callable[..., None]) -> None:
+    tune(problem={"most_dense_elements": 0})
     problem = problem_below(-10.0, -10.0)
     clock = Clock.started(60)
     assert isinstance(problem.program.features, GraphAffine)
@@ -260,8 +258,8 @@ def test_the_attack_has_the_values_of_an_operator_and_a_gradient(op: str) -> Non
 
 def test_large_networks_move_few_points_at_once() -> None:
     small, large = problem_below(0.05, 0.6).program, program_of(mlp(2, 2000, 2000, 2000, 2000, 1), 2)
-    assert points_at_once(small) == MAX_POINTS
-    assert LEAST_POINTS <= points_at_once(large) < MAX_POINTS
+    assert points_at_once(small) == tuned().gradients.most_points
+    assert tuned().gradients.least_points <= points_at_once(large) < tuned().gradients.most_points
 
 
 def test_descent_stays_in_the_boxes_and_goes_down() -> None:
@@ -297,12 +295,12 @@ class Traps(nn.Module):
         return torch.cat([(1 - first) - 30 * torch.relu(-0.9 - first), -first], 1)
 
 
-def test_diversified_starts_find_what_random_ones_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diversified_starts_find_what_random_ones_miss(tune: Callable[..., None]) -> None:
     text = TEXT.replace("(declare-const Y_0 Real)", "(declare-const Y_0 Real)(declare-const Y_1 Real)")
     query = parse_query(text.format(-0.5, -0.5).replace("(>= X_0 0.5)", "(>= Y_1 -9.0)"))
     problem = compile_problem(query, {query.networks[0].name: Binding(Traps(), ((1, 2),), (torch.float32,))})
     spread = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
-    monkeypatch.setattr(attack_module, "DIVERSIFYING_STEPS", 0)
+    tune(gradients={"diversifying_steps": 0})
     plain = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
     assert sum(spread) > sum(plain) + 4
 
