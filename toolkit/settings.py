@@ -43,6 +43,9 @@ class Settings(BaseModel):
     attack_steps: Annotated[int, Field(ge=0, description="steps of the gradient attack")] = 50
     alpha_iterations: Annotated[int, Field(ge=0, description="steps that optimise the slopes alpha at the root")] = 64
     beta_iterations: Annotated[int, Field(ge=0, description="steps of alpha and beta for each batch of domains")] = 4
+    branching: Annotated[
+        str, Field(description="rule that chooses the neurons to be split, by its name in toolkit/search/branching.py")
+    ] = "chord"
     clipped_neurons: Annotated[
         int, Field(ge=0, description="neurons of each domain that are bounded again where it may have violations")
     ] = 32

@@ -115,7 +115,7 @@ def verify(
     observer: Observer = silent,
     clock: Clock | None = None,
 ) -> Result:
-    """Decide a query about loaded networks. Raises InputError for settings that need a library that is not there."""
+    """Decide a query about loaded networks. Raises InputError for settings that name what is not there."""
     check_backend(settings)
     clock = Clock.started(settings.timeout) if clock is None else clock
     return decide(load_query(networks, query), settings, clock, observer)
@@ -232,11 +232,15 @@ def decide(posed: LoadedQuery, settings: Settings, clock: Clock, observer: Obser
 
 
 def check_backend(settings: Settings) -> None:
-    """Raise InputError where the bounds that are asked for cannot be had, whatever the query would come to."""
+    """Raise InputError where bounds or rules that are asked for are not there, whatever the query would come to."""
     if settings.bounds == "auto-lirpa":
         from toolkit.bounds.lirpa import library
 
         library()
+    if settings.branching != Settings().branching:  # which needs no torch to be known
+        from toolkit.search.branching import rule_named
+
+        rule_named(settings.branching)
 
 
 @dataclass

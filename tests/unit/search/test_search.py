@@ -9,6 +9,7 @@ import pytest
 import torch
 from distance import TEXT, Distance, problem_below, unbounded_space
 from programs import mlp, program_of
+from searches import phases
 from torch import Tensor, nn
 
 from toolkit.attack.gradient_attack import (
@@ -24,18 +25,19 @@ from toolkit.attack.gradient_attack import (
 from toolkit.bounds.dual_ascent import evaluate, lower_bound, relax
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.errors import InputError
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.affine import GraphAffine
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search.branching_scores import babsr, candidates, chord
+from toolkit.search.branching import WEAKER_CHILD_WEIGHT, babsr, branch, candidates, chord, rule_named
 from toolkit.search.lp_leaf import close_leaves, implied_phases
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expand, proved, split
-from toolkit.search.relu_split import pick
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
-from toolkit.search.split_domains import WEAKER_CHILD_WEIGHT, branch
+from toolkit.settings import Settings
 from toolkit.tuning import tuned
+from toolkit.verify import check_backend
 
 
 def test_only_positive_finite_bounds_are_proofs() -> None:
@@ -56,7 +58,7 @@ def test_children_partition_their_parent() -> None:
         low, high = children.neuron_lower[row, neuron[parent]], children.neuron_upper[row, neuron[parent]]
         assert low >= 0 if sign > 0 else high <= 0
     assert children.case.tolist() == [0, 1, 0, 1]
-    assert children.depth == 1
+    assert children.deepest == 1
 
 
 def test_expansion_puts_splits_in_their_place() -> None:
@@ -79,22 +81,39 @@ def test_records_join_and_select() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 def test_the_weakest_domains_are_picked_and_none_is_lost(count: int) -> None:
-    _, domains = unbounded_space(-0.1, -0.1)
+    space, domains = unbounded_space(-0.1, -0.1)
     three = concat([domains, domains.select(torch.tensor([0]))])
-    three = PhaseDomains(**{**three.__dict__, "lower": torch.tensor([-1.0, -3.0, -2.0], dtype=torch.float64)})
-    chosen, rest = pick(three, count, most=100)
+    lower = torch.tensor([-1.0, -3.0, -2.0], dtype=torch.float64)
+    picked = phases(space, splittable(three, lower), 0, 2, most=100).pick(count)
+    assert picked is not None
+    chosen, rest = picked.domains, picked.rest
     assert len(chosen) == min(count, 3)
     assert sorted([*chosen.lower.tolist(), *rest.lower.tolist()]) == [-3.0, -2.0, -1.0]
     assert max(chosen.lower.tolist()) <= min([*rest.lower.tolist(), 0.0])
 
 
 def test_the_strongest_domains_are_picked_where_memory_is_short() -> None:
-    _, domains = unbounded_space(-0.1, -0.1)
-    two = PhaseDomains(**{**domains.__dict__, "lower": torch.tensor([-1.0, -3.0], dtype=torch.float64)})
-    for most, picked in ((3, -3.0), (2, -1.0)):
-        chosen, rest = pick(two, 1, most)
-        assert chosen.lower.tolist() == [picked]
-        assert len(rest) == 1
+    space, domains = unbounded_space(-0.1, -0.1)
+    two = splittable(domains, torch.tensor([-1.0, -3.0], dtype=torch.float64))
+    for most, lower in ((3, -3.0), (2, -1.0)):
+        picked = phases(space, two, 0, 2, most=most).pick(1)
+        assert picked is not None
+        assert picked.domains.lower.tolist() == [lower]
+        assert len(picked.rest) == 1
+
+
+def splittable(domains: PhaseDomains, lower: Tensor) -> PhaseDomains:
+    """The domains with these bounds and a neuron to split."""
+    return replace(domains, lower=lower, candidates=torch.zeros_like(domains.candidates))
+
+
+def test_leaves_are_picked_by_themselves() -> None:
+    space, domains = unbounded_space(-0.1, -0.1)
+    mixed = replace(domains, candidates=torch.tensor([[-1, -1], [-1, 2]]))
+    picked = phases(space, mixed, 0, 2).pick(2)
+    assert picked is not None
+    assert picked.leaves
+    assert (picked.domains.case.tolist(), picked.rest.case.tolist()) == ([0], [1])
 
 
 def test_only_splittable_neurons_are_candidates() -> None:
@@ -123,7 +142,7 @@ def test_linear_programs_decide_leaves(first: float, second: float) -> None:
     leaves = domains
     for neuron in range(len(space.unstable)):
         leaves = split(leaves, torch.full((len(leaves),), neuron))
-    found = close_leaves(space, leaves, accept, Clock.started(60))
+    found = close_leaves(space, leaves, accept, Clock.started(60), lambda event: None)
     assert found.witness == bool(accepted) == satisfiable
     assert found.undecided == 0 or satisfiable
 
@@ -143,7 +162,7 @@ def test_nan_leaves_stay_undecided() -> None:
     broken = PhaseSpace(
         Problem(**{**space.problem.__dict__, "offsets": space.problem.offsets * torch.nan}), space.root, space.unstable
     )
-    found = close_leaves(broken, domains, lambda point, region: False, Clock.started(60))
+    found = close_leaves(broken, domains, lambda point, region: False, Clock.started(60), lambda event: None)
     assert found.undecided == len(domains)
 
 
@@ -155,6 +174,13 @@ def test_scores_have_one_number_for_each_neuron() -> None:
         found = score(space.problem.program, domain.bounds, bound)
         assert found.shape == (2, 5)
         assert bool(torch.isfinite(found).all() and (found >= 0).all())
+
+
+def test_rules_have_names() -> None:
+    assert rule_named("chord").score is chord
+    assert rule_named(Settings().branching) is rule_named("chord")
+    with pytest.raises(InputError, match="babsr, chord"):
+        check_backend(Settings(branching="best"))
 
 
 def test_neurons_on_a_chord_come_before_all_others() -> None:
