@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from toolkit import __version__
 from toolkit.errors import ExitCode, MachineError, ToolkitError
 from toolkit.run.forked_query import note_start
+from toolkit.settings import first_problem
 from toolkit.tuning import tuned
 
 NAME = "prunecert"
@@ -126,8 +127,8 @@ def _bad_argument(error: Exception) -> str:
     cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
     if not isinstance(cause, ValidationError):
         return _one_line(error)
-    first = cause.errors(include_url=False)[0]
-    return f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']}, not {first['input']}"
+    name, problem = first_problem(cause)
+    return f"--{name.replace('_', '-')}: {problem}"
 
 
 UNUSABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}

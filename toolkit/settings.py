@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toolkit.errors import InputError
 
 LONGEST_TIMEOUT = 2_000_000
 """Seconds, 23 days: operating systems wait for an event no longer than 2^31 milliseconds."""
@@ -57,3 +60,17 @@ class Settings(BaseModel):
         ),
     ] = False
     max_domains: Annotated[int, Field(ge=1, description="domains after which the answer is unknown")] = 10_000_000
+
+    def changed(self, values: Mapping[str, Any]) -> Settings:
+        """These settings with other values, by name. Raises InputError for an unknown name or a value out of range."""
+        try:
+            return Settings(**(self.model_dump() | dict(values)))
+        except ValidationError as error:
+            name, problem = first_problem(error)
+            raise InputError(f"{name}: {problem}") from error
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """The name of the first field that is wrong, dotted where records hold others, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    return ".".join(map(str, first["loc"])), f"{first['msg']}, not {first['input']}"

@@ -139,7 +139,7 @@ class LoadedQuery:
     networks: Mapping[str, LoadedNetwork]
     """Every network of the query, by its name there."""
     cases: Cases
-    rooted: ProblemWithRoot | None = None
+    known_root: ProblemWithRoot | None = None
     """What is known already."""
     computed: bool = False
     """Whether the networks stand for what they compute, rounding included: for no function that is like it."""
@@ -221,13 +221,13 @@ def load_query(networks: Mapping[str, LoadedNetwork], query: Query) -> LoadedQue
     return LoadedQuery(query, bound, compile_cases(query))
 
 
-def decide(posed: LoadedQuery, settings: Settings, clock: Clock, observer: Observer = silent) -> Result:
-    """Decide a posed query."""
-    if posed.query.over_floats and not settings.real_semantics:
-        posed = replace(posed, rooted=None, computed=True)
-    sessions = {network.name: posed.networks[network.name].session(hidden_names(network))
-                for network in posed.query.networks}  # fmt: skip
-    result = QueryAttempt(posed, sessions, settings, clock, observer).decide()
+def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Observer = silent) -> Result:
+    """Decide a loaded query."""
+    if loaded.query.over_floats and not settings.real_semantics:
+        loaded = replace(loaded, known_root=None, computed=True)
+    sessions = {network.name: loaded.networks[network.name].session(hidden_names(network))
+                for network in loaded.query.networks}  # fmt: skip
+    result = QueryAttempt(loaded, sessions, settings, clock, observer).decide()
     return replace(result, statistics=replace(result.statistics, seconds=clock.elapsed))
 
 
@@ -247,7 +247,7 @@ def check_backend(settings: Settings) -> None:
 class QueryAttempt:
     """One query on its way to a verdict."""
 
-    posed: LoadedQuery
+    loaded: LoadedQuery
     sessions: Mapping[str, Session]
     settings: Settings
     clock: Clock
@@ -262,22 +262,22 @@ class QueryAttempt:
 
     @property
     def query(self) -> Query:
-        return self.posed.query
+        return self.loaded.query
 
     @property
     def cases(self) -> Cases:
-        return self.posed.cases
+        return self.loaded.cases
 
     @cached_property
     def losses(self) -> CaseLosses:
         """How far points are from being witnesses, by the networks as they are: where a softmax says 0 of two outputs,
         their comparison is a tie, whatever the scores."""
-        return self._losses_by(self.posed.networks)
+        return self._losses_by(self.loaded.networks)
 
     @cached_property
     def score_losses(self) -> CaseLosses:
         """How far points are from being witnesses, by the scores: they lead somewhere where a softmax is flat."""
-        return self._losses_by(self.posed.needed)
+        return self._losses_by(self.loaded.needed)
 
     def _losses_by(self, networks: Mapping[str, LoadedNetwork]) -> CaseLosses:
         sessions = {net.name: networks[net.name].batch_session(hidden_names(net)) for net in self.query.networks}
@@ -311,7 +311,7 @@ class QueryAttempt:
         if obstacle is not None:
             raise obstacle
         if (question := self._prove_lightly()) is not None:
-            return self._unsat("light-crown", BoundedLayers(question, self.posed.imported))
+            return self._unsat("light-crown", BoundedLayers(question, self.loaded.imported))
         return self._prove()
 
     def _follow_secants(self) -> bool:
@@ -324,9 +324,9 @@ class QueryAttempt:
     def _prove_lightly(self) -> LayerQuestion | None:
         """What was bounded for a proof in less time than importing torch takes; pointless where that was done."""
         settings = self.settings
-        if self.posed.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
+        if self.loaded.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
             return None
-        models = {name: network.model for name, network in self.posed.needed.items()}
+        models = {name: network.model for name, network in self.loaded.needed.items()}
         if settings.device == "cuda":
             return None
         return proof(self.score_losses, models, self.clock.soon(tuned().numpy_prover.seconds))
@@ -336,7 +336,7 @@ class QueryAttempt:
         if self.settings.bounds != "native":
             return None
         try:
-            self.posed.check_operators()
+            self.loaded.check_operators()
         except UnsupportedError as error:
             self.observer(NoBounds(str(error)))
             return error
@@ -357,19 +357,19 @@ class QueryAttempt:
 
         device = pick_device(self.settings.device)
         with torch.no_grad(), full_precision():
-            if (rooted := self.posed.rooted) is not None:
-                self._note(relus=rooted.relus)
-                return self._prove_parts([rooted.part], len(self.cases), device, rooted.root)
-            bindings = {name: network.binding for name, network in self.posed.needed.items()}
+            if (known_root := self.loaded.known_root) is not None:
+                self._note(relus=known_root.relus)
+                return self._prove_parts([known_root.part], len(self.cases), device, known_root.root)
+            bindings = {name: network.binding for name, network in self.loaded.needed.items()}
             second, beside = None, list[Bounded]()
-            if self.settings.bounds == "auto-lirpa" and not self.posed.computed:
+            if self.settings.bounds == "auto-lirpa" and not self.loaded.computed:
                 second, module = self._second_bounds(bindings, device)
                 beside.append(module)
                 if not len(second.open):
                     return self._unsat(second.method, *beside)
             whole = compile_problem(self.query, bindings, self.cases)
             whole = whole if second is None else whole.with_cases(second.open.cpu())
-            if self.posed.computed:
+            if self.loaded.computed:
                 whole = self._with_room(whole)
             self._note(relus=whole.program.num_neurons)
             return self._prove_parts(specialised(whole), whole.num_cases, device, beside=beside)
@@ -411,7 +411,7 @@ class QueryAttempt:
         from toolkit.agreement.float_semantics import with_room
 
         types = ", ".join(sorted({tensor.dtype for tensor in self.query.tensors}))
-        problem, room = with_room(self.posed.imported(), self.posed.original, problem)
+        problem, room = with_room(self.loaded.imported(), self.loaded.original, problem)
         self._remark(
             f"the specification declares {types}, so that proofs leave room for what the network's own rounding can "
             f"change, up to {room:.3g} (--real-semantics leaves none)"
@@ -421,7 +421,7 @@ class QueryAttempt:
     def _bounded(self, part: ProblemPart) -> BoundedProgram:
         from toolkit.agreement.bounded_programs import BoundedProgram
 
-        return BoundedProgram(self.posed.imported(), part.problem, part.regions.numpy())
+        return BoundedProgram(self.loaded.imported(), part.problem, part.regions.numpy())
 
     def _prove_part(self, part: ProblemPart, root: RootBounds | None, double: Problem | None) -> SearchResult:
         """Decide some of the cases, on their device; what it took is added to the statistics.
@@ -461,7 +461,7 @@ class QueryAttempt:
         found = lirpa_root_bounds(features, question, self.settings.alpha_iterations, self.clock, self.observer)
         self._note(bounds=found.method)
         self._remark(found.reason)
-        return found, BoundedModule(self.posed.imported(), features, np.arange(len(self.cases.lower)))
+        return found, BoundedModule(self.loaded.imported(), features, np.arange(len(self.cases.lower)))
 
     def _remark(self, text: str) -> None:
         """Keep a remark, once."""
@@ -489,8 +489,8 @@ class QueryAttempt:
         """Whether what onnxruntime confirms holds in the arithmetic that the specification asks for."""
         if not self.query.over_reals:
             return True
-        models = {name: network.model for name, network in self.posed.networks.items()}
-        if holds_over_reals(self.query, models, witness, self.posed.imported_whole):
+        models = {name: network.model for name, network in self.loaded.networks.items()}
+        if holds_over_reals(self.query, models, witness, self.loaded.imported_whole):
             return True
         self._remark("a counterexample of onnxruntime does not hold in real arithmetic, or not certainly")
         return False
@@ -510,7 +510,7 @@ class QueryAttempt:
         return Result(verdict, "; ".join(filter(None, [reason, *self.remarks])), None, self.statistics)
 
     def _unsat(self, by: str, *bounded: Bounded) -> Result:
-        return self.posed.refuted(bounded, replace(self.statistics, decided_by=by), self.candidates)
+        return self.loaded.refuted(bounded, replace(self.statistics, decided_by=by), self.candidates)
 
 
 @contextmanager

@@ -87,8 +87,8 @@ def test_a_last_softmax_is_left_out_where_outputs_are_only_compared(
     scores = builder.op("MatMul", "x", builder.constant(np.array([[2.0, 1.0], [0.0, -1.0]])))
     path = save(builder.model(builder.op("Softmax", scores), 2), tmp_path)
     query = parse_query(header(2, 2, -0.45, 1.0) + f"(assert {condition})")
-    posed = load_query(load_networks({"": path}), query)
-    assert posed.by_scores is compared
+    loaded = load_query(load_networks({"": path}), query)
+    assert loaded.by_scores is compared
     assert decide(path, header(2, 2, -0.45, 1.0) + f"(assert {condition})").verdict == expected
 
 

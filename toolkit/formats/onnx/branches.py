@@ -56,7 +56,7 @@ def _known_conditions(model: OnnxModel) -> dict[str, bool]:
     values = {name: onnx.numpy_helper.to_array(initializers[name]) for name in names & set(initializers)}
     computed = sorted(names - set(values))
     if computed:
-        results = Session(model, hidden=computed, optimise=False).run(sample_inputs(model), as_declared=False)
+        results = Session(model, hidden=computed, optimise=False).run_undeclared(sample_inputs(model))
         values.update(zip(computed, results[len(model.outputs) :], strict=True))
     return {name: bool(value.reshape(-1)[0]) for name, value in values.items()}
 

@@ -147,9 +147,7 @@ def normalise(model: OnnxModel) -> Normalised:
         node.name = f"Output_{index}"
     expected = [facts.values[info.name] for info in model.outputs]
     if model is not original:
-        expected = Session(original, optimise=False).run(
-            [facts.values[info.name] for info in model.inputs], as_declared=False
-        )
+        expected = Session(original, optimise=False).run_undeclared([facts.values[info.name] for info in model.inputs])
     proto = _assemble(model, facts, builder, outputs)
     return Normalised(proto, facts, dict(zip(names, origins, strict=True)), expected)
 

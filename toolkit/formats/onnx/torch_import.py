@@ -113,7 +113,7 @@ def check_import(model: OnnxModel, module: nn.Module, box: Box | None = None, sa
     verdicts = []
     for seed in range(tuned().networks.import_samples if samples is None else samples):
         inputs = sample_inputs(model, seed) if box is None else _inputs_in(model, box, seed)
-        verdicts.append(_agree(model, module, inputs, session.run(inputs, as_declared=False)))
+        verdicts.append(_agree(model, module, inputs, session.run_undeclared(inputs)))
     return any(verdicts) if _is_discontinuous(model) else all(verdicts)
 
 
@@ -194,7 +194,7 @@ def _agrees_widely(model: OnnxModel, module: nn.Module, largest: float) -> bool:
     def agrees(seed: int, scale: float) -> bool:
         inputs = _scaled_inputs(model, seed, scale)
         try:
-            expected = session.run(inputs, as_declared=False)
+            expected = session.run_undeclared(inputs)
         except InputError:  # what onnxruntime refuses to compute here is no measure
             return True
         return _agree(model, module, inputs, expected, CANCELLATION_SHARE * largest * scale, where_finite=True)
