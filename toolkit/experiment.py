@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from toolkit.data.dataset import Dataset, Split
     from toolkit.pruning import ChainModel
 
-MAKERS = ("toolkit.pruning", "toolkit.data.dataset", "toolkit.formats.onnx.export", "toolkit.bench.writer")
+MAKERS = ("toolkit.pruning", "toolkit.data.load", "toolkit.formats.onnx.export", "toolkit.bench.writer")
 """The modules whose imports, besides this file, make the exported benchmark."""
 
 
@@ -169,7 +169,7 @@ def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | Non
         console.print(f"networks and benchmark of an earlier run: {benchmark}", highlight=False, soft_wrap=True)
         return known
     check_ours(benchmark, out / "cache")
-    from toolkit.data.dataset import load_dataset
+    from toolkit.data.load import load_dataset
 
     dataset = load_dataset(recipe.data)
     train_in_parallel(recipe, dataset, out / "cache", trainers)

@@ -47,7 +47,8 @@ from toolkit.tuning import tuned
 if TYPE_CHECKING:
     import torch
 
-    from toolkit.agreement.bounded_programs import BoundedModule, BoundedNetworks, BoundedProgram
+    from toolkit.agreement.bounded_networks import BoundedNetworks
+    from toolkit.agreement.bounded_programs import BoundedModule, BoundedProgram
     from toolkit.problem.compile import Binding, Problem
     from toolkit.problem.specialise_cases import ProblemPart
     from toolkit.search.lirpa_root import LirpaRootBounds
@@ -176,7 +177,7 @@ class LoadedQuery:
         return self._imported(self.networks)
 
     def _imported(self, networks: Mapping[str, LoadedNetwork]) -> BoundedNetworks:
-        from toolkit.agreement.bounded_programs import BoundedNetworks
+        from toolkit.agreement.bounded_networks import BoundedNetworks
 
         models = {name: network.model for name, network in networks.items()}
         bindings = {name: network.binding for name, network in networks.items()}

@@ -16,7 +16,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.data.dataset import Dataset
+from toolkit.data.load import load_dataset
 from toolkit.experiment import measured_accuracy
 from toolkit.formats.onnx.export import export_model
 from toolkit.formats.vnnlib.specs import linf_box, robustness

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 import toolkit.experiment
 from toolkit.cli import run
 from toolkit.commands.prune import CHANNELS
-from toolkit.data.dataset import load_dataset
+from toolkit.data.load import load_dataset
 from toolkit.formats.onnx.export import export_model
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.models.architecture_options import PresetNet, ResNet

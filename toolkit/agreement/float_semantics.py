@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from toolkit.agreement.bounded_programs import BoundedNetworks
+from toolkit.agreement.bounded_networks import BoundedNetworks
 from toolkit.agreement.query_samples import OnnxReference
 from toolkit.bounds.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
 from toolkit.bounds.relaxations import RELAXATIONS

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
 from toolkit.agreement.against_onnxruntime import ValueComparison, disagreeing
+from toolkit.agreement.bounded_networks import BoundedNetworks
 from toolkit.agreement.inner_tensors import float_results
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.bounds.evaluate_graph import evaluate_operators
@@ -28,9 +28,6 @@ from toolkit.problem.compile import Binding, shared_program
 from toolkit.problem.program import Program, traced_operators
 from toolkit.problem.trace import trace
 from toolkit.tuning import tuned
-
-if TYPE_CHECKING:
-    from toolkit.agreement.bounded_programs import BoundedNetworks
 
 
 def check_inside(networks: BoundedNetworks, samples: QuerySamples, original: OnnxReference) -> None:

@@ -1,4 +1,4 @@
-"""Executors: how jobs are run. Each is a generator of events, registered by name.
+"""Executors: how jobs are run. Each is a generator of events; `toolkit.bench.executor_table` has them by name.
 
 An executor owns its workers for as long as its generator is open: closing it (or an exception such as
 ``KeyboardInterrupt`` passing through it) ends them. It must answer every job, and never with more than the worker
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from toolkit.bench.job import Answer, Event, Finished, InstanceJob, Started, WorkerTask, failure, settle, shared
 from toolkit.bench.job_queue import JobQueue, put_back, queue, take
 from toolkit.devices import uses_gpu, visible_gpus
-from toolkit.errors import InputError, ToolkitError
+from toolkit.errors import ToolkitError
 from toolkit.result import Verdict
 from toolkit.run.memory_limits import limit_memory, refused
 from toolkit.tuning import tuned
@@ -37,26 +37,6 @@ class ExecutorLimits:
 
 
 Executor = Callable[[Sequence[InstanceJob], WorkerTask, ExecutorLimits], Generator[Event, None, None]]
-EXECUTORS: dict[str, Executor] = {}
-
-
-def executor(name: str) -> Callable[[Executor], Executor]:
-    """Register an executor under a name that ``--executor`` takes."""
-
-    def register(function: Executor) -> Executor:
-        EXECUTORS[name] = function
-        return function
-
-    return register
-
-
-def find_executor(name: str) -> Executor:
-    """The executor of that name; :class:`InputError` when there is none."""
-    import toolkit.bench.worker_processes  # noqa: F401  (registers itself)
-
-    if name not in EXECUTORS:
-        raise InputError(f"unknown executor '{name}': choose one of {', '.join(sorted(EXECUTORS))}")
-    return EXECUTORS[name]
 
 
 def available_cores() -> int:
@@ -118,7 +98,6 @@ def conclude(
     return [Finished(job, settle(job, answer, 0.0)) for job, answer in pairs if answer is not None]
 
 
-@executor("in-process")
 def in_process(jobs: Sequence[InstanceJob], task: WorkerTask, limits: ExecutorLimits) -> Generator[Event, None, None]:
     """One after the other in this process: for debugging. Only the verifier's own clock enforces the time limit."""
     limit_memory(limits.memory)

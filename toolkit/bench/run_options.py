@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from toolkit.bench.executors import find_executor
+from toolkit.bench.executor_table import find_executor
 from toolkit.errors import InputError
 from toolkit.settings import Settings
 

@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from toolkit.bench.executors import ExecutorLimits, begin, conclude, executor, guarded, line_up, surveyed
+from toolkit.bench.executors import ExecutorLimits, begin, conclude, guarded, line_up, surveyed
 from toolkit.bench.job import Answer, Event, Finished, InstanceJob, WorkerTask, failure, settle, survey_limit
 from toolkit.bench.job_queue import JobQueue, take
 from toolkit.devices import take_gpu
@@ -179,7 +179,6 @@ class WorkerPool:
             self.workers[number].ready = True
 
 
-@executor("processes")
 def processes(jobs: Sequence[InstanceJob], task: WorkerTask, limits: ExecutorLimits) -> Generator[Event, None, None]:
     """Run the jobs in ``limits.workers`` processes; events come as they happen.
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.data.dataset import Dataset
+from toolkit.data.load import load_dataset
 from toolkit.devices import take_gpu
 from toolkit.errors import ToolkitError
 from toolkit.pruning.chain import ChainContext, prune_chain

@@ -14,7 +14,8 @@ import pytest
 from random_networks import NetworkBuilder, save
 
 from toolkit.bench import journal
-from toolkit.bench.executors import ExecutorLimits, conclude, find_executor
+from toolkit.bench.executor_table import find_executor
+from toolkit.bench.executors import ExecutorLimits, conclude
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, Finished, InstanceJob, Started, WorkerTask, survey_limit
 from toolkit.bench.job_queue import put_back, queue, take

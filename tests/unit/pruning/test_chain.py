@@ -16,7 +16,8 @@ import torch
 from small_models import relu_net
 from torch import nn
 
-from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.data.dataset import Dataset
+from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
 from toolkit.experiment import source_stamp
 from toolkit.models.architecture_options import OnnxNet, identity
