@@ -47,8 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recipe": {"data", "models", "training", "pruning"},
     "proof": {"search", "bounds", "problem", "formats", "verify"},
 }
-"""Package -> the others it may import. The command line, its commands and the experiment may import all of them."""
-TOP = {"", "cli", "commands", "experiment"}
+"""Package -> the others it may import. The command line, its commands and studies may import all of them."""
+TOP = {"", "cli", "commands", "study", "study_networks", "study_report"}
 TORCH_FREE = [
     "prunecert", "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.tuning", "toolkit.cli",
     "toolkit.problem.cases", "toolkit.attack.point_sampling", "toolkit.attack.secant_attack", "toolkit.run.clock",

@@ -19,7 +19,6 @@ from torch import nn
 from toolkit.data.dataset import Dataset
 from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
-from toolkit.experiment import source_stamp
 from toolkit.models.architecture_options import OnnxNet, identity
 from toolkit.pruning import ChainModel, build_chains
 from toolkit.pruning.chain import (
@@ -35,6 +34,7 @@ from toolkit.pruning.chain import (
 from toolkit.pruning.masks import density
 from toolkit.pruning.pruning_options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
+from toolkit.study_networks import source_stamp
 from toolkit.training.loop import TrainingJob, apply_masks, train
 
 CONV = {"architecture": "conv", "blocks": [{"channels": 4, "stride": 2}], "hidden": [8]}
