@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.formats.vnnlib.query import Atoms
-from toolkit.tuning import tuned
+
+MAX_PASSES = 100
+"""Passes over the atoms; a longer chain of them, listed in reverse, leaves bounds missing."""
 
 Row = tuple[Fraction, list[tuple[int, Fraction]]]
 """Constant, and (input position, coefficient) of each term, of an atom over inputs."""
@@ -37,7 +39,7 @@ def linear_input_rows(atoms: Atoms, inputs: NDArray[np.int64], num_variables: in
 
 def fill_missing_bounds(rows: list[Row], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
     """Replace infinite entries of ``lower`` and ``upper``, shape [n], in place by bounds that the rows imply."""
-    for _ in range(tuned().problem.most_passes):
+    for _ in range(MAX_PASSES):
         changed = False
         for constant, terms in rows:
             for column, is_upper, bound in _implied(constant, terms, lower, upper):

@@ -23,7 +23,11 @@ from toolkit.formats.vnnlib.query import (
     ranges,
     walk_blocks,
 )
-from toolkit.tuning import tuned
+
+MAX_BOUNDS = 1 << 24
+"""Box bounds in memory: 128 MiB for each side, and several times that on the way."""
+MAX_BLOCKS = 1 << 23
+"""Runs of atoms in all cases together, each a few objects."""
 
 
 @dataclass(frozen=True)
@@ -97,19 +101,17 @@ def check_size(formula: Formula, found: BoxAtoms, size: int) -> None:
     A few disjunctions conjoined are a few lines, and millions of cases with a box of ``size`` dimensions each.
     """
     blocks = count_blocks(formula)
-    most = tuned().problem.most_blocks
-    if blocks > most:
-        raise UnsupportedError(f"the formula's cases have {blocks} parts, more than the limit of {most}; "
+    if blocks > MAX_BLOCKS:
+        raise UnsupportedError(f"the formula's cases have {blocks} parts, more than the limit of {MAX_BLOCKS}; "
                                "split the query")  # fmt: skip
     bounds_before = np.concatenate([[0], np.cumsum(found.single)])
     _check_bounds(_count_boxes(formula, bounds_before), size)
 
 
 def _check_bounds(boxes: int, size: int) -> None:
-    most = tuned().problem.most_bounds
-    if boxes * size > most:
+    if boxes * size > MAX_BOUNDS:
         raise UnsupportedError(f"the formula has {boxes} input boxes of {size} dimensions, more than the limit of "
-                               f"{most} bounds; split the query")  # fmt: skip
+                               f"{MAX_BOUNDS} bounds; split the query")  # fmt: skip
 
 
 def _count_boxes(formula: Formula, bounds_before: NDArray[np.int64]) -> int:

@@ -19,7 +19,8 @@ from toolkit.training.differentiable_intervals import Interval, image_box, propa
 from toolkit.training.regularisers import stability_terms
 from toolkit.training.training_attack import evaluation_mode
 from toolkit.training.training_options import Stability
-from toolkit.tuning import tuned
+
+CHUNK = 256
 
 
 def keep_channels(options: Structured, round_: PruningRound, scores: Scores) -> Masks:
@@ -105,7 +106,7 @@ def _mean_over_bounds(round_: PruningRound, score: Callable[[ReluSite, Interval]
     assert epsilon is not None
     sums = {name: torch.zeros(_width(site), device=round_.validation.labels.device) for name, site in sites.items()}
     with torch.no_grad(), evaluation_mode(round_.model):
-        for images in round_.validation.images.split(tuned().training.scored_images):
+        for images in round_.validation.images.split(CHUNK):
             _, trace = propagate(round_.model, image_box(images, epsilon))
             for name, site in sites.items():
                 sums[name] += score(site, trace[site.relu]).mean((2, 3)).sum(0)

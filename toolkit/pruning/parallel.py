@@ -16,8 +16,7 @@ from pathlib import Path
 
 import torch
 
-from toolkit.data.dataset import Dataset
-from toolkit.data.load import load_dataset
+from toolkit.data.dataset import Dataset, load_dataset
 from toolkit.devices import take_gpu
 from toolkit.errors import ToolkitError
 from toolkit.pruning.chain import ChainContext, prune_chain
@@ -101,8 +100,8 @@ def train_piece(piece: ChainWork, crew: TrainingProcesses) -> None:
     recipe = piece.recipe
     [chain] = [chain for chain in recipe.all_chains if chain.name == piece.chain]
     told = EpochLines(prefix=f"seed {recipe.seed}: ")
-    context = ChainContext(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache, told)
-    states = prune_chain(context, recipe.models[chain.model], chain, recipe.training_of(chain))
+    workshop = ChainContext(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache, told)
+    states = prune_chain(workshop, recipe.models[chain.model], chain, recipe.training_of(chain))
     for _ in states:
         if piece.dense_only:
             break

@@ -1,0 +1,581 @@
+"""Rigorous linear bounds of a network's values over many contexts at once: intervals, and CROWN's backward pass.
+
+A context is a box of inputs with what else is known there; `ContextBounds` has the ranges of all values in a batch of
+them. `backward` pushes linear functionals of values back to the input (Zhang et al., Efficient Neural Network
+Robustness Certification with General Activation Functions, 2018): an affine step by its adjoint, a nonlinear one by a
+line below where the coefficient is positive and one above where it is negative. The minimum over the box follows.
+
+Rounding. A coefficient that a sum of n products gives is off by at most ``gamma(n)`` times the sum of their
+magnitudes; what the functional loses by that is at most ``gamma(n) |a| |A| s``, where s has the largest magnitudes of
+the source in the context. ``|A| s`` is one number for each value, computed once (`ContextBounds.error`), so a backward
+pass has one more inner product a step and no second matrix product. Underflow costs at most a constant, far below
+anything that matters. What overflows becomes infinite or NaN, and every comparison is written so that it proves
+nothing. Arithmetic is a parameter: with `Arithmetic.exact` the same code computes in rationals, and every error is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from toolkit.proof.linear_maps import Array, LinearMap, exact_copy
+from toolkit.proof.network import Activation, AffineStep, MaxStep, ProofNetwork, Step
+
+LOWEST = -(2.0**1023)
+"""In place of minus infinity, above which even an element that knows nothing is."""
+ADAPTIVE = 255
+"""The slope that leaves the choice to the checker; 0 to 254 are parts of the range that is allowed."""
+ELEMENTS = 1 << 17
+"""Coefficients of one layer that are computed at once: few enough for a cache, and what bounds the memory."""
+MOST_TERMS = 1 << 30
+"""More than the terms of all sums of one pass."""
+TANH_ERROR = 2.0**-45
+"""What numpy's tanh may be off by: about two hundred times what is documented."""
+
+rational = np.frompyfunc(lambda number: number if isinstance(number, Fraction) else Fraction(number), 1, 1)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Doubles with their roundings, or rationals without any."""
+
+    exact: bool = False
+
+    def gamma(self, terms: int) -> Any:
+        """The relative error of a sum of so many products: ``n u / (1 - n u)``, with room for rounding this itself."""
+        return 0 if self.exact else terms * 2.0**-53 / (1 - terms * 2.0**-52)
+
+    def wider(self, numbers: Array, terms: int) -> Array:
+        """Sums of so many magnitudes, raised above what their own rounding may have taken off."""
+        return numbers if self.exact else numbers * (1 + 4 * self.gamma(terms + 8)) + self.floor
+
+    @property
+    def floor(self) -> Any:
+        """More than underflow can cost in one sum of fewer than 2^30 products."""
+        return 0 if self.exact else 2.0**-980
+
+    def down(self, numbers: Array) -> Array:
+        """The next double below."""
+        return numbers if self.exact else np.nextafter(numbers, -np.inf)
+
+    def up(self, numbers: Array) -> Array:
+        """The next double above."""
+        return numbers if self.exact else np.nextafter(numbers, np.inf)
+
+    def zeros(self, *shape: int) -> Array:
+        """Zeros to add to."""
+        return np.zeros(shape, object if self.exact else float)
+
+    def box(self, lower: Sequence[Fraction], upper: Sequence[Fraction]) -> tuple[Array, Array]:
+        """Rational ends of ranges, doubles moved outward."""
+        if self.exact:
+            return np.array([lower], object), np.array([upper], object)
+        low, high = (np.array([[nearest(end) for end in ends]]) for ends in (lower, upper))
+        below = np.array([[Fraction(x) <= end for x, end in zip(low[0].tolist(), lower, strict=True)]])
+        above = np.array([[Fraction(x) >= end for x, end in zip(high[0].tolist(), upper, strict=True)]])
+        return np.where(below, low, self.down(low)), np.where(above, high, self.up(high))
+
+    def numbers(self, values: Array) -> Array:
+        """Doubles in this arithmetic."""
+        return rational(values) if self.exact else values
+
+    def parameters(self, step: Activation) -> list[Any]:
+        """The numbers of an activation; infinite ends stay what they are."""
+        return [Fraction(x) if self.exact and math.isfinite(x) else x for x in step.parameters]
+
+    def finite(self, numbers: Array) -> Array:
+        """Where there is a number."""
+        return np.ones(numbers.shape, bool) if self.exact else np.isfinite(numbers)
+
+
+def nearest(number: Fraction) -> float:
+    """The nearest double, the largest one instead of infinity. `Arithmetic.box` moves it outward where need be."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(1.7976931348623157e308, number)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with the maps of absolute values, in one arithmetic."""
+
+    network: ProofNetwork
+    arithmetic: Arithmetic
+    steps: list[Step]
+    magnitudes: dict[int, list[LinearMap]]
+    read: dict[int, list[Activation | MaxStep]]
+    """Nonlinear steps by the value that they read."""
+
+    @classmethod
+    def of(cls, network: ProofNetwork, exact: bool = False) -> Model:
+        """Prepare a network. Raises ValueError where it has no exact form."""
+        steps: list[Step] = list(network.steps)
+        if exact:
+            if any(isinstance(step, Activation) and step.name == "tanh" for step in steps):
+                raise ValueError("a sigmoid or tanh")
+            steps = [exact_step(step) if isinstance(step, AffineStep) else step for step in steps]
+        affine = [step for step in steps if isinstance(step, AffineStep)]
+        read: dict[int, list[Activation | MaxStep]] = {}
+        for step in steps:
+            if not isinstance(step, AffineStep):
+                read.setdefault(step.source, []).append(step)
+        magnitudes = {step.value: [linear.magnitude() for _, linear in step.terms] for step in affine}
+        return cls(network, Arithmetic(exact), steps, magnitudes, read)
+
+
+def exact_step(step: AffineStep) -> AffineStep:
+    """A step with rational matrices."""
+    terms = tuple((source, exact_copy(linear, rational)) for source, linear in step.terms)
+    return replace(step, terms=terms, bias=None if step.bias is None else rational(step.bias))
+
+
+@dataclass
+class ContextBounds:
+    """Ranges ``(B, n)`` of values in B contexts; what all contexts share may have one row."""
+
+    model: Model
+    count: int
+    lower: dict[int, Array] = field(default_factory=dict)
+    upper: dict[int, Array] = field(default_factory=dict)
+    size: dict[int, Array] = field(default_factory=dict)
+    """Largest magnitudes."""
+    error: dict[int, Array] = field(default_factory=dict)
+    """Of an affine step's value: what a functional loses for a coefficient of 1, when it is pushed back."""
+    lost: Any = 0
+    """What underflow may take off any functional, ``(B,)``."""
+    crossed: Array = field(default_factory=lambda: np.zeros(0, bool))
+    """Contexts in which a lower bound is above an upper one: there is no point in them."""
+    lines: dict[int, Lines] = field(default_factory=dict)
+    """Lines with adaptive slopes, by the step's value."""
+
+    def put(self, value: int, lower: Array, upper: Array) -> None:
+        """Set a value's range. What is no number becomes infinite."""
+        if not self.model.arithmetic.exact:
+            lower, upper = np.where(np.isnan(lower), -np.inf, lower), np.where(np.isnan(upper), np.inf, upper)
+        self.lower[value], self.upper[value] = lower, upper
+        self.size[value] = np.maximum(abs(lower), abs(upper))
+        self.crossed = self.crossed | (lower > upper).any(1)
+
+    def narrowed(self, count: int, facts: Sequence[Fact]) -> ContextBounds:
+        """These bounds, of one context, for many below it, with what is known there. Magnitudes stay those here."""
+        result = replace(self, count=count, lower=dict(self.lower), upper=dict(self.upper), lines={})
+        result.crossed = np.broadcast_to(self.crossed, count).copy()
+        for fact in facts:
+            if len(result.lower[fact.value]) < count or result.lower[fact.value] is self.lower[fact.value]:
+                for ends in (result.lower, result.upper):
+                    ends[fact.value] = np.repeat(ends[fact.value][:1], count, 0)
+            fact.apply(result.lower[fact.value], result.upper[fact.value])
+        for value in {fact.value for fact in facts}:
+            result.crossed |= (result.lower[value] > result.upper[value]).any(1)
+        return result
+
+    def adaptive(self, step: Activation) -> Lines:
+        """Lines of a step with slopes chosen here."""
+        if step.value not in self.lines:
+            ends = self.lower[step.source], self.upper[step.source]
+            self.lines[step.value] = lines_of(step, *ends, None, self.model.arithmetic)
+        return self.lines[step.value]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """In one context of a batch, elements of a value are in these ranges, infinite where nothing is said."""
+
+    context: int
+    value: int
+    indices: Array
+    lower: Array
+    upper: Array
+
+    def apply(self, lower: Array, upper: Array) -> None:
+        """Intersect ranges with this, in place."""
+        np.maximum.at(lower[self.context], self.indices, self.lower)
+        np.minimum.at(upper[self.context], self.indices, self.upper)
+
+
+# Lines
+
+
+@dataclass(frozen=True)
+class Lines:
+    """``lower_slope z + lower_offset <= f(z) <= upper_slope z + upper_offset`` in ranges, ``(B, n)`` each."""
+
+    lower_slope: Array
+    lower_offset: Array
+    upper_slope: Array
+    upper_offset: Array
+
+    def of(self, owner: Array) -> Lines:
+        """The lines of these contexts; where all share one row, this row."""
+        if max(len(part) for part in vars(self).values()) == 1:
+            return self
+        return Lines(*(part.take(owner, 0) for part in vars(self).values()))
+
+    def loss(self, size: Array, arithmetic: Arithmetic) -> Array:
+        """What rounding may cost for a coefficient of 1, in its product with a slope and in the sum of offsets."""
+        slopes = np.maximum(abs(self.lower_slope), abs(self.upper_slope))
+        offsets = np.maximum(abs(self.lower_offset), abs(self.upper_offset))
+        return arithmetic.gamma(4) * slopes * size + arithmetic.gamma(slopes.shape[1] + 8) * offsets
+
+
+def lines_of(step: Activation, l: Array, u: Array, alpha: Array | None, arithmetic: Arithmetic) -> Lines:
+    """Lines of an activation; ``alpha`` are bytes, each a part of the slopes that are allowed, or `ADAPTIVE`."""
+    if alpha is None:
+        alpha = np.full((1, l.shape[1]), ADAPTIVE, np.uint8)
+    part = rational(alpha.astype(int)) / 254 if arithmetic.exact else alpha / 254
+    with np.errstate(all="ignore"):
+        if step.name == "tanh":
+            return tanh_lines(step, l, u, alpha == ADAPTIVE, part)
+        make = bend_lines if step.name == "bend" else clip_lines
+        return make(arithmetic.parameters(step), l, u, (alpha == ADAPTIVE, part), arithmetic)
+
+
+def offset(arithmetic: Arithmetic, slope: Array, points: Sequence[tuple[Array, Array]], least: bool) -> Array:
+    """The offset of a line below (or above) a function that is linear between points ``(z, f(z))``.
+
+    The function may be off by a unit in the last place.
+    """
+    found = None
+    for z, f in points:
+        product = slope * z
+        slack = 4 * arithmetic.gamma(2) * (abs(f) + abs(product)) + arithmetic.floor
+        here = f - product - slack if least else f - product + slack
+        found = here if found is None else np.minimum(found, here) if least else np.maximum(found, here)
+    assert found is not None
+    return found
+
+
+def bend_lines(
+    parameters: Sequence[Any], l: Array, u: Array, alpha: tuple[Array, Array], arithmetic: Arithmetic
+) -> Lines:
+    """``max(z, a z)``, or min where a > 1: a ReLU with a = 0, a leaky one, the absolute value with a = -1."""
+    (a,), (adaptive, part), one = parameters, alpha, 1 + 0 * l
+    active, unstable = l >= 0, ~((l >= 0) | (u <= 0))
+    stable = np.where(active, one, a * one)
+    chord = np.where(unstable, (u - a * l) / np.where(unstable, u - l, one), stable)
+    free = np.where(adaptive, np.where(u > -l, one, a * one), a + part * (1 - a))
+    free = np.where(unstable, free, stable)
+    points = [(l, a * l), (0 * l, 0 * l), (u, u)]
+    low, high = (free, chord) if a <= 1 else (chord, free)
+    below, above = offset(arithmetic, low, points, True), offset(arithmetic, high, points, False)
+    return Lines(low, np.where(unstable, below, 0 * one), high, np.where(unstable, above, 0 * one))
+
+
+def clip_lines(
+    parameters: Sequence[Any], l: Array, u: Array, alpha: tuple[Array, Array], arithmetic: Arithmetic
+) -> Lines:
+    """``min(max(z, a), b)``."""
+    (a, b), (adaptive, part) = parameters, alpha
+
+    def f(z: Array) -> Array:
+        return np.minimum(np.maximum(z, a), b)
+
+    first, last = np.minimum(np.maximum(l, a), u), np.minimum(np.maximum(l, b), u)
+
+    def steepness(z: Array, y: Array) -> Array:
+        """The slope from one point to another further right; 0 where they are one."""
+        return np.where(y > z, (f(y) - f(z)) / np.where(y > z, y - z, 1 + 0 * z), 0 * z)
+
+    steep_low, steep_high = steepness(first, u), steepness(l, last)
+    low = np.where(
+        first > l, np.where(adaptive, np.where(u - first > first - l, steep_low, 0 * l), part * steep_low), steep_low
+    )
+    high = np.where(
+        last < u, np.where(adaptive, np.where(last - l > u - last, steep_high, 0 * l), part * steep_high), steep_high
+    )
+    inside = (l >= a) & (u <= b)
+    low, high = np.where(inside, 1 + 0 * l, low), np.where(inside, 1 + 0 * l, high)
+    points = [(z, f(z)) for z in (l, first, last, u)]
+    below, above = offset(arithmetic, low, points, True), offset(arithmetic, high, points, False)
+    return Lines(low, np.where(inside, 0 * l, below), high, np.where(inside, 0 * l, above))
+
+
+def tanh_lines(step: Activation, l: Array, u: Array, adaptive: Array, part: Array) -> Lines:
+    """``shift + height tanh(scale z)``; scale and height are powers of two, so that their products are exact."""
+    scale, height, shift = step.parameters
+    low, below = below_tanh(scale * l, scale * u, adaptive, part)
+    high, minus_above = below_tanh(-scale * u, -scale * l, adaptive, 1 - part)
+    slack = 2.0**-50 * (1 + np.abs(below) + np.abs(minus_above))
+    steep = height * scale
+    return Lines(steep * low, shift + height * below - slack, steep * high, shift - height * minus_above + slack)
+
+
+def below_tanh(l: Array, u: Array, adaptive: Array, part: Array) -> tuple[Array, Array]:
+    """A line below tanh in ranges: any slope, then an offset that is right for it.
+
+    The slope: of the tangent at a point where tanh is convex in the range, of the chord where it is concave, and in
+    between of the line from the upper end that touches it. The offset: ``tanh(z) - slope z`` is concave right of 0,
+    with its minimum at an end, and convex left of it, above its tangent at any point.
+    """
+    top, bottom = np.tanh(u), np.tanh(l)
+    chord = (top - bottom) / np.where(u > l, u - l, 1.0)
+    inner, outer = np.minimum(u, 0.0), l + 0.0
+    for _ in range(12):
+        middle = (inner + outer) / 2
+        t = np.tanh(middle)
+        touches = t + (1 - t * t) * (u - middle) > top
+        inner, outer = np.where(touches, middle, inner), np.where(touches, outer, middle)
+    place = l + np.where(adaptive, 0.5, part) * (u - l)
+    point = np.where(u <= 0, place, outer)
+    slope = 1 - np.tanh(point) ** 2
+    slope = np.where((l >= 0) | ((u > 0) & (1 - bottom * bottom >= chord)) | ~(u > l), np.maximum(chord, 0.0), slope)
+    left, right = np.minimum(l, 0.0), np.minimum(u, 0.0)
+    flat = np.minimum(np.maximum(-np.arctanh(np.sqrt(np.clip(1 - slope, 0.0, 1 - 2.0**-53))), left), right)
+    t = np.tanh(flat)
+    tilt = 1 - t * t - slope
+    convex = t - slope * flat + np.minimum(tilt * (left - flat), tilt * (right - flat))
+    start = np.maximum(l, 0.0)
+    concave = np.minimum(np.tanh(start) - slope * start, top - slope * u)
+    found = np.minimum(np.where(l < 0, convex, concave), np.where(u > 0, concave, convex))
+    return slope, found - 8 * TANH_ERROR * (1 + np.abs(l) + np.abs(u))
+
+
+# Intervals
+
+
+def image(bounds: ContextBounds, step: Step) -> tuple[Array, Array]:
+    """The range of a step's value from those of its sources."""
+    if isinstance(step, AffineStep):
+        return affine_image(bounds, step)
+    l, u = bounds.lower[step.source], bounds.upper[step.source]
+    if isinstance(step, MaxStep):
+        ends = []
+        for end in (l, u):
+            taps = [np.where(tap >= 0, end[:, tap], -np.inf) for tap in step.windows.T]
+            ends.append(np.maximum.reduce(taps))
+        return ends[0], ends[1]
+    if step.name == "clip":
+        a, b = bounds.model.arithmetic.parameters(step)
+        return np.minimum(np.maximum(l, a), b), np.minimum(np.maximum(u, a), b)
+    if step.name == "tanh":
+        scale, height, shift = step.parameters
+        slack = 4 * TANH_ERROR
+        return shift + height * np.tanh(scale * l) - slack, shift + height * np.tanh(scale * u) + slack
+    return bend_image(bounds.model.arithmetic.parameters(step)[0], l, u, bounds.model.arithmetic)
+
+
+def bend_image(a: Any, l: Array, u: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
+    """The range of ``max(z, a z)``, or min where a > 1."""
+    if a == 0:
+        return np.maximum(l, 0), np.maximum(u, 0)
+    ends = [np.where(z < 0, a * z, z) for z in (l, u)]
+    ends.append(np.where((l < 0) & (u > 0), 0 * l, ends[0]))
+    return arithmetic.down(np.minimum.reduce(ends)), arithmetic.up(np.maximum.reduce(ends))
+
+
+def affine_image(bounds: ContextBounds, step: AffineStep) -> tuple[Array, Array]:
+    """The range by midpoints and radii (Rump, Fast and parallel interval arithmetic, 1999), and the step's errors."""
+    arithmetic, total = bounds.model.arithmetic, 1 + len(step.terms)
+    middle: Array = 0  # type: ignore[assignment]
+    radius: Array = 0  # type: ignore[assignment]
+    error: Array = 0  # type: ignore[assignment]
+    for (source, linear), magnitude in zip(step.terms, bounds.model.magnitudes[step.value], strict=True):
+        l, u, size = bounds.lower[source], bounds.upper[source], bounds.size[source]
+        m = l / 2 + u / 2
+        r = arithmetic.up(np.maximum(arithmetic.up(u - m), arithmetic.up(m - l)))
+        loss = arithmetic.gamma(linear.forward_terms + total + 2) + linear.slack
+        back = arithmetic.gamma(linear.adjoint_terms + 2) + linear.slack
+        spread, reach = np.split(magnitude.forward(np.concatenate([r, size])), 2)
+        terms = linear.forward_terms + 2
+        middle = middle + linear.forward(m)
+        radius = radius + arithmetic.wider(spread, terms) + arithmetic.wider(reach, terms) * loss
+        error = error + arithmetic.wider(reach, terms) * back
+    if step.bias is not None:
+        middle = middle + step.bias
+        steps = arithmetic.gamma(total + 2)
+        radius = radius + steps * abs(step.bias)
+        error = error + arithmetic.gamma(len(step.bias) + 2) * abs(step.bias)
+    bounds.error[step.value] = arithmetic.wider(error, total + 2)
+    radius = arithmetic.wider(radius, total + 2)
+    return arithmetic.down(middle - radius), arithmetic.up(middle + radius)
+
+
+def fresh_bounds(model: Model, lower: Array, upper: Array, facts: Sequence[Fact]) -> ContextBounds:
+    """Intervals and CROWN bounds with adaptive slopes, in the order of the steps, within what is known."""
+    bounds = ContextBounds(model, len(lower), crossed=np.zeros(len(lower), bool))
+    known: dict[int, list[Fact]] = {}
+    for fact in facts:
+        known.setdefault(fact.value, []).append(fact)
+
+    def put(value: int, low: Array, high: Array) -> None:
+        low, high = low.copy(), high.copy()
+        for fact in known.get(value, []):
+            fact.apply(low, high)
+        bounds.put(value, low, high)
+
+    with np.errstate(all="ignore"):
+        put(0, lower, upper)
+        reach = abs(bounds.size[0]).sum(1)
+        for step in model.steps:
+            bounds.lost = model.arithmetic.floor * (1 + reach)
+            put(step.value, *image(bounds, step))
+            reach = reach + bounds.size[step.value].sum(1)
+            if step.value in model.read:
+                put(step.value, *crown(bounds, step.value))
+                reach = reach + bounds.size[step.value].sum(1)
+        bounds.lost = model.arithmetic.floor * (1 + reach)
+    return bounds
+
+
+def nonlinear_in(step: Activation | MaxStep, l: Array, u: Array) -> Array:
+    """Elements of a step's source in whose ranges the step is not linear."""
+    if isinstance(step, MaxStep) or step.name == "tanh":
+        return l < u
+    ends = (0.0,) if step.name == "bend" else step.parameters
+    return np.logical_or.reduce([(l < end) & (u > end) for end in ends])
+
+
+def crown(bounds: ContextBounds, value: int) -> tuple[Array, Array]:
+    """The ranges of a value, narrowed by a backward pass for each element that needs it."""
+    l, u, arithmetic = bounds.lower[value].copy(), bounds.upper[value].copy(), bounds.model.arithmetic
+    needed = np.logical_or.reduce([nonlinear_in(step, l, u) for step in bounds.model.read[value]])
+    contexts, elements = np.nonzero(needed & ~bounds.crossed[:, None])
+    widest = max(bounds.model.network.sizes)
+    rows = max(1, ELEMENTS // widest)
+    for start in range(0, len(contexts), rows):
+        owner, index = contexts[start : start + rows], elements[start : start + rows]
+        for sign, ends in ((1, l), (-1, u)):
+            unit = arithmetic.zeros(len(owner), l.shape[1])
+            unit[np.arange(len(owner)), index] = sign
+            found = sign * backward(bounds, Rows(owner, {value: unit}, arithmetic.zeros(len(owner)))).least
+            better = arithmetic.finite(found) & (found * sign > ends[owner, index] * sign)
+            ends[owner[better], index[better]] = found[better]
+    return l, u
+
+
+# The backward pass
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R functionals: the context of each, coefficients ``(R, n)`` on values, a constant, what is lost already."""
+
+    owner: Array
+    start: dict[int, Array]
+    constant: Array
+    loss: Any = 0
+    slopes: Callable[[int], Array | None] = lambda source: None
+    """Bytes of the slopes for steps that read this value, ``(R, n)`` or ``(1, n)``; None: all adaptive."""
+
+
+@dataclass(frozen=True)
+class LowerBound:
+    """Each row's functional is at least ``coefficients . x + constant`` at the points of its context, so ``least``."""
+
+    least: Array
+    coefficients: Array
+    constant: Array
+
+
+class Pass:
+    """A backward pass under way: coefficients, constant and loss of the rows."""
+
+    def __init__(self, bounds: ContextBounds, rows: Rows) -> None:
+        self.bounds, self.rows, self.arithmetic = bounds, rows, bounds.model.arithmetic
+        self.coefficients = dict(rows.start)
+        self.constant = rows.constant
+        self.loss = rows.loss + self.of(np.asarray(bounds.lost))
+
+    def of(self, table: Array) -> Array:
+        """Rows of a table of contexts, for each functional; one row where all share it."""
+        return table if len(table) == 1 else table[self.rows.owner]
+
+    def weighed(self, coefficients: Array, table: Array) -> Array:
+        """Inner products of each functional's coefficients with its context's row."""
+        if len(table) == 1:
+            return coefficients @ table[0]
+        if self.arithmetic.exact:
+            return (coefficients * table[self.rows.owner]).sum(1)
+        return np.einsum("rn,rn->r", coefficients, table[self.rows.owner])
+
+    def add_constant(self, more: Array) -> None:
+        """Add to the constants."""
+        self.constant = self.constant + more
+        self.loss = self.loss + self.arithmetic.gamma(2) * abs(self.constant)
+
+    def add(self, value: int, more: Array) -> None:
+        """Add to the coefficients on a value."""
+        if value in self.coefficients:
+            more = self.coefficients[value] + more
+            self.loss = self.loss + self.arithmetic.gamma(2) * self.weighed(abs(more), self.bounds.size[value])
+        self.coefficients[value] = more
+
+    def affine(self, step: AffineStep, a: Array) -> None:
+        """Push coefficients through an affine step."""
+        self.loss = self.loss + self.weighed(abs(a), self.bounds.error[step.value])
+        if step.bias is not None:
+            self.add_constant(a @ step.bias)
+        for source, linear in step.terms:
+            self.add(source, linear.adjoint(a))
+
+    def activation(self, step: Activation, a: Array) -> None:
+        """Replace the step by its lines."""
+        given = self.rows.slopes(step.source)
+        if given is None:
+            lines = self.bounds.adaptive(step)
+            loss = self.of(lines.loss(self.bounds.size[step.source], self.arithmetic))
+            lines = lines.of(self.rows.owner)
+        else:
+            ends = self.of(self.bounds.lower[step.source]), self.of(self.bounds.upper[step.source])
+            lines = lines_of(step, *ends, given, self.arithmetic)
+            loss = lines.loss(self.of(self.bounds.size[step.source]), self.arithmetic)
+        positive = a >= 0
+        self.add_constant((a * np.where(positive, lines.lower_offset, lines.upper_offset)).sum(1))
+        self.loss = self.loss + (abs(a) * loss).sum(1)
+        self.add(step.source, a * np.where(positive, lines.lower_slope, lines.upper_slope))
+
+    def maximum(self, step: MaxStep, a: Array) -> None:
+        """Replace maxima by the element with the greatest lower bound, which may be shown to be the maximum."""
+        low, high = self.bounds.lower[step.source], self.bounds.upper[step.source]
+        inside = step.windows >= 0
+        lows = np.where(inside, np.maximum(low[:, np.maximum(step.windows, 0)], LOWEST), -np.inf)
+        highs = np.where(inside, high[:, np.maximum(step.windows, 0)], -np.inf)
+        chosen = lows.argmax(2)
+        others = np.where(np.arange(lows.shape[2]) == chosen[..., None], -np.inf, highs).max(2)
+        decided = (others <= lows.max(2)) & (lows.max(2) > LOWEST)
+        chosen, decided, top = self.of(chosen), self.of(decided), self.of(highs.max(2))
+        through = np.where(decided, a, np.maximum(a, 0))
+        offsets = np.where(decided, 0, np.minimum(a, 0)) * np.where(decided, 0, top)
+        self.loss = self.loss + self.arithmetic.gamma(a.shape[1] + 2) * abs(offsets).sum(1)
+        self.add_constant(offsets.sum(1))
+        for number, tap in enumerate(step.windows.T):
+            pushed, here = self.arithmetic.zeros(len(a), low.shape[1]), tap >= 0
+            pushed[:, tap[here]] = np.where(chosen == number, through, 0)[:, here]
+            self.add(step.source, pushed)
+
+    def finish(self) -> LowerBound:
+        """The least values over the boxes."""
+        lower, upper, arithmetic = self.bounds.lower[0], self.bounds.upper[0], self.arithmetic
+        a = self.coefficients.get(0)
+        if a is None:
+            a = arithmetic.zeros(len(self.constant), lower.shape[1])
+        value = self.weighed(np.maximum(a, 0), lower) + self.weighed(np.minimum(a, 0), upper)
+        # the ranges of a context below may be narrower than those that the magnitudes are of
+        loss = self.loss + arithmetic.gamma(2 * a.shape[1] + 8) * self.weighed(abs(a), self.bounds.size[0])
+        least = value + self.constant
+        loss = loss + arithmetic.gamma(4) * (abs(value) + abs(least))
+        wide = arithmetic.wider(loss, MOST_TERMS)
+        return LowerBound(arithmetic.down(least - wide), a, arithmetic.down(self.constant - wide))
+
+
+def backward(bounds: ContextBounds, rows: Rows) -> LowerBound:
+    """Push functionals back to the input and bound them from below."""
+    with np.errstate(all="ignore"):
+        state = Pass(bounds, rows)
+        for step in reversed(bounds.model.steps):
+            a = state.coefficients.pop(step.value, None)
+            if a is None:
+                continue
+            if isinstance(step, AffineStep):
+                state.affine(step, a)
+            elif isinstance(step, MaxStep):
+                state.maximum(step, a)
+            else:
+                state.activation(step, a)
+        return state.finish()

@@ -1,0 +1,265 @@
+"""Linear maps over flat vectors: what every affine operator of a network becomes.
+
+A map has a product with vectors, one with row vectors from the other side (its adjoint), and the map of its absolute
+values. A computed sum of n products is off by at most ``n u / (1 - n u)`` times the sum of the products' magnitudes, in
+whatever order it is added up (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1), so a map says
+how many products meet in one sum, each way. Coefficients that are themselves rounded (a quotient, a square root) have a
+relative error, ``slack``; all others are the numbers of the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """Base of the maps from vectors of ``inputs`` to vectors of ``outputs`` elements; batches have shape ``(R, n)``."""
+
+    inputs: int
+    outputs: int
+    slack = 0.0
+
+    @property
+    def forward_terms(self) -> int:
+        """Most products that meet in one element of `forward`, and roundings of each."""
+        return 0
+
+    @property
+    def adjoint_terms(self) -> int:
+        """Most products that meet in one element of `adjoint`, and roundings of each."""
+        return 0
+
+    def forward(self, x: Array) -> Array:
+        """``A x`` for every row x."""
+        return x
+
+    def adjoint(self, y: Array) -> Array:
+        """``y A`` for every row y."""
+        return y
+
+    def magnitude(self) -> LinearMap:
+        """The map with the absolute values of the coefficients."""
+        return self
+
+
+@dataclass(frozen=True)
+class Scale(LinearMap):
+    """A factor for each element, known up to the relative error ``slack``."""
+
+    factors: Array
+    slack: float = 0.0
+
+    forward_terms = adjoint_terms = 1
+
+    def forward(self, x: Array) -> Array:
+        """``d * x``."""
+        return x * self.factors
+
+    def adjoint(self, y: Array) -> Array:
+        """``y * d``."""
+        return y * self.factors
+
+    def magnitude(self) -> LinearMap:
+        """Absolute factors."""
+        return replace(self, factors=np.abs(self.factors))
+
+
+@dataclass(frozen=True)
+class Pick(LinearMap):
+    """Output i is input ``source[i]``, or zero where that is -1: reshaping, slicing, padding, repeating."""
+
+    source: Array
+
+    @cached_property
+    def _order(self) -> tuple[Array, Array, Array]:
+        """Outputs that read something, sorted by what they read; where each group starts; what the groups read."""
+        reading = np.flatnonzero(self.source >= 0)
+        order = reading[np.argsort(self.source[reading], kind="stable")]
+        read, start = np.unique(self.source[order], return_index=True)
+        return order, start, read
+
+    @cached_property
+    def adjoint_terms(self) -> int:
+        """How often one input is read, less one."""
+        order, start, _ = self._order
+        return int(np.diff(start, append=len(order)).max(initial=1)) - 1
+
+    def forward(self, x: Array) -> Array:
+        """Elements of x."""
+        picked = x[:, np.maximum(self.source, 0)] if self.inputs else np.zeros((len(x), self.outputs), x.dtype)
+        picked[:, self.source < 0] = 0
+        return picked
+
+    def adjoint(self, y: Array) -> Array:
+        """Sums of the elements of y that read the same input."""
+        result = np.zeros((len(y), self.inputs), y.dtype)
+        order, start, read = self._order
+        if len(read):
+            result[:, read] = np.add.reduceat(y[:, order], start, axis=1) if len(read) < len(order) else y[:, order]
+        return result
+
+
+@dataclass(frozen=True)
+class Dense(LinearMap):
+    """A matrix ``(k, m)`` for each of ``blocks`` blocks of k elements that lie one after the other."""
+
+    matrix: Array
+    blocks: int = 1
+
+    @property
+    def forward_terms(self) -> int:
+        """Rows of the matrix."""
+        return self.matrix.shape[0]
+
+    @property
+    def adjoint_terms(self) -> int:
+        """Columns of the matrix."""
+        return self.matrix.shape[1]
+
+    def forward(self, x: Array) -> Array:
+        """Blocks of x times the matrix."""
+        return (x.reshape(-1, self.matrix.shape[0]) @ self.matrix).reshape(len(x), self.outputs)
+
+    def adjoint(self, y: Array) -> Array:
+        """Blocks of y times the transposed matrix."""
+        return (y.reshape(-1, self.matrix.shape[1]) @ self.matrix.T).reshape(len(y), self.inputs)
+
+    def magnitude(self) -> LinearMap:
+        """Absolute matrix."""
+        return replace(self, matrix=np.abs(self.matrix))
+
+
+@dataclass(frozen=True)
+class Window:
+    """The sizes of sliding windows, as in ONNX: ``pads`` before and after each axis, any number of axes."""
+
+    shape: tuple[int, ...]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dilations: tuple[int, ...]
+
+    @cached_property
+    def padded(self) -> tuple[int, ...]:
+        """Sizes of the axes with their pads."""
+        return tuple(size + before + after for size, (before, after) in zip(self.shape, self.pads, strict=True))
+
+    @cached_property
+    def out(self) -> tuple[int, ...]:
+        """Positions along each axis."""
+        sizes = zip(self.padded, self.kernel, self.strides, self.dilations, strict=True)
+        return tuple((size - d * (k - 1) - 1) // s + 1 for size, k, s, d in sizes)
+
+    def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+        """Each offset in the kernel, with the elements of the padded axes that it reads at all positions."""
+        for offset in product(*map(range, self.kernel)):
+            starts = [o * d for o, d in zip(offset, self.dilations, strict=True)]
+            ends = [b + (n - 1) * s + 1 for b, n, s in zip(starts, self.out, self.strides, strict=True)]
+            yield offset, tuple(slice(b, e, s) for b, e, s in zip(starts, ends, self.strides, strict=True))
+
+    def inside(self) -> tuple[slice, ...]:
+        """Where the axes without their pads lie in the padded ones."""
+        return tuple(slice(before, before + size) for size, (before, _) in zip(self.shape, self.pads, strict=True))
+
+
+@dataclass(frozen=True)
+class Convolution(LinearMap):
+    """Convolution of ``images`` images of ``(C, *shape)`` with weights ``(O, C / groups, *kernel)``."""
+
+    weight: Array
+    window: Window
+    groups: int
+    images: int
+
+    @property
+    def forward_terms(self) -> int:
+        """Weights of one output channel."""
+        return int(np.prod(self.weight.shape[1:]))
+
+    @property
+    def adjoint_terms(self) -> int:
+        """Weights that one input element meets."""
+        return self.weight.shape[0] // self.groups * math.prod(self.window.kernel)
+
+    def _tap(self, offset: tuple[int, ...]) -> Array:
+        """Weights at one offset, ``(groups, O / groups, C / groups)``."""
+        out, inner = self.weight.shape[:2]
+        place: Any = (slice(None), slice(None), *offset)
+        return self.weight[place].reshape(self.groups, out // self.groups, inner)
+
+    def forward(self, x: Array) -> Array:
+        """The convolution, offset by offset."""
+        w, channels = self.window, self.groups * self.weight.shape[1]
+        padded = np.zeros((len(x) * self.images, channels, *w.padded), x.dtype)
+        padded[(slice(None), slice(None), *w.inside())] = x.reshape(-1, channels, *w.shape)
+        total = np.zeros((len(padded), self.groups, self.weight.shape[0] // self.groups, math.prod(w.out)), x.dtype)
+        for offset, place in w.taps():
+            part = padded[(slice(None), slice(None), *place)]
+            total += self._tap(offset) @ part.reshape(len(padded), self.groups, self.weight.shape[1], -1)
+        return total.reshape(len(x), self.outputs)
+
+    def adjoint(self, y: Array) -> Array:
+        """The transposed convolution, offset by offset."""
+        w, channels = self.window, self.groups * self.weight.shape[1]
+        rows = y.reshape(len(y) * self.images, self.groups, self.weight.shape[0] // self.groups, -1)
+        padded = np.zeros((len(rows), channels, *w.padded), y.dtype)
+        for offset, place in w.taps():
+            part = np.swapaxes(self._tap(offset), 1, 2) @ rows
+            padded[(slice(None), slice(None), *place)] += part.reshape(len(rows), channels, *w.out)
+        return padded[(slice(None), slice(None), *w.inside())].reshape(len(y), self.inputs)
+
+    def magnitude(self) -> LinearMap:
+        """Absolute weights."""
+        return replace(self, weight=np.abs(self.weight))
+
+
+@dataclass(frozen=True)
+class Transposed(LinearMap):
+    """The adjoint of a map, as a map."""
+
+    of: LinearMap = field(default_factory=lambda: LinearMap(0, 0))
+
+    @property
+    def forward_terms(self) -> int:
+        """Terms of the other direction."""
+        return self.of.adjoint_terms
+
+    @property
+    def adjoint_terms(self) -> int:
+        """Terms of the other direction."""
+        return self.of.forward_terms
+
+    def forward(self, x: Array) -> Array:
+        """The adjoint product."""
+        return self.of.adjoint(x)
+
+    def adjoint(self, y: Array) -> Array:
+        """The product."""
+        return self.of.forward(y)
+
+    def magnitude(self) -> LinearMap:
+        """The transposed map of absolute values."""
+        return replace(self, of=self.of.magnitude())
+
+
+def exact_copy(linear: LinearMap, rational: Any) -> LinearMap:
+    """The same map as a matrix of rationals. The products with unit vectors have one term each, so nothing is rounded.
+
+    Raises ValueError where coefficients are themselves rounded.
+    """
+    if linear.slack:
+        raise ValueError("a quotient or a square root of constants")
+    if isinstance(linear, Pick) or type(linear) is LinearMap:
+        return linear
+    return Dense(linear.inputs, linear.outputs, rational(linear.forward(np.eye(linear.inputs))))

@@ -1,0 +1,259 @@
+"""The certificate file: a line that names the format, then a zlib stream of records.
+
+A record is a byte for its kind, four for the length of its payload, and the payload; all numbers are little-endian.
+`CertificateWriter` gives the bytes of records, from numpy arrays, in the order in which they are called; `records`
+reads them and trusts no length. docs/certificate.md has the layout of each record and what it states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from toolkit.proof.linear_maps import Array
+
+MAGIC = b"prunecert certificate 1\n"
+MOST_BYTES = 1 << 28
+"""Longest payload."""
+CHUNK = 1 << 16
+HEAD = struct.Struct("<BI")
+INPUT = 0
+"""The number of the input variables among tensors; those that the header names follow."""
+
+
+class Kind(IntEnum):
+    """Kinds of records; 16 to 31 are kept for identities of the network."""
+
+    HEADER = 1
+    CASE = 2
+    SPLIT = 3
+    SLOPES = 4
+    REFUTE = 5
+    BOUND = 6
+    HALF_SPACE = 7
+    RECOMPUTE = 8
+    END = 9
+
+
+class Damaged(Exception):  # noqa: N818
+    """A record that says nothing that can be read."""
+
+
+@dataclass(frozen=True)
+class References:
+    """For each of R rows some numbers (atoms, contexts, half-spaces) with multipliers, one after the other."""
+
+    counts: Array
+    numbers: Array
+    values: Array
+
+
+@dataclass(frozen=True)
+class LinearRows:
+    """The rows of a REFUTE, BOUND or HALF_SPACE record."""
+
+    fresh: bool
+    contexts: Array
+    slots: Array
+    atoms: References
+    splits: References
+    halves: References
+    tensor: int = 0
+    indices: Array | None = None
+    upper: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+
+class CertificateWriter:
+    """Makes the bytes of records. It counts contexts and half-spaces as a reader will."""
+
+    def __init__(self, network: bytes, specification: bytes, tensors: Sequence[str]) -> None:
+        self.tensors = {name: number for number, name in enumerate(tensors, 1)}
+        self.contexts = self.halves = 0
+        names = b"".join(struct.pack("<I", len(raw)) + raw for raw in (name.encode() for name in tensors))
+        self._packer = zlib.compressobj(6)
+        self._start = MAGIC + self._record(
+            Kind.HEADER, network + specification + struct.pack("<I", len(tensors)) + names
+        )
+
+    def header(self) -> bytes:
+        """The first bytes of the file."""
+        return self._start
+
+    def _record(self, kind: Kind, payload: bytes) -> bytes:
+        return self._packer.compress(HEAD.pack(kind, len(payload)) + payload)
+
+    def flush(self) -> bytes:
+        """What makes everything so far readable; costs a few bytes."""
+        return self._packer.flush(zlib.Z_SYNC_FLUSH)
+
+    def case(self, number: int) -> tuple[int, bytes]:
+        """Begin the proof of a case: its context."""
+        self.contexts += 1
+        return self.contexts - 1, self._record(Kind.CASE, struct.pack("<I", number))
+
+    def split(self, contexts: Array, tensors: Array, indices: Array, points: Array) -> tuple[Array, bytes]:
+        """Split contexts at ``element <= point`` and ``>=``; the numbers of the two halves, ``(n, 2)``."""
+        count = len(contexts)
+        children = self.contexts + np.arange(2 * count).reshape(count, 2)
+        self.contexts += 2 * count
+        payload = struct.pack("<I", count) + integers(contexts) + integers(tensors) + integers(indices)
+        return children, self._record(Kind.SPLIT, payload + np.asarray(points, "<f8").tobytes())
+
+    def slopes(self, slot: int, layers: Mapping[str, Array]) -> bytes:
+        """Put slopes, bytes for all elements of some tensors, into a slot."""
+        parts = [struct.pack("<II", slot, len(layers))]
+        for name, values in layers.items():
+            parts += [struct.pack("<II", self.tensors[name], len(values)), np.asarray(values, np.uint8).tobytes()]
+        return self._record(Kind.SLOPES, b"".join(parts))
+
+    def _linear(self, kind: Kind, rows: LinearRows) -> bytes:
+        count = len(rows)
+        parts = [struct.pack("<BIII", rows.fresh, rows.tensor, count, 0), integers(rows.contexts), integers(rows.slots)]
+        if kind == Kind.BOUND:
+            assert rows.indices is not None and rows.upper is not None
+            parts += [integers(rows.indices), np.asarray(rows.upper, np.uint8).tobytes()]
+        for references in (rows.atoms, rows.splits, rows.halves):
+            parts += [integers(references.counts), integers(references.numbers)]
+            parts.append(np.asarray(references.values, "<f4").tobytes())
+        return self._record(kind, b"".join(parts))
+
+    def refute(self, rows: LinearRows) -> bytes:
+        """Rows that are positive in their contexts."""
+        return self._linear(Kind.REFUTE, rows)
+
+    def bound(self, rows: LinearRows) -> bytes:
+        """Bounds of elements of a tensor."""
+        return self._linear(Kind.BOUND, rows)
+
+    def half_space(self, rows: LinearRows) -> tuple[Array, bytes]:
+        """Linear functions of the input that are at most 0 where the atoms hold; their numbers."""
+        self.halves += len(rows)
+        return np.arange(self.halves - len(rows), self.halves), self._linear(Kind.HALF_SPACE, rows)
+
+    def recompute(self, context: int) -> bytes:
+        """Have the bounds of a context recomputed, and kept for all below it."""
+        return self._record(Kind.RECOMPUTE, struct.pack("<I", context))
+
+    def end(self) -> bytes:
+        """The last record and the end of the stream."""
+        return self._record(Kind.END, b"") + self._packer.flush()
+
+
+def integers(numbers: Any) -> bytes:
+    """Numbers of four bytes."""
+    return np.asarray(numbers, "<u4").tobytes()
+
+
+def references(rows: Sequence[Mapping[int, float]]) -> References:
+    """One mapping from numbers to multipliers for each row."""
+    numbers = [number for row in rows for number in row]
+    values = [value for row in rows for value in row.values()]
+    return References(np.array([len(row) for row in rows]), np.array(numbers, int), np.array(values, float))
+
+
+class Payload:
+    """A payload that is read from its beginning."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.place = data, 0
+
+    def take(self, size: int) -> bytes:
+        """The next bytes."""
+        if size > len(self.data) - self.place:
+            raise Damaged("a record is shorter than it says")
+        self.place += size
+        return self.data[self.place - size : self.place]
+
+    def number(self) -> int:
+        """The next integer."""
+        return int.from_bytes(self.take(4), "little")
+
+    def array(self, count: int, kind: str = "<u4") -> Array:
+        """The next numbers."""
+        found = np.frombuffer(self.take(count * np.dtype(kind).itemsize), kind)
+        return found.astype(np.int64) if kind == "<u4" else found.astype(np.float64) if "f" in kind else found
+
+    def references(self, rows: int) -> References:
+        """Multipliers of some rows. They are finite and not negative."""
+        counts = self.array(rows)
+        total = int(counts.sum())
+        found = References(counts, self.array(total), self.array(total, "<f4"))
+        if not (np.isfinite(found.values) & (found.values >= 0)).all():
+            raise Damaged("a multiplier is negative or not finite")
+        return found
+
+    def linear(self, kind: int) -> LinearRows:
+        """The rows of a LINEAR record."""
+        fresh, tensor, count, kept = self.take(1)[0], self.number(), self.number(), self.number()
+        if fresh > 1 or kept or not count:
+            raise Damaged("a record has flags that are not known, or no rows")
+        contexts, slots = self.array(count), self.array(count)
+        indices, upper = (self.array(count), self.array(count, "u1")) if kind == Kind.BOUND else (None, None)
+        if upper is not None and upper.max() > 1:
+            raise Damaged("a side is neither lower nor upper")
+        atoms, splits, halves = (self.references(count) for _ in range(3))
+        self.end()
+        return LinearRows(bool(fresh), contexts, slots, atoms, splits, halves, tensor, indices, upper)
+
+    def end(self) -> None:
+        """Check that everything has been read."""
+        if self.place != len(self.data):
+            raise Damaged("a record is longer than it says")
+
+
+class HashedFile:
+    """A file whose bytes are hashed as they are read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.hash = file, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        data = self.file.read(size)
+        self.hash.update(data)
+        return data
+
+
+def unpacked_bytes(file: HashedFile) -> Iterator[bytes]:
+    """The stream, some bytes at a time. A file that ends too early ends it, too; a damaged one raises Damaged."""
+    unpacker = zlib.decompressobj()
+    while not unpacker.eof:
+        data = unpacker.unconsumed_tail or file.read(CHUNK)
+        if not data:
+            yield unpacker.flush()
+            return
+        try:
+            yield unpacker.decompress(data, 16 * CHUNK)
+        except zlib.error as error:
+            raise Damaged(str(error)) from None
+    if unpacker.unused_data or file.read(1):
+        raise Damaged("there is something after the end")
+
+
+def records(file: HashedFile) -> Iterator[tuple[int, bytes]]:
+    """Kinds and payloads. Raises Damaged; ends without `Kind.END` where the file does."""
+    if file.read(len(MAGIC)) != MAGIC:
+        raise Damaged("this is no certificate of version 1")
+    buffer = bytearray()
+    for data in unpacked_bytes(file):
+        buffer += data
+        place = 0
+        while len(buffer) - place >= HEAD.size:
+            kind, length = HEAD.unpack_from(buffer, place)
+            if length > MOST_BYTES:
+                raise Damaged("a record is too long")
+            if len(buffer) - place - HEAD.size < length:
+                break
+            place += HEAD.size + length
+            yield kind, bytes(buffer[place - length : place])
+        del buffer[:place]
