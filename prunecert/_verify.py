@@ -6,11 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import ValidationError
 
 from prunecert._models import Model, load
 from toolkit.errors import InputError
@@ -82,21 +81,13 @@ def verify(
     from toolkit.verify import LoadedNetwork
     from toolkit.verify import verify as decide
 
-    chosen = _settings(settings, {"timeout": timeout, "device": device, "seed": seed})
+    given = {"timeout": timeout, "device": device, "seed": seed}
+    chosen = settings.changed({name: value for name, value in given.items() if value is not None})
     clock = Clock.started(chosen.timeout)
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     loaded = {name: load(one, input_shape) for name, one in models.items()}
     query = _query(spec, loaded)
     return decide({name: LoadedNetwork(one) for name, one in loaded.items()}, query, chosen, clock=clock)
-
-
-def _settings(base: Settings, given: Mapping[str, Any]) -> Settings:
-    """The settings with what was given besides. Raises InputError for a value out of range."""
-    try:
-        return Settings(**base.model_dump() | {name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise InputError(f"{problem['loc'][0]}: {problem['msg']}, not {problem['input']!r}") from error
 
 
 def _query(spec: str | os.PathLike[str] | Robustness, models: Mapping[str, OnnxModel]) -> Query:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from toolkit.tuning import tuned, using
 
 # Set before torch starts: on tiny tensors threads cost more than they save, and spinning ones slow their neighbours.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -23,3 +27,10 @@ def vnncomp() -> Path:
     if not folder:
         pytest.skip("VNNCOMP_DIR is not set")
     return Path(folder)
+
+
+@pytest.fixture
+def tune() -> Iterator[Callable[..., None]]:
+    """Puts other values of the tuning table in effect until the test ends: ``tune(evolution={"parents": 8})``."""
+    with ExitStack() as stack:
+        yield lambda **groups: stack.enter_context(using(tuned().changed(**groups)))

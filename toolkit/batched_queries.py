@@ -1,7 +1,7 @@
 """Many queries about the same networks: their root bounds first, as rows of one batch.
 
 Whatever these prove is answered without a look for a witness. What they leave open is decided one by one, from the
-bounds that are known then (`toolkit.verify.decide`). A query that cannot be read, posed or bounded here costs the
+bounds that are known then (`toolkit.verify.decide`). A query that cannot be read, loaded or bounded here costs the
 others nothing, and nothing is concluded from it.
 """
 
@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from toolkit.agreement.bounded_programs import BoundedProgram
-from toolkit.attack.point_sampling import SAMPLING_SECONDS
 from toolkit.errors import ToolkitError
 from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.compile import compile_problem
@@ -26,6 +25,7 @@ from toolkit.search.batch_size import refusals
 from toolkit.search.batched_roots import boxes_at_once, joint_roots
 from toolkit.search.root import RootBounds, facts, open_cases
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 from toolkit.verify import (
     LoadedNetwork,
     LoadedQuery,
@@ -36,16 +36,13 @@ from toolkit.verify import (
     precision,
 )
 
-READING_TIME_SHARE = 0.5
-"""Share of the time that reading specifications may take; those that are not reached are read when their turn comes."""
-
 
 @dataclass(frozen=True)
 class BatchedQuery:
     """One query of a batch, and the whole of it as a problem."""
 
     number: int
-    posed: LoadedQuery
+    loaded: LoadedQuery
     part: ProblemPart
     """On its device, in the precision that it is bounded in, once it is moved there."""
     original: ProblemPart
@@ -62,9 +59,9 @@ def bound_together(
     None stands for a query that was not looked at: it does not fit, or the time was up. Bounding takes no longer than
     looking for witnesses would.
     """
-    reading = clock.part(READING_TIME_SHARE)
+    reading = clock.part(tuned().bench.reading_time_share)
     found: list[Result | LoadedQuery | None] = [_posed(networks, spec, reading) for spec in specs]
-    clock = clock.soon(SAMPLING_SECONDS * len(specs))
+    clock = clock.soon(tuned().points.seconds * len(specs))
     try:
         with refusals(), torch.no_grad(), full_precision():
             for rows in _batches(found, settings):
@@ -86,8 +83,8 @@ def _posed(networks: Mapping[str, LoadedNetwork], spec: Path, clock: Clock) -> L
 def _batches(found: Sequence[Result | LoadedQuery | None], settings: Settings) -> Iterator[list[BatchedQuery]]:
     """The queries that can be rows of one batch, on their device, in parts that fit."""
     groups: dict[tuple[int, int, torch.dtype], list[BatchedQuery]] = {}
-    for number, posed in enumerate(found):
-        row = _row(number, posed, settings) if isinstance(posed, LoadedQuery) else None
+    for number, loaded in enumerate(found):
+        row = _row(number, loaded, settings) if isinstance(loaded, LoadedQuery) else None
         if row is not None:
             problem = row.part.problem
             groups.setdefault((id(problem.program), problem.rows.shape[1], precision(problem)), []).append(row)
@@ -98,17 +95,17 @@ def _batches(found: Sequence[Result | LoadedQuery | None], settings: Settings) -
             yield [_moved(row, program) for row in rows[start : start + size]]
 
 
-def _row(number: int, posed: LoadedQuery, settings: Settings) -> BatchedQuery | None:
+def _row(number: int, loaded: LoadedQuery, settings: Settings) -> BatchedQuery | None:
     """A query as a problem of one box; None where it is more, or where there is something to try first."""
-    computed = posed.query.over_floats and not settings.real_semantics
-    if computed or settings.bounds != "native" or len(posed.cases.lower) != 1 or posed.by_scores:
+    computed = loaded.query.over_floats and not settings.real_semantics
+    if computed or settings.bounds != "native" or len(loaded.cases.lower) != 1 or loaded.by_scores:
         return None
     try:
-        whole = compile_problem(posed.query, {n: net.binding for n, net in posed.networks.items()}, posed.cases)
+        whole = compile_problem(loaded.query, {n: net.binding for n, net in loaded.networks.items()}, loaded.cases)
         (part,) = specialised(whole)
     except ToolkitError:
         return None
-    return BatchedQuery(number, posed, part, part, whole.program.num_neurons)
+    return BatchedQuery(number, loaded, part, part, whole.program.num_neurons)
 
 
 def _moved(row: BatchedQuery, program: Program) -> BatchedQuery:
@@ -119,10 +116,10 @@ def _moved(row: BatchedQuery, program: Program) -> BatchedQuery:
 
 def _concluded(row: BatchedQuery, root: RootBounds) -> Result | LoadedQuery:
     """A proof where the bounds refute all cases, else the query with the bounds."""
-    if len(open_cases(root)) or len(root.lower) != len(row.posed.cases):
-        return replace(row.posed, rooted=ProblemWithRoot(row.original, root, row.relus))
-    bounded = BoundedProgram(row.posed.imported(), row.part.problem, row.part.regions.numpy())
-    return row.posed.refuted([bounded], Statistics(relus=row.relus, decided_by=root.method, **facts(root)))
+    if len(open_cases(root)) or len(root.lower) != len(row.loaded.cases):
+        return replace(row.loaded, known_root=ProblemWithRoot(row.original, root, row.relus))
+    bounded = BoundedProgram(row.loaded.imported(), row.part.problem, row.part.regions.numpy())
+    return row.loaded.refuted([bounded], Statistics(relus=row.relus, decided_by=root.method, **facts(root)))
 
 
 def _timed(answer: Result | LoadedQuery | None, seconds: float) -> Result | LoadedQuery | None:

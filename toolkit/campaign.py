@@ -18,7 +18,8 @@ from pathlib import Path
 from rich.console import Console
 
 from toolkit.bench import journal
-from toolkit.bench.executors import default_limits, find_executor
+from toolkit.bench.executor_table import find_executor
+from toolkit.bench.executors import default_limits
 from toolkit.bench.expected import VerdictComparison, compare
 from toolkit.bench.folder import Benchmark, find_benchmarks, make_jobs
 from toolkit.bench.job import InstanceJob, WorkerTask

@@ -18,12 +18,11 @@ from pydantic import ValidationError
 from toolkit import __version__
 from toolkit.errors import ExitCode, MachineError, ToolkitError
 from toolkit.run.forked_query import note_start
+from toolkit.settings import first_problem
+from toolkit.tuning import tuned
 
 NAME = "prunecert"
 
-OBJECTS = 50_000
-"""Objects between two runs of the collector of cycles, which finds next to nothing in the imports that it slows
-down; an easy query takes a twentieth less (measured)."""
 
 COMMANDS = {
     "verify": "Decide a VNN-LIB query about ONNX networks.",
@@ -74,7 +73,7 @@ def _name_or_help(app: App) -> Callable[..., int]:
 def main(argv: Sequence[str] | None = None) -> Never:
     """Run one command and exit with an `ExitCode`."""
     note_start()
-    gc.set_threshold(OBJECTS)
+    gc.set_threshold(tuned().processes.collector_objects)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names that a terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
@@ -129,8 +128,8 @@ def _bad_argument(error: Exception) -> str:
     cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
     if not isinstance(cause, ValidationError):
         return _one_line(error)
-    first = cause.errors(include_url=False)[0]
-    return f"--{'.'.join(map(str, first['loc'])).replace('_', '-')}: {first['msg']}, not {first['input']}"
+    name, problem = first_problem(cause)
+    return f"--{name.replace('_', '-')}: {problem}"
 
 
 UNUSABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from toolkit.errors import InputError
 
 LONGEST_TIMEOUT = 2_000_000
 """Seconds, 23 days: operating systems wait for an event no longer than 2^31 milliseconds."""
@@ -43,6 +46,9 @@ class Settings(BaseModel):
     attack_steps: Annotated[int, Field(ge=0, description="steps of the gradient attack")] = 50
     alpha_iterations: Annotated[int, Field(ge=0, description="steps that optimise the slopes alpha at the root")] = 64
     beta_iterations: Annotated[int, Field(ge=0, description="steps of alpha and beta for each batch of domains")] = 4
+    branching: Annotated[
+        str, Field(description="rule that chooses the neurons to be split, by its name in toolkit/search/branching.py")
+    ] = "chord"
     clipped_neurons: Annotated[
         int, Field(ge=0, description="neurons of each domain that are bounded again where it may have violations")
     ] = 32
@@ -54,3 +60,17 @@ class Settings(BaseModel):
         ),
     ] = False
     max_domains: Annotated[int, Field(ge=1, description="domains after which the answer is unknown")] = 10_000_000
+
+    def changed(self, values: Mapping[str, Any]) -> Settings:
+        """These settings with other values, by name. Raises InputError for an unknown name or a value out of range."""
+        try:
+            return Settings(**(self.model_dump() | dict(values)))
+        except ValidationError as error:
+            name, problem = first_problem(error)
+            raise InputError(f"{name}: {problem}") from error
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """The name of the first field that is wrong, dotted where records hold others, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    return ".".join(map(str, first["loc"])), f"{first['msg']}, not {first['input']}"

@@ -20,12 +20,10 @@ import numpy as np
 
 from toolkit.agreement.against_onnxruntime import Bounded, check_agreement
 from toolkit.agreement.bounded_layers import BoundedLayers
-from toolkit.agreement.query_samples import KEPT_CANDIDATES, Candidate, OnnxReference
+from toolkit.agreement.query_samples import Candidate, OnnxReference
 from toolkit.agreement.real_semantics import holds_over_reals
 from toolkit.attack.case_losses import CaseLosses
-from toolkit.attack.point_sampling import SAMPLING_SECONDS as SAMPLING
 from toolkit.attack.point_sampling import sample, sample_longer
-from toolkit.attack.secant_attack import SECANT_SECONDS as WALKING
 from toolkit.attack.secant_attack import follow_secants
 from toolkit.errors import DisagreementError, UnsupportedError
 from toolkit.formats.onnx.batching import batch_session
@@ -37,7 +35,6 @@ from toolkit.formats.vnncomp.model_binding import bind, check_binding
 from toolkit.formats.vnncomp.witness import Witness, hidden_names, replay
 from toolkit.formats.vnnlib.query import Network, Query
 from toolkit.formats.vnnlib.read import read_query
-from toolkit.numpy_prover.crown_proof import CROWN_PROOF_SECONDS as PROVING
 from toolkit.numpy_prover.crown_proof import LayerQuestion, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
@@ -45,11 +42,13 @@ from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Event, NoBounds, Observer
 from toolkit.run.memory_limits import refused
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 
 if TYPE_CHECKING:
     import torch
 
-    from toolkit.agreement.bounded_programs import BoundedModule, BoundedNetworks, BoundedProgram
+    from toolkit.agreement.bounded_networks import BoundedNetworks
+    from toolkit.agreement.bounded_programs import BoundedModule, BoundedProgram
     from toolkit.problem.compile import Binding, Problem
     from toolkit.problem.specialise_cases import ProblemPart
     from toolkit.search.lirpa_root import LirpaRootBounds
@@ -117,7 +116,7 @@ def verify(
     observer: Observer = silent,
     clock: Clock | None = None,
 ) -> Result:
-    """Decide a query about loaded networks. Raises InputError for settings that need a library that is not there."""
+    """Decide a query about loaded networks. Raises InputError for settings that name what is not there."""
     check_backend(settings)
     clock = Clock.started(settings.timeout) if clock is None else clock
     return decide(load_query(networks, query), settings, clock, observer)
@@ -141,7 +140,7 @@ class LoadedQuery:
     networks: Mapping[str, LoadedNetwork]
     """Every network of the query, by its name there."""
     cases: Cases
-    rooted: ProblemWithRoot | None = None
+    known_root: ProblemWithRoot | None = None
     """What is known already."""
     computed: bool = False
     """Whether the networks stand for what they compute, rounding included: for no function that is like it."""
@@ -178,7 +177,7 @@ class LoadedQuery:
         return self._imported(self.networks)
 
     def _imported(self, networks: Mapping[str, LoadedNetwork]) -> BoundedNetworks:
-        from toolkit.agreement.bounded_programs import BoundedNetworks
+        from toolkit.agreement.bounded_networks import BoundedNetworks
 
         models = {name: network.model for name, network in networks.items()}
         bindings = {name: network.binding for name, network in networks.items()}
@@ -223,29 +222,33 @@ def load_query(networks: Mapping[str, LoadedNetwork], query: Query) -> LoadedQue
     return LoadedQuery(query, bound, compile_cases(query))
 
 
-def decide(posed: LoadedQuery, settings: Settings, clock: Clock, observer: Observer = silent) -> Result:
-    """Decide a posed query."""
-    if posed.query.over_floats and not settings.real_semantics:
-        posed = replace(posed, rooted=None, computed=True)
-    sessions = {network.name: posed.networks[network.name].session(hidden_names(network))
-                for network in posed.query.networks}  # fmt: skip
-    result = QueryAttempt(posed, sessions, settings, clock, observer).decide()
+def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Observer = silent) -> Result:
+    """Decide a loaded query."""
+    if loaded.query.over_floats and not settings.real_semantics:
+        loaded = replace(loaded, known_root=None, computed=True)
+    sessions = {network.name: loaded.networks[network.name].session(hidden_names(network))
+                for network in loaded.query.networks}  # fmt: skip
+    result = QueryAttempt(loaded, sessions, settings, clock, observer).decide()
     return replace(result, statistics=replace(result.statistics, seconds=clock.elapsed))
 
 
 def check_backend(settings: Settings) -> None:
-    """Raise InputError where the bounds that are asked for cannot be had, whatever the query would come to."""
+    """Raise InputError where bounds or rules that are asked for are not there, whatever the query would come to."""
     if settings.bounds == "auto-lirpa":
         from toolkit.bounds.lirpa import library
 
         library()
+    if settings.branching != Settings().branching:  # which needs no torch to be known
+        from toolkit.search.branching import rule_named
+
+        rule_named(settings.branching)
 
 
 @dataclass
 class QueryAttempt:
     """One query on its way to a verdict."""
 
-    posed: LoadedQuery
+    loaded: LoadedQuery
     sessions: Mapping[str, Session]
     settings: Settings
     clock: Clock
@@ -260,22 +263,22 @@ class QueryAttempt:
 
     @property
     def query(self) -> Query:
-        return self.posed.query
+        return self.loaded.query
 
     @property
     def cases(self) -> Cases:
-        return self.posed.cases
+        return self.loaded.cases
 
     @cached_property
     def losses(self) -> CaseLosses:
         """How far points are from being witnesses, by the networks as they are: where a softmax says 0 of two outputs,
         their comparison is a tie, whatever the scores."""
-        return self._losses_by(self.posed.networks)
+        return self._losses_by(self.loaded.networks)
 
     @cached_property
     def score_losses(self) -> CaseLosses:
         """How far points are from being witnesses, by the scores: they lead somewhere where a softmax is flat."""
-        return self._losses_by(self.posed.needed)
+        return self._losses_by(self.loaded.needed)
 
     def _losses_by(self, networks: Mapping[str, LoadedNetwork]) -> CaseLosses:
         sessions = {net.name: networks[net.name].batch_session(hidden_names(net)) for net in self.query.networks}
@@ -302,19 +305,19 @@ class QueryAttempt:
         if not len(self.cases.region):
             return self._unsat("specification")
         obstacle = self._obstacle()
-        if sample(self.losses, self.settings.seed, self.clock.soon(SAMPLING), self._accept_array):
+        if sample(self.losses, self.settings.seed, self.clock.soon(tuned().points.seconds), self._accept_array):
             return self._sat("sampling")
         if self._follow_secants():
             return self._sat("secants")
         if obstacle is not None:
             raise obstacle
         if (question := self._prove_lightly()) is not None:
-            return self._unsat("light-crown", BoundedLayers(question, self.posed.imported))
+            return self._unsat("light-crown", BoundedLayers(question, self.loaded.imported))
         return self._prove()
 
     def _follow_secants(self) -> bool:
         """Whether a witness was found along secants, in a moment."""
-        clock, seed = self.clock.soon(WALKING), self.settings.seed
+        clock, seed = self.clock.soon(tuned().secants.seconds), self.settings.seed
         return bool(self.settings.attack_restarts) and follow_secants(
             self.score_losses, clock, seed, self._accept_array
         )
@@ -322,17 +325,19 @@ class QueryAttempt:
     def _prove_lightly(self) -> LayerQuestion | None:
         """What was bounded for a proof in less time than importing torch takes; pointless where that was done."""
         settings = self.settings
-        if self.posed.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
+        if self.loaded.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
             return None
-        models = {name: network.model for name, network in self.posed.needed.items()}
-        return None if settings.device == "cuda" else proof(self.score_losses, models, self.clock.soon(PROVING))
+        models = {name: network.model for name, network in self.loaded.needed.items()}
+        if settings.device == "cuda":
+            return None
+        return proof(self.score_losses, models, self.clock.soon(tuned().numpy_prover.seconds))
 
     def _obstacle(self) -> UnsupportedError | None:
         """What is known at once to keep our own bounds from the networks; whoever watches is told before anything."""
         if self.settings.bounds != "native":
             return None
         try:
-            self.posed.check_operators()
+            self.loaded.check_operators()
         except UnsupportedError as error:
             self.observer(NoBounds(str(error)))
             return error
@@ -353,19 +358,19 @@ class QueryAttempt:
 
         device = pick_device(self.settings.device)
         with torch.no_grad(), full_precision():
-            if (rooted := self.posed.rooted) is not None:
-                self._note(relus=rooted.relus)
-                return self._prove_parts([rooted.part], len(self.cases), device, rooted.root)
-            bindings = {name: network.binding for name, network in self.posed.needed.items()}
+            if (known_root := self.loaded.known_root) is not None:
+                self._note(relus=known_root.relus)
+                return self._prove_parts([known_root.part], len(self.cases), device, known_root.root)
+            bindings = {name: network.binding for name, network in self.loaded.needed.items()}
             second, beside = None, list[Bounded]()
-            if self.settings.bounds == "auto-lirpa" and not self.posed.computed:
+            if self.settings.bounds == "auto-lirpa" and not self.loaded.computed:
                 second, module = self._second_bounds(bindings, device)
                 beside.append(module)
                 if not len(second.open):
                     return self._unsat(second.method, *beside)
             whole = compile_problem(self.query, bindings, self.cases)
             whole = whole if second is None else whole.with_cases(second.open.cpu())
-            if self.posed.computed:
+            if self.loaded.computed:
                 whole = self._with_room(whole)
             self._note(relus=whole.program.num_neurons)
             return self._prove_parts(specialised(whole), whole.num_cases, device, beside=beside)
@@ -407,7 +412,7 @@ class QueryAttempt:
         from toolkit.agreement.float_semantics import with_room
 
         types = ", ".join(sorted({tensor.dtype for tensor in self.query.tensors}))
-        problem, room = with_room(self.posed.imported(), self.posed.original, problem)
+        problem, room = with_room(self.loaded.imported(), self.loaded.original, problem)
         self._remark(
             f"the specification declares {types}, so that proofs leave room for what the network's own rounding can "
             f"change, up to {room:.3g} (--real-semantics leaves none)"
@@ -417,7 +422,7 @@ class QueryAttempt:
     def _bounded(self, part: ProblemPart) -> BoundedProgram:
         from toolkit.agreement.bounded_programs import BoundedProgram
 
-        return BoundedProgram(self.posed.imported(), part.problem, part.regions.numpy())
+        return BoundedProgram(self.loaded.imported(), part.problem, part.regions.numpy())
 
     def _prove_part(self, part: ProblemPart, root: RootBounds | None, double: Problem | None) -> SearchResult:
         """Decide some of the cases, on their device; what it took is added to the statistics.
@@ -457,7 +462,7 @@ class QueryAttempt:
         found = lirpa_root_bounds(features, question, self.settings.alpha_iterations, self.clock, self.observer)
         self._note(bounds=found.method)
         self._remark(found.reason)
-        return found, BoundedModule(self.posed.imported(), features, np.arange(len(self.cases.lower)))
+        return found, BoundedModule(self.loaded.imported(), features, np.arange(len(self.cases.lower)))
 
     def _remark(self, text: str) -> None:
         """Keep a remark, once."""
@@ -478,15 +483,15 @@ class QueryAttempt:
         found = replay(self.sessions, self.query, inputs, *box)
         self.witness = found if found is not None and self._holds_as_declared(found) else None
         if region is not None:
-            self.candidates = [*self.candidates[1 - KEPT_CANDIDATES :], (inputs, region)]
+            self.candidates = [*self.candidates[1 - tuned().agreement.kept_candidates :], (inputs, region)]
         return self.witness is not None
 
     def _holds_as_declared(self, witness: Witness) -> bool:
         """Whether what onnxruntime confirms holds in the arithmetic that the specification asks for."""
         if not self.query.over_reals:
             return True
-        models = {name: network.model for name, network in self.posed.networks.items()}
-        if holds_over_reals(self.query, models, witness, self.posed.imported_whole):
+        models = {name: network.model for name, network in self.loaded.networks.items()}
+        if holds_over_reals(self.query, models, witness, self.loaded.imported_whole):
             return True
         self._remark("a counterexample of onnxruntime does not hold in real arithmetic, or not certainly")
         return False
@@ -506,7 +511,7 @@ class QueryAttempt:
         return Result(verdict, "; ".join(filter(None, [reason, *self.remarks])), None, self.statistics)
 
     def _unsat(self, by: str, *bounded: Bounded) -> Result:
-        return self.posed.refuted(bounded, replace(self.statistics, decided_by=by), self.candidates)
+        return self.loaded.refuted(bounded, replace(self.statistics, decided_by=by), self.candidates)
 
 
 @contextmanager
@@ -537,27 +542,19 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-DOUBLE_WIDTH = 128
-"""Widest layer that is bounded in double precision: below it, arithmetic is not what takes the time."""
-DOUBLE_COST = 2_000_000
-"""Multiplications of a pass up to which wider networks are, where few inputs vary: splitting these comes so close to
-the answer that the rounding of single precision would hide it."""
-
-
 def precision(problem: Problem) -> torch.dtype:
     """Double precision for points, which take one pass, and for small networks of plain matrices; single otherwise."""
     import torch
 
-    from toolkit.bounds.network_reduction import cost
     from toolkit.problem.affine import DenseAffine
-    from toolkit.search.search_task import varying_inputs
     from toolkit.search.strategy import MOST_INPUTS_BOXES_FIRST
 
     maps = problem.program.maps()
-    if not varying_inputs(problem):
+    if not problem.varying_inputs:
         return torch.float64
     if not all(isinstance(affine, DenseAffine) for affine in maps):
         return torch.float32
-    narrow = all(affine.size <= DOUBLE_WIDTH for affine in maps)
-    few = varying_inputs(problem) <= MOST_INPUTS_BOXES_FIRST and cost(problem.program) <= DOUBLE_COST
+    narrow = all(affine.size <= tuned().precision.widest_double for affine in maps)
+    affordable = problem.program.cost <= tuned().precision.most_double_cost
+    few = affordable and problem.varying_inputs <= MOST_INPUTS_BOXES_FIRST
     return torch.float64 if narrow or few else torch.float32

@@ -23,8 +23,8 @@ from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.compile import Problem, compile_problem
 from toolkit.run import cuda_graphs
 from toolkit.run.clock import Clock, OutOfTime
+from toolkit.search.phase_frontier import PhaseFrontier
 from toolkit.search.reduce_task import reduced
-from toolkit.search.relu_split import PhaseSearch
 from toolkit.search.root import root_in_single
 from toolkit.search.search_task import SearchTask
 from toolkit.search.strategy import branch_phases, phase_search, refined
@@ -83,7 +83,7 @@ def task_of(double: Problem, settings: Settings, seconds: float) -> SearchTask:
     )
 
 
-def searched(task: SearchTask, search: PhaseSearch) -> dict[str, Any]:
+def searched(task: SearchTask, search: PhaseFrontier) -> dict[str, Any]:
     """What a search for some seconds comes to."""
     start = time.perf_counter()
     try:

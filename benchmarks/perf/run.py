@@ -25,7 +25,6 @@ from host import machine, taken
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.dual_ascent import evaluate, relax, supergradient
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.network_reduction import cost
 from toolkit.bounds.optimised_bound import Domain, Multipliers
 from toolkit.formats.vnncomp.instances import Instance, read_instances
 from toolkit.formats.vnnlib.read import read_query
@@ -89,7 +88,7 @@ def bounding_rate(peak: float) -> dict[str, float]:
     relaxed = relax(program, domain)
     taken = seconds(lambda: supergradient(program, relaxed, evaluate(program, relaxed, multipliers)))
     # One step is a backward and a forward pass.
-    rate = 2 * 2 * cost(program) * DOMAINS / taken / 1e9
+    rate = 2 * 2 * program.cost * DOMAINS / taken / 1e9
     return {"domains_per_second": DOMAINS / taken, "gflops": rate, "share_of_matrix_rate": rate / peak}
 
 

@@ -26,12 +26,12 @@ from toolkit.errors import ToolkitError, UnsupportedError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.numpy_prover.crown_proof import proof
-from toolkit.problem import affine
 from toolkit.problem.compile import compile_problem
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
 from toolkit.search import root as roots
 from toolkit.settings import Settings
+from toolkit.tuning import tuned, using
 from toolkit.verify import LoadedNetwork, decide, load_query
 
 CLOSENESS = 1e-5
@@ -127,7 +127,8 @@ def without_attacks(choices: Choices, stack: ExitStack, settings: Settings) -> S
 def limits(choices: Choices, stack: ExitStack) -> None:
     """Operators themselves in place of matrices, now and then."""
     if choices.chance(0.2):
-        stack.enter_context(mock.patch.multiple(affine, DENSE_LIMIT=-1, DENSE_CONVOLUTION_LIMIT=-1))
+        operators = {"most_dense_elements": 0, "most_dense_convolution_elements": 0}
+        stack.enter_context(using(tuned().changed(problem=operators)))
 
 
 def judge_graph(choices: Choices, graph: RandomGraph) -> int:

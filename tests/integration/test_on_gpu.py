@@ -12,8 +12,9 @@ from random_queries import hard_query
 
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Verdict
-from toolkit.run.cuda_graphs import CALLS_BEFORE_RECORDING, Recordings
+from toolkit.run.cuda_graphs import Recordings
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 from toolkit.verify import load_networks, verify
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
@@ -43,6 +44,6 @@ def test_a_graph_computes_what_was_recorded() -> None:
 
 def test_what_waits_for_the_device_is_not_recorded() -> None:
     known, rows = Recordings(), torch.randn(4, 5, device="cuda")
-    for _ in range(CALLS_BEFORE_RECORDING + 2):
+    for _ in range(tuned().recordings.calls_before + 2):
         assert torch.equal(known.run("waits", lambda batch: batch * float(batch.sum()), rows), rows * float(rows.sum()))
     assert list(known._known.values()) == [None]

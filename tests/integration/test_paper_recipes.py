@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.data.dataset import load_dataset
+from toolkit.data.load import load_dataset
 from toolkit.pruning import build_chains
 from toolkit.recipe import Recipe, load_recipe
 

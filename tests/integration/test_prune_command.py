@@ -9,10 +9,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-import toolkit.experiment
+import toolkit.study
 from toolkit.cli import run
 from toolkit.commands.prune import CHANNELS
-from toolkit.data.dataset import load_dataset
+from toolkit.data.load import load_dataset
 from toolkit.formats.onnx.export import export_model
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.models.architecture_options import PresetNet, ResNet
@@ -90,7 +90,7 @@ def test_channels_are_removed(network, tmp_path):
 def pruned(monkeypatch, network: Path, out: Path, *arguments: str) -> dict[str, ChainModel]:
     """The networks that the command would export and verify."""
     recipes: list[Recipe] = []
-    monkeypatch.setattr(toolkit.experiment, "run_parsed", lambda recipe, options: recipes.append(recipe) or 0)
+    monkeypatch.setattr(toolkit.study, "run_parsed", lambda recipe, options: recipes.append(recipe) or 0)
     assert run(["prune", str(network), "--data", "digits", "-o", str(out), *QUICK, *arguments]) == 0
     return {model.name: model for model in build_chains(recipes[0], load_dataset(recipes[0].data))}
 

@@ -5,6 +5,7 @@ Each case is shifted so that its optimum is a chosen small margin: above zero no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from random_networks import PIECEWISE_LINEAR, random_network, save, sizes
 from random_queries import QueryCase, query_text, random_cases
 
 from toolkit.formats.vnnlib.read import parse_query
-from toolkit.problem import affine
 from toolkit.result import Result, Verdict
 from toolkit.search import parallel_search
 from toolkit.settings import Settings
@@ -145,11 +145,10 @@ def test_verdicts_without_any_optimisation_equal_the_oracle(seed: int, tmp_path:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", ["convolutional", "pooled", "wired"])
 def test_single_precision_never_contradicts_the_oracle(
-    name: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, seed: int, tmp_path: Path, tune: Callable[..., None]
 ) -> None:
     """The operators themselves, as large convolutions use them: rounding may hide an answer, but never change one."""
-    monkeypatch.setattr(affine, "DENSE_LIMIT", -1)
-    monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", -1)
+    tune(problem={"most_dense_elements": 0, "most_dense_convolution_elements": 0})
     model = random_network(name, seed)
     networks = load_networks({"": save(model, tmp_path)})
     generator = np.random.default_rng(400 + seed)

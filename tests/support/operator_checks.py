@@ -33,7 +33,7 @@ def fault_of(model: onnx.ModelProto, folder: Path, rng: np.random.Generator) -> 
         centre = rng.uniform(-1, 1, size) * radius
         lower, upper = centre - radius, centre + radius
         points = rng.uniform(lower, upper, (POINTS, size)).astype(np.float32).astype(np.float64)
-        outputs = [session.run([point], as_declared=False)[0] for point in points]
+        outputs = [session.run_undeclared([point])[0] for point in points]
         expected = np.array([output.astype(np.float64).reshape(-1) for output in outputs])
         expected = np.where(np.abs(expected) < LARGEST, expected, np.nan)
         whole = ~np.isnan(expected).any(1)  # what is undefined in one place spoils a matrix product in all

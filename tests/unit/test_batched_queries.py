@@ -60,8 +60,8 @@ def specs_of(path: Path, inputs: int, outputs: int, folder: Path) -> list[Path]:
 def problems_of(networks: dict[str, LoadedNetwork], specs: Sequence[Path]) -> list:
     found = []
     for spec in specs:
-        posed = load_query(networks, read_query(spec))
-        whole = compile_problem(posed.query, {n: net.binding for n, net in posed.networks.items()}, posed.cases)
+        loaded = load_query(networks, read_query(spec))
+        whole = compile_problem(loaded.query, {n: net.binding for n, net in loaded.networks.items()}, loaded.cases)
         (part,) = specialised(whole)
         found.append(part.problem)
     return found
@@ -131,10 +131,10 @@ def test_surveyed_queries_get_the_verdicts_that_they_get_alone(
     alone = [verify(load_networks({"": path}), read_query(spec), FAST) for spec in specs]
     found = bound_together(networks, specs, FAST, Clock.started(30))
     proofs = [item for item in found if isinstance(item, Result)]
-    posed = [item for item in found if isinstance(item, LoadedQuery)]
+    loaded = [item for item in found if isinstance(item, LoadedQuery)]
     assert proofs
-    assert len(proofs) + len(posed) == len(specs)
-    assert all(item.rooted is not None for item in posed)
+    assert len(proofs) + len(loaded) == len(specs)
+    assert all(item.known_root is not None for item in loaded)
     assert {proof.verdict for proof in proofs} == {Verdict.UNSAT}
     after = [item if isinstance(item, Result) else decide(item, FAST, Clock.started(30)) for item in found if item]
     assert [result.verdict for result in after] == [result.verdict for result in alone]
@@ -166,7 +166,7 @@ def test_queries_of_several_boxes_and_of_none_stay_open(tmp_path: Path) -> None:
     two.write_text(query_text([*cases, apart]))
     none.write_text(query_text(cases) + "(assert (>= X_0 1000.0))\n")
     found = bound_together(load_networks({"": path}), [two, none], FAST, Clock.started(30))
-    assert all(isinstance(item, LoadedQuery) and item.rooted is None for item in found)
+    assert all(isinstance(item, LoadedQuery) and item.known_root is None for item in found)
     assert isinstance(found[1], LoadedQuery)
     assert decide(found[1], FAST, Clock.started(30)).statistics.decided_by == "specification"
 
@@ -182,7 +182,7 @@ def test_nothing_is_concluded_when_time_or_memory_is_up(tmp_path: Path, monkeypa
 
         monkeypatch.setattr(batched_queries, "joint_roots", fails)
         found = bound_together(networks, specs, FAST, Clock.started(30))
-        assert all(isinstance(item, LoadedQuery) and item.rooted is None for item in found)
+        assert all(isinstance(item, LoadedQuery) and item.known_root is None for item in found)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

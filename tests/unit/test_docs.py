@@ -52,7 +52,7 @@ def test_the_examples_of_the_programming_interface_run(tmp_path, monkeypatch, ca
     examples = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL | re.MULTILINE)
     assert len(examples) == 7
     recipes = []
-    monkeypatch.setattr("toolkit.experiment.run_parsed", lambda recipe, _options: recipes.append(recipe) or 0)
+    monkeypatch.setattr("toolkit.study.run_parsed", lambda recipe, _options: recipes.append(recipe) or 0)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     names = {"__name__": "__main__"}

@@ -14,8 +14,9 @@ import pytest
 import toolkit
 
 ROOT = Path(toolkit.__file__).parent
-BASE = {"", "errors", "result", "settings", "options", "paper", "devices", "run", "sources"}
-"""What everyone may import: the package itself, its errors, verdicts, records of settings, and how processes run."""
+BASE = {"", "errors", "result", "settings", "options", "paper", "devices", "run", "sources", "tuning"}
+"""What everyone may import: the package itself, its errors, verdicts, records of settings, the tuning table, and how
+processes run."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "devices": set(),
@@ -24,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "paper": set(),
     "run": set(),
     "settings": set(),
+    "tuning": set(),
     "result": {"formats"},
     "formats": set(),
     "problem": {"formats"},
@@ -45,10 +47,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recipe": {"data", "models", "training", "pruning"},
     "proof": set(),
 }
-"""Package -> the others it may import. The command line, its commands and the experiment may import all of them."""
-TOP = {"", "cli", "commands", "experiment"}
+"""Package -> the others it may import. The command line, its commands and studies may import all of them."""
+TOP = {"", "cli", "commands", "study", "study_networks", "study_report"}
 TORCH_FREE = [
-    "prunecert", "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.cli",
+    "prunecert", "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.tuning", "toolkit.cli",
     "toolkit.problem.cases", "toolkit.attack.point_sampling", "toolkit.attack.secant_attack", "toolkit.run.clock",
     "toolkit.run.events", "toolkit.verify", "toolkit.numpy_prover.crown_proof", "toolkit.run.forked_query",
     "toolkit.run.memory_limits", "toolkit.agreement.against_onnxruntime", "toolkit.agreement.bounded_layers",

@@ -93,11 +93,16 @@ class Strict(Again):
 @pytest.mark.parametrize("as_operators", [False, True])
 @pytest.mark.parametrize("name", ["mlp", "residual", "convolutional", "wired"])
 def test_what_is_recorded_waits_for_nothing(
-    name: str, as_operators: bool, tmp_path: Path, device: Pretend, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    as_operators: bool,
+    tmp_path: Path,
+    device: Pretend,
+    monkeypatch: pytest.MonkeyPatch,
+    tune: Callable[..., None],
 ) -> None:
     recorder = Strict(device=device)
     monkeypatch.setitem(cuda_graphs.RECORDERS, DEVICE.type, lambda: recorder)
-    monkeypatch.setattr(cuda_graphs, "CALLS_BEFORE_RECORDING", 0)
+    tune(recordings={"calls_before": 0})
     if as_operators:
         monkeypatch.setattr("toolkit.problem.program.compact", lambda affine: affine)
         monkeypatch.setattr("toolkit.search.reduce_task.WORTH_REDUCING", 0.0)

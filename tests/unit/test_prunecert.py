@@ -281,7 +281,7 @@ def test_a_disk_that_fails_is_the_machines_fault(path: Path, tmp_path: Path, mon
 
 def test_prune_does_what_the_command_does(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr("toolkit.experiment.run_parsed", lambda *arguments: calls.append(arguments) or 0)
+    monkeypatch.setattr("toolkit.study.run_parsed", lambda *arguments: calls.append(arguments) or 0)
     pruning, out = prunecert.Pruning(method="random", density=(0.5, 0.25)), tmp_path / "out"
     check = prunecert.Check(images=7, device="cpu")
     run = prunecert.prune(path, data="digits", epsilon=0.01, out=out, pruning=pruning, check=check)

@@ -21,7 +21,7 @@ from toolkit.formats.vnncomp.witness import open_sessions, replay
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.run.events import Event, MemoryShort, NoBounds, RootBounded, RoundDone
-from toolkit.search import input_split, relu_split
+from toolkit.search import box_frontier, phase_frontier
 from toolkit.settings import Settings
 from toolkit.verify import QueryAttempt, load_networks, load_query, pick_device, silent, verify, verify_files
 
@@ -87,8 +87,8 @@ def test_a_last_softmax_is_left_out_where_outputs_are_only_compared(
     scores = builder.op("MatMul", "x", builder.constant(np.array([[2.0, 1.0], [0.0, -1.0]])))
     path = save(builder.model(builder.op("Softmax", scores), 2), tmp_path)
     query = parse_query(header(2, 2, -0.45, 1.0) + f"(assert {condition})")
-    posed = load_query(load_networks({"": path}), query)
-    assert posed.by_scores is compared
+    loaded = load_query(load_networks({"": path}), query)
+    assert loaded.by_scores is compared
     assert decide(path, header(2, 2, -0.45, 1.0) + f"(assert {condition})").verdict == expected
 
 
@@ -257,7 +257,7 @@ def test_running_out_of_memory_shrinks_the_batch_and_changes_no_verdict(
 ) -> None:
     path, text = absolute(tmp_path, 3, bias), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))"
     expected = decide(path, text, BY_PHASES).verdict
-    monkeypatch.setattr(relu_split, "bound_domains", failing(times, relu_split.bound_domains, kind))
+    monkeypatch.setattr(phase_frontier, "bound_domains", failing(times, phase_frontier.bound_domains, kind))
     events: list[Event] = []
     result = decide(path, text, BY_PHASES, events.append)
     assert result.verdict == expected
@@ -270,7 +270,7 @@ def test_a_search_over_boxes_shrinks_its_batch(
     times: set[int], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, text = absolute(tmp_path, 3, 0.01), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))"
-    monkeypatch.setattr(input_split, "_cut", failing(times, input_split._cut, kind))
+    monkeypatch.setattr(box_frontier, "branch", failing(times, box_frontier.branch, kind))
     events: list[Event] = []
     settings = BY_PHASES.model_copy(update={"strategy": "input"})
     assert decide(path, text, settings, events.append).verdict == Verdict.UNSAT
@@ -293,7 +293,9 @@ def test_memory_that_is_short_anywhere_is_unknown(
 def test_memory_that_is_never_enough_is_unknown(
     first: int, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relu_split, "bound_domains", failing(set(range(first, 100)), relu_split.bound_domains, kind))
+    monkeypatch.setattr(
+        phase_frontier, "bound_domains", failing(set(range(first, 100)), phase_frontier.bound_domains, kind)
+    )
     result = decide(absolute(tmp_path, 3, 0.01), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))", BY_PHASES)
     assert result.verdict == Verdict.UNKNOWN
     assert "memory" in result.reason

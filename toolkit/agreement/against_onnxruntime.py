@@ -15,15 +15,7 @@ from numpy.typing import NDArray
 
 from toolkit.agreement.query_samples import Array, Candidate, OnnxReference, QuerySamples
 from toolkit.errors import DisagreementError
-
-MOST_POINTS, FEWEST_POINTS = 12, 2
-"""Samples of one thing that was bounded."""
-MOST_MULTIPLICATIONS = 1 << 26
-"""Multiplications that the samples may take, as long as they are no fewer than the fewest."""
-LARGE_TOLERANCE = 1e-3
-"""Tolerance, relative to a value or 1, beyond which it must be small beside the tensors of the network too."""
-MOST_TOLERANCE_OF_TENSORS = 2.0**-10
-"""Largest tolerance relative to the largest number of any tensor: rounding alone is much less."""
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,9 @@ def check_agreement(bounded: Bounded, original: OnnxReference, candidates: Seque
     """Raise DisagreementError unless what was bounded is what onnxruntime computes at points of its boxes."""
     if not len(bounded.regions):
         return
-    count = int(np.clip(MOST_MULTIPLICATIONS // max(1, bounded.work), FEWEST_POINTS, MOST_POINTS))
+    limits = tuned().agreement
+    affordable = limits.most_multiplications // max(1, bounded.work)
+    count = int(np.clip(affordable, limits.fewest_points, limits.most_points))
     samples = original.sample(bounded.regions, count, candidates)
     found = bounded.compare(samples, original)
     if found.value.shape != found.reference.shape:
@@ -102,11 +96,15 @@ def _agrees(found: ValueComparison, tolerance: Array, largest: float, reach: Cal
     near = found.within(tolerance, largest)
     with np.errstate(invalid="ignore"):
         loose = (
-            near & ~(tolerance <= LARGE_TOLERANCE * np.maximum(1.0, np.abs(found.reference))) & np.isfinite(found.value)
+            near
+            & ~(tolerance <= tuned().agreement.large_tolerance * np.maximum(1.0, np.abs(found.reference)))
+            & np.isfinite(found.value)
         )
     if not loose.any():
         return near
-    return near & found.within(np.fmin(tolerance, MOST_TOLERANCE_OF_TENSORS * reach()[:, None]), largest)
+    return near & found.within(
+        np.fmin(tolerance, tuned().agreement.most_tolerance_of_tensors * reach()[:, None]), largest
+    )
 
 
 def _difference(found: ValueComparison, row: int, column: int, what: str) -> str:

@@ -17,7 +17,7 @@ from toolkit.numpy_prover.evaluate_expressions import evaluate
 from toolkit.numpy_prover.neuron_layers import values
 
 if TYPE_CHECKING:
-    from toolkit.agreement.bounded_programs import BoundedNetworks
+    from toolkit.agreement.bounded_networks import BoundedNetworks
 
 
 @dataclass(frozen=True)

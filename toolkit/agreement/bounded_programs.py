@@ -2,79 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
 
 from toolkit.agreement.against_onnxruntime import ValueComparison
-from toolkit.agreement.inner_tensors import first_difference, largest_number
+from toolkit.agreement.bounded_networks import BoundedNetworks, in_numpy
 from toolkit.agreement.layerwise_check import check_inside
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
-from toolkit.bounds.evaluate_graph import evaluate_graph
-from toolkit.bounds.evaluate_program import ROUNDINGS_BESIDE_SUM, evaluate, gamma, transposed_wrongly, unit_of
-from toolkit.bounds.network_reduction import cost
+from toolkit.bounds.evaluate_program import evaluate, transposed_wrongly
 from toolkit.errors import DisagreementError
-from toolkit.formats.onnx.model_file import OnnxModel
-from toolkit.formats.vnnlib.query import Query
 from toolkit.problem.cases import Cases
-from toolkit.problem.compile import Binding, FeatureNetwork, Problem, in_double
-from toolkit.problem.trace import trace
-
-
-@dataclass(frozen=True)
-class BoundedNetworks:
-    """A query with the networks that were bounded for it, by name: models and what was imported from them."""
-
-    query: Query
-    cases: Cases
-    models: Mapping[str, OnnxModel]
-    bindings: Mapping[str, Binding]
-
-    def features(self, samples: QuerySamples) -> Array:
-        """What the atoms are about, by onnxruntime, ``(B, F)``."""
-        return self.query.monomials(samples.variables)[:, self.cases.used]
-
-    def evaluated(self, point: Array) -> tuple[NDArray[np.int64], Array, Array]:
-        """The variables that the atoms use, their values over the reals at a point ``(n,)``, and bounds on the errors.
-
-        Raises UnsupportedError for what has no bounding rule.
-        """
-        points = torch.as_tensor(point).unsqueeze(0)
-        with torch.no_grad():
-            features = evaluate_graph(self.graph(point), points, torch.zeros_like(points), 0.0)
-        return self.cases.used, _array(features.value[0]), _array(features.error[0])
-
-    def graph(self, point: Array) -> fx.GraphModule:
-        """The features traced at a point anew, operator by operator."""
-        features = FeatureNetwork(self.query, in_double(self.bindings), self.cases)
-        return trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [torch.as_tensor(point).double()])
-
-    def looked_into(self, samples: QuerySamples, unit: float) -> Array:
-        """How far rounding may put the features apart, operator by operator, ``(B, F)``."""
-        points, error = torch.as_tensor(samples.points), torch.as_tensor(samples.error)
-        return _array(evaluate_graph(self.graph(samples.points[0]), points, error, unit).tolerance)
-
-    def reach(self, samples: QuerySamples) -> Array:
-        """Largest number of any tensor of the networks at each sample, ``(B,)``."""
-        return largest_number(self.query, self.models, samples.variables)
-
-    def explain(self, samples: QuerySamples, row: int, column: int) -> str:
-        """Where a feature comes from, the point, and the first tensor of a network that was imported wrongly."""
-        where = self.name(int(self.cases.used[column]))
-        point = np.array2string(samples.points[row], precision=9, threshold=8)
-        tensor = first_difference(self.query, self.models, self.bindings, samples.variables[row])
-        return f"{where} at the input {point}{tensor}"
-
-    def name(self, variable: int) -> str:
-        """A variable of the query in words."""
-        for tensor in self.query.tensors:
-            if tensor.offset <= variable < tensor.offset + tensor.size:
-                return f"element {variable - tensor.offset} of {tensor.name}"
-        return f"product {variable - self.query.num_variables} of variables"
+from toolkit.problem.compile import Problem
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at, unit_roundoff
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -88,7 +31,7 @@ class BoundedProgram:
 
     @property
     def work(self) -> int:
-        return cost(self.problem.program)
+        return self.problem.program.cost
 
     def compare(self, samples: QuerySamples, original: OnnxReference) -> ValueComparison:
         """The features. Raises DisagreementError where the question was changed, or a transpose is of another map."""
@@ -98,7 +41,7 @@ class BoundedProgram:
         with torch.no_grad():
             points, error = torch.as_tensor(samples.points), torch.as_tensor(samples.error)
             # What a point loses where it is rounded to the program's precision.
-            error = error + unit_of(program.dtype) * points.abs()
+            error = error + unit_roundoff(program.dtype) * points.abs()
             try:
                 features, _ = evaluate(program, points, error, original.unit)
                 wrong = transposed_wrongly(program)
@@ -108,10 +51,10 @@ class BoundedProgram:
             names = [*(layer.name for layer in program.layers), "the features"]
             raise DisagreementError(f"the map of {names[wrong]} and its transpose differ: bounds would be of another "
                                     "network; this is a fault of the verifier")  # fmt: skip
-        return ValueComparison(_array(features.value), _array(features.tolerance), self.networks.features(samples))
+        return ValueComparison(in_numpy(features.value), in_numpy(features.tolerance), self.networks.features(samples))
 
     def looked_into(self, samples: QuerySamples, original: OnnxReference) -> Array:
-        return self.networks.looked_into(samples, original.unit + unit_of(self.problem.program.dtype))
+        return self.networks.looked_into(samples, original.unit + unit_roundoff(self.problem.program.dtype))
 
     def reach(self, samples: QuerySamples) -> Array:
         return self.networks.reach(samples)
@@ -139,7 +82,7 @@ class BoundedModule:
         with torch.no_grad():
             points = torch.as_tensor(samples.points, device=device)
             value = torch.cat([self.features(point.unsqueeze(0)) for point in points])
-        return ValueComparison(_array(value), self.looked_into(samples, original), self.networks.features(samples))
+        return ValueComparison(in_numpy(value), self.looked_into(samples, original), self.networks.features(samples))
 
     def looked_into(self, samples: QuerySamples, original: OnnxReference) -> Array:
         return self.networks.looked_into(samples, original.unit)
@@ -156,28 +99,25 @@ def check_question(
 ) -> None:
     """Raise DisagreementError unless boxes hold those of the query, and cases ask what its cases do."""
     cases = networks.cases
-    lower, upper = _array(problem.lower), _array(problem.upper)
+    lower, upper = in_numpy(problem.lower), in_numpy(problem.upper)
     if not ((lower <= cases.lower[regions]).all() and (upper >= cases.upper[regions]).all()):
         raise DisagreementError("the boxes that were bounded do not hold those of the specification")
     mine = np.flatnonzero(np.isin(cases.region, regions))
     # Where there are fewer, the others were refuted before, by other means that are judged on their own.
     if len(mine) == problem.num_cases and not _same_cases(problem, regions, cases, mine):
         raise DisagreementError("the cases that were refuted are not those of the specification")
-    features, weights, offsets = networks.features(samples), _array(problem.weights), _array(problem.offsets)
+    features, weights, offsets = networks.features(samples), in_numpy(problem.weights), in_numpy(problem.offsets)
     with np.errstate(invalid="ignore", over="ignore"):
         asked = (features @ weights.T + offsets)[:, :-1]
         size = (np.abs(features) @ np.abs(weights).T + np.abs(offsets))[:, :-1]
         expected = cases.atoms.values(networks.query.monomials(samples.variables))
         # Atoms may be asked to exceed more than zero: what is at most zero less something is at most zero.
         wrong = (
-            asked - expected > gamma(features.shape[1] + ROUNDINGS_BESIDE_SUM, unit_of(problem.weights.dtype)) * size
+            asked - expected
+            > gamma_at(features.shape[1] + ROUNDINGS_BESIDE_SUM, unit_roundoff(problem.weights.dtype)) * size
         )
     if wrong.any():
         raise DisagreementError("the atoms that were bounded are not those of the specification")
-
-
-MOST_CASES = 256
-"""Cases whose atoms are looked at."""
 
 
 def _same_cases(problem: Problem, regions: NDArray[np.int64], cases: Cases, numbers: NDArray[np.int64]) -> bool:
@@ -187,9 +127,5 @@ def _same_cases(problem: Problem, regions: NDArray[np.int64], cases: Cases, numb
     rows, always = problem.rows.cpu().numpy(), len(cases.atoms)
     return all(
         set(rows[case].tolist()) == set(cases.rows_of(numbers[case]).tolist() or [always])
-        for case in np.unique(np.linspace(0, len(numbers) - 1, MOST_CASES).astype(np.int64)).tolist()
+        for case in np.unique(np.linspace(0, len(numbers) - 1, tuned().agreement.most_cases).astype(np.int64)).tolist()
     )
-
-
-def _array(tensor: Tensor) -> Array:
-    return tensor.detach().double().cpu().numpy()

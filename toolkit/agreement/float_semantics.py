@@ -18,15 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from toolkit.agreement.bounded_programs import BoundedNetworks
+from toolkit.agreement.bounded_networks import BoundedNetworks
 from toolkit.agreement.query_samples import OnnxReference
 from toolkit.bounds.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
-from toolkit.bounds.evaluate_program import ROUNDINGS_BESIDE_SUM, gamma
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import reduce_rows
 from toolkit.problem.compile import Problem
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at
+from toolkit.tuning import tuned
 
 PLAIN = frozenset({
     "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
@@ -39,8 +40,6 @@ PLAIN = frozenset({
 softmax for instance, are computed in ways whose errors differ."""
 LIPSCHITZ: Mapping[str, float] = {"relu": 1.0, "sigmoid": 0.25, "tanh": 1.0}
 """How much an operator enlarges errors at most."""
-TRIED_POINTS = 64
-"""Points at which room is looked for."""
 CONSTANT_ROUNDINGS = 2.0
 """Roundings of an atom's constants to the element types."""
 LEAST_NORMAL_FLOAT32 = 2.0**-126
@@ -108,7 +107,7 @@ def with_room(networks: BoundedNetworks, original: OnnxReference, problem: Probl
 def _check_room(networks: BoundedNetworks, original: OnnxReference, room: NDArray[np.float64]) -> None:
     """Raise UnsupportedError where a point is so near to a counterexample that no proof can leave the room."""
     cases = networks.cases
-    samples = original.sample(np.arange(len(cases.lower)), TRIED_POINTS)
+    samples = original.sample(np.arange(len(cases.lower)), tuned().agreement.tried_points)
     values = cases.atoms.values(networks.query.monomials(samples.variables)) - room / 2
     losses = reduce_rows(np.maximum, values[:, cases.rows], cases.starts, -np.inf)
     if bool(((losses <= 0) & (cases.region == samples.region[:, None])).any()):
@@ -120,21 +119,20 @@ def _check_room(networks: BoundedNetworks, original: OnnxReference, room: NDArra
 
 def _affine(call: OperatorCall, sources: list[ValueSpread], unit: float) -> ValueSpread:
     """An affine operator: intervals by centre and radius, widened by what double precision rounds."""
-    factor, own = gamma(call.terms + ROUNDINGS_BESIDE_SUM, unit), gamma(call.terms + ROUNDINGS_BESIDE_SUM, 2.0**-53)
+    count = call.terms + ROUNDINGS_BESIDE_SUM
+    factor, own = gamma_at(count, unit), gamma_at(count, 2.0**-53)
     centre = call.plain([(source.lower + source.upper) / 2 for source in sources])
     reach = call.sizes([source.reach for source in sources])
     radius = call.sizes([(source.upper - source.lower) / 2 for source in sources]) + 4 * own * reach
     error = factor * call.sizes([source.reach + source.error / factor for source in sources])
-    return ValueSpread(
-        centre - radius, centre + radius, (1 + own) * error + (call.terms + ROUNDINGS_BESIDE_SUM) * LEAST_NORMAL_FLOAT32
-    )
+    return ValueSpread(centre - radius, centre + radius, (1 + own) * error + count * LEAST_NORMAL_FLOAT32)
 
 
 def _operator(op: str, z: ValueSpread, unit: float) -> ValueSpread:
     if op not in LIPSCHITZ:
         raise UnsupportedError(f"how the operator {op} rounds is not known")
     lower, upper = RELAXATIONS[op].image(z.lower, z.upper)
-    rounded = 0.0 if op == "relu" else gamma(ROUNDINGS_BESIDE_SUM, unit)  # of values that are at most 1
+    rounded = 0.0 if op == "relu" else gamma_at(ROUNDINGS_BESIDE_SUM, unit)  # of values that are at most 1
     error = LIPSCHITZ[op] * z.error
     if op == "relu":
         error = torch.where(z.upper + error <= 0, 0.0, error)  # inactive, whatever rounding does

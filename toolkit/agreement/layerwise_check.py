@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
 from toolkit.agreement.against_onnxruntime import ValueComparison, disagreeing
+from toolkit.agreement.bounded_networks import BoundedNetworks
 from toolkit.agreement.inner_tensors import float_results
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.bounds.evaluate_graph import evaluate_operators
@@ -27,14 +27,7 @@ from toolkit.formats.vnnlib.query import Network
 from toolkit.problem.compile import Binding, shared_program
 from toolkit.problem.program import Program, traced_operators
 from toolkit.problem.trace import trace
-
-if TYPE_CHECKING:
-    from toolkit.agreement.bounded_programs import BoundedNetworks
-
-MOST_ELEMENTS = 1 << 16
-"""Elements of all tensors of a network that are looked at."""
-COMPARED_SAMPLES = 4
-"""Samples at which they are."""
+from toolkit.tuning import tuned
 
 
 def check_inside(networks: BoundedNetworks, samples: QuerySamples, original: OnnxReference) -> None:
@@ -43,7 +36,7 @@ def check_inside(networks: BoundedNetworks, samples: QuerySamples, original: Onn
     seen = next(iter(networks.bindings.values())).inspected
     if id(program) in seen:
         return
-    some = samples.first(COMPARED_SAMPLES)
+    some = samples.first(tuned().agreement.layerwise_samples)
     with torch.no_grad():
         for network in networks.query.networks:
             binding = networks.bindings[network.name]
@@ -60,7 +53,7 @@ def _check_tensors(
     inputs = np.concatenate([np.arange(t.offset, t.offset + t.size) for t in network.inputs])
     columns = np.searchsorted(original.cases.inputs, inputs)
     expected = _by_onnxruntime(network, model, samples)
-    if sum(array.shape[1] for array in expected.values()) > MOST_ELEMENTS:
+    if sum(array.shape[1] for array in expected.values()) > tuned().agreement.most_elements:
         return
     points, error = torch.as_tensor(samples.points[:, columns]), torch.as_tensor(samples.error[:, columns])
     names, graph = _traced_tensors(binding, binding.module, points[0], list(expected))

@@ -13,15 +13,12 @@ from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.vnncomp.witness import round_into
 from toolkit.formats.vnnlib.query import Network, Query
 from toolkit.problem.cases import Cases
+from toolkit.tuning import tuned
 
 Array = NDArray[np.float64]
 Candidate = tuple[Array, int]
 """A point ``(n,)`` and its region."""
 
-KEPT_CANDIDATES = 8
-"""Points that an attack liked best, of which so many are among the samples."""
-MOST_REGIONS = 16
-"""Regions of which samples are taken, evenly over all."""
 UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 """Relative error of one operation by element type."""
 LARGEST = {"float16": 65504.0, "bfloat16": 3.38e38, "float32": 3.4028234e38, "float64": 1.7976931e308}
@@ -87,8 +84,11 @@ class OnnxReference:
 
     def sample(self, regions: NDArray[np.int64], count: int, candidates: Sequence[Candidate] = ()) -> QuerySamples:
         """About so many points of some regions, at least one of each that is looked at."""
-        chosen = regions[np.unique(np.linspace(0, len(regions) - 1, min(MOST_REGIONS, len(regions))).astype(np.int64))]
-        liked = [(point, region) for point, region in candidates if region in regions][-min(KEPT_CANDIDATES, count) :]
+        limits = tuned().agreement
+        spread = np.linspace(0, len(regions) - 1, min(limits.most_regions, len(regions)))
+        chosen = regions[np.unique(spread.astype(np.int64))]
+        inside = [(point, region) for point, region in candidates if region in regions]
+        liked = inside[-min(limits.kept_candidates, count) :]
         found = [*liked, *_spread(self.cases, chosen, max(1, -(-count // len(chosen))))]
         points, fed = zip(*(self._rounded(point, region) for point, region in found), strict=True)
         wanted, given = np.stack(points), np.stack(fed)

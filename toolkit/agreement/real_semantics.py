@@ -19,7 +19,7 @@ from toolkit.formats.vnncomp.witness import Witness, hidden_names, variables
 from toolkit.formats.vnnlib.query import Atoms, Query
 
 if TYPE_CHECKING:
-    from toolkit.agreement.bounded_programs import BoundedNetworks
+    from toolkit.agreement.bounded_networks import BoundedNetworks
 
 Array = NDArray[np.float64]
 

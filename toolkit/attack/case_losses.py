@@ -13,17 +13,13 @@ from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.vnnlib.query import Query, reduce_rows
 from toolkit.problem.cases import Cases
 from toolkit.run.clock import Clock
+from toolkit.tuning import tuned
 
 Points = NDArray[np.float64]
 PointsOf = Callable[[int, int], Points]
 """The points ``start : stop`` of many, made when they are needed, in this order."""
 Accept = Callable[[Points, int], bool]
 """Replays a point ``(n,)`` of a box, which costs a run of the networks; true when it is a witness."""
-
-SECONDS_BETWEEN_CLOCK_CHECKS = 0.02
-"""Seconds of runs between two looks at the clock."""
-MOST_NUMBERS = 1 << 22
-"""Numbers of points and atoms that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,8 @@ class CaseLosses:
     def _at_once(self, seconds: float) -> int:
         """Points between two looks, where one takes so long."""
         held = self.query.num_variables + len(self.cases.atoms.monomial) + len(self.cases.rows)
-        return max(1, min(MOST_NUMBERS // held, int(SECONDS_BETWEEN_CLOCK_CHECKS / max(seconds, 1e-9))))
+        limits = tuned().points
+        return max(1, min(limits.most_numbers // held, int(limits.seconds_between_clock_checks / max(seconds, 1e-9))))
 
     def at(self, points: Points) -> NDArray[np.float64]:
         """Losses ``(B, C)`` of points ``(B, n)``; infinite where something is not a number."""

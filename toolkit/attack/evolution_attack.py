@@ -13,22 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toolkit.attack.gradient_attack import MAX_POINTS, Accept, accept_best, case_loss
-from toolkit.bounds.network_reduction import cost
+from toolkit.attack.gradient_attack import Accept, accept_best, case_loss
 from toolkit.problem.compile import Problem
 from toolkit.run.clock import Clock
-
-LEAST_POPULATION = 64
-"""Points below which a population is not worth having: of so many cases there are too many."""
-PARENTS = 32
-"""Points of a population that survive."""
-GENERATIONS = 12
-MOST_MULTIPLICATIONS = 1 << 33
-"""Multiplications that all points of all generations may take together: some tenths of a second of one core."""
-FIRST_DEVIATION, DEVIATION_DECAY = 0.25, 0.8
-"""Deviation of the first children from their parents, in units of the box's width, and its decrease."""
-MUTATED_SHARE = 0.7
-"""Share of the coordinates in which a child differs from its parent."""
+from toolkit.tuning import tuned
 
 
 def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, accept: Accept) -> bool:
@@ -37,9 +25,11 @@ def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, 
     The population of each has up to ``size`` points, less where there are many or the network is large.
     """
     count, inputs = len(cases), problem.program.num_inputs
-    affordable = min(MAX_POINTS, MOST_MULTIPLICATIONS // (GENERATIONS * max(1, cost(problem.program))))
+    plan = tuned().evolution
+    each = plan.generations * max(1, problem.program.cost)
+    affordable = min(tuned().gradients.most_points, plan.most_multiplications // each)
     size = min(size, affordable // max(1, count))
-    if size < LEAST_POPULATION:
+    if size < plan.least_population:
         return False
     case = cases.repeat_interleave(size)
     region = problem.region[case]
@@ -51,7 +41,7 @@ def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, 
 
     points = lower + drawn(torch.rand) * (upper - lower)
     parents, least = points[:, :0], lower[:, :0, 0]
-    for generation in range(GENERATIONS):
+    for generation in range(plan.generations):
         clock.check()
         flat = points.flatten(0, 1)
         loss = case_loss(problem, flat, case)
@@ -59,7 +49,8 @@ def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, 
             return True
         parents, least = _fittest(torch.cat([parents, points], 1), torch.cat([least, loss.view(count, size)], 1))
         chosen = torch.randint(parents.shape[1], (count, size, 1), generator=generator).to(lower.device)
-        step = FIRST_DEVIATION * DEVIATION_DECAY**generation * (drawn(torch.rand) < MUTATED_SHARE) * drawn(torch.randn)
+        deviation = plan.first_deviation * plan.deviation_decay**generation
+        step = deviation * (drawn(torch.rand) < plan.mutated_share) * drawn(torch.randn)
         points = parents.gather(1, chosen.expand(-1, -1, inputs)) + step * (upper - lower)
         points = torch.minimum(torch.maximum(points, lower), upper)
     return False
@@ -68,5 +59,5 @@ def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, 
 def _fittest(points: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
     """The points of least loss of each population, ``(C, P, n)`` and ``(C, P)``; NaN is no loss."""
     loss = loss.nan_to_num(nan=torch.inf)
-    least, index = loss.topk(min(PARENTS, loss.shape[1]), 1, largest=False)
+    least, index = loss.topk(min(tuned().evolution.parents, loss.shape[1]), 1, largest=False)
     return points.gather(1, index.unsqueeze(2).expand(-1, -1, points.shape[2])), least

@@ -14,23 +14,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from toolkit.bounds.network_reduction import cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.run.clock import Clock
+from toolkit.tuning import tuned
 
 Accept = Callable[[Tensor, int], bool]
 """Replays a candidate input, ``(n,)``, of a region; true when it is a witness."""
-
-MAX_POINTS = 4096
-"""Most points moved at once."""
-LEAST_POINTS = 16
-"""Fewest points moved at once."""
-MOST_MULTIPLICATIONS = 1 << 31
-"""Multiplications of a pass for all of them, beyond those."""
-DIVERSIFYING_STEPS = 5
-"""Steps that spread starts over the outputs."""
 
 
 def forward(program: Program, points: Tensor) -> Tensor:
@@ -102,7 +93,7 @@ def _gradient(points: Tensor, loss_of: Callable[[Tensor], Tensor]) -> tuple[Tens
 def diversify(problem: Problem, case: Tensor, points: Tensor, directions: Tensor, clock: Clock) -> Tensor:
     """Points ``(B, n)`` moved a few steps inside their boxes to where the features grow along directions ``(B, F)``."""
     lower, upper = problem.lower[problem.region[case]], problem.upper[problem.region[case]]
-    for _ in range(DIVERSIFYING_STEPS):
+    for _ in range(tuned().gradients.diversifying_steps):
         clock.check()
         _, gradient = _gradient(points, lambda at: (forward(problem.program, at) * directions).sum(1))
         points = torch.minimum(torch.maximum(points + (upper - lower) / 2 * gradient.sign(), lower), upper)
@@ -117,7 +108,7 @@ def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, seed: int
     if restarts == 0 or not len(cases):
         return False
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    case = cases.repeat(restarts)[: MAX_POINTS * 4]
+    case = cases.repeat(restarts)[: tuned().gradients.most_points * 4]
     second = torch.arange(len(case), device=case.device) // len(cases) % 2
     size = points_at_once(problem.program)
     for part, moved in zip(case.split(size), second.split(size), strict=True):
@@ -130,7 +121,8 @@ def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, seed: int
 
 def points_at_once(program: Program) -> int:
     """Points that are moved together: of a large network few, which then come to the end of their way in time."""
-    return min(MAX_POINTS, max(LEAST_POINTS, MOST_MULTIPLICATIONS // max(1, cost(program))))
+    limits = tuned().gradients
+    return min(limits.most_points, max(limits.least_points, limits.most_multiplications // max(1, program.cost)))
 
 
 def _starts(problem: Problem, case: Tensor, moved: Tensor, generator: torch.Generator, clock: Clock) -> Tensor:

@@ -10,13 +10,7 @@ import numpy as np
 
 from toolkit.attack.case_losses import Accept, CaseLosses, Points
 from toolkit.run.clock import Clock, OutOfTime
-
-POINTS_PER_REGION = 64
-"""Points tried for each region, as long as time and the number of regions allow."""
-SAMPLING_SECONDS = 0.3
-"""Time after which sampling gives way to stronger means."""
-LAST_RESORT_TIME_SHARE = 0.25
-"""Share of the time left that sampling gets where no stronger means exist."""
+from toolkit.tuning import tuned
 
 
 def sample(losses: CaseLosses, seed: int, clock: Clock, accept: Accept, rounds: int = 1) -> bool:
@@ -24,7 +18,7 @@ def sample(losses: CaseLosses, seed: int, clock: Clock, accept: Accept, rounds: 
     generator = np.random.default_rng(seed)
     try:
         return any(
-            _sample_box(losses, region, number * POINTS_PER_REGION, generator, clock, accept)
+            _sample_box(losses, region, number * tuned().points.per_region, generator, clock, accept)
             for number in range(rounds)
             for region in range(len(losses.cases.lower))
         )
@@ -34,7 +28,7 @@ def sample(losses: CaseLosses, seed: int, clock: Clock, accept: Accept, rounds: 
 
 def sample_longer(losses: CaseLosses, seed: int, clock: Clock, accept: Accept) -> bool:
     """Look for a witness among random points for a share of the time left, where a network cannot be bounded."""
-    return sample(losses, seed + 1, clock.part(LAST_RESORT_TIME_SHARE), accept, rounds=1 << 20)
+    return sample(losses, seed + 1, clock.part(tuned().points.last_resort_time_share), accept, rounds=1 << 20)
 
 
 def _sample_box(
@@ -47,7 +41,7 @@ def _sample_box(
     def points_of(start: int, stop: int) -> Points:
         return np.stack([_point(*box, before + number, generator) for number in range(start, stop)])
 
-    for points, loss in losses.parts(POINTS_PER_REGION, points_of, clock):
+    for points, loss in losses.parts(tuned().points.per_region, points_of, clock):
         if any(accept(points[index], region) for index in np.flatnonzero((loss[:, inside] <= 0).any(1))):
             return True
     return False

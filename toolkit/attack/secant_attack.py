@@ -13,28 +13,18 @@ from numpy.typing import NDArray
 
 from toolkit.attack.case_losses import Accept, CaseLosses, Points
 from toolkit.run.clock import Clock, OutOfTime
-
-FOLLOWED_CASES = 16
-"""Cases of a box that are followed: those whose loss is least where the walk starts."""
-STEPS_PER_WALK = 8
-"""Steps of one walk."""
-MOST_WALKS_PER_BOX = 16
-"""Most walks of each box."""
-SECANT_SECONDS = 0.2
-"""Time after which walking gives way to stronger means."""
+from toolkit.tuning import tuned
 
 
-def follow_secants(
-    losses: CaseLosses, clock: Clock, seed: int, accept: Accept, walks: int = MOST_WALKS_PER_BOX
-) -> bool:
-    """Whether one of so many walks through each box came to a point that was accepted as a witness in time.
+def follow_secants(losses: CaseLosses, clock: Clock, seed: int, accept: Accept, walks: int | None = None) -> bool:
+    """Whether one of so many walks (None: the most) through each box came to an accepted witness in time.
 
     The first walk of a box starts at its centre, the others at random points.
     """
     generator = np.random.default_rng(seed)
     cases = losses.cases
     try:
-        for walk in range(walks):
+        for walk in range(tuned().secants.most_walks_per_box if walks is None else walks):
             for region, (lower, upper) in enumerate(zip(cases.lower, cases.upper, strict=True)):
                 share = generator.random(len(lower)) if walk else 0.5
                 if _walk(losses, region, lower + share * (upper - lower), clock, accept):
@@ -50,7 +40,7 @@ def _walk(losses: CaseLosses, region: int, point: Points, clock: Clock, accept: 
     width, middle = upper - lower, (lower + upper) / 2
     near = _nearest(losses, region, point, clock)
     length, least = 0.5, np.inf
-    for step in range(STEPS_PER_WALK):
+    for step in range(tuned().secants.steps_per_walk):
         slopes = _secants(losses, near, point, length * width, middle, clock)
         reach = width if step == 0 else length * width
         ends = np.clip(point - reach * np.sign(slopes), lower, upper)
@@ -69,7 +59,7 @@ def _nearest(losses: CaseLosses, region: int, point: Points, clock: Clock) -> ND
     """The cases of a box that have the least losses at a point."""
     inside = np.flatnonzero(losses.cases.region == region)
     [here] = losses.of(point[None], clock)
-    return inside[here[inside].argsort()[:FOLLOWED_CASES]]
+    return inside[here[inside].argsort()[: tuned().secants.followed_cases]]
 
 
 def _secants(

@@ -1,4 +1,4 @@
-"""Executors: how jobs are run. Each is a generator of events, registered by name.
+"""Executors: how jobs are run. Each is a generator of events; `toolkit.bench.executor_table` has them by name.
 
 An executor owns its workers for as long as its generator is open: closing it (or an exception such as
 ``KeyboardInterrupt`` passing through it) ends them. It must answer every job, and never with more than the worker
@@ -13,11 +13,12 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from toolkit.bench.job import Answer, Event, Finished, InstanceJob, Started, WorkerTask, failure, settle, shared
-from toolkit.bench.job_queue import MOST_TOGETHER, JobQueue, put_back, queue, take
+from toolkit.bench.job_queue import JobQueue, put_back, queue, take
 from toolkit.devices import uses_gpu, visible_gpus
-from toolkit.errors import InputError, ToolkitError
+from toolkit.errors import ToolkitError
 from toolkit.result import Verdict
 from toolkit.run.memory_limits import limit_memory, refused
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -35,29 +36,7 @@ class ExecutorLimits:
     """Bytes that each worker may take, and each process that it forks; 0 for no limit."""
 
 
-GPU_WORKERS = 4
-
 Executor = Callable[[Sequence[InstanceJob], WorkerTask, ExecutorLimits], Generator[Event, None, None]]
-EXECUTORS: dict[str, Executor] = {}
-
-
-def executor(name: str) -> Callable[[Executor], Executor]:
-    """Register an executor under a name that ``--executor`` takes."""
-
-    def register(function: Executor) -> Executor:
-        EXECUTORS[name] = function
-        return function
-
-    return register
-
-
-def find_executor(name: str) -> Executor:
-    """The executor of that name; :class:`InputError` when there is none."""
-    import toolkit.bench.worker_processes  # noqa: F401  (registers itself)
-
-    if name not in EXECUTORS:
-        raise InputError(f"unknown executor '{name}': choose one of {', '.join(sorted(EXECUTORS))}")
-    return EXECUTORS[name]
 
 
 def available_cores() -> int:
@@ -71,7 +50,7 @@ def default_limits(workers: int | None = None, device: str = "cpu", memory: int 
     A GPU gets at most four by default: each takes its own share of the memory, and they queue for the same kernels.
     """
     cores = available_cores()
-    most = GPU_WORKERS * max(1, len(visible_gpus()))
+    most = tuned().bench.workers_per_gpu * max(1, len(visible_gpus()))
     workers = workers or (min(cores, most) if uses_gpu(device) else cores)
     return ExecutorLimits(workers=workers, threads=max(1, cores // workers), memory=memory // workers)
 
@@ -96,7 +75,7 @@ def surveyed(task: WorkerTask, jobs: Sequence[InstanceJob]) -> Sequence[Answer |
 
 def line_up(jobs: Sequence[InstanceJob], task: WorkerTask, workers: int = 1) -> JobQueue:
     """The jobs as they wait for workers, who survey them where the task can."""
-    return queue(jobs, MOST_TOGETHER if task.survey else 1, workers)
+    return queue(jobs, tuned().bench.most_surveyed_jobs if task.survey else 1, workers)
 
 
 def begin(jobs: Sequence[InstanceJob]) -> list[Event]:
@@ -119,7 +98,6 @@ def conclude(
     return [Finished(job, settle(job, answer, 0.0)) for job, answer in pairs if answer is not None]
 
 
-@executor("in-process")
 def in_process(jobs: Sequence[InstanceJob], task: WorkerTask, limits: ExecutorLimits) -> Generator[Event, None, None]:
     """One after the other in this process: for debugging. Only the verifier's own clock enforces the time limit."""
     limit_memory(limits.memory)

@@ -27,16 +27,15 @@ from toolkit.devices import gpu_models, uses_gpu
 from toolkit.errors import ToolkitError
 from toolkit.formats.onnx.external_data import external_tensors, open_beside
 from toolkit.formats.onnx.model_file import read_bytes
-from toolkit.formats.vnnlib.text import MAX_BYTES
 from toolkit.settings import Settings
 from toolkit.sources import code_hash, library_versions
+from toolkit.tuning import tuned
 
 VERIFIER = ("toolkit.bench.verify_job",)
 """The module whose imports are the verifier: what a worker runs."""
 
 Stamp = tuple[int, int, int, int, int]
 GZIP_MAGIC = b"\x1f\x8b"
-CHUNK = 1 << 20
 
 
 def file_hash(path: Path) -> str:
@@ -81,14 +80,14 @@ def _file_hash(path: Path, _stamp: Stamp) -> str:
         for chunk in _uncompressed(file):
             digest.update(chunk)
             size += len(chunk)
-            if size > MAX_BYTES:  # more than is ever read of a file
+            if size > tuned().files.most_text_bytes:  # more than is ever read of a file
                 return _raw_hash(path)
         return digest.hexdigest()
 
 
 def _uncompressed(file: BinaryIO) -> Iterator[bytes]:
     with gzip.open(file) as stream:
-        yield from iter(lambda: stream.read(CHUNK), b"")
+        yield from iter(lambda: stream.read(tuned().files.hashed_block), b"")
 
 
 def _raw_hash(path: Path) -> str:

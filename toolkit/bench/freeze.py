@@ -25,6 +25,7 @@ from toolkit.errors import InputError
 from toolkit.formats.vnncomp.instances import write_instances
 from toolkit.formats.vnncomp.model_binding import BARE
 from toolkit.result import DECIDED
+from toolkit.tuning import tuned
 
 PARTS = ("onnx", "vnnlib", "2.0", "properties.json")
 GENERATOR = "generate_properties.py"
@@ -32,10 +33,6 @@ MANIFEST = "frozen.json"
 """The files that were written, with their SHA-256: nothing else is ever replaced or removed."""
 DRAFT = ".freezing-"
 """How the folder begins in which everything is made first."""
-COMPRESSED_FROM_BYTES = 1 << 16
-"""Bytes from which a specification is compressed."""
-MOST_KEPT_IMAGES = 200
-"""Most test images that are kept, where no more are verified."""
 
 
 def check_target(folder: Path) -> None:
@@ -125,9 +122,10 @@ def _is_inside(name: str) -> bool:
 
 
 def _keep_first_images(benchmark: Path, folder: Path) -> None:
-    """Write the first test images of a benchmark: as many as are verified, or `MOST_KEPT_IMAGES` where these are
-    fewer."""
-    count = max(MOST_KEPT_IMAGES, json.loads((benchmark / "properties.json").read_text(encoding="utf-8"))["images"])
+    """Write the first test images of a benchmark: as many as are verified, and `BenchTuning.most_kept_images` at
+    least."""
+    verified = json.loads((benchmark / "properties.json").read_text(encoding="utf-8"))["images"]
+    count = max(tuned().bench.most_kept_images, verified)
     with np.load(benchmark / "images.npz") as pool:
         write_pool(folder, pool["images"][:count], pool["labels"][:count])
 
@@ -137,7 +135,7 @@ def _compress(specs: Path) -> dict[str, str]:
     names = {}
     for path in sorted(specs.iterdir()):
         names[path.name] = path.name
-        if path.stat().st_size >= COMPRESSED_FROM_BYTES:
+        if path.stat().st_size >= tuned().bench.compressed_from_bytes:
             names[path.name] = f"{path.name}.gz"
             path.with_name(names[path.name]).write_bytes(gzip.compress(path.read_bytes(), mtime=0))
             path.unlink()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,15 @@ class Finished:
 
 Event = Started | Finished
 
-SURVEY_SHARE = 0.5
-"""Share of the shortest time limit among its jobs that a survey may take."""
-MOST_SPENT = 0.1
-"""Share of its own time limit that a survey may cost a job which it does not answer."""
-
 
 def survey_limit(jobs: Sequence[InstanceJob]) -> float:
     """Time limit of a survey in seconds."""
-    return SURVEY_SHARE * min(job.timeout for job in jobs)
+    return tuned().bench.survey_time_share * min(job.timeout for job in jobs)
 
 
 def shared(jobs: Sequence[InstanceJob], seconds: float) -> list[InstanceJob]:
     """The jobs after a survey of so many seconds: each has spent an equal part of them, within bounds."""
-    return [replace(job, spent=min(seconds / len(jobs), MOST_SPENT * job.timeout)) for job in jobs]
+    return [replace(job, spent=min(seconds / len(jobs), tuned().bench.survey_cost_share * job.timeout)) for job in jobs]
 
 
 def failure(error: BaseException) -> Answer:

@@ -20,9 +20,6 @@ K = TypeVar("K")
 Kind = tuple[Networks, Settings]
 """What jobs of one survey have in common: networks, and settings but for the time limit."""
 
-MOST_TOGETHER = 64
-"""Most jobs of one survey: they wait for each other."""
-
 
 @dataclass
 class JobQueue:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import ValidationError
 
-from toolkit.bench.executors import find_executor
+from toolkit.bench.executor_table import find_executor
 from toolkit.errors import InputError
 from toolkit.settings import Settings
 
@@ -61,11 +60,7 @@ class Options:
         options = {"device": self.device, "timeout": self.timeout, "seed": self.seed}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         given |= dict(_pair(text) for text in self.setting)
-        try:
-            return Settings(**(base.model_dump() | given))
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            raise InputError(f"{problem['loc'][0]}: {problem['msg']}, not {problem['input']}") from error
+        return base.changed(given)
 
     def check(self) -> None:
         """Raise :class:`InputError` for an option out of range, before any work starts."""

@@ -23,9 +23,7 @@ from toolkit.result import Verdict
 from toolkit.run.forked_query import ProcessCrashed, ProcessLimits, ProcessOverdue, run_forked, seconds_passed
 from toolkit.run.lifetime import die_with
 from toolkit.settings import Settings
-
-SECONDS_TO_FINISH = 1.0
-"""Seconds kept for writing the answer and for the end of the process."""
+from toolkit.tuning import tuned
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 def make_job(category: str, onnx: str, vnnlib: str, timeout: float) -> InstanceJob:
     """The instance as a job, its time limit shortened by what has passed and a margin."""
     passed = seconds_passed()
-    left = timeout - passed - SECONDS_TO_FINISH
+    left = timeout - passed - tuned().bench.seconds_to_finish
     if left <= 0:
         raise InputError(f"no time is left: {passed:.1f} of {timeout:g} s have passed")
     networks = tuple((name, Path(path)) for name, path in parse_networks(onnx).items())

@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from toolkit.bench.executors import ExecutorLimits, begin, conclude, executor, guarded, line_up, surveyed
+from toolkit.bench.executors import ExecutorLimits, begin, conclude, guarded, line_up, surveyed
 from toolkit.bench.job import Answer, Event, Finished, InstanceJob, WorkerTask, failure, settle, survey_limit
 from toolkit.bench.job_queue import JobQueue, take
 from toolkit.devices import take_gpu
@@ -26,10 +26,9 @@ from toolkit.errors import MachineError
 from toolkit.result import Verdict
 from toolkit.run.lifetime import die_with_spawner, safe_path
 from toolkit.run.memory_limits import limit_memory
+from toolkit.tuning import tuned
 
 READY = "ready"
-LATE_SHARE, LATE = 0.2, 1.0
-"""Share of a time limit, and seconds beside, after which a worker is stopped at the latest."""
 
 
 def serve(connection: Connection, task: WorkerTask, limits: ExecutorLimits, number: int) -> None:
@@ -100,7 +99,8 @@ def assign(worker: Worker, jobs: Sequence[InstanceJob], limits: ExecutorLimits) 
     worker.jobs, worker.loaded, worker.started = jobs, jobs[0].networks, time.monotonic()
     limit = survey_limit(jobs) if len(jobs) > 1 else jobs[0].timeout - jobs[0].spent
     # Killing costs a new start; but no answer comes later than a fifth of its limit and a second.
-    worker.deadline = worker.started + limit + min(limits.grace, LATE_SHARE * limit + LATE)
+    late = tuned().bench.late_share * limit + tuned().bench.late_seconds
+    worker.deadline = worker.started + limit + min(limits.grace, late)
     with suppress(BrokenPipeError, ConnectionResetError):  # it died while idle: receive() finds that out and says so
         worker.connection.send(jobs)
 
@@ -179,7 +179,6 @@ class WorkerPool:
             self.workers[number].ready = True
 
 
-@executor("processes")
 def processes(jobs: Sequence[InstanceJob], task: WorkerTask, limits: ExecutorLimits) -> Generator[Event, None, None]:
     """Run the jobs in ``limits.workers`` processes; events come as they happen.
 

@@ -22,11 +22,8 @@ from toolkit.bounds.interval import Bounds, without_overflow
 from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.bounds.row_accumulator import RowAccumulator
 from toolkit.problem.affine import Affine
-from toolkit.problem.program import INPUT, Program, split_layers
-from toolkit.problem.sum_rounding import MapErrors, added_up, gamma, long_terms
-
-ROUNDINGS_BESIDE_SUM = 8
-"""Operations on a number beside the sum that it is part of."""
+from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, MapErrors, added_up, gamma, long_terms
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,10 @@ class LinearBounds:
 
     def minimum(self, box: Bounds) -> Tensor:
         """Lower bounds ``(B, R)`` over boxes ``(B, n)``, less what rounding can change here."""
-        centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
-        allowance = 2 * gamma(centre.shape[1] + ROUNDINGS_BESIDE_SUM, self.offset.dtype)  # for both of the sums
-        widened = radius + allowance * torch.maximum(box.lower.abs(), box.upper.abs())
+        allowance = 2 * gamma(box.lower.shape[1] + ROUNDINGS_BESIDE_SUM, self.offset.dtype)  # for both of the sums
+        widened = box.radius + allowance * box.magnitude
         spread = _dot(self.coefficients.abs(), widened) + allowance * self.offset.abs()
-        return without_overflow(_dot(self.coefficients, centre) - spread + self.offset)
+        return without_overflow(_dot(self.coefficients, box.centre) - spread + self.offset)
 
     def minimiser(self, box: Bounds) -> Tensor:
         """The corner of each box at which the bound is attained, ``(B, R, n)``."""
@@ -114,9 +110,12 @@ def both_signs(start: Functional) -> Functional:
 
 def layer_lines(program: Program, bounds: Bounds) -> list[RelaxationLines]:
     """The lines of every layer for bounds ``(B, num_neurons)``."""
-    lower, upper = split_layers(program, bounds.lower), split_layers(program, bounds.upper)
-    layers = program.layers[: len(lower)]
-    return [RELAXATIONS[layer.op].lines(l, u) for layer, l, u in zip(layers, lower, upper, strict=True)]
+    return [lines_of(layer, bounds.of(layer.neurons)) for layer in program.layers]
+
+
+def lines_of(layer: Layer, bounds: Bounds) -> RelaxationLines:
+    """The lines of one layer for bounds ``(B, size)`` of its pre-activations."""
+    return RELAXATIONS[layer.op].lines(bounds.lower, bounds.upper)
 
 
 def backward(

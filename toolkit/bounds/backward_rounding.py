@@ -16,23 +16,21 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.interval import Bounds, map_interval, source_interval
+from toolkit.bounds.interval import Bounds, map_interval, source_intervals
 from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import Program
-from toolkit.problem.sum_rounding import MapErrors, gamma, long_terms
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, MapErrors, gamma, long_terms
 
 MOST_ATOMS = 32
 """Atoms of a conjunction whose weighted sum the features' errors allow for; sums of more have their own factors."""
 UNKNOWN_ERROR_SHARE = 0.25
 """Share of the largest number from which on an error stands for one that is not known."""
-ROUNDINGS_BESIDE_SUM = 8
-"""Operations on a coefficient beside the sums: the line's slope, the phase's multiplier, the map's stored element."""
 
 
 def errors_of(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
     """The errors for boxes ``(B, n)`` with neuron bounds ``(B, num_neurons)``, of batch B or 1."""
-    layers = [Bounds(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]) for layer in program.layers]
-    pairs = [(affine, _sources(program, affine, box, layers)) for affine in program.maps()]
+    layers = [bounds.of(layer.neurons) for layer in program.layers]
+    pairs = [(affine, source_intervals(program, affine, box, layers)) for affine in program.maps()]
     maps = [map_error(program, *pair) for pair in pairs]
     features = _known(maps[-1] + _of_atoms(program, box, layers))
     underflow = sum_of([map_underflow(program, *pair) for pair in pairs])
@@ -42,12 +40,12 @@ def errors_of(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
 def _of_atoms(program: Program, box: Bounds, layers: Sequence[Bounds]) -> Tensor:
     """What a query's coefficients on the features lose where they are stored rounded, added up in a few terms."""
     features = map_interval(program, program.features, box, layers)
-    return _known(gamma(MOST_ATOMS + ROUNDINGS_BESIDE_SUM, program.dtype) * magnitude(features))
+    return _known(gamma(MOST_ATOMS + ROUNDINGS_BESIDE_SUM, program.dtype) * features.magnitude)
 
 
 def shared_errors(program: Program, box: Bounds, bounds: Bounds) -> MapErrors | None:
     """Errors ``(1, size)`` that serve all boxes in these and all tighter bounds; None where these are not finite."""
-    errors = errors_of(program, around(box), around(bounds))
+    errors = errors_of(program, box.around(), bounds.around())
     parts = [*errors.layers, errors.features, errors.underflow]
     return (
         errors
@@ -85,7 +83,7 @@ class RunningErrors:
             return self.program.errors.ending_at(number)
         while len(self.found) <= number:
             affine = self.program.layers[len(self.found)].affine
-            self.add(map_error, affine, _sources(self.program, affine, self.box, layers))
+            self.add(map_error, affine, source_intervals(self.program, affine, self.box, layers))
         assert isinstance(self.underflow, Tensor)
         return MapErrors(self.found[:number], self.found[number], self.underflow)
 
@@ -95,15 +93,10 @@ class RunningErrors:
         self.underflow = _known(self.underflow + map_underflow(self.program, affine, sources))
 
 
-def _sources(program: Program, affine: Affine, box: Bounds, layers: Sequence[Bounds]) -> list[Bounds]:
-    """The intervals of a map's sources."""
-    return [source_interval(program, source, box, layers) for source in affine.sources]
-
-
 def map_error(program: Program, affine: Affine, sources: Sequence[Bounds]) -> Tensor:
     """The errors ``(B, size)`` of one map's values, given the intervals of its sources."""
     dtype, depth = program.dtype, len(program.layers)
-    reach = [magnitude(source) for source in sources]
+    reach = [source.magnitude for source in sources]
     terms = affine.terms if program.stacks is None else max(affine.terms, program.num_neurons + program.num_inputs)
     tiny = torch.finfo(dtype).tiny
     total = sum(part.sum(1, keepdim=True) for part in reach)
@@ -126,15 +119,5 @@ def _known(error: Tensor) -> Tensor:
 def map_underflow(program: Program, affine: Affine, sources: Sequence[Bounds]) -> Tensor:
     """What underflow may add up to where a map is met, ``(B, 1)``: each product loses less than the smallest normal
     number."""
-    total = sum(magnitude(source).sum(1, keepdim=True) for source in sources) + affine.bias.abs().sum() + 1
+    total = sum(source.magnitude.sum(1, keepdim=True) for source in sources) + affine.bias.abs().sum() + 1
     return _known(2 * torch.finfo(program.dtype).tiny * (affine.size + ROUNDINGS_BESIDE_SUM) * total)
-
-
-def around(bounds: Bounds) -> Bounds:
-    """The least bounds ``(1, size)`` that hold wherever one of these does."""
-    return Bounds(bounds.lower.amin(0, keepdim=True), bounds.upper.amax(0, keepdim=True))
-
-
-def magnitude(bounds: Bounds) -> Tensor:
-    """Largest magnitudes between lower and upper bounds."""
-    return torch.maximum(bounds.lower.abs(), bounds.upper.abs())

@@ -15,7 +15,7 @@ from torch import Tensor
 from toolkit.bounds.interval import Bounds, without_overflow
 from toolkit.problem.sum_rounding import gamma
 
-ROUNDINGS_BESIDE_SUMS = 32
+ROUNDINGS_OF_FUNCTION = 32
 """Operations on a function's value beside the two sums over the dimensions: its offset, multiples of others."""
 MAX_BREAKPOINTS = 8
 """Dimensions up to which all breakpoints are tried as a half-space's multiplier."""
@@ -67,14 +67,12 @@ class CentredRows:
 
 def centred(coefficients: Tensor, offset: Tensor, box: Bounds) -> CentredRows:
     """Functions ``coefficients . x + offset``, ``(N, n)`` and ``(N,)``, with a box ``(N, n)`` each or one for all."""
-    centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
-    magnitude = torch.maximum(box.lower.abs(), box.upper.abs())
-    spread = coefficients * radius
+    spread = coefficients * box.radius
     return CentredRows(
-        _dot(coefficients, centre) + offset,
+        _dot(coefficients, box.centre) + offset,
         spread.T.contiguous().T if _few(spread) else spread.contiguous(),
-        gamma(2 * coefficients.shape[1] + ROUNDINGS_BESIDE_SUMS, offset.dtype)
-        * (_dot(coefficients.abs(), magnitude) + offset.abs()),
+        gamma(2 * coefficients.shape[1] + ROUNDINGS_OF_FUNCTION, offset.dtype)
+        * (_dot(coefficients.abs(), box.magnitude) + offset.abs()),
     )
 
 
@@ -97,7 +95,7 @@ def clip_box(box: Bounds, spaces: HalfSpaces) -> Bounds:
     """
     lower, upper = box.lower, box.upper
     eps = torch.finfo(lower.dtype).eps
-    allowance = 4 * eps * torch.maximum(lower.abs(), upper.abs())
+    allowance = 4 * eps * box.magnitude
     for k in range(spaces.offset.shape[1]):
         normal = spaces.coefficients[:, k]
         slack = centred(normal, spaces.offset[:, k], box).minimum().clamp(max=0).neg()

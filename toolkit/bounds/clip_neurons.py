@@ -48,7 +48,7 @@ def clip_neurons(
     lines: list[RelaxationLines] = []
     within = polytopes(domain.box, spaces)
     running = RunningErrors(program, domain.box)
-    known = [Bounds(lower[:, layer.neurons], upper[:, layer.neurons]) for layer in program.layers]
+    known = [Bounds(lower, upper).of(layer.neurons) for layer in program.layers]
     for number, layer in enumerate(program.layers[: _last_layer(program, chosen) + 1]):
         rows = BoxNeuronRows(*chosen[:, layer.neurons].nonzero(as_tuple=True))
         if len(rows.owner):

@@ -37,7 +37,7 @@ def crown_bounds(
     for number, layer in enumerate(program.layers):
         bounds = map_interval(program, layer.affine, box, layers)
         if known is not None:
-            bounds = intersect(bounds, Bounds(known.lower[:, layer.neurons], known.upper[:, layer.neurons]))
+            bounds = bounds.intersect(known.of(layer.neurons))
         if layer.affine.sources != (INPUT,):  # intervals of a map of the box alone are exact
             errors = running.up_to(number, layers)
             inexact = RELAXATIONS[layer.op].inexact(bounds.lower, bounds.upper)
@@ -45,13 +45,6 @@ def crown_bounds(
         layers.append(bounds)
         lines.append(RELAXATIONS[layer.op].lines(bounds.lower, bounds.upper))
     return concatenate(layers, box)
-
-
-def intersect(first: Bounds, second: Bounds) -> Bounds:
-    """Bounds that are both; where rounding lets them cross, or one is NaN, the first are kept."""
-    lower, upper = torch.fmax(first.lower, second.lower), torch.fmin(first.upper, second.upper)
-    crossed = lower > upper
-    return Bounds(torch.where(crossed, first.lower, lower), torch.where(crossed, first.upper, upper))
 
 
 def tighten_rows(
@@ -76,7 +69,7 @@ def tighten_rows(
         check()
         found = bound_rows(program, errors, part, box, lines)
         old = Bounds(lower[:, part], upper[:, part])
-        better, wanted = intersect(old, found), inexact[:, part]
+        better, wanted = old.intersect(found), inexact[:, part]
         lower[:, part] = torch.where(wanted, better.lower, old.lower)
         upper[:, part] = torch.where(wanted, better.upper, old.upper)
     return Bounds(lower, upper)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import ROUNDINGS_BESIDE_SUM, Functional, PreActivationRows, both_signs, long_dot, of_rows
+from toolkit.bounds.backward import Functional, PreActivationRows, both_signs, long_dot, of_rows
 from toolkit.bounds.backward_rounding import RunningErrors
 from toolkit.bounds.clip_boxes import HalfSpaces, Polytopes, minimum_within, polytopes
 from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
@@ -23,7 +23,7 @@ from toolkit.bounds.interval import Bounds, concatenate, map_interval
 from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.bounds.row_accumulator import RowAccumulator
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.sum_rounding import MapErrors, added_up, gamma, long_terms
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, MapErrors, added_up, gamma, long_terms
 
 COEFFICIENTS_BY_DEVICE = {"cpu": 1 << 18}
 """Coefficients of one pass over the widest layer, by device: few enough to stay in a processor's cache."""
@@ -99,13 +99,13 @@ def _tighten(
     reaches: list[InputInfluence] = []
     running = RunningErrors(program, box)
     within = polytopes(box, spaces)
-    values = {INPUT: (box.lower + box.upper) / 2}
+    values = {INPUT: box.centre}
     contradiction = box.lower.new_full((len(box.lower),), -torch.inf)
     for number, layer in enumerate(program.layers):
         check()
         bounds = _inherited(program, layer, box, known)
         if forward is not None:
-            bounds = _intersected(bounds, forward.bounds(number))
+            bounds = bounds.meet(forward.bounds(number))
         rows = _doubtful(layer, bounds, values, number)
         if forward is not None and len(rows.owner) > _most_rows(program, number, box) * len(box.lower):
             share = _normalised(forward.spread(rows.owner, rows.neuron, program.num_inputs))
@@ -128,7 +128,7 @@ def _stacked(parts: list[TightenedBounds], box: Bounds) -> TightenedBounds:
     starts = itertools.accumulate((len(part.contradiction) for part in parts[:-1]), initial=0)
     reaches = [replace(part.reach, owner=part.reach.owner + start) for part, start in zip(parts, starts, strict=True)]
     return TightenedBounds(
-        Bounds(torch.cat([part.bounds.lower for part in parts]), torch.cat([part.bounds.upper for part in parts])),
+        Bounds.of_rows([part.bounds for part in parts]),
         torch.cat([part.contradiction for part in parts]),
         _joined(reaches, box),
     )
@@ -144,15 +144,10 @@ def _most_rows(program: Program, number: int, box: Bounds) -> int:
 
 def _inherited(program: Program, layer: Layer, box: Bounds, known: Bounds) -> Bounds:
     """The layer's known bounds, with exact intervals where it depends on the box alone."""
-    bounds = Bounds(known.lower[:, layer.neurons], known.upper[:, layer.neurons])
+    bounds = known.of(layer.neurons)
     if layer.affine.sources != (INPUT,):
         return bounds
-    return _intersected(bounds, map_interval(program, layer.affine, box, []))
-
-
-def _intersected(first: Bounds, second: Bounds) -> Bounds:
-    """Bounds that are both, even where they contradict each other; NaN loses."""
-    return Bounds(torch.fmax(first.lower, second.lower), torch.fmin(first.upper, second.upper))
+    return bounds.meet(map_interval(program, layer.affine, box, []))
 
 
 def _doubtful(layer: Layer, bounds: Bounds, values: dict[int, Tensor], number: int) -> BoxNeuronRows:
@@ -173,7 +168,7 @@ def _narrowed(bounds: Bounds, rows: BoxNeuronRows, found: Bounds) -> Bounds:
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
     lower[rows.owner, rows.neuron] = found.lower
     upper[rows.owner, rows.neuron] = found.upper
-    return _intersected(bounds, Bounds(lower, upper))
+    return bounds.meet(Bounds(lower, upper))
 
 
 def _joined(reaches: list[InputInfluence], box: Bounds) -> InputInfluence:

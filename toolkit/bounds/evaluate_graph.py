@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from toolkit.bounds.evaluate_program import DISTURBED_COPIES, Arithmetic, PointValues, unit_of
+from toolkit.bounds.evaluate_program import DISTURBED_COPIES, Arithmetic, PointValues
 from toolkit.problem.affine import absolute_module
 from toolkit.problem.operator_table import NONLINEAR, check_supported
 from toolkit.problem.sum_lengths import node_terms
+from toolkit.problem.sum_rounding import unit_roundoff
 
 Function = Callable[[Sequence[Tensor]], Tensor]
 INPUT, AFFINE = "input", "affine"
@@ -80,7 +81,7 @@ def evaluate_operators(
     The errors are those of an evaluation that rounds to ``unit``. Raises UnsupportedError for an operator that cannot
     be bounded.
     """
-    arithmetic = Arithmetic.of(unit + unit_of(torch.float64), copies)
+    arithmetic = Arithmetic.of(unit + unit_roundoff(torch.float64), copies)
     found: dict[str, PointValues] = {}
     for call in calls(graph):
         if call.kind == INPUT:

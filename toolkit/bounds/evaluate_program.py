@@ -24,13 +24,12 @@ from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.rewrites.elementwise import CAP
 from toolkit.problem.sum_lengths import terms
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at, unit_roundoff
 
 DISTURBED_COPIES = 4
 """Disturbed copies of each point."""
 SPREAD_FACTOR = 4.0
 """Spreads of the copies that an error may be away."""
-ROUNDINGS_BESIDE_SUM = 8
-"""Roundings of an operation besides those of its sum: of its stored coefficients, and of an elementary function."""
 SATURATING = frozenset({"sigmoid", "tanh", "erf", "atan", "sin", "softplus"})
 """Functions whose common approximations err by units in the last place of 1, not of their value."""
 VANISHING = {"exp": 2.0**-126, "exp_below_cap": 2.0**-126, "share": 1 / CAP}
@@ -89,8 +88,10 @@ class Arithmetic:
         sources: Sequence[PointValues],
     ) -> PointValues:
         """A map, of so many terms a sum; ``magnitude`` is the map with absolute coefficients and constants."""
-        factor = gamma(count + ROUNDINGS_BESIDE_SUM, self.unit)
-        usual = min(factor, gamma(ROUNDINGS_BESIDE_SUM * math.ceil(math.sqrt(count)) + ROUNDINGS_BESIDE_SUM, self.unit))
+        factor = gamma_at(count + ROUNDINGS_BESIDE_SUM, self.unit)
+        usual = min(
+            factor, gamma_at(ROUNDINGS_BESIDE_SUM * math.ceil(math.sqrt(count)) + ROUNDINGS_BESIDE_SUM, self.unit)
+        )
         rows = apply([torch.cat([source.value, *source.copies]) for source in sources])
         value, copies = rows[: len(sources[0].value)], rows[len(sources[0].value) :]
         sizes = [source.value.abs() for source in sources]
@@ -118,7 +119,7 @@ class Arithmetic:
             away = torch.where(copies == value, self._signs(copies), (copies - value).sign())
             copies = copies + short.clamp(min=0) * away
         if not relaxation.piecewise_linear and op not in DISCONTINUOUS_OPERATORS:
-            rounded = gamma(ROUNDINGS_BESIDE_SUM, self.unit) * (value.abs() + (1.0 if op in SATURATING else 0.0))
+            rounded = gamma_at(ROUNDINGS_BESIDE_SUM, self.unit) * (value.abs() + (1.0 if op in SATURATING else 0.0))
             rounded = rounded + VANISHING.get(op, 0.0)
             error, copies = error + rounded, copies + rounded * self._signs(copies)
         return PointValues(value, _known(error), copies, z.jumps or op in DISCONTINUOUS_OPERATORS)
@@ -140,16 +141,6 @@ def _image_error(relaxation: Relaxation, value: Tensor, z: Tensor, error: Tensor
     return torch.maximum(high - value, value - low)
 
 
-def gamma(count: int, unit: float) -> float:
-    """Relative error of a sum of so many terms: ``n u / (1 - n u)``, infinite where the sum may be anything."""
-    return count * unit / (1 - count * unit) if count * unit < 1 else math.inf
-
-
-def unit_of(dtype: torch.dtype) -> float:
-    """Relative error of one operation."""
-    return torch.finfo(dtype).eps / 2
-
-
 def _known(error: Tensor) -> Tensor:
     return error.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
@@ -162,7 +153,7 @@ def evaluate(
     Computed in the program's precision on its device. The errors are those of two evaluations, this one and another
     that rounds to ``unit``.
     """
-    arithmetic = Arithmetic.of(unit + unit_of(program.dtype), copies)
+    arithmetic = Arithmetic.of(unit + unit_roundoff(program.dtype), copies)
     sources = {
         INPUT: arithmetic.start(points.to(program.device, program.dtype), error.to(program.device, program.dtype))
     }
@@ -206,5 +197,5 @@ def _transposes(affine: Affine, values: Sequence[Tensor]) -> bool:
     back = sum_of([(part[:, 0] * value).sum() for part, value in zip(parts, values, strict=True)])
     count = terms(affine) + affine.size + sum(value.shape[1] for value in values)
     size = affine.radius([value.abs() for value in values]).sum()
-    allowed = 2 * gamma(count, unit_of(change.dtype)) * size
+    allowed = 2 * gamma_at(count, unit_roundoff(change.dtype)) * size
     return bool(((row * change).sum() - back).abs() <= allowed) or not bool(size.isfinite())

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.interval import Bounds, concatenate, without_overflow
+from toolkit.bounds.interval import Bounds, concatenate, inexact, without_overflow
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.relaxations.relaxation import Relaxation
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sum_rounding import gamma
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma
 
 LEAST_FORWARD_WIDTH = 512
 """Neurons of a layer from which on forward bounds are worth their price."""
@@ -32,8 +32,6 @@ BLOCK_COEFFICIENTS = {"cpu": 1 << 20}
 BLOCK_COEFFICIENTS_ELSEWHERE = 1 << 26
 """Coefficients that a map takes at once, on devices that `BLOCK_COEFFICIENTS` does not name: enough to keep them
 busy."""
-ROUNDINGS_BESIDE_SUMS = 8
-"""Operations on a value beside the sums: a slope, a centre, the difference of these."""
 OUTWARD_ULPS = 16
 """Units in the last place by which an error is moved outward."""
 
@@ -112,7 +110,7 @@ def forward_bounds(program: Program, box: Bounds, known: Bounds, check: Callable
         _forward_bounds(program, box.select(part), known.select(part), check)
         for part in torch.arange(len(box.lower), device=box.lower.device).split(boxes_together(program, box, known))
     ]
-    return Bounds(torch.cat([part.lower for part in parts]), torch.cat([part.upper for part in parts]))
+    return Bounds.of_rows(parts)
 
 
 def _forward_bounds(program: Program, box: Bounds, known: Bounds, check: Callable[[], None]) -> Bounds:
@@ -120,10 +118,8 @@ def _forward_bounds(program: Program, box: Bounds, known: Bounds, check: Callabl
     layers: list[Bounds] = []
     for number, layer in enumerate(program.layers):
         check()
-        found = pass_.bounds(number)
-        lower = torch.fmax(known.lower[:, layer.neurons], found.lower)
-        upper = torch.fmin(known.upper[:, layer.neurons], found.upper)
-        layers.append(Bounds(lower, torch.maximum(lower, upper)))
+        both = known.of(layer.neurons).meet(pass_.bounds(number))
+        layers.append(Bounds(both.lower, torch.maximum(both.lower, both.upper)))
         pass_.advance(number, layers[-1])
     return concatenate(layers, box)
 
@@ -131,11 +127,8 @@ def _forward_bounds(program: Program, box: Bounds, known: Bounds, check: Callabl
 def boxes_together(program: Program, box: Bounds, known: Bounds) -> int:
     """How many boxes are bounded at once, by the terms that known bounds let expect."""
     room = max((_room(program, number) for number in range(len(program.layers))), default=1)
-    inexact = [
-        RELAXATIONS[layer.op].inexact(known.lower[:, layer.neurons], known.upper[:, layer.neurons]).sum(1)
-        for layer in program.layers
-    ]
-    most = int(torch.stack(inexact).sum(0).max()) if inexact and len(box.lower) else 0
+    counts = [inexact(layer, known.of(layer.neurons)).sum(1) for layer in program.layers]
+    most = int(torch.stack(counts).sum(0).max()) if counts and len(box.lower) else 0
     widest = max((layer.affine.size for layer in program.layers), default=1)
     terms = min(room, box.lower.shape[1] + most)
     return max(1, MOST_COEFFICIENTS // max(1, min(MOST_COEFFICIENTS_PER_BOX, terms * widest)))
@@ -197,9 +190,9 @@ class ForwardPass:
 
 def input_zonotope(box: Bounds, varying: Tensor) -> ActivationZonotope:
     """The inputs, with a term for each that varies."""
-    centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
+    centre, radius = box.centre, box.radius
     unit = torch.finfo(centre.dtype).eps
-    radius = torch.where(radius > 0, radius + 2 * unit * torch.maximum(box.lower.abs(), box.upper.abs()), 0.0)
+    radius = torch.where(radius > 0, radius + 2 * unit * box.magnitude, 0.0)
     error = radius[:, varying]
     return ActivationZonotope(
         centre,
@@ -209,7 +202,7 @@ def input_zonotope(box: Bounds, varying: Tensor) -> ActivationZonotope:
         varying.expand(len(centre), -1),
         error,
         first=0,
-        reach=torch.maximum(box.lower.abs(), box.upper.abs()),
+        reach=box.magnitude,
     )
 
 
@@ -220,11 +213,11 @@ def through_map(affine: Affine, sources: Sequence[ActivationZonotope]) -> tuple[
     both = affine.radius([torch.cat([source.radius, source.reach]) for source in sources])
     radius, magnitude = both.chunk(2)
     terms, reach = _by_matrices(affine, sources) if isinstance(affine, DenseAffine) else _by_blocks(affine, sources)
-    allowance = 2 * gamma(affine.terms + len(sources) + ROUNDINGS_BESIDE_SUMS, centre.dtype)
+    allowance = 2 * gamma(affine.terms + len(sources) + ROUNDINGS_BESIDE_SUM, centre.dtype)
     lost = allowance * (magnitude + affine.bias.abs()) + affine.uncertainty([source.reach for source in sources])
     radius = radius * (1 + allowance) + lost + 2 * affine.terms * torch.finfo(centre.dtype).tiny
-    spread = (radius + reach) * (1 + gamma(terms.shape[1] + ROUNDINGS_BESIDE_SUMS, centre.dtype))
-    spread = spread + ROUNDINGS_BESIDE_SUMS * torch.finfo(centre.dtype).eps * centre.abs()
+    spread = (radius + reach) * (1 + gamma(terms.shape[1] + ROUNDINGS_BESIDE_SUM, centre.dtype))
+    spread = spread + ROUNDINGS_BESIDE_SUM * torch.finfo(centre.dtype).eps * centre.abs()
     bounds = Bounds(without_overflow(centre - spread), -without_overflow(-centre - spread))
     return Zonotope(centre, terms, radius, reach), bounds
 
@@ -270,7 +263,7 @@ def through_layer(
     slope, middle, error = strip(relaxation, bounds)
     centre = slope * zonotope.centre + middle
     lost = (slope * zonotope.centre).abs() + middle.abs() + slope.abs() * (zonotope.reach + zonotope.radius)
-    radius = slope.abs() * zonotope.radius + ROUNDINGS_BESIDE_SUMS * torch.finfo(centre.dtype).eps * lost
+    radius = slope.abs() * zonotope.radius + ROUNDINGS_BESIDE_SUM * torch.finfo(centre.dtype).eps * lost
     count = min(int((error > 0).sum(1).max()), room - first) if len(error) else 0
     neuron = error.topk(max(0, count), 1).indices
     whole = radius + error
@@ -283,7 +276,7 @@ def through_layer(
         whole.gather(1, neuron),
         first=first,
         reach=(centre.abs() + slope.abs() * zonotope.reach + whole)
-        * (1 + ROUNDINGS_BESIDE_SUMS * torch.finfo(centre.dtype).eps),
+        * (1 + ROUNDINGS_BESIDE_SUM * torch.finfo(centre.dtype).eps),
     )
 
 
@@ -297,7 +290,7 @@ def strip(relaxation: Relaxation, bounds: Bounds) -> tuple[Tensor, Tensor, Tenso
     above = _extreme(torch.maximum, lines.upper_slope - slope, lines.upper_offset, bounds)
     below = _extreme(torch.minimum, lines.lower_slope - slope, lines.lower_offset, bounds)
     width = above - below
-    magnitude = slope.abs() * torch.maximum(lower.abs(), upper.abs()) + above.abs() + below.abs()
+    magnitude = slope.abs() * bounds.magnitude + above.abs() + below.abs()
     outward = OUTWARD_ULPS * torch.finfo(width.dtype).eps * magnitude
     exact = ~relaxation.inexact(lower, upper) & (width == 0)
     return slope, (above + below) / 2, torch.where(exact, 0.0, width / 2 + outward)

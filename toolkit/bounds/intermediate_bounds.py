@@ -12,11 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.crown import intersect, rows_per_pass
+from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.dual_ascent import Schedule, optimise
-from toolkit.bounds.interval import Bounds
+from toolkit.bounds.interval import Bounds, inexact
 from toolkit.bounds.optimised_bound import Domain, adaptive
-from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.program import INPUT, Layer, Program
 
 TRIED_ROWS = 48
@@ -48,17 +47,16 @@ def refine_layer(
     """The bounds with those of one layer's inexact rows tightened."""
     layer = program.layers[number]
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
-    current = Bounds(lower[:, layer.neurons], upper[:, layer.neurons])
-    index = RELAXATIONS[layer.op].inexact(current.lower, current.upper)[0].nonzero().squeeze(1)
+    index = inexact(layer, bounds.of(layer.neurons))[0].nonzero().squeeze(1)
     if layer.affine.sources == (INPUT,) or not len(index):
         return bounds
     schedule = replace(schedule, until_proved=False)
     ending_here = program.ending_at(number)
-    earlier = Bounds(lower[:, : layer.start], upper[:, : layer.start])
+    earlier = bounds.of(slice(layer.start))
     for part in _sample_first(index, max(1, rows_per_pass(program, 1) // 4)):
         found = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)
         old = Bounds(lower[:, layer.start + part], upper[:, layer.start + part])
-        new = intersect(old, found)
+        new = old.intersect(found)
         lower[:, layer.start + part], upper[:, layer.start + part] = new.lower, new.upper
         if float((new.upper - new.lower).sum()) > (1 - LEAST_WIDTH_GAIN) * float((old.upper - old.lower).sum()):
             break

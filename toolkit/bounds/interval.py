@@ -10,41 +10,79 @@ from torch import Tensor
 
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.problem.affine import Affine, sum_of
-from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sum_rounding import gamma
+from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma, outward
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Lower and upper bounds of the pre-activations of all neurons, ``(B, num_neurons)`` each."""
+    """Lower and upper bounds ``(B, size)`` of the elements of vectors: input boxes, or neurons' pre-activations."""
 
     lower: Tensor
     upper: Tensor
+
+    @property
+    def centre(self) -> Tensor:
+        """The middle of every interval, ``(B, size)``."""
+        return (self.lower + self.upper) / 2
+
+    @property
+    def radius(self) -> Tensor:
+        """Half the width of every interval, ``(B, size)``."""
+        return (self.upper - self.lower) / 2
+
+    @property
+    def magnitude(self) -> Tensor:
+        """Largest magnitude in every interval, ``(B, size)``."""
+        return torch.maximum(self.lower.abs(), self.upper.abs())
 
     def select(self, index: Tensor) -> Bounds:
         """The bounds of some batch rows."""
         return Bounds(self.lower[index], self.upper[index])
 
+    def of(self, elements: slice | Tensor) -> Bounds:
+        """The bounds of some elements of every vector: of a layer's neurons, for instance."""
+        return Bounds(self.lower[:, elements], self.upper[:, elements])
 
-ROUNDINGS_BESIDE_SUM = 8
-"""Operations on a value beside its sum: its centre and radius, the difference of these, the stored element."""
+    def around(self) -> Bounds:
+        """The least bounds ``(1, size)`` that hold wherever one of these does."""
+        return Bounds(self.lower.amin(0, keepdim=True), self.upper.amax(0, keepdim=True))
+
+    def meet(self, other: Bounds) -> Bounds:
+        """Bounds that are both, even where they contradict each other; NaN loses."""
+        return Bounds(torch.fmax(self.lower, other.lower), torch.fmin(self.upper, other.upper))
+
+    def intersect(self, other: Bounds) -> Bounds:
+        """Bounds that are both; where rounding lets them cross, or one is NaN, these are kept."""
+        both = self.meet(other)
+        crossed = both.lower > both.upper
+        return Bounds(torch.where(crossed, self.lower, both.lower), torch.where(crossed, self.upper, both.upper))
+
+    def to(self, dtype: torch.dtype) -> Bounds:
+        """The bounds in another precision, rounded outward."""
+        return Bounds(*outward(self.lower, self.upper, dtype))
+
+    @staticmethod
+    def of_rows(parts: Sequence[Bounds]) -> Bounds:
+        """One batch of several."""
+        return Bounds(torch.cat([part.lower for part in parts]), torch.cat([part.upper for part in parts]))
 
 
-def affine_interval(affine: Affine, lower: list[Tensor], upper: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Interval image, ``(B, size)`` each, of boxes of the map's sources, rounded outward.
+def affine_interval(affine: Affine, sources: Sequence[Bounds]) -> Bounds:
+    """Interval image ``(B, size)`` of the intervals of a map's sources, rounded outward.
 
     Where sources are unbounded, so is the image: no bound is NaN.
     """
-    centre = affine.apply([(l + u) / 2 for l, u in zip(lower, upper, strict=True)])
+    centre = affine.apply([source.centre for source in sources])
     # Of the sums of the centres, and of those of the radii.
     allowance = 2 * gamma(affine.terms + ROUNDINGS_BESIDE_SUM, centre.dtype)
-    reach = [torch.maximum(l.abs(), u.abs()) for l, u in zip(lower, upper, strict=True)]
-    radii = [(u - l) / 2 + allowance * r for l, u, r in zip(lower, upper, reach, strict=True)]
+    reach = [source.magnitude for source in sources]
+    radii = [source.radius + allowance * r for source, r in zip(sources, reach, strict=True)]
     lost = affine.uncertainty(reach) + allowance * affine.bias.abs() + _underflow(reach, affine.terms)
     radius = affine.radius(radii) + lost
     unknown = torch.isnan(centre - radius)
     low, high = without_overflow(centre - radius), -without_overflow(-centre - radius)
-    return torch.where(unknown, -torch.inf, low), torch.where(unknown, torch.inf, high)
+    return Bounds(torch.where(unknown, -torch.inf, low), torch.where(unknown, torch.inf, high))
 
 
 def without_overflow(lower: Tensor) -> Tensor:
@@ -69,10 +107,14 @@ def source_interval(program: Program, source: int, box: Bounds, bounds: Sequence
     return Bounds(*relaxation.image(bounds[source].lower, bounds[source].upper))
 
 
+def source_intervals(program: Program, affine: Affine, box: Bounds, bounds: Sequence[Bounds]) -> list[Bounds]:
+    """The intervals of all sources of a map."""
+    return [source_interval(program, source, box, bounds) for source in affine.sources]
+
+
 def map_interval(program: Program, affine: Affine, box: Bounds, bounds: Sequence[Bounds]) -> Bounds:
     """Interval image of one affine map, given the box and the bounds of the earlier layers."""
-    parts = [source_interval(program, source, box, bounds) for source in affine.sources]
-    return Bounds(*affine_interval(affine, [part.lower for part in parts], [part.upper for part in parts]))
+    return affine_interval(affine, source_intervals(program, affine, box, bounds))
 
 
 def interval_bounds(program: Program, box: Bounds) -> tuple[Bounds, Bounds]:
@@ -95,8 +137,11 @@ def concatenate(layers: list[Bounds], box: Bounds) -> Bounds:
 def unstable_neurons(program: Program, bounds: Bounds) -> Tensor:
     """Which neurons a split at zero would make linear, ``(B, num_neurons)``: those whose lower line is free, too."""
     masks = [
-        RELAXATIONS[layer.op].inexact(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons])
-        & RELAXATIONS[layer.op].piecewise_linear
-        for layer in program.layers
+        inexact(layer, bounds.of(layer.neurons)) & RELAXATIONS[layer.op].piecewise_linear for layer in program.layers
     ]
     return torch.cat(masks, 1) if masks else torch.zeros_like(bounds.lower, dtype=torch.bool)
+
+
+def inexact(layer: Layer, bounds: Bounds) -> Tensor:
+    """Which of a layer's neurons, with bounds ``(B, size)``, its operator's lines are not exact for."""
+    return RELAXATIONS[layer.op].inexact(bounds.lower, bounds.upper)

@@ -12,21 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import ROUNDINGS_BESIDE_SUM, backward, of_rows
-from toolkit.bounds.backward_rounding import around, errors_of
+from toolkit.bounds.backward import backward, of_rows
+from toolkit.bounds.backward_rounding import errors_of
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Multipliers
 from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.sum_rounding import MapErrors, gamma
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, MapErrors, gamma
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Reduction:
 
     def restrict(self, bounds: Bounds) -> Bounds:
         """Neuron bounds of the original as bounds of the smaller program."""
-        return Bounds(bounds.lower[:, self.neurons], bounds.upper[:, self.neurons])
+        return bounds.of(self.neurons)
 
     def restrict_multipliers(self, multipliers: Multipliers) -> Multipliers:
         """Slopes and multipliers of the original as those of the smaller program."""
@@ -53,11 +51,11 @@ class Reduction:
     def restrict_box(self, box: Bounds) -> Bounds:
         """Input boxes of the original as boxes of the smaller program."""
         origin = self.base[self.inputs]
-        lower, upper = box.lower[:, self.inputs], box.upper[:, self.inputs]
+        inner = box.of(self.inputs)
         if not bool(origin.any()):
-            return Bounds(lower, upper)
-        infinity = torch.full_like(lower, torch.inf)
-        return Bounds(torch.nextafter(lower - origin, -infinity), torch.nextafter(upper - origin, infinity))
+            return inner
+        infinity = torch.full_like(inner.lower, torch.inf)
+        return Bounds(torch.nextafter(inner.lower - origin, -infinity), torch.nextafter(inner.upper - origin, infinity))
 
     def restore(self, point: Tensor) -> Tensor:
         """A point of the smaller program, ``(n',)``, as a point of the original, ``(n,)``."""
@@ -79,12 +77,12 @@ def reduce_program(
     is counted, are no larger than the boxes. ``check`` is called between passes and may raise to stop the work.
     """
     varying = _varying(box)
-    whole = around(box)
-    middle = ((whole.lower + whole.upper) / 2)[0] if recentred else torch.zeros_like(box.lower[0])
+    whole = box.around()
+    middle = whole.centre[0] if recentred else torch.zeros_like(box.lower[0])
     base = torch.where(varying, middle, box.lower[0])
     kept = [_kept(layer, bounds) for layer in program.layers]
     lines = [_through_active(layer, bounds, keep) for layer, keep in zip(program.layers, kept, strict=True)]
-    errors = errors_of(program, whole, around(bounds))
+    errors = errors_of(program, whole, bounds.around())
     cut = _Cut(program, kept, lines, varying, base, errors, check)
     numbers = _renumber(kept)
     layers: list[Layer] = []
@@ -183,23 +181,3 @@ def reduced_cost(program: Program, box: Bounds, bounds: Bounds) -> int:
         total += rows * width
         width += rows
     return total
-
-
-def cost(program: Program) -> int:
-    """Multiplications of one backward pass of one row, estimated."""
-    return sum(_map_cost(affine) for affine in program.maps())
-
-
-def _map_cost(affine: Affine) -> int:
-    if isinstance(affine, DenseAffine):
-        return sum(matrix.numel() for matrix in affine.matrices)
-    graph: Any = affine
-    return sum(_node_cost(node) for node in graph.linear.graph.nodes)
-
-
-def _node_cost(node: Any) -> int:
-    if node.target is not torch.ops.aten.convolution.default:
-        return 0
-    transposed = node.args[6]
-    positions = node.args[0] if transposed else node
-    return prod(positions.meta["shape"]) * prod(node.args[1].meta["shape"][1:])

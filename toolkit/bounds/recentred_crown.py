@@ -23,12 +23,8 @@ from toolkit.bounds.crown import tighten_rows
 from toolkit.bounds.interval import Bounds, affine_interval, concatenate
 from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine, DenseAffine, GraphAffine
-from toolkit.problem.compile import outward
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sum_rounding import MapErrors, gamma
-
-ROUNDINGS_BESIDE_SUM = 8
-"""Operations on a value beside its sum."""
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, MapErrors, gamma, outward
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class CentreValues:
 
 def centre_of(exact: Program, box: Bounds) -> CentreValues | None:
     """The values of a program in double precision at the centre of a box ``(1, n)``; None where some are not finite."""
-    sources: dict[int, Tensor] = {INPUT: (box.lower.double() + box.upper.double()) / 2}
+    sources: dict[int, Tensor] = {INPUT: box.to(torch.float64).centre}
     values, errors = [], []
     for number, layer in enumerate(exact.layers):
         affine = layer.affine
@@ -86,7 +82,7 @@ def recentred_bounds(
     for number, layer in enumerate(plain.layers):
         check()
         parts = [sources[source] for source in layer.affine.sources]
-        found = Bounds(*affine_interval(layer.affine, [p.lower for p in parts], [p.upper for p in parts]))
+        found = affine_interval(layer.affine, parts)
         running.add(partial(_with_error, centre, number), layer.affine, parts)
         if layer.affine.sources != (INPUT,):
             part, errors = plain.ending_at(number), running.up_to(number, [])
@@ -101,9 +97,9 @@ def recentred_bounds(
 def _shifted(bounds: Bounds, by: Tensor, dtype: torch.dtype, error: Tensor | float = 0.0) -> Bounds:
     """Bounds moved by numbers in double precision, which are exact up to an error, and rounded outward."""
     lower, upper = bounds.lower.double() + by, bounds.upper.double() + by
-    size = torch.maximum(torch.maximum(bounds.lower.abs(), bounds.upper.abs()).double(), by.abs())
+    size = torch.maximum(bounds.magnitude.double(), by.abs())
     lost = ROUNDINGS_BESIDE_SUM * torch.finfo(torch.float64).eps * size + error
-    return Bounds(*outward(lower - lost, upper + lost, dtype))
+    return Bounds(lower - lost, upper + lost).to(dtype)
 
 
 def _with_error(centre: CentreValues, number: int, plain: Program, affine: Affine, sources: Sequence[Bounds]) -> Tensor:

@@ -11,12 +11,11 @@ from cyclopts.validators import Number
 
 from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
-from toolkit.run.memory_limits import GIB, available, in_bytes
+from toolkit.run.memory_limits import available, in_bytes
+from toolkit.tuning import tuned
 
 MemoryLimit = Annotated[float | None, Parameter(validator=Number(gt=0))]
 """An option for memory in GiB; None for what the machine has left."""
-LEAST = 2 * GIB
-"""Bytes that a process may take at least, where nothing is said: libraries alone take one GiB."""
 
 
 def memory_of(limit: float | None) -> int:
@@ -26,7 +25,7 @@ def memory_of(limit: float | None) -> int:
     """
     if limit is not None:
         return in_bytes(limit)
-    return 0 if visible_gpus() else max(LEAST, available())
+    return 0 if visible_gpus() else max(tuned().memory.least_process_bytes, available())
 
 
 def network_paths(values: Sequence[str]) -> dict[str, Path]:

@@ -41,7 +41,7 @@ def run_target(target: Path | None, options: Options) -> int:
     path = find_target(target)
     with machine_failures():
         if path.suffix == ".toml":
-            from toolkit.experiment import run_recipe
+            from toolkit.study import run_recipe
 
             return run_recipe(path, options)
         from toolkit.campaign import run_folder

@@ -61,10 +61,10 @@ def _over_reals(models: Mapping[str, OnnxModel], query: Query, path: Path) -> tu
     from toolkit.agreement.real_semantics import holds_over_reals
     from toolkit.verify import LoadedNetwork, load_query
 
-    posed = load_query({name: LoadedNetwork(model) for name, model in models.items()}, query)
+    loaded = load_query({name: LoadedNetwork(model) for name, model in models.items()}, query)
     given = read_witness(path, query)
     witness = Witness(query.version, query.tensors, tuple(given[tensor.name] for tensor in query.tensors))
-    holds = holds_over_reals(query, bind(query, models), witness, posed.imported_whole)
+    holds = holds_over_reals(query, bind(query, models), witness, loaded.imported_whole)
     if holds is None:
         return Classification.CORRECT, "the specification holds for the replayed outputs; in real arithmetic, unknown"
     if holds:

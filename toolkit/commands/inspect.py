@@ -65,14 +65,14 @@ def _inspected(net: str, spec: Path | None, network: Sequence[str]) -> str:
 
     networks = load_networks(network_paths([net, *network]))
     lines, reason = list[str](), ""
-    for loaded in networks.values():
-        found = _surveyed(loaded)
+    for model in networks.values():
+        found = _surveyed(model)
         reason = reason or found.reason
-        lines += _describe_model(loaded.model, found)
+        lines += _describe_model(model.model, found)
     if spec is not None:
-        posed = load_query(networks, read_query(spec))
-        reason = _reason(posed)
-        lines += _describe_query(posed.query, posed.cases, spec)
+        loaded = load_query(networks, read_query(spec))
+        reason = _reason(loaded)
+        lines += _describe_query(loaded.query, loaded.cases, spec)
     return "\n".join([*lines, f"plan            {_plan(reason)}"])
 
 
@@ -86,16 +86,16 @@ def _surveyed(network: LoadedNetwork) -> OperatorSurvey:
         return OperatorSurvey([], str(error))
 
 
-def _reason(posed: LoadedQuery) -> str:
+def _reason(loaded: LoadedQuery) -> str:
     """Why the networks, as far as the query needs them, cannot be bounded; empty where they can."""
     from toolkit.problem.compile import compile_question, traced_features
     from toolkit.problem.operator_table import check_supported
 
     try:
-        posed.check_operators()
-        compile_question(posed.cases)
-        bindings = {name: network.binding for name, network in posed.needed.items()}
-        check_supported(traced_features(posed.query, bindings, posed.cases).graph)
+        loaded.check_operators()
+        compile_question(loaded.cases)
+        bindings = {name: network.binding for name, network in loaded.needed.items()}
+        check_supported(traced_features(loaded.query, bindings, loaded.cases).graph)
     except UnsupportedError as error:
         return str(error)
     return ""

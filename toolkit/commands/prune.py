@@ -98,8 +98,8 @@ def prune(
     normalise
         The network expects images standardised by the data set's mean and deviation; it gets that as a first layer.
     """
-    from toolkit.experiment import run_parsed
     from toolkit.recipe import parse_recipe
+    from toolkit.study import run_parsed
 
     if not model.is_file():
         raise InputError(f"{model}: no such file")

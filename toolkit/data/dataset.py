@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-from toolkit.errors import InputError
 
 if TYPE_CHECKING:
     from toolkit.recipe import Data
@@ -35,6 +33,10 @@ class Split:
     def first(self, count: int) -> Split:
         """The first ``count`` images."""
         return Split(self.images[:count], self.labels[:count])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels in order, at most ``size`` at a time."""
+        return zip(self.images.split(size), self.labels.split(size), strict=True)
 
 
 @dataclass(frozen=True)
@@ -81,23 +83,6 @@ def register(*names: str) -> Callable[[Loader], Loader]:
         return loader
 
     return keep
-
-
-def load_dataset(data: Data) -> Dataset:
-    """Loads a data set by its recipe entry.
-
-    Raises:
-        InputError: the name is unknown, or its files are missing or malformed.
-    """
-    from toolkit.data import builtin, files, vision  # noqa: F401 - importing them registers their loaders
-
-    where = data.source or data.name
-    kind, colon, _ = where.partition(":")
-    loader = LOADERS.get(kind + colon)
-    if loader is None:
-        raise InputError(f"data.name: no data set {where!r}; known: {', '.join(sorted(LOADERS))}")
-    dataset = vision.conventional(replace(loader(data.model_copy(update={"name": where})), name=data.name))
-    return dataset if data.train is None else replace(dataset, train=some(dataset.train, data.train))
 
 
 def some(split: Split, count: int, seed: int = 0) -> Split:

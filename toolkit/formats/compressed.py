@@ -5,13 +5,9 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+from toolkit.tuning import tuned
+
 GZIP_MAGIC = b"\x1f\x8b"
-CHUNK = 1 << 22
-UNCHECKED_BYTES = 1 << 28
-"""Bytes up to which it does not matter how much smaller a file is than its content."""
-MOST_COMPRESSION = 200
-"""Times as large as itself what was read of a file may be: networks and specifications stay far below, zeros reach
-1000."""
 
 
 def read_decompressed(path: Path, most: int) -> bytes:
@@ -24,9 +20,9 @@ def read_decompressed(path: Path, most: int) -> bytes:
         compressed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         raw.seek(0)
         stream = gzip.GzipFile(fileobj=raw) if compressed else raw
-        while size <= most and (part := stream.read(min(CHUNK, most + 1 - size))):
+        while size <= most and (part := stream.read(min(tuned().files.decompressed_block, most + 1 - size))):
             parts.append(part)
             size += len(part)
-            if compressed and size > max(UNCHECKED_BYTES, MOST_COMPRESSION * raw.tell()):
+            if compressed and size > max(tuned().files.unchecked_bytes, tuned().files.most_compression * raw.tell()):
                 raise OSError(f"{raw.tell() >> 10} KiB of it expand to {size >> 20} MiB, as in no such file")
     return b"".join(parts)

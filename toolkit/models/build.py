@@ -24,10 +24,9 @@ from toolkit.models.architecture_options import (
 from toolkit.models.imported import insert_batch_norms, read_network
 from toolkit.models.layers import Normalise, Residual
 from toolkit.models.structure import channel_sites
+from toolkit.tuning import tuned
 
 Shape = tuple[int, int, int]
-STATISTICS = 512
-"""Images whose statistics inserted batch normalisation starts with."""
 
 PRESETS: dict[PresetName, ConvNet] = {
     # "cifar_model_deep" of Li et al. (TMLR 2023), Table III: no batch normalisation after the hidden linear layer.
@@ -81,7 +80,7 @@ def build_model(options: ModelOptions, dataset: Dataset, seed: int) -> nn.Sequen
         body = list(layers(options, dataset.input_shape, dataset.classes))
     row = [*([Normalise(dataset.mean, dataset.std)] if options.normalise else []), *body]
     if isinstance(options, OnnxNet) and options.batch_norm:
-        row = insert_batch_norms(row, dataset.train.images[:STATISTICS])
+        row = insert_batch_norms(row, dataset.train.images[: tuned().training.statistics_images])
     network = nn.Sequential(*row)
     if isinstance(options, OnnxNet) and options.batch_norm and not channel_sites(network):
         raise InputError(

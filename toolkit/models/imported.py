@@ -22,14 +22,13 @@ from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.onnx.runtime import close
 from toolkit.formats.onnx.torch_import import ImportedModel, import_module
 from toolkit.models.layers import Normalise
+from toolkit.tuning import tuned
 
 KNOWN = (
     nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.Flatten, nn.Identity, nn.MaxPool2d, nn.AvgPool2d,
     nn.AdaptiveAvgPool2d, Normalise,
 )  # fmt: skip
 """Layers of a ``Sequential`` that all of training and pruning understands."""
-COMPARED_SAMPLES = 3
-"""Samples that the trainable network and the file are compared on."""
 
 Step = tuple[nn.Module, tuple[str, ...], tuple[str, ...]]
 """A layer, the names of its operands and of its results."""
@@ -220,11 +219,11 @@ def _collect(arithmetic: list[tuple[str, Tensor]], row: list[nn.Module]) -> list
 
 
 def _check_batched(network: nn.Module, imported: nn.Module, model: OnnxModel, shape: tuple[int, int, int]) -> None:
-    images = torch.rand(COMPARED_SAMPLES, *shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(tuned().networks.trainable_samples, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         single = [imported(image.reshape(model.inputs[0].shape))[0].reshape(-1) for image in images]
         try:
-            together = network(images).reshape(COMPARED_SAMPLES, -1)
+            together = network(images).reshape(tuned().networks.trainable_samples, -1)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:120]
             raise UnsupportedError(

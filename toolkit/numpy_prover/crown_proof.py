@@ -15,7 +15,6 @@ from toolkit.formats.vnnlib.query import Network, Query, reduce_rows
 from toolkit.numpy_prover.expression_bounds import NotFinite, every_row, layer_lines, lower_bounds
 from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch
 from toolkit.numpy_prover.expressions import (
-    MOST_NUMBERS,
     AffineExpression,
     Array,
     NotRead,
@@ -33,17 +32,10 @@ from toolkit.numpy_prover.node_calls import as_expression
 from toolkit.numpy_prover.read_graph import read_graph
 from toolkit.problem.cases import Cases
 from toolkit.run.clock import Clock, OutOfTime
+from toolkit.tuning import tuned
 
-CROWN_PROOF_SECONDS = 0.5
-"""Time after which the proof is left to stronger means."""
-MOST_MULTIPLICATIONS = 1 << 30
-"""Multiplications for one box up to which it is tried."""
-MOST_BISECTED_INPUTS = 64
-"""Most varying inputs of boxes that are halved."""
 TYPES = ("float32", "float64")
 """Element types that are taken for real numbers. No operator is read that converts them."""
-MOST_COEFFICIENTS = 1 << 20
-"""Coefficients that are held at once: about what fits into a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ class LayerQuestion:
         """Boxes whose coefficients are held at once."""
         longest = max([len(layer.rows.constant) for layer in self.layers] + [len(self.varying)])
         # Where all inputs are fixed there may be no layer and nothing that varies.
-        return max(1, MOST_COEFFICIENTS // max(1, max(self.lengths) * longest))
+        return max(1, tuned().numpy_prover.most_coefficients // max(1, max(self.lengths) * longest))
 
     def bounds(self, box: BoxBatch) -> tuple[Array, Array]:
         """Lower bounds of the atoms over boxes, ``(B, m)``, and their coefficients on the input, ``(B, m, n)``."""
@@ -101,7 +93,7 @@ class LayerQuestion:
 def read_question(query: Query, cases: Cases, models: Mapping[str, OnnxModel]) -> LayerQuestion:
     """A query about models, by the name of the network. Raises NotRead."""
     varying = np.flatnonzero(((cases.lower != cases.lower[0]) | (cases.upper != cases.lower[0])).any(0))
-    if query.products or query.num_variables * (len(cases.atoms) + len(varying)) > MOST_NUMBERS:
+    if query.products or query.num_variables * (len(cases.atoms) + len(varying)) > tuned().numpy_prover.most_numbers:
         raise NotRead("products, or many variables")
     x, layers = _inputs(BoxBatch(cases.lower.min(0)[None], cases.upper.max(0)[None]), varying)
     position, parts = 0, dict[int, AffineExpression]()
@@ -167,7 +159,8 @@ def proof(losses: CaseLosses, models: Mapping[str, OnnxModel], clock: Clock) -> 
     """
     try:
         question = read_question(losses.query, losses.cases, models)
-        return question if question.work <= MOST_MULTIPLICATIONS and refuted(question, clock) else None
+        affordable = question.work <= tuned().numpy_prover.most_multiplications
+        return question if affordable and refuted(question, clock) else None
     except (NotRead, NotFinite, OutOfTime):
         return None
 
@@ -178,7 +171,7 @@ def refuted(question: LayerQuestion, clock: Clock) -> bool:
     Boxes of few inputs that are left open are halved, across the input to which the bounds of their atoms owe most.
     """
     boxes = OpenBoxes(question.boxes, np.arange(len(question.cases.lower)))
-    few = 0 < len(question.varying) <= MOST_BISECTED_INPUTS
+    few = 0 < len(question.varying) <= tuned().numpy_prover.most_bisected_inputs
     while True:
         began = clock.elapsed
         left = together([_left(question, part, clock) for part in boxes.parts(question.boxes_at_once)])

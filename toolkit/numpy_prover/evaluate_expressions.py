@@ -14,11 +14,8 @@ import numpy as np
 from toolkit.numpy_prover.expressions import AffineExpression, Array, evaluated
 from toolkit.numpy_prover.neuron_layers import NeuronLayer
 from toolkit.numpy_prover.numpy_relaxations import RELU
+from toolkit.tuning import tuned
 
-DISTURBED_COPIES = 4
-"""Disturbed copies of each point."""
-SPREAD_FACTOR = 4.0
-"""Spreads of the copies that an error may be away."""
 ROUNDINGS_BESIDE_SUM = 64
 """Roundings of a value besides those of its sum: an expression's coefficients are what a few operators made."""
 
@@ -35,14 +32,14 @@ class ExpressionValues:
     def tolerance(self) -> Array:
         """How far the value of another evaluation may be away, ``(B, N)``: the smaller of both estimates."""
         spread = np.abs(self.copies - self.value).max((0, 1), initial=0.0)
-        return np.fmin(self.error, SPREAD_FACTOR * spread)
+        return np.fmin(self.error, tuned().agreement.spread_factor * spread)
 
 
 def evaluate(
     x: AffineExpression, layers: Sequence[NeuronLayer], points: Array, error: Array, unit: float
 ) -> ExpressionValues:
     """An expression at points ``(B, n)`` of its input, given up to an error, where operations round to ``unit``."""
-    generator = np.random.default_rng(0)
+    generator, count_copies = np.random.default_rng(0), tuned().agreement.disturbed_copies
 
     def signs(shape: tuple[int, ...]) -> Array:
         return generator.integers(0, 2, shape).astype(np.float64) * 2 - 1
@@ -53,13 +50,12 @@ def evaluate(
         usual = min(factor, ROUNDINGS_BESIDE_SUM * math.ceil(math.sqrt(count)) * unit)
         size = _weighted(rows, [np.abs(source.value) for source in sources]) + rows.magnitude
         distance = factor * size + _weighted(rows, [source.error for source in sources])
-        copies = np.stack(
-            [evaluated(rows, [source.copies[number] for source in sources]) for number in range(DISTURBED_COPIES)]
-        )
+        disturbed = [[source.copies[number] for source in sources] for number in range(count_copies)]
+        copies = np.stack([evaluated(rows, values) for values in disturbed])
         value = evaluated(rows, [source.value for source in sources])
         return ExpressionValues(value, distance, copies + usual * size * signs(copies.shape))
 
-    copies = np.broadcast_to(points, (DISTURBED_COPIES, *points.shape))
+    copies = np.broadcast_to(points, (count_copies, *points.shape))
     sources = [ExpressionValues(points, error, copies + error * signs(copies.shape))]
     with np.errstate(over="ignore", invalid="ignore"):
         for layer in layers:

@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-MOST_NUMBERS = 1 << 22
-"""Most numbers of one expression."""
-
 
 class NotRead(Exception):  # noqa: N818 - not an error: others may know more
     """The graph has something that is not read here."""

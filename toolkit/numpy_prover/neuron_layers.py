@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from toolkit.numpy_prover.expression_intervals import BoxBatch, interval
 from toolkit.numpy_prover.expressions import (
-    MOST_NUMBERS,
     AffineExpression,
     Array,
     NotRead,
@@ -25,6 +24,7 @@ from toolkit.numpy_prover.expressions import (
     total,
 )
 from toolkit.numpy_prover.numpy_relaxations import OPERATORS, ElementwiseOperator, NumpyLines
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class NeuronLayers:
     ) -> AffineExpression:
         """The values of some neurons as a new source, in their places among zeros."""
         size = len(flat.constant)
-        if size * len(neurons) > MOST_NUMBERS:
+        if size * len(neurons) > tuned().numpy_prover.most_numbers:
             raise NotRead("a wide layer")
         self.found.append(NeuronLayer(operator, moved(flat, lambda array: array[neurons])))
         self.sources.append(BoxBatch(*operator.image(bounds.lower[:, neurons], bounds.upper[:, neurons])))

@@ -14,10 +14,11 @@ import onnx
 import onnx.numpy_helper
 
 from toolkit.numpy_prover import operator_rules, window_operators
-from toolkit.numpy_prover.expressions import MOST_NUMBERS, AffineExpression, NotRead
+from toolkit.numpy_prover.expressions import AffineExpression, NotRead
 from toolkit.numpy_prover.neuron_layers import NeuronLayers
 from toolkit.numpy_prover.node_calls import RULES, NodeCall, Value
 from toolkit.numpy_prover.numpy_relaxations import TERMS
+from toolkit.tuning import tuned
 
 __all__ = ["operator_rules", "read_graph", "window_operators"]
 
@@ -33,14 +34,14 @@ def read_graph(
     """The values of all tensors of a graph, for given inputs. Raises NotRead."""
     values: dict[str, Value] = dict(inputs)
     for tensor in graph.initializer:
-        if math.prod(tensor.dims) > MOST_NUMBERS:
+        if math.prod(tensor.dims) > tuned().numpy_prover.most_numbers:
             raise NotRead("a large constant")
         values.setdefault(tensor.name, onnx.numpy_helper.to_array(tensor))
     for node in graph.node:
         if node.op_type not in RULES or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
             raise NotRead(node.op_type)
         value = _value(node, values, layers)
-        if isinstance(value, AffineExpression) and value.numbers > MOST_NUMBERS:
+        if isinstance(value, AffineExpression) and value.numbers > tuned().numpy_prover.most_numbers:
             raise NotRead("large")
         values[node.output[0]] = value
     if sum(map(_terms, values.values())) > TERMS:

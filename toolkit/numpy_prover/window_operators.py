@@ -13,17 +13,9 @@ from functools import partial
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from toolkit.numpy_prover.expressions import (
-    MOST_NUMBERS,
-    AffineExpression,
-    Array,
-    NotRead,
-    affine,
-    mapped,
-    scaled,
-    total,
-)
+from toolkit.numpy_prover.expressions import AffineExpression, Array, NotRead, affine, mapped, scaled, total
 from toolkit.numpy_prover.node_calls import NodeCall, Value, rule
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,10 @@ def convolution(x: AffineExpression, weights: Array, windows: WindowGrid) -> Aff
         raise NotRead("shapes of a convolution")
     padded = channels * math.prod(n + sum(pads) for n, pads in zip(size, windows.pads, strict=True))
     largest = max(padded, max(channels * math.prod(windows.kernel), len(weights)) * math.prod(places))
-    if batch * largest * (1 + sum(part.shape[-1] for part in x.coefficients.values())) > MOST_NUMBERS:
+    if (
+        batch * largest * (1 + sum(part.shape[-1] for part in x.coefficients.values()))
+        > tuned().numpy_prover.most_numbers
+    ):
         raise NotRead("a large convolution")
     return mapped(x, partial(windows.convolved, weights), partial(windows.convolved, np.abs(weights)))
 

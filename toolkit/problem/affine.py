@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, fx
@@ -19,6 +19,7 @@ from toolkit.problem.exactness import lossless, units_of
 from toolkit.problem.linear_part import constants_of, with_buffers
 from toolkit.problem.sum_rounding import gamma, is_composed, rounded_up
 from toolkit.problem.transpose import transpose_graph
+from toolkit.tuning import tuned
 
 aten = torch.ops.aten
 
@@ -63,6 +64,10 @@ class Affine(Protocol):
         The stored map is the result of sums in double precision wherever operators were composed or neurons merged.
         """
 
+    @property
+    def cost(self) -> int:
+        """Multiplications of the map for one sample, or of its transpose for one row, estimated."""
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Affine:
         """Move the map to another device and another precision."""
 
@@ -88,6 +93,10 @@ class DenseAffine:
     @property
     def terms(self) -> int:
         return self.steps + max(self.size, sum(matrix.shape[1] for matrix in self.matrices))
+
+    @property
+    def cost(self) -> int:
+        return sum(matrix.numel() for matrix in self.matrices)
 
     def uncertainty(self, reach: Sequence[Tensor]) -> Tensor:
         found = self.bias.new_zeros(len(reach[0]), self.size)
@@ -162,6 +171,10 @@ class GraphAffine:
     """Magnitudes of constants that the operators add and that are subtracted again, ``(size,)``; mostly zeros."""
     terms: int
 
+    @property
+    def cost(self) -> int:
+        return sum(_convolution_cost(node) for node in self.linear.graph.nodes)
+
     def uncertainty(self, reach: Sequence[Tensor]) -> Tensor:
         lost = gamma(self.terms, self.bias.dtype) * self.taken_back if bool(self.taken_back.any()) else 0.0
         return (self.slack + lost).expand(len(reach[0]), -1)
@@ -189,6 +202,15 @@ class GraphAffine:
         bias = self.bias.to(device, dtype)
         slack, taken = (rounded_up(part, dtype).to(device) for part in (self.slack, self.taken_back))
         return replace(self, linear=linear, absolute=absolute, bias=bias, slack=slack, taken_back=taken)
+
+
+def _convolution_cost(node: fx.Node) -> int:
+    """Multiplications of a convolution: all other operators cost little beside it."""
+    if node.target is not aten.convolution.default:
+        return 0
+    image, weight, transposed = cast(fx.Node, node.args[0]), cast(fx.Node, node.args[1]), node.args[6]
+    positions = image if transposed else node
+    return prod(positions.meta["shape"]) * prod(weight.meta["shape"][1:])
 
 
 def sum_of(terms: Sequence[Tensor]) -> Tensor:
@@ -239,17 +261,12 @@ def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
     return with_buffers(graph, {k: v.abs() if v.is_floating_point() else v for k, v in constants_of(module).items()})
 
 
-DENSE_LIMIT = 1 << 26
-"""Largest number of matrix elements of a map without convolutions that is written out."""
-DENSE_CONVOLUTION_LIMIT = 1 << 19
-"""Largest number of matrix elements of a map with convolutions that is written out: operators are cheaper beyond."""
-
-
 def compact(affine: GraphAffine) -> Affine:
     """The matrix form where it is the faster one."""
     elements = affine.size * sum(affine.source_sizes)
     has_convolution = any(node.target is aten.convolution.default for node in affine.linear.graph.nodes)
-    if elements > (DENSE_CONVOLUTION_LIMIT if has_convolution else DENSE_LIMIT):
+    limits = tuned().problem
+    if elements > (limits.most_dense_convolution_elements if has_convolution else limits.most_dense_elements):
         return affine
     matrices = tuple(matrix.contiguous() for matrix in _matrices(affine))
     dense = DenseAffine(affine.sources, matrices, affine.bias, slack=affine.slack)

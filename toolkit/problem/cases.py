@@ -29,6 +29,7 @@ from toolkit.formats.vnnlib.query import (
 from toolkit.problem.emptiness import InputBounds, possible
 from toolkit.problem.implied_bounds import fill_missing_bounds, linear_input_rows
 from toolkit.problem.regions import BoxAtoms, RegionBoxes, box_atoms, check_bounded, check_size, intersect_boxes
+from toolkit.tuning import tuned
 
 Conjunction = tuple[AtomBlock, ...]
 
@@ -121,16 +122,12 @@ def compile_cases(query: Query, limit: int = 1_000_000) -> Cases:
     return Cases(inputs, lower, upper, region, starts, rows, atoms, query.products, _used(query, atoms))
 
 
-SMALL_OUTPUT = 256
-"""Elements of an output up to which it is looked at as a whole."""
-
-
 def _used(query: Query, atoms: Atoms) -> NDArray[np.int64]:
     mentioned = np.unique(atoms.monomial)
     whole = [
         np.arange(tensor.offset, tensor.offset + tensor.size)
         for tensor in query.tensors
-        if tensor.kind is TensorKind.OUTPUT and tensor.size <= SMALL_OUTPUT
+        if tensor.kind is TensorKind.OUTPUT and tensor.size <= tuned().problem.small_output
     ]
     return np.unique(np.concatenate([mentioned, *(part for part in whole if np.isin(mentioned, part).any())]))
 

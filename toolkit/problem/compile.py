@@ -22,7 +22,9 @@ from toolkit.formats.onnx.converters.conversion import Conversion
 from toolkit.formats.vnnlib.query import Network, Query, Relation
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.problem.program import Program, build_program
+from toolkit.problem.sum_rounding import outward
 from toolkit.problem.trace import trace
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class FeatureQuestion:
     def num_cases(self) -> int:
         """Number of cases, C."""
         return len(self.region)
+
+    @property
+    def varying_inputs(self) -> int:
+        """Largest number of inputs that are not fixed, over the regions."""
+        return int((self.lower < self.upper).sum(1).max())
 
     @property
     def strict_atoms(self) -> Tensor:
@@ -82,15 +89,6 @@ class Problem(FeatureQuestion):
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Move the question and its program to another device and another precision. Boxes are rounded outward."""
         return replace(super().to(device, dtype), program=self.program.to(device, dtype))
-
-
-def outward(lower: Tensor, upper: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Intervals in another precision that contain the given ones."""
-    low, high = lower.to(dtype), upper.to(dtype)
-    below, above = torch.full_like(low, -torch.inf), torch.full_like(high, torch.inf)
-    low = torch.where(low.to(lower.dtype) > lower, torch.nextafter(low, below), low)
-    high = torch.where(high.to(upper.dtype) < upper, torch.nextafter(high, above), high)
-    return low, high
 
 
 @dataclass(frozen=True)
@@ -192,10 +190,6 @@ def compile_problem(query: Query, networks: Mapping[str, Binding], cases: Cases 
     return Problem(**vars(compile_question(cases)), program=shared_program(query, networks, cases))
 
 
-MOST_PROGRAMS = 4
-"""Programs kept of one network. Most specifications of a network mention the same outputs, and share one."""
-
-
 def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) -> Program:
     """The program of a query's features: one and the same for all queries that take the same of the same networks.
 
@@ -206,7 +200,7 @@ def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) 
     kept = next(iter(networks.values())).programs
     key = (tuple(networks.items()), query.networks, features.used.numpy().tobytes(), features.products)
     if key not in kept:
-        if len(kept) >= MOST_PROGRAMS:
+        if len(kept) >= tuned().problem.most_programs:
             kept.pop(next(iter(kept)))
         kept[key] = _traced_program(FeatureNetwork(query, in_double(networks), cases), cases)
     return kept[key]

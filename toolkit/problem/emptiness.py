@@ -15,11 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.formats.vnnlib.query import Atoms, Relation, ranges, reduce_rows
+from toolkit.tuning import tuned
 
-MOST_BOUNDS = 1 << 24
-"""Most monomials bounded, over all boxes."""
-MOST_EXACT = 1 << 12
-"""Most atoms that are bounded in rational arithmetic."""
 Side = NDArray[np.float64]
 
 
@@ -98,14 +95,14 @@ def possible(
     case = np.repeat(np.arange(len(region)), np.diff(starts))
     judged = np.flatnonzero(~foreign[rows])
     alive = np.ones(len(region), dtype=bool)
-    if not len(judged) or len(inputs.lower) * int(known.sum()) > MOST_BOUNDS:
+    if not len(judged) or len(inputs.lower) * int(known.sum()) > tuned().problem.most_monomials:
         return alive
     row, box = rows[judged], region[case[judged]]
     least, error = _least(atoms, inputs, monomials[known], row, box)
     strict = atoms.relation[row] == Relation.LT
     refuted = least > error
     doubtful = np.flatnonzero((np.abs(least) <= error) & ~refuted)
-    for number in doubtful[:MOST_EXACT].tolist():
+    for number in doubtful[: tuned().problem.most_exact_atoms].tolist():
         exact = _exactly_least(atoms, inputs, int(row[number]), int(box[number]))
         refuted[number] = exact > 0 or (exact == 0 and bool(strict[number]))
     alive[case[judged[refuted]]] = False

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.formats.vnnlib.query import Atoms
-
-MAX_PASSES = 100
-"""Passes over the atoms; a longer chain of them, listed in reverse, leaves bounds missing."""
+from toolkit.tuning import tuned
 
 Row = tuple[Fraction, list[tuple[int, Fraction]]]
 """Constant, and (input position, coefficient) of each term, of an atom over inputs."""
@@ -39,7 +37,7 @@ def linear_input_rows(atoms: Atoms, inputs: NDArray[np.int64], num_variables: in
 
 def fill_missing_bounds(rows: list[Row], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> None:
     """Replace infinite entries of ``lower`` and ``upper``, shape [n], in place by bounds that the rows imply."""
-    for _ in range(MAX_PASSES):
+    for _ in range(tuned().problem.most_passes):
         changed = False
         for constant, terms in rows:
             for column, is_upper, bound in _implied(constant, terms, lower, upper):

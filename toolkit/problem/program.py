@@ -79,6 +79,11 @@ class Program:
         """The affine map of every layer, then that of the features."""
         return [*(layer.affine for layer in self.layers), self.features]
 
+    @property
+    def cost(self) -> int:
+        """Multiplications of one backward pass of one row, estimated."""
+        return sum(affine.cost for affine in self.maps())
+
     def ending_at(self, number: int) -> Program:
         """The program of the layers before one, whose map's values are the features."""
         errors = None if self.errors is None else self.errors.ending_at(number)

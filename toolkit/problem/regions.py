@@ -23,11 +23,7 @@ from toolkit.formats.vnnlib.query import (
     ranges,
     walk_blocks,
 )
-
-MAX_BOUNDS = 1 << 24
-"""Box bounds in memory: 128 MiB for each side, and several times that on the way."""
-MAX_BLOCKS = 1 << 23
-"""Runs of atoms in all cases together, each a few objects."""
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -101,17 +97,19 @@ def check_size(formula: Formula, found: BoxAtoms, size: int) -> None:
     A few disjunctions conjoined are a few lines, and millions of cases with a box of ``size`` dimensions each.
     """
     blocks = count_blocks(formula)
-    if blocks > MAX_BLOCKS:
-        raise UnsupportedError(f"the formula's cases have {blocks} parts, more than the limit of {MAX_BLOCKS}; "
+    most = tuned().problem.most_blocks
+    if blocks > most:
+        raise UnsupportedError(f"the formula's cases have {blocks} parts, more than the limit of {most}; "
                                "split the query")  # fmt: skip
     bounds_before = np.concatenate([[0], np.cumsum(found.single)])
     _check_bounds(_count_boxes(formula, bounds_before), size)
 
 
 def _check_bounds(boxes: int, size: int) -> None:
-    if boxes * size > MAX_BOUNDS:
+    most = tuned().problem.most_bounds
+    if boxes * size > most:
         raise UnsupportedError(f"the formula has {boxes} input boxes of {size} dimensions, more than the limit of "
-                               f"{MAX_BOUNDS} bounds; split the query")  # fmt: skip
+                               f"{most} bounds; split the query")  # fmt: skip
 
 
 def _count_boxes(formula: Formula, bounds_before: NDArray[np.int64]) -> int:

@@ -17,9 +17,7 @@ from torch import Tensor
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.sparse_products import mostly_zeros
-
-MOST_FILLED_SHARE = 0.12
-"""Share of elements that are not zero below which compressed rows are the faster ones (measured on one core)."""
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def _reads_input(affine: Affine) -> bool:
 
 def _is_sparse(affine: Affine) -> bool:
     assert isinstance(affine, DenseAffine)
-    return mostly_zeros(affine.matrices[0], MOST_FILLED_SHARE)
+    return mostly_zeros(affine.matrices[0], tuned().problem.most_filled_map)
 
 
 def _with_rows(affine: Affine) -> Affine:

@@ -18,9 +18,8 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.matrix_errors import MatrixWithErrors
 from toolkit.problem.merge_neurons import merge_neurons
 from toolkit.problem.program import INPUT, Program
+from toolkit.tuning import tuned
 
-MOST_PARTS = 64
-"""Parts beyond which a problem stays whole: each is a program of its own."""
 PIECEWISE_LINEAR = ("relu",)
 
 
@@ -39,7 +38,7 @@ def specialised(problem: Problem) -> Iterator[ProblemPart]:
     """The parts of a problem, one after the other, with their neurons merged; one part where nothing is gained."""
     columns = _fixed_factors(problem)
     values, part = _groups(problem.lower[:, columns])
-    if len(values) > MOST_PARTS:
+    if len(values) > tuned().problem.most_parts:
         yield ProblemPart(replace(problem, program=merged(problem.program)), torch.arange(len(problem.lower)), problem)
         return
     for number, value in enumerate(values):

@@ -14,11 +14,7 @@ from torch import Tensor
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sparse_affine import SparseAffine
-
-LEAST_INPUT_READERS = 3
-"""Layers that read the input from which on stacks pay."""
-LEAST_MAPPED_SHARE = 0.8
-"""Share of the pairs of a layer and an earlier one that must be maps, for the others are zeros in the stack."""
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,8 @@ def _worth_stacking(layers: tuple[Layer, ...]) -> bool:
     pairs = len(layers) * (len(layers) + 1) / 2
     maps = sum(len(layer.affine.sources) for layer in layers)
     return (
-        sum(INPUT in layer.affine.sources for layer in layers) >= LEAST_INPUT_READERS
-        and maps >= LEAST_MAPPED_SHARE * pairs
+        sum(INPUT in layer.affine.sources for layer in layers) >= tuned().problem.least_input_readers
+        and maps >= tuned().problem.least_mapped_share * pairs
     )
 
 

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor, fx
 
 from toolkit.problem.affine import Affine, DenseAffine
+from toolkit.tuning import tuned
 
 aten = torch.ops.aten
-
-
-MOST_COUNTED_ELEMENTS = 1 << 20
-"""Elements of a matrix up to which those that are not zero are counted."""
 
 
 def terms(affine: Affine) -> int:
@@ -28,7 +25,7 @@ def terms(affine: Affine) -> int:
 
 def _widest(matrix: Tensor) -> int:
     """Most elements of a row that are not zero."""
-    if not 0 < matrix.numel() <= MOST_COUNTED_ELEMENTS:
+    if not 0 < matrix.numel() <= tuned().problem.most_counted_elements:
         return matrix.shape[1]
     return int(torch.count_nonzero(matrix, 1).max())
 

@@ -41,6 +41,9 @@ class MapErrors:
         return MapErrors(self.layers[:number], self.layers[number], self.underflow)
 
 
+ROUNDINGS_BESIDE_SUM = 8
+"""Operations on a number beside the sum that it is part of, with room: a centre and a radius and their difference, a
+line's slope, a multiplier, the map's stored element, an elementary function."""
 MOST_LOST = 0.5
 """Share of the magnitudes beyond which nothing is known of a sum: the factor's denominator is far from zero below."""
 SMALL_LOSS = 2.0**-6
@@ -57,6 +60,16 @@ def gamma(terms: int, dtype: torch.dtype) -> float:
     lost = terms * torch.finfo(dtype).eps / 2
     lost *= 1 + ERROR_OF_ERROR_BOUND if lost <= SMALL_LOSS else 2
     return lost / (1 - lost) if lost < MOST_LOST else math.inf
+
+
+def gamma_at(terms: int, unit: float) -> float:
+    """The relative error of a sum of so many terms, each operation with this one: ``n u / (1 - n u)``, or infinite."""
+    return terms * unit / (1 - terms * unit) if terms * unit < 1 else math.inf
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """Relative error of one operation."""
+    return torch.finfo(dtype).eps / 2
 
 
 BLOCKED_SUM_TERMS = 1 << 10
@@ -93,6 +106,15 @@ def rounded_up(values: Tensor, dtype: torch.dtype) -> Tensor:
     rounded = values.to(dtype)
     above = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
     return torch.where(rounded.to(values.dtype) < values, above, rounded)
+
+
+def outward(lower: Tensor, upper: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Intervals in another precision that contain the given ones."""
+    low, high = lower.to(dtype), upper.to(dtype)
+    below, above = torch.full_like(low, -torch.inf), torch.full_like(high, torch.inf)
+    low = torch.where(low.to(lower.dtype) > lower, torch.nextafter(low, below), low)
+    high = torch.where(high.to(upper.dtype) < upper, torch.nextafter(high, above), high)
+    return low, high
 
 
 def sum_terms(graph: fx.GraphModule) -> int:

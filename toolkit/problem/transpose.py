@@ -183,9 +183,10 @@ def _matrix_product(first: Any, second: Any, coefficients: Tensor, constants: Co
 
 @rule(aten.convolution.default)
 def _convolution(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
-    """The convolution of the opposite kind, with the rows as its batch.
+    """The convolution of the opposite kind, with the rows as its batch: what the operator's input gradient computes.
 
-    It computes what the operator's input gradient does, up to twice as fast on a processor (measured).
+    In single precision the former is up to twice as fast on a processor; in double the latter is, one to three times
+    (measured on sixteen shapes).
     """
     operand, weight = node.args[0], constants.of(node.args[1])
     assert isinstance(operand, fx.Node)
@@ -193,6 +194,11 @@ def _convolution(node: fx.Node, coefficients: Tensor, constants: ConstantOperand
     stride, padding, dilation, transposed = (_list(argument) for argument in node.args[3:7])
     rows, batch = len(coefficients), shape[0]
     flat = coefficients.reshape(rows * batch, *coefficients.shape[2:])
+    if flat.dtype == torch.float64 and flat.device.type == "cpu":
+        like = flat.new_empty(rows * batch, *shape[1:])  # of which only the shape is looked at
+        how = (None, stride, padding, dilation, transposed, _list(node.args[7]), node.args[8], [True, False, False])
+        part = aten.convolution_backward(flat, like, weight, *how)[0]
+        return [(operand, part.reshape(rows, *shape))]
     reached = [
         (length - 1) * s - 2 * p + d * (k - 1) + 1
         for length, s, p, d, k in zip(flat.shape[2:], stride, padding, dilation, weight.shape[2:], strict=True)

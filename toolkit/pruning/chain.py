@@ -69,9 +69,7 @@ class ChainContext:
         return part.to(self.device)
 
 
-def prune_chain(
-    workshop: ChainContext, options: ModelOptions, chain: Chain, training: Training
-) -> Iterator[ChainState]:
+def prune_chain(context: ChainContext, options: ModelOptions, chain: Chain, training: Training) -> Iterator[ChainState]:
     """The dense network and then one trained network for each density of the chain.
 
     ``training`` is the chain's own (``Recipe.training_of``). Chains of equal model and training share the dense
@@ -80,49 +78,49 @@ def prune_chain(
     Raises:
         InputError: the method does not fit the network or the data, or training diverged.
     """
-    initial = initial_model(workshop, options, training)
+    initial = initial_model(context, options, training)
     job = TrainingJob(
         training,
-        workshop.split("train"),
-        workshop.dataset.augmentation,
-        derive_seed(workshop.seed, "train", 0),
-        validation=workshop.split("validation"),
+        context.split("train"),
+        context.dataset.augmentation,
+        derive_seed(context.seed, "train", 0),
+        validation=context.split("validation"),
     )
-    key = dense_key(workshop, options, training)
+    key = dense_key(context, options, training)
     first = replace(job, epochs=0) if isinstance(options, OnnxNet) else job
-    dense, _ = trained(workshop, f"{chain.model} dense", key, (initial, {}), first)
+    dense, _ = trained(context, f"{chain.model} dense", key, (initial, {}), first)
     state = ChainState(0, 1.0, dense, {}, key)
     yield state
     for index, target in enumerate(chain.targets, 1):
         key = _round_key(state, chain, index, target)
-        make = partial(_start, workshop, chain, job, target, state, initial, dense)
-        start = stored(workshop, f"{key}.start", initial, make)
+        make = partial(_start, context, chain, job, target, state, initial, dense)
+        start = stored(context, f"{key}.start", initial, make)
         name = f"{chain.name} {index}/{len(chain.targets)}"
-        model, masks = trained(workshop, name, key, start, rewound_job(job, chain, workshop, index))
+        model, masks = trained(context, name, key, start, rewound_job(job, chain, context, index))
         made = ChainState(index, state_density(chain.method, model, masks), model, masks, key)
         yield made
         # The control is no parent: what is pruned next was not trained more often than the control itself.
         state = made if masks else state
     if chain.graft is not None:
-        yield grafted_state(workshop, chain, chain.graft, state, job)
+        yield grafted_state(context, chain, chain.graft, state, job)
 
 
 def grafted_state(
-    workshop: ChainContext, chain: Chain, options: Graft, parent: ChainState, job: TrainingJob
+    context: ChainContext, chain: Chain, options: Graft, parent: ChainState, job: TrainingJob
 ) -> ChainState:
     """The network of a state with some of its ReLUs linear, trained on with the masks of the state."""
     epsilon, index = job.training.epsilon, len(chain.targets) + 1
     assert epsilon is not None
     key = digest({"parent": parent.key, "graft": options.model_dump()})
-    start = graft(parent.model, options, workshop.split("train"), epsilon)
-    tuned = grafted_job(job, options, derive_seed(workshop.seed, "train", index))
-    model, masks = trained(workshop, f"{chain.name} grafted", key, (start, parent.masks), tuned)
+    start = graft(parent.model, options, context.split("train"), epsilon)
+    tuned = grafted_job(job, options, derive_seed(context.seed, "train", index))
+    model, masks = trained(context, f"{chain.name} grafted", key, (start, parent.masks), tuned)
     return ChainState(index, parent.density, model, masks, key, grafted=True)
 
 
-def dense_key(workshop: ChainContext, options: ModelOptions, training: Training) -> str:
+def dense_key(context: ChainContext, options: ModelOptions, training: Training) -> str:
     """Hash of everything that makes a dense network."""
-    content = {"data": workshop.dataset.digest, "model": identity(options), "seed": workshop.seed}
+    content = {"data": context.dataset.digest, "model": identity(options), "seed": context.seed}
     content |= {"code": code_hash(MAKERS), "libraries": dict(library_versions(MAKERS))}
     # What is as it was before there was a choice is left out, so that states of then keep their names.
     usual = {"precision": "float32", "keep": "last"}
@@ -141,16 +139,16 @@ def digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def initial_model(workshop: ChainContext, options: ModelOptions, training: Training) -> nn.Module:
+def initial_model(context: ChainContext, options: ModelOptions, training: Training) -> nn.Module:
     """The network at epoch 0, on the device."""
-    model = build_model(options, workshop.dataset, derive_seed(workshop.seed, "initial"))
+    model = build_model(options, context.dataset, derive_seed(context.seed, "initial"))
     if training.initialisation == "ibp":
-        ibp_initialise(model, derive_seed(workshop.seed, "initial"))
-    return model.to(workshop.device)
+        ibp_initialise(model, derive_seed(context.seed, "initial"))
+    return model.to(context.device)
 
 
 def _start(
-    workshop: ChainContext,
+    context: ChainContext,
     chain: Chain,
     job: TrainingJob,
     target: float,
@@ -161,8 +159,8 @@ def _start(
     """The weights that a round's training starts from, and its masks."""
     # One-shot pruning uses one seed for all densities, so that sparser networks are parts of denser ones.
     source, old, number = (initial, {}, 0) if chain.one_shot else (state.model, state.masks, state.index)
-    seed = derive_seed(workshop.seed, "prune", number)
-    round_ = PruningRound(copy.deepcopy(source), old, target, job, workshop.split("validation"), seed)
+    seed = derive_seed(context.seed, "prune", number)
+    round_ = PruningRound(copy.deepcopy(source), old, target, job, context.split("validation"), seed)
     masks = prune(chain.method, round_) if target < 1 else {}
     return rewind(chain, job, initial, dense, state.model), masks
 
@@ -174,13 +172,13 @@ def rewind(chain: Chain, job: TrainingJob, initial: nn.Module, dense: nn.Module,
     return copy.deepcopy({"lt": initial, "pt": dense, "finetune": current}[chain.rewind])
 
 
-def rewound_job(job: TrainingJob, chain: Chain, workshop: ChainContext, index: int) -> TrainingJob:
+def rewound_job(job: TrainingJob, chain: Chain, context: ChainContext, index: int) -> TrainingJob:
     """The training of a pruned state: schedules start again, or stay at their end when fine-tuning."""
     training = job.training
     if chain.rewind == "finetune":
         last_rate = learning_rate_at(training, training.epochs)
         training = training.model_copy(update={"learning_rate": last_rate, "milestones": (), "ramp": None})
-    return replace(job, training=training, seed=derive_seed(workshop.seed, "train", index))
+    return replace(job, training=training, seed=derive_seed(context.seed, "train", index))
 
 
 def state_density(method: MethodOptions, model: nn.Module, masks: Masks) -> float:
@@ -190,27 +188,27 @@ def state_density(method: MethodOptions, model: nn.Module, masks: Masks) -> floa
     return density(live_channels(model, masks) if isinstance(method, Structured) else masks)
 
 
-def trained(workshop: ChainContext, name: str, key: str, start: Masked, job: TrainingJob) -> Masked:
+def trained(context: ChainContext, name: str, key: str, start: Masked, job: TrainingJob) -> Masked:
     """The network trained from ``start``: from the cache, or trained now."""
-    observer = None if workshop.progress is None else partial(workshop.progress, name)
-    checkpoint = None if workshop.cache is None else workshop.cache / f"{key}.part"
+    observer = None if context.progress is None else partial(context.progress, name)
+    checkpoint = None if context.cache is None else context.cache / f"{key}.part"
 
     def make() -> Masked:
         model, masks = start
         return train(copy.deepcopy(model), job, masks, checkpoint=checkpoint, observer=observer), masks
 
-    result = stored(workshop, f"{key}.pt", start[0], make)
-    if workshop.cache is not None:
-        (workshop.cache / f"{key}.start").unlink(missing_ok=True)
+    result = stored(context, f"{key}.pt", start[0], make)
+    if context.cache is not None:
+        (context.cache / f"{key}.start").unlink(missing_ok=True)
     return result
 
 
-def stored(workshop: ChainContext, file: str, template: nn.Module, make: Callable[[], Masked]) -> Masked:
+def stored(context: ChainContext, file: str, template: nn.Module, make: Callable[[], Masked]) -> Masked:
     """What the cache holds under a name, or what ``make`` gives, which is then kept. ``template`` gives the layers."""
-    if workshop.cache is None:
+    if context.cache is None:
         return make()
-    path = workshop.cache / file
-    record = load(path, workshop.device)
+    path = context.cache / file
+    record = load(path, context.device)
     if record is not None:
         model = copy.deepcopy(template)
         model.load_state_dict(record["model"])

@@ -19,8 +19,7 @@ from toolkit.training.differentiable_intervals import Interval, image_box, propa
 from toolkit.training.regularisers import stability_terms
 from toolkit.training.training_attack import evaluation_mode
 from toolkit.training.training_options import Stability
-
-CHUNK = 256
+from toolkit.tuning import tuned
 
 
 def keep_channels(options: Structured, round_: PruningRound, scores: Scores) -> Masks:
@@ -106,7 +105,7 @@ def _mean_over_bounds(round_: PruningRound, score: Callable[[ReluSite, Interval]
     assert epsilon is not None
     sums = {name: torch.zeros(_width(site), device=round_.validation.labels.device) for name, site in sites.items()}
     with torch.no_grad(), evaluation_mode(round_.model):
-        for images in round_.validation.images.split(CHUNK):
+        for images in round_.validation.images.split(tuned().training.scored_images):
             _, trace = propagate(round_.model, image_box(images, epsilon))
             for name, site in sites.items():
                 sums[name] += score(site, trace[site.relu]).mean((2, 3)).sum(0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from toolkit.errors import UnsupportedError
 from toolkit.models.structure import channel_sites
+from toolkit.tuning import tuned
 
 
 def compress(model: nn.Module, live: dict[str, Tensor], input_shape: tuple[int, int, int]) -> nn.Module:
@@ -32,21 +33,15 @@ def compress(model: nn.Module, live: dict[str, Tensor], input_shape: tuple[int, 
     return small
 
 
-TOLERANCE = 1e-3
-"""Difference of outputs, as a share of the largest, beyond which it is not the order of sums: a channel lost by mistake
-changes the tenth of an output."""
-SAMPLES = 4
-
-
 def _check_equal(model: nn.Module, small: nn.Module, example: Tensor) -> None:
     """Raise UnsupportedError unless both networks say the same of some random inputs."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.rand(SAMPLES, *example.shape[1:], generator=generator).to(example)
+    inputs = torch.rand(tuned().training.compared_inputs, *example.shape[1:], generator=generator).to(example)
     training = model.training
     with torch.no_grad():
         expected, found = model.eval()(inputs), small(inputs)
     model.train(training)
-    allowed = TOLERANCE * expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
+    allowed = tuned().training.most_difference * expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
     if not bool(((found - expected).abs() <= allowed).all()):
         raise UnsupportedError(
             "the network without its dropped channels computes something else; prune weights instead (method magnitude)"

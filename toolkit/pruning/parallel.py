@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.data.dataset import Dataset
+from toolkit.data.load import load_dataset
 from toolkit.devices import take_gpu
 from toolkit.errors import ToolkitError
 from toolkit.pruning.chain import ChainContext, prune_chain
@@ -100,8 +101,8 @@ def train_piece(piece: ChainWork, crew: TrainingProcesses) -> None:
     recipe = piece.recipe
     [chain] = [chain for chain in recipe.all_chains if chain.name == piece.chain]
     told = EpochLines(prefix=f"seed {recipe.seed}: ")
-    workshop = ChainContext(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache, told)
-    states = prune_chain(workshop, recipe.models[chain.model], chain, recipe.training_of(chain))
+    context = ChainContext(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache, told)
+    states = prune_chain(context, recipe.models[chain.model], chain, recipe.training_of(chain))
     for _ in states:
         if piece.dense_only:
             break

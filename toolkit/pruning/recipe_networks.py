@@ -76,13 +76,13 @@ def build_chains(
     Raises:
         InputError: a method does not fit its network or the data, or training diverged.
     """
-    workshop = ChainContext(dataset, device, recipe.seed, cache, progress)
-    shared = dense_networks(recipe, workshop)
+    context = ChainContext(dataset, device, recipe.seed, cache, progress)
+    shared = dense_networks(recipe, context)
     seen: set[str] = set()
     for chain in recipe.all_chains:
-        for state in prune_chain(workshop, recipe.models[chain.model], chain, recipe.training_of(chain)):
+        for state in prune_chain(context, recipe.models[chain.model], chain, recipe.training_of(chain)):
             if state.index > 0 or state.key not in seen:
-                yield finished(recipe, workshop, chain, state, shared)
+                yield finished(recipe, context, chain, state, shared)
             seen.add(state.key)
 
 
@@ -94,13 +94,13 @@ class DenseNetwork:
     chains: tuple[str, ...]
 
 
-def dense_networks(recipe: Recipe, workshop: ChainContext) -> dict[str, DenseNetwork]:
+def dense_networks(recipe: Recipe, context: ChainContext) -> dict[str, DenseNetwork]:
     """The distinct dense networks of a recipe by key: the first of each model and named training is named after them.
 
     Raises:
         InputError: two networks would have the same name.
     """
-    keys = {c.name: dense_key(workshop, recipe.models[c.model], recipe.training_of(c)) for c in recipe.all_chains}
+    keys = {c.name: dense_key(context, recipe.models[c.model], recipe.training_of(c)) for c in recipe.all_chains}
     found: dict[str, DenseNetwork] = {}
     taken: set[str] = set()
     for chain in recipe.all_chains:
@@ -121,12 +121,12 @@ def _check_unique(names: list[str]) -> None:
 
 
 def finished(
-    recipe: Recipe, workshop: ChainContext, chain: Chain, state: ChainState, shared: dict[str, DenseNetwork]
+    recipe: Recipe, context: ChainContext, chain: Chain, state: ChainState, shared: dict[str, DenseNetwork]
 ) -> ChainModel:
     """The record of one state: compressed, measured, named."""
     dense = shared[state.key] if state.index == 0 else None
-    module = exported_module(workshop, chain, state)
-    test, wanted = workshop.dataset.test, recipe.specification
+    module = exported_module(context, chain, state)
+    test, wanted = context.dataset.test, recipe.specification
     method = _method(chain, state)
     given = isinstance(recipe.models[chain.model], OnnxNet)
     parameters = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
@@ -147,7 +147,7 @@ def finished(
         state=state.index,
         density=state.density,
         parameters=parameters,
-        relus=count_relus(module, workshop.dataset.input_shape),
+        relus=count_relus(module, context.dataset.input_shape),
         module=module,
         standard_accuracy=accuracy(module, test),
         fgsm_accuracy=fgsm_accuracy(module, test, wanted.epsilon),
@@ -173,10 +173,10 @@ def stability(module: nn.Module, images: Tensor, epsilon: float) -> NetworkStabi
         return NetworkStability(epsilon, ())
 
 
-def exported_module(workshop: ChainContext, chain: Chain, state: ChainState) -> nn.Module:
+def exported_module(context: ChainContext, chain: Chain, state: ChainState) -> nn.Module:
     """The state's network on the CPU, without its pruned channels where the method removes any."""
     module = copy.deepcopy(state.model).cpu()
     if isinstance(chain.method, Structured) and chain.method.compress and state.masks and not state.grafted:
         live = {name: kept.cpu() for name, kept in live_channels(state.model, state.masks).items()}
-        return compress(module, live, workshop.dataset.input_shape)
+        return compress(module, live, context.dataset.input_shape)
     return module

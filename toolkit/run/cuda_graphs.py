@@ -17,10 +17,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-LEAST_PADDED_ROWS = 64
-"""Rows that a batch is filled up to at least: fewer take as long."""
-CALLS_BEFORE_RECORDING = 2
-"""Calls before a function is recorded, which takes as long as two more and only pays where others follow."""
+from toolkit.tuning import tuned
 
 
 class Recorder(Protocol):
@@ -110,10 +107,10 @@ class Recordings:
         make, count = RECORDERS.get(tensors[0].device.type), len(tensors[0])
         if make is None or not count:
             return function(batch)
-        size = max(LEAST_PADDED_ROWS, 1 << (count - 1).bit_length())
+        size = max(tuned().recordings.least_padded_rows, 1 << (count - 1).bit_length())
         key = (name, size, *(tensor.shape[1:] for tensor in tensors))
         self._calls[key] += 1
-        if self._calls[key] == CALLS_BEFORE_RECORDING + 1:
+        if self._calls[key] == tuned().recordings.calls_before + 1:
             self._recorder = self._recorder or make()
             self._known[key] = _recorded(self._recorder, function, _filled(batch, size))
         found = self._known.get(key)

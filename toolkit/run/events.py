@@ -1,12 +1,14 @@
 """What happens during a search, for those who watch: progress, logs, statistics, certificates.
 
-The search itself prints nothing; it tells its observers.
+The search itself prints nothing; it tells its observers. What events carry exists anyway: nothing is computed for them,
+so that they cost nothing where nobody looks into them. Of searches that several processes share, domains of the other
+processes are not told one by one: who wants all of them asks for one process.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,37 @@ class RootBounded:
     unstable: int
     lower: float
     open_cases: int
+
+
+@dataclass(frozen=True)
+class DomainsBounded:
+    """A round split domains and bounded their children: records of what is split (`toolkit.search.phase_domains`,
+    `toolkit.search.input_domains`), with what each domain is, its bound and the multipliers or lines that gave it.
+
+    A child that is not open any more was refuted by its bound. One that is not there was refuted before it was bounded,
+    by what its parent's record knows of it.
+    """
+
+    parents: Any
+    children: Any
+    still_open: Any
+
+
+@dataclass(frozen=True)
+class LeafClosed:
+    """A domain with nothing left to split, a record of one, was refuted: by multipliers, or exactly without any."""
+
+    leaf: Any
+    by: str
+    multipliers: Any = None
+
+
+@dataclass(frozen=True)
+class DomainsRefuted:
+    """Open domains, by a mask, were refuted without a bound of their own: by better bounds of all neurons."""
+
+    domains: Any
+    refuted: Any
 
 
 @dataclass(frozen=True)
@@ -43,7 +76,7 @@ class NoBounds:
     reason: str
 
 
-Event = RootBounded | RoundDone | MemoryShort | NoBounds
+Event = RootBounded | DomainsBounded | LeafClosed | DomainsRefuted | RoundDone | MemoryShort | NoBounds
 
 
 class Observer(Protocol):

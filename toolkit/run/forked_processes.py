@@ -26,19 +26,9 @@ from toolkit.run.clock import Clock
 from toolkit.run.lifetime import die_with
 from toolkit.run.memory_limits import shared_limit
 from toolkit.run.threads import one_thread
+from toolkit.tuning import tuned
 
 T = TypeVar("T")
-
-MOST_PROCESSES = 16
-"""Processes beyond which starting them would take longer than they gain, unless they are asked for (an estimate)."""
-SECONDS_TO_FORK = 0.03
-"""Seconds that it takes to start a process; they start one after the other (measured: 0.02 to 0.07)."""
-FORKING_TIME_SHARE = 0.2
-"""Share of its time that work may spend on starting processes."""
-SECONDS_LATE = 20.0
-"""Seconds that a process may be late: the rounds of large networks take some."""
-SECONDS_LATE_AFTER_LIMIT = 2.0
-"""Seconds that a process may be late once the clock's limit, which all of them know, has passed."""
 
 
 def cores(device: torch.device, wanted: int) -> int:
@@ -48,12 +38,13 @@ def cores(device: torch.device, wanted: int) -> int:
     """
     if device.type != "cpu" or sys.platform != "linux":
         return 1
-    return wanted or min(MOST_PROCESSES, torch.get_num_threads())
+    return wanted or min(tuned().processes.most, torch.get_num_threads())
 
 
 def worth_starting(seconds: float) -> int:
     """How many processes are worth their start for work of so many seconds: two at least."""
-    return max(2, int(FORKING_TIME_SHARE * seconds / SECONDS_TO_FORK))
+    limits = tuned().processes
+    return max(2, int(limits.forking_time_share * seconds / limits.seconds_to_fork))
 
 
 class SharedFlag:
@@ -75,9 +66,9 @@ class SharedFlag:
 def side_by_side(works: Sequence[Callable[[], T]], clock: Clock) -> list[T | None]:
     """What the works return: the first one's in this process, while each of the others has a process of its own.
 
-    None for a process that the system had no room for or that was lost, or is not back ``SECONDS_LATE`` seconds after
-    this one or shortly after the clock's limit. What the first raises is raised; the others are ended then. Where
-    memory is limited, they share what is left of it.
+    None for a process that the system had no room for or that was lost, or is not back `ProcessTuning.seconds_late`
+    after this one, or shortly after the clock's limit. What the first raises is raised; the others are ended then.
+    Where memory is limited, they share what is left of it.
     """
     if len(works) == 1:
         return [works[0]()]
@@ -87,10 +78,9 @@ def side_by_side(works: Sequence[Callable[[], T]], clock: Clock) -> list[T | Non
             forks += map(_fork, works[1:])
             with one_thread():
                 first = works[0]()
-        return [
-            first,
-            *(fork.result(min(SECONDS_LATE, max(clock.left, 0.0) + SECONDS_LATE_AFTER_LIMIT)) for fork in forks),
-        ]
+        limits = tuned().processes
+        late = limits.seconds_late_after_limit
+        return [first, *(fork.result(min(limits.seconds_late, max(clock.left, 0.0) + late)) for fork in forks)]
     finally:
         for fork in forks:
             fork.end()

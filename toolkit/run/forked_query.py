@@ -26,14 +26,12 @@ from typing import Any, NoReturn, TypeVar
 from toolkit.errors import ToolkitError
 from toolkit.run.lifetime import die_with
 from toolkit.run.memory_limits import limit_memory
+from toolkit.tuning import tuned
 
 T = TypeVar("T")
 
-GRACE_SECONDS = 0.5
-"""Seconds after the time limit in which work may still end by itself."""
 HEADER = struct.Struct("<Q")
 """Length of what a process sends, in front of it."""
-CHUNK = 1 << 20
 LONGEST_WAIT_SECONDS = 3600.0
 """Seconds that a system call is asked to wait at most; systems take no number of any size."""
 SPAWNS_THREADS = "torch"
@@ -85,7 +83,7 @@ def run_forked(work: Callable[[], T], limits: ProcessLimits) -> T:
         os.close(reading)
         _serve(work, writing, parent, limits.memory)
     os.close(writing)
-    return _result(pid, reading, time.monotonic() + limits.seconds + GRACE_SECONDS)
+    return _result(pid, reading, time.monotonic() + limits.seconds + tuned().processes.grace_seconds)
 
 
 def can_fork() -> bool:
@@ -186,7 +184,7 @@ def _receive(descriptor: int, size: int, deadline: float) -> bytes:
             raise ProcessOverdue
         if not select.select([descriptor], [], [], min(left, LONGEST_WAIT_SECONDS))[0]:
             continue
-        part = os.read(descriptor, min(size, CHUNK))
+        part = os.read(descriptor, min(size, tuned().files.pipe_block))
         if not part:
             return b""
         parts.append(part)

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from toolkit.tuning import tuned
+
 DIE_WITH_PARENT = 1
 """The option of Linux's ``prctl`` (``PR_SET_PDEATHSIG``) that has a process killed when its parent ends."""
-SECONDS_BETWEEN_PARENT_CHECKS = 1.0
-"""Seconds between two looks at the parent where the system has no such option."""
 SAFE_PATH = "PYTHONSAFEPATH"
 """Keeps Python from looking for modules in the folder that it is started in."""
 
@@ -40,7 +40,7 @@ def die_with_spawner() -> None:
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(SECONDS_BETWEEN_PARENT_CHECKS)
+        time.sleep(tuned().processes.seconds_between_parent_checks)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from toolkit.tuning import tuned
+
 GIB = 1 << 30
-ASSUMED_FREE_BYTES = 4 * GIB
-"""Bytes assumed to be free where the system does not say."""
 LIMITED = resource.RLIMIT_DATA
 """What a limit limits: private memory that can be written to. Address space (RLIMIT_AS) would also count what
 libraries only reserve, which for CUDA is many times the memory of a machine."""
@@ -38,7 +38,7 @@ def _of_system(root: Path) -> int:
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
-        return ASSUMED_FREE_BYTES
+        return tuned().memory.assumed_free_bytes
 
 
 def _of_groups(root: Path) -> Iterator[int]:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from toolkit.attack.evolution_attack import evolve
 from toolkit.attack.gradient_attack import attack
-from toolkit.bounds.network_reduction import cost
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search.search_task import SearchTask, varying_inputs
+from toolkit.search.search_task import SearchTask
 
 ATTACK_TIME_SHARE = 0.1
 """Share of the time left that the attack may take: the searches look for witnesses too."""
@@ -33,7 +32,7 @@ MOST_EVOLVING_INPUTS = 64
 
 def attack_first(task: SearchTask) -> bool | None:
     """The first part of the attack, on all cases of a network whose root bounds will take long; None of others."""
-    if cost(task.problem.program) * task.problem.program.num_neurons < ATTACK_FIRST_COST:
+    if task.problem.program.cost * task.problem.program.num_neurons < ATTACK_FIRST_COST:
         return None
     cases = torch.arange(task.problem.num_cases, device=task.problem.region.device)
     return attack_part(task, cases, FIRST_RESTARTS_SHARE)
@@ -69,7 +68,7 @@ def _restart(task: SearchTask, cases: Tensor, part: float, clock: Clock, seed: i
     try:
         if attack(task.problem, cases, restarts, steps, settings.seed + seed, clock, task.accept):
             return True
-        if not restarts or not 0 < varying_inputs(task.problem) <= MOST_EVOLVING_INPUTS:
+        if not restarts or not 0 < task.problem.varying_inputs <= MOST_EVOLVING_INPUTS:
             return False
         return evolve(task.problem, cases, round(part * POPULATION_SIZE), settings.seed + seed, clock, task.accept)
     except OutOfTime:

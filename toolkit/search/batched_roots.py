@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.forward import forward_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
-from toolkit.bounds.network_reduction import cost
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
 from toolkit.problem.stack_problems import places, stacked
@@ -28,7 +27,7 @@ all of them pay for each other's unstable neurons."""
 
 def boxes_at_once(program: Program) -> int:
     """How many boxes are bounded together."""
-    wanted = MOST_BOXES if program.device.type == "cuda" else max(1, BATCH_COST // max(1, cost(program)))
+    wanted = MOST_BOXES if program.device.type == "cuda" else max(1, BATCH_COST // max(1, program.cost))
     return min(wanted, largest_batch(program, MOST_BOXES))
 
 

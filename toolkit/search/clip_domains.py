@@ -15,7 +15,7 @@ from toolkit.bounds.optimised_bound import Bound, Domain
 from toolkit.bounds.step_rules import Polyak
 from toolkit.problem.program import Program
 from toolkit.run.clock import Clock
-from toolkit.search.branching_scores import chord
+from toolkit.search.branching import chord
 from toolkit.search.phase_domains import proved
 
 RECLIPPED_SCHEDULE = Schedule(1, Polyak())

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.dual_ascent import evaluate, relax
-from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Bound, Domain
-from toolkit.problem.compile import outward
+from toolkit.problem.sum_rounding import outward
 from toolkit.search.phase_domains import PhaseSpace, of_cases, proved
 
 
@@ -26,7 +25,7 @@ def in_double(space: PhaseSpace, cases: Tensor, domain: Domain, bound: Bound) ->
     if not len(hidden):
         return bound
     some, multipliers = domain.select(hidden), bound.multipliers.select(hidden).map(torch.Tensor.double)
-    neurons = Bounds(some.bounds.lower.double(), some.bounds.upper.double())
+    neurons = some.bounds.to(torch.float64)
     wide = replace(of_cases(space.double, neurons, cases[hidden]), phase=some.phase)
     found = evaluate(space.double.program, relax(space.double.program, wide), multipliers).bound.lower
     lower, _ = outward(found, found, bound.lower.dtype)

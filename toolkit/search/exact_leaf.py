@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit.bounds.network_reduction import cost
 from toolkit.bounds.optimised_bound import Domain
 from toolkit.problem.compile import Problem
 from toolkit.problem.rational import Dyadic, RationalProgram, dyadic, is_rational
@@ -85,4 +84,4 @@ def known_phases(domain: Domain) -> NDArray[np.int8]:
 def worth_deciding(problem: Problem) -> bool:
     """Whether leaves of a problem can be decided exactly, and soon."""
     program = problem.program
-    return is_rational(program) and cost(program) * (program.num_inputs + 1) <= MOST_PRODUCTS
+    return is_rational(program) and program.cost * (program.num_inputs + 1) <= MOST_PRODUCTS

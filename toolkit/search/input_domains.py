@@ -2,6 +2,10 @@
 
 Every box carries the bounds of all neurons and the linear bounds of its atoms that its parent found; a child starts
 from them.
+
+Where bounding the neurons of a box is what takes the time, that is done once for all of its cases: equal boxes are a
+group. The price is that a box is not made smaller for each of its cases alone, and that its neurons are bounded
+everywhere and not only where one case can be violated. Both come back as soon as one case is left of a box.
 """
 
 from __future__ import annotations
@@ -60,6 +64,11 @@ class InputBoxes:
         """Where a violation has to be, by the atoms' linear bounds."""
         return HalfSpaces(self.rows, self.offset)
 
+    @property
+    def deepest(self) -> int:
+        """Splits on the longest path."""
+        return int(self.depth.max()) if len(self) else 0
+
     def select(self, index: Tensor) -> InputBoxes:
         """Some of the boxes, by position or mask."""
         index = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
@@ -91,51 +100,117 @@ def bisect(boxes: InputBoxes, dimension: Tensor) -> InputBoxes:
     return concat([below, above])
 
 
+@dataclass(frozen=True)
 class BoxStack:
     """Open boxes, the last in the first out, so that their number grows with the depth and not with the tree."""
 
-    def __init__(self) -> None:
-        self._parts: list[InputBoxes] = []
+    parts: tuple[InputBoxes, ...] = ()
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self._parts)
+        return sum(len(part) for part in self.parts)
 
-    def push(self, boxes: InputBoxes) -> None:
-        """Put boxes on top, the last one uppermost."""
-        if len(boxes):
-            self._parts.append(boxes)
+    def with_top(self, boxes: InputBoxes) -> BoxStack:
+        """The stack with more boxes on top, the last one uppermost."""
+        return BoxStack((*self.parts, boxes)) if len(boxes) else self
 
-    def pop(self, count: int) -> InputBoxes:
-        """Take up to ``count`` boxes from the top; at least one is there."""
+    def top(self, count: int) -> tuple[InputBoxes, BoxStack]:
+        """Up to ``count`` boxes from the top, and the stack without them; at least one is there."""
         taken: list[InputBoxes] = []
-        while self._parts and count:
-            part = self._parts.pop()
+        below = list(self.parts)
+        while below and count:
+            part = below.pop()
             kept = max(0, len(part) - count)
             positions = torch.arange(len(part), device=part.case.device)
             taken.append(part.select(positions[kept:]))
             if kept:
-                self._parts.append(part.select(positions[:kept]))
+                below.append(part.select(positions[:kept]))
             count -= len(part) - kept
-        return concat(taken)
+        return concat(taken), BoxStack(tuple(below))
 
-    def deal(self, count: int) -> list[BoxStack]:
+    def dealt(self, count: int) -> list[BoxStack]:
         """Equal stacks, large and small boxes in each. At least one box is there."""
-        boxes = concat(self._parts)
-        stacks = [BoxStack() for _ in range(count)]
-        for number, stack in enumerate(stacks):
-            stack.push(boxes.select(torch.arange(number, len(boxes), count, device=boxes.case.device)))
-        return stacks
+        boxes = concat(self.parts)
+        positions = torch.arange(len(boxes), device=boxes.case.device)
+        return [BoxStack().with_top(boxes.select(positions[number::count])) for number in range(count)]
 
     @staticmethod
-    def together(stacks: Sequence[BoxStack]) -> BoxStack:
+    def joined(stacks: Sequence[BoxStack]) -> BoxStack:
         """One stack of several, with the smallest boxes on top."""
-        whole = BoxStack()
-        parts = [part for stack in stacks for part in stack._parts]
-        if parts:
-            boxes = concat(parts)
-            whole.push(boxes.select(boxes.depth.argsort(stable=True)))
-        return whole
+        parts = [part for stack in stacks for part in stack.parts]
+        if not parts:
+            return BoxStack()
+        boxes = concat(parts)
+        return BoxStack((boxes.select(boxes.depth.argsort(stable=True)),))
 
     def weakest(self) -> float:
         """The weakest bound of all open boxes."""
-        return min((float(part.bound.min()) for part in self._parts), default=float("inf"))
+        return min((float(part.bound.min()) for part in self.parts), default=float("inf"))
+
+
+@dataclass(frozen=True)
+class BoxGroups:
+    """Which boxes are one and the same; without numbers, each is a group of its own."""
+
+    first: Tensor | None = None
+    """Position of a member of each group, ``(G,)``."""
+    group: Tensor | None = None
+    """The group of each box, ``(B,)``."""
+
+    def each(self, values: Tensor) -> Tensor:
+        """What groups have, for each of their members."""
+        return values if self.group is None else values.index_select(0, self.group)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sums over the members of each group."""
+        if self.first is None or self.group is None:
+            return values
+        return values.new_zeros(len(self.first), *values.shape[1:]).index_add(0, self.group, values)
+
+    def least(self, values: Tensor) -> Tensor:
+        """The least of the members of each group."""
+        if self.first is None or self.group is None:
+            return values
+        index = self.group.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+        start = values.new_full((len(self.first), *values.shape[1:]), torch.inf)
+        return start.scatter_reduce(0, index, values, "amin")
+
+    def one_of_each(self, boxes: InputBoxes) -> InputBoxes:
+        """A box for each group, with what holds at the violations of every member.
+
+        Members may have been bounded apart, where their own violations are: the loosest of their bounds hold for all.
+        No half-space does.
+        """
+        if self.first is None or self.group is None:
+            return boxes
+        alone = (self.group.bincount(minlength=len(self.first)) == 1).to(boxes.lower.dtype)
+        chosen = boxes.select(self.first)
+        return replace(
+            chosen,
+            neuron_lower=self.least(boxes.neuron_lower),
+            neuron_upper=-self.least(-boxes.neuron_upper),
+            rows=chosen.rows * alone.view(-1, 1, 1),
+            offset=chosen.offset * alone.view(-1, 1),
+        )
+
+
+UNGROUPED = BoxGroups()
+
+
+def groups_of(boxes: InputBoxes) -> BoxGroups:
+    """The groups of equal boxes."""
+    _, group = torch.unique(torch.cat([boxes.lower, boxes.upper], 1), dim=0, return_inverse=True)
+    count = int(group.max()) + 1 if len(group) else 0
+    if count == len(boxes):
+        return UNGROUPED
+    position = torch.arange(len(boxes), device=group.device)
+    first = position.new_full((count,), len(boxes)).scatter_reduce(0, group, position, "amin")
+    return BoxGroups(first, group)
+
+
+def weakest_last(boxes: InputBoxes, groups: BoxGroups) -> InputBoxes:
+    """Sorted by the weakest bound of their group, with its members next to each other."""
+    if groups.group is None:
+        return boxes.select(boxes.bound.argsort(descending=True))
+    by_group = groups.group.argsort(stable=True)
+    weakest = groups.each(groups.least(boxes.bound))[by_group]
+    return boxes.select(by_group[weakest.argsort(descending=True, stable=True)])

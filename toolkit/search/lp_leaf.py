@@ -20,59 +20,67 @@ from toolkit.bounds.dual_ascent import evaluate, relax
 from toolkit.bounds.optimised_bound import Domain, Multipliers
 from toolkit.problem.program import Program
 from toolkit.run.clock import Clock
+from toolkit.run.events import LeafClosed, Observer
 from toolkit.search.double_recheck import in_double
+from toolkit.search.loop import LeafOutcome
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, proved
 
 
 @dataclass(frozen=True)
-class LeafOutcome:
-    """What became of some leaves: a witness was accepted, or how many stay undecided."""
+class LeafDecision:
+    """What a leaf came to: how it was refuted, with the multipliers of a bound; or open, with a point to try."""
 
-    witness: bool
-    undecided: int
+    refuted_by: str = ""
+    multipliers: Multipliers | None = None
+    point: Tensor | None = None
 
 
-def close_leaves(space: PhaseSpace, leaves: PhaseDomains, accept: Accept, clock: Clock) -> LeafOutcome:
+def close_leaves(
+    space: PhaseSpace, leaves: PhaseDomains, accept: Accept, clock: Clock, observer: Observer
+) -> LeafOutcome:
     """Decide leaves one by one; they are rare."""
     undecided = 0
     for leaf in leaves.parts(1):
         clock.check()
-        closed, candidate = _decide(space, leaf)
-        if closed:
+        found = _decide(space, leaf)
+        if found.refuted_by:
+            observer(LeafClosed(leaf, found.refuted_by, found.multipliers))
             continue
-        if candidate is not None and accept(candidate, int(space.problem.region[leaf.case[0]])):
+        if found.point is not None and accept(found.point, int(space.problem.region[leaf.case[0]])):
             return LeafOutcome(True, undecided)
         undecided += 1
     return LeafOutcome(False, undecided)
 
 
-def _decide(space: PhaseSpace, leaf: PhaseDomains) -> tuple[bool, Tensor | None]:
-    """Whether the leaf is proved, else the point of it where the atoms are smallest."""
+def _decide(space: PhaseSpace, leaf: PhaseDomains) -> LeafDecision:
     domain, start = expand(space, leaf)
     domain = replace(domain, phase=implied_phases(space, domain))
-    closed, point = _by_linear_program(space, leaf.case, domain, start)
-    if closed or space.exact is None:
-        return closed, point
-    closed, other = space.exact.decide(int(leaf.case[0]), domain)
-    return closed, point if other is None else other
+    found = _by_linear_program(space, leaf.case, domain, start)
+    if found.refuted_by or space.exact is None:
+        return found
+    closed, point = space.exact.decide(int(leaf.case[0]), domain)
+    if closed:
+        return LeafDecision("rational arithmetic")
+    return found if point is None else LeafDecision(point=point)
 
 
-def _by_linear_program(
-    space: PhaseSpace, case: Tensor, domain: Domain, start: Multipliers
-) -> tuple[bool, Tensor | None]:
-    """Whether multipliers from a linear program prove a leaf, else the point where the atoms are smallest."""
+def _by_linear_program(space: PhaseSpace, case: Tensor, domain: Domain, start: Multipliers) -> LeafDecision:
+    """Multipliers from a linear program if they prove a leaf, else the point where the atoms are smallest."""
     program = space.problem.program
     split = domain.phase[0].nonzero().squeeze(1)
     solution = _solve(program, domain, split)
     if solution is None:
-        return False, None
+        return LeafDecision()
     like = start.beta
     beta = torch.zeros_like(like)
     beta[0, split] = torch.as_tensor(solution.beta, dtype=like.dtype, device=like.device)
     weight = torch.as_tensor(solution.weight, dtype=like.dtype, device=like.device).unsqueeze(0)
-    bound = evaluate(program, relax(program, domain), Multipliers(start.alpha, beta, weight)).bound
+    multipliers = Multipliers(start.alpha, beta, weight)
+    bound = evaluate(program, relax(program, domain), multipliers).bound
+    if bool(proved(in_double(space, case, domain, bound).lower)):
+        return LeafDecision("linear program", multipliers)
     point = None if solution.point is None else torch.as_tensor(solution.point, dtype=like.dtype, device=like.device)
-    return bool(proved(in_double(space, case, domain, bound).lower)), point
+    return LeafDecision(point=point)
 
 
 def implied_phases(space: PhaseSpace, domain: Domain) -> Tensor:

@@ -2,21 +2,24 @@
 
 Every unstable neuron of a layer is two small questions, how low and how high it can get, and each is answered by a tree
 of its own over the phases of the layers before: the least of its leaves' bounds is the neuron's bound. All trees of a
-layer grow together, by one leaf each a round, so that a round is one batch. It does for layers of a few hundred
-neurons what other verifiers leave to a mixed-integer solver, layer after layer, with bounds of our own throughout. On a
-processor, each of its cores has trees of its own.
+layer grow together, by one leaf each a round, so that a round is one batch: a search over phases whose closed domains
+still count, and which ends when growing hardly helps. It does for layers of a few hundred neurons what other verifiers
+leave to a mixed-integer solver, layer after layer, with bounds of our own throughout. On a processor, each of its cores
+has trees of its own.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from toolkit.bounds.crown import intersect
+from toolkit.attack.gradient_attack import Accept
 from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.intermediate_bounds import refine_layer
 from toolkit.bounds.interval import Bounds
@@ -28,10 +31,11 @@ from toolkit.problem.program import INPUT, Program
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.forked_processes import side_by_side, worth_starting
 from toolkit.search.batch_size import refusals
+from toolkit.search.branching import BranchingRule, chord
+from toolkit.search.loop import BoundedChildren, PickedDomains, branch_and_bound
 from toolkit.search.parallel_search import LEAST_SHARE_DOMAINS
-from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, proved, root_domains, split
-from toolkit.search.relu_split import bound_domains
-from toolkit.search.relu_split_plan import PhaseSearchPlan
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, proved, root_domains
+from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier, bound_domains
 
 ROOT_SCHEDULE = Schedule(8, Adam(rate_alpha=0.3))
 """How a layer's rows, and then the unsplit roots of their trees, are bounded."""
@@ -72,7 +76,7 @@ def _branch_layer(
 ) -> Bounds:
     """The bounds with those of one layer's unstable neurons tightened, dealt among processes."""
     layer = program.layers[number]
-    unstable = _unstable(Bounds(bounds.lower[:, layer.neurons], bounds.upper[:, layer.neurons]))
+    unstable = _unstable(bounds.of(layer.neurons))
     if not len(unstable) or not RELAXATIONS[layer.op].piecewise_linear:
         return bounds
     count = max(1, min(processes, len(unstable) // LEAST_SHARE_DOMAINS, worth_starting(clock.left)))
@@ -82,7 +86,7 @@ def _branch_layer(
     for hand, found in zip(hands, side_by_side(works, clock), strict=True):
         if found is not None:
             at = layer.start + hand
-            new = intersect(Bounds(lower[:, at], upper[:, at]), found)
+            new = Bounds(lower[:, at], upper[:, at]).intersect(found)
             lower[:, at], upper[:, at] = new.lower, new.upper
     return Bounds(lower, upper)
 
@@ -93,8 +97,8 @@ def _grown(
     """Bounds ``(1, n)`` of some rows of a layer by trees, or None where time or memory is short."""
     try:
         with refusals():
-            return grow(plant(program, number, box, bounds, rows, batch, clock), batch, clock)
-    except (OutOfTime, torch.OutOfMemoryError):
+            return grown(plant(program, number, box, bounds, rows, batch), clock)
+    except torch.OutOfMemoryError:
         return None
 
 
@@ -103,39 +107,78 @@ def _unstable(bounds: Bounds) -> Tensor:
     return ((bounds.lower < 0) & (bounds.upper > 0))[0].nonzero().squeeze(1)
 
 
-@dataclass(frozen=True)
-class NeuronTrees:
-    """Trees over the phases of earlier neurons: two for each of ``n`` neurons, their lower ends first."""
+@dataclass(kw_only=True)
+class TreeFrontier(PhaseFrontier):
+    """Trees over the phases of earlier neurons: two for each of ``n`` neurons, their lower ends first.
 
-    space: PhaseSpace
-    leaves: PhaseDomains
-    """``case`` is the number of the tree, below ``2 n``."""
+    Open is every leaf, proved or not; its ``case`` is the number of the tree, below ``2 n``.
+    """
+
+    width: float = float("inf")
+    """Of all neurons, when the trees had half of ``due`` leaves."""
+    due: int = 0
+    """Leaves at which it is seen again whether growing helps."""
+    helps: bool = True
+    """Whether it did."""
 
     def heights(self) -> Tensor:
         """The least bound among each tree's leaves, ``(2 n,)``: bounds of the neurons and of their negatives."""
         most = torch.full_like(self.space.problem.offsets, torch.inf)
-        return most.scatter_reduce(0, self.leaves.case, self.leaves.lower, "amin")
+        return most.scatter_reduce(0, self.open.case, self.open.lower, "amin")
 
     def bounds(self) -> Bounds:
         """Bounds of the neurons, ``(1, n)``."""
         low, negated = self.heights().unsqueeze(0).chunk(2, 1)
         return Bounds(low, -negated)
 
+    def begin(self, clock: Clock) -> None:
+        """Bound the unsplit roots of all trees, more thoroughly than leaves."""
+        roots = replace(self.bounding, schedule=ROOT_SCHEDULE)
+        self.open = concat([bound_domains(self.space, part, roots, clock)[0] for part in self.open.parts(self.batch)])
+        self.width, self.due = _width(self.bounds()), 2 * len(self.open)
 
-def plant(
-    program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tensor, batch: int, clock: Clock
-) -> NeuronTrees:
-    """Trees of one leaf each, for some rows ``(n,)`` of a layer. Raises OutOfTime."""
+    def pick(self, count: int) -> PickedDomains[PhaseDomains, PhaseDomains] | None:
+        """The weakest leaves of trees that can still rise, or None where growing hardly helps any more."""
+        if not self.helps or not len(chosen := weakest_leaves(self, count)):
+            return None
+        rest = torch.ones_like(self.open.case, dtype=torch.bool).index_fill(0, chosen, False)
+        return PickedDomains(self.open.select(chosen), self.open.select(rest))
+
+    def unproved(self, domains: PhaseDomains) -> PhaseDomains:
+        """All domains: a leaf that is proved bounds its tree like any other."""
+        return domains
+
+    def find_witness(self, bounded: BoundedChildren[PhaseDomains], accept: Accept, clock: Clock) -> bool:
+        """No point is looked for."""
+        return False
+
+    def put(self, rest: PhaseDomains, children: PhaseDomains) -> None:
+        """Keep all leaves, and see whether growing helps each time that they doubled."""
+        super().put(rest, children)
+        if len(self.open) >= self.due:
+            now = _width(self.bounds())
+            self.helps = not now > (1 - LEAST_WIDTH_GAIN) * self.width
+            self.width, self.due = now, 2 * self.due
+
+
+def plant(program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tensor, batch: int) -> TreeFrontier:
+    """Trees of one leaf each, not bounded yet, for some rows ``(n,)`` of a layer."""
     layer = program.layers[number]
     ending_here = program.ending_at(number)
-    earlier = Bounds(bounds.lower[:, : layer.start], bounds.upper[:, : layer.start])
+    earlier = bounds.of(slice(layer.start))
     space = PhaseSpace(_both_ends(ending_here, box, rows), earlier, _unstable(earlier))
     count = 2 * len(rows)
     trees = torch.arange(count, device=program.device)
     start = adaptive(earlier, earlier.lower.new_ones(count, 1))
     # What is known of the rows is left out: how trees grow must not be hidden by bounds that earlier trees gave.
-    roots = root_domains(space, trees, start, bounds.lower.new_full((count,), -torch.inf))
-    return NeuronTrees(space, _bounded(space, roots, ROOT_SCHEDULE, batch, clock))
+    return TreeFrontier(
+        open=root_domains(space, trees, start, bounds.lower.new_full((count,), -torch.inf)),
+        batch=batch,
+        max_domains=sys.maxsize,
+        space=space,
+        bounding=PhaseBounding(LEAF_SCHEDULE, BranchingRule(chord, candidates=1), most_steps=LEAF_SCHEDULE.iterations),
+        most=sys.maxsize,
+    )
 
 
 def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
@@ -156,29 +199,10 @@ def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
     )
 
 
-def _bounded(space: PhaseSpace, domains: PhaseDomains, schedule: Schedule, batch: int, clock: Clock) -> PhaseDomains:
-    """The domains bounded, with the neuron at which each would be split."""
-    plan = PhaseSearchPlan(schedule, batch, 0, candidates=1)
-    return concat([bound_domains(space, part, plan, clock)[0] for part in domains.parts(batch)])
-
-
-def grow(trees: NeuronTrees, batch: int, clock: Clock) -> Bounds:
+def grown(trees: TreeFrontier, clock: Clock) -> Bounds:
     """Bounds ``(1, n)`` of the neurons when time is up, all trees are done, or growing hardly helps any more."""
-    width, due = _width(trees.bounds()), 2 * len(trees.leaves)
-    while clock.left > 0:
-        chosen = weakest_leaves(trees, batch // 2)
-        if not len(chosen):
-            break
-        try:
-            with refusals():
-                trees = _split_leaves(trees, chosen, batch, clock)
-        except (OutOfTime, torch.OutOfMemoryError):
-            break
-        if len(trees.leaves) >= due:
-            now = _width(trees.bounds())
-            if now > (1 - LEAST_WIDTH_GAIN) * width:
-                break
-            width, due = now, 2 * due
+    with suppress(OutOfTime, MemoryError):
+        branch_and_bound(trees, clock, lambda *_: False, lambda event: None)
     return trees.bounds()
 
 
@@ -186,13 +210,13 @@ def _width(bounds: Bounds) -> float:
     return float((bounds.upper - bounds.lower).sum())
 
 
-def weakest_leaves(trees: NeuronTrees, most: int) -> Tensor:
+def weakest_leaves(trees: TreeFrontier, most: int) -> Tensor:
     """Positions of leaves to split: the weakest of each tree that can still rise, the smallest trees first.
 
     A tree whose bound is positive is done: its neuron is stable. So is one whose weakest leaf has nothing to split.
     Of a large tree they are several, as all of them stand in its way: larger batches are cheaper by the leaf.
     """
-    leaves = trees.leaves
+    leaves = trees.open
     by_bound = leaves.lower.argsort()
     tree, by_tree = leaves.case[by_bound].sort(stable=True)
     size = tree.bincount(minlength=len(trees.space.problem.offsets))
@@ -203,16 +227,3 @@ def weakest_leaves(trees: NeuronTrees, most: int) -> Tensor:
     weakest = (rank < (size[tree] // LEAVES_PER_SPLIT).clamp(min=1)) & open_leaf & open_leaf[first]
     order = size[tree[weakest]].argsort(stable=True)
     return position[weakest][order[: max(1, most)]]
-
-
-def _split_leaves(trees: NeuronTrees, chosen: Tensor, batch: int, clock: Clock) -> NeuronTrees:
-    rest = torch.ones_like(trees.leaves.case, dtype=torch.bool).index_fill(0, chosen, False)
-    parents = trees.leaves.select(chosen)
-    children = _bounded(
-        trees.space,
-        split(parents, parents.candidates[:, 0]),
-        LEAF_SCHEDULE,
-        batch,
-        clock,
-    )
-    return NeuronTrees(trees.space, concat([trees.leaves.select(rest), children]))

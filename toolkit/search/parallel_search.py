@@ -7,10 +7,10 @@ for all of them, turns are short. A process that is lost leaves its share as it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from toolkit.attack.gradient_attack import Accept
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Observer, RoundDone
 from toolkit.run.forked_processes import SharedFlag, side_by_side, worth_starting
-from toolkit.search.progress import SearchOutcome, SearchProgress
+from toolkit.search.loop import Frontier, SearchOutcome, SearchProgress, branch_and_bound
 
 SECONDS_BEFORE_SHARING = 0.3
 """Seconds that a search takes in one process before others are worth their start, and each time it is too narrow."""
@@ -28,59 +28,20 @@ LEAST_SHARE_DOMAINS = 16
 """Fewest open domains, or neurons with trees, of a share."""
 
 
-F = TypeVar("F")
-P = TypeVar("P")
-
-
-@dataclass(frozen=True)
-class SearchRemainder(Generic[F, P]):
-    """What a search, or a share of one, has left: its frontier, and what it counted and learnt on the way there."""
-
-    frontier: F
-    plan: P
-    progress: SearchProgress
-    undecided: int
-    """Domains that nothing decides."""
-
-
-class DivisibleSearch(Protocol):
-    """A search that can be stopped, shared and gone on with."""
-
-    progress: SearchProgress
-
-    @property
-    def max_domains(self) -> int:
-        """Domains after which the search gives up."""
-
-    @property
-    def open(self) -> int:
-        """Open domains that can be dealt out."""
-
-    def run(self, clock: Clock, accept: Accept, observer: Observer) -> SearchOutcome:
-        """Decide all of it. Raises OutOfTime, after which it goes on from there."""
-
-    def shares(self, count: int) -> list[Self]:
-        """Equal shares of what is open."""
-
-    def rest(self) -> SearchRemainder[Any, Any]:
-        """What the search has left: its frontier, plan and counters."""
-
-    def gather(self, rests: Sequence[SearchRemainder[Any, Any]]) -> None:
-        """Go on from what is left of the shares."""
-
-
 def search_in_shares(
-    search: DivisibleSearch, clock: Clock, accept: Accept, observer: Observer, processes: int
+    search: Frontier[Any, Any], clock: Clock, accept: Accept, observer: Observer, processes: int
 ) -> SearchOutcome:
     """Decide all of a search. Raises OutOfTime, after which it goes on from there."""
     began = clock.elapsed
     while processes > 1:
         try:
-            return search.run(clock.ending(clock.elapsed + SECONDS_BEFORE_SHARING), accept, observer)
+            return branch_and_bound(search, clock.ending(clock.elapsed + SECONDS_BEFORE_SHARING), accept, observer)
         except OutOfTime:
             clock.check()
         # A search that has taken so long is likely to take as long again.
-        while (count := min(processes, search.open // LEAST_SHARE_DOMAINS, worth_starting(clock.elapsed - began))) > 1:
+        while (
+            count := min(processes, search.divisible // LEAST_SHARE_DOMAINS, worth_starting(clock.elapsed - began))
+        ) > 1:
             turn = take_turn(search, count, clock, accept, observer, short=count < processes)
             if turn.witness:
                 return SearchOutcome(True, False)
@@ -89,7 +50,12 @@ def search_in_shares(
             if turn.lost or search.progress.bounded >= search.max_domains:
                 break
             clock.check()
-    return search.run(clock, accept, observer)
+    return branch_and_bound(search, clock, accept, observer)
+
+
+def shares_of(search: Frontier[Any, Any]) -> int:
+    """The most shares that what is open can be dealt into."""
+    return search.divisible // LEAST_SHARE_DOMAINS
 
 
 @dataclass(frozen=True)
@@ -104,7 +70,8 @@ class TurnResult:
 class TurnReport:
     """What a process comes to in its turn."""
 
-    rest: SearchRemainder[Any, Any]
+    state: tuple[Any, SearchProgress]
+    """What is left of its share, with its counters."""
     candidates: list[tuple[Tensor, int]] = field(default_factory=list)
     """Points that may be witnesses, with their regions: only the process that all began with can replay them."""
 
@@ -114,7 +81,7 @@ class WitnessFound(Exception):  # noqa: N818 - not an error: the search ends
 
 
 def take_turn(
-    search: DivisibleSearch, count: int, clock: Clock, accept: Accept, observer: Observer, short: bool = False
+    search: Frontier[Any, Any], count: int, clock: Clock, accept: Accept, observer: Observer, short: bool = False
 ) -> TurnResult:
     """Search shares side by side, this process the first of them, until one of them has no more to do.
 
@@ -132,8 +99,8 @@ def take_turn(
         return TurnResult(True, False)
     # Of a process that is lost, this one still has the share as it was when the turn began.
     pairs = zip(shares, reports, strict=True)
-    search.gather([share.rest() if report is None else report.rest for share, report in pairs])
-    observer(RoundDone(search.progress.bounded, search.open, search.progress.weakest, search.progress.depth))
+    search.gather([share.state() if report is None else report.state for share, report in pairs])
+    observer(RoundDone(search.progress.bounded, search.divisible, search.progress.weakest, search.progress.depth))
     back = [report for report in reports if report is not None]
     found = any(accept(*candidate) for report in back for candidate in report.candidates)
     return TurnResult(found, len(back) < len(reports))
@@ -144,14 +111,14 @@ class _TurnRunner:
     flag: SharedFlag
     clock: Clock
 
-    def lead(self, share: DivisibleSearch, accept: Accept, observer: Observer) -> TurnReport:
+    def lead(self, share: Frontier[Any, Any], accept: Accept, observer: Observer) -> TurnReport:
         """What the process that all began with does with its share."""
         outcome = self._run(share, accept, observer)
         if outcome is not None and outcome.witness:
             raise WitnessFound
-        return TurnReport(share.rest())
+        return TurnReport(share.state())
 
-    def follow(self, share: DivisibleSearch) -> TurnReport:
+    def follow(self, share: Frontier[Any, Any]) -> TurnReport:
         """What a forked one does."""
         candidates: list[tuple[Tensor, int]] = []
 
@@ -161,14 +128,14 @@ class _TurnRunner:
             return False
 
         self._run(share, collect, lambda event: None)
-        return TurnReport(share.rest(), candidates=candidates)
+        return TurnReport(share.state(), candidates=candidates)
 
-    def _run(self, share: DivisibleSearch, accept: Accept, observer: Observer) -> SearchOutcome | None:
+    def _run(self, share: Frontier[Any, Any], accept: Accept, observer: Observer) -> SearchOutcome | None:
         """What a share comes to, or None where it is not done when the turn ends."""
         try:
             # From here on, not from when the turn began: each gets at least one round done, however late it started.
             clock = self.clock.ending(self.clock.elapsed + LEAST_TURN_SECONDS, lambda: self.flag.is_up)
-            return share.run(clock, accept, observer)
+            return branch_and_bound(share, clock, accept, observer)
         except OutOfTime:
             return None
         finally:

@@ -87,7 +87,7 @@ class PhaseDomains:
         return [self.select(part) for part in positions.split(size)]
 
     @property
-    def depth(self) -> int:
+    def deepest(self) -> int:
         """Splits on the longest path."""
         return int((self.phase != 0).sum(1).max()) if len(self) and self.phase.shape[1] else 0
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toolkit.bounds.evaluate_program import evaluate, transposed_wrongly, unit_of
+from toolkit.bounds.evaluate_program import evaluate, transposed_wrongly
 from toolkit.bounds.interval import Bounds
 from toolkit.errors import DisagreementError
 from toolkit.problem.program import Program
+from toolkit.problem.sum_rounding import unit_roundoff
 
 COMPARED_BOXES = 3
 """Boxes that are looked into, evenly over all."""
@@ -31,7 +32,7 @@ def check_same(
     own = translate(Bounds(points, points)).lower
     with torch.no_grad():
         expected, _ = evaluate(program, points, torch.zeros_like(points), 0.0)
-        found, _ = evaluate(made, own, unit_of(own.dtype) * own.abs(), 0.0)
+        found, _ = evaluate(made, own, unit_roundoff(own.dtype) * own.abs(), 0.0)
         # Products may underflow, which no error in proportion to them counts.
         allowed = TOLERANCE_FACTOR * (expected.tolerance + found.tolerance + torch.finfo(own.dtype).tiny)
         near = (found.value - expected.value).abs() <= allowed

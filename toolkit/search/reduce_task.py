@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.network_reduction import cost, kept_neurons, reduce_program, reduced_cost
+from toolkit.bounds.network_reduction import kept_neurons, reduce_program, reduced_cost
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
 from toolkit.problem.sparse_affine import with_sparse_maps
 from toolkit.problem.stacked_matrices import with_stacks
 from toolkit.search.program_equality import check_same
 from toolkit.search.root import RootBounds
-from toolkit.search.search_task import SearchTask, varying_inputs
+from toolkit.search.search_task import SearchTask
 
 WORTH_REDUCING = 8.0
 """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
@@ -28,10 +28,10 @@ def reduced(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]
     """
     problem, dtype = task.exact, task.problem.program.dtype
     box = Bounds(problem.lower, problem.upper)
-    if not varying_inputs(problem) or not _reducible(problem.program, box, root.bounds):
+    if not problem.varying_inputs or not _reducible(problem.program, box, root.bounds):
         return task, root  # of points nothing would be left to bound
     # In double precision always: what a matrix of the reduced network has lost is lost for every bound of the search.
-    bounds = Bounds(root.bounds.lower.to(problem.program.dtype), root.bounds.upper.to(problem.program.dtype))
+    bounds = root.bounds.to(problem.program.dtype)
     reduction = reduce_program(problem.program, box, bounds, task.clock.check, recentred=task.double is not None)
     check_same("the reduced network", problem.program, reduction.program, box, reduction.restrict_box)
     smaller = reduction.restrict_box(box)
@@ -58,8 +58,8 @@ def _reducible(program: Program, box: Bounds, bounds: Bounds) -> bool:
 
 def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
     """Whether the reduced program is quickly made, a pass for each of its neurons, and the cheaper one."""
-    price = kept_neurons(program, bounds) * cost(program)
-    return price <= MOST_TO_REDUCE and reduced_cost(program, box, bounds) <= WORTH_REDUCING * cost(program)
+    price = kept_neurons(program, bounds) * program.cost
+    return price <= MOST_TO_REDUCE and reduced_cost(program, box, bounds) <= WORTH_REDUCING * program.cost
 
 
 def sparse(problem: Problem) -> Problem:

@@ -25,8 +25,9 @@ from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Multipliers, adaptive
 from toolkit.bounds.recentred_crown import centre_of, recentred_bounds
 from toolkit.bounds.step_rules import Adam
-from toolkit.problem.compile import Problem, outward
+from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
+from toolkit.problem.sum_rounding import outward
 from toolkit.run.clock import Clock
 from toolkit.run.events import Observer, RootBounded
 from toolkit.search.phase_domains import case_domain, proved
@@ -57,7 +58,7 @@ class RootBounds:
         """Convert the bounds to another precision, rounded outward."""
         if dtype == self.lower.dtype:
             return self
-        bounds = Bounds(*outward(self.bounds.lower, self.bounds.upper, dtype))
+        bounds = self.bounds.to(dtype)
         lower, _ = outward(self.lower, self.lower, dtype)
         return replace(self, bounds=bounds, lower=lower, multipliers=self.multipliers.map(lambda part: part.to(dtype)))
 
@@ -86,8 +87,7 @@ def root_in_single(problem: Problem, double: Problem, clock: Clock, observer: Ob
     if centre is None:
         return root_bounds(double, clock, observer).to(problem.program.dtype)
     bounds = recentred_bounds(problem.program, box, centre, clock.check)
-    wide = Bounds(bounds.lower.double(), bounds.upper.double())
-    root = root_of(problem, intervals, bounds, *first_bounds(double, wide, clock), "crown")
+    root = root_of(problem, intervals, bounds, *first_bounds(double, bounds.to(torch.float64), clock), "crown")
     tell(root, observer)
     return replace(root.to(problem.program.dtype), bounds=bounds)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from toolkit.attack.gradient_attack import Accept
 from toolkit.bounds.backward_rounding import with_errors
 from toolkit.bounds.interval import Bounds
-from toolkit.problem.compile import Problem, outward
+from toolkit.problem.compile import Problem
 from toolkit.run.clock import Clock
 from toolkit.run.events import Observer
 from toolkit.settings import Settings
@@ -70,16 +70,10 @@ class SearchTask:
 def counted(problem: Problem, bounds: Bounds) -> Problem:
     """The problem with a program that knows what rounding can change on its boxes
     (`toolkit.bounds.backward_rounding`)."""
-    dtype = problem.program.dtype
-    bounds = Bounds(*outward(bounds.lower, bounds.upper, dtype))
+    bounds = bounds.to(problem.program.dtype)
     return replace(problem, program=with_errors(problem.program, Bounds(problem.lower, problem.upper), bounds))
 
 
 def decided(found: SearchResult | None) -> bool:
     """Whether a search came to a verdict: it may also be out of time (None), or have given up."""
     return found is not None and (found.witness or found.proved)
-
-
-def varying_inputs(problem: Problem) -> int:
-    """Largest number of inputs that are not fixed, over the regions."""
-    return int((problem.lower < problem.upper).sum(1).max())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.interval import unstable_neurons
-from toolkit.bounds.network_reduction import cost
 from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.step_rules import Polyak
 from toolkit.problem.compile import Problem
@@ -16,14 +16,16 @@ from toolkit.run.clock import OutOfTime
 from toolkit.run.forked_processes import cores
 from toolkit.search.attack_budget import FIRST_RESTARTS_SHARE, attack_first, attack_on, attack_part
 from toolkit.search.batch_size import largest_batch, most_waiting
-from toolkit.search.input_split import BoxSearch, BoxSearchPlan
+from toolkit.search.box_frontier import BoxFrontier, root_boxes
+from toolkit.search.branching import rule_named
+from toolkit.search.input_domains import BoxStack
+from toolkit.search.loop import Frontier
 from toolkit.search.mixed_integer import by_mixed_integers, suits
 from toolkit.search.neuron_branching import branch_neurons
-from toolkit.search.parallel_search import DivisibleSearch, search_in_shares
+from toolkit.search.parallel_search import search_in_shares
 from toolkit.search.phase_domains import PhaseSpace, proved, root_domains
+from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
 from toolkit.search.reduce_task import reduced, sparse
-from toolkit.search.relu_split import PhaseSearch
-from toolkit.search.relu_split_plan import PhaseSearchPlan
 from toolkit.search.root import (
     RootBounds,
     facts,
@@ -34,7 +36,7 @@ from toolkit.search.root import (
     root_in_single,
     tell,
 )
-from toolkit.search.search_task import SearchResult, SearchTask, counted, decided, varying_inputs
+from toolkit.search.search_task import SearchResult, SearchTask, counted, decided
 from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
 from toolkit.search.suited_threads import suited_threads
 
@@ -87,7 +89,7 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     root = closed_by_images(task, root)
     if not len(open_cases(root)):
         return SearchResult(False, True, "images")
-    if not varying_inputs(task.problem):
+    if not task.problem.varying_inputs:
         return by_exact_leaves(task, root) or at_points(task, root)
     task, root = reduced(task.counted(root.bounds), root)
     if attacked is None and attack_part(task, open_cases(root), FIRST_RESTARTS_SHARE):
@@ -147,7 +149,7 @@ def turns(task: SearchTask, root: RootBounds) -> list[tuple[Strategy, float]]:
     if task.settings.strategy != "auto":
         return [(STRATEGIES[task.settings.strategy], 1.0)]
     program = task.problem.program
-    varying = varying_inputs(task.problem)
+    varying = task.problem.varying_inputs
     unstable = int(unstable_neurons(program, root.bounds).sum(1).max())
     phases, few = unstable > 0, unstable <= MOST_NEURONS_PHASES_FIRST
     smooth = not is_piecewise_linear(program)
@@ -186,21 +188,24 @@ def is_shallow(program: Program) -> bool:
 
 def by_input_boxes(task: SearchTask, root: RootBounds) -> SearchResult:
     """Branch and bound over the input box."""
-    problem = task.problem
-    batch = batch_of(task)
-    device = problem.program.device.type
-    fill = min(
-        BOXES_FILLING_DEVICE.get(device, batch),
-        BATCH_COST.get(device, BATCH_COST_ELSEWHERE) // max(1, cost(problem.program)),
-    )
-    cases = open_cases(root)
-    shared = len(cases) > len(problem.lower) and cost(problem.program) >= SHARED_BOXES_COST
-    plan = BoxSearchPlan(batch, fill, task.settings.max_domains, shared)
-    if attack_part(task, cases, 1 - FIRST_RESTARTS_SHARE):
+    if attack_part(task, open_cases(root), 1 - FIRST_RESTARTS_SHARE):
         return SearchResult(True, False, "attack")
-    with suited_threads(problem.program):
-        search = BoxSearch.begun(problem, root, cases, plan, task.clock)
-    return _search(task, "input-split", search)
+    return _search(task, "input-split", box_search(task, root))
+
+
+def box_search(task: SearchTask, root: RootBounds) -> BoxFrontier:
+    """A search over the input boxes of all open cases, from root bounds."""
+    problem, cases, batch = task.problem, open_cases(root), batch_of(task)
+    device, price = problem.program.device.type, problem.program.cost
+    cheap = BATCH_COST.get(device, BATCH_COST_ELSEWHERE) // max(1, price)
+    return BoxFrontier(
+        open=BoxStack((root_boxes(problem, root, cases),)),
+        batch=batch,
+        max_domains=task.settings.max_domains,
+        problem=problem,
+        fill=min(BOXES_FILLING_DEVICE.get(device, batch), cheap),
+        shared=len(cases) > len(problem.lower) and price >= SHARED_BOXES_COST,
+    )
 
 
 def processes_of(task: SearchTask) -> int:
@@ -213,7 +218,7 @@ def batch_of(task: SearchTask) -> int:
     return largest_batch(task.problem.program, task.settings.batch, processes_of(task))
 
 
-def _search(task: SearchTask, name: str, search: DivisibleSearch) -> SearchResult:
+def _search(task: SearchTask, name: str, search: Frontier[Any, Any]) -> SearchResult:
     """Run a search, or go on with it; what its counters rise by is added however it ends."""
     before = search.progress.bounded
     processes = processes_of(task)
@@ -259,7 +264,7 @@ def by_relu_phases(task: SearchTask, root: RootBounds) -> SearchResult:
             search = phase_search(task, root)
         else:
             root = better
-            search.inherit(root.bounds, proved(root.lower))
+            search.inherit(root.bounds, proved(root.lower), task.observer)
         tightening, searching = 2 * tightening, (2 if gain >= GAP_CLOSED_WORTH_WAITING else 4) * searching
         found = _try(task, search, RESTARTED_TURN_SHARE * searching if gain >= GAP_CLOSED_WORTH_RESTART else searching)
     return branch_phases(task, search) if found is None else found
@@ -272,7 +277,7 @@ def nearer(root: RootBounds, better: RootBounds) -> float:
     return 1 - after / before if before > 0 else 0.0
 
 
-def _try(task: SearchTask, search: PhaseSearch, seconds: float) -> SearchResult | None:
+def _try(task: SearchTask, search: PhaseFrontier, seconds: float) -> SearchResult | None:
     """What a search for so long comes to, or None where it takes longer."""
     try:
         return branch_phases(task.soon(seconds), search)
@@ -290,31 +295,37 @@ def refined(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]
     return reduced(task, root)
 
 
-def tightened(task: SearchTask, root: RootBounds, search: PhaseSearch, seconds: float) -> RootBounds:
+def tightened(task: SearchTask, root: RootBounds, search: PhaseFrontier, seconds: float) -> RootBounds:
     """The root, of one region, with bounds of its neurons found by branch and bound for so long.
 
     That is on the problem as a search over phases has it already, in batches of its size.
     """
     problem, turn = search.space.problem, task.clock.soon(seconds)
-    bounds = branch_neurons(problem, root.bounds, search.plan.batch, turn, task.clock.check, processes_of(task))
+    bounds = branch_neurons(problem, root.bounds, search.batch, turn, task.clock.check, processes_of(task))
     root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
     task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
     return root
 
 
-def phase_search(task: SearchTask, root: RootBounds) -> PhaseSearch:
+def phase_search(task: SearchTask, root: RootBounds) -> PhaseFrontier:
     """A search over ReLU phases, from root bounds."""
     cases = open_cases(root)
     unstable = unstable_neurons(task.problem.program, root.bounds).any(0).nonzero().squeeze(1)
     space = PhaseSpace(counted(sparse(task.problem), root.bounds), root.bounds, unstable, double=task.double)
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, Polyak())
-    batch = batch_of(task)
-    plan = PhaseSearchPlan(schedule, batch, task.settings.max_domains, clipped=task.settings.clipped_neurons)
-    return PhaseSearch(space, frontier, plan, batch, most_waiting(frontier))
+    bounding = PhaseBounding(schedule, rule_named(task.settings.branching), task.settings.clipped_neurons)
+    return PhaseFrontier(
+        open=frontier,
+        batch=batch_of(task),
+        max_domains=task.settings.max_domains,
+        space=space,
+        bounding=bounding,
+        most=most_waiting(frontier),
+    )
 
 
-def branch_phases(task: SearchTask, search: PhaseSearch) -> SearchResult:
+def branch_phases(task: SearchTask, search: PhaseFrontier) -> SearchResult:
     """Branch and bound over ReLU phases."""
     return _search(task, "branch-and-bound", search)
 

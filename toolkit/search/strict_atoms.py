@@ -24,12 +24,11 @@ from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Event
 from toolkit.search.batch_size import largest_batch, most_waiting
 from toolkit.search.exact_leaf import ExactLeaves, worth_deciding
+from toolkit.search.loop import SearchOutcome, branch_and_bound
 from toolkit.search.phase_domains import PhaseSpace, root_domains
-from toolkit.search.progress import SearchOutcome
-from toolkit.search.relu_split import PhaseSearch
-from toolkit.search.relu_split_plan import PhaseSearchPlan
+from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
 from toolkit.search.root import RootBounds, open_cases, root_bounds
-from toolkit.search.search_task import SearchResult, SearchTask, varying_inputs
+from toolkit.search.search_task import SearchResult, SearchTask
 
 MOST_ATOMS = 1 << 10
 """Most pairs of an open case and a strict atom that are looked at."""
@@ -101,12 +100,12 @@ def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
     if original is None or not worth_deciding(original.problem):
         return None
     problem = original.problem.with_cases(open_cases(root).cpu())
-    if varying_inputs(problem) and not bool(problem.strict_atoms[problem.rows].any()):
+    if problem.varying_inputs and not bool(problem.strict_atoms[problem.rows].any()):
         return None
     clock = task.clock.part(EXACT_TIME_SHARE)
     try:
         search = _search(problem, task, clock)
-        outcome = None if search is None else search.run(clock, original.accept, task.observer)
+        outcome = None if search is None else branch_and_bound(search, clock, original.accept, task.observer)
     except OutOfTime:
         task.clock.check()
         return None
@@ -116,7 +115,7 @@ def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
     return _found(outcome)
 
 
-def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseSearch | None:
+def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseFrontier | None:
     """A search over phases, whose leaves are decided exactly, unless there are many neurons to split."""
     root = root_bounds(problem, clock, _ignore)
     unstable = unstable_neurons(problem.program, root.bounds).any(0).nonzero().squeeze(1)
@@ -125,10 +124,14 @@ def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseSearch | N
     space = PhaseSpace(problem, root.bounds, unstable, exact=ExactLeaves(problem))
     frontier = root_domains(space, open_cases(root), root.multipliers.select(open_cases(root)),
                             root.lower[open_cases(root)])  # fmt: skip
-    batch = largest_batch(problem.program, task.settings.batch)
-    schedule = Schedule(task.settings.beta_iterations, Polyak())
-    plan = PhaseSearchPlan(schedule, batch, min(MOST_DOMAINS, task.settings.max_domains), clipped=0)
-    return PhaseSearch(space, frontier, plan, batch, most_waiting(frontier))
+    return PhaseFrontier(
+        open=frontier,
+        batch=largest_batch(problem.program, task.settings.batch),
+        max_domains=min(MOST_DOMAINS, task.settings.max_domains),
+        space=space,
+        bounding=PhaseBounding(Schedule(task.settings.beta_iterations, Polyak())),
+        most=most_waiting(frontier),
+    )
 
 
 def _found(outcome: SearchOutcome) -> SearchResult:

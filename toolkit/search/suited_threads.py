@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
-from toolkit.bounds.network_reduction import cost
 from toolkit.problem.program import Program
 from toolkit.run.threads import one_thread
 
@@ -14,4 +13,4 @@ SINGLE_THREAD_COST = 1_000_000
 
 def suited_threads(program: Program) -> AbstractContextManager[None]:
     """One thread while a small program is searched on the processor, else as many as there are."""
-    return one_thread() if cost(program) < SINGLE_THREAD_COST else nullcontext()
+    return one_thread() if program.cost < SINGLE_THREAD_COST else nullcontext()

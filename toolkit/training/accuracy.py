@@ -7,14 +7,13 @@ from torch import nn
 
 from toolkit.data.dataset import Split
 from toolkit.training.training_attack import evaluation_mode, input_gradient, pgd
-
-CHUNK = 1024
+from toolkit.tuning import tuned
 
 
 def accuracy(model: nn.Module, split: Split) -> float:
     """Part of the images classified correctly; the split is on the model's device."""
     with torch.no_grad(), evaluation_mode(model):
-        chunks = zip(split.images.split(CHUNK), split.labels.split(CHUNK), strict=True)
+        chunks = split.batches(tuned().training.evaluated_images)
         correct = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in chunks)
     return correct / max(1, len(split))
 
@@ -23,7 +22,7 @@ def fgsm_accuracy(model: nn.Module, split: Split, epsilon: float) -> float:
     """Part of the images classified correctly after one signed step of length epsilon: "adv" of Li et al."""
     correct = 0
     with evaluation_mode(model):
-        for images, labels in zip(split.images.split(CHUNK), split.labels.split(CHUNK), strict=True):
+        for images, labels in split.batches(tuned().training.evaluated_images):
             x = (images + epsilon * input_gradient(model, images, labels).sign()).clamp(0, 1)
             with torch.no_grad():
                 correct += int((model(x).argmax(1) == labels).sum())
@@ -36,7 +35,7 @@ def pgd_accuracy(
     """Part of the images classified correctly at every restart of an attack: an upper bound of certified accuracy."""
     generator = torch.Generator(device=split.images.device).manual_seed(seed)
     robust = 0
-    for images, labels in zip(split.images.split(CHUNK), split.labels.split(CHUNK), strict=True):
+    for images, labels in split.batches(tuned().training.evaluated_images):
         with torch.no_grad(), evaluation_mode(model):
             safe = model(images).argmax(1) == labels
         for _ in range(restarts):

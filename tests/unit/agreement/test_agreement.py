@@ -51,7 +51,7 @@ def header(inputs: int, outputs: int) -> str:
     return text + "".join(f"(assert (>= X_{i} -1.0))(assert (<= X_{i} 1.0))" for i in range(inputs))
 
 
-def posed_of(model: onnx.ModelProto, folder: Path, condition: str = "(<= Y_0 -1000.0)") -> LoadedQuery:
+def loaded_of(model: onnx.ModelProto, folder: Path, condition: str = "(<= Y_0 -1000.0)") -> LoadedQuery:
     inputs, outputs = sizes(model)
     return load_query(
         load_networks({"": save(model, folder)}), parse_query(header(inputs, outputs) + f"(assert {condition})")
@@ -64,10 +64,10 @@ def decided(model: onnx.ModelProto, folder: Path, condition: str = "(<= Y_0 -100
     return verify(load_networks({"": save(model, folder)}), query, SETTINGS.model_copy(update=changes))
 
 
-def bounded(posed: LoadedQuery, dtype: torch.dtype) -> BoundedProgram:
-    bindings = {name: network.binding for name, network in posed.needed.items()}
-    (part,) = specialised(compile_problem(posed.query, bindings, posed.cases))
-    return BoundedProgram(posed.imported(), part.problem.to(torch.device("cpu"), dtype), part.regions.numpy())
+def bounded(loaded: LoadedQuery, dtype: torch.dtype) -> BoundedProgram:
+    bindings = {name: network.binding for name, network in loaded.needed.items()}
+    (part,) = specialised(compile_problem(loaded.query, bindings, loaded.cases))
+    return BoundedProgram(loaded.imported(), part.problem.to(torch.device("cpu"), dtype), part.regions.numpy())
 
 
 def changed_map(program: Program, change: Callable[[DenseAffine], DenseAffine]) -> Program:
@@ -110,20 +110,20 @@ def test_faithful_programs_pass_and_faults_do_not(name: str, tmp_path: Path) -> 
     caught = 0
     for seed in range(2):
         generator = np.random.default_rng(seed)
-        posed = posed_of(random_network(name, seed), tmp_path)
+        loaded = loaded_of(random_network(name, seed), tmp_path)
         for dtype in (torch.float64, torch.float32):
-            good = bounded(posed, dtype)
-            check_agreement(good, posed.original)
+            good = bounded(loaded, dtype)
+            check_agreement(good, loaded.original)
             if not all(isinstance(affine, DenseAffine) for affine in good.problem.program.maps()):
                 continue
             fault = FAULTS[int(generator.integers(len(FAULTS)))]
             problem = replace(good.problem, program=fault(good.problem.program))
-            found = replace(good, problem=problem).compare(posed.original.sample(good.regions, 12), posed.original)
+            found = replace(good, problem=problem).compare(loaded.original.sample(good.regions, 12), loaded.original)
             if np.abs(found.value - found.reference).max() < 1e-3:
                 continue  # where a neuron is dead on all points, a fault of its weights is none of the values
             caught += 1
             with pytest.raises(DisagreementError):
-                check_agreement(replace(good, problem=problem), posed.original)
+                check_agreement(replace(good, problem=problem), loaded.original)
     assert caught
 
 
@@ -201,9 +201,9 @@ def test_a_survey_tells_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(compiling, "build_program", spoilt(compiling.build_program, other_weight))
 
 
-def narrow_condition(posed: LoadedQuery) -> str:
+def narrow_condition(loaded: LoadedQuery) -> str:
     """A condition that root bounds leave open and that no point of a fine sample fulfils."""
-    samples = posed.original.sample(np.array([0]), 2000)
+    samples = loaded.original.sample(np.array([0]), 2000)
     return f"(<= Y_0 {samples.variables[:, 4].min() - 0.25:.6f})"
 
 
@@ -211,7 +211,7 @@ def narrow_condition(posed: LoadedQuery) -> str:
 def test_a_fault_of_a_smaller_program_is_an_error(
     function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    condition = narrow_condition(posed_of(net(), tmp_path))
+    condition = narrow_condition(loaded_of(net(), tmp_path))
     settings = {"strategy": "relu", "attack_restarts": 0, "alpha_iterations": 0}
     assert decided(net(), tmp_path, condition, **settings).verdict == Verdict.UNSAT
     made = getattr(reduce_task, function)
@@ -304,14 +304,14 @@ def test_scores_of_another_tensor_are_an_error(
 
 
 def test_a_module_for_the_second_backend_is_judged_too(tmp_path: Path) -> None:
-    posed = posed_of(net(), tmp_path)
-    bindings = {name: network.binding for name, network in posed.needed.items()}
-    features = FeatureNetwork(posed.query, in_double(bindings, torch.device("cpu")), posed.cases)
-    judged = BoundedModule(posed.imported(), features, np.arange(1))
-    check_agreement(judged, posed.original)
+    loaded = loaded_of(net(), tmp_path)
+    bindings = {name: network.binding for name, network in loaded.needed.items()}
+    features = FeatureNetwork(loaded.query, in_double(bindings, torch.device("cpu")), loaded.cases)
+    judged = BoundedModule(loaded.imported(), features, np.arange(1))
+    check_agreement(judged, loaded.original)
     next(buffer for buffer in (*features.parameters(), *features.buffers()) if buffer.is_floating_point()).data += 0.02
     with pytest.raises(DisagreementError, match="where onnxruntime says"):
-        check_agreement(judged, posed.original)
+        check_agreement(judged, loaded.original)
 
 
 def test_no_other_code_says_unsat() -> None:
@@ -362,12 +362,12 @@ def test_what_cancels_between_operators_is_explained_by_rounding(tmp_path: Path)
     same = builder.op(
         "Sub", builder.op("Add", builder.op("Mul", "x", builder.constant(np.full(4, 1e-3))), large), large
     )
-    posed = posed_of(builder.model(builder.op("Relu", same), 4), tmp_path)
-    judged = bounded(posed, torch.float64)
-    samples = posed.original.sample(judged.regions, 12)
-    found = judged.compare(samples, posed.original)
+    loaded = loaded_of(builder.model(builder.op("Relu", same), 4), tmp_path)
+    judged = bounded(loaded, torch.float64)
+    samples = loaded.original.sample(judged.regions, 12)
+    found = judged.compare(samples, loaded.original)
     assert not found.within(found.tolerance, 1e30).all(), "the first look knows nothing of what cancelled"
-    check_agreement(judged, posed.original)
+    check_agreement(judged, loaded.original)
 
 
 @pytest.mark.parametrize(

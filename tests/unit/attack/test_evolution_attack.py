@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from toolkit.attack import evolution_attack
-from toolkit.attack.evolution_attack import GENERATIONS, LEAST_POPULATION, evolve
+from toolkit.attack.evolution_attack import evolve
 from toolkit.attack.gradient_attack import attack, case_loss
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.run.clock import Clock, OutOfTime
+from toolkit.tuning import tuned
 
 TEXT = """(declare-const X_0 Real) (declare-const X_1 Real) (declare-const X_2 Real) (declare-const Y_0 Real)
 (assert (>= X_0 -1.0)) (assert (<= X_0 1.0)) (assert (>= X_1 -1.0)) (assert (<= X_1 1.0))
@@ -71,18 +73,20 @@ def test_nothing_is_found_where_nothing_is() -> None:
 
 def test_populations_too_small_are_left_out() -> None:
     problem = problem_of("(<= Y_0 2.0)")
-    assert evolve(problem, ALL, LEAST_POPULATION, 0, Clock.started(60), lambda point, region: True)
-    assert not evolve(problem, ALL, LEAST_POPULATION - 1, 0, Clock.started(60), lambda point, region: True)
+    assert evolve(problem, ALL, tuned().evolution.least_population, 0, Clock.started(60), lambda point, region: True)
+    assert not evolve(
+        problem, ALL, tuned().evolution.least_population - 1, 0, Clock.started(60), lambda point, region: True
+    )
     assert not evolve(problem, ALL[:0], 512, 0, Clock.started(60), lambda point, region: True)
 
 
-def test_large_networks_are_left_to_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_networks_are_left_to_gradients(tune: Callable[..., None]) -> None:
     problem = problem_of("(<= Y_0 2.0)")
-    monkeypatch.setattr(evolution_attack, "cost", lambda program: evolution_attack.MOST_MULTIPLICATIONS)
+    tune(evolution={"most_multiplications": 0})
     assert not evolve(problem, ALL, 512, 0, Clock.started(60), lambda point, region: True)
 
 
 def test_out_of_time() -> None:
-    assert GENERATIONS > 1
+    assert tuned().evolution.generations > 1
     with pytest.raises(OutOfTime):
         evolve(problem_of("(<= Y_0 -1.0)"), ALL, 512, 0, Clock.started(0), lambda point, region: True)

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from sums import posed
 
-from toolkit.attack.point_sampling import POINTS_PER_REGION, sample
+from toolkit.attack.point_sampling import sample
 from toolkit.run.clock import Clock
+from toolkit.tuning import tuned
 
 EVERYWHERE = "(or (and (<= X_0 0.5) (>= Y_0 -99.0)) (and (>= X_0 -0.25) (>= Y_0 -99.0)))"
 
@@ -22,7 +23,7 @@ def tried(tmp_path: Path, condition: str, seed: int = 0) -> list[tuple[np.ndarra
 def test_points_lie_in_their_boxes_and_begin_at_centres(tmp_path: Path) -> None:
     _, cases, _ = posed(tmp_path, EVERYWHERE)
     seen = tried(tmp_path, EVERYWHERE)
-    assert len(seen) == 2 * POINTS_PER_REGION
+    assert len(seen) == 2 * tuned().points.per_region
     for point, region in seen:
         assert (point >= cases.lower[region]).all()
         assert (point <= cases.upper[region]).all()
@@ -39,7 +40,7 @@ def test_a_seed_gives_the_same_points(tmp_path: Path) -> None:
 
 def test_what_is_no_witness_is_not_replayed(tmp_path: Path) -> None:
     seen = tried(tmp_path, "(>= Y_0 0.5)")
-    assert 0 < len(seen) < POINTS_PER_REGION
+    assert 0 < len(seen) < tuned().points.per_region
     assert all(point.sum() >= 0.49 for point, _ in seen)
 
 

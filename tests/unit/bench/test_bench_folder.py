@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.bench.executors import EXECUTORS
+from toolkit.bench.executor_table import EXECUTORS
 from toolkit.bench.expected import read_expected
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, Finished, InstanceJob, WorkerTask

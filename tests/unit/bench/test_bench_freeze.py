@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 
 from toolkit.bench.expected import read_expected
-from toolkit.bench.freeze import COMPRESSED_FROM_BYTES, MANIFEST, MOST_KEPT_IMAGES, check_target, freeze
+from toolkit.bench.freeze import MANIFEST, check_target, freeze
 from toolkit.bench.journal import JournalRecord
 from toolkit.errors import InputError
 from toolkit.formats.vnncomp.instances import read_instances
 from toolkit.formats.vnnlib.text import read_source
 from toolkit.result import Statistics, Verdict
+from toolkit.tuning import tuned
 
-SPECS = {"large": "(assert (<= X_0 1.0))\n" * COMPRESSED_FROM_BYTES, "small": "(assert (<= X_0 1.0))\n"}
+SPECS = {"large": "(assert (<= X_0 1.0))\n" * tuned().bench.compressed_from_bytes, "small": "(assert (<= X_0 1.0))\n"}
 
 RECORDS = [
     JournalRecord(name, "toy", "onnx/net.onnx", f"vnnlib/{name}.vnnlib", 9.5, verdict, "", 0.1, Statistics())
@@ -39,7 +40,7 @@ def frozen(tmp_path: Path) -> Path:
         for name, text in SPECS.items():
             (place / "vnnlib" / f"{name}.vnnlib").write_text(text)
     (source / "properties.json").write_text(json.dumps({"images": 2}))
-    images = np.arange(4 * MOST_KEPT_IMAGES, dtype=np.float32)
+    images = np.arange(4 * tuned().bench.most_kept_images, dtype=np.float32)
     np.savez(source / "images.npz", images=images, labels=images.astype(np.int64))
     freeze(source, tmp_path / "frozen", RECORDS)
     freeze(source, tmp_path / "frozen", RECORDS)  # in place of the first
@@ -64,8 +65,8 @@ def test_only_decided_verdicts_are_expected(frozen: Path, part: str) -> None:
 
 def test_the_first_images_are_kept_to_draw_from(frozen: Path) -> None:
     with np.load(frozen / "images.npz") as pool:
-        assert pool["images"].tolist() == list(range(MOST_KEPT_IMAGES))
-        assert pool["labels"].tolist() == list(range(MOST_KEPT_IMAGES))
+        assert pool["images"].tolist() == list(range(tuned().bench.most_kept_images))
+        assert pool["labels"].tolist() == list(range(tuned().bench.most_kept_images))
 
 
 def test_a_file_is_no_place_to_freeze_to(tmp_path: Path) -> None:

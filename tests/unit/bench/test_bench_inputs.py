@@ -14,7 +14,7 @@ import pytest
 
 import toolkit
 from toolkit.bench import warmup
-from toolkit.bench.executors import EXECUTORS
+from toolkit.bench.executor_table import EXECUTORS
 from toolkit.bench.expected import format_expected, read_expected
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, Finished

@@ -13,7 +13,8 @@ import pytest
 
 from toolkit.bench import journal
 from toolkit.bench import worker_processes as bench_processes
-from toolkit.bench.executors import EXECUTORS, ExecutorLimits, default_limits, find_executor
+from toolkit.bench.executor_table import EXECUTORS, find_executor
+from toolkit.bench.executors import ExecutorLimits, default_limits
 from toolkit.bench.job import Answer, Finished, InstanceJob, Started, WorkerTask, failure, settle
 from toolkit.bench.job_queue import queue, take
 from toolkit.bench.run_progress import SilentObserver
@@ -195,7 +196,7 @@ def test_witnesses_are_named_as_the_competition_names_them(tmp_path):
     assert gzip.decompress((tmp_path / record.witness).read_bytes()) == b"((X_0 1.0))\n"
 
 
-@pytest.mark.parametrize("executor", sorted(EXECUTORS) or ["in-process", "processes"])
+@pytest.mark.parametrize("executor", sorted(EXECUTORS))
 def test_a_worker_that_cannot_start_is_one_error(tmp_path, executor):
     with pytest.raises((ToolkitError, ImportError), match="no such library"):
         run_jobs([make_job(0)], run_with(tmp_path, executor, task=WorkerTask(broken, behave)))

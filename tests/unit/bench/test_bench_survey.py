@@ -14,9 +14,10 @@ import pytest
 from random_networks import NetworkBuilder, save
 
 from toolkit.bench import journal
-from toolkit.bench.executors import ExecutorLimits, conclude, find_executor
+from toolkit.bench.executor_table import find_executor
+from toolkit.bench.executors import ExecutorLimits, conclude
 from toolkit.bench.folder import find_benchmarks, make_jobs
-from toolkit.bench.job import MOST_SPENT, Answer, Finished, InstanceJob, Started, WorkerTask, survey_limit
+from toolkit.bench.job import Answer, Finished, InstanceJob, Started, WorkerTask, survey_limit
 from toolkit.bench.job_queue import put_back, queue, take
 from toolkit.bench.run_progress import SilentObserver
 from toolkit.bench.runner import RunPlan, run_jobs
@@ -25,6 +26,7 @@ from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.onnx.runtime import Session
 from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 
 LIMITS = ExecutorLimits(workers=2, grace=0.3, startup=60)
 EXECUTORS = ["in-process", "processes"]
@@ -115,7 +117,7 @@ def test_a_survey_that_fails_leaves_every_job_to_be_answered_alone(how: str) -> 
     answers = answers_of(jobs, "processes", limits=replace(LIMITS, workers=1))
     assert {answer.statistics.decided_by for answer in answers.values()} == {"alone"}
     assert len(answers) == len(jobs)
-    assert all(float(answer.reason) <= MOST_SPENT * 1.0 + 1e-6 for answer in answers.values())
+    assert all(float(answer.reason) <= tuned().bench.survey_cost_share * 1.0 + 1e-6 for answer in answers.values())
 
 
 def test_a_crash_in_one_survey_does_not_touch_other_networks() -> None:

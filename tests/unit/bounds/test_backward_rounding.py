@@ -27,9 +27,8 @@ from toolkit.bounds.network_reduction import reduce_program
 from toolkit.bounds.optimised_bound import Domain, Multipliers
 from toolkit.bounds.recentred_crown import centre_of, recentred_bounds
 from toolkit.problem.affine import DenseAffine
-from toolkit.problem.compile import outward
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.sum_rounding import added_up, gamma, long_terms
+from toolkit.problem.sum_rounding import added_up, gamma, long_terms, outward
 
 Matrix = list[list[Fraction]]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from programs_to_bound import FEATURES, INPUTS, OPERATORS, random_boxes, random_points, random_program, run
 from torch import Tensor
 
-from toolkit.bounds.crown import bound_features, crown_bounds, intersect, rows_per_pass
+from toolkit.bounds.crown import bound_features, crown_bounds, rows_per_pass
 from toolkit.bounds.dual_ascent import Schedule, evaluate, optimise, relax, supergradient
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.optimised_bound import Domain, Multipliers, onto_simplex
@@ -84,7 +84,7 @@ def test_bounds_that_cross_are_not_mixed() -> None:
         Bounds(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 1.0]])),
         Bounds(torch.tensor([[2.0, 0.5]]), torch.tensor([[3.0, 0.7]])),
     )
-    found = intersect(first, second)
+    found = first.intersect(second)
     assert found.lower.tolist() == [[0.0, 0.5]]
     assert found.upper.tolist() == [[1.0, pytest.approx(0.7)]]
 

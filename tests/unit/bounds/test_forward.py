@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from programs import ResidualNetwork, boxes, mlp, points_in, program_of
@@ -14,10 +16,9 @@ from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.forward import LEAST_FORWARD_WIDTH, ForwardPass, forward_bounds, strip, suits
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.relaxations import RELAXATIONS
-from toolkit.problem import affine
 from toolkit.problem.affine import DenseAffine, GraphAffine
-from toolkit.problem.compile import outward
 from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.problem.sum_rounding import outward
 
 
 def _program(smooth: bool = False) -> Program:
@@ -87,9 +88,11 @@ def test_boxes_of_a_batch_do_not_touch_each_other(monkeypatch: pytest.MonkeyPatc
             torch.testing.assert_close(one.upper[0], all_.upper[number])
 
 
-@pytest.mark.parametrize("dense", [1 << 26, -1])
-def test_neither_blocks_nor_parts_of_the_batch_change_bounds(dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(affine, "DENSE_LIMIT", dense)
+@pytest.mark.parametrize("dense", [1 << 26, 0])
+def test_neither_blocks_nor_parts_of_the_batch_change_bounds(
+    dense: int, monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
+) -> None:
+    tune(problem={"most_dense_elements": dense})
     monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 4)
     program = _program()
     assert isinstance(program.layers[0].affine, DenseAffine) == (dense > 0)
@@ -140,11 +143,12 @@ def test_help_of_the_backward_pass_is_sound(many: int, monkeypatch: pytest.Monke
     torch.testing.assert_close(found.reach.share.sum(1), torch.ones(len(found.reach.share), dtype=program.dtype))
 
 
-def test_matrices_and_operators_give_the_same_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrices_and_operators_give_the_same_bounds(
+    monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
+) -> None:
     monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 4)
     dense = program_of(_residual(), 1, 6, 6)
-    monkeypatch.setattr(affine, "DENSE_LIMIT", -1)
-    monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", -1)
+    tune(problem={"most_dense_elements": 0, "most_dense_convolution_elements": 0})
     operators = program_of(_residual(), 1, 6, 6)
     assert {type(layer.affine) for layer in dense.layers} == {DenseAffine}
     assert {type(layer.affine) for layer in operators.layers} == {GraphAffine}
@@ -179,9 +183,9 @@ def test_only_wide_programs_use_them() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("varying", [1, 5, 36])
 def test_forward_bounds_of_operators_contain_all_samples(
-    varying: int, dtype: torch.dtype, radius: float, monkeypatch: pytest.MonkeyPatch
+    varying: int, dtype: torch.dtype, radius: float, tune: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", -1)
+    tune(problem={"most_dense_convolution_elements": 0})
     torch.manual_seed(3)
     exact = program_of(ResidualNetwork(), 1, 6, 6)
     assert any(isinstance(layer.affine, GraphAffine) for layer in exact.layers)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from toolkit.data.dataset import load_dataset
+from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
 from toolkit.recipe import Data
 

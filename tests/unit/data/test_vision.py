@@ -15,7 +15,7 @@ import torchvision
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from toolkit.data.dataset import load_dataset
+from toolkit.data.load import load_dataset
 from toolkit.recipe import Data
 
 RNG = np.random.default_rng(0)

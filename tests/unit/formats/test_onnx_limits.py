@@ -15,15 +15,13 @@ import pytest
 
 from toolkit.errors import InputError, ToolkitError, UnsupportedError
 from toolkit.formats import compressed
-from toolkit.formats.onnx import model_file as onnx_file
-from toolkit.formats.onnx import size_limits as onnx_limits
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.onnx.runtime import Session
-from toolkit.formats.vnnlib import text
 from toolkit.formats.vnnlib.read import read_query
+from toolkit.tuning import tuned
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17{more}]>'
-LARGE = onnx_limits.MOST_BYTES // 4
+LARGE = tuned().networks.most_tensor_bytes // 4
 """Elements of a float32 tensor that is just not too large."""
 
 
@@ -161,12 +159,12 @@ def test_few_functions_are_expanded(tmp_path: Path, depth: int, width: int) -> N
     load_model(saved(tmp_path, laughs(depth, width)))
 
 
-def test_the_count_of_nodes_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_count_of_nodes_is_exact(tmp_path: Path, tune: Callable[..., None]) -> None:
     proto = laughs(5, 3)
     count = sum(3**level for level in range(6))
-    monkeypatch.setattr(onnx_limits, "MOST_NODES", count)
+    tune(networks={"most_function_nodes": count})
     load_model(saved(tmp_path, proto))
-    monkeypatch.setattr(onnx_limits, "MOST_NODES", count - 1)
+    tune(networks={"most_function_nodes": count - 1})
     with pytest.raises(UnsupportedError, match="expands"):
         load_model(saved(tmp_path, proto))
 
@@ -221,17 +219,16 @@ def bomb(path: Path, head: bytes, size: int) -> Path:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_files_are_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
-    monkeypatch.setattr(onnx_file, "MAX_BYTES", 1 << 23)
-    monkeypatch.setattr(text, "MAX_BYTES", 1 << 23)
+def test_files_are_read_up_to_a_limit(tmp_path: Path, tune: Callable[..., None], packed: bool) -> None:
+    tune(files={"most_model_bytes": 1 << 23, "most_text_bytes": 1 << 23})
     path = bomb(tmp_path / "a.gz", b"x", 1 << 25) if packed else Path("/dev/zero")
     for read in (load_model, read_query):
         with pytest.raises(InputError, match="larger than 8 MiB"):
             read(path)
 
 
-def test_content_out_of_proportion_to_its_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compressed, "UNCHECKED_BYTES", 1 << 23)
+def test_content_out_of_proportion_to_its_file_is_not_read(tmp_path: Path, tune: Callable[..., None]) -> None:
+    tune(files={"unchecked_bytes": 1 << 23})
     path = bomb(tmp_path / "a.gz", b"x", 1 << 25)
     for read in (load_model, read_query):
         with pytest.raises(InputError, match="KiB of it expand to 12 MiB"):

@@ -85,7 +85,7 @@ def test_bounds_are_finite_and_contain_the_outputs(tmp_path: Path, name: str) ->
     session = Session(model)
     box = Bounds(torch.full((1, model.inputs[0].size), -2.0), torch.full((1, model.inputs[0].size), 1.0))
     points = points_in(box, 8).numpy()
-    outputs = torch.from_numpy(np.stack([session.run([point], as_declared=False)[0].reshape(-1) for point in points]))
+    outputs = torch.from_numpy(np.stack([session.run_undeclared([point])[0].reshape(-1) for point in points]))
     for bounds in _output_bounds(model, box):
         assert bounds.lower.isfinite().all() and bounds.upper.isfinite().all()
         assert (bounds.lower <= outputs + 1e-5).all() and (outputs <= bounds.upper + 1e-5).all()

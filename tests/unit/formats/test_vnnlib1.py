@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -193,11 +194,11 @@ def test_unreadable_files(tmp_path) -> None:
             read_query(path)
 
 
-def test_a_chunk_boundary_changes_nothing(monkeypatch) -> None:
+def test_a_chunk_boundary_changes_nothing(tune: Callable[..., None]) -> None:
     body = DECLARED + "(assert (or (and (<= X_0 1) (>= Y_0 2)) (and (<= X_1 (+ X_0 1)))))"
     expected = parse_query(body)
     for size in range(1, 80):
-        monkeypatch.setattr("toolkit.formats.vnnlib.assertions.CHUNK", size)
+        tune(files={"split_characters": size})
         assert same(parse_query(body), expected)
         with pytest.raises(InputError, match="not closed"):
             parse_query(body + "(")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -244,10 +245,10 @@ def tree_value(node, point: np.ndarray) -> Fraction:
             return tree_value(node.head, point) - sum(tree_value(part, point) for part in node.rest)
 
 
-def test_long_texts_are_read_without_the_tree(monkeypatch) -> None:
+def test_long_texts_are_read_without_the_tree(tune: Callable[..., None]) -> None:
     body = HEAD + "(assert (or (and (<= X[0,0] 1.5) (> Y[0] (+ Y[1] 0.5))) (!= Z 1.0)))"
     expected = str(parse_query(body))
-    monkeypatch.setattr(vnnlib2, "MAX_CHECKED", 10)
+    tune(specifications={"most_checked": 10})
     assert str(parse_query(body)) == expected
     with pytest.raises(InputError, match=r"a:7: .*not declared"):
         parse_query(HEAD + "(assert (<= Q[0] 1.0))", "a")

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.data.dataset import Dataset
+from toolkit.data.load import load_dataset
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.export import export_model
 from toolkit.models.architecture_options import Mlp, OnnxNet, PresetNet, ResNet

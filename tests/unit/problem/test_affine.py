@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from operator_examples import EXAMPLES, OperatorExample, evaluator, graph_of
 from torch import Tensor
 
-from toolkit.problem import affine as affine_module
 from toolkit.problem import transpose
 from toolkit.problem.affine import Affine, DenseAffine, GraphAffine
 from toolkit.problem.operator_table import AFFINE
@@ -26,11 +27,10 @@ def truth(example: OperatorExample) -> tuple[Tensor, Tensor]:
     return torch.stack(columns, 1), offset
 
 
-def compiled(example: OperatorExample, monkeypatch: pytest.MonkeyPatch, form: str) -> Affine:
+def compiled(example: OperatorExample, monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None], form: str) -> Affine:
     """The example as the affine map of a program."""
     if form != "dense":
-        monkeypatch.setattr(affine_module, "DENSE_LIMIT", -1)
-        monkeypatch.setattr(affine_module, "DENSE_CONVOLUTION_LIMIT", -1)
+        tune(problem={"most_dense_elements": 0, "most_dense_convolution_elements": 0})
     if form == "graph, transposed by gradients":
         monkeypatch.setattr(transpose, "RULES", {})
     features = build_program(graph_of(example)).features
@@ -52,12 +52,14 @@ FORMS = ["dense", "graph", "graph, transposed by gradients"]
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
-def test_map_is_the_operator(example: OperatorExample, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_map_is_the_operator(
+    example: OperatorExample, form: str, monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
+) -> None:
     if example.operator is torch.ops.aten.detach.default and form.endswith("gradients"):
         pytest.skip("detach stops gradients, hence its rule")
     jacobian, offset = truth(example)
     size, n = jacobian.shape
-    found = compiled(example, monkeypatch, form)
+    found = compiled(example, monkeypatch, tune, form)
     x, radius, rows = random(3, n), random(3, n, seed=1).abs(), random(2, 4, size, seed=2)
     torch.testing.assert_close(found.bias, offset)
     torch.testing.assert_close(found.apply([x]), x @ jacobian.T + offset)
@@ -70,8 +72,10 @@ def test_map_is_the_operator(example: OperatorExample, form: str, monkeypatch: p
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("example", EXAMPLES[::3], ids=str)
-def test_single_precision_is_the_same_map(example: OperatorExample, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    double = compiled(example, monkeypatch, form)
+def test_single_precision_is_the_same_map(
+    example: OperatorExample, form: str, monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
+) -> None:
+    double = compiled(example, monkeypatch, tune, form)
     single = double.to(torch.device("cpu"), torch.float32)
     x = random(2, sum(torch.Size(variable.shape).numel() for variable in example.variables))
     r, rows = x.abs(), random(1, 2, double.size, seed=1)

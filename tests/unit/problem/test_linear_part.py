@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from programs import program_of
 from torch import nn
 
-from toolkit.problem import affine as affine_module
 from toolkit.problem.affine import GraphAffine
 
 aten = torch.ops.aten
@@ -41,8 +42,8 @@ MODULES |= {
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_linear_part_is_the_change_of_the_values(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(affine_module, "DENSE_CONVOLUTION_LIMIT", -1)
+def test_linear_part_is_the_change_of_the_values(name: str, tune: Callable[..., None]) -> None:
+    tune(problem={"most_dense_convolution_elements": 0})
     torch.manual_seed(5)
     module = MODULES[name]()
     found = program_of(module, 2, 6, 6).features
@@ -64,8 +65,8 @@ def test_linear_part_is_the_change_of_the_values(name: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", sorted(FOLDED))
-def test_nothing_is_left_of_batch_normalisation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(affine_module, "DENSE_CONVOLUTION_LIMIT", -1)
+def test_nothing_is_left_of_batch_normalisation(name: str, tune: Callable[..., None]) -> None:
+    tune(problem={"most_dense_convolution_elements": 0})
     found = program_of(MODULES[name](), 2, 6, 6).features
     assert isinstance(found, GraphAffine)
     for graph in (found.linear.graph, found.absolute.graph):
@@ -74,8 +75,8 @@ def test_nothing_is_left_of_batch_normalisation(name: str, monkeypatch: pytest.M
         assert not targets & {aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor}
 
 
-def test_a_factor_of_two_readers_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(affine_module, "DENSE_CONVOLUTION_LIMIT", -1)
+def test_a_factor_of_two_readers_stays(tune: Callable[..., None]) -> None:
+    tune(problem={"most_dense_convolution_elements": 0})
 
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from toolkit.attack.gradient_attack import case_loss, forward
 from toolkit.errors import InputError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.vnnlib.read import parse_query
-from toolkit.problem import affine
-from toolkit.problem.compile import MOST_PROGRAMS, Problem, compile_problem, outward
+from toolkit.problem.compile import Problem, compile_problem
 from toolkit.problem.program import Program
+from toolkit.problem.sum_rounding import outward
 from toolkit.problem.torch_binding import bind_module
+from toolkit.tuning import tuned
 
 
 def compiled(text: str, path: Path) -> Problem:
@@ -30,10 +32,9 @@ def compiled(text: str, path: Path) -> Problem:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", FAMILIES)
 def test_atoms_are_those_of_the_query(
-    name: str, seed: int, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, seed: int, limit: int, tmp_path: Path, tune: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(affine, "DENSE_LIMIT", limit)
-    monkeypatch.setattr(affine, "DENSE_CONVOLUTION_LIMIT", limit)
+    tune(problem={"most_dense_elements": limit, "most_dense_convolution_elements": limit})
     model = random_network(name, seed)
     generator = np.random.default_rng(seed)
     cases = random_cases(generator, *sizes(model))
@@ -100,7 +101,7 @@ def queries(path: Path, atoms: list[str]) -> list[Program]:
     binding = bind_module(load_model(path))
     parsed = [parse_query(f"{text}(assert {atom})") for atom in atoms]
     found = [compile_problem(query, {query.networks[0].name: binding}).program for query in parsed]
-    assert len(binding.programs) <= MOST_PROGRAMS
+    assert len(binding.programs) <= tuned().problem.most_programs
     return found
 
 
@@ -115,6 +116,6 @@ def test_queries_share_a_program_only_where_they_use_the_same(tmp_path: Path) ->
 def test_programs_are_kept_in_bounds(tmp_path: Path) -> None:
     path = save(random_network("mlp", 0), tmp_path)
     inputs = ["X_0", "X_1", "X_2", "(+ X_0 X_1)", "(+ X_0 X_2)", "(+ X_1 X_2)"]
-    assert len(inputs) > MOST_PROGRAMS
+    assert len(inputs) > tuned().problem.most_programs
     first, *_, last = queries(path, [f"(<= Y_0 {term})" for term in [*inputs, inputs[0]]])
     assert first is not last

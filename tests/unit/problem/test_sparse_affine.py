@@ -9,7 +9,7 @@ from torch import Tensor
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sparse_affine import SparseAffine, with_sparse_maps
-from toolkit.problem.sparse_products import LEAST_COUNTED_ELEMENTS
+from toolkit.tuning import tuned
 
 INPUTS, FIRST, SECOND = 2048, 40, 30
 mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="compressed rows need MKL")
@@ -54,7 +54,7 @@ def test_only_mostly_zero_and_large_matrices_are_compressed() -> None:
     assert isinstance(second, SparseAffine)
     assert first.rows.layout == first.columns.layout == torch.sparse_csr
     assert second.rows.layout == second.columns.layout == torch.strided
-    assert FIRST * INPUTS >= LEAST_COUNTED_ELEMENTS
+    assert tuned().problem.least_counted_elements <= FIRST * INPUTS
     filled = program_of(0.5)
     assert with_sparse_maps(filled) is filled
 

@@ -16,9 +16,9 @@ import torch
 from small_models import relu_net
 from torch import nn
 
-from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.data.dataset import Dataset
+from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
-from toolkit.experiment import source_stamp
 from toolkit.models.architecture_options import OnnxNet, identity
 from toolkit.pruning import ChainModel, build_chains
 from toolkit.pruning.chain import (
@@ -34,6 +34,7 @@ from toolkit.pruning.chain import (
 from toolkit.pruning.masks import density
 from toolkit.pruning.pruning_options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
+from toolkit.study_networks import source_stamp
 from toolkit.training.loop import TrainingJob, apply_masks, train
 
 CONV = {"architecture": "conv", "blocks": [{"channels": 4, "stride": 2}], "hidden": [8]}
@@ -89,9 +90,9 @@ def test_reported_densities(digits: Dataset) -> None:
 
 def _rewound(digits: Dataset, variant: str) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, TrainingJob]:
     recipe = _recipe({"method": "magnitude", "rewind": variant, "rewind_epoch": 1})
-    chain, workshop = recipe.chains[0], ChainContext(digits)
+    chain, context = recipe.chains[0], ChainContext(digits)
     training = recipe.training_of(chain)
-    initial = initial_model(workshop, recipe.models["net"], training)
+    initial = initial_model(context, recipe.models["net"], training)
     job = TrainingJob(training, digits.train, seed=7)
     dense, current = (train(copy.deepcopy(initial), replace(job, seed=seed)) for seed in (7, 8))
     return rewind(chain, job, initial, dense, current), initial, dense, current, job
@@ -113,10 +114,10 @@ def test_rewinding_restores_every_bit(digits: Dataset) -> None:
 def test_survivors_start_from_their_initial_values(digits: Dataset, tmp_path: Path, method: str) -> None:
     """What a round's training starts from, as stored: with its masks, the initial network bit for bit."""
     recipe = _recipe({"method": method, "densities": [0.5]})
-    chain, workshop = recipe.chains[0], ChainContext(digits, cache=tmp_path, progress=_keep_start(tmp_path))
+    chain, context = recipe.chains[0], ChainContext(digits, cache=tmp_path, progress=_keep_start(tmp_path))
     training = recipe.training_of(chain)
-    _, state = prune_chain(workshop, recipe.models["net"], chain, training)
-    initial = initial_model(workshop, recipe.models["net"], training)
+    _, state = prune_chain(context, recipe.models["net"], chain, training)
+    initial = initial_model(context, recipe.models["net"], training)
     [record] = [torch.load(path, weights_only=True) for path in tmp_path.glob("*.kept")]
     apply_masks(initial, state.masks)
     trained = dict(state.model.named_parameters())
@@ -145,14 +146,14 @@ def test_fine_tuning_stays_at_the_end_of_the_schedules(digits: Dataset) -> None:
 
 def test_training_does_not_touch_the_initial_weights(digits: Dataset) -> None:
     recipe = _recipe({"method": "magnitude"})
-    chain, workshop = recipe.chains[0], ChainContext(digits)
+    chain, context = recipe.chains[0], ChainContext(digits)
     training = recipe.training_of(chain)
-    states = list(prune_chain(workshop, recipe.models["net"], chain, training))
-    initial = initial_model(workshop, recipe.models["net"], training)
+    states = list(prune_chain(context, recipe.models["net"], chain, training))
+    initial = initial_model(context, recipe.models["net"], training)
     start = dict(initial.named_parameters())
     assert not _equal(states[0].model, initial)
     retrained = copy.deepcopy(initial)
-    train(retrained, rewound_job(TrainingJob(training, digits.train), chain, workshop, 1), states[1].masks)
+    train(retrained, rewound_job(TrainingJob(training, digits.train), chain, context, 1), states[1].masks)
     assert _equal(retrained, states[1].model)
     assert all(bool((start[name] != 0).all()) for name in states[1].masks)
 

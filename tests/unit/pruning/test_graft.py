@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.data.dataset import Dataset
+from toolkit.data.load import load_dataset
 from toolkit.formats.onnx.export import export_model
 from toolkit.formats.vnnlib.specs import linf_box, robustness
 from toolkit.models.architecture_options import PresetNet

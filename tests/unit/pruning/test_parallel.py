@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.data.dataset import Dataset
+from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
 from toolkit.pruning import build_chains
 from toolkit.pruning.parallel import TrainingProcesses, pieces, train_ahead, train_piece

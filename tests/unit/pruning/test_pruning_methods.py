@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from toolkit.data.dataset import Dataset, Split, load_dataset
+from toolkit.data.dataset import Dataset, Split
+from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
 from toolkit.models.architecture_options import ConvNet, Mlp
 from toolkit.models.build import build_model

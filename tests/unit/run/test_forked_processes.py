@@ -15,7 +15,8 @@ import torch
 
 from toolkit.run import forked_processes
 from toolkit.run.clock import Clock
-from toolkit.run.forked_processes import MOST_PROCESSES, SharedFlag, cores, side_by_side, worth_starting
+from toolkit.run.forked_processes import SharedFlag, cores, side_by_side, worth_starting
+from toolkit.tuning import tuned
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
@@ -140,6 +141,6 @@ def test_short_work_is_worth_few_processes() -> None:
 
 def test_as_many_processes_as_threads_and_one_on_a_gpu() -> None:
     cpu = torch.device("cpu")
-    assert cores(cpu, 0) == min(MOST_PROCESSES, torch.get_num_threads())
+    assert cores(cpu, 0) == min(tuned().processes.most, torch.get_num_threads())
     assert cores(cpu, 3) == 3
     assert cores(torch.device("cuda"), 3) == 1

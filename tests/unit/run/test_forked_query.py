@@ -19,7 +19,6 @@ import pytest
 from toolkit.errors import InputError
 from toolkit.run import forked_query as module
 from toolkit.run.forked_query import (
-    GRACE_SECONDS,
     ProcessCrashed,
     ProcessLimits,
     ProcessOverdue,
@@ -28,6 +27,7 @@ from toolkit.run.forked_query import (
     run_forked,
     seconds_passed,
 )
+from toolkit.tuning import tuned
 
 ROOT = Path(__file__).parents[3]
 FREE = ProcessLimits(60.0)
@@ -119,7 +119,7 @@ def test_the_time_limit_holds_whatever_the_work_does(work: Callable[[], object],
     began = time.monotonic()
     with pytest.raises(ProcessOverdue):
         run_forked(work, ProcessLimits(seconds))
-    assert time.monotonic() - began < max(seconds, 0) + GRACE_SECONDS + 1.0
+    assert time.monotonic() - began < max(seconds, 0) + tuned().processes.grace_seconds + 1.0
 
 
 def test_no_limit_is_too_large() -> None:

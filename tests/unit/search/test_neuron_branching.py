@@ -19,7 +19,7 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search import neuron_branching
-from toolkit.search.neuron_branching import branch_neurons, plant, weakest_leaves
+from toolkit.search.neuron_branching import TreeFrontier, branch_neurons, plant, weakest_leaves
 
 
 def problem_on(program: Program, box: Bounds) -> Problem:
@@ -109,19 +109,26 @@ def test_no_time_means_no_change() -> None:
     assert torch.equal(found.upper, start.upper)
 
 
+def planted(program: Program, box: Bounds, rows: Tensor) -> TreeFrontier:
+    """Trees of the second layer, their roots bounded."""
+    trees = plant(program, 1, box, crown_bounds(program, box), rows, 64)
+    trees.begin(Clock.started(10.0))
+    return trees
+
+
 def test_each_open_tree_splits_its_weakest_leaf() -> None:
     torch.manual_seed(7)
     program = program_of(mlp(4, 12, 12, 2), 4)
     box = boxes(program, 0.5)
     rows = torch.arange(3)
-    trees = plant(program, 1, box, crown_bounds(program, box), rows, 64, Clock.started(10.0))
-    leaves = trees.leaves
+    trees = planted(program, box, rows)
+    leaves = trees.open
     twice = replace(
         trees,
-        leaves=leaves.select(torch.arange(6).repeat(2)),
+        open=leaves.select(torch.arange(6).repeat(2)),
     )
     lower = torch.tensor([-1.0, -1, -1, 2, -1, -1, -3, -1, -1, 3, -1, -2], dtype=torch.float64)
-    twice = replace(twice, leaves=replace(twice.leaves, lower=lower))
+    twice = replace(twice, open=replace(twice.open, lower=lower))
     chosen = set(weakest_leaves(twice, 100).tolist())
     assert {6, 11} <= chosen  # the weaker leaf of the first tree and of the last
     assert not {0, 5, 3, 9} & chosen  # and none of a tree that is proved
@@ -133,12 +140,12 @@ def test_large_trees_split_several_leaves() -> None:
     torch.manual_seed(7)
     program = program_of(mlp(4, 12, 12, 2), 4)
     box = boxes(program, 0.5)
-    trees = plant(program, 1, box, crown_bounds(program, box), torch.arange(2), 64, Clock.started(10.0))
-    many = trees.leaves.select(torch.tensor([0] * 12 + [1] * 4 + [2] * 3 + [3] * 8))
+    trees = planted(program, box, torch.arange(2))
+    many = trees.open.select(torch.tensor([0] * 12 + [1] * 4 + [2] * 3 + [3] * 8))
     lower = torch.tensor(
         [-5.0, *range(-12, -1), -4, -3, -2, 1, -1, -2, -3, 9, 8, 7, 6, 5, 4, 3, 2], dtype=torch.float64
     )
-    chosen = weakest_leaves(replace(trees, leaves=replace(many, lower=lower)), 100).tolist()
+    chosen = weakest_leaves(replace(trees, open=replace(many, lower=lower)), 100).tolist()
     # A quarter of a tree's leaves, at least one, of the smallest tree first; none of one that is proved.
     assert chosen[:2] == [18, 12]
     assert set(chosen[2:]) == {1, 2, 3}

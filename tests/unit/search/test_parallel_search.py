@@ -6,29 +6,30 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from searches import box_search, phase_search
 from torch import Tensor
 
-from toolkit.run import forked_processes
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Event, Observer, RoundDone
 from toolkit.search import parallel_search
-from toolkit.search.parallel_search import DivisibleSearch, search_in_shares
-from toolkit.search.progress import SearchOutcome
+from toolkit.search.loop import Frontier, SearchOutcome, branch_and_bound
+from toolkit.search.parallel_search import search_in_shares
 
-Make = Callable[..., DivisibleSearch]
+Search = Frontier[Any, Any]
+Make = Callable[..., Search]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 SEARCHES = pytest.mark.parametrize("make", [phase_search, box_search])
 PROVED = SearchOutcome(False, True)
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon(monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]) -> None:
     """Shares from the first round on, however small, and short turns of any number of processes."""
-    monkeypatch.setattr(forked_processes, "SECONDS_TO_FORK", 1e-9)
+    tune(processes={"seconds_to_fork": 1e-9})
     monkeypatch.setattr(parallel_search, "SECONDS_BEFORE_SHARING", 0.01)
     monkeypatch.setattr(parallel_search, "LEAST_TURN_SECONDS", 0.01)
     monkeypatch.setattr(parallel_search, "LEAST_SHARE_DOMAINS", 1)
@@ -39,7 +40,7 @@ def nobody(point: Tensor, region: int) -> bool:
 
 
 def decide(
-    search: DivisibleSearch, processes: int, accept: parallel_search.Accept = nobody, limit: float = 60.0
+    search: Search, processes: int, accept: parallel_search.Accept = nobody, limit: float = 60.0
 ) -> SearchOutcome:
     with torch.no_grad():
         return search_in_shares(search, Clock.started(limit), accept, lambda event: None, processes)
@@ -50,7 +51,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     turns: list[int] = []
     take = parallel_search.take_turn
 
-    def counted(search: DivisibleSearch, count: int, *rest: object, **options: bool) -> parallel_search.TurnResult:
+    def counted(search: Search, count: int, *rest: object, **options: bool) -> parallel_search.TurnResult:
         turns.append(count)
         return take(search, count, *rest, **options)  # type: ignore[arg-type]
 
@@ -69,7 +70,7 @@ def test_shares_prove_what_one_process_proves(make: Make, processes: int, monkey
     assert max(turns) > 1
     assert shared.progress.bounded > 0
     assert shared.progress.depth > 0
-    assert shared.open == 0
+    assert shared.divisible == 0
 
 
 @SEARCHES
@@ -109,18 +110,16 @@ def test_refused_witnesses_are_never_a_proof(make: Make) -> None:
 @SEARCHES
 def test_a_lost_process_loses_no_domain(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     turns, here = watched(monkeypatch), os.getpid()
-    search = make()
-    run = type(search).run
 
     def lost_elsewhere(
-        self: DivisibleSearch, clock: Clock, accept: parallel_search.Accept, observer: Observer
+        search: Search, clock: Clock, accept: parallel_search.Accept, observer: Observer
     ) -> SearchOutcome:
         if os.getpid() != here:
             os.kill(os.getpid(), signal.SIGKILL)
-        return run(self, clock, accept, observer)
+        return branch_and_bound(search, clock, accept, observer)
 
-    monkeypatch.setattr(type(search), "run", lost_elsewhere)
-    assert decide(search, 2) == PROVED
+    monkeypatch.setattr(parallel_search, "branch_and_bound", lost_elsewhere)
+    assert decide(make(), 2) == PROVED
     assert turns == [2]  # and then one process
 
 
@@ -144,7 +143,7 @@ def test_a_stopped_search_goes_on(make: Make) -> None:
     assert stops > 0
 
 
-def stopped(search: DivisibleSearch, limit: float) -> SearchOutcome | None:
+def stopped(search: Search, limit: float) -> SearchOutcome | None:
     """The outcome of so many seconds, or None where they are too few."""
     try:
         return decide(search, 2, limit=limit)
@@ -157,15 +156,15 @@ def test_all_domains_are_dealt(make: Make) -> None:
     search, rounds = make(), iter(range(9))
     clock = Clock.started(60).ending(0.0, lambda: next(rounds) == 8)
     with torch.no_grad(), pytest.raises(OutOfTime):
-        search.run(clock, nobody, lambda event: None)
-    count = search.open
+        branch_and_bound(search, clock, nobody, lambda event: None)
+    count = search.divisible
     assert count > 3
     dealt = search.shares(3)
-    sizes = [share.open for share in dealt]
+    sizes = [share.divisible for share in dealt]
     assert sum(sizes) == count
     assert max(sizes) - min(sizes) <= 1
-    search.gather([share.rest() for share in dealt])
-    assert search.open == count
+    search.gather([share.state() for share in dealt])
+    assert search.divisible == count
 
 
 def test_turns_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from distance import TEXT, Distance, problem_below, unbounded_space
 from programs import mlp, program_of
+from searches import phases
 from torch import Tensor, nn
 
-from toolkit.attack import gradient_attack as attack_module
 from toolkit.attack.gradient_attack import (
-    LEAST_POINTS,
-    MAX_POINTS,
     accept_best,
     activation,
     attack,
@@ -26,18 +25,19 @@ from toolkit.attack.gradient_attack import (
 from toolkit.bounds.dual_ascent import evaluate, lower_bound, relax
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.errors import InputError
 from toolkit.formats.vnnlib.read import parse_query
-from toolkit.problem import affine
 from toolkit.problem.affine import GraphAffine
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search.branching_scores import babsr, candidates, chord
+from toolkit.search.branching import WEAKER_CHILD_WEIGHT, babsr, branch, candidates, chord, rule_named
 from toolkit.search.lp_leaf import close_leaves, implied_phases
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expand, proved, split
-from toolkit.search.relu_split import pick
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
-from toolkit.search.split_domains import WEAKER_CHILD_WEIGHT, branch
+from toolkit.settings import Settings
+from toolkit.tuning import tuned
+from toolkit.verify import check_backend
 
 
 def test_only_positive_finite_bounds_are_proofs() -> None:
@@ -58,7 +58,7 @@ def test_children_partition_their_parent() -> None:
         low, high = children.neuron_lower[row, neuron[parent]], children.neuron_upper[row, neuron[parent]]
         assert low >= 0 if sign > 0 else high <= 0
     assert children.case.tolist() == [0, 1, 0, 1]
-    assert children.depth == 1
+    assert children.deepest == 1
 
 
 def test_expansion_puts_splits_in_their_place() -> None:
@@ -81,22 +81,39 @@ def test_records_join_and_select() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 def test_the_weakest_domains_are_picked_and_none_is_lost(count: int) -> None:
-    _, domains = unbounded_space(-0.1, -0.1)
+    space, domains = unbounded_space(-0.1, -0.1)
     three = concat([domains, domains.select(torch.tensor([0]))])
-    three = PhaseDomains(**{**three.__dict__, "lower": torch.tensor([-1.0, -3.0, -2.0], dtype=torch.float64)})
-    chosen, rest = pick(three, count, most=100)
+    lower = torch.tensor([-1.0, -3.0, -2.0], dtype=torch.float64)
+    picked = phases(space, splittable(three, lower), 0, 2, most=100).pick(count)
+    assert picked is not None
+    chosen, rest = picked.domains, picked.rest
     assert len(chosen) == min(count, 3)
     assert sorted([*chosen.lower.tolist(), *rest.lower.tolist()]) == [-3.0, -2.0, -1.0]
     assert max(chosen.lower.tolist()) <= min([*rest.lower.tolist(), 0.0])
 
 
 def test_the_strongest_domains_are_picked_where_memory_is_short() -> None:
-    _, domains = unbounded_space(-0.1, -0.1)
-    two = PhaseDomains(**{**domains.__dict__, "lower": torch.tensor([-1.0, -3.0], dtype=torch.float64)})
-    for most, picked in ((3, -3.0), (2, -1.0)):
-        chosen, rest = pick(two, 1, most)
-        assert chosen.lower.tolist() == [picked]
-        assert len(rest) == 1
+    space, domains = unbounded_space(-0.1, -0.1)
+    two = splittable(domains, torch.tensor([-1.0, -3.0], dtype=torch.float64))
+    for most, lower in ((3, -3.0), (2, -1.0)):
+        picked = phases(space, two, 0, 2, most=most).pick(1)
+        assert picked is not None
+        assert picked.domains.lower.tolist() == [lower]
+        assert len(picked.rest) == 1
+
+
+def splittable(domains: PhaseDomains, lower: Tensor) -> PhaseDomains:
+    """The domains with these bounds and a neuron to split."""
+    return replace(domains, lower=lower, candidates=torch.zeros_like(domains.candidates))
+
+
+def test_leaves_are_picked_by_themselves() -> None:
+    space, domains = unbounded_space(-0.1, -0.1)
+    mixed = replace(domains, candidates=torch.tensor([[-1, -1], [-1, 2]]))
+    picked = phases(space, mixed, 0, 2).pick(2)
+    assert picked is not None
+    assert picked.leaves
+    assert (picked.domains.case.tolist(), picked.rest.case.tolist()) == ([0], [1])
 
 
 def test_only_splittable_neurons_are_candidates() -> None:
@@ -125,7 +142,7 @@ def test_linear_programs_decide_leaves(first: float, second: float) -> None:
     leaves = domains
     for neuron in range(len(space.unstable)):
         leaves = split(leaves, torch.full((len(leaves),), neuron))
-    found = close_leaves(space, leaves, accept, Clock.started(60))
+    found = close_leaves(space, leaves, accept, Clock.started(60), lambda event: None)
     assert found.witness == bool(accepted) == satisfiable
     assert found.undecided == 0 or satisfiable
 
@@ -145,7 +162,7 @@ def test_nan_leaves_stay_undecided() -> None:
     broken = PhaseSpace(
         Problem(**{**space.problem.__dict__, "offsets": space.problem.offsets * torch.nan}), space.root, space.unstable
     )
-    found = close_leaves(broken, domains, lambda point, region: False, Clock.started(60))
+    found = close_leaves(broken, domains, lambda point, region: False, Clock.started(60), lambda event: None)
     assert found.undecided == len(domains)
 
 
@@ -157,6 +174,13 @@ def test_scores_have_one_number_for_each_neuron() -> None:
         found = score(space.problem.program, domain.bounds, bound)
         assert found.shape == (2, 5)
         assert bool(torch.isfinite(found).all() and (found >= 0).all())
+
+
+def test_rules_have_names() -> None:
+    assert rule_named("chord").score is chord
+    assert rule_named(Settings().branching) is rule_named("chord")
+    with pytest.raises(InputError, match="babsr, chord"):
+        check_backend(Settings(branching="best"))
 
 
 def test_neurons_on_a_chord_come_before_all_others() -> None:
@@ -225,8 +249,8 @@ def test_counts_of_a_layer_that_was_reduced_away_are_zero() -> None:
     assert [layer["later"] for layer in found.values()] == [0, 0]
 
 
-def test_nothing_is_optimised_where_bounds_decide_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(affine, "DENSE_LIMIT", -1)
+def test_nothing_is_optimised_where_bounds_decide_all(tune: Callable[..., None]) -> None:
+    tune(problem={"most_dense_elements": 0})
     problem = problem_below(-10.0, -10.0)
     clock = Clock.started(60)
     assert isinstance(problem.program.features, GraphAffine)
@@ -260,8 +284,8 @@ def test_the_attack_has_the_values_of_an_operator_and_a_gradient(op: str) -> Non
 
 def test_large_networks_move_few_points_at_once() -> None:
     small, large = problem_below(0.05, 0.6).program, program_of(mlp(2, 2000, 2000, 2000, 2000, 1), 2)
-    assert points_at_once(small) == MAX_POINTS
-    assert LEAST_POINTS <= points_at_once(large) < MAX_POINTS
+    assert points_at_once(small) == tuned().gradients.most_points
+    assert tuned().gradients.least_points <= points_at_once(large) < tuned().gradients.most_points
 
 
 def test_descent_stays_in_the_boxes_and_goes_down() -> None:
@@ -297,12 +321,12 @@ class Traps(nn.Module):
         return torch.cat([(1 - first) - 30 * torch.relu(-0.9 - first), -first], 1)
 
 
-def test_diversified_starts_find_what_random_ones_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diversified_starts_find_what_random_ones_miss(tune: Callable[..., None]) -> None:
     text = TEXT.replace("(declare-const Y_0 Real)", "(declare-const Y_0 Real)(declare-const Y_1 Real)")
     query = parse_query(text.format(-0.5, -0.5).replace("(>= X_0 0.5)", "(>= Y_1 -9.0)"))
     problem = compile_problem(query, {query.networks[0].name: Binding(Traps(), ((1, 2),), (torch.float32,))})
     spread = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
-    monkeypatch.setattr(attack_module, "DIVERSIFYING_STEPS", 0)
+    tune(gradients={"diversifying_steps": 0})
     plain = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
     assert sum(spread) > sum(plain) + 4
 

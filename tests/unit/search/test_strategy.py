@@ -18,7 +18,7 @@ from toolkit.problem.trace import trace
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search import attack_budget, strategy
 from toolkit.search.attack_budget import FIRST_RESTARTS_SHARE, attack_on
-from toolkit.search.relu_split import PhaseSearch
+from toolkit.search.phase_frontier import PhaseFrontier
 from toolkit.search.root import RootBounds, root_bounds
 from toolkit.search.search_task import SearchResult, SearchTask
 from toolkit.search.strategy import RESTARTED_TURN_SHARE, Strategy, nearer, prove, turns
@@ -196,16 +196,16 @@ def test_searches_and_better_bounds_take_turns(
     monkeypatch: pytest.MonkeyPatch, left: float, longer: int, look: float
 ) -> None:
     turns: list[tuple[str, float]] = []
-    searches: list[PhaseSearch] = []
+    searches: list[PhaseFrontier] = []
 
-    def search(task: SearchTask, search: PhaseSearch) -> SearchResult:
+    def search(task: SearchTask, search: PhaseFrontier) -> SearchResult:
         searches.append(search)
         turns.append(("search", task.clock.left))
         if len(turns) > 4:
             return SearchResult(False, True, "search")
         raise OutOfTime
 
-    def tighten(task: SearchTask, root: RootBounds, search: PhaseSearch, seconds: float) -> RootBounds:
+    def tighten(task: SearchTask, root: RootBounds, search: PhaseFrontier, seconds: float) -> RootBounds:
         turns.append(("tighten", seconds))
         return replace(root, lower=left * root.lower)
 
@@ -234,9 +234,9 @@ def test_bounds_that_bring_nothing_nearer_are_told_apart() -> None:
 def test_a_search_that_gave_up_is_repeated_only_from_better_bounds(
     monkeypatch: pytest.MonkeyPatch, left: float, searches: int
 ) -> None:
-    begun: list[PhaseSearch] = []
+    begun: list[PhaseFrontier] = []
 
-    def search(task: SearchTask, search: PhaseSearch) -> SearchResult:
+    def search(task: SearchTask, search: PhaseFrontier) -> SearchResult:
         begun.append(search)
         return (
             SearchResult(False, False, "search", "too many domains")
@@ -244,7 +244,7 @@ def test_a_search_that_gave_up_is_repeated_only_from_better_bounds(
             else SearchResult(False, True, "search")
         )
 
-    def tighten(task: SearchTask, root: RootBounds, search: PhaseSearch, seconds: float) -> RootBounds:
+    def tighten(task: SearchTask, root: RootBounds, search: PhaseFrontier, seconds: float) -> RootBounds:
         return replace(root, lower=left * root.lower)
 
     monkeypatch.setattr(strategy, "branch_phases", search)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from toolkit.data.dataset import Dataset, load_dataset
+from toolkit.data.dataset import Dataset
+from toolkit.data.load import load_dataset
 from toolkit.models.architecture_options import PresetNet
 from toolkit.models.build import build_model
 from toolkit.pruning.chain import ChainContext, dense_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from toolkit.data.dataset import load_dataset
+from toolkit.data.load import load_dataset
 from toolkit.recipe import Data
 from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.loop import TrainingJob, train

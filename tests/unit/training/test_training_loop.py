@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from toolkit.data.dataset import Dataset, Split, load_dataset
+from toolkit.data.dataset import Dataset, Split
+from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
 from toolkit.models.architecture_options import Mlp, PresetNet, ResNet
 from toolkit.models.build import build_model

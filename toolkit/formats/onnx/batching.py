@@ -18,25 +18,19 @@ from numpy.typing import NDArray
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel, TensorInfo
 from toolkit.formats.onnx.runtime import Session
-
-MOST_TO_COPY = 1 << 26
-"""Bytes of a model up to which it is worth a changed copy."""
-SLOW_RUN_SECONDS = 0.05
-"""Seconds of a run from which on there is little to gain."""
-COMPARED_SAMPLES = 3
-"""Samples that must come out of one call as they come out of calls of their own."""
+from toolkit.tuning import tuned
 
 
 def batch_session(session: Session) -> Session:
     """A session that takes batches, for :meth:`Session.run_batch`; the given one where none can be had."""
     model = session.model
     ones = all(info.shape[:1] == (1,) for info in (*model.inputs, *model.outputs))
-    if session.batched or not ones or len(model.data) > MOST_TO_COPY:
+    if session.batched or not ones or len(model.data) > tuned().runtime.most_copied_bytes:
         return session
     generator = np.random.default_rng(0)
-    samples = [generator.random((COMPARED_SAMPLES, info.size)) for info in model.inputs]
+    samples = [generator.random((tuned().runtime.compared_samples, info.size)) for info in model.inputs]
     try:
-        if _seconds(lambda: session.run([sample[0] for sample in samples])) > SLOW_RUN_SECONDS:
+        if _seconds(lambda: session.run([sample[0] for sample in samples])) > tuned().runtime.slow_run_seconds:
             return session
         opened = Session(_opened(model), hidden=session.hidden)
         return opened if opened.takes_batches(samples) else session

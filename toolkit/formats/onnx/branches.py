@@ -16,9 +16,7 @@ from toolkit.formats.onnx.dependence import STANDARD, constant_names, live_nodes
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.probe import sample_inputs
 from toolkit.formats.onnx.runtime import Session
-
-MOST_NODES = 1_000_000
-"""Nodes that branches may have in all, nested ones included; far more than any network has."""
+from toolkit.tuning import tuned
 
 
 def with_known_branches(model: OnnxModel) -> OnnxModel:
@@ -38,8 +36,8 @@ def with_known_branches(model: OnnxModel) -> OnnxModel:
                 _take(node, known[node.input[0]], f"branch_{number}/", proto.graph)
             else:
                 proto.graph.node.append(node)
-        if len(proto.graph.node) > MOST_NODES:
-            raise UnsupportedError(f"{model.path}: its branches have over {MOST_NODES:,} nodes")
+        if len(proto.graph.node) > tuned().networks.most_branch_nodes:
+            raise UnsupportedError(f"{model.path}: its branches have over {tuned().networks.most_branch_nodes:,} nodes")
         model = replace(model, proto=proto, data=proto.SerializeToString())
     return model
 
@@ -58,7 +56,7 @@ def _known_conditions(model: OnnxModel) -> dict[str, bool]:
     values = {name: onnx.numpy_helper.to_array(initializers[name]) for name in names & set(initializers)}
     computed = sorted(names - set(values))
     if computed:
-        results = Session(model, hidden=computed, optimise=False).run(sample_inputs(model), as_declared=False)
+        results = Session(model, hidden=computed, optimise=False).run_undeclared(sample_inputs(model))
         values.update(zip(computed, results[len(model.outputs) :], strict=True))
     return {name: bool(value.reshape(-1)[0]) for name, value in values.items()}
 

@@ -18,11 +18,7 @@ import onnx.numpy_helper
 from numpy.typing import NDArray
 
 from toolkit.formats.onnx.model_file import OnnxModel
-
-MOST_PRODUCTS = 3_000_000
-"""Multiplications of one evaluation: a second or less."""
-MOST_ELEMENTS = 1 << 21
-"""Elements of all weights together."""
+from toolkit.tuning import tuned
 
 
 class NotExact(Exception):  # noqa: N818 - not an error: others may know more
@@ -219,7 +215,7 @@ RULES: dict[str, Callable[[_Call], ExactTensor]] = {
 def run_exactly(model: OnnxModel, inputs: Sequence[NDArray[np.float64]], names: Sequence[str]) -> list[ExactTensor]:
     """The tensors with these names for flat inputs in the model's order. Raises NotExact."""
     graph = model.proto.graph
-    if sum(math.prod(tensor.dims) for tensor in graph.initializer) > MOST_ELEMENTS:
+    if sum(math.prod(tensor.dims) for tensor in graph.initializer) > tuned().networks.most_exact_elements:
         raise NotExact("many weights")
     values = {tensor.name: ExactTensor.of(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer}
     for info, array in zip(model.inputs, inputs, strict=True):
@@ -229,7 +225,7 @@ def run_exactly(model: OnnxModel, inputs: Sequence[NDArray[np.float64]], names: 
         if node.op_type not in RULES or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
             raise NotExact(node.op_type)
         work += _work(node, values)
-        if work > MOST_PRODUCTS:
+        if work > tuned().networks.most_exact_products:
             raise NotExact("many operations")
         values[node.output[0]] = _called(node, values, model.opset)
     return [values[name] for name in names]

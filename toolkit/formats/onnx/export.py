@@ -24,9 +24,9 @@ from toolkit import __version__
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.onnx.runtime import Session, close
+from toolkit.tuning import tuned
 
 OPSET = 13
-CHECKED_SAMPLES = 4
 
 
 def export_model(
@@ -106,12 +106,13 @@ def _with_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.Mod
 def _compare(module: nn.Module, examples: Sequence[torch.Tensor], model: OnnxModel) -> None:
     generator = torch.Generator().manual_seed(0)
     samples = [
-        torch.rand(CHECKED_SAMPLES, *example.shape[1:], generator=generator).to(example.dtype) for example in examples
+        torch.rand(tuned().networks.export_samples, *example.shape[1:], generator=generator).to(example.dtype)
+        for example in examples
     ]
     with torch.no_grad():
         expected = module(*samples)
     references = [expected] if isinstance(expected, torch.Tensor) else list(expected)
     outputs = Session(model).run_batch([np.asarray(sample) for sample in samples])
     for name, output, reference in zip(model.outputs, outputs, references, strict=True):
-        if not close(output, reference.reshape(CHECKED_SAMPLES, -1).numpy()):
+        if not close(output, reference.reshape(tuned().networks.export_samples, -1).numpy()):
             raise UnsupportedError(f"{model.path}: onnxruntime does not agree with torch on '{name.name}'")

@@ -17,9 +17,8 @@ from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.compressed import read_decompressed
 from toolkit.formats.onnx.external_data import external_tensors, put_inside, read_external
 from toolkit.formats.onnx.size_limits import check_size
+from toolkit.tuning import tuned
 
-MAX_BYTES = 1 << 31
-"""Largest file that is read, once decompressed: its format ends there."""
 GIT_LFS_HEADER = b"version https://git-lfs"
 
 
@@ -91,13 +90,13 @@ def load_model(path: str | Path) -> OnnxModel:
 def read_bytes(path: Path) -> bytes:
     """Content of a plain or gzip-compressed file; :class:`InputError` when it cannot be had."""
     try:
-        data = read_decompressed(path, MAX_BYTES)
+        data = read_decompressed(path, tuned().files.most_model_bytes)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({_one_line(error)})") from None
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: larger than {MAX_BYTES >> 20} MiB, which no model is")
+    if len(data) > tuned().files.most_model_bytes:
+        raise InputError(f"{path}: larger than {tuned().files.most_model_bytes >> 20} MiB, which no model is")
     if not data.strip():
         raise InputError(f"{path}: the file is empty")
     if data.startswith(GIT_LFS_HEADER):

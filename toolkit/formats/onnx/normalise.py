@@ -9,101 +9,26 @@ default operator set, at which their meaning is that of the version the file was
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx import node_rewrites  # noqa: F401 - importing it registers the rewrites
 from toolkit.formats.onnx.branches import with_known_branches
 from toolkit.formats.onnx.dependence import STANDARD
 from toolkit.formats.onnx.functions import expanded
+from toolkit.formats.onnx.graph_builder import REWRITES, STATIC, GraphBuilder
 from toolkit.formats.onnx.half_precision import check_precision
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.probe import TensorFacts, probe
 from toolkit.formats.onnx.runtime import Session
 
-STATIC = "prunecert"
-"""Domain of the operators whose parameters are all attributes; converters in `toolkit.formats.onnx.converters`."""
-
 OPSET = 17
 OLDEST_OPSET = 7
 """Before it, binary operators broadcast in another way."""
-
-Rewrite = Callable[[onnx.NodeProto, TensorFacts, "GraphBuilder"], None]
-REWRITES: dict[str, Rewrite] = {}
-
-
-def rewrite(*op_types: str) -> Callable[[Rewrite], Rewrite]:
-    """Register how nodes of these operator types are emitted."""
-
-    def register(function: Rewrite) -> Rewrite:
-        for op_type in op_types:
-            if op_type in REWRITES:
-                raise ValueError(f"{op_type} has a rewrite already")
-            REWRITES[op_type] = function
-        return function
-
-    return register
-
-
-class GraphBuilder:
-    """Collects the nodes and the new initializers of the emitted graph."""
-
-    def __init__(self, facts: TensorFacts) -> None:
-        self._taken = facts.names
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
-        self.aliases: dict[str, str] = {}
-        self.sequences: dict[str, list[str]] = {}
-        """Names of the tensors in every sequence that depends on the inputs."""
-        self._count = 0
-
-    def fresh(self, hint: str) -> str:
-        """A tensor name that nothing else has, in the file neither."""
-        self._count += 1
-        while (name := f"__{hint}_{self._count}") in self._taken:
-            self._count += 1
-        return name
-
-    def constant(self, value: NDArray[Any]) -> str:
-        """Name of a new initializer."""
-        name = self.fresh("constant")
-        self.initializers[name] = onnx.numpy_helper.from_array(np.asarray(value), name)
-        return name
-
-    def alias(self, name: str, source: str) -> None:
-        """Let ``name`` be another name of ``source``."""
-        self.aliases[name] = self.resolve(source)
-
-    def resolve(self, name: str) -> str:
-        """The tensor that a name stands for."""
-        return self.aliases.get(name, name)
-
-    def emit(self, op_type: str, inputs: list[str], output: str = "", domain: str = "", **attributes: Any) -> str:
-        """Append a node with one output; returns the output's name."""
-        output = output or self.fresh(op_type)
-        inputs = [self.resolve(name) for name in inputs]
-        self.nodes.append(onnx.helper.make_node(op_type, inputs, [output], domain=domain, **attributes))
-        return output
-
-    def static(self, op_type: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
-        """Append a node of the ``STATIC`` domain; empty lists are left out, converters supply them."""
-        given = {key: value for key, value in attributes.items() if not (isinstance(value, list) and not value)}
-        return self.emit(op_type, inputs, output, STATIC, **given)
-
-    def copy(self, node: onnx.NodeProto, used: frozenset[str]) -> None:
-        """Append a node of the source graph as it is, without trailing outputs that nothing uses."""
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.domain = ""
-        while len(copy.output) > 1 and copy.output[-1] not in used:
-            del copy.output[-1]
-        copy.input[:] = [self.resolve(name) for name in node.input]
-        self.nodes.append(copy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +49,6 @@ def normalise(model: OnnxModel) -> Normalised:
     Raises UnsupportedError, naming file, operator and node, for control flow, randomness and shapes or parameters
     that depend on the values of the inputs.
     """
-    import toolkit.formats.onnx.node_rewrites  # noqa: F401  (registers them)
-
     original, model = model, _plain(model)
     if model.opset < OLDEST_OPSET:
         raise UnsupportedError(
@@ -147,9 +70,7 @@ def normalise(model: OnnxModel) -> Normalised:
         node.name = f"Output_{index}"
     expected = [facts.values[info.name] for info in model.outputs]
     if model is not original:
-        expected = Session(original, optimise=False).run(
-            [facts.values[info.name] for info in model.inputs], as_declared=False
-        )
+        expected = Session(original, optimise=False).run_undeclared([facts.values[info.name] for info in model.inputs])
     proto = _assemble(model, facts, builder, outputs)
     return Normalised(proto, facts, dict(zip(names, origins, strict=True)), expected)
 

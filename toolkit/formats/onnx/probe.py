@@ -147,6 +147,6 @@ def _run(model: OnnxModel, names: list[str], inputs: list[NDArray[Any]]) -> Iter
     model, read = as_float32(model, [name for name in names if name in unreadable])
     hidden = [read.get(name, name) for name in names]
     for name, value in zip(
-        outputs + names, Session(model, hidden=hidden, optimise=False).run(inputs, as_declared=False), strict=True
+        outputs + names, Session(model, hidden=hidden, optimise=False).run_undeclared(inputs), strict=True
     ):
         yield name, value.astype(BFLOAT16) if name in read else value

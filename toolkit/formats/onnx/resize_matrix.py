@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.probe import TensorFacts
+from toolkit.tuning import tuned
 
-MOST_ELEMENTS = 1 << 32
-"""Elements of all images together up to which onnxruntime is asked: some seconds' work."""
 WEIGHT_SUM_TOLERANCE = 1e-4
 """How far sums of weights, which onnxruntime computes in single precision, may be from one."""
 
@@ -30,7 +29,7 @@ def resize_matrices(node: onnx.NodeProto, facts: TensorFacts) -> dict[int, NDArr
     Raises UnsupportedError for what is not a matrix an axis: extrapolation with a value.
     """
     shape, target = facts.shape(node.input[0]), facts.shape(node.output[0])
-    if sum(shape) * (np.prod(shape) + np.prod(target)) > MOST_ELEMENTS:
+    if sum(shape) * (np.prod(shape) + np.prod(target)) > tuned().networks.most_resize_elements:
         raise UnsupportedError(f"{facts.where(node)}: resizing a tensor of shape {list(shape)} is not supported")
     image_of = _image_function(node, facts)
     if not np.allclose(image_of(np.ones(shape)), 1, atol=WEIGHT_SUM_TOLERANCE) or image_of(np.zeros(shape)).any():

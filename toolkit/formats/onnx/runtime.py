@@ -57,12 +57,26 @@ class Session:
         """Whether the model leaves the leading dimension of every input and output open."""
         return all(info.batched for info in (*self.inputs, *self.outputs))
 
-    def run(self, inputs: Sequence[NDArray[Any]], as_declared: bool = True) -> list[NDArray[Any]]:
-        """Outputs (and hidden tensors) for one sample.
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs (and hidden tensors) for one sample, of the sizes that the model declares.
 
         ``inputs`` are in the model's order, with the model's number of elements each, in any shape; they are cast to
         the element types of the model. Raises :class:`InputError` when their number or sizes are wrong, or outputs
-        have other sizes than the model declares, unless that does not matter (``as_declared`` is false).
+        have other sizes than the model declares.
+        """
+        outputs = self.run_undeclared(inputs)
+        for info, array in zip(self.outputs, outputs, strict=False):  # hidden tensors come after
+            if array.size != info.size:
+                raise InputError(
+                    f"{self.model.path}: output {info.name!r} has the shape {list(array.shape)}, and is declared as"
+                    f" {list(info.shape)}; export the model again, or correct its declaration"
+                )
+        return outputs
+
+    def run_undeclared(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs (and hidden tensors) for one sample, of whatever sizes: where what the model declares is not asked.
+
+        Raises :class:`InputError` when the number or the sizes of the inputs are wrong.
         """
         if len(inputs) != len(self.inputs):
             raise InputError(f"{self.model.path}: takes {len(self.inputs)} inputs, got {len(inputs)}")
@@ -71,14 +85,7 @@ class Session:
                 raise InputError(
                     f"{self.model.path}: input {info.name!r} has {info.size} elements, got {np.size(array)}"
                 )
-        outputs = self._call(inputs, ())
-        for info, array in zip(self.outputs, outputs, strict=False):  # hidden tensors come after
-            if as_declared and array.size != info.size:
-                raise InputError(
-                    f"{self.model.path}: output {info.name!r} has the shape {list(array.shape)}, and is declared as"
-                    f" {list(info.shape)}; export the model again, or correct its declaration"
-                )
-        return outputs
+        return self._call(inputs, ())
 
     def run_batch(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Outputs for B samples: each input is ``(B, size)`` and each output ``(B, size)``.
@@ -176,7 +183,7 @@ def expose(model: OnnxModel, names: Sequence[str]) -> OnnxModel:
     if not names:
         return model
     inputs = [np.zeros(info.shape, dtype=_numpy_type(info)) for info in model.inputs]
-    values = Session(model, hidden=names, optimise=False).run(inputs, as_declared=False)[len(model.outputs) :]
+    values = Session(model, hidden=names, optimise=False).run_undeclared(inputs)[len(model.outputs) :]
     infos = [
         TensorInfo(name, str(value.dtype), value.shape, value.shape) for name, value in zip(names, values, strict=True)
     ]

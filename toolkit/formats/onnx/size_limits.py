@@ -17,19 +17,7 @@ import onnx.shape_inference
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from toolkit.errors import InputError, UnsupportedError
-
-MOST_NODES = 1_000_000
-"""Nodes that functions may expand to."""
-DEEPEST = 100
-"""Functions that may be nested in each other."""
-MOST_BYTES = 2 << 30
-"""Bytes that one tensor may take, for one sample."""
-MOST_TOGETHER = 8 << 30
-"""Bytes that all tensors of a graph may take, without its weights."""
-MOST_FOLLOWED_INTEGERS = 1 << 16
-"""Elements of a list of integers beyond which their values are not followed."""
-MOST_FOLLOWED_CONSTANT = 1 << 12
-"""Elements of a constant up to which its value is looked at: shapes, counts and axes are that small."""
+from toolkit.tuning import tuned
 
 Key = tuple[str, str, str]
 """Domain, name and overload of a function."""
@@ -50,10 +38,11 @@ def check_size(path: Path, proto: ModelProto) -> None:
 
 def too_large(bits: int, shape: tuple[int, ...]) -> bool:
     """Whether a tensor of so many bits an element takes more than one tensor may."""
-    return math.prod(shape) * bits > 8 * MOST_BYTES
+    return math.prod(shape) * bits > 8 * tuned().networks.most_tensor_bytes
 
 
 def _check_functions(path: Path, proto: ModelProto) -> None:
+    limits = tuned().networks
     bodies = {(entry.domain, entry.name, _overload(entry)): entry.node for entry in proto.functions}
     known: dict[Key, int] = {}
 
@@ -64,13 +53,14 @@ def _check_functions(path: Path, proto: ModelProto) -> None:
             if key in bodies and key not in known:
                 if key in above:
                     raise InputError(f"{path}: function {node.op_type!r} calls itself")
-                if len(above) == DEEPEST:
-                    raise UnsupportedError(f"{path}: functions nested in each other more than {DEEPEST} deep")
+                if len(above) == limits.deepest_functions:
+                    deepest = limits.deepest_functions
+                    raise UnsupportedError(f"{path}: functions nested in each other more than {deepest} deep")
                 known[key] = expanded(_with_subgraphs(bodies[key]), (*above, key))
             total += 1 + known.get(key, 0)
-            if total > MOST_NODES:
+            if total > limits.most_function_nodes:
                 where = f"function {above[-1][1]!r}" if above else "the graph"
-                raise UnsupportedError(f"{path}: {where} expands to more than {MOST_NODES} nodes")
+                raise UnsupportedError(f"{path}: {where} expands to more than {limits.most_function_nodes} nodes")
         return total
 
     if bodies:
@@ -134,7 +124,7 @@ def _small_constants(graph: GraphProto) -> dict[str, np.ndarray]:
     tensors |= {node.output[0]: entry.t for node in constants for entry in node.attribute if entry.name == "value"}
     found = {}
     for name, tensor in tensors.items():
-        if tensor.data_type != TensorProto.STRING and math.prod(tensor.dims) <= MOST_FOLLOWED_CONSTANT:
+        if tensor.data_type != TensorProto.STRING and math.prod(tensor.dims) <= tuned().networks.most_followed_constant:
             try:
                 found[name] = onnx.numpy_helper.to_array(tensor)
             except (ValueError, TypeError, KeyError):  # content that does not fit the shape: others say so
@@ -170,7 +160,7 @@ def _check_infos(path: Path, proto: ModelProto, infos: list[ValueInfoProto]) -> 
         if too_large(bits, shape):
             raise UnsupportedError(f"{path}: {_origin(proto, info.name)} is too large: {_size(shape)}")
         total += math.prod(shape) * bits // 8
-    if total > MOST_TOGETHER:
+    if total > tuned().networks.most_bytes_together:
         raise UnsupportedError(f"{path}: its tensors take {total >> 30} GiB for one sample: too large")
 
 
@@ -192,7 +182,8 @@ def _is_known(info: ValueInfoProto) -> bool:
 
 def _is_long_list(info: ValueInfoProto) -> bool:
     """Whether these may be integers so many that to follow their values would take long."""
-    return len(info.type.tensor_type.shape.dim) <= 1 and math.prod(_shape(info)) > MOST_FOLLOWED_INTEGERS
+    most = tuned().networks.most_followed_integers
+    return len(info.type.tensor_type.shape.dim) <= 1 and math.prod(_shape(info)) > most
 
 
 def _infos(graph: GraphProto) -> Iterator[ValueInfoProto]:
@@ -215,7 +206,7 @@ def _skeleton(proto: ModelProto) -> ModelProto:
                 dim.Clear()
                 dim.dim_value = 1
     for tensor in proto.graph.initializer:
-        if math.prod(tensor.dims) <= MOST_FOLLOWED_CONSTANT:
+        if math.prod(tensor.dims) <= tuned().networks.most_followed_constant:
             graph.initializer.append(tensor)
         elif tensor.name not in listed:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
@@ -236,7 +227,7 @@ def _name(node: NodeProto) -> str:
 
 
 def _size(shape: tuple[int, ...]) -> str:
-    return f"shape {list(shape)}, at most {MOST_BYTES >> 30} GiB"
+    return f"shape {list(shape)}, at most {tuned().networks.most_tensor_bytes >> 30} GiB"
 
 
 def _bits(data_type: int) -> int:

@@ -19,12 +19,11 @@ from toolkit.formats.onnx.normalise import Normalised, normalise
 from toolkit.formats.onnx.origins import origin
 from toolkit.formats.onnx.probe import TensorFacts, sample_inputs
 from toolkit.formats.onnx.runtime import Session, close
+from toolkit.tuning import tuned
 
 DISCONTINUOUS = {"Sign", "Floor", "Ceil", "Round", "ArgMax", "ArgMin", "Equal", "Greater", "Less", "Cast", "TopK"}
 """Operators that may turn a last-digit difference into a large one."""
 
-SAMPLES = 5
-"""Inputs tried before a network with such operators is said to differ."""
 
 CANCELLATION_SHARE = 2.0**-18
 """Share of the largest number inside a network that rounding may leave of it in an output."""
@@ -32,8 +31,6 @@ CANCELLATION_SHARE = 2.0**-18
 SCALES = (1.0, 8.0)
 """Largest magnitudes of the inputs at which a network is compared beside those of the probe."""
 
-MOST_TO_TRY = 1 << 25
-"""Bytes of a model up to which it is."""
 
 Box = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -106,17 +103,17 @@ def import_module(model: OnnxModel) -> nn.Module:
     return module
 
 
-def check_import(model: OnnxModel, module: nn.Module, box: Box | None = None, samples: int = SAMPLES) -> bool:
+def check_import(model: OnnxModel, module: nn.Module, box: Box | None = None, samples: int | None = None) -> bool:
     """Whether ``module`` computes what onnxruntime does on random inputs, up to rounding.
 
     ``box`` is a lower and an upper bound for the concatenated, flattened inputs. A network with discontinuous
-    operators passes when one sample agrees.
+    operators passes when one sample agrees. None stands for the usual number of samples.
     """
     session = Session(model)
     verdicts = []
-    for seed in range(samples):
+    for seed in range(tuned().networks.import_samples if samples is None else samples):
         inputs = sample_inputs(model, seed) if box is None else _inputs_in(model, box, seed)
-        verdicts.append(_agree(model, module, inputs, session.run(inputs, as_declared=False)))
+        verdicts.append(_agree(model, module, inputs, session.run_undeclared(inputs)))
     return any(verdicts) if _is_discontinuous(model) else all(verdicts)
 
 
@@ -190,19 +187,19 @@ def _agrees_widely(model: OnnxModel, module: nn.Module, largest: float) -> bool:
     Values that are not finite are left out, and so are networks that jump. ``largest`` is the largest number inside
     the network at the probe, whose rounding may be left in an output.
     """
-    if len(model.data) > MOST_TO_TRY or _is_discontinuous(model):
+    if len(model.data) > tuned().networks.most_tried_bytes or _is_discontinuous(model):
         return True
     session = Session(model, optimise=False)
 
     def agrees(seed: int, scale: float) -> bool:
         inputs = _scaled_inputs(model, seed, scale)
         try:
-            expected = session.run(inputs, as_declared=False)
+            expected = session.run_undeclared(inputs)
         except InputError:  # what onnxruntime refuses to compute here is no measure
             return True
         return _agree(model, module, inputs, expected, CANCELLATION_SHARE * largest * scale, where_finite=True)
 
-    return all(any(agrees(seed, scale) for seed in range(SAMPLES)) for scale in SCALES)
+    return all(any(agrees(seed, scale) for seed in range(tuned().networks.import_samples)) for scale in SCALES)
 
 
 def _scaled_inputs(model: OnnxModel, seed: int, scale: float) -> list[NDArray[Any]]:

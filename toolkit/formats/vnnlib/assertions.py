@@ -18,9 +18,7 @@ from toolkit.formats.vnnlib.polynomial import TooLargeError
 from toolkit.formats.vnnlib.query import AtomBlock, Formula
 from toolkit.formats.vnnlib.stack_machine import BINDERS, TERM, FormulaMachine
 from toolkit.formats.vnnlib.text import SourceText
-
-CHUNK = 1 << 24
-"""Characters split at a time, which bounds the memory that pieces take."""
+from toolkit.tuning import tuned
 
 _COMPARISON = rf"(<=|>=|==|!=|<|>|=)\s+({TERM})\s+({TERM})\s*\)"
 _LITERAL = re.compile(rf"{_COMPARISON}([\s)]*)", re.ASCII)
@@ -87,7 +85,7 @@ def _first_parenthesis(text: str, machine: FormulaMachine, start: int) -> int:
 
 def _pieces(text: str, start: int) -> Iterator[str]:
     while start <= len(text):
-        stop = text.find("(", start + CHUNK)
+        stop = text.find("(", start + tuned().files.split_characters)
         stop = len(text) if stop < 0 else stop
         yield from text[start:stop].split("(")
         start = stop + 1

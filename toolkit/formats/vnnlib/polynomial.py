@@ -8,20 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
+from toolkit.tuning import tuned
+
 Monomial = tuple[int, ...]
 """Sorted variable codes; the empty tuple is the constant."""
 Polynomial = Mapping[Monomial, Fraction]
 """Coefficients that are not zero."""
 
-MAX_TERMS = 10_000
-"""Terms of the expanded product of two sums."""
-MAX_DEGREE = 16
-MAX_BITS = 1 << 16
-"""Size of a numerator or denominator after which a specification counts as malformed: guards against blow-up."""
-
 
 class TooLargeError(Exception):
-    """A product grew beyond ``MAX_TERMS``, ``MAX_DEGREE`` or ``MAX_BITS``."""
+    """A product grew beyond the limits of `toolkit.tuning.SpecificationTuning`."""
 
 
 def constant(value: Fraction) -> Polynomial:
@@ -50,7 +46,7 @@ def add(*summands: Polynomial) -> Polynomial:
 
 def multiply(left: Polynomial, right: Polynomial) -> Polynomial:
     """The expanded product. Raises TooLargeError."""
-    if min(len(left), len(right)) > 1 and len(left) * len(right) > MAX_TERMS:
+    if min(len(left), len(right)) > 1 and len(left) * len(right) > tuned().specifications.most_terms:
         raise TooLargeError
     total: dict[Monomial, Fraction] = {}
     for a, x in left.items():
@@ -63,6 +59,7 @@ def multiply(left: Polynomial, right: Polynomial) -> Polynomial:
 def _checked(total: Mapping[Monomial, Fraction]) -> Polynomial:
     polynomial = {monomial: coefficient for monomial, coefficient in total.items() if coefficient}
     bits = max((c.numerator.bit_length() + c.denominator.bit_length() for c in polynomial.values()), default=0)
-    if bits > MAX_BITS or max(map(len, polynomial), default=0) > MAX_DEGREE:
+    limits = tuned().specifications
+    if bits > limits.most_bits or max(map(len, polynomial), default=0) > limits.most_degree:
         raise TooLargeError
     return polynomial

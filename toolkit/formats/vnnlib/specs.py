@@ -31,12 +31,10 @@ from toolkit.formats.vnnlib.query import (
     offsets,
 )
 from toolkit.formats.vnnlib.vnnlib1 import flat_network
+from toolkit.tuning import tuned
 
 Array = NDArray[np.float64]
 Shape = tuple[int, ...]
-
-MAX_SUBSETS = 100_000
-"""Most disjuncts of a top-k specification."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,9 @@ def top_k(box: InputBox, label: int, num_outputs: int, k: int) -> Query:
     others = [output for output in range(num_outputs) if output != label]
     if not 1 <= k <= len(others):
         raise InputError(f"k = {k} is not between 1 and {len(others)}")
-    if math.comb(len(others), k) > MAX_SUBSETS:
-        raise UnsupportedError(f"top-{k} of {num_outputs} outputs takes more than {MAX_SUBSETS} disjuncts")
+    most = tuned().specifications.most_subsets
+    if math.comb(len(others), k) > most:
+        raise UnsupportedError(f"top-{k} of {num_outputs} outputs takes more than {most} disjuncts")
     subsets = list(itertools.combinations(others, k))
     rows = _differences(np.full(len(subsets) * k, label), np.array(subsets).reshape(-1))
     return _one_network(box, num_outputs, rows, disjoin(AtomBlock(i * k, i * k + k) for i in range(len(subsets))))

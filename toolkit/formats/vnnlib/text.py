@@ -11,9 +11,7 @@ import numpy as np
 
 from toolkit.errors import InputError
 from toolkit.formats.compressed import read_decompressed
-
-MAX_BYTES = 1 << 31
-"""Largest decompressed file that is read; VNN-COMP's largest specification has 124 MB."""
+from toolkit.tuning import tuned
 
 _LFS_HEADER = "version https://git-lfs"
 _COMMENT = re.compile(r';[^\n\r]*|("[^"\n]*")')
@@ -35,12 +33,12 @@ class SourceText:
 def read_source(path: Path) -> SourceText:
     """A plain or gzip-compressed text file (recognised by its first bytes, not by its name). Raises InputError."""
     try:
-        data = read_decompressed(path, MAX_BYTES)
+        data = read_decompressed(path, tuned().files.most_text_bytes)
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(f"{path}: cannot be read: {reason}") from None
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path}: larger than {MAX_BYTES >> 20} MiB; split the specification")
+    if len(data) > tuned().files.most_text_bytes:
+        raise InputError(f"{path}: larger than {tuned().files.most_text_bytes >> 20} MiB; split the specification")
     # A byte that is not UTF-8 may stand in a comment; anywhere else its replacement is an unknown token.
     return checked_source(str(path), data.decode("utf-8-sig", errors="replace"))
 

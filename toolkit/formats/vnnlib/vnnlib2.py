@@ -23,13 +23,7 @@ from toolkit.formats.vnnlib.dialect import MalformedError, shown
 from toolkit.formats.vnnlib.query import Network, Query, Tensor, TensorKind
 from toolkit.formats.vnnlib.stack_machine import MAX_DEPTH
 from toolkit.formats.vnnlib.text import SourceText, nesting_depth, without_strings
-
-MAX_CHECKED = 1 << 24
-"""Longest text, in characters, whose assertions the package checks too: it needs forty times their size in memory.
-
-Of a longer text it sees the declarations only, and number literals of the wrong type are read as if they were right.
-"""
-MAX_VARIABLES = 1 << 27
+from toolkit.tuning import tuned
 
 _HEADER = re.compile(r"\s*\(\s*vnnlib-version\s*<\s*(2\.[01])\s*>\s*\)")
 _BODY = re.compile(r"\(\s*assert\b")
@@ -136,7 +130,7 @@ def _check_head(plain: SourceText, body: int) -> None:
 def _definitions(source: SourceText, version: tuple[int, int], body: int) -> vnnlib.Query:
     """The package's tree. It knows 2.0 only, and 2.1 but for ``initialized`` is the same language."""
     text = source.text[: version[0]] + "2.0" + source.text[version[1] :]
-    if len(text) > MAX_CHECKED:
+    if len(text) > tuned().specifications.most_checked:
         text = text[:body] + _NOTHING
     try:
         return vnnlib.parse_query_string(text)
@@ -168,8 +162,8 @@ def _networks(tree: vnnlib.Query, name: str) -> Iterator[Network]:
             groups[kind] = tuple(_tensors(definitions, kind, offset, name))
             offset += sum(tensor.size for tensor in groups[kind])
             dtypes |= {tensor.dtype for tensor in groups[kind]}
-        if offset > MAX_VARIABLES:
-            raise InputError(f"{name}: more than {MAX_VARIABLES} tensor elements are declared")
+        if offset > tuned().specifications.most_variables:
+            raise InputError(f"{name}: more than {tuned().specifications.most_variables} tensor elements are declared")
         if "real" in dtypes and len(dtypes) > 1:
             raise InputError(f"{name}: `real` cannot be mixed with {', '.join(sorted(dtypes - {'real'}))}")
         equal, isomorphic = network.equal_to or None, network.isometric_to or None

@@ -19,10 +19,9 @@ from toolkit.formats.vnnlib.atom_text import AtomWriter, decimal, portable
 from toolkit.formats.vnnlib.convert_versions import downgrade
 from toolkit.formats.vnnlib.inequalities import only_inequalities
 from toolkit.formats.vnnlib.query import And, AtomBlock, Formula, Network, Or, Query, Tensor, count_disjuncts, disjuncts
+from toolkit.tuning import tuned
 
 VERSIONS = ("1.0", "2.0", "2.1")
-MAX_FLATTENED = 10_000
-"""Disjuncts that a nested ``or`` may be multiplied out to in version 1.0; beyond, it is written nested."""
 
 
 def write_query(query: Query, path: Path | str, version: str | None = None, comments: Iterable[str] = ()) -> None:
@@ -116,7 +115,7 @@ def _assertions(formula: Formula, atoms: AtomWriter, flatten: bool) -> Iterator[
 
 def _disjuncts(formula: Formula, flatten: bool) -> Iterable[tuple[Formula, ...]]:
     """The disjuncts of an ``or``, each as the parts of a conjunction; multiplied out where that stays small."""
-    if flatten and count_disjuncts(formula) <= MAX_FLATTENED:
+    if flatten and count_disjuncts(formula) <= tuned().specifications.most_flattened:
         return disjuncts(formula)
     parts = formula.parts if isinstance(formula, Or) else (formula,)
     return [part.parts if isinstance(part, And) else (part,) for part in parts]

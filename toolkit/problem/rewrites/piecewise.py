@@ -15,6 +15,7 @@ import torch
 from toolkit.errors import UnsupportedError
 from toolkit.problem.rewrites.registry import rewrite
 from toolkit.problem.rewrites.smooth import standardise
+from toolkit.tuning import tuned
 
 aten = torch.ops.aten
 
@@ -47,16 +48,12 @@ def absolute(x: torch.Tensor) -> torch.Tensor:
     return 2 * torch.relu(x) - x
 
 
-MODERATE = 16.0
-"""Magnitude of a constant up to which adding it and taking it away again costs little of a term beside it."""
-
-
 def _values(constant: torch.Tensor | float) -> torch.Tensor:
     return constant if isinstance(constant, torch.Tensor) else torch.tensor(constant, dtype=torch.float64)
 
 
 def _is_moderate(constant: torch.Tensor | float) -> bool:
-    return bool((_values(constant).abs() <= MODERATE).all())
+    return bool((_values(constant).abs() <= tuned().networks.moderate_constant).all())
 
 
 @rewrite(aten.leaky_relu.default)

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from toolkit.errors import UnsupportedError
 from toolkit.problem.rewrites.elementwise import cube, square
 from toolkit.problem.rewrites.registry import divisor, rewrite, several
+from toolkit.tuning import tuned
 
 aten = torch.ops.aten
 
@@ -31,12 +32,8 @@ def quotient(x: Tensor, y: Tensor) -> Tensor:
     as numbers, where both terms are of one magnitude, and a reciprocal's is the opposite of the divisor's.
     """
     below = magnitude(y)
-    above = torch.maximum(magnitude(x), below * LEAST_SHARE)
+    above = torch.maximum(magnitude(x), below * tuned().problem.least_dividend_share)
     return (x * (1 / above)) * torch.reciprocal(y * (1 / below)) * (above / below)
-
-
-LEAST_SHARE = 1 / 16
-"""Share of the divisor's magnitude below which a dividend is not scaled up: it may be small by chance."""
 
 
 def magnitude(x: Tensor) -> Tensor:

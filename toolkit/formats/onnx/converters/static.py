@@ -1,4 +1,4 @@
-"""Converters of the operators whose parameters are all attributes (``toolkit.formats.onnx.normalise.STATIC``).
+"""Converters of the operators whose parameters are all attributes (``toolkit.formats.onnx.graph_builder.STATIC``).
 
 Each is one plain torch expression, out of place, without control flow.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from toolkit.formats.onnx.converters.conversion import Conversion
 from toolkit.formats.onnx.converters.library import onnx2torch
-from toolkit.formats.onnx.normalise import STATIC
+from toolkit.formats.onnx.graph_builder import STATIC
 
 _common = onnx2torch.utils.common
 _registry = onnx2torch.node_converters.registry

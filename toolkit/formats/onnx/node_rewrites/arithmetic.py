@@ -10,9 +10,10 @@ import onnx
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx.graph_builder import GraphBuilder, rewrite
 from toolkit.formats.onnx.node_rewrites.nodes import attribute, double, integers
-from toolkit.formats.onnx.normalise import GraphBuilder, rewrite
 from toolkit.formats.onnx.probe import TensorFacts
+from toolkit.tuning import tuned
 
 
 @rewrite(
@@ -188,7 +189,7 @@ def cumulative_sum(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuild
 def prelu(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """With one ReLU, or with two where slopes are so large that ``slope * x`` would hide x."""
     x, slope = node.input
-    if slope not in facts.constants or np.abs(facts.values[slope]).max(initial=0) <= MODERATE:
+    if slope not in facts.constants or np.abs(facts.values[slope]).max(initial=0) <= tuned().networks.moderate_constant:
         builder.static("PRelu", [x, slope], node.output[0])
         return
     if not np.isfinite(facts.values[slope]).all():
@@ -197,16 +198,12 @@ def prelu(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> No
     builder.emit("Sub", [builder.emit("Relu", [x]), below], node.output[0])
 
 
-MODERATE = 16.0
-"""Magnitude of a constant up to which adding it and taking it away again costs little of a term beside it."""
-
-
 @rewrite("HardSigmoid")
 def hard_sigmoid(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """With two limits side by side; one after the other where large numbers would cancel between them."""
     x, y, kind = node.input[0], node.output[0], facts.values[node.output[0]].dtype
     alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
-    if max(abs(alpha), abs(beta)) <= MODERATE:
+    if max(abs(alpha), abs(beta)) <= tuned().networks.moderate_constant:
         builder.copy(node, facts.used)
         return
     factor, term, zero, one = (builder.constant(np.asarray(v, dtype=kind)) for v in (alpha, beta, 0, 1))

@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx.graph_builder import GraphBuilder, rewrite
 from toolkit.formats.onnx.node_rewrites.nodes import attribute, double, integers, select_rows
-from toolkit.formats.onnx.normalise import GraphBuilder, rewrite
 from toolkit.formats.onnx.probe import TensorFacts
 from toolkit.formats.onnx.resize_matrix import run_alone
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from toolkit.formats.onnx.normalise import GraphBuilder
+from toolkit.formats.onnx.graph_builder import GraphBuilder
 from toolkit.formats.onnx.probe import TensorFacts
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import onnx
 
+from toolkit.formats.onnx.graph_builder import GraphBuilder, rewrite
 from toolkit.formats.onnx.node_rewrites.nodes import attribute
-from toolkit.formats.onnx.normalise import GraphBuilder, rewrite
 from toolkit.formats.onnx.probe import TensorFacts
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 
 from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx.graph_builder import GraphBuilder, rewrite
 from toolkit.formats.onnx.node_rewrites.nodes import attribute, integers, select_rows
-from toolkit.formats.onnx.normalise import GraphBuilder, rewrite
 from toolkit.formats.onnx.probe import TensorFacts
 
 PRECISION: dict[int, tuple[int, int]] = {

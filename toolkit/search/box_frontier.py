@@ -1,7 +1,7 @@
 """Branch and bound over the input box, for networks with few inputs: there, halves of a box soon look linear.
 
-Take open boxes, cut each along its most promising dimension, clip the halves to where a violation can be, bound them,
-close what is refuted, look for witnesses among the rest. Complete in the limit for all operators, s-shaped ones too.
+Boxes are cut along their most promising dimension, the halves are clipped to where a violation can be, then bounded.
+Complete in the limit for all operators, s-shaped ones too.
 
 What makes boxes few is that a child knows where its parent's violations can be: half-spaces, in which alone it bounds
 its neurons (Clip-and-Verify, 2025). What makes them cheap is that neurons once stable are not bounded again.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,14 +25,21 @@ from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
-from toolkit.run.clock import Clock, OutOfTime
-from toolkit.run.events import Observer, RoundDone
-from toolkit.search.batch_size import refusals, smaller_batch
-from toolkit.search.input_domains import BoxStack, InputBoxes, bisect, unrefuted
-from toolkit.search.parallel_search import SearchRemainder
-from toolkit.search.progress import SearchOutcome, SearchProgress
+from toolkit.run.clock import Clock
+from toolkit.run.events import Observer
+from toolkit.search.input_domains import (
+    UNGROUPED,
+    BoxGroups,
+    BoxStack,
+    InputBoxes,
+    bisect,
+    concat,
+    groups_of,
+    unrefuted,
+    weakest_last,
+)
+from toolkit.search.loop import BoundedChildren, Frontier, LeafOutcome, PickedDomains
 from toolkit.search.root import RootBounds
-from toolkit.search.shared_boxes import UNGROUPED, BoxGroups, groups_of, weakest_last
 
 ATTACKED_BOXES = 32
 """Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
@@ -43,118 +51,85 @@ LEAST_SIDE_ULPS = 16
 """Width of a side, in units in the last place, that is not cut any more."""
 
 
-@dataclass(frozen=True)
-class BoxSearchPlan:
-    """How the search is run."""
+@dataclass(kw_only=True)
+class BoxFrontier(Frontier[InputBoxes, BoxStack]):
+    """Open parts of the input boxes of a problem's cases."""
 
-    batch: int
-    """Largest number of boxes bounded at once."""
+    undecided_because: ClassVar[str] = "boxes are so narrow that rounding hides the answer"
+    problem: Problem
     fill: int
     """Boxes are cut along several dimensions at once until they are so many: what keeps the device busy."""
-    max_domains: int
     shared: bool = False
-    """Whether the neurons of a box are bounded once for all of its cases (`toolkit.search.shared_boxes`)."""
+    """Whether the neurons of a box are bounded once for all of its cases."""
 
     def groups(self, boxes: InputBoxes) -> BoxGroups:
         """The boxes whose neurons are bounded together."""
         return groups_of(boxes) if self.shared else UNGROUPED
 
+    def stacked(self, boxes: InputBoxes, below: BoxStack) -> BoxStack:
+        """The boxes on top of others, the weakest first in turn."""
+        return below.with_top(weakest_last(boxes, self.groups(boxes)))
 
-@dataclass
-class BoxSearch:
-    """A search and how far it has come: one that its clock stopped goes on from there."""
+    def begin(self, clock: Clock) -> None:
+        """Bound all open boxes."""
+        boxes, stack = concat(self.open.parts), BoxStack()
+        for positions in torch.arange(len(boxes), device=boxes.case.device).split(self.batch):
+            part = boxes.select(positions)
+            stack = self.stacked(unrefuted(bound_boxes(self.problem, part, self.groups(part), clock)), stack)
+        self.open = stack
 
-    problem: Problem
-    frontier: BoxStack
-    plan: BoxSearchPlan
-    batch: int
-    progress: SearchProgress
-    undecided: int = 0
-    """Boxes too narrow to be cut."""
+    def pick(self, count: int) -> PickedDomains[InputBoxes, BoxStack] | None:
+        """The uppermost boxes; those too narrow to be cut, by themselves."""
+        if not len(self.open):
+            return None
+        boxes, rest = self.open.top(count)
+        boxes, wide = divisible(boxes)
+        if bool(wide.all()):
+            return PickedDomains(boxes, rest)
+        return PickedDomains(boxes.select(~wide), rest.with_top(boxes.select(wide)), leaves=True)
 
-    @classmethod
-    def begun(cls, problem: Problem, root: RootBounds, cases: Tensor, plan: BoxSearchPlan, clock: Clock) -> BoxSearch:
-        """A search through the whole boxes of the given cases, once these are bounded. Raises OutOfTime."""
-        search = cls(problem, BoxStack(), plan, plan.batch, SearchProgress())
-        for part in cases.split(plan.batch):
-            search.push(unrefuted(bound_boxes(problem, root_boxes(problem, root, part), plan, clock)))
-        return search
+    def split(self, domains: InputBoxes, clock: Clock) -> InputBoxes:
+        """The parts of every box that may have a violation by what its atoms' lines say."""
+        boxes = branch(domains, min(self.fill, self.batch))
+        return unrefuted(clip(boxes, self.groups(boxes)))
 
-    def push(self, boxes: InputBoxes) -> None:
-        """Put open boxes on the frontier, the weakest first in turn."""
-        self.frontier.push(weakest_last(boxes, self.plan.groups(boxes)))
+    def bound(self, children: InputBoxes, clock: Clock) -> BoundedChildren[InputBoxes]:
+        """Bound every box, and clip those that stay open."""
+        children = bound_boxes(self.problem, children, self.groups(children), clock)
+        still_open = unrefuted(children)
+        return BoundedChildren(children, unrefuted(clip(still_open, self.groups(still_open))))
+
+    def find_witness(self, bounded: BoundedChildren[InputBoxes], accept: Accept, clock: Clock) -> bool:
+        """Try points of the boxes that stay open."""
+        return accept_points(self.problem, bounded.still_open, clock, accept)
+
+    def decide(self, leaves: InputBoxes, accept: Accept, clock: Clock, observer: Observer) -> LeafOutcome:
+        """Nothing decides what is too narrow to be cut."""
+        return LeafOutcome(False, len(leaves))
+
+    def put(self, rest: BoxStack, children: InputBoxes) -> None:
+        """Put open boxes on top, the weakest first in turn."""
+        self.open = self.stacked(children, rest)
+
+    def weakest(self) -> float:
+        """The weakest bound of all open boxes."""
+        return self.open.weakest()
+
+    def __len__(self) -> int:
+        return len(self.open)
 
     @property
-    def max_domains(self) -> int:
-        """Boxes after which the search gives up."""
-        return self.plan.max_domains
-
-    @property
-    def open(self) -> int:
+    def divisible(self) -> int:
         """Open boxes that can be dealt out: none where boxes that share their neurons had to part."""
-        return 0 if self.plan.shared else len(self.frontier)
+        return len(self.open) if self.begun and not self.shared else 0
 
-    def run(self, clock: Clock, accept: Accept, observer: Observer) -> SearchOutcome:
-        """Decide all boxes. Raises OutOfTime."""
-        return input_split(self, clock, accept, observer)
+    def deal(self, count: int) -> list[BoxStack]:
+        """Equal parts of the stack."""
+        return self.open.dealt(count)
 
-    def shares(self, count: int) -> list[BoxSearch]:
-        """Equal shares of the frontier."""
-        parts = self.frontier.deal(count)
-        return [replace(self, frontier=part, progress=replace(self.progress), undecided=0) for part in parts]
-
-    def rest(self) -> SearchRemainder[BoxStack, BoxSearchPlan]:
-        """What the search has left: its open boxes, plan and counters."""
-        return SearchRemainder(self.frontier, self.plan, self.progress, self.undecided)
-
-    def gather(self, rests: Sequence[SearchRemainder[BoxStack, BoxSearchPlan]]) -> None:
-        """Go on from what is left of the shares."""
-        self.frontier = BoxStack.together([rest.frontier for rest in rests])
-        self.progress = self.progress.with_parts([rest.progress for rest in rests])
-        self.undecided += sum(rest.undecided for rest in rests)
-
-
-def input_split(search: BoxSearch, clock: Clock, accept: Accept, observer: Observer) -> SearchOutcome:
-    """Decide all boxes of a search. Raises OutOfTime when the clock runs out.
-
-    Boxes leave the frontier only once it is known what becomes of them.
-    """
-    frontier, progress = search.frontier, search.progress
-    while len(frontier):
-        clock.check_round()
-        if progress.bounded >= search.plan.max_domains:
-            return SearchOutcome(False, False, f"the limit of {search.plan.max_domains} domains was reached")
-        chosen, narrow = divisible(frontier.pop(max(1, search.batch // 2)))
-        search.undecided += narrow
-        if not len(chosen):
-            continue
-        try:
-            with refusals():
-                children, still_open = _cut(search, chosen, clock)
-                found = accept_points(search.problem, still_open, clock, accept)
-        except torch.OutOfMemoryError:
-            frontier.push(chosen)
-            search.batch = smaller_batch(search.batch, observer)
-            continue
-        except OutOfTime:
-            frontier.push(chosen)
-            raise
-        progress.count(len(children), int(children.depth.max()) if len(children) else 0)
-        if found:
-            return SearchOutcome(True, False)
-        search.push(still_open)
-        observer(RoundDone(progress.bounded, len(frontier), frontier.weakest(), progress.depth))
-    if search.undecided:
-        return SearchOutcome(False, False, f"{search.undecided} boxes are so narrow that rounding hides the answer")
-    return SearchOutcome(False, True)
-
-
-def _cut(search: BoxSearch, chosen: InputBoxes, clock: Clock) -> tuple[InputBoxes, InputBoxes]:
-    """The parts of some boxes that were bounded, and those of them that stay open, clipped. Raises OutOfTime."""
-    plan = search.plan
-    parts = unrefuted(clip(branch(chosen, min(plan.fill, search.batch)), plan))
-    children = bound_boxes(search.problem, parts, plan, clock)
-    return children, unrefuted(clip(unrefuted(children), plan))
+    def joined(self, parts: Sequence[BoxStack]) -> BoxStack:
+        """One stack of several."""
+        return BoxStack.joined(parts)
 
 
 def root_boxes(problem: Problem, root: RootBounds, cases: Tensor) -> InputBoxes:
@@ -176,13 +151,12 @@ def root_boxes(problem: Problem, root: RootBounds, cases: Tensor) -> InputBoxes:
     )
 
 
-def divisible(boxes: InputBoxes) -> tuple[InputBoxes, int]:
-    """The boxes that can still be cut, with no gain expected of sides that cannot, and the number of the others."""
+def divisible(boxes: InputBoxes) -> tuple[InputBoxes, Tensor]:
+    """The boxes with no gain expected of sides too narrow to be cut, and which of them can be cut at all, ``(B,)``."""
     unit = torch.finfo(boxes.lower.dtype).eps * torch.maximum(boxes.lower.abs(), boxes.upper.abs())
     wide = boxes.upper - boxes.lower > LEAST_SIDE_ULPS * unit
     gain = torch.where(wide, boxes.gain.nan_to_num(0.0, posinf=0.0), -1.0)
-    some = wide.any(1)
-    return replace(boxes, gain=gain).select(some), int((~some).sum())
+    return replace(boxes, gain=gain), wide.any(1)
 
 
 def branch(boxes: InputBoxes, fill: int) -> InputBoxes:
@@ -193,7 +167,7 @@ def branch(boxes: InputBoxes, fill: int) -> InputBoxes:
     return boxes
 
 
-def clip(boxes: InputBoxes, plan: BoxSearchPlan) -> InputBoxes:
+def clip(boxes: InputBoxes, groups: BoxGroups) -> InputBoxes:
     """The boxes without what their atoms' linear bounds refute; sides that cross refute a whole box.
 
     What is left for the cases of a group is the smallest box around what is left for each.
@@ -201,16 +175,15 @@ def clip(boxes: InputBoxes, plan: BoxSearchPlan) -> InputBoxes:
     box = clip_box(boxes.box, boxes.spaces)
     empty = (box.lower - box.upper).amax(1)
     bound = torch.where(empty > 0, torch.fmax(empty, boxes.bound), boxes.bound)
-    groups = plan.groups(boxes)
     lower, upper = groups.least(box.lower), -groups.least(-torch.maximum(box.lower, box.upper))
     return replace(boxes, lower=groups.each(lower), upper=groups.each(upper), bound=bound)
 
 
-def bound_boxes(problem: Problem, boxes: InputBoxes, plan: BoxSearchPlan, clock: Clock) -> InputBoxes:
-    """Bound all neurons and the atoms of every box."""
+def bound_boxes(problem: Problem, boxes: InputBoxes, groups: BoxGroups, clock: Clock) -> InputBoxes:
+    """Bound all neurons, once for each group, and the atoms of every box."""
     if not len(boxes):  # which no map of operators takes
         return boxes
-    program, groups = problem.program, plan.groups(boxes)
+    program = problem.program
     one = groups.one_of_each(boxes)
     tightened = tighten(program, one.box, one.neurons, one.spaces, clock.check)
     bounds = Bounds(groups.each(tightened.bounds.lower), groups.each(tightened.bounds.upper))

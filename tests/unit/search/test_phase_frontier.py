@@ -6,21 +6,17 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from distance import space_of, unbounded_space
-from searches import random_problem
+from distance import unbounded_space
+from searches import phases, phases_of, random_problem
 
-from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.interval import Bounds
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Event, Observer, RoundDone
 from toolkit.search import batch_size
 from toolkit.search.batch_size import most_waiting
+from toolkit.search.loop import SearchOutcome, begin, branch_and_bound
 from toolkit.search.phase_domains import split
-from toolkit.search.progress import SearchOutcome
-from toolkit.search.relu_split import PhaseSearch, _begin, relu_split
-from toolkit.search.relu_split_plan import PhaseSearchPlan
-
-STEPS = Schedule(0)
+from toolkit.search.phase_frontier import PhaseFrontier
 
 
 @dataclass(frozen=True)
@@ -40,17 +36,16 @@ class Stopping(Clock):
 MANY = 1000
 
 
-def new_search(first: float, second: float, batch: int = 2, most: int = MANY) -> PhaseSearch:
-    space, domains = unbounded_space(first, second)
-    return PhaseSearch(space, domains, PhaseSearchPlan(STEPS, batch, 1000, candidates=1), batch, most)
+def new_search(first: float, second: float, batch: int = 2, most: int = MANY) -> PhaseFrontier:
+    return phases(*unbounded_space(first, second), 0, batch, 1000, most)
 
 
-def decide(search: PhaseSearch, clock: Clock, observer: Observer = lambda event: None) -> SearchOutcome:
+def decide(search: PhaseFrontier, clock: Clock, observer: Observer = lambda event: None) -> SearchOutcome:
     with torch.no_grad():
-        return relu_split(search, clock, lambda point, region: False, observer)
+        return branch_and_bound(search, clock, lambda point, region: False, observer)
 
 
-def resumed(search: PhaseSearch) -> tuple[SearchOutcome, int]:
+def resumed(search: PhaseFrontier) -> tuple[SearchOutcome, int]:
     """The outcome of a search that is stopped after ever more checks, and how often it was."""
     for checks in range(1000):
         try:
@@ -80,10 +75,10 @@ def test_a_search_goes_deep_where_memory_is_short() -> None:
     assert 2 * widest(2) < widest(MANY)
 
 
-def wide_search() -> PhaseSearch:
+def wide_search() -> PhaseFrontier:
     """Whether a random network gets below its least value, which takes dozens of domains to refute."""
     problem = random_problem(2.0, inputs=4, hidden=12)
-    return PhaseSearch(*space_of(problem), PhaseSearchPlan(Schedule(2), 2, MANY, candidates=1), 2, MANY)
+    return phases_of(problem, 2, 2, MANY, MANY)
 
 
 def test_as_many_domains_wait_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,22 +98,22 @@ def test_a_stopped_search_proves_nothing_false() -> None:
 
 def test_cases_that_were_proved_elsewhere_are_dropped() -> None:
     search = new_search(0.001, 0.999)
-    search.inherit(search.space.root, torch.tensor([True, False]))
-    assert search.frontier.case.tolist() == [1]
+    search.inherit(search.space.root, torch.tensor([True, False]), lambda event: None)
+    assert search.open.case.tolist() == [1]
     assert decide(search, Clock.started(60)).proved
 
 
 def test_better_bounds_refute_domains_and_leave_stable_neurons_whole() -> None:
     search = new_search(-0.001, 0.999)
-    search.frontier = split(search.frontier, torch.tensor([0, 0]))  # x0 >= 0 and x0 <= 0, for both cases
+    search.open = split(search.open, torch.tensor([0, 0]))  # x0 >= 0 and x0 <= 0, for both cases
     root = search.space.root
     positive = Bounds(root.lower.clone(), root.upper)
     positive.lower[:, 0] = 0.25
-    search.inherit(positive, torch.tensor([False, False]))
-    assert search.frontier.phase[:, 0].tolist() == [1, 1]
-    assert (search.frontier.neuron_lower[:, 0] >= 0.25).all()
+    search.inherit(positive, torch.tensor([False, False]), lambda event: None)
+    assert search.open.phase[:, 0].tolist() == [1, 1]
+    assert (search.open.neuron_lower[:, 0] >= 0.25).all()
     with torch.no_grad():
-        _begin(search, Clock.started(60), lambda event: None)
-    assert len(search.frontier)
-    assert not (search.frontier.candidates == 0).any()
+        begin(search, Clock.started(60), lambda event: None)
+    assert len(search.open)
+    assert not (search.open.candidates == 0).any()
     assert decide(search, Clock.started(60)).proved

@@ -8,19 +8,19 @@ from dataclasses import replace
 import pytest
 import torch
 from programs import mlp, program_of
+from searches import BoxOptions, boxes_of
 
 from toolkit.attack.gradient_attack import forward
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Event, RoundDone
-from toolkit.search.input_domains import BoxStack, InputBoxes, bisect, unrefuted
-from toolkit.search.input_split import BoxSearch, BoxSearchPlan, branch, divisible, input_split, root_boxes
-from toolkit.search.progress import SearchOutcome
-from toolkit.search.root import open_cases, root_bounds
-from toolkit.search.shared_boxes import UNGROUPED, groups_of, weakest_last
+from toolkit.search.box_frontier import branch, divisible, root_boxes
+from toolkit.search.input_domains import UNGROUPED, BoxStack, InputBoxes, bisect, groups_of, unrefuted, weakest_last
+from toolkit.search.loop import SearchOutcome, branch_and_bound
+from toolkit.search.root import root_bounds
 
-PLAN = BoxSearchPlan(batch=256, fill=16, max_domains=100_000)
+PLAN = BoxOptions(batch=256, fill=16)
 SHARED = replace(PLAN, shared=True)
 ODD = replace(SHARED, batch=3, fill=1)
 """Batches that part the cases of a box."""
@@ -55,7 +55,7 @@ def _least(program: Program) -> float:
     return float(torch.cat([forward(program, points), forward(program, near)])[:, 0].min())
 
 
-def _search(problem: Problem, plan: BoxSearchPlan = PLAN, limit: float = 20.0, truthful: bool = True) -> SearchOutcome:
+def _search(problem: Problem, plan: BoxOptions = PLAN, limit: float = 20.0, truthful: bool = True) -> SearchOutcome:
     """Searched with a witness test in exact terms of the program, or one that refuses everything."""
 
     def accept(point: torch.Tensor, region: int) -> bool:
@@ -66,8 +66,7 @@ def _search(problem: Problem, plan: BoxSearchPlan = PLAN, limit: float = 20.0, t
     with torch.no_grad():
         clock = Clock.started(limit)
         root = root_bounds(problem, clock, lambda event: None)
-        search = BoxSearch.begun(problem, root, open_cases(root), plan, clock)
-        return input_split(search, clock, accept, lambda event: None)
+        return branch_and_bound(boxes_of(problem, root, plan), clock, accept, lambda event: None)
 
 
 @pytest.mark.parametrize("smooth", [False, True])
@@ -86,7 +85,7 @@ def test_proves_above_the_minimum_and_finds_below(seed: int, smooth: bool) -> No
 def test_a_refused_witness_is_never_a_proof(seed: int) -> None:
     program = _network(seed)
     problem = _problem(program, [[1.0, 0.0]], [-(_least(program) + 0.01)], [[0]])
-    plan = BoxSearchPlan(batch=64, fill=16, max_domains=3000)
+    plan = BoxOptions(batch=64, fill=16, max_domains=3000)
     outcome = _search(problem, plan, truthful=False)
     assert (outcome.witness, outcome.proved) == (False, False)
     assert "limit" in outcome.reason or "narrow" in outcome.reason
@@ -102,7 +101,7 @@ def test_atoms_that_only_contradict_each_other_are_refuted_together() -> None:
 
 
 @pytest.mark.parametrize("plan", [PLAN, SHARED, ODD])
-def test_all_cases_have_to_be_refuted(plan: BoxSearchPlan) -> None:
+def test_all_cases_have_to_be_refuted(plan: BoxOptions) -> None:
     program = _network(5)
     least = _least(program)
     rows, below, above = [[1.0, 0.0]] * 2, -(least - 0.05), -(least + 0.05)
@@ -112,7 +111,7 @@ def test_all_cases_have_to_be_refuted(plan: BoxSearchPlan) -> None:
 
 @pytest.mark.parametrize("plan", [SHARED, ODD])
 @pytest.mark.parametrize("seed", range(6))
-def test_cases_that_share_boxes_come_to_the_same(plan: BoxSearchPlan, seed: int) -> None:
+def test_cases_that_share_boxes_come_to_the_same(plan: BoxOptions, seed: int) -> None:
     """Each case asks for little of one direction of the outputs; a small or a large part of one has a witness."""
     program = _network(seed)
     angles = torch.arange(6) * torch.pi / 3
@@ -162,8 +161,8 @@ def test_rounds_are_reported() -> None:
     with torch.no_grad():
         clock = Clock.started(20)
         root = root_bounds(problem, clock, events.append)
-        search = BoxSearch.begun(problem, root, open_cases(root), PLAN, clock)
-        input_split(search, clock, lambda *_: False, events.append)
+        search = boxes_of(problem, root, PLAN)
+        branch_and_bound(search, clock, lambda *_: False, events.append)
     progress = search.progress
     rounds = [event for event in events if isinstance(event, RoundDone)]
     assert rounds[-1].open == 0
@@ -212,9 +211,9 @@ def test_sides_too_narrow_are_not_cut() -> None:
     boxes.lower[0], boxes.upper[0] = 1.0, 1.0
     boxes.lower[1, 0], boxes.upper[1, 0] = 0.5, 0.5
     boxes.gain[1] = torch.tensor([9.0, 1.0, 0.0], dtype=torch.float64)
-    kept, narrow = divisible(boxes)
-    assert (len(kept), narrow) == (2, 1)
-    assert int(kept.gain[0].argmax()) == 1
+    found, wide = divisible(boxes)
+    assert wide.tolist() == [False, True, True]
+    assert int(found.gain[1].argmax()) == 1
 
 
 def test_broken_bounds_refute_nothing() -> None:
@@ -225,14 +224,13 @@ def test_broken_bounds_refute_nothing() -> None:
 
 def test_stack_returns_everything_once_the_weakest_first() -> None:
     boxes = _boxes(count=6)
-    stack = BoxStack()
-    stack.push(weakest_last(boxes.select(torch.arange(4)), UNGROUPED))
-    stack.push(weakest_last(boxes.select(torch.arange(4, 6)), UNGROUPED))
+    stack = BoxStack().with_top(weakest_last(boxes.select(torch.arange(4)), UNGROUPED))
+    stack = stack.with_top(weakest_last(boxes.select(torch.arange(4, 6)), UNGROUPED))
     assert len(stack) == 6
     assert stack.weakest() == float(boxes.bound.min())
-    first = stack.pop(3)
-    rest = stack.pop(10)
-    assert (len(first), len(rest), len(stack)) == (3, 3, 0)
+    first, below = stack.top(3)
+    rest, none = below.top(10)
+    assert (len(first), len(rest), len(stack), len(none)) == (3, 3, 6, 0)
     found = torch.cat([first.bound, rest.bound]).sort().values
     assert torch.equal(found, boxes.bound.sort().values)
     assert float(first.bound.min()) == min(float(boxes.bound[:4].min()), float(boxes.bound[4:].min()))

@@ -1,0 +1,111 @@
+"""Figures behind numbers of the tuning table (`toolkit.tuning`) that a few seconds of one processor can tell.
+
+    python benchmarks/perf/time_choices.py benchmarks/perf/choices.json
+
+Each entry of `MEASURED` is named as the group and the field that it is about. Its seconds are processor seconds, the
+least of several repeats that take turns, so that a busy machine disturbs them little, and all of them alike. Entries of
+the file that are not measured here are kept: figures of commits and of other scripts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from host import machine, taken
+
+REPEATS = 5
+ROWS, INPUTS, NEURONS = 256, 3072, 256
+"""Sizes of a map of the input: a batch of points, an image's elements, and the neurons of a layer."""
+MANY_ROWS, WIDTH = 2048, 1024
+"""Sizes of a product of two layers' matrices, as lattice networks have them."""
+SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.24)
+"""Shares of elements that are not zero."""
+
+
+def least_seconds(ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """The least processor seconds of each way, over repeats in which all take turns."""
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(REPEATS):
+        for name, way in ways.items():
+            start = time.process_time()
+            way()
+            best[name] = min(best[name], time.process_time() - start)
+    return {name: float(f"{seconds:.3g}") for name, seconds in best.items()}
+
+
+def sparse_matrix(rows: int, columns: int, share: float) -> torch.Tensor:
+    """A matrix in which this share of the elements is not zero."""
+    generator = torch.Generator().manual_seed(0)
+    filled = torch.rand(rows, columns, generator=generator) < share
+    return torch.randn(rows, columns, generator=generator) * filled
+
+
+def compressed_rows() -> dict[str, Any]:
+    """A map of the input as compressed rows, and dense; the compression is made once for many products."""
+    points, found = torch.randn(ROWS, INPUTS), {}
+    for share in SHARES:
+        matrix = sparse_matrix(NEURONS, INPUTS, share)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that compressed rows are a beta feature
+            rows = matrix.to_sparse_csr()
+        ways = {"dense": lambda m=matrix: m @ points.T, "compressed": lambda r=rows: r @ points.T}
+        found[str(share)] = least_seconds(ways)
+    return {"what": "processor seconds of one product by the share of elements that are not zero", "by_share": found}
+
+
+def sparse_products() -> dict[str, Any]:
+    """One product with a matrix that is mostly zeros: dense, and with its conversion to a sparse one."""
+    rows, found = torch.randn(MANY_ROWS, WIDTH), {}
+    for share in SHARES:
+        matrix = sparse_matrix(WIDTH, WIDTH, share)
+        found[str(share)] = least_seconds({
+            "dense": lambda m=matrix: rows @ m,
+            "sparse": lambda m=matrix: torch.sparse.mm(m.T.to_sparse(), rows.T).T,
+        })  # fmt: skip
+    return {
+        "what": "processor seconds of one product, conversion included, by the share of elements that are not zero",
+        "by_share": found,
+    }
+
+
+def forks() -> dict[str, Any]:
+    """Starting a process of one that has imported torch and holds 200 MB, and waiting for its end."""
+    held = torch.ones(50_000_000)
+
+    def fork() -> None:
+        if not (pid := os.fork()):
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    seconds = least_seconds({"start and end": fork})
+    return {"what": f"processor seconds of a fork of a process that holds {held.nbytes >> 20} MiB", **seconds}
+
+
+MEASURED: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "problem.most_filled_map": compressed_rows,
+    "problem.most_filled_product": sparse_products,
+    "processes.seconds_to_fork": forks,
+}
+
+
+def main(path: Path) -> None:
+    """Measure, and write the file."""
+    torch.set_num_threads(1)
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name, measure in MEASURED.items():
+        group, _, field = name.partition(".")
+        kept.setdefault(group, {})[field] = {**taken(f"python {sys.argv[0]}"), "machine": machine(), **measure()}
+        print(name, json.dumps(kept[group][field]), file=sys.stderr)
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

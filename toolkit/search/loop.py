@@ -1,0 +1,245 @@
+"""Branch and bound, written once, whatever is split: ReLU phases, input boxes, or the trees of single neurons.
+
+Pick open domains, split each, bound the children, close what is refuted, look for witnesses among the rest, and decide
+by themselves those that have nothing left to split (Bunel et al., JMLR 2020). A `Frontier` says what a domain is and
+how each of these steps is done; time, memory, limits, counters and what observers are told are here, for all of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from toolkit.attack.gradient_attack import Accept
+from toolkit.run.clock import Clock
+from toolkit.run.events import DomainsBounded, Observer, RoundDone
+from toolkit.search.batch_size import refusals, smaller_batch
+
+ROUNDS_WITHOUT_RISE = 6
+"""Rounds without a rise of the weakest bound after which domains are bounded more thoroughly."""
+
+
+class DomainBatch(Protocol):
+    """Domains as one record of batched tensors."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def deepest(self) -> int:
+        """Splits on the longest path to one of them."""
+
+
+D = TypeVar("D", bound=DomainBatch)
+"""Domains of one kind."""
+C = TypeVar("C")
+"""What keeps those that are open."""
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search found: a witness was accepted, everything is proved, or neither, with the reason."""
+
+    witness: bool
+    proved: bool
+    reason: str = ""
+
+
+@dataclass
+class SearchProgress:
+    """Counters of one search."""
+
+    rounds: int = 0
+    bounded: int = 0
+    """Domains that were bounded."""
+    depth: int = 0
+    """Splits on the longest path."""
+    undecided: int = 0
+    """Domains with nothing left to split that nothing decides."""
+    weakest: float = -float("inf")
+    """Weakest bound of all open domains."""
+    stalled: int = 0
+    """Rounds since the weakest bound last rose, or since domains were last bounded more thoroughly."""
+    thoroughness: int = 0
+    """How often it was decided to bound domains more thoroughly."""
+
+    def count(self, bounded: int, depth: int) -> None:
+        """One more round, with so many domains that are so deep at most."""
+        self.rounds += 1
+        self.bounded += bounded
+        self.depth = max(self.depth, depth)
+
+    def watch(self, weakest: float) -> None:
+        """The weakest bound after a round."""
+        self.stalled = 0 if weakest > self.weakest else self.stalled + 1
+        self.weakest = max(weakest, self.weakest)
+        if self.stalled >= ROUNDS_WITHOUT_RISE:
+            self.stalled, self.thoroughness = 0, self.thoroughness + 1
+
+    def with_parts(self, parts: Sequence[SearchProgress]) -> SearchProgress:
+        """Where a search is after parts of it went on from here, each on its own."""
+        return SearchProgress(
+            rounds=max(part.rounds for part in parts),
+            bounded=self.bounded + sum(part.bounded - self.bounded for part in parts),
+            depth=max(part.depth for part in parts),
+            undecided=self.undecided + sum(part.undecided - self.undecided for part in parts),
+            weakest=min(part.weakest for part in parts),
+            stalled=min(part.stalled for part in parts),
+            thoroughness=parts[0].thoroughness,
+        )
+
+
+@dataclass(frozen=True)
+class PickedDomains(Generic[D, C]):
+    """Domains whose turn it is, and all else that is open."""
+
+    domains: D
+    rest: C
+    leaves: bool = False
+    """Whether they have nothing left to split."""
+
+
+@dataclass(frozen=True)
+class BoundedChildren(Generic[D]):
+    """The children of some domains, with what bounding them gave."""
+
+    children: D
+    still_open: D
+    """Those of them that are not refuted."""
+    points: Tensor | None = None
+    """Where the atoms are smallest by each child's bound, ``(B, n)``, if the bound says so."""
+
+
+@dataclass(frozen=True)
+class LeafOutcome:
+    """What became of some leaves: a witness was accepted, or how many stay undecided."""
+
+    witness: bool
+    undecided: int
+
+
+@dataclass(kw_only=True)
+class Frontier(ABC, Generic[D, C]):
+    """What one search has open, what a domain of it is, and how far it has come."""
+
+    open: C
+    """Domains that are not decided. They leave it only once it is known what becomes of them."""
+    batch: int
+    """Most domains bounded at once; it shrinks where memory is short."""
+    max_domains: int
+    """Domains after which the search gives up."""
+    progress: SearchProgress = field(default_factory=SearchProgress)
+    begun: bool = False
+    """Whether the open domains are bounded, and where each may be split is known."""
+    undecided_because: ClassVar[str] = "domains stay open"
+    """What is said of leaves that stay undecided, after their number."""
+
+    @abstractmethod
+    def begin(self, clock: Clock) -> None:
+        """Bound the open domains, in batches, and drop what is refuted. Raises OutOfTime."""
+
+    @abstractmethod
+    def pick(self, count: int) -> PickedDomains[D, C] | None:
+        """Up to so many domains to split next, or some that have nothing left to split; None where all is done."""
+
+    @abstractmethod
+    def split(self, domains: D, clock: Clock) -> D:
+        """The children of some domains. Raises OutOfTime."""
+
+    @abstractmethod
+    def bound(self, children: D, clock: Clock) -> BoundedChildren[D]:
+        """Bound children, and see which of them stay open. Raises OutOfTime."""
+
+    @abstractmethod
+    def find_witness(self, bounded: BoundedChildren[D], accept: Accept, clock: Clock) -> bool:
+        """Try the most promising points of some domains. Raises OutOfTime."""
+
+    @abstractmethod
+    def decide(self, leaves: D, accept: Accept, clock: Clock, observer: Observer) -> LeafOutcome:
+        """Decide domains that have nothing left to split, as far as that can be done. Raises OutOfTime."""
+
+    @abstractmethod
+    def put(self, rest: C, children: D) -> None:
+        """Keep what else was open, and children that stay open."""
+
+    @abstractmethod
+    def weakest(self) -> float:
+        """The weakest bound of all open domains."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of open domains."""
+
+    @property
+    @abstractmethod
+    def divisible(self) -> int:
+        """Open domains that can be dealt out among processes."""
+
+    @abstractmethod
+    def deal(self, count: int) -> list[C]:
+        """Equal parts of what is open."""
+
+    @abstractmethod
+    def joined(self, parts: Sequence[C]) -> C:
+        """What is open in all of several parts."""
+
+    def shares(self, count: int) -> list[Self]:
+        """Searches of equal parts of what is open."""
+        return [replace(self, open=part, progress=replace(self.progress)) for part in self.deal(count)]
+
+    def state(self) -> tuple[C, SearchProgress]:
+        """What a share comes to, without what it has in common with the others."""
+        return self.open, self.progress
+
+    def gather(self, states: Sequence[tuple[C, SearchProgress]]) -> None:
+        """Go on from what is left of the shares."""
+        self.open = self.joined([part for part, _ in states])
+        self.progress = self.progress.with_parts([progress for _, progress in states])
+
+
+def branch_and_bound(frontier: Frontier[Any, Any], clock: Clock, accept: Accept, observer: Observer) -> SearchOutcome:
+    """Decide all that is open. Raises OutOfTime, after which the search goes on from where it was."""
+    begin(frontier, clock, observer)
+    progress = frontier.progress
+    while picked := frontier.pick(max(1, frontier.batch // 2)):
+        clock.check_round()
+        if picked.leaves:
+            found = frontier.decide(picked.domains, accept, clock, observer)
+            if found.witness:
+                return SearchOutcome(True, False)
+            frontier.open, progress.undecided = picked.rest, progress.undecided + found.undecided
+            continue
+        if progress.bounded >= frontier.max_domains:
+            return SearchOutcome(False, False, f"the limit of {frontier.max_domains} domains was reached")
+        try:
+            with refusals():
+                bounded = frontier.bound(frontier.split(picked.domains, clock), clock)
+                witness = frontier.find_witness(bounded, accept, clock)
+        except torch.OutOfMemoryError:
+            frontier.batch = smaller_batch(frontier.batch, observer)
+            continue
+        progress.count(len(bounded.children), bounded.children.deepest)
+        if witness:
+            return SearchOutcome(True, False)
+        frontier.put(picked.rest, bounded.still_open)
+        progress.watch(frontier.weakest())
+        observer(DomainsBounded(picked.domains, bounded.children, bounded.still_open))
+        observer(RoundDone(progress.bounded, len(frontier), progress.weakest, progress.depth))
+    if progress.undecided:
+        return SearchOutcome(False, False, f"{progress.undecided} {frontier.undecided_because}")
+    return SearchOutcome(False, True)
+
+
+def begin(frontier: Frontier[Any, Any], clock: Clock, observer: Observer) -> None:
+    """Bound what a search begins or goes on with, in as large batches as fit."""
+    while len(frontier) and not frontier.begun:
+        try:
+            with refusals():
+                frontier.begin(clock)
+            frontier.begun = True
+        except torch.OutOfMemoryError:
+            frontier.batch = smaller_batch(frontier.batch, observer)

@@ -1,0 +1,193 @@
+"""The networks of a study: trained, pruned, exported, and a benchmark folder about them; or those of an earlier run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+
+from toolkit.bench.atomic_files import write_text_atomically
+from toolkit.bench.executors import available_cores
+from toolkit.bench.fingerprint import file_hash, fingerprint, model_hash, versions
+from toolkit.bench.writer import RobustnessBenchmark, write_benchmark
+from toolkit.devices import visible_gpus
+from toolkit.errors import InputError
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
+from toolkit.recipe import Data, Recipe
+from toolkit.report.summary import (
+    ModelRecord,
+)
+from toolkit.report.tables import percent
+
+if TYPE_CHECKING:
+    from toolkit.data.dataset import Dataset, Split
+    from toolkit.pruning import ChainModel
+
+MAKERS = ("toolkit.pruning", "toolkit.data.load", "toolkit.formats.onnx.export", "toolkit.bench.writer")
+"""The modules whose imports, besides this file, make the exported benchmark."""
+
+
+def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | None = None) -> list[ModelRecord]:
+    """Train, prune and export, and write the benchmark folder; or take all of that from an earlier run."""
+    path, benchmark = out / "models.json", out / "benchmark"
+    key = made_from(recipe)
+    known = _read_models(path, key)
+    if known is not None and _is_complete(benchmark, known):
+        console.print(f"networks and benchmark of an earlier run: {benchmark}", highlight=False, soft_wrap=True)
+        return known
+    check_ours(benchmark, out / "cache")
+    from toolkit.data.load import load_dataset
+
+    dataset = load_dataset(recipe.data)
+    train_in_parallel(recipe, dataset, out / "cache", trainers)
+    models = list(_export_all(recipe, dataset, out, console))
+    pool = dataset.test.images.numpy(), dataset.test.labels.numpy()
+    write_benchmark(benchmark, [model.network for model in models], pool, properties(recipe))
+    text = json.dumps({"key": key, "models": [asdict(model) for model in models]}, indent=1)
+    write_text_atomically(path, text + "\n")
+    return models
+
+
+def made_from(recipe: Recipe) -> str:
+    """Key of everything that the networks and their benchmark depend on."""
+    origin = {
+        "recipe": recipe.digest,
+        "source": source_stamp(recipe.data),
+        "versions": dict(versions(MAKERS)),
+        "here": file_hash(Path(__file__)),
+    }
+    return fingerprint(recipe.name, "", "", origin)
+
+
+def source_stamp(data: Data) -> list[object]:
+    """What tells that the user's own files of images are others than before: the content of one, or name, size and
+    time of change of all in a folder."""
+    kind, colon, name = (data.source or data.name).partition(":")
+    if not colon:
+        return []
+    path = data.base / name
+    if not path.exists():
+        raise InputError(f"data.{'source' if data.source else 'name'}: {path} does not exist")
+    if path.is_file():
+        return [kind, file_hash(path)]
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    stamps = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return [kind, *stamps]
+
+
+def _is_complete(benchmark: Path, models: Sequence[ModelRecord]) -> bool:
+    """Whether the benchmark is there with all networks as they were exported."""
+    complete = (benchmark / "instances.csv").exists()
+    return complete and all(model_hash(benchmark / model.network) == model.content for model in models)
+
+
+def check_ours(benchmark: Path, cache: Path) -> None:
+    """Raise InputError where somebody else's files would be taken for those of an earlier run, and be replaced."""
+    if benchmark.is_dir() and any(benchmark.iterdir()) and not cache.is_dir():
+        raise InputError(f"{benchmark}: holds files that no earlier run wrote; choose another --out")
+
+
+def train_in_parallel(recipe: Recipe, dataset: Dataset, cache: Path, trainers: int | None) -> None:
+    """Fill the cache by several processes, where there are several GPUs or the command line says so."""
+    device = choose_device(recipe.verification.device)
+    wanted = trainers or (len(visible_gpus()) if device == "cuda" else 1)
+    chains = sum(len(recipe.seeds_of(chain)) for chain in recipe.all_chains)
+    processes = min(wanted, chains)
+    if processes > 1:
+        from toolkit.pruning.parallel import TrainingProcesses, train_ahead
+
+        train_ahead(
+            recipe, dataset, TrainingProcesses(processes, device, max(1, available_cores() // processes), cache)
+        )
+
+
+def properties(recipe: Recipe) -> RobustnessBenchmark:
+    """The robustness queries that the recipe asks to be verified."""
+    wanted = recipe.specification
+    return RobustnessBenchmark(recipe.name, wanted.epsilon, recipe.verification.timeout, wanted.images)
+
+
+def _read_models(path: Path, key: str) -> list[ModelRecord] | None:
+    """The models of an earlier run that was made in the same way."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["key"] != key:
+            return None
+        return [
+            ModelRecord(**(model | {key: tuple(model[key]) for key in ("chains", "layers")}))
+            for model in stored["models"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -> Iterator[ModelRecord]:
+    from toolkit.pruning import build_chains
+    from toolkit.training.training_progress import EpochLines
+
+    device = choose_device(recipe.verification.device)
+    verified = dataset.test.first(recipe.specification.images)
+    for seed in recipe.all_seeds:
+        told = EpochLines(prefix=f"seed {seed}: " if len(recipe.all_seeds) > 1 else "")
+        for model in build_chains(recipe.with_seed(seed), dataset, device, told, out / "cache"):
+            name = f"{model.name}-seed{seed}" if len(recipe.all_seeds) > 1 else model.name
+            exported = _export(name, model, recipe.with_seed(seed), dataset, verified, out / "benchmark")
+            console.print(
+                f"{exported.name}: density {exported.density:.3g}, {exported.parameters:,} parameters, "
+                f"standard accuracy {percent(exported.standard_accuracy)}, PGD {percent(exported.pgd_accuracy)}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            yield exported
+
+
+def _export(
+    name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, folder: Path
+) -> ModelRecord:
+    from toolkit.formats.onnx.export import export_model
+
+    network = f"onnx/{name}.onnx"
+    export_model(model.module, dataset.test.images[:1], folder / network, model.metadata)
+    return ModelRecord(
+        content=model_hash(folder / network),
+        name=name,
+        group=model.name,
+        seed=recipe.seed,
+        tested=len(dataset.test),
+        retrained=model.retrained,
+        layers=tuple(asdict(layer) for layer in model.stability.layers),
+        chains=model.chains,
+        architecture=model.architecture,
+        method=model.method,
+        state=model.state,
+        density=model.density,
+        parameters=model.parameters,
+        network=network,
+        standard_accuracy=measured_accuracy(folder / network, dataset.test),
+        fgsm_accuracy=model.fgsm_accuracy,
+        pgd_accuracy=model.pgd_accuracy(verified, recipe.specification.epsilon, seed=recipe.seed),
+    )
+
+
+def choose_device(device: str) -> str:
+    """``auto`` is cuda where there is one."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no CUDA device; use --device cpu")
+    return device
+
+
+def measured_accuracy(network: Path, split: Split) -> float:
+    """Part of the images that the exported file classifies correctly, by onnxruntime."""
+    images = split.images.reshape(len(split), -1).numpy()
+    [scores] = Session(load_model(network)).run_batch([images])
+    return float(np.mean(scores.argmax(1) == split.labels.numpy()))

@@ -1,0 +1,145 @@
+"""The results of a study: tables, plots, the page, and what in them cannot be true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from toolkit.bench.atomic_files import write_text_atomically
+from toolkit.bench.journal import JournalRecord
+from toolkit.campaign import cards
+from toolkit.models.architecture_options import OnnxNet
+from toolkit.recipe import Recipe
+from toolkit.report.layer_stability import LayerRow, layer_rows, unstable_csv, unstable_table, width_table
+from toolkit.report.page import Page, facts, write_page
+from toolkit.report.paper_comparison import paper_table
+from toolkit.report.plots import (
+    cactus,
+    certified_versus_density,
+    every_network,
+    instability_versus_density,
+    save_png,
+    unstable_by_layer,
+)
+from toolkit.report.seeds import averages, gains
+from toolkit.report.summary import (
+    ModelRecord,
+    SummaryRow,
+    chain_names,
+    changes,
+    effects,
+    stability_csv,
+    summarise,
+    summary_csv,
+    ticket_findings,
+)
+from toolkit.report.tables import Table, summary_table, to_rich
+
+
+def conclude(
+    recipe: Recipe, out: Path, models: Sequence[ModelRecord], records: Sequence[JournalRecord], console: Console
+) -> bool:
+    """Print and write the results; whether something in them cannot be true."""
+    rows = summarise(models, records)
+    means = averages(models, rows)
+    found = [str(finding) for finding in (*gains(models, rows), *changes(models, rows, records))]
+    found += ticket_findings(means)
+    if any(isinstance(options, OnnxNet) for options in recipe.models.values()):
+        found += effects(means)
+    wrong = impossible(rows)
+    write_report(recipe, out, models, records, [*wrong, *found])
+    console.print(to_rich(summary_table(means)))
+    beside = paper_table(means, paper_keys(recipe))
+    if beside.rows:
+        console.print(to_rich(beside, "beside the paper's networks, whose training may be another"))
+    for line in found:
+        console.print(line, highlight=False, soft_wrap=True)
+    for line in wrong:
+        console.print(line, style="bold red", highlight=False, soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    return bool(wrong)
+
+
+def impossible(rows: Sequence[SummaryRow]) -> list[str]:
+    """Rows that cannot be true: more images proved robust than survive the attack."""
+    return [
+        f"CONTRADICTION: {row.model}: certified accuracy {row.certified_accuracy:.1%} above PGD accuracy "
+        f"{row.pgd_accuracy:.1%} on the same images"
+        for row in rows
+        if row.certified_accuracy > row.pgd_accuracy + 1e-9
+    ]
+
+
+def paper_keys(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Rows of the paper by the chain that they stand beside."""
+    return {chain.name: chain.paper for chain in recipe.all_chains if chain.paper}
+
+
+def extra_tables(
+    recipe: Recipe,
+    models: Sequence[ModelRecord],
+    means: Sequence[SummaryRow],
+    rows: Sequence[SummaryRow],
+    layers: Sequence[LayerRow],
+) -> dict[str, Table]:
+    """What the page shows besides the summary: the paper's figures, every seed on its own, and layer by layer."""
+    tables = {"Beside the paper": paper_table(means, paper_keys(recipe))}
+    if len(means) < len(rows):
+        tables["Every seed"] = summary_table(rows)
+    tables["Unstable ReLUs by layer and bound method"] = unstable_table(layers)
+    tables["Interval bounds by layer"] = width_table(models)
+    return {heading: table for heading, table in tables.items() if table.rows}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its file name and caption."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+def write_report(
+    recipe: Recipe, out: Path, models: Sequence[ModelRecord], records: Sequence[JournalRecord], findings: list[str]
+) -> None:
+    """Write the tables, the plots and the page."""
+    rows = summarise(models, records)
+    means = averages(models, rows)
+    write_text_atomically(out / "summary.csv", summary_csv(rows))
+    if len(means) < len(rows):
+        write_text_atomically(out / "seeds.csv", summary_csv(means))
+    write_text_atomically(out / "stability.csv", stability_csv(models))
+    write_text_atomically(out / "unstable.csv", unstable_csv(models, records))
+    layers = layer_rows(models, records)
+    networks = {chain: {model.network for model in models if chain in model.chains} for chain in chain_names(models)}
+    plots = (
+        Plot("certified", "Certified accuracy against density, with 95 % intervals.", certified_versus_density(means)),
+        Plot("instability", "Unstable ReLUs: root bounds solid, intervals dotted.", instability_versus_density(means)),
+        Plot("layers", "Unstable ReLUs by layer: CROWN bounds solid, intervals dotted.", unstable_by_layer(layers)),
+        Plot("networks", "Every network, with its density: accuracies and unstable ReLUs.", every_network(means)),
+        Plot(
+            "cactus",
+            "Time of the k-th fastest decided instance, by chain (lower and further right is better).",
+            cactus({name: [r for r in records if r.onnx in group] for name, group in networks.items()}),
+        ),
+    )
+    for plot in plots:
+        save_png(plot.figure, out / "plots" / f"{plot.name}.png")
+    page = Page(
+        title=recipe.name,
+        subtitle=f"{len(rows)} networks, {recipe.specification.images} images each, "
+        f"radius {recipe.specification.epsilon:g} in the maximum norm, {recipe.verification.timeout:g} s each",
+        cards=(("networks", str(len(rows))), ("instances", f"{len(records):,}"), *cards(records)),
+        findings=tuple(findings),
+        table=summary_table(means),
+        more_tables=extra_tables(recipe, models, means, rows, layers),
+        figures={plot.caption: plot.figure for plot in plots},
+        records=records,
+        facts=(("recipe", recipe.digest), *facts(records)),
+    )
+    write_page(page, out / "report.html")

@@ -1,0 +1,476 @@
+"""The tuning table: every number of this package that is a choice.
+
+A *choice* may have any value of its range without an answer becoming wrong: sizes, shares of the time, patience,
+thresholds. Another value makes a query faster or slower, a limit wider or narrower, a check of agreement cheaper or
+sharper. Each is a field of a group below: its value, its unit, its range, what it does, and the record under
+``benchmarks/perf`` that it was chosen by, as ``file:key``, or "no" where no measurement is known.
+
+What is no choice stays a constant beside the code that needs it, with its reason: how many roundings a formula has and
+by how many units in the last place a result is moved outward (a proof relies on them), bits of a floating-point format,
+limits of a file format or an operating system, figures of a published rule, guards of an arithmetic operation, codes.
+So do the defaults of what a user sets: `toolkit.settings` and the records of recipes.
+
+Code reads a number where it uses it, ``tuned().crown.coefficients``. Other values hold inside of a ``with`` block::
+
+    with using(tuned().changed(evolution={"parents": 8})):
+        ...
+
+for the code that runs in it and in processes forked from it; threads and processes started anew have the defaults.
+Nothing in the package changes a value. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ClassVar, NamedTuple, NoReturn
+
+
+class PerDevice(NamedTuple):
+    """A number for processors, and one for the other devices."""
+
+    cpu: float
+    elsewhere: float
+
+    def on(self, device: str) -> int:
+        """The number for a type of device, ``"cpu"`` or another."""
+        return int(self.cpu if device == "cpu" else self.elsewhere)
+
+
+class Choice(NamedTuple):
+    """What is known of one number: its default, its unit, its range (ends included), and the record that chose it."""
+
+    default: float | PerDevice
+    unit: str
+    least: float
+    most: float
+    measured: str
+
+    def allows(self, value: float | PerDevice) -> bool:
+        """Whether a value is in the range, on every device; NaN is not."""
+        return all(self.least <= number <= self.most for number in (value if isinstance(value, PerDevice) else [value]))
+
+
+def choice(default: Any, unit: str, *, least: float, most: float = math.inf, measured: str) -> Any:
+    """A field of a group."""
+    return Choice(default, unit, least, most, measured)
+
+
+class TuningGroup:
+    """The choices about one subject: a frozen record of what its class declares.
+
+    Such a class costs nothing to make; twenty data classes take some hundredths of the time of an easy query.
+    """
+
+    choices: ClassVar[Mapping[str, Choice]]
+
+    def __init_subclass__(cls) -> None:
+        cls.choices = {name: entry for name, entry in vars(cls).items() if isinstance(entry, Choice)}
+
+    def __init__(self, **values: float | PerDevice) -> None:
+        """Defaults, but for the values that are given.
+
+        Raises:
+            ValueError: a value is outside of its range.
+            TypeError: there is no such choice.
+        """
+        if unknown := values.keys() - self.choices.keys():
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
+        for name, entry in self.choices.items():
+            value = values.get(name, entry.default)
+            if not entry.allows(value):
+                raise ValueError(f"{type(self).__name__}.{name}: {value} is not in [{entry.least}, {entry.most}]")
+            vars(self)[name] = value
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+
+class AgreementTuning(TuningGroup):
+    """What was bounded, compared with onnxruntime before any ``unsat``: how many points, and what counts as a
+    difference."""
+
+    most_points: int = choice(12, "points", least=1, measured="no")
+    """Most samples of one thing that was bounded."""
+    fewest_points: int = choice(2, "points", least=1, measured="no")
+    """Fewest samples of one thing that was bounded, however much they cost."""
+    most_multiplications: int = choice(1 << 26, "multiplications", least=0, measured="no")
+    """Multiplications that the samples may take, as long as they are no fewer than the fewest."""
+    large_tolerance: float = choice(1e-3, "share", least=0, most=1e-3, measured="no")
+    """Tolerance, relative to a value or 1, beyond which it must be small beside the tensors of the network too."""
+    most_tolerance_of_tensors: float = choice(2.0**-10, "share", least=0, most=2.0**-10, measured="no")
+    """Largest tolerance relative to the largest number of any tensor: rounding alone is much less."""
+    most_cases: int = choice(256, "cases", least=1, measured="no")
+    """Cases whose atoms are looked at."""
+    tried_points: int = choice(64, "points", least=1, measured="no")
+    """Points at which room is looked for between a proof's bound and what rounding inside the network changes."""
+    most_elements: int = choice(1 << 16, "elements", least=0, measured="no")
+    """Most elements of all tensors of a network that are compared one by one."""
+    layerwise_samples: int = choice(4, "points", least=1, measured="no")
+    """Samples at which the tensors inside a network are compared."""
+    kept_candidates: int = choice(8, "points", least=0, measured="no")
+    """Points that an attack liked best, of which so many are among the samples."""
+    most_regions: int = choice(16, "regions", least=1, measured="no")
+    """Most regions of which samples are taken, evenly over all."""
+    disturbed_copies: int = choice(4, "copies", least=1, measured="no")
+    """Disturbed copies of each point, whose spread tells how far rounding reaches."""
+    spread_factor: float = choice(4.0, "spreads", least=0, most=4.0, measured="no")
+    """Spreads of the disturbed copies that an error may be away from a value."""
+
+
+class PointTuning(TuningGroup):
+    """Random points of the boxes, the first look for a witness."""
+
+    seconds_between_clock_checks: float = choice(0.02, "seconds", least=0, measured="no")
+    """Seconds of runs between two looks at the clock."""
+    most_numbers: int = choice(1 << 22, "numbers", least=1, measured="no")
+    """Numbers of points and atoms that are held at once."""
+    per_region: int = choice(64, "points", least=1, measured="no")
+    """Points tried for each region, as long as time and the number of regions allow."""
+    seconds: float = choice(0.3, "seconds", least=0, measured="no")
+    """Time after which sampling gives way to stronger means."""
+    last_resort_time_share: float = choice(0.25, "share", least=0, most=1, measured="no")
+    """Share of the time left that sampling gets where no stronger means exist."""
+
+
+class SecantTuning(TuningGroup):
+    """Walks along secants, the second look for a witness."""
+
+    followed_cases: int = choice(16, "cases", least=1, measured="no")
+    """Cases of a box that are followed: those whose loss is least where the walk starts."""
+    steps_per_walk: int = choice(8, "steps", least=1, measured="no")
+    """Steps of one walk along secants."""
+    most_walks_per_box: int = choice(16, "walks", least=1, measured="no")
+    """Most walks through each box."""
+    seconds: float = choice(0.2, "seconds", least=0, measured="start_2026_11_26.json:secants")
+    """Time after which walking gives way to stronger means."""
+
+
+class EvolutionTuning(TuningGroup):
+    """Populations of points that evolve, where few inputs vary."""
+
+    least_population: int = choice(64, "points", least=1, measured="no")
+    """Points below which a population is not worth having: of so many cases there are too many."""
+    parents: int = choice(32, "points", least=1, measured="no")
+    """Points of a population that survive."""
+    generations: int = choice(12, "generations", least=1, measured="no")
+    """Generations of a population."""
+    most_multiplications: int = choice(
+        1 << 33,
+        "multiplications",
+        least=0,
+        measured="witnesses_2026_11_25.json:evolution.cost where there is no witness",
+    )
+    """Multiplications that all points of all generations may take together: some tenths of a second of one core."""
+    first_deviation: float = choice(0.25, "box widths", least=0, measured="no")
+    """Deviation of the first children from their parents."""
+    deviation_decay: float = choice(0.8, "factor", least=0, most=1, measured="no")
+    """Factor by which the deviation decreases from one generation to the next."""
+    mutated_share: float = choice(0.7, "share", least=0, most=1, measured="no")
+    """Share of the coordinates in which a child differs from its parent."""
+
+
+class GradientTuning(TuningGroup):
+    """Points that follow gradients."""
+
+    most_points: int = choice(4096, "points", least=1, measured="no")
+    """Most points moved at once."""
+    least_points: int = choice(16, "points", least=1, measured="no")
+    """Fewest points moved at once."""
+    most_multiplications: int = choice(1 << 31, "multiplications", least=0, measured="no")
+    """Multiplications of one pass for all points that are moved at once, beyond the fewest."""
+    diversifying_steps: int = choice(5, "steps", least=0, measured="clipping_2026_11_25.json:attack")
+    """Steps that spread starts over the outputs."""
+
+
+class BenchTuning(TuningGroup):
+    """Runs over many instances: surveys of several queries together, workers, frozen benchmarks."""
+
+    reading_time_share: float = choice(0.5, "share", least=0, most=1, measured="no")
+    """Share of the time that reading specifications may take; those that are not reached are read when their turn
+    comes."""
+    workers_per_gpu: int = choice(4, "processes", least=1, measured="no")
+    """Worker processes for each GPU."""
+    compressed_from_bytes: int = choice(1 << 16, "bytes", least=0, measured="no")
+    """Bytes from which a specification is compressed."""
+    most_kept_images: int = choice(200, "images", least=1, measured="no")
+    """Most test images that are kept in a frozen benchmark, where no more are verified."""
+    survey_time_share: float = choice(0.5, "share", least=0, most=1, measured="no")
+    """Share of the shortest time limit among its jobs that a survey may take."""
+    survey_cost_share: float = choice(0.1, "share", least=0, most=1, measured="no")
+    """Share of its own time limit that a survey may cost a job which it does not answer."""
+    most_surveyed_jobs: int = choice(64, "jobs", least=1, measured="no")
+    """Most jobs of one survey: they wait for each other."""
+    seconds_to_finish: float = choice(1.0, "seconds", least=0, measured="no")
+    """Seconds kept for writing the answer and for the end of the process."""
+    late_share: float = choice(0.2, "share", least=0, measured="no")
+    """Share of its time limit that a worker may be late, beside the seconds, before it is stopped."""
+    late_seconds: float = choice(1.0, "seconds", least=0, measured="no")
+    """Seconds that a worker may be late, beside the share, before it is stopped."""
+
+
+class FileTuning(TuningGroup):
+    """Reading files and pipes piece by piece, and the sizes at which reading ends."""
+
+    hashed_block: int = choice(1 << 20, "bytes", least=1, measured="no")
+    """Bytes of a file that are hashed at a time."""
+    pipe_block: int = choice(1 << 20, "bytes", least=1, measured="no")
+    """Bytes that are read from a forked process at a time."""
+    decompressed_block: int = choice(1 << 22, "bytes", least=1, measured="no")
+    """Bytes that are decompressed at a time."""
+    unchecked_bytes: int = choice(1 << 28, "bytes", least=0, measured="no")
+    """Bytes up to which it does not matter how much smaller a file is than its content."""
+    most_compression: int = choice(200, "factor", least=1, measured="no")
+    """Times as large as itself what was read of a file may be: networks and specifications stay far below, zeros
+    reach 1000."""
+    split_characters: int = choice(1 << 24, "characters", least=1, measured="no")
+    """Characters of a specification that are split at a time, which bounds the memory that pieces take."""
+    most_text_bytes: int = choice(1 << 31, "bytes", least=1, measured="no")
+    """Largest decompressed specification that is read; VNN-COMP's largest has 124 MB."""
+    most_model_bytes: int = choice(1 << 31, "bytes", least=1, most=1 << 31, measured="no")
+    """Largest model that is read, once decompressed: the limit of its file format."""
+
+
+class ProcessTuning(TuningGroup):
+    """Forked processes, and the one that a command runs in."""
+
+    grace_seconds: float = choice(0.5, "seconds", least=0, measured="no")
+    """Seconds after the time limit in which a forked query may still end by itself."""
+    most: int = choice(16, "processes", least=1, measured="no")
+    """Processes beyond which starting them would take longer than they gain, unless they are asked for (an
+    estimate)."""
+    seconds_to_fork: float = choice(0.03, "seconds", least=0, measured="choices.json:processes.seconds_to_fork")
+    """Seconds that it takes to start a process; they start one after the other."""
+    forking_time_share: float = choice(
+        0.2, "share", least=0, most=1, measured="gpu_2026_11_26.json:16 cores without the GPU (whole seconds).remark"
+    )
+    """Share of its time that work may spend on starting processes."""
+    seconds_late: float = choice(20.0, "seconds", least=0, measured="no")
+    """Seconds that a process may be late: the rounds of large networks take some."""
+    seconds_late_after_limit: float = choice(2.0, "seconds", least=0, measured="no")
+    """Seconds that a process may be late once the clock's limit, which all of them know, has passed."""
+    seconds_between_parent_checks: float = choice(1.0, "seconds", least=0, measured="no")
+    """Seconds between two looks at the parent where the system has no such option."""
+    collector_objects: int = choice(50_000, "objects", least=1, measured="search_2026_11_25.json:start")
+    """Objects between two runs of the collector of cycles, which finds next to nothing in the imports that it slows
+    down."""
+
+
+class RuntimeTuning(TuningGroup):
+    """Running a network on several samples at once by onnxruntime."""
+
+    most_copied_bytes: int = choice(1 << 26, "bytes", least=0, measured="no")
+    """Bytes of a model up to which a copy that takes several samples is made."""
+    slow_run_seconds: float = choice(0.05, "seconds", least=0, measured="no")
+    """Seconds of a run from which on running several samples at once gains little."""
+    compared_samples: int = choice(3, "samples", least=1, measured="no")
+    """Samples that must come out of one call as they come out of calls of their own."""
+
+
+class NetworkTuning(TuningGroup):
+    """Networks that are read or written: how large they may be, and on how many samples they are compared."""
+
+    most_branch_nodes: int = choice(1_000_000, "nodes", least=1, measured="no")
+    """Nodes that branches may have in all, nested ones included; far more than any network has."""
+    most_function_nodes: int = choice(1_000_000, "nodes", least=1, measured="no")
+    """Nodes that functions may expand to."""
+    deepest_functions: int = choice(100, "levels", least=1, measured="no")
+    """Functions that may be nested in each other."""
+    most_tensor_bytes: int = choice(2 << 30, "bytes", least=1, measured="no")
+    """Bytes that one tensor may take, for one sample."""
+    most_bytes_together: int = choice(8 << 30, "bytes", least=1, measured="no")
+    """Bytes that all tensors of a graph may take, without its weights."""
+    most_followed_integers: int = choice(1 << 16, "elements", least=0, measured="no")
+    """Elements of a list of integers beyond which their values are not followed."""
+    most_followed_constant: int = choice(1 << 12, "elements", least=0, measured="no")
+    """Elements of a constant up to which its value is looked at: shapes, counts and axes are that small."""
+    most_resize_elements: int = choice(1 << 32, "elements", least=0, measured="no")
+    """Elements of all images together up to which onnxruntime is asked what a Resize does: some seconds' work."""
+    most_exact_products: int = choice(3_000_000, "multiplications", least=0, measured="no")
+    """Multiplications of one evaluation in exact arithmetic: a second or less."""
+    most_exact_elements: int = choice(1 << 21, "elements", least=0, measured="no")
+    """Elements of all weights together up to which a network is evaluated in exact arithmetic."""
+    import_samples: int = choice(5, "samples", least=1, measured="no")
+    """Inputs tried before an imported network with discontinuous operators is said to differ from its file."""
+    most_tried_bytes: int = choice(1 << 25, "bytes", least=0, measured="no")
+    """Bytes of a model up to which it is compared at several magnitudes of its inputs."""
+    moderate_constant: float = choice(16.0, "magnitude", least=0, measured="no")
+    """Magnitude of a constant up to which adding it and taking it away again costs little of a term beside it."""
+    export_samples: int = choice(4, "samples", least=1, measured="no")
+    """Samples on which an exported network and its module are compared."""
+    trainable_samples: int = choice(3, "samples", least=1, measured="no")
+    """Samples that a trainable network and the file that it was read from are compared on."""
+
+
+class SpecificationTuning(TuningGroup):
+    """Specifications: how large one may become once it is written out."""
+
+    most_terms: int = choice(10_000, "terms", least=1, measured="no")
+    """Terms of the expanded product of two sums."""
+    most_degree: int = choice(16, "degree", least=1, measured="no")
+    """Largest degree of an expanded polynomial."""
+    most_bits: int = choice(1 << 16, "bits", least=1, measured="no")
+    """Bits of a numerator or denominator after which a specification counts as malformed: guards against blow-up."""
+    most_subsets: int = choice(100_000, "disjuncts", least=1, measured="no")
+    """Most disjuncts of a top-k specification."""
+    most_checked: int = choice(1 << 24, "characters", least=0, measured="no")
+    """Longest text whose assertions the package vnnlib checks too: it needs forty times their size in memory. Of a
+    longer text it sees the declarations only."""
+    most_variables: int = choice(1 << 27, "elements", least=1, measured="no")
+    """Most elements of all declared tensors together."""
+    most_flattened: int = choice(10_000, "disjuncts", least=1, measured="no")
+    """Disjuncts that a nested ``or`` may be multiplied out to in version 1.0; beyond, it is written nested."""
+
+
+class ProblemTuning(TuningGroup):
+    """From a network and a query to bounded programs and their cases."""
+
+    most_bounds: int = choice(1 << 24, "bounds", least=1, measured="no")
+    """Box bounds in memory: 128 MiB for each side, and several times that on the way."""
+    most_blocks: int = choice(1 << 23, "runs", least=1, measured="no")
+    """Runs of atoms in all cases together, each a few objects."""
+    most_monomials: int = choice(1 << 24, "monomials", least=0, measured="no")
+    """Most monomials bounded to find empty cases, over all boxes."""
+    most_exact_atoms: int = choice(1 << 12, "atoms", least=0, measured="no")
+    """Most atoms that are bounded in rational arithmetic."""
+    most_passes: int = choice(100, "passes", least=0, measured="no")
+    """Passes over the atoms; a longer chain of them, listed in reverse, leaves bounds missing."""
+    small_output: int = choice(256, "elements", least=0, measured="no")
+    """Elements of an output up to which it is looked at as a whole."""
+    most_programs: int = choice(4, "programs", least=1, measured="no")
+    """Programs kept of one network. Most specifications of a network mention the same outputs, and share one."""
+    most_dense_elements: int = choice(1 << 26, "elements", least=0, measured="no")
+    """Largest number of matrix elements of a map without convolutions that is written out."""
+    most_dense_convolution_elements: int = choice(1 << 19, "elements", least=0, measured="no")
+    """Largest number of matrix elements of a map with convolutions that is written out: operators are cheaper
+    beyond."""
+    least_dividend_share: float = choice(1 / 16, "share", least=0, most=1, measured="no")
+    """Share of the divisor's magnitude below which a dividend is not scaled up: it may be small by chance."""
+    most_filled_map: float = choice(0.12, "share", least=0, most=1, measured="choices.json:problem.most_filled_map")
+    """Share of a map's elements that are not zero below which compressed rows are the faster ones."""
+    most_filled_product: float = choice(
+        0.02, "share", least=0, most=1, measured="choices.json:problem.most_filled_product"
+    )
+    """Share of a matrix's elements that are not zero below which a sparse product is the faster one."""
+    least_counted_elements: int = choice(1 << 16, "elements", least=0, measured="no")
+    """Elements of a matrix from which on it is worth counting the zeros."""
+    most_parts: int = choice(64, "parts", least=1, measured="few_inputs.json:queries")
+    """Parts beyond which a problem stays whole: each is a program of its own."""
+    least_input_readers: int = choice(3, "layers", least=0, measured="no")
+    """Layers that read the input from which on stacks pay."""
+    least_mapped_share: float = choice(0.8, "share", least=0, most=1, measured="no")
+    """Share of the pairs of a layer and an earlier one that must be maps, for the others are zeros in the stack."""
+    most_counted_elements: int = choice(1 << 20, "elements", least=0, measured="no")
+    """Elements of a matrix up to which those that are not zero are counted."""
+
+
+class NumpyProverTuning(TuningGroup):
+    """Proofs in numpy, before torch is imported."""
+
+    seconds: float = choice(0.5, "seconds", least=0, measured="search_2026_11_26.json:light_layers")
+    """Time after which the proof in numpy is left to stronger means."""
+    most_multiplications: int = choice(1 << 30, "multiplications", least=0, measured="no")
+    """Multiplications for one box up to which a proof in numpy is tried."""
+    most_bisected_inputs: int = choice(64, "inputs", least=0, measured="no")
+    """Most varying inputs of boxes that are halved."""
+    most_coefficients: int = choice(1 << 20, "coefficients", least=1, measured="no")
+    """Coefficients that are held at once: about what fits into a processor's cache."""
+    most_numbers: int = choice(1 << 22, "numbers", least=1, measured="no")
+    """Most numbers of one expression."""
+
+
+class RecordingTuning(TuningGroup):
+    """Functions of a batch that a device records and plays back."""
+
+    least_padded_rows: int = choice(64, "rows", least=1, measured="no")
+    """Rows that a batch is filled up to at least: fewer take as long."""
+    calls_before: int = choice(2, "calls", least=0, measured="no")
+    """Calls before a function is recorded, which takes as long as two more and only pays where others follow."""
+
+
+class MemoryTuning(TuningGroup):
+    """Memory that processes may take."""
+
+    assumed_free_bytes: int = choice(4 << 30, "bytes", least=0, measured="no")
+    """Bytes assumed to be free where the system does not say."""
+    least_process_bytes: int = choice(2 << 30, "bytes", least=0, measured="no")
+    """Bytes that a process may take at least, where nothing is said: libraries alone take one GiB."""
+
+
+class TrainingTuning(TuningGroup):
+    """Training and pruning: how many images go through a network at once, and how states are compared."""
+
+    statistics_images: int = choice(512, "images", least=1, measured="no")
+    """Images whose statistics inserted batch normalisation starts with."""
+    evaluated_images: int = choice(1024, "images", least=1, measured="no")
+    """Images whose accuracy is evaluated at once."""
+    bounded_images: int = choice(256, "images", least=1, measured="no")
+    """Images whose intervals are propagated at once for statistics of stability."""
+    scored_images: int = choice(256, "images", least=1, measured="no")
+    """Images whose activations are scored at once for the pruning of channels."""
+    graft_images: int = choice(128, "images", least=1, measured="no")
+    """Images whose gradients GraFT takes at once."""
+    most_difference: float = choice(1e-3, "share", least=0, most=1e-3, measured="no")
+    """Difference of outputs, as a share of the largest, beyond which it is not the order of sums: a channel lost by
+    mistake changes the tenth of an output."""
+    compared_inputs: int = choice(4, "inputs", least=1, measured="no")
+    """Random inputs on which a compressed network is compared with the masked one."""
+
+
+class PrecisionTuning(TuningGroup):
+    """Which programs are bounded in double precision."""
+
+    widest_double: int = choice(128, "neurons", least=0, measured="no")
+    """Widest layer of networks that are bounded in double precision: below it, arithmetic is not what takes the
+    time."""
+    most_double_cost: int = choice(2_000_000, "multiplications", least=0, measured="no")
+    """Multiplications of a pass up to which wider networks are, where few inputs vary: splitting these comes so
+    close to the answer that the rounding of single precision would hide it."""
+
+
+class Tuning(NamedTuple):
+    """All groups."""
+
+    agreement: AgreementTuning = AgreementTuning()
+    points: PointTuning = PointTuning()
+    secants: SecantTuning = SecantTuning()
+    evolution: EvolutionTuning = EvolutionTuning()
+    gradients: GradientTuning = GradientTuning()
+    bench: BenchTuning = BenchTuning()
+    files: FileTuning = FileTuning()
+    processes: ProcessTuning = ProcessTuning()
+    runtime: RuntimeTuning = RuntimeTuning()
+    networks: NetworkTuning = NetworkTuning()
+    specifications: SpecificationTuning = SpecificationTuning()
+    problem: ProblemTuning = ProblemTuning()
+    numpy_prover: NumpyProverTuning = NumpyProverTuning()
+    recordings: RecordingTuning = RecordingTuning()
+    memory: MemoryTuning = MemoryTuning()
+    training: TrainingTuning = TrainingTuning()
+    precision: PrecisionTuning = PrecisionTuning()
+
+    def changed(self, **groups: Mapping[str, Any]) -> Tuning:
+        """This table with other values, by group and name. Raises ValueError outside of a range."""
+        found = {name: getattr(self, name) for name in groups}
+        return self._replace(**{name: type(group)(**vars(group) | groups[name]) for name, group in found.items()})
+
+
+DEFAULTS = Tuning()
+_IN_EFFECT: ContextVar[Tuning] = ContextVar("tuning", default=DEFAULTS)
+
+
+def tuned() -> Tuning:
+    """The table in effect."""
+    return _IN_EFFECT.get()
+
+
+@contextmanager
+def using(table: Tuning) -> Iterator[None]:
+    """Have another table in effect inside of a ``with`` block."""
+    before = _IN_EFFECT.set(table)
+    try:
+        yield
+    finally:
+        _IN_EFFECT.reset(before)
