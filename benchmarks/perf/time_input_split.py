@@ -20,8 +20,7 @@ import torch
 from host import machine, taken
 
 from toolkit.bounds.clip_boxes import HalfSpaces
-from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.crown_many_boxes import tighten
+from toolkit.bounds.crown import crown_bounds, tighten
 from toolkit.bounds.interval import Bounds
 from toolkit.formats.vnncomp.instances import Instance, read_instances
 from toolkit.formats.vnncomp.model_binding import bind

@@ -26,12 +26,11 @@ from scenes import (
     scene_of,
 )
 
-from toolkit.bounds import crown_many_boxes as many_boxes
+from toolkit.bounds import crown as crown_module
 from toolkit.bounds import forward
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box
 from toolkit.bounds.clip_neurons import clip_neurons
-from toolkit.bounds.crown import bound_features, crown_bounds
-from toolkit.bounds.crown_many_boxes import tighten
+from toolkit.bounds.crown import bound_features, crown_bounds, tighten
 from toolkit.bounds.dual_ascent import Schedule, evaluate, optimise, relax
 from toolkit.bounds.forward import forward_bounds
 from toolkit.bounds.intermediate_bounds import refine_bounds
@@ -204,10 +203,12 @@ def tightened(choices: Choices, scene: Scene) -> int:
     larger = Bounds(scene.box.lower - choices.of((0, 1)), scene.box.upper + choices.of((0, 1)))
     known, _ = interval_bounds(scene.program, larger)
     rows = mock.patch.multiple(
-        many_boxes, MOST_NEURONS_PER_BOX=choices.of((256, 0, 1)), MOST_NEURONS_PER_INPUT=choices.of((2, 0))
+        crown_module, MOST_NEURONS_PER_BOX=choices.of((256, 0, 1)), MOST_NEURONS_PER_INPUT=choices.of((2, 0))
     )
     parts = mock.patch.multiple(
-        many_boxes, LEAST_ROWS_PER_PASS=choices.of((128, 1)), COEFFICIENTS_BY_DEVICE={"cpu": choices.of((1 << 18, 1))}
+        crown_module,
+        LEAST_ROWS_PER_PASS=choices.of((128, 1)),
+        OWNED_COEFFICIENTS_BY_DEVICE={"cpu": choices.of((1 << 18, 1))},
     )
     with small_zonotopes(choices), rows, parts:
         found = tighten(scene.program, scene.box, known, spaces)

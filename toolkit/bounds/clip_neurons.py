@@ -8,34 +8,22 @@ in that half-space of the box alone, and narrower neurons lift the bound in turn
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import of_rows
-from toolkit.bounds.backward_rounding import RunningErrors
+from toolkit.bounds.backward import backward, of_rows
 from toolkit.bounds.clip_boxes import HalfSpaces, Polytopes, minimum_within, polytopes
-from toolkit.bounds.crown_many_boxes import BoxNeuronRows, backward_rows, parts_of
+from toolkit.bounds.crown import BoxNeuronRows, EarlierLayers, LayerPass, TightenedBounds, joined, parts_of
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Domain
-from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sum_rounding import MapErrors
-
-
-@dataclass(frozen=True)
-class ClippedNeurons:
-    """Bounds of the neurons, ``(B, num_neurons)``, valid at violations."""
-
-    bounds: Bounds
-    contradiction: Tensor
-    """By how much bounds of one neuron exclude each other, ``(B,)``: positive only where there is no violation."""
 
 
 def clip_neurons(
     program: Program, domain: Domain, spaces: HalfSpaces, chosen: Tensor, check: Callable[[], None] = lambda: None
-) -> ClippedNeurons:
+) -> TightenedBounds:
     """Bound the chosen neurons, ``(B, num_neurons)`` bool, of each domain where its half-spaces allow a violation.
 
     Of a neuron it is the end nearer to zero that a chord's offset hangs on most, so that end alone is bounded. Layers
@@ -45,44 +33,35 @@ def clip_neurons(
     lower, upper = domain.bounds.lower.clone(), domain.bounds.upper.clone()
     sign = torch.where(upper > -lower, 1.0, -1.0).to(program.dtype)
     contradiction = lower.new_full((len(lower),), -torch.inf)
-    lines: list[RelaxationLines] = []
-    within = polytopes(domain.box, spaces)
-    running = RunningErrors(program, domain.box)
-    known = [Bounds(lower, upper).of(layer.neurons) for layer in program.layers]
-    for number, layer in enumerate(program.layers[: _last_layer(program, chosen) + 1]):
+    earlier, within = EarlierLayers(program, domain.box), polytopes(domain.box, spaces)
+    for layer in program.layers[: _last_layer(program, chosen) + 1]:
         rows = BoxNeuronRows(*chosen[:, layer.neurons].nonzero(as_tuple=True))
         if len(rows.owner):
             at = (rows.owner, rows.neuron + layer.start)
-            errors = running.up_to(number, known)
-            least = _least(program.ending_at(number), errors, rows, sign[at], lines, within, check)
+            least = _least(earlier.next_pass(), rows, sign[at], within, check)
             lower[at] = torch.where(sign[at] > 0, torch.fmax(lower[at], least), lower[at])
             upper[at] = torch.where(sign[at] < 0, torch.fmin(upper[at], -least), upper[at])
             crossed = lower[:, layer.neurons] - upper[:, layer.neurons]
             contradiction = torch.fmax(contradiction, crossed.amax(1))
             upper = torch.maximum(lower, upper)
-        lines.append(RELAXATIONS[layer.op].lines(lower[:, layer.neurons], upper[:, layer.neurons]))
-    return ClippedNeurons(Bounds(lower, upper), contradiction)
+        earlier.add(layer, Bounds(lower, upper).of(layer.neurons))
+    return TightenedBounds(Bounds(lower, upper), contradiction, joined([], domain.box))
 
 
 def _least(
-    program: Program,
-    errors: MapErrors,
-    rows: BoxNeuronRows,
-    sign: Tensor,
-    lines: list[RelaxationLines],
-    within: Polytopes,
-    check: Callable[[], None],
+    layer_pass: LayerPass, rows: BoxNeuronRows, sign: Tensor, within: Polytopes, check: Callable[[], None]
 ) -> Tensor:
-    """Least values ``(N,)`` of features times signs in their owners' half-spaces."""
+    """Least values ``(N,)`` of a layer's values times signs in their owners' half-spaces."""
     least = []
+    program, errors = layer_pass.program, layer_pass.errors
     parts = parts_of(program, rows)
     for part, signs in zip(parts, sign.split([len(part.owner) for part in parts]), strict=True):
         check()
-        start = of_rows(program.features, part.neuron, None)
+        start = of_rows(program.features, part.neuron, errors.features, part.owner)
         turned = [row * signs.unsqueeze(1) for row in start.coefficients]
         start = replace(start, coefficients=turned, offset=start.offset * signs)
-        pushed, offset = backward_rows(program, part, start, errors, lines)
-        least.append(minimum_within(pushed, offset, within, part.owner))
+        linear = backward(program, start, layer_pass.lines, errors, owner=part.owner)
+        least.append(minimum_within(linear.coefficients[0], linear.offset[0], within, part.owner))
     return torch.cat(least)
 
 

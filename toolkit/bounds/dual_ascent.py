@@ -153,6 +153,10 @@ def _concatenate_post(program: Program, linear: LinearBounds, batch: int) -> Ten
     return torch.cat(parts, 1) if parts else linear.offset.new_zeros(batch, 0)
 
 
+PROVED_SHARE_TO_SHRINK = 0.2
+"""Share of a batch that must be proved before it is worth making the batch smaller."""
+
+
 def optimise(
     program: Program,
     domain: Domain,
@@ -163,58 +167,30 @@ def optimise(
     """Improve the bound of every domain for a number of steps; the best bound met is returned.
 
     The first evaluation is at ``start``. ``check`` is called before every step and may raise to stop the work. Domains
-    that are proved leave the batch early, if the schedule says so, with the bound that proves them.
+    that are proved leave the batch early, if the schedule says so, with the bound that proves them. If it does not,
+    nothing here has a size that follows from values, so that a device need not be waited for, and may record it.
     """
-    if not schedule.until_proved:
-        return ascend(program, domain, start, schedule, check)
     relaxed = relax(program, domain)
     at = evaluate(program, relaxed, start)
     best, state = at.bound, schedule.rule.start(start)
-    index = torch.arange(len(best.lower), device=best.lower.device)
+    rows: Tensor | None = None  # which domains are still in the batch; None: all
     for step in range(1, schedule.iterations + 1):
         check()
-        staying = (~(best.lower[index] > 0)).nonzero().squeeze(1)
-        if not len(staying):
+        staying = _unproved(best, rows) if schedule.until_proved else None
+        if staying is not None and not len(staying):
             break
         bound, gradient = at.bound, supergradient(program, relaxed, at)
-        if len(staying) < (1 - PROVED_SHARE_TO_SHRINK) * len(index):
+        if staying is not None and len(staying) < (1 - PROVED_SHARE_TO_SHRINK) * len(bound.lower):
             relaxed = relax(program, relaxed.domain.select(staying))
-            state, index = state.select(staying), index[staying]
-            bound, gradient = bound.select(staying), gradient.select(staying)
+            state, bound, gradient = state.select(staying), bound.select(staying), gradient.select(staying)
+            rows = staying if rows is None else rows[staying]
         state = state.advance(bound, gradient, step)
         at = evaluate(program, relaxed, state.current)
-        best = _better(best, at.bound, index)
+        best = best.or_better(at.bound, rows)
     return best
 
 
-def ascend(
-    program: Program,
-    domain: Domain,
-    start: Multipliers,
-    schedule: Schedule,
-    check: Callable[[], None] = lambda: None,
-) -> Bound:
-    """Improve the bounds of all domains by all steps of the schedule, whatever is proved on the way; return the best.
-
-    Nothing here has a size that follows from values, so a device need not be waited for, and may record it.
-    """
-    relaxed = relax(program, domain)
-    at = evaluate(program, relaxed, start)
-    best, state = at.bound, schedule.rule.start(start)
-    for step in range(1, schedule.iterations + 1):
-        check()
-        state = state.advance(at.bound, supergradient(program, relaxed, at), step)
-        at = evaluate(program, relaxed, state.current)
-        best = best.or_better(at.bound)
-    return best
-
-
-PROVED_SHARE_TO_SHRINK = 0.2
-"""Share of a batch that must be proved before it is worth making the batch smaller."""
-
-
-def _better(best: Bound, bound: Bound, index: Tensor) -> Bound:
-    """The better of two bounds, row by row; ``bound`` has the rows ``index`` of ``best``."""
-    # NaN is not greater, so a broken step never replaces a good bound.
-    improved = (bound.lower > best.lower[index]).nonzero().squeeze(1)
-    return best.put(index[improved], bound.select(improved)) if len(improved) else best
+def _unproved(best: Bound, rows: Tensor | None) -> Tensor:
+    """Positions in the batch of the domains that are not proved."""
+    lower = best.lower if rows is None else best.lower[rows]
+    return (~(lower > 0)).nonzero().squeeze(1)

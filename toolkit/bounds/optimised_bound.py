@@ -94,9 +94,12 @@ class Bound:
         lower, point, post, error = parts
         return Bound(lower, self.multipliers.select(index), point, post, error)
 
-    def or_better(self, other: Bound) -> Bound:
-        """Of each domain the greater bound, with what belongs to it."""
+    def or_better(self, other: Bound, index: Tensor | None = None) -> Bound:
+        """Of each domain the greater bound, with what belongs to it; ``other`` may be of some domains only."""
         # A comparison with NaN is false, so a broken bound never replaces a good one.
+        if index is not None:
+            better = (other.lower > self.lower[index]).nonzero().squeeze(1)
+            return self.put(index[better], other.select(better)) if len(better) else self
         greater = other.lower > self.lower
         rows = greater.unsqueeze(1)
 

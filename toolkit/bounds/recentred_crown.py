@@ -18,13 +18,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from toolkit.bounds.backward import lines_of
 from toolkit.bounds.backward_rounding import RunningErrors, map_error
-from toolkit.bounds.crown import tighten_rows
-from toolkit.bounds.interval import Bounds, affine_interval, concatenate
+from toolkit.bounds.crown import LayerPass, tighten_rows
+from toolkit.bounds.interval import Bounds, affine_interval, concatenate, inexact
 from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine, DenseAffine, GraphAffine
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, MapErrors, gamma, outward
+from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma, outward
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,17 @@ def recentred_bounds(
     """Pre-activation bounds ``(1, num_neurons)`` of a program in single precision, for one box ``(1, n)``."""
     plain, dtype = without_biases(program), program.dtype
     inner = _shifted(box, -centre.sources[INPUT], dtype)
-    sources, layers, lines, running = (
-        {INPUT: inner},
-        list[Bounds](),
-        list[RelaxationLines](),
-        RunningErrors(plain, inner),
-    )
+    sources, layers, lines = {INPUT: inner}, list[Bounds](), list[RelaxationLines]()
+    running = RunningErrors(plain, inner)
     for number, layer in enumerate(plain.layers):
         check()
         parts = [sources[source] for source in layer.affine.sources]
         found = affine_interval(layer.affine, parts)
         running.add(partial(_with_error, centre, number), layer.affine, parts)
         if layer.affine.sources != (INPUT,):
-            part, errors = plain.ending_at(number), running.up_to(number, [])
-            found = _tightened(part, errors, layer.op, inner, found, centre.values[number], lines, check)
+            layer_pass = LayerPass(plain.ending_at(number), running.up_to(number, []), lines)
+            wanted = inexact(layer, _shifted(found, centre.values[number], dtype))
+            found = tighten_rows(layer_pass, wanted, inner, found, check)
         layers.append(_shifted(found, centre.values[number], dtype, centre.errors[number]))
         image = Bounds(*RELAXATIONS[layer.op].image(layers[-1].lower, layers[-1].upper))
         sources[number] = _shifted(image, -centre.sources[number], dtype)
@@ -110,25 +108,9 @@ def _with_error(centre: CentreValues, number: int, plain: Program, affine: Affin
     return map_error(plain, affine, sources) + 2 * of_centre.to(plain.dtype)
 
 
-def _tightened(
-    part: Program,
-    errors: MapErrors,
-    op: str,
-    inner: Bounds,
-    found: Bounds,
-    value: Tensor,
-    lines: Sequence[RelaxationLines],
-    check: Callable[[], None],
-) -> Bounds:
-    """Differences' bounds with backward ones of those neurons that an operator makes inexact."""
-    whole = _shifted(found, value, part.dtype)
-    inexact = RELAXATIONS[op].inexact(whole.lower, whole.upper)
-    return tighten_rows(part, errors, inexact, inner, found, list(lines), check)
-
-
 def _shifted_lines(program: Program, number: int, bounds: Bounds, centre: CentreValues) -> RelaxationLines:
     """The lines of a layer's operator as lines of differences, with offsets rounded outward."""
-    lines = RELAXATIONS[program.layers[number].op].lines(bounds.lower, bounds.upper)
+    lines = lines_of(program.layers[number], bounds)
     value, activation = centre.values[number], centre.sources[number]
 
     def offset(slope: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:

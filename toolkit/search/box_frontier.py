@@ -20,7 +20,7 @@ from toolkit.attack.gradient_attack import Accept, accept_best, case_loss, desce
 from toolkit.bounds.backward import LinearBounds, backward, functional, layer_lines
 from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
-from toolkit.bounds.crown_many_boxes import InputInfluence, tighten
+from toolkit.bounds.crown import InputInfluence, tighten
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.problem.compile import Problem
@@ -204,7 +204,7 @@ def bound_boxes(problem: Problem, boxes: InputBoxes, groups: BoxGroups, clock: C
         neuron_upper=bounds.upper,
         rows=linear.coefficients,
         offset=linear.offset,
-        gain=groups.each(gains(tightened.reach, error, variation)),
+        gain=groups.each(gains(tightened.influence, error, variation)),
     )
 
 
@@ -217,15 +217,15 @@ def joint_minimum(box: Bounds, spaces: HalfSpaces) -> Tensor:
     return lower.reshape(count, atoms).amax(1)
 
 
-def gains(reach: InputInfluence, error: Tensor, variation: Tensor) -> Tensor:
+def gains(influence: InputInfluence, error: Tensor, variation: Tensor) -> Tensor:
     """What cutting each dimension of some boxes in half is expected to gain, ``(B, n)``.
 
     A cut narrows the gaps that the relaxations of neurons leave: ``error``, ``(B, num_neurons)``, is each relaxation's
     largest error times the neuron's coefficients in the atoms, shared among the dimensions that move the neuron. The
     atoms' own ``variation``, ``(B, n)``, counts for less, because cutting it helps one of the halves only.
     """
-    error = error.reshape(-1).index_select(0, reach.owner * error.shape[1] + reach.neuron)
-    return (ATOM_VARIATION_WEIGHT * variation).index_add(0, reach.owner, error.unsqueeze(1) * reach.share)
+    error = error.reshape(-1).index_select(0, influence.owner * error.shape[1] + influence.neuron)
+    return (ATOM_VARIATION_WEIGHT * variation).index_add(0, influence.owner, error.unsqueeze(1) * influence.share)
 
 
 def _gaps(program: Program, bounds: Bounds, lines: list[RelaxationLines]) -> Tensor:

@@ -16,8 +16,7 @@ from torch import Tensor
 from toolkit.bounds.backward import backward, functional, layer_lines
 from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.clip_boxes import HalfSpaces
-from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.crown_many_boxes import tighten
+from toolkit.bounds.crown import crown_bounds, tighten
 from toolkit.bounds.dual_ascent import Schedule, optimise
 from toolkit.bounds.forward import forward_bounds, suits
 from toolkit.bounds.intermediate_bounds import refine_bounds

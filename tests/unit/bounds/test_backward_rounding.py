@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.clip_boxes import HalfSpaces
-from toolkit.bounds.crown import bound_features, crown_bounds
-from toolkit.bounds.crown_many_boxes import tighten
+from toolkit.bounds.crown import bound_features, crown_bounds, tighten
 from toolkit.bounds.dual_ascent import evaluate, relax
 from toolkit.bounds.forward import forward_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds

@@ -13,7 +13,8 @@ from test_bounds import random_multipliers, split_domain
 from torch import Tensor
 
 from toolkit.bounds.clip_boxes import HalfSpaces
-from toolkit.bounds.clip_neurons import ClippedNeurons, clip_neurons
+from toolkit.bounds.clip_neurons import clip_neurons
+from toolkit.bounds.crown import TightenedBounds
 from toolkit.bounds.dual_ascent import evaluate, optimise, relax
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Domain
@@ -41,7 +42,7 @@ def violated_domain(seed: int, operator: str) -> tuple[Program, Domain]:
     return program, replace(domain, constants=-value - 1e-6)
 
 
-def clipped(program: Program, domain: Domain, seed: int) -> ClippedNeurons:
+def clipped(program: Program, domain: Domain, seed: int) -> TightenedBounds:
     linear = evaluate(program, relax(program, domain), random_multipliers(domain, seed)).linear
     chosen = torch.rand(domain.phase.shape, generator=torch.Generator().manual_seed(seed)) < 0.6
     return clip_neurons(program, domain, HalfSpaces(linear.coefficients, linear.offset), chosen)

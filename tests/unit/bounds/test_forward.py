@@ -9,7 +9,7 @@ import torch
 from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 from torch import Tensor
 
-import toolkit.bounds.crown_many_boxes as many_boxes
+import toolkit.bounds.crown as many_boxes
 from toolkit.bounds import forward
 from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
@@ -140,7 +140,9 @@ def test_help_of_the_backward_pass_is_sound(many: int, monkeypatch: pytest.Monke
     assert bool((values >= found.bounds.lower - 1e-9).all())
     assert bool((values <= found.bounds.upper + 1e-9).all())
     assert float(found.contradiction) <= 0
-    torch.testing.assert_close(found.reach.share.sum(1), torch.ones(len(found.reach.share), dtype=program.dtype))
+    torch.testing.assert_close(
+        found.influence.share.sum(1), torch.ones(len(found.influence.share), dtype=program.dtype)
+    )
 
 
 def test_matrices_and_operators_give_the_same_bounds(
@@ -171,7 +173,7 @@ def test_no_boxes_have_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = torch.zeros(0, 1, 3, dtype=program.dtype)
     found = many_boxes.tighten(program, box, Bounds(none, none), HalfSpaces(empty, empty[..., 0]))
     assert found.bounds.lower.shape == found.bounds.upper.shape == none.shape
-    assert found.reach.share.shape == (0, 3)
+    assert found.influence.share.shape == (0, 3)
 
 
 def test_only_wide_programs_use_them() -> None:

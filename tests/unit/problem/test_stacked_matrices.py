@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import Functional, backward, layer_lines
-from toolkit.bounds.crown_many_boxes import BoxNeuronRows, backward_rows
 from toolkit.bounds.interval import Bounds
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
@@ -55,9 +56,9 @@ def results(program: Program, end: int) -> list[Tensor]:
     start = Functional(affine.sources, [part[owner, 0].unsqueeze(0) for part in rows], offset[owner, 0].unsqueeze(0))
     none = [torch.zeros(1, layer.affine.size, dtype=torch.float64) for layer in program.layers]
     errors = MapErrors(none, torch.zeros(1, affine.size, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
-    pushed, constant = backward_rows(program, BoxNeuronRows(owner, torch.zeros_like(owner)), start, errors, lines)
+    owned = backward(program, replace(start, error=torch.zeros_like(start.offset)), lines, errors, owner=owner)
     posts = [post for post in linear.post if post is not None]
-    return [linear.coefficients, linear.offset, *posts, pushed, constant]
+    return [linear.coefficients, linear.offset, *posts, owned.coefficients, owned.offset]
 
 
 @pytest.mark.parametrize("missing", [(), ((3, 1),), ((4, INPUT),), ((5, 4), (5, 3))], ids=str)

@@ -9,8 +9,7 @@ from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 from toolkit.attack.gradient_attack import forward
 from toolkit.bounds.backward import backward, functional, layer_lines
 from toolkit.bounds.clip_boxes import HalfSpaces
-from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.crown_many_boxes import tighten
+from toolkit.bounds.crown import crown_bounds, tighten
 from toolkit.bounds.interval import Bounds
 from toolkit.problem.program import Program
 
@@ -104,6 +103,6 @@ def test_known_bounds_that_exclude_the_box_refute_it() -> None:
 def test_shares_of_the_dimensions_sum_to_one() -> None:
     program = _program("mlp")
     box = boxes(program, 0.5, count=3)
-    reach = tighten(program, box, crown_bounds(program, box), _no_spaces(program, 3)).reach
+    reach = tighten(program, box, crown_bounds(program, box), _no_spaces(program, 3)).influence
     assert len(reach.owner) == len(reach.neuron) == len(reach.share) > 0
     torch.testing.assert_close(reach.share.sum(1), torch.ones(len(reach.share), dtype=program.dtype))
