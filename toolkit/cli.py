@@ -34,7 +34,7 @@ COMMANDS = {
     "spec": "Make a specification: robustness, output range, agreement of two networks, monotonicity.",
     "convert": "Convert a specification between VNN-LIB 1.0 and 2.0.",
     "supports": "Say what the verifier supports, as the VNN-LIB standard asks.",
-    "ops": "Print the table of operators that the verifier can bound.",
+    "ops": "Print the operators that the verifier can bound, and how.",
 }
 """Name of each command and its one line of help; the code is ``toolkit.commands.NAME``."""
 

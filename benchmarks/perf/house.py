@@ -56,7 +56,7 @@ def operator_names() -> set[str]:
     """Operators of ONNX and names of relaxations, without those that are names of types of numbers, too."""
     import onnx
 
-    from toolkit.bounds.relaxations import RELAXATIONS
+    from toolkit.ops import RELAXATIONS
 
     return ({schema.name for schema in onnx.defs.get_all_schemas()} | set(RELAXATIONS)) - ELEMENT_TYPES
 

@@ -37,8 +37,8 @@ from toolkit.bounds.intermediate_bounds import refine_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.network_reduction import reduce_program
 from toolkit.bounds.optimised_bound import Domain, Multipliers, onto_simplex
-from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.step_rules import Adam, Polyak
+from toolkit.ops import RELAXATIONS
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.merge_neurons import merge_neurons
 from toolkit.problem.program import Layer, Program

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.ops import RELAXATIONS
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
 

@@ -176,8 +176,12 @@ def test_supports(capsys: pytest.CaptureFixture[str], capability: str, lines: li
 def test_ops(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "ops")
     assert code == 0
+    kinds = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (kinds["Gemm"], kinds["Tanh"], kinds["Softmax"]) == ("affine", "relaxation", "rewritten")
+    assert "ArgMax" not in kinds and "aten" not in out
+    code, out, _ = run(capsys, "ops", "--primitives")
+    assert code == 0
     assert "aten.relu.default" in out
-    assert "Gemm" in out
 
 
 BAD = {

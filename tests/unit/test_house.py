@@ -270,5 +270,5 @@ def test_the_table_shows_the_figures() -> None:
     assert table["files and functions that one query enters"] == "12 34"
     assert table["import circles, at import"] == table["import circles, with imports in functions"] == "0 []"
     assert int(table["search: files, code, lines"].split()[0]) == len(list((ROOT / "toolkit/search").glob("*.py")))
-    assert "toolkit/problem/operator_table.py:NONLINEAR" in report["operator_tables"]
+    assert "toolkit/formats/onnx/exact_evaluation.py:RULES" in report["operator_tables"]
     assert not report["core"]["absent"], "modules that are counted apart have other names now"

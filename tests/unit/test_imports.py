@@ -24,16 +24,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "options": set(),
     "paper": set(),
     "run": set(),
+    "ops": set(),
     "settings": set(),
     "tuning": set(),
     "result": {"formats"},
-    "formats": set(),
-    "problem": {"formats"},
-    "bounds": {"problem", "formats"},
-    "attack": {"bounds", "problem", "formats"},
-    "search": {"attack", "bounds", "problem", "formats"},
-    "numpy_prover": {"search", "attack", "problem", "formats"},
-    "agreement": {"numpy_prover", "search", "attack", "bounds", "problem", "formats"},
+    "formats": {"ops"},
+    "problem": {"ops", "formats"},
+    "bounds": {"ops", "problem", "formats"},
+    "attack": {"ops", "bounds", "problem", "formats"},
+    "search": {"ops", "attack", "bounds", "problem", "formats"},
+    "numpy_prover": {"ops", "search", "attack", "problem", "formats"},
+    "agreement": {"ops", "numpy_prover", "search", "attack", "bounds", "problem", "formats"},
     "verify": {"agreement", "numpy_prover", "search", "attack", "bounds", "problem", "formats"},
     "batched_queries": {"verify", "agreement", "search", "attack", "bounds", "problem", "formats"},
     "bench": {"batched_queries", "verify", "search", "formats"},
@@ -51,6 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 TOP = {"", "cli", "commands", "study", "study_networks", "study_report"}
 TORCH_FREE = [
     "prunecert", "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.tuning", "toolkit.cli",
+    "toolkit.ops", "toolkit.ops.softmax_parts",
     "toolkit.problem.cases", "toolkit.attack.point_sampling", "toolkit.attack.secant_attack", "toolkit.run.clock",
     "toolkit.run.events", "toolkit.verify", "toolkit.numpy_prover.crown_proof", "toolkit.run.forked_query",
     "toolkit.run.memory_limits", "toolkit.agreement.against_onnxruntime", "toolkit.agreement.bounded_layers",
@@ -129,6 +131,7 @@ def test_imports_run_one_way(package: str) -> None:
 
 def test_the_order_has_no_cycles_below_the_verifier() -> None:
     order = [
+        "ops",
         "formats",
         "problem",
         "bounds",

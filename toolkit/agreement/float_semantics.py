@@ -10,7 +10,7 @@ and what earlier errors become.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,25 +21,15 @@ from torch import Tensor, fx
 from toolkit.agreement.bounded_networks import BoundedNetworks
 from toolkit.agreement.query_samples import OnnxReference
 from toolkit.bounds.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
-from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx.dependence import record
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import reduce_rows
+from toolkit.ops import ELEMENTWISE
 from toolkit.problem.compile import Problem
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at
 from toolkit.tuning import tuned
 
-PLAIN = frozenset({
-    "Abs", "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
-    "ConvTranspose", "DepthToSpace", "Div", "Dropout", "Expand", "Flatten", "Gather", "Gemm", "GlobalAveragePool",
-    "Identity", "LeakyRelu", "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "ReduceMean", "ReduceSum",
-    "Relu", "Reshape", "Shape", "Sigmoid", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum", "Tanh",
-    "Transpose", "Unsqueeze",
-})  # fmt: skip
-"""Operators of which the trace does what every implementation does, up to the order of sums. Others, normalisation and
-softmax for instance, are computed in ways whose errors differ."""
-LIPSCHITZ: Mapping[str, float] = {"relu": 1.0, "sigmoid": 0.25, "tanh": 1.0}
-"""How much an operator enlarges errors at most."""
 CONSTANT_ROUNDINGS = 2.0
 """Roundings of an atom's constants to the element types."""
 LEAST_NORMAL_FLOAT32 = 2.0**-126
@@ -64,7 +54,7 @@ def check_plain(models: Iterable[OnnxModel]) -> None:
     """Raise UnsupportedError for the first operator whose rounding is not known."""
     for model in models:
         for node in model.proto.graph.node:
-            if node.op_type not in PLAIN or node.domain not in ("", "ai.onnx"):
+            if not record(node).plain:
                 raise UnsupportedError(f"how operator {node.op_type} (node {node.name!r}) rounds is not known")
 
 
@@ -129,11 +119,12 @@ def _affine(call: OperatorCall, sources: list[ValueSpread], unit: float) -> Valu
 
 
 def _operator(op: str, z: ValueSpread, unit: float) -> ValueSpread:
-    if op not in LIPSCHITZ:
+    operator = ELEMENTWISE[op]
+    if operator.lipschitz is None:
         raise UnsupportedError(f"how the operator {op} rounds is not known")
-    lower, upper = RELAXATIONS[op].image(z.lower, z.upper)
+    lower, upper = operator.relaxation.image(z.lower, z.upper)
     rounded = 0.0 if op == "relu" else gamma_at(ROUNDINGS_BESIDE_SUM, unit)  # of values that are at most 1
-    error = LIPSCHITZ[op] * z.error
+    error = operator.lipschitz * z.error
     if op == "relu":
         error = torch.where(z.upper + error <= 0, 0.0, error)  # inactive, whatever rounding does
     return ValueSpread(lower, upper, error + rounded)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.ops import ELEMENTWISE
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.run.clock import Clock
@@ -33,20 +33,6 @@ def forward(program: Program, points: Tensor) -> Tensor:
     return program.features.apply([values[source] for source in program.features.sources])
 
 
-Guide = Callable[[Tensor, Tensor], Tensor]
-"""Of ``z`` and the operator's values there: what has the gradient that is to be followed."""
-GUIDES: dict[str, Guide] = {
-    "sign": lambda z, value: (z / z.detach().abs().mean(1, keepdim=True).clamp(min=LEAST_MEAN_MAGNITUDE)).clamp(-1, 1),
-    "floor": lambda z, value: z,
-    "exp": lambda z, value: value * z,
-    "exp_below_cap": lambda z, value: value * z,
-    "share": lambda z, value: -z.log(),
-}
-"""Operators whose own gradient is zero, or vanishes where a softmax is sure of itself. Sign and floor are passed
-straight through (Bengio et al. 2013), a sign where it is not saturated; an exponential cut off where it would overflow
-keeps its slope, and shares descend on their logarithm, as if on the scores that a softmax is made of."""
-LEAST_MEAN_MAGNITUDE = 1e-9
-"""Smallest mean of a layer's magnitudes by which its signs are scaled."""
 OVERFLOW_SUMMANDS = 1e6
 """Values of one operator that may be added up without overflow."""
 
@@ -54,10 +40,11 @@ OVERFLOW_SUMMANDS = 1e6
 def activation(op: str, z: Tensor) -> Tensor:
     """Values ``(B, N)`` of an operator, so that sums of them are finite, with gradients that lead somewhere."""
     largest = torch.finfo(z.dtype).max / OVERFLOW_SUMMANDS
-    value = RELAXATIONS[op].function(z).clamp(-largest, largest)
-    if op not in GUIDES or not z.requires_grad:
+    operator = ELEMENTWISE[op]
+    value = operator.relaxation.function(z).clamp(-largest, largest)
+    if operator.surrogate is None or not z.requires_grad:
         return value
-    way = GUIDES[op](z, value.detach())
+    way = operator.surrogate(z, value.detach())
     return value.detach() + (way - way.detach())
 
 

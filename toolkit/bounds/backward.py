@@ -22,7 +22,7 @@ from torch import Tensor
 
 from toolkit.bounds.backward_rounding import MOST_ATOMS
 from toolkit.bounds.interval import Bounds, without_overflow
-from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
+from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sparse_affine import SparseAffine

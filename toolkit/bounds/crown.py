@@ -24,7 +24,7 @@ from toolkit.bounds.backward_rounding import RunningErrors, errors_for
 from toolkit.bounds.clip_boxes import HalfSpaces, Polytopes, minimum_within, polytopes
 from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
 from toolkit.bounds.interval import Bounds, concatenate, inexact, map_interval
-from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
+from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sum_rounding import MapErrors
 

@@ -24,8 +24,8 @@ from toolkit.bounds.backward import LinearBounds, backward, layer_lines, weighte
 from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.interval import unstable_neurons
 from toolkit.bounds.optimised_bound import Bound, Domain, Multipliers
-from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
 from toolkit.bounds.step_rules import Adam, StepRule
+from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Layer, Program, split_layers
 from toolkit.problem.sum_rounding import MapErrors
 

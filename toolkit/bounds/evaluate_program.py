@@ -18,11 +18,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.relaxations import RELAXATIONS, Relaxation
-from toolkit.bounds.relaxations.float_casts import ROUNDING
+from toolkit.ops import ELEMENTWISE, Relaxation
 from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.rewrites.elementwise import CAP
 from toolkit.problem.sum_lengths import terms
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at, unit_roundoff
 
@@ -30,13 +28,6 @@ DISTURBED_COPIES = 4
 """Disturbed copies of each point."""
 SPREAD_FACTOR = 4.0
 """Spreads of the copies that an error may be away."""
-SATURATING = frozenset({"sigmoid", "tanh", "erf", "atan", "sin", "softplus"})
-"""Functions whose common approximations err by units in the last place of 1, not of their value."""
-VANISHING = {"exp": 2.0**-126, "exp_below_cap": 2.0**-126, "share": 1 / CAP}
-"""Values of functions that another evaluation may have instead of zero, or zero instead: an exponential underflows, and
-shares are what they are without exponentials cut off, up to this."""
-DISCONTINUOUS_OPERATORS = frozenset({"sign", "floor", *ROUNDING})
-"""Functions with jumps, of which a few disturbed copies do not tell."""
 
 
 @dataclass(frozen=True)
@@ -111,18 +102,19 @@ class Arithmetic:
 
     def apply_operator(self, op: str, z: PointValues) -> PointValues:
         """A nonlinear operator on its pre-activations."""
-        relaxation = RELAXATIONS[op]
+        operator = ELEMENTWISE[op]
+        relaxation = operator.relaxation
         value, copies = relaxation.function(z.value), relaxation.function(z.copies)
         error = _image_error(relaxation, value, z.value, z.error)
         if relaxation.piecewise_linear:  # a kink may be near, and none of the few copies beyond it
             short = _image_error(relaxation, value, z.value, z.tolerance) / SPREAD_FACTOR - _spread(value, copies)
             away = torch.where(copies == value, self._signs(copies), (copies - value).sign())
             copies = copies + short.clamp(min=0) * away
-        if not relaxation.piecewise_linear and op not in DISCONTINUOUS_OPERATORS:
-            rounded = gamma_at(ROUNDINGS_BESIDE_SUM, self.unit) * (value.abs() + (1.0 if op in SATURATING else 0.0))
-            rounded = rounded + VANISHING.get(op, 0.0)
+        if not relaxation.piecewise_linear and not operator.jumps:  # of jumps, a few disturbed copies do not tell
+            rounded = gamma_at(ROUNDINGS_BESIDE_SUM, self.unit) * (value.abs() + (1.0 if operator.saturating else 0.0))
+            rounded = rounded + operator.vanishing
             error, copies = error + rounded, copies + rounded * self._signs(copies)
-        return PointValues(value, _known(error), copies, z.jumps or op in DISCONTINUOUS_OPERATORS)
+        return PointValues(value, _known(error), copies, z.jumps or operator.jumps)
 
     def _signs(self, like: Tensor) -> Tensor:
         # On the processor, whatever the device: so that devices compare alike.

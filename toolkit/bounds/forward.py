@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.interval import Bounds, concatenate, inexact, without_overflow
-from toolkit.bounds.relaxations import RELAXATIONS
-from toolkit.bounds.relaxations.relaxation import Relaxation
+from toolkit.ops import RELAXATIONS
+from toolkit.ops.relaxation import Relaxation
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma

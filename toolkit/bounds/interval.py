@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.ops import RELAXATIONS
 from toolkit.problem.affine import Affine, sum_of
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma, outward

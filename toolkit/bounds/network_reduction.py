@@ -21,7 +21,7 @@ from toolkit.bounds.backward_rounding import errors_of
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Multipliers
-from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
+from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, MapErrors, gamma

@@ -22,7 +22,7 @@ from toolkit.bounds.backward import lines_of
 from toolkit.bounds.backward_rounding import RunningErrors, map_error
 from toolkit.bounds.crown import LayerPass, tighten_rows
 from toolkit.bounds.interval import Bounds, affine_interval, concatenate, inexact
-from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
+from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine, DenseAffine, GraphAffine
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma, outward

@@ -1,16 +1,29 @@
-"""``prunecert ops``: the verifier's table of operators."""
+"""``prunecert ops``: the operators that the verifier can bound."""
 
 from __future__ import annotations
 
+from typing import Annotated
 
-def ops() -> int:
-    """Print the operators that the verifier can bound, and how: as torch names them, then as ONNX does."""
-    from toolkit.formats.onnx.operators import onnx_operators
-    from toolkit.problem.operator_table import table
+from cyclopts import Parameter
 
-    rows = table()
+from toolkit.formats.onnx.operators import BOUNDED
+from toolkit.ops import ONNX
+
+
+def ops(*, primitives: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """Print the operators of ONNX that the verifier can bound, and how.
+
+    Parameters
+    ----------
+    primitives
+        Print the operators of torch that networks are traced to instead.
+    """
+    rows = [(name, str(ONNX[name].kind)) for name in sorted(BOUNDED)]
+    if primitives:
+        from toolkit.problem.operator_table import table
+
+        rows = table()
     width = max(len(name) for name, _ in rows)
     for name, handling in rows:
         print(f"{name:<{width}}  {handling}")
-    print(f"\nONNX: {', '.join(onnx_operators())}")
     return 0

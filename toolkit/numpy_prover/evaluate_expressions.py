@@ -13,7 +13,6 @@ import numpy as np
 
 from toolkit.numpy_prover.expressions import AffineExpression, Array, evaluated
 from toolkit.numpy_prover.neuron_layers import NeuronLayer
-from toolkit.numpy_prover.numpy_relaxations import RELU
 from toolkit.tuning import tuned
 
 ROUNDINGS_BESIDE_SUM = 64
@@ -67,7 +66,7 @@ def _operated(layer: NeuronLayer, z: ExpressionValues, unit: float, signs) -> Ex
     operator = layer.operator
     value, copies = operator.function(z.value), operator.function(z.copies)
     low, high = operator.image(z.value - z.error, z.value + z.error)
-    rounded = 0.0 if operator is RELU else ROUNDINGS_BESIDE_SUM * unit * (np.abs(value) + 1.0)
+    rounded = 0.0 if operator.relaxation.piecewise_linear else ROUNDINGS_BESIDE_SUM * unit * (np.abs(value) + 1.0)
     return ExpressionValues(
         value, np.maximum(high - value, value - low) + rounded, copies + rounded * signs(copies.shape)
     )

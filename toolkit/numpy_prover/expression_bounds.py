@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch, interval
-from toolkit.numpy_prover.expressions import AffineExpression, Array
+from toolkit.numpy_prover.expressions import ROUNDING, AffineExpression, Array
 from toolkit.numpy_prover.neuron_layers import NeuronLayer
-from toolkit.numpy_prover.numpy_relaxations import ROUNDING, NumpyLines
+from toolkit.numpy_prover.neuron_operators import NumpyLines
 
 
 class NotFinite(Exception):  # noqa: N818 - not an error: nothing is proved then

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.numpy_prover.expressions import AffineExpression, Array
-from toolkit.numpy_prover.numpy_relaxations import ROUNDING
+from toolkit.numpy_prover.expressions import ROUNDING, AffineExpression, Array
 
 INPUT = 0
 """Number of the input vector among the sources; layers follow."""

@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+TERMS = 1 << 20
+"""Terms of a sum with those of all sums that it is made of, at most: a graph with more is not read."""
+ROUNDING = TERMS * float(np.finfo(np.float64).eps)
+"""Relative error of such sums, in any order, by the total magnitude of their terms."""
+
 
 class NotRead(Exception):  # noqa: N818 - not an error: others may know more
     """The graph has something that is not read here."""

@@ -23,7 +23,7 @@ from toolkit.numpy_prover.expressions import (
     scaled,
     total,
 )
-from toolkit.numpy_prover.numpy_relaxations import OPERATORS, ElementwiseOperator, NumpyLines
+from toolkit.numpy_prover.neuron_operators import OPERATORS, NumpyLines, NumpyOperator
 from toolkit.tuning import tuned
 
 
@@ -31,7 +31,7 @@ from toolkit.tuning import tuned
 class NeuronLayer:
     """Neurons, flat: an operator and its arguments as rows over the sources before."""
 
-    operator: ElementwiseOperator
+    operator: NumpyOperator
     rows: AffineExpression
 
 
@@ -57,7 +57,7 @@ class NeuronLayers:
         return reshaped(values, x.shape)
 
     def _source(
-        self, operator: ElementwiseOperator, flat: AffineExpression, bounds: BoxBatch, neurons: NDArray[np.int64]
+        self, operator: NumpyOperator, flat: AffineExpression, bounds: BoxBatch, neurons: NDArray[np.int64]
     ) -> AffineExpression:
         """The values of some neurons as a new source, in their places among zeros."""
         size = len(flat.constant)
@@ -86,7 +86,7 @@ def _neurons(
 
 
 def _affine_values(
-    operator: ElementwiseOperator,
+    operator: NumpyOperator,
     flat: AffineExpression,
     changing: NDArray[np.bool_],
     lines: NumpyLines,

@@ -18,8 +18,8 @@ from toolkit.numpy_prover.expressions import (
     times_matrix,
     total,
 )
+from toolkit.numpy_prover.neuron_operators import OPERATORS
 from toolkit.numpy_prover.node_calls import NodeCall, Value, rule
-from toolkit.numpy_prover.numpy_relaxations import OPERATORS
 
 
 @rule("Constant")

@@ -14,10 +14,9 @@ import onnx
 import onnx.numpy_helper
 
 from toolkit.numpy_prover import operator_rules, window_operators
-from toolkit.numpy_prover.expressions import AffineExpression, NotRead
+from toolkit.numpy_prover.expressions import TERMS, AffineExpression, NotRead
 from toolkit.numpy_prover.neuron_layers import NeuronLayers
 from toolkit.numpy_prover.node_calls import RULES, NodeCall, Value
-from toolkit.numpy_prover.numpy_relaxations import TERMS
 from toolkit.tuning import tuned
 
 __all__ = ["operator_rules", "read_graph", "window_operators"]

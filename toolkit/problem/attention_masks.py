@@ -13,21 +13,13 @@ import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import _disable_current_modes
 
+from toolkit.ops import ELEMENTWISE
 from toolkit.problem.operator_table import is_affine
-from toolkit.problem.rewrites import elementwise
-from toolkit.problem.rewrites.elementwise import ROUNDING
+from toolkit.problem.rewrites.elementwise import PRIMITIVES
 
 aten = torch.ops.aten
 
-UNDEFINED = (
-    aten.log.default,
-    aten.sqrt.default,
-    aten.rsqrt.default,
-    aten.reciprocal.default,
-    elementwise.rsqrt_from_zero,
-    elementwise.log_from_zero,
-    *ROUNDING.values(),
-)
+UNDEFINED = frozenset(PRIMITIVES[operator.name] for operator in ELEMENTWISE.values() if operator.partial)
 """Operators that have no finite value somewhere: sums with minus infinity need not be minus infinity there."""
 
 

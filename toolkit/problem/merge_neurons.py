@@ -12,30 +12,18 @@ a factor that is fixed, written with two squares, becomes affine again. What can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from toolkit.ops import ELEMENTWISE, RELAXATIONS
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.fold_channels import multiples
 from toolkit.problem.fuse_layers import fuse_layers
 from toolkit.problem.matrix_errors import MatrixWithErrors, added_by_group, scaled, squared
 from toolkit.problem.program import INPUT, Layer, Program
-
-CONSTANT: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "square": torch.square,
-    "reciprocal": torch.reciprocal,
-}
-"""Operators whose finite value at a constant replaces the neuron."""
-
-PARTIAL = frozenset(
-    {"reciprocal", "sqrt", "rsqrt", "log", "rsqrt_from_zero", "log_from_zero", "float32", "float16", "bfloat16"}
-)
-"""Operators that are not defined everywhere, or overflow. Their neurons stay, and the features keep reading them, were
-it with coefficients zero: where such a value may be undefined, its bounds are infinite and nothing is proved."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +134,9 @@ def _rounded_value(op: str, value: Tensor) -> MatrixWithErrors:
 
 def _constants(op: str, rows: Tensor, bias: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
     """Which neurons depend on nothing, and their finite values."""
-    if op not in CONSTANT:
+    if not ELEMENTWISE[op].folds:
         return torch.zeros_like(bias, dtype=torch.bool), bias
-    value = CONSTANT[op](bias)
+    value = RELAXATIONS[op].function(bias)
     return ~rows.any(1) & torch.isfinite(value) & exact, value
 
 
@@ -246,7 +234,7 @@ def _reading_partial(features: DenseAffine, layers: Sequence[Layer]) -> DenseAff
     """The features, as functions of all layers that may be undefined somewhere."""
     found = dict(zip(features.sources, features.matrices, strict=True))
     for number, layer in enumerate(layers):
-        if layer.op in PARTIAL and number not in found:
+        if ELEMENTWISE[layer.op].partial and number not in found:
             found[number] = features.bias.new_zeros(features.size, layer.affine.size)
     sources = tuple(sorted(found))
     errors = None
@@ -258,7 +246,7 @@ def _reading_partial(features: DenseAffine, layers: Sequence[Layer]) -> DenseAff
 
 def _alive(program: Program) -> list[Tensor]:
     """Neurons of each layer that some living neuron, or a feature, reads, and those that may be undefined."""
-    read = [torch.full((layer.affine.size,), layer.op in PARTIAL) for layer in program.layers]
+    read = [torch.full((layer.affine.size,), ELEMENTWISE[layer.op].partial) for layer in program.layers]
     alive: list[Tensor] = [mask.nonzero().squeeze(1) for mask in read]
     _mark(read, _dense(program.features))
     for number in range(len(program.layers) - 1, INPUT, -1):

@@ -11,17 +11,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from toolkit.problem.rewrites import elementwise
+from toolkit.ops import ELEMENTWISE
+from toolkit.problem.rewrites.elementwise import PRIMITIVES
 
 aten = torch.ops.aten
 
-IMAGES = frozenset(
-    {
-        aten.relu.default, aten.exp.default, aten.sigmoid.default, aten.sqrt.default, aten.rsqrt.default,
-        elementwise.square, elementwise.exp_below_cap, elementwise.share, elementwise.rsqrt_from_one,
-        elementwise.softplus, elementwise.sqrt_from_zero, elementwise.rsqrt_from_zero,
-    }
-)  # fmt: skip
+IMAGES = frozenset(PRIMITIVES[operator.name] for operator in ELEMENTWISE.values() if operator.nonnegative)
 """Operators without negative values."""
 
 KEEPING = frozenset(

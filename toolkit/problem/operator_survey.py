@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.torch_import import ImportedModel
+from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Binding
 from toolkit.problem.operator_table import NONLINEAR, refusal
 from toolkit.problem.trace import trace
@@ -106,7 +107,11 @@ def _handling(node: fx.Node) -> OperatorHandling:
     if refusal(node):
         return OperatorHandling.REFUSED
     if node.target in NONLINEAR:
-        return OperatorHandling.PIECEWISE if NONLINEAR[node.target] == "relu" else OperatorHandling.RELAXED
+        return (
+            OperatorHandling.PIECEWISE
+            if RELAXATIONS[NONLINEAR[node.target]].piecewise_linear
+            else OperatorHandling.RELAXED
+        )
     return OperatorHandling.AFFINE
 
 

@@ -1,7 +1,7 @@
 """The table of operators the verifier knows: one registration each.
 
 An *affine* operator needs nothing else: its interval image and its backward (CROWN) step follow from the operator
-itself. A *nonlinear* one names its relaxation in `toolkit.bounds.relaxations`. What is in neither table, and has no
+itself. A *nonlinear* one has its record in `toolkit.ops`. What is in neither table, and has no
 rewrite in `toolkit.problem.rewrites`, is unsupported, and said so before any work starts.
 """
 
@@ -92,32 +92,8 @@ AFFINE: dict[Any, Callable[[fx.Node], bool]] = {
 }  # fmt: skip
 """Operator -> whether a node of it is affine in what depends on the inputs."""
 
-NONLINEAR: dict[Any, str] = {
-    aten.relu.default: "relu",
-    aten.sigmoid.default: "sigmoid",
-    aten.tanh.default: "tanh",
-    aten.erf.default: "erf",
-    aten.atan.default: "atan",
-    aten.exp.default: "exp",
-    aten.log.default: "log",
-    aten.sqrt.default: "sqrt",
-    aten.rsqrt.default: "rsqrt",
-    aten.reciprocal.default: "reciprocal",
-    elementwise.softplus: "softplus",
-    aten.sin.default: "sin",
-    aten.sign.default: "sign",
-    aten.floor.default: "floor",
-    elementwise.sqrt_from_zero: "sqrt_from_zero",
-    elementwise.rsqrt_from_zero: "rsqrt_from_zero",
-    elementwise.log_from_zero: "log_from_zero",
-    elementwise.square: "square",
-    elementwise.cube: "cube",
-    elementwise.exp_below_cap: "exp_below_cap",
-    elementwise.share: "share",
-    elementwise.rsqrt_from_one: "rsqrt_from_one",
-    **{operator: str(dtype).removeprefix("torch.") for dtype, operator in elementwise.ROUNDING.items()},
-}
-"""Elementwise operator -> name of its relaxation."""
+NONLINEAR: dict[Any, str] = {operator: name for name, operator in elementwise.PRIMITIVES.items()}
+"""Elementwise operator -> name of its record in `toolkit.ops.ELEMENTWISE`."""
 
 
 SEVERAL = " where several operands depend on the input"

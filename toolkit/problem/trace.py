@@ -17,11 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.origins import current_origin
+from toolkit.ops import ELEMENTWISE
 from toolkit.problem.attention_masks import may_be_undefined, minus_infinite
 from toolkit.problem.exactness import EXACT_ON_CONSTANTS
 from toolkit.problem.nonnegative import is_nonnegative
-from toolkit.problem.rewrites import REWRITES, elementwise
-from toolkit.problem.rewrites.elementwise import ROUNDING, loses
+from toolkit.problem.rewrites import REWRITES
+from toolkit.problem.rewrites.elementwise import PRIMITIVES, ROUNDING, loses
 from toolkit.problem.rewrites.registry import Rewrite
 
 PORTABLE = {
@@ -34,9 +35,7 @@ PORTABLE = {
 
 
 FROM_ZERO = {
-    torch.ops.aten.sqrt.default: elementwise.sqrt_from_zero,
-    torch.ops.aten.rsqrt.default: elementwise.rsqrt_from_zero,
-    torch.ops.aten.log.default: elementwise.log_from_zero,
+    PRIMITIVES[operator.name]: PRIMITIVES[operator.from_zero] for operator in ELEMENTWISE.values() if operator.from_zero
 }
 """Operators without values below zero, and what they are recorded as where their argument is known not to be there."""
 

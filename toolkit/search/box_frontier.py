@@ -22,7 +22,7 @@ from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
 from toolkit.bounds.crown import InputInfluence, tighten
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
+from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
 from toolkit.run.clock import Clock

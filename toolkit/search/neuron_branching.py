@@ -24,8 +24,8 @@ from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.intermediate_bounds import refine_layer
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import adaptive
-from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.step_rules import Adam, Polyak
+from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.run.clock import Clock, OutOfTime

@@ -8,8 +8,8 @@ from typing import Any
 
 from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.interval import unstable_neurons
-from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.step_rules import Polyak
+from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.run.clock import OutOfTime

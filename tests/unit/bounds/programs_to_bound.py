@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.ops import RELAXATIONS
 from toolkit.problem.program import INPUT, Program, build_program
 from toolkit.problem.trace import trace
 

@@ -15,7 +15,7 @@ from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.forward import LEAST_FORWARD_WIDTH, ForwardPass, forward_bounds, strip, suits
 from toolkit.bounds.interval import Bounds, interval_bounds
-from toolkit.bounds.relaxations import RELAXATIONS
+from toolkit.ops import RELAXATIONS
 from toolkit.problem.affine import DenseAffine, GraphAffine
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sum_rounding import outward

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from scipy.special import erf
 from torch import Tensor
 
-from toolkit.bounds.relaxations import RELAXATIONS, RelaxationLines
-from toolkit.bounds.relaxations.relaxation import distance
+from toolkit.ops import RELAXATIONS, RelaxationLines
+from toolkit.ops.relaxation import distance
 from toolkit.problem.operator_table import NONLINEAR
 
 Extended = Callable[[np.ndarray], np.ndarray]

@@ -9,7 +9,7 @@ from toolkit.numpy_prover.expression_bounds import NotFinite, RowLinearBounds, e
 from toolkit.numpy_prover.expression_intervals import BoxBatch
 from toolkit.numpy_prover.expressions import AffineExpression, affine, evaluated
 from toolkit.numpy_prover.neuron_layers import NeuronLayer, values
-from toolkit.numpy_prover.numpy_relaxations import OPERATORS
+from toolkit.numpy_prover.neuron_operators import OPERATORS
 
 
 def random_layers(generator: np.random.Generator, widths: list[int], scale: float = 1.0) -> list[NeuronLayer]:

@@ -7,9 +7,18 @@ import pytest
 
 from toolkit.numpy_prover.expression_bounds import every_row, layer_lines, lower_bounds
 from toolkit.numpy_prover.expression_intervals import INPUT, BoxBatch
-from toolkit.numpy_prover.expressions import AffineExpression, NotRead, affine, evaluated, times_matrix, total, variable
+from toolkit.numpy_prover.expressions import (
+    ROUNDING,
+    AffineExpression,
+    NotRead,
+    affine,
+    evaluated,
+    times_matrix,
+    total,
+    variable,
+)
 from toolkit.numpy_prover.neuron_layers import NeuronLayers, values
-from toolkit.numpy_prover.numpy_relaxations import OPERATORS, ROUNDING
+from toolkit.numpy_prover.neuron_operators import OPERATORS
 
 INPUTS = 3
 

@@ -13,8 +13,8 @@ from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.intermediate_bounds import refine_bounds
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.bounds.step_rules import Adam
+from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.run.clock import Clock, OutOfTime

@@ -24,9 +24,9 @@ from toolkit.attack.gradient_attack import (
 )
 from toolkit.bounds.dual_ascent import evaluate, lower_bound, relax
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
-from toolkit.bounds.relaxations import RELAXATIONS
 from toolkit.errors import InputError
 from toolkit.formats.vnnlib.read import parse_query
+from toolkit.ops import RELAXATIONS
 from toolkit.problem.affine import GraphAffine
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers

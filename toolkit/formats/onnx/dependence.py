@@ -11,60 +11,16 @@ from pathlib import Path
 
 import onnx
 
+from toolkit.ops import ONNX, Kind, OnnxOperator
+
 STANDARD = frozenset({"", "ai.onnx"})
 """Names of the domain of the ONNX standard's own operators."""
 
-RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
 
-READS_VALUES: dict[str, tuple[int, ...]] = {
-    "Shape": (),
-    "Size": (),
-    "EyeLike": (),
-    "CastLike": (0,),
-    "SequenceLength": (),
-    "OptionalHasElement": (),
-}
-"""Operators of which only these operands matter by value; of the others it is the shape, the type or the length."""
-
-_ALL = (0, 1, 2, 3, 4, 5)
-SHAPED_BY: dict[str, tuple[int, ...]] = {
-    "AffineGrid": (1,),
-    "BlackmanWindow": (0,),
-    "CenterCropPad": (1,),
-    "Col2Im": (1, 2),
-    "Compress": (1,),
-    "ConstantOfShape": (0,),
-    "DFT": (1, 2),
-    "Expand": (1,),
-    "HammingWindow": (0,),
-    "HannWindow": (0,),
-    "MaxUnpool": (2,),
-    "MelWeightMatrix": _ALL,
-    "NonMaxSuppression": _ALL,
-    "NonZero": (0,),
-    "OneHot": (1,),
-    "Pad": (1, 3),
-    "Range": (0, 1, 2),
-    "Reshape": (1,),
-    "Resize": (1, 2, 3),
-    "STFT": (1, 3),
-    "SequenceAt": (1,),
-    "SequenceErase": (1,),
-    "SequenceInsert": (2,),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "SplitToSequence": (1,),
-    "Squeeze": (1,),
-    "StringSplit": (0,),
-    "Tile": (1, 2),
-    "TopK": (1,),
-    "Unique": (0,),
-    "Unsqueeze": (1,),
-    "Upsample": (1,),
-}
-"""Operands whose values decide about the shape of a result (of a sequence: about which tensors are in it)."""
+def record(node: onnx.NodeProto) -> OnnxOperator:
+    """What is known about a node's operator."""
+    found = ONNX.get(node.op_type) if node.domain in STANDARD else None
+    return OnnxOperator(node.op_type, Kind.REFUSED) if found is None else found
 
 
 def operands(node: onnx.NodeProto) -> Iterator[str]:
@@ -95,7 +51,7 @@ def has_subgraph(node: onnx.NodeProto) -> bool:
 def is_random(node: onnx.NodeProto) -> bool:
     """Whether a node, or one in its subgraphs, computes something else each time."""
     inside = (inner for graph in subgraphs(node) for inner in graph.node)
-    return (node.op_type in RANDOM and node.domain in STANDARD) or any(is_random(inner) for inner in inside)
+    return record(node).random or any(is_random(inner) for inner in inside)
 
 
 def live_nodes(graph: onnx.GraphProto, outputs: Iterable[str] | None = None) -> tuple[onnx.NodeProto, ...]:
@@ -119,7 +75,7 @@ def constant_names(nodes: Iterable[onnx.NodeProto], initializers: Iterable[str])
 
 
 def _read_by_value(node: onnx.NodeProto) -> Iterable[str]:
-    positions = READS_VALUES.get(node.op_type) if node.domain in STANDARD else None
+    positions = record(node).by_value
     return operands(node) if positions is None else [node.input[k] for k in positions if k < len(node.input)]
 
 
@@ -149,7 +105,4 @@ def refusal(node: onnx.NodeProto, constants: Container[str]) -> str:
 
 def shape_operands(node: onnx.NodeProto) -> Sequence[str]:
     """Operands on whose values the shape of a result depends."""
-    if node.domain not in STANDARD:
-        return ()
-    positions = SHAPED_BY.get(node.op_type, (1,) if node.op_type.startswith("Reduce") else ())
-    return [node.input[k] for k in positions if k < len(node.input) and node.input[k]]
+    return [node.input[k] for k in record(node).shaped_by if k < len(node.input) and node.input[k]]

@@ -15,11 +15,9 @@ import onnx.inliner
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.inferred_types import with_types
 from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.ops import ONNX
 
-COMPOSED = {
-    "Attention", "Celu", "Gelu", "GreaterOrEqual", "GroupNormalization", "LessOrEqual", "MeanVarianceNormalization",
-    "Mish", "RMSNormalization", "RotaryEmbedding", "Shrink", "SwiGLU", "Swish", "ThresholdedRelu",
-}  # fmt: skip
+BY_BODY = frozenset(name for name, operator in ONNX.items() if operator.by_body)
 """Operators that the ONNX standard defines by a function body, and that are read by it."""
 
 DEFAULT_DOMAIN = ("", "ai.onnx")
@@ -31,7 +29,7 @@ def expanded(model: OnnxModel) -> OnnxModel:
     Raises UnsupportedError where a body cannot be put in.
     """
     used = {node.op_type for node in model.proto.graph.node if node.domain in DEFAULT_DOMAIN}
-    if not model.proto.functions and not used & COMPOSED:
+    if not model.proto.functions and not used & BY_BODY:
         return model
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
@@ -40,7 +38,7 @@ def expanded(model: OnnxModel) -> OnnxModel:
         proto = onnx.inliner.inline_local_functions(proto)
         _complete_operators(proto, model.opset)
         proto = onnx.inliner.inline_selected_functions(
-            with_types(proto), [("", op_type) for op_type in sorted(COMPOSED)], inline_schema_functions=True
+            with_types(proto), [("", op_type) for op_type in sorted(BY_BODY)], inline_schema_functions=True
         )
     except Exception as error:  # the library raises errors of several kinds
         reason = " ".join(str(error).split())[:200]
@@ -59,7 +57,7 @@ def _complete_calls(proto: onnx.ModelProto) -> None:
 def _complete_operators(proto: onnx.ModelProto, opset: int) -> None:
     """Write the standard's defaults into the nodes that it defines by a body."""
     for node in _every_node(proto.graph.node):
-        if node.op_type in COMPOSED and node.domain in DEFAULT_DOMAIN:
+        if node.op_type in BY_BODY and node.domain in DEFAULT_DOMAIN:
             schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
             values = (attribute.default_value for attribute in schema.attributes.values())
             _complete(node, (value for value in values if value.type != onnx.AttributeProto.UNDEFINED))

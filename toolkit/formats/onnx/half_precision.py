@@ -11,18 +11,10 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx.dependence import record
 from toolkit.formats.onnx.probe import TensorFacts
 
 HALF = {"float16", "bfloat16"}
-EXACT = {
-    "Abs", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConcatFromSequence", "DepthToSpace", "Dropout", "Expand",
-    "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "GlobalMaxPool", "Identity", "Max", "MaxPool",
-    "Min", "Neg", "Optional", "OptionalGetElement", "Pad", "ReduceMax", "ReduceMin", "Relu", "Reshape",
-    "ScatterElements", "ScatterND", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
-    "SequenceInsert", "Sign", "Slice", "SpaceToDepth", "Split", "SplitToSequence", "Squeeze", "Tile", "Transpose",
-    "Trilu", "Unsqueeze", "Where",
-}  # fmt: skip
-"""Operators whose results are among their operands, up to the sign, or are small integers."""
 
 
 def check_precision(facts: TensorFacts) -> None:
@@ -30,7 +22,7 @@ def check_precision(facts: TensorFacts) -> None:
     for node in facts.nodes:
         results = [name for name in node.output if name and name not in facts.constants]
         halves = [kind for name in results if (kind := _type(facts.values[name])) in HALF]
-        if halves and node.op_type not in EXACT:
+        if halves and not record(node).exact:
             raise UnsupportedError(f"{facts.where(node)}: computes in {halves[0]}, where every operation rounds; "
                                    "verify the network in float32")  # fmt: skip
 

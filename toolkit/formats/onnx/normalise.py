@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx import node_rewrites  # noqa: F401 - importing it registers the rewrites
 from toolkit.formats.onnx.branches import with_known_branches
-from toolkit.formats.onnx.dependence import STANDARD
+from toolkit.formats.onnx.dependence import STANDARD, record
 from toolkit.formats.onnx.functions import expanded
 from toolkit.formats.onnx.graph_builder import REWRITES, STATIC, GraphBuilder
 from toolkit.formats.onnx.half_precision import check_precision
@@ -78,19 +78,13 @@ def normalise(model: OnnxModel) -> Normalised:
 def _emit(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     if node.domain not in STANDARD:
         raise UnsupportedError(f"{facts.where(node)}: operators of the domain {node.domain!r} are not supported")
-    if node.op_type not in READ_SEQUENCES and any(isinstance(facts.values.get(name), list) for name in node.input):
+    if not record(node).reads_sequences and any(isinstance(facts.values.get(name), list) for name in node.input):
         raise UnsupportedError(f"{facts.where(node)}: not supported for sequences of tensors")
     try:
         REWRITES.get(node.op_type, _copy)(node, facts, builder)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # rules are short, and forms of nodes many
         reason = " ".join(str(error).split())[:160]
         raise UnsupportedError(f"{facts.where(node)}: this form of it is not supported ({reason})") from error
-
-
-READ_SEQUENCES = {
-    "ConcatFromSequence", "Identity", "Optional", "OptionalGetElement", "SequenceAt", "SequenceErase", "SequenceInsert",
-}  # fmt: skip
-"""Operators whose operands may be sequences of tensors."""
 
 
 def _copy(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:

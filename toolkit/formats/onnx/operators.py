@@ -11,36 +11,10 @@ from collections.abc import Iterable
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.dependence import STANDARD, constant_names, describe, live_nodes, refusal
 from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.ops import ONNX, Kind
 
-AFFINE = frozenset({
-    "Add", "AveragePool", "BatchNormalization", "Cast", "CastLike", "CenterCropPad", "Compress", "Concat",
-    "ConcatFromSequence", "Conv", "ConvTranspose", "CumSum", "DepthToSpace", "Div", "Dropout", "Einsum", "Expand",
-    "Flatten", "Gather", "GatherElements", "GatherND", "Gemm", "GlobalAveragePool", "Identity", "If", "MatMul",
-    "Mean", "Mul", "Neg", "Optional", "OptionalGetElement", "Pad", "ReduceMean", "ReduceSum", "Reshape", "Resize",
-    "ReverseSequence", "Scatter", "ScatterElements", "ScatterND", "SequenceAt", "SequenceConstruct",
-    "SequenceErase", "SequenceInsert", "Slice", "SpaceToDepth", "Split", "SplitToSequence", "Squeeze", "Sub",
-    "Sum", "Tile", "Transpose", "Trilu", "Unsqueeze", "Upsample", "Where",
-})  # fmt: skip
-"""Operators that are affine where what else they take is constant; products and quotients of two are relaxed."""
-
-NONLINEAR = frozenset({
-    "Abs", "Atan", "Attention", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu",
-    "GlobalMaxPool", "GroupNormalization", "HardSigmoid", "HardSwish", "InstanceNormalization",
-    "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Max", "MaxPool", "MeanVarianceNormalization", "Min",
-    "Mish", "PRelu", "Pow", "RMSNormalization", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum",
-    "ReduceLogSumExp", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare", "Relu", "RotaryEmbedding",
-    "Selu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Swish",
-    "Tanh",
-})  # fmt: skip
-"""Operators that are bounded by ReLUs or by relaxations."""
-
-EVALUATED = frozenset({
-    "Constant", "ConstantOfShape", "EyeLike", "OptionalHasElement", "Range", "SequenceEmpty", "SequenceLength",
-    "Shape", "Size",
-})  # fmt: skip
-"""Operators that vanish when shapes are concrete."""
-
-BOUNDED = AFFINE | NONLINEAR | EVALUATED
+BOUNDED = frozenset(name for name, operator in ONNX.items() if operator.kind is not Kind.REFUSED)
+"""Operators that are bounded, or vanish when shapes are concrete."""
 
 FLOATS = frozenset({"float16", "float32", "float64"})
 """Element types that an input may have."""

@@ -14,16 +14,13 @@ from torch import nn
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.converters import static  # noqa: F401  (registers its converters)
 from toolkit.formats.onnx.converters.library import onnx2torch
+from toolkit.formats.onnx.dependence import record
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.normalise import Normalised, normalise
 from toolkit.formats.onnx.origins import origin
 from toolkit.formats.onnx.probe import TensorFacts, sample_inputs
 from toolkit.formats.onnx.runtime import Session, close
 from toolkit.tuning import tuned
-
-DISCONTINUOUS = {"Sign", "Floor", "Ceil", "Round", "ArgMax", "ArgMin", "Equal", "Greater", "Less", "Cast", "TopK"}
-"""Operators that may turn a last-digit difference into a large one."""
-
 
 CANCELLATION_SHARE = 2.0**-18
 """Share of the largest number inside a network that rounding may leave of it in an output."""
@@ -118,7 +115,7 @@ def check_import(model: OnnxModel, module: nn.Module, box: Box | None = None, sa
 
 
 def _is_discontinuous(model: OnnxModel) -> bool:
-    return any(node.op_type in DISCONTINUOUS for node in model.proto.graph.node)
+    return any(record(node).jumps for node in model.proto.graph.node)
 
 
 def _convert(normalised: Normalised) -> nn.Module:

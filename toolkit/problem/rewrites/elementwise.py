@@ -1,60 +1,47 @@
-"""Functions that are bounded as one operator but that torch spells in several ways, or not at all."""
+"""The elementwise operators of `toolkit.ops` as torch's: aten's, and those that torch spells in several ways or not at
+all, which are defined here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+
+from toolkit.ops import ELEMENTWISE
+from toolkit.ops.float_casts import CASTS
 
 _LIBRARY = torch.library.Library("prunecert", "DEF")
 
-CAP = 2.0**115
-"""Where the exponentials of a softmax are cut off: thousands of them can be added up in single precision."""
+
+def _define() -> None:
+    """Our own operators, by their records; a cast gives the narrower type, and its record numbers of the old one."""
+    casts = {cast.primitive: getattr(torch, cast.name) for cast in CASTS}
+    for operator in ELEMENTWISE.values():
+        domain, name, _ = operator.primitive.split(".")
+        if domain == "prunecert":
+            dtype = casts.get(operator.primitive)
+            function = operator.relaxation.function if dtype is None else lambda x, dtype=dtype: x.to(dtype)
+            _LIBRARY.define(f"{name}(Tensor x) -> Tensor")
+            _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
 
 
-def _define(name: str, function: Callable[[Tensor], Tensor]) -> None:
-    _LIBRARY.define(f"{name}(Tensor x) -> Tensor")
-    _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+_define()
 
 
-_define("square", lambda x: x * x)
-_define("cube", lambda x: x * x * x)
-_define("exp_below_cap", lambda x: torch.exp(x).clamp(max=CAP))
-_define("share", torch.reciprocal)
-_define("rsqrt_from_one", torch.rsqrt)
-_define("sqrt_from_zero", torch.sqrt)
-_define("rsqrt_from_zero", torch.rsqrt)
-_define("log_from_zero", torch.log)
-_define("softplus", torch.nn.functional.softplus)
-_define("to_float32", lambda x: x.to(torch.float32))
-_define("to_float16", lambda x: x.to(torch.float16))
-_define("to_bfloat16", lambda x: x.to(torch.bfloat16))
+def primitive(name: str) -> Any:
+    """The operator of torch of a name with domain and overload, ``aten.tanh.default`` for instance."""
+    found: Any = torch.ops
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
 
-square = torch.ops.prunecert.square.default
-"""x^2."""
-cube = torch.ops.prunecert.cube.default
-"""x^3."""
-exp_below_cap = torch.ops.prunecert.exp_below_cap.default
-"""min(exp x, CAP): a term of the sum that `share` is the reciprocal of."""
-share = torch.ops.prunecert.share.default
-"""1 / x of one plus a sum of exponentials that were cut off: a softmax, up to 1 / CAP."""
-rsqrt_from_one = torch.ops.prunecert.rsqrt_from_one.default
-"""1 / sqrt(x) of an argument that cannot be below one."""
-sqrt_from_zero = torch.ops.prunecert.sqrt_from_zero.default
-"""sqrt(x) of an argument that cannot be below zero."""
-rsqrt_from_zero = torch.ops.prunecert.rsqrt_from_zero.default
-"""1 / sqrt(x) of an argument that cannot be below zero."""
-log_from_zero = torch.ops.prunecert.log_from_zero.default
-"""log x of an argument that cannot be below zero."""
-softplus = torch.ops.prunecert.softplus.default
-"""log(1 + exp x)."""
 
-ROUNDING = {
-    torch.float32: torch.ops.prunecert.to_float32.default,
-    torch.float16: torch.ops.prunecert.to_float16.default,
-    torch.bfloat16: torch.ops.prunecert.to_bfloat16.default,
-}
+PRIMITIVES: dict[str, Any] = {name: primitive(operator.primitive) for name, operator in ELEMENTWISE.items()}
+"""Traced operators by the name of their record."""
+square, cube, softplus = PRIMITIVES["square"], PRIMITIVES["cube"], PRIMITIVES["softplus"]
+exp_below_cap, share, rsqrt_from_one = PRIMITIVES["exp_below_cap"], PRIMITIVES["share"], PRIMITIVES["rsqrt_from_one"]
+
+ROUNDING = {getattr(torch, cast.name): PRIMITIVES[cast.name] for cast in CASTS}
 """Rounding to the nearest number of a type, by the type."""
 
 

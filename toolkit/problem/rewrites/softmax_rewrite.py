@@ -2,7 +2,7 @@
 
 A softmax is ``1 / (1 + sum of exp(x_j - x_i) over j != i)``: tighter than a quotient (Wei et al. 2023, the
 exponential-reciprocal form), with differences that the affine map before it forms, and with exponentials cut off where
-they no longer matter (`toolkit.bounds.relaxations.softmax_parts`). Of two scores it is a sigmoid, of one it is 1.
+they no longer matter (`toolkit.ops.softmax_parts`). Of two scores it is a sigmoid, of one it is 1.
 Scores that are minus infinity whatever the input, those of an attention mask, are left out: their exponentials are
 zero.
 

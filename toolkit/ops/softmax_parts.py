@@ -9,12 +9,12 @@ in single precision, too, however far scores are apart, and bounds hold for the 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from toolkit.bounds.relaxations.convex import CONVEX, RECIPROCAL_FROM_ONE
-from toolkit.bounds.relaxations.relaxation import (
+from toolkit.ops.array_namespace import named, namespace
+from toolkit.ops.convex import EXPONENTIAL, LEAST_EXPONENTIAL, RECIPROCAL_FROM_ONE
+from toolkit.ops.operator_record import ElementwiseOperator
+from toolkit.ops.relaxation import (
     Line,
     Relaxation,
     RelaxationLines,
@@ -24,21 +24,32 @@ from toolkit.bounds.relaxations.relaxation import (
     outward,
     resting_above,
 )
-from toolkit.problem.rewrites.elementwise import CAP, exp_below_cap
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CAP = 2.0**115
+"""Where the exponentials of a softmax are cut off: thousands of them can be added up in single precision."""
 KINK = math.log(CAP)
 """Where the exponential reaches the cap."""
 
 
-_image = increasing(exp_below_cap, 0.0, CAP)
+def _exp_below_cap(z: Tensor) -> Tensor:
+    xp = namespace(z)
+    value: Tensor = xp.clip(xp.exp(z), None, CAP)
+    return value
+
+
+_image = increasing(_exp_below_cap, 0.0, CAP)
 
 
 def _above(lower: Tensor, upper: Tensor) -> Line:
     """Over the kink: the line through it from the lower end, where it ends lower than twice the cap; else the cap."""
-    f_lower, kink = exp_below_cap(lower), torch.full_like(lower, KINK)
+    xp = namespace(lower)
+    f_lower, kink = _exp_below_cap(lower), xp.full_like(lower, KINK)
     slope = (CAP - f_lower) / (kink - lower).clamp(min=1e-3)
-    slope = torch.where((upper - KINK < KINK - lower) & (lower < KINK), slope, 0.0)
-    cap = torch.full_like(lower, CAP)
+    slope = xp.where((upper - KINK < KINK - lower) & (lower < KINK), slope, 0.0)
+    cap = xp.full_like(lower, CAP)
     ends = [lower, kink.clamp(lower, upper), upper]
     return slope, resting_above(slope, lower, upper, ends, [f_lower, cap, cap])
 
@@ -48,21 +59,22 @@ def _below(lower: Tensor, upper: Tensor) -> Line:
 
     For ``w = upper - KINK >= 0`` that is ``a = 1 + 2 log(1 + w)`` below, as ``1 + w + a <= exp(a)``.
     """
+    xp = namespace(lower)
     beyond = (upper - KINK).clamp(min=0)
-    touch = KINK - 1 - 2 * torch.log1p(beyond)
+    touch = KINK - 1 - 2 * xp.log1p(beyond)
     flat = touch <= lower
-    point = torch.where(flat, lower, touch)
-    slope = torch.where(flat, 0.0, exp_below_cap(touch))
-    return slope, -resting_above(-slope, lower, upper, [point], [-exp_below_cap(point)])
+    point = xp.where(flat, lower, touch)
+    slope = xp.where(flat, 0.0, _exp_below_cap(touch))
+    return slope, -resting_above(-slope, lower, upper, [point], [-_exp_below_cap(point)])
 
 
 def _lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
     """The convex function's lines below the kink, others over it; constants where bounds are not known."""
     low, high = _image(lower, upper)
-    whole = CONVEX["exp"].lines(lower, upper)
+    whole = EXPONENTIAL.lines(lower, upper)
     over = combine(_below(lower, upper), _above(lower, upper), low, high)
     bent = ~(upper < KINK - 1e-3)
-    parts = [torch.where(bent, getattr(over, name), getattr(whole, name)) for name in _FIELDS]
+    parts = [namespace(lower).where(bent, getattr(over, name), getattr(whole, name)) for name in _FIELDS]
     return combine((parts[0], parts[1]), (parts[2], parts[3]), low, high)
 
 
@@ -82,7 +94,23 @@ def _share_lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
     return combine(below, (found.upper_slope, found.upper_offset), *_share_image(lower, upper))
 
 
-SOFTMAX: dict[str, Relaxation] = {
-    "exp_below_cap": Relaxation(exp_below_cap, _lines, _image, CONVEX["exp"].inexact),
-    "share": Relaxation(torch.reciprocal, _share_lines, _share_image, RECIPROCAL_FROM_ONE.inexact),
-}
+# In attacks, an exponential cut off where it would overflow keeps its slope, and shares descend on their logarithm, as
+# if on the scores that a softmax is made of: their own gradients vanish where a softmax is sure of itself.
+SOFTMAX = (
+    ElementwiseOperator(  # min(exp z, CAP): a term of the sum that a share is the reciprocal of
+        "exp_below_cap",
+        "prunecert.exp_below_cap.default",
+        Relaxation(_exp_below_cap, _lines, _image, EXPONENTIAL.inexact),
+        nonnegative=True,
+        vanishing=LEAST_EXPONENTIAL,
+        surrogate=lambda z, value: value * z,
+    ),
+    ElementwiseOperator(  # 1 / z of one plus a sum of exponentials that were cut off: a softmax, up to 1 / CAP
+        "share",
+        "prunecert.share.default",
+        Relaxation(named("reciprocal"), _share_lines, _share_image, RECIPROCAL_FROM_ONE.inexact),
+        nonnegative=True,
+        vanishing=1 / CAP,
+        surrogate=lambda z, value: -z.log(),
+    ),
+)

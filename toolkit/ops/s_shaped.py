@@ -8,10 +8,13 @@ raised until it clears the lower end, is above the function.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from functools import partial
+from math import inf, pi
+from typing import TYPE_CHECKING
 
-from toolkit.bounds.relaxations.relaxation import (
+from toolkit.ops.array_namespace import computed_where, named, namespace
+from toolkit.ops.operator_record import ElementwiseOperator, Kind, OnnxOperator
+from toolkit.ops.relaxation import (
     Function,
     Line,
     Relaxation,
@@ -23,29 +26,36 @@ from toolkit.bounds.relaxations.relaxation import (
     wide,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BISECTIONS = 12
 """Halvings of the range of the tangent point: enough for three digits, and any result is sound."""
 
 
 def _above(function: Function, derivative: Function, lower: Tensor, upper: Tensor) -> Line:
     """A line above a function that is convex below zero and concave above."""
+    where = namespace(lower).where
     f_lower, f_upper = function(lower), function(upper)
     chord = chord_slope(lower, upper, f_lower, f_upper)
     concave = lower >= 0
     by_chord = (upper <= 0) | (~concave & (derivative(upper) >= chord))
-    touch = torch.where(concave, (lower + upper) / 2, _touching(function, derivative, lower, upper, f_lower))
-    touch = torch.where(by_chord, upper, touch)
-    slope = torch.where(by_chord, chord, derivative(touch))
+    bent = ~(concave | by_chord)
+    touching = computed_where(bent, partial(_touching, function, derivative), lower, upper, f_lower)
+    touch = where(concave, (lower + upper) / 2, touching)
+    touch = where(by_chord, upper, touch)
+    slope = where(by_chord, chord, derivative(touch))
     return slope, resting_above(slope, lower, upper, [lower, touch], [f_lower, function(touch)])
 
 
 def _touching(function: Function, derivative: Function, lower: Tensor, upper: Tensor, f_lower: Tensor) -> Tensor:
     """A point of [0, upper] whose tangent is just above the function at ``lower``, where there is one."""
-    low, high = torch.zeros_like(upper), upper.clamp(min=0)
+    xp = namespace(upper)
+    low, high = xp.zeros_like(upper), xp.clip(upper, 0, None)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         clears = function(middle) + derivative(middle) * (lower - middle) >= f_lower
-        low, high = torch.where(clears, low, middle), torch.where(clears, middle, high)
+        low, high = xp.where(clears, low, middle), xp.where(clears, middle, high)
     return high
 
 
@@ -73,11 +83,40 @@ def concave_convex(function: Function, derivative: Function) -> Relaxation:
     return Relaxation(function, lines, image, wide)
 
 
+_sigmoid, _tanh, _cosh, _exp = named("sigmoid"), named("tanh"), named("cosh"), named("exp")
+
 # Derivatives are written so that their relative error is small in the tails too.
-S_SHAPED: dict[str, Relaxation] = {
-    "sigmoid": convex_concave(torch.sigmoid, lambda z: torch.sigmoid(z) * torch.sigmoid(-z), 0, 1),
-    "tanh": convex_concave(torch.tanh, lambda z: torch.cosh(z) ** -2, -1, 1),
-    "erf": convex_concave(torch.erf, lambda z: torch.exp(-z * z) * (2 / torch.pi**0.5), -1, 1),
-    "atan": convex_concave(torch.atan, lambda z: 1 / (1 + z * z), -torch.inf, torch.inf),
-    "cube": concave_convex(lambda z: z**3, lambda z: 3 * z * z),
-}
+S_SHAPED = (
+    ElementwiseOperator(
+        "sigmoid",
+        "aten.sigmoid.default",
+        convex_concave(_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z), 0, 1),
+        OnnxOperator("Sigmoid", Kind.ELEMENTWISE, plain=True),
+        nonnegative=True,
+        saturating=True,
+        lipschitz=0.25,
+    ),
+    ElementwiseOperator(
+        "tanh",
+        "aten.tanh.default",
+        convex_concave(_tanh, lambda z: 1 / _cosh(z) ** 2, -1, 1),
+        OnnxOperator("Tanh", Kind.ELEMENTWISE, plain=True),
+        saturating=True,
+        lipschitz=1.0,
+    ),
+    ElementwiseOperator(
+        "erf",
+        "aten.erf.default",
+        convex_concave(named("erf"), lambda z: _exp(-z * z) * (2 / pi**0.5), -1, 1),
+        OnnxOperator("Erf", Kind.ELEMENTWISE),
+        saturating=True,
+    ),
+    ElementwiseOperator(
+        "atan",
+        "aten.atan.default",
+        convex_concave(named("atan"), lambda z: 1 / (1 + z * z), -inf, inf),
+        OnnxOperator("Atan", Kind.ELEMENTWISE),
+        saturating=True,
+    ),
+    ElementwiseOperator("cube", "prunecert.cube.default", concave_convex(lambda z: z**3, lambda z: 3 * z * z)),
+)

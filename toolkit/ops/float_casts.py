@@ -8,11 +8,13 @@ overflow. Beyond that the result may be infinite, so there are no finite lines. 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from toolkit.bounds.relaxations.relaxation import (
+from toolkit.ops.array_namespace import namespace
+from toolkit.ops.operator_record import ElementwiseOperator
+from toolkit.ops.relaxation import (
     Line,
     Relaxation,
     RelaxationLines,
@@ -23,38 +25,61 @@ from toolkit.bounds.relaxations.relaxation import (
     wide,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MARGIN = 1 + 2.0**-8
 """Factor on the unit roundoff for values that are rounded to single precision on the way, as onnxruntime does."""
 
 
-def rounding_to(dtype: torch.dtype) -> Relaxation:
+@dataclass(frozen=True)
+class FloatFormat:
+    """A floating type of torch: its unit in the last place of 1, smallest normal and largest number."""
+
+    name: str
+    eps: float
+    tiny: float
+    max: float
+
+
+FORMATS = (
+    FloatFormat("float32", 2.0**-23, 2.0**-126, (2 - 2.0**-23) * 2.0**127),
+    FloatFormat("float16", 2.0**-10, 2.0**-14, 65504.0),
+    FloatFormat("bfloat16", 2.0**-7, 2.0**-126, (2 - 2.0**-7) * 2.0**127),
+)
+
+
+def rounding_to(kind: FloatFormat) -> Relaxation:
     """The relaxation of rounding to the nearest number of a type."""
-    kind = torch.finfo(dtype)
     unit, least = kind.eps / 2 * MARGIN, kind.tiny * kind.eps
 
+    def function(z: Tensor) -> Tensor:
+        return z.to(getattr(namespace(z), kind.name)).to(z.dtype)
+
     def error(z: Tensor) -> Tensor:
-        return unit * z.abs() + max(least, torch.finfo(z.dtype).tiny)
+        return unit * z.abs() + max(least, namespace(z).finfo(z.dtype).tiny)
 
     def image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         low, high = outward(lower - error(lower), upper + error(upper))
         known = (lower >= -kind.max) & (upper <= kind.max)
-        return torch.where(known, low, -torch.inf), torch.where(known, high, torch.inf)
+        where = namespace(low).where
+        return where(known, low, -inf), where(known, high, inf)
 
     def lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
-        low, high = image(lower, upper)
-        known = torch.isfinite(low + high)
-        lower, upper = torch.where(known, lower, 0.0), torch.where(known, upper, 0.0)
+        xp, (low, high) = namespace(lower), image(lower, upper)
+        known = xp.isfinite(low + high)
+        lower, upper = xp.where(known, lower, 0.0), xp.where(known, upper, 0.0)
         below = _chord(-upper, -lower, error)  # rounding is odd
         above = _chord(lower, upper, error)
-        infinite = torch.full_like(low, torch.inf)
+        infinite = xp.full_like(low, inf)
         return combine(
-            (below[0], torch.where(known, -below[1], infinite)),
-            (above[0], torch.where(known, above[1], infinite)),
+            (below[0], xp.where(known, -below[1], infinite)),
+            (above[0], xp.where(known, above[1], infinite)),
             low,
             high,
         )
 
-    return Relaxation(lambda z: z.to(dtype).to(z.dtype), lines, image, wide)
+    return Relaxation(function, lines, image, wide)
 
 
 def _chord(lower: Tensor, upper: Tensor, error: Callable[[Tensor], Tensor]) -> Line:
@@ -64,9 +89,8 @@ def _chord(lower: Tensor, upper: Tensor, error: Callable[[Tensor], Tensor]) -> L
     return slope, resting_above(slope, lower, upper, [lower, upper], ends)
 
 
-ROUNDING: dict[str, Relaxation] = {
-    "float32": rounding_to(torch.float32),
-    "float16": rounding_to(torch.float16),
-    "bfloat16": rounding_to(torch.bfloat16),
-}
-"""By the name of the type."""
+CASTS = tuple(
+    ElementwiseOperator(kind.name, f"prunecert.to_{kind.name}.default", rounding_to(kind), jumps=True, partial=True)
+    for kind in FORMATS
+)
+"""Roundings to a type, by its name."""

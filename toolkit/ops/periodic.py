@@ -7,10 +7,12 @@ value is found by bisection.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from math import pi
+from typing import TYPE_CHECKING
 
-from toolkit.bounds.relaxations.relaxation import (
+from toolkit.ops.array_namespace import named, namespace
+from toolkit.ops.operator_record import ElementwiseOperator, Kind, OnnxOperator
+from toolkit.ops.relaxation import (
     Line,
     Relaxation,
     RelaxationLines,
@@ -22,22 +24,28 @@ from toolkit.bounds.relaxations.relaxation import (
     wide,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BISECTIONS = 12
-PERIOD = 2 * torch.pi
+PERIOD = 2 * pi
+_sin = named("sin")
 
 
 def _peaks(angle: Tensor | float, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Whether some ``angle + 2 pi k`` is in [lower, upper], and the first and the last of them."""
-    first, last = torch.ceil((lower - angle) / PERIOD), torch.floor((upper - angle) / PERIOD)
+    xp = namespace(lower)
+    first, last = xp.ceil((lower - angle) / PERIOD), xp.floor((upper - angle) / PERIOD)
     return first <= last, angle + PERIOD * first, angle + PERIOD * last
 
 
 def _farthest(slope: Tensor, lower: Tensor, upper: Tensor) -> Line:
     """Where in [lower, upper] ``sin z - slope z`` is largest, and an upper bound of its value there."""
-    some, first, last = _peaks(torch.arccos(slope), lower, upper)
-    first, last = (torch.where(some, z, lower).clamp(lower, upper) for z in (first, last))
-    points = torch.stack([lower, upper, first, last])
-    value, index = (torch.sin(points) - slope * points).max(0)
+    xp = namespace(lower)
+    some, first, last = _peaks(xp.arccos(slope), lower, upper)
+    first, last = (xp.where(some, z, lower).clamp(lower, upper) for z in (first, last))
+    points = xp.stack([lower, upper, first, last])
+    value, index = (_sin(points) - slope * points).max(0)
     size = reach(lower, upper)
     # A peak that is off by its own rounding costs the square of that.
     error = allowance(1 + slope.abs() * size) + allowance(size).square()
@@ -46,17 +54,18 @@ def _farthest(slope: Tensor, lower: Tensor, upper: Tensor) -> Line:
 
 def _above(lower: Tensor, upper: Tensor) -> Line:
     """A line above the sine: the lowest at the middle among chord, constant, and the bisected one."""
+    xp = namespace(lower)
     middle = lower + (upper - lower) / 2
-    chord = chord_slope(lower, upper, torch.sin(lower), torch.sin(upper)).clamp(-1, 1)
-    low, high = torch.full_like(lower, -1), torch.ones_like(lower)
+    chord = chord_slope(lower, upper, _sin(lower), _sin(upper)).clamp(-1, 1)
+    low, high = xp.full_like(lower, -1), xp.ones_like(lower)
     for _ in range(BISECTIONS):
         slope = (low + high) / 2
         rising = _farthest(slope, lower, upper)[0] > middle
-        low, high = torch.where(rising, slope, low), torch.where(rising, high, slope)
-    slopes = [chord, torch.zeros_like(chord), (low + high) / 2]
+        low, high = xp.where(rising, slope, low), xp.where(rising, high, slope)
+    slopes = [chord, xp.zeros_like(chord), (low + high) / 2]
     lines = [(slope, _farthest(slope, lower, upper)[1]) for slope in slopes]
-    best = torch.stack([slope * middle + offset for slope, offset in lines]).argmin(0, keepdim=True)
-    slope, offset = (torch.stack(part).gather(0, best).squeeze(0) for part in zip(*lines, strict=True))
+    best = xp.stack([slope * middle + offset for slope, offset in lines]).argmin(0, keepdim=True)
+    slope, offset = (xp.stack(part).gather(0, best).squeeze(0) for part in zip(*lines, strict=True))
     return slope, offset
 
 
@@ -67,14 +76,21 @@ def _lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
 
 def _image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """End points, and the peaks between them; -1 and 1 where bounds are not known."""
-    ends = torch.stack([torch.sin(lower), torch.sin(upper)])
+    xp = namespace(lower)
+    ends = xp.stack([_sin(lower), _sin(upper)])
     whole = ~(upper - lower < PERIOD)
-    has_top, has_bottom = (_peaks(angle, lower, upper)[0] | whole for angle in (torch.pi / 2, -torch.pi / 2))
+    has_top, has_bottom = (_peaks(angle, lower, upper)[0] | whole for angle in (pi / 2, -pi / 2))
     # A peak missed by rounding is so near an end point that the square of the distance is all that is lost.
     missed = allowance(reach(lower, upper)).square()
-    low = torch.where(has_bottom, -1.0, ends.amin(0) - missed)
-    high = torch.where(has_top, 1.0, ends.amax(0) + missed)
+    low = xp.where(has_bottom, -1.0, ends.amin(0) - missed)
+    high = xp.where(has_top, 1.0, ends.amax(0) + missed)
     return outward(low, high, -1, 1)
 
 
-SINE = Relaxation(torch.sin, _lines, _image, wide)
+SINE = ElementwiseOperator(
+    "sin",
+    "aten.sin.default",
+    Relaxation(_sin, _lines, _image, wide),
+    OnnxOperator("Sin", Kind.ELEMENTWISE),
+    saturating=True,
+)

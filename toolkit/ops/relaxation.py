@@ -1,5 +1,8 @@
 """What a relaxation is, and the parts that all kinds share.
 
+It is two lines a neuron, ``lower_slope z + lower_offset <= op(z) <= upper_slope z + upper_offset`` for all z in [l, u].
+Which of its lower lines an unstable ReLU gets may be optimised (``alpha``). One file for each shape of function.
+
 Lines have to hold for the function over the real numbers, so every computed offset is moved outward by what rounding
 can have changed. Where no finite line can be given (a pole, an overflow, bounds that are not known), lines are
 constants, infinite if need be: such a bound is not finite, so it never proves anything.
@@ -9,13 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from math import inf
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from toolkit.ops.array_namespace import namespace
 
-Function = Callable[[Tensor], Tensor]
-Image = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-Line = tuple[Tensor, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Function = Callable[["Tensor"], "Tensor"]
+Image = Callable[["Tensor", "Tensor"], tuple["Tensor", "Tensor"]]
+Line = tuple["Tensor", "Tensor"]
 """Slope and offset."""
 
 
@@ -34,7 +42,7 @@ class RelaxationLines:
 def distance(lines: RelaxationLines, lower: Tensor, upper: Tensor) -> Tensor:
     """Largest distance between two lines on [l, u]: that at one of the ends."""
     slope, offset = lines.upper_slope - lines.lower_slope, lines.upper_offset - lines.lower_offset
-    return torch.maximum(slope * lower, slope * upper) + offset
+    return namespace(lower).maximum(slope * lower, slope * upper) + offset
 
 
 @dataclass(frozen=True)
@@ -65,18 +73,19 @@ def wide(lower: Tensor, upper: Tensor) -> Tensor:
 
 def reach(lower: Tensor, upper: Tensor) -> Tensor:
     """Largest magnitude in each interval."""
-    return torch.maximum(lower.abs(), upper.abs())
+    return namespace(lower).maximum(abs(lower), abs(upper))
 
 
 def allowance(values: Tensor) -> Tensor:
     """What rounding may have changed in a sum of terms of this total magnitude."""
-    info = torch.finfo(values.dtype)
-    return OUTWARD_ULPS * (info.eps * values.abs() + info.tiny)
+    info = namespace(values).finfo(values.dtype)
+    found: Tensor = OUTWARD_ULPS * (info.eps * abs(values) + info.tiny)
+    return found
 
 
 def chord_slope(lower: Tensor, upper: Tensor, f_lower: Tensor, f_upper: Tensor) -> Tensor:
     """Slope between the end points; zero for a point."""
-    return (f_upper - f_lower) / torch.where(upper > lower, upper - lower, 1.0)
+    return (f_upper - f_lower) / namespace(lower).where(upper > lower, upper - lower, 1.0)
 
 
 def resting_above(slope: Tensor, lower: Tensor, upper: Tensor, points: list[Tensor], values: list[Tensor]) -> Tensor:
@@ -85,22 +94,23 @@ def resting_above(slope: Tensor, lower: Tensor, upper: Tensor, points: list[Tens
     The allowance includes that of a slope wrong in its last places, anywhere in the interval.
     """
     offsets = [value - slope * point for point, value in zip(points, values, strict=True)]
-    magnitude = slope.abs() * reach(lower, upper)
-    needed = [o + allowance(v.abs() + magnitude) for o, v in zip(offsets, values, strict=True)]
-    return needed[0] if len(needed) == 1 else torch.stack(needed).amax(0)
+    magnitude = abs(slope) * reach(lower, upper)
+    needed = [o + allowance(abs(v) + magnitude) for o, v in zip(offsets, values, strict=True)]
+    return reduce(namespace(slope).maximum, needed)
 
 
-def outward(low: Tensor, high: Tensor, least: float = -torch.inf, most: float = torch.inf) -> tuple[Tensor, Tensor]:
+def outward(low: Tensor, high: Tensor, least: float = -inf, most: float = inf) -> tuple[Tensor, Tensor]:
     """A computed interval with allowance for rounding, inside the function's range.
 
     What overflowed is finite over the real numbers: an infinite lower end becomes the largest number.
     """
-    largest = torch.finfo(low.dtype).max
-    low, high = low.clamp(max=largest), high.clamp(min=-largest)
-    return (low - allowance(low)).clamp(min=least), (high + allowance(high)).clamp(max=most)
+    xp = namespace(low)
+    largest = xp.finfo(low.dtype).max
+    low, high = xp.clip(low, None, largest), xp.clip(high, -largest, None)
+    return xp.clip(low - allowance(low), least, None), xp.clip(high + allowance(high), None, most)
 
 
-def increasing(function: Function, least: float = -torch.inf, most: float = torch.inf) -> Image:
+def increasing(function: Function, least: float = -inf, most: float = inf) -> Image:
     """The image of an increasing function with this range: its end points."""
 
     def image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,11 +121,12 @@ def increasing(function: Function, least: float = -torch.inf, most: float = torc
 
 def combine(below: Line, above: Line, low: Tensor, high: Tensor) -> RelaxationLines:
     """The two lines; where one of them is not finite, both are constants: the image's ends."""
-    finite = torch.isfinite(below[0] + below[1]) & torch.isfinite(above[0] + above[1])
-    flat = torch.zeros_like(low)
+    xp = namespace(low)
+    finite = xp.isfinite(below[0] + below[1]) & xp.isfinite(above[0] + above[1])
+    flat = xp.zeros_like(low)
     return RelaxationLines(
-        torch.where(finite, below[0], flat),
-        torch.where(finite, below[1], low),
-        torch.where(finite, above[0], flat),
-        torch.where(finite, above[1], high),
+        xp.where(finite, below[0], flat),
+        xp.where(finite, below[1], low),
+        xp.where(finite, above[0], flat),
+        xp.where(finite, above[1], high),
     )

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from toolkit.numpy_prover.numpy_relaxations import OPERATORS, NumpyLines, relu_lines
+from toolkit.numpy_prover.neuron_operators import OPERATORS, NumpyLines
 
 SMOOTH = ["Sigmoid", "Tanh"]
 DIGITS = 60
@@ -106,7 +106,7 @@ def test_the_upper_line_of_relu_is_above_in_exact_arithmetic(seed: int) -> None:
     """At both ends of intervals of very different sides, where a rounded slope is nearly too small."""
     generator = np.random.default_rng(seed)
     lower, upper = -(10.0 ** generator.uniform(-9, 9, (1, 50))), 10.0 ** generator.uniform(-9, 9, (1, 50))
-    lines = relu_lines(lower, upper)
+    lines = OPERATORS["Relu"].lines(lower, upper)
     for low, high, slope, offset in zip(lower[0], upper[0], lines.upper_slope[0], lines.upper_offset[0], strict=True):
         assert Fraction(slope) * Fraction(low) + Fraction(offset) >= 0
         assert Fraction(slope) * Fraction(high) + Fraction(offset) >= Fraction(high)
