@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from toolkit.bounds.evaluate_program import DISTURBED_COPIES, Arithmetic, PointValues
 from toolkit.problem.affine import absolute_module
 from toolkit.problem.operator_table import NONLINEAR, check_supported
-from toolkit.problem.sum_lengths import node_terms
+from toolkit.problem.sum_lengths import value_terms
 from toolkit.problem.sum_rounding import unit_roundoff
 
 Function = Callable[[Sequence[Tensor]], Tensor]
@@ -58,7 +58,7 @@ def calls(graph: fx.GraphModule) -> Iterator[OperatorCall]:
             pairs = [(own, other) for own, other in zip(_sources(node), _sources(twin), strict=True) if own in known]
             own, other = [first for first, _ in pairs], [second for _, second in pairs]
             plain, sizes = _Function(graph, node, own).of, _Function(absolute, twin, other).of
-            yield OperatorCall(node.name, AFFINE, tuple(own), plain, sizes, node_terms(node))
+            yield OperatorCall(node.name, AFFINE, tuple(own), plain, sizes, value_terms(node))
         elif node.op == "output":
             last = node.args[0]
             yield OperatorCall("", AFFINE, (last.name,))

@@ -14,15 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from toolkit.ops import ELEMENTWISE, Relaxation
-from toolkit.problem.affine import Affine, sum_of
+from toolkit.problem.affine import Affine, DenseAffine, sum_of
 from toolkit.problem.program import INPUT, Program
-from toolkit.problem.sum_lengths import terms
+from toolkit.problem.sum_lengths import value_terms
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at, unit_roundoff
+from toolkit.tuning import tuned
 
 DISTURBED_COPIES = 4
 """Disturbed copies of each point."""
@@ -135,6 +137,21 @@ def _image_error(relaxation: Relaxation, value: Tensor, z: Tensor, error: Tensor
 
 def _known(error: Tensor) -> Tensor:
     return error.nan_to_num(nan=torch.inf, posinf=torch.inf)
+
+
+def terms(affine: Affine) -> int:
+    """At most how many terms are added for one value of a map, its bias counted."""
+    if isinstance(affine, DenseAffine):
+        return 1 + sum(_widest(matrix) for matrix in affine.matrices)
+    graph: Any = affine
+    return 1 + sum(value_terms(node) for node in graph.linear.graph.nodes if node.op == "call_function")
+
+
+def _widest(matrix: Tensor) -> int:
+    """Most elements of a row that are not zero."""
+    if not 0 < matrix.numel() <= tuned().problem.most_counted_elements:
+        return matrix.shape[1]
+    return int(torch.count_nonzero(matrix, 1).max())
 
 
 def evaluate(

@@ -7,6 +7,7 @@ the comparison with onnxruntime, the proofs in numpy and the commands that print
 
 from __future__ import annotations
 
+from toolkit.ops.affine_primitives import AFFINE_FORMS, AffineForm
 from toolkit.ops.convex import CONVEX
 from toolkit.ops.float_casts import CASTS
 from toolkit.ops.onnx_operators import OTHERS
@@ -18,8 +19,10 @@ from toolkit.ops.s_shaped import S_SHAPED
 from toolkit.ops.softmax_parts import SOFTMAX
 from toolkit.ops.step_functions import STEPS
 
-__all__ = ["ELEMENTWISE", "ONNX", "RELAXATIONS", "ElementwiseOperator", "Kind", "OnnxOperator", "Relaxation",
-           "RelaxationLines"]  # fmt: skip
+__all__ = [
+    "AFFINE_FORMS", "ELEMENTWISE", "ONNX", "RELAXATIONS", "AffineForm", "ElementwiseOperator", "Kind", "OnnxOperator",
+    "Relaxation", "RelaxationLines",
+]  # fmt: skip
 
 ELEMENTWISE: dict[str, ElementwiseOperator] = {
     operator.name: operator for operator in (RELU, *S_SHAPED, *CONVEX, *SOFTMAX, SINE, *STEPS, *CASTS)

@@ -15,9 +15,12 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, fx
 
+from toolkit.ops import AffineForm
 from toolkit.problem.exactness import lossless, units_of
 from toolkit.problem.linear_part import constants_of, with_buffers
-from toolkit.problem.sum_rounding import gamma, is_composed, rounded_up
+from toolkit.problem.operator_table import form_of
+from toolkit.problem.sum_lengths import is_composed
+from toolkit.problem.sum_rounding import gamma, rounded_up
 from toolkit.problem.transpose import transpose_graph
 from toolkit.tuning import tuned
 
@@ -232,18 +235,11 @@ _WITHOUT_SIGN = {
 }
 """Operators whose coefficients are negative, and their counterparts with positive ones."""
 
-_SCALED_BY_NUMBERS = {
-    *_WITHOUT_SIGN,
-    aten.add.Tensor,
-    aten.add.Scalar,
-    aten.mul.Tensor,
-    aten.mul.Scalar,
-    aten.div.Tensor,
-    aten.div.Scalar,
-    aten.addmm.default,
-    aten.baddbmm.default,
-}
-"""Operators whose plain numbers are coefficients, not positions."""
+_SCALED_BY_NUMBERS = frozenset({
+    AffineForm.ADD, AffineForm.SUBTRACT, AffineForm.NEGATE, AffineForm.FACTOR, AffineForm.DIVIDE,
+    AffineForm.BIASED_PRODUCT,
+})  # fmt: skip
+"""Forms of operators whose plain numbers are coefficients, not positions."""
 
 
 def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
@@ -254,7 +250,7 @@ def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
     graph = fx.Graph()
     graph.output(graph.graph_copy(module.graph, {}))
     for node in graph.nodes:
-        if node.op == "call_function" and node.target in _SCALED_BY_NUMBERS:
+        if node.op == "call_function" and form_of(node) in _SCALED_BY_NUMBERS:
             node.target = _WITHOUT_SIGN.get(node.target, node.target)
             node.args = tuple(abs(a) if isinstance(a, (int, float)) else a for a in node.args)
             node.kwargs = {k: abs(v) if isinstance(v, (int, float)) else v for k, v in node.kwargs.items()}

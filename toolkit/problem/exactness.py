@@ -17,6 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from toolkit.ops import AffineForm
+from toolkit.problem.operator_table import AFFINE, form_of
+
 aten = torch.ops.aten
 MANTISSA = 53
 """Bits of a double."""
@@ -109,8 +112,9 @@ def units_of(module: fx.GraphModule) -> PowerOfTwoUnits:
         if node.op == "placeholder":
             found[node] = PowerOfTwoUnits()
         elif node.op == "call_function":
-            known = node.target in _MOVES | _COPIES | _TOTALS or is_part(node)
-            if not known and (node.kwargs or node.target not in _SUMS | _PRODUCTS | set(_BIASED)):
+            form = form_of(node)
+            known = form in _MOVES | _COPIES | {AffineForm.TOTAL}
+            if not known and (node.kwargs or form not in _SUMS | _PRODUCTS | set(_BIASED)):
                 return PowerOfTwoUnits(0.0, 0.0)
             found[node] = _result_units(node, found, buffers, known)
         elif node.op == "output":
@@ -122,12 +126,13 @@ def _result_units(
     node: fx.Node, found: dict[fx.Node, PowerOfTwoUnits], buffers: dict[str, Tensor], moved: bool
 ) -> PowerOfTwoUnits:
     """The units of one operator's result, by those of its operands."""
-    added = node.args[_BIASED[node.target][0]] if node.target in _BIASED else None
+    form = form_of(node)
+    added = node.args[_BIASED[form][0]] if form in _BIASED else None
     result, factor = PowerOfTwoUnits(), 1.0
     for operand in [*node.all_input_nodes, *(argument for argument in node.args if isinstance(argument, float))]:
         if operand in found:
             result = result.plus(found[operand])
-        elif moved or node.target in _SUMS or operand is added:
+        elif moved or form in _SUMS or operand is added:
             result = result.plus(PowerOfTwoUnits(1.0, unit_of(_constant(operand, buffers))))
         else:
             factor *= unit_of(_constant(operand, buffers))
@@ -144,43 +149,27 @@ def lossless(unit: float, magnitudes: Sequence[Tensor]) -> bool:
     return all(float(part.max()) <= unit * 2.0**MANTISSA for part in magnitudes if part.numel())
 
 
-def is_part(node: fx.Node) -> bool:
-    """Whether a node takes one of several results."""
-    return getattr(node.target, "__name__", "") == "_getitem"
-
-
 def _constant(argument: Any, buffers: dict[str, Tensor]) -> Any:
     return buffers[str(argument.target)].double().numpy() if isinstance(argument, fx.Node) else argument
 
 
-_MOVES = frozenset(
-    {
-        aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default, aten.t.default,
-        aten.transpose.int, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default,
-        aten.clone.default, aten.alias.default, aten.detach.default, aten.cat.default, aten.stack.default,
-        aten.slice.Tensor, aten.select.int, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int,
-        aten.chunk.default, aten.flip.default, aten.contiguous.default, aten.neg.default, aten._to_copy.default,
-        torch.reshape,
-    }
-)  # fmt: skip
-"""Operators that move each element to one place."""
-_COPIES = frozenset({aten.expand.default, aten.repeat.default, aten.index_select.default})
-"""Operators that may move an element to many places."""
-_SUMS = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.Scalar})
-_PRODUCTS = frozenset(
-    {aten.mul.Tensor, aten.mul.Scalar, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default}
-)
-_TOTALS = frozenset({aten.sum.dim_IntList, aten.sum.default})
-_BIASED = {aten.addmm.default: (0, 1, 2), aten.baddbmm.default: (0, 1, 2), aten.convolution.default: (2, 0, 1)}
+_MOVES = frozenset({AffineForm.MOVE, AffineForm.JOIN, AffineForm.SPLIT, AffineForm.CONVERT, AffineForm.NEGATE})
+"""Forms of operators that move each element to one place."""
+_COPIES = frozenset({AffineForm.COPY, AffineForm.SELECT})
+"""Forms of operators that may move an element to many places."""
+_SUMS = frozenset({AffineForm.ADD, AffineForm.SUBTRACT})
+_PRODUCTS = frozenset({AffineForm.FACTOR, AffineForm.PRODUCT})
+_BIASED = {AffineForm.BIASED_PRODUCT: (0, 1, 2), AffineForm.CONVOLUTION: (2, 0, 1)}
 """Positions of what is added to a product, and of its factors."""
 EXACT_ON_CONSTANTS = frozenset(
     {
-        *_MOVES, *_COPIES, aten.empty.memory_format, aten.zeros.default, aten.ones.default, aten.full.default,
+        *(operator for operator, form in AFFINE.items() if form in (_MOVES | _COPIES) - {AffineForm.CONVERT}),
+        aten.empty.memory_format, aten.zeros.default, aten.ones.default, aten.full.default,
         aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.arange.default,
         aten.scalar_tensor.default, aten.lift_fresh.default, aten.lift_fresh_copy.default, aten.fill_.Scalar,
         aten.constant_pad_nd.default, aten.abs.default, aten.relu.default, aten.maximum.default, aten.minimum.default,
     }
-) - {aten._to_copy.default}  # fmt: skip
+)  # fmt: skip
 """Operators whose results of constants are constants without rounding. (Of those that give integers all are.)"""
 
 
@@ -209,21 +198,22 @@ class _Reading:
         return [self._grids[operand] for operand in node.all_input_nodes if operand in self._grids]
 
     def _result(self, node: fx.Node) -> Grid:
-        if node.target in _MOVES or getattr(node.target, "__name__", "") == "_getitem":
+        form = form_of(node)
+        if form in _MOVES:
             return self._joined(node, node.args[0])
-        if node.target in _COPIES:
+        if form in _COPIES:
             return self._joined(node, node.args[0]).wider(self._size(node))
         if node.kwargs:
             return UNKNOWN
-        if node.target in _SUMS and len(node.args) == 2:
+        if form in _SUMS and len(node.args) == 2:
             return self._value(node, node.args[0]).plus(self._value(node, node.args[1]))
-        if node.target in _PRODUCTS:
+        if form in _PRODUCTS:
             return self._value(node, node.args[0]).times(self._value(node, node.args[1]))
-        if node.target in _BIASED:
-            added, *factors = (node.args[position] for position in _BIASED[node.target])
+        if form in _BIASED:
+            added, *factors = (node.args[position] for position in _BIASED[form])
             product = self._value(node, factors[0]).times(self._value(node, factors[1]))
             return product if added is None else product.plus(self._value(node, added))
-        if node.target in _TOTALS:
+        if form is AffineForm.TOTAL:
             operand: Any = node.args[0]
             return self._value(node, operand).wider(self._size(operand))
         return UNKNOWN
@@ -242,7 +232,7 @@ class _Reading:
         if operand.op == "get_attr":
             return grid_of(self._buffers[str(operand.target)].double().numpy())
         grid = self._grids[operand]
-        elementwise = node.target in _SUMS or node.target in _PRODUCTS
+        elementwise = form_of(node) in _SUMS | _PRODUCTS
         return grid.wider(self._size(node) / max(self._size(operand), 1)) if copied and elementwise else grid
 
     @staticmethod

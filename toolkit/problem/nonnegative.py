@@ -11,27 +11,20 @@ from typing import Any
 import torch
 from torch import fx
 
-from toolkit.ops import ELEMENTWISE
+from toolkit.ops import ELEMENTWISE, AffineForm
+from toolkit.problem.operator_table import form_of
 from toolkit.problem.rewrites.elementwise import PRIMITIVES
-
-aten = torch.ops.aten
 
 IMAGES = frozenset(PRIMITIVES[operator.name] for operator in ELEMENTWISE.values() if operator.nonnegative)
 """Operators without negative values."""
 
 KEEPING = frozenset(
-    {
-        aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim, aten.avg_pool2d.default,
-        aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default, aten.t.default,
-        aten.transpose.int, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default,
-        aten.expand.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.slice.Tensor,
-        aten.select.int, aten.index_select.default, aten.repeat.default, aten.flip.default, aten.contiguous.default,
-    }
-)  # fmt: skip
-"""Operators whose values are not negative where those of their first operand are not."""
+    {AffineForm.MOVE, AffineForm.COPY, AffineForm.SELECT, AffineForm.TOTAL, AffineForm.MEAN, AffineForm.POOL}
+)
+"""Forms of operators whose values are not negative where those of their first operand are not."""
 
-TERMS = frozenset({aten.add.Tensor, aten.add.Scalar, aten.mul.Tensor, aten.mul.Scalar})
-"""Operators whose values are not negative where both operands' are not."""
+TERMS = frozenset({AffineForm.ADD, AffineForm.FACTOR})
+"""Forms of operators whose values are not negative where both operands' are not."""
 
 
 def is_nonnegative(root: torch.nn.Module, node: Any) -> bool:
@@ -51,14 +44,15 @@ def _found(root: torch.nn.Module, node: fx.Node) -> bool:
         return bool((getattr(root, str(node.target)) >= 0).all())
     if node.op != "call_function":
         return False
-    if node.target in KEEPING:
+    form = form_of(node)
+    if form in KEEPING:
         return is_nonnegative(root, node.args[0])
-    if node.target in TERMS:
+    if form in TERMS:
         weight = node.kwargs.get("alpha", 1)
         return is_nonnegative(root, weight) and all(is_nonnegative(root, term) for term in node.args[:2])
-    if node.target is aten.div.Tensor or node.target is aten.div.Scalar:
+    if form is AffineForm.DIVIDE:
         return all(is_nonnegative(root, term) for term in node.args[:2])
-    if node.target is aten.cat.default:
+    if form is AffineForm.JOIN:
         parts: Any = node.args[0]
         return all(is_nonnegative(root, part) for part in parts)
     return node.target in IMAGES

@@ -14,9 +14,8 @@ import torch
 from torch import fx
 
 from toolkit.errors import UnsupportedError
+from toolkit.ops import AFFINE_FORMS, AffineForm
 from toolkit.problem.rewrites import REWRITES, elementwise
-
-aten = torch.ops.aten
 
 
 def _always(node: fx.Node) -> bool:
@@ -56,66 +55,54 @@ def _to_floating(node: fx.Node) -> bool:
     return dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)
 
 
-AFFINE: dict[Any, Callable[[fx.Node], bool]] = {
-    **dict.fromkeys(
-        [
-            # moving values
-            aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default, aten.t.default,
-            aten.transpose.int, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.unsqueeze.default,
-            aten.expand.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.cat.default,
-            aten.stack.default, aten.slice.Tensor, aten.select.int, aten.index_select.default, aten.split.Tensor,
-            aten.split_with_sizes.default, aten.unbind.int, aten.chunk.default, aten.repeat.default, aten.flip.default,
-            aten.constant_pad_nd.default, aten.reflection_pad2d.default, aten.replication_pad2d.default,
-            aten.contiguous.default, aten.pixel_shuffle.default,
-            aten.unfold.default, aten.diagonal.default, aten.roll.default,
-            # sums
-            aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar,
-            aten.neg.default, aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim,
-            aten.cumsum.default, aten.avg_pool2d.default, aten._adaptive_avg_pool2d.default,
-            aten.upsample_nearest2d.default, aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.default,
-            aten.upsample_bilinear2d.vec,
-        ],
-        _always,
-    ),
-    **dict.fromkeys(
-        [aten.mul.Tensor, aten.mul.Scalar, aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default],
-        _one_factor,
-    ),
-    **dict.fromkeys(
-        [aten.div.Tensor, aten.div.Scalar, aten.convolution.default, aten.index.Tensor, aten.gather.default],
-        _first_only,
-    ),
-    aten.addmm.default: _one_factor_after_bias,
-    aten.baddbmm.default: _one_factor_after_bias,
-    aten._to_copy.default: _to_floating,
-    aten.where.self: _constant_condition,
-}  # fmt: skip
-"""Operator -> whether a node of it is affine in what depends on the inputs."""
+AFFINE: dict[Any, AffineForm] = {elementwise.primitive(name): form for name, form in AFFINE_FORMS.items()}
+"""Affine operator -> what it does with elements."""
+
+CONDITIONS: dict[AffineForm, Callable[[fx.Node], bool]] = {
+    AffineForm.FACTOR: _one_factor,
+    AffineForm.PRODUCT: _one_factor,
+    AffineForm.DIVIDE: _first_only,
+    AffineForm.CONVOLUTION: _first_only,
+    AffineForm.GATHER: _first_only,
+    AffineForm.BIASED_PRODUCT: _one_factor_after_bias,
+    AffineForm.CONVERT: _to_floating,
+    AffineForm.CHOOSE: _constant_condition,
+}
+"""Whether a node of a form is affine in what depends on the inputs; those of other forms always are."""
 
 NONLINEAR: dict[Any, str] = {operator: name for name, operator in elementwise.PRIMITIVES.items()}
 """Elementwise operator -> name of its record in `toolkit.ops.ELEMENTWISE`."""
 
 
 SEVERAL = " where several operands depend on the input"
-CONDITIONS: dict[Any, str] = {
-    aten.where.self: " where the condition depends on the input",
-    aten._to_copy.default: " for a conversion to integers",
+REASONS: dict[AffineForm, str] = {
+    AffineForm.CHOOSE: " where the condition depends on the input",
+    AffineForm.CONVERT: " for a conversion to integers",
 }
 """What is not affine about affine operators, in words, where it is something else than several operands."""
 
 
+def is_part(node: fx.Node) -> bool:
+    """Whether a node takes one of several results."""
+    return getattr(node.target, "__name__", "") == "_getitem"
+
+
+def form_of(node: fx.Node) -> AffineForm | None:
+    """What a node does with elements; None where its operator is not affine. One of several results is a move."""
+    return AffineForm.MOVE if node.target is torch.reshape or is_part(node) else AFFINE.get(node.target)
+
+
 def is_affine(node: fx.Node) -> bool:
     """Whether the node is an affine operator of what depends on the inputs (tuple access included)."""
-    if node.target in AFFINE:
-        return AFFINE[node.target](node)
-    return getattr(node.target, "__name__", "") == "_getitem"
+    form = form_of(node)
+    return form is not None and CONDITIONS.get(form, _always)(node)
 
 
 def refusal(node: fx.Node) -> str:
     """Why a node of a graph cannot be bounded; empty where it can."""
     if node.op != "call_function" or is_affine(node) or node.target in NONLINEAR:
         return ""
-    why = CONDITIONS.get(node.target, SEVERAL) if node.target in AFFINE else ""
+    why = REASONS.get(AFFINE[node.target], SEVERAL) if node.target in AFFINE else ""
     origin = node.meta.get("origin")
     return f"{origin}: no bounding rule{why}" if origin else f"operator {node.target}: no bounding rule{why}"
 

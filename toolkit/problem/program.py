@@ -20,7 +20,8 @@ from toolkit.problem.exactness import computed_exactly, lossless, units_of
 from toolkit.problem.fold_channels import fold_splits
 from toolkit.problem.linear_part import linear_part, without_offset
 from toolkit.problem.operator_table import NONLINEAR, check_supported
-from toolkit.problem.sum_rounding import MapErrors, gamma, is_composed, sum_terms
+from toolkit.problem.sum_lengths import is_composed, sum_terms
+from toolkit.problem.sum_rounding import MapErrors, gamma
 
 if TYPE_CHECKING:
     from toolkit.problem.stacked_matrices import StackedMatrix

@@ -1,4 +1,4 @@
-"""What rounding can do to sums: the factors, and how many terms the sums of an affine map have.
+"""What rounding can do to sums: the factors. `toolkit.problem.sum_lengths` has how many terms sums have.
 
 A sum of n products, in whatever order and with whatever blocks a library adds it up, is off by at most
 ``n u / (1 - n u)`` times the sum of the terms' magnitudes (Higham, Accuracy and Stability of Numerical Algorithms,
@@ -9,14 +9,11 @@ cancelled is no measure of what was lost.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, fx
-
-aten = torch.ops.aten
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -115,111 +112,3 @@ def outward(lower: Tensor, upper: Tensor, dtype: torch.dtype) -> tuple[Tensor, T
     low = torch.where(low.to(lower.dtype) > lower, torch.nextafter(low, below), low)
     high = torch.where(high.to(upper.dtype) < upper, torch.nextafter(high, above), high)
     return low, high
-
-
-def sum_terms(graph: fx.GraphModule) -> int:
-    """Most terms of one value of an affine graph, and of one coefficient that is pushed back through it.
-
-    Counts of operators one after the other are added up: so do the factors of their sums, to first order, and `gamma`
-    has the rest.
-    """
-    return sum(_node_terms(node) for node in graph.graph.nodes if node.op == "call_function")
-
-
-def is_composed(graph: fx.GraphModule) -> bool:
-    """Whether elements of the graph's matrix are themselves sums of products: two operators in it compute."""
-    return sum(_node_terms(node) > 0 for node in graph.graph.nodes if node.op == "call_function") > 1
-
-
-def _node_terms(node: fx.Node) -> int:
-    if getattr(node.target, "__name__", "") == "_getitem":
-        return 0
-    return TERMS.get(node.target, _all_elements)(node)
-
-
-def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
-    """Shapes of a node's tensor operands."""
-    return [tuple(operand.meta["shape"]) for operand in node.all_input_nodes if "shape" in operand.meta]
-
-
-def _all_elements(node: fx.Node) -> int:
-    """Terms of one value of an operator that is not known better: at most the elements of its largest tensor."""
-    shapes = [*_shapes(node), *([tuple(node.meta["shape"])] if "shape" in node.meta else [])]
-    return max((math.prod(shape) for shape in shapes), default=1)
-
-
-def _none(node: fx.Node) -> int:
-    return 0
-
-
-def _repeats(node: fx.Node) -> int:
-    """How often an operand's element is read, for operators that repeat elements evenly."""
-    return max((-(-math.prod(node.meta["shape"]) // max(1, math.prod(shape))) for shape in _shapes(node)), default=1)
-
-
-def _repeats_if_any(node: fx.Node) -> int:
-    found = _repeats(node)
-    return found if found > 1 else 0
-
-
-def _of_operands(node: fx.Node) -> int:
-    """Two operands, and the broadcasting of the smaller one."""
-    return 1 + _repeats(node)
-
-
-def _of_windows(node: fx.Node) -> int:
-    """All elements of one channel: windows are no larger, and no more of them meet in an element."""
-    return max((math.prod(shape[-2:]) for shape in _shapes(node)), default=1)
-
-
-def _of_matrices(node: fx.Node) -> int:
-    """The longest side of the operands."""
-    return 1 + max((side for shape in _shapes(node) for side in shape[-2:]), default=1)
-
-
-def _of_convolution(node: fx.Node) -> int:
-    """Weights that meet in one value, either way."""
-    weight: Any = node.args[1]
-    outputs, inputs, *window = weight.meta["shape"]
-    return 1 + max(outputs, inputs) * math.prod(window)
-
-
-def _of_reduction(node: fx.Node) -> int:
-    """Elements added up in one."""
-    (shape,) = _shapes(node) or [()]
-    return 1 + -(-math.prod(shape) // max(1, math.prod(node.meta["shape"])))
-
-
-TERMS: dict[Any, Callable[[fx.Node], int]] = {
-    **dict.fromkeys(
-        [
-            torch.reshape, aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default,
-            aten.t.default, aten.transpose.int, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims,
-            aten.unsqueeze.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.cat.default,
-            aten.stack.default, aten.slice.Tensor, aten.select.int, aten.split.Tensor, aten.split_with_sizes.default,
-            aten.unbind.int, aten.chunk.default, aten.flip.default, aten.constant_pad_nd.default,
-            aten.contiguous.default, aten.pixel_shuffle.default, aten.diagonal.default, aten.roll.default,
-            aten.neg.default,
-        ],
-        _none,
-    ),
-    **dict.fromkeys([aten.expand.default, aten.repeat.default, aten.unfold.default], _repeats_if_any),
-    **dict.fromkeys(
-        [
-            aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar, aten.mul.Tensor, aten.mul.Scalar,
-            aten.div.Tensor, aten.div.Scalar, aten.where.self,
-        ],
-        _of_operands,
-    ),
-    **dict.fromkeys(
-        [
-            aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.addmm.default,
-            aten.baddbmm.default,
-        ],
-        _of_matrices,
-    ),
-    **dict.fromkeys([aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim], _of_reduction),
-    **dict.fromkeys([aten.avg_pool2d.default, aten._adaptive_avg_pool2d.default], _of_windows),
-    aten.convolution.default: _of_convolution,
-}  # fmt: skip
-"""Affine operator -> terms of its sums; what is missing counts all of its elements."""
