@@ -27,7 +27,7 @@ from toolkit.search.phase_frontier import PhaseFrontier
 from toolkit.search.reduce_task import reduced
 from toolkit.search.root import root_in_single
 from toolkit.search.search_task import SearchTask
-from toolkit.search.strategy import branch_phases, phase_search, refined
+from toolkit.search.techniques import PhaseAttempt, refine, run_search
 from toolkit.settings import Settings
 from toolkit.verify import full_precision, load_networks, silent
 
@@ -64,8 +64,10 @@ def measured(network: str, spec: str, way: str) -> dict[str, Any]:
         double = posed(network, spec).to(torch.device(device), torch.float64)
         task = task_of(double, Settings(device=device, processes=threads), ROOT_SECONDS)
         root = root_in_single(task.problem, double, task.clock, silent)
-        task, root = refined(*reduced(task.counted(root.bounds), root))
-        return searched(task, phase_search(task, root))
+        task, root = reduced(task.counted(root.bounds), root)
+        attempt = PhaseAttempt(task, root, root)
+        refine(attempt)
+        return searched(attempt.task, attempt.search)
 
 
 def posed(network: str, spec: str) -> Problem:
@@ -87,7 +89,7 @@ def searched(task: SearchTask, search: PhaseFrontier) -> dict[str, Any]:
     """What a search for some seconds comes to."""
     start = time.perf_counter()
     try:
-        found = branch_phases(replace(task, clock=Clock.started(SECONDS)), search)
+        found = run_search(replace(task, clock=Clock.started(SECONDS)), "branch-and-bound", search)
         outcome = "proved" if found.proved else found.reason
     except OutOfTime:
         outcome = "open"

@@ -277,12 +277,14 @@ def test_a_search_over_boxes_shrinks_its_batch(
     assert sum(isinstance(event, MemoryShort) for event in events) == len(times)
 
 
-@pytest.mark.parametrize("where", ["root_bounds", "reduced", "attack_part", "refined"])
+@pytest.mark.parametrize(
+    "where", ["strategy.root_bounds", "strategy.reduced", "strategy.attack_part", "techniques.phase_search"]
+)
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_memory_that_is_short_anywhere_is_unknown(
     where: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"toolkit.search.strategy.{where}", failing({1}, lambda *_: None, kind))
+    monkeypatch.setattr(f"toolkit.search.{where}", failing({1}, lambda *_: None, kind))
     result = decide(absolute(tmp_path, 3, 0.01), header(3, 1, -0.9) + "(assert (<= Y_0 0.0))", BY_PHASES)
     assert result.verdict == Verdict.UNKNOWN
     assert "memory" in result.reason
@@ -303,7 +305,7 @@ def test_memory_that_is_never_enough_is_unknown(
 
 def test_the_limit_on_domains_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "toolkit.search.strategy.GAP_CLOSED_WORTH_WAITING", 2.0
+        "toolkit.search.techniques.GAP_CLOSED_WORTH_WAITING", 2.0
     )  # however much better bounds bring, no new search
     path, text = hard(tmp_path)
     result = decide(path, text, BY_PHASES.model_copy(update={"max_domains": 1, "beta_iterations": 0}))

@@ -85,6 +85,11 @@ class Program:
         """Multiplications of one backward pass of one row, estimated."""
         return sum(affine.cost for affine in self.maps())
 
+    @property
+    def is_shallow(self) -> bool:
+        """Whether all hidden layers read the input alone: their bounds are exact on every box."""
+        return all(layer.affine.sources == (INPUT,) for layer in self.layers)
+
     def ending_at(self, number: int) -> Program:
         """The program of the layers before one, whose map's values are the features."""
         errors = None if self.errors is None else self.errors.ending_at(number)

@@ -117,8 +117,8 @@ def test_nothing_is_proved_where_there_is_no_point() -> None:
 @pytest.mark.parametrize(
     ("atoms", "expected"),
     [
-        ([0, 1], ["by_mixed_integers", "by_input_boxes", "by_relu_phases"]),
-        ([0], ["by_relu_phases", "by_mixed_integers", "by_input_boxes", "by_relu_phases"]),
+        ([0, 1], ["mixed-integer", "input", "relu"]),
+        ([0], ["relu", "mixed-integer", "input", "relu"]),
     ],
 )
 def test_boxes_come_before_phases_where_several_atoms_have_to_hold(atoms: list[int], expected: list[str]) -> None:
@@ -129,7 +129,7 @@ def test_boxes_come_before_phases_where_several_atoms_have_to_hold(atoms: list[i
     problem = problem_of(program, -upper, upper, torch.eye(2)[atoms].tolist(), [0.0] * len(atoms))
     task = task_of(problem)
     root = root_bounds(problem, task.clock, task.observer)
-    assert [turn.__name__ for turn, _ in turns(task, root)] == expected
+    assert [strategy for strategy, _ in turns(task, root)] == expected
 
 
 def test_large_networks_and_smooth_ones_are_left_alone() -> None:

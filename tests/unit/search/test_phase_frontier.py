@@ -11,11 +11,11 @@ from searches import phases, phases_of, random_problem
 
 from toolkit.bounds.interval import Bounds
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.run.events import Event, Observer, RoundDone
+from toolkit.run.events import DomainsBounded, Event, LeafClosed, Observer, RoundDone
 from toolkit.search import batch_size
 from toolkit.search.batch_size import most_waiting
 from toolkit.search.loop import SearchOutcome, begin, branch_and_bound
-from toolkit.search.phase_domains import split
+from toolkit.search.phase_domains import PhaseDomains, proved, split
 from toolkit.search.phase_frontier import PhaseFrontier
 
 
@@ -94,6 +94,33 @@ def test_a_stopped_search_proves_nothing_false() -> None:
     search = new_search(0.001, 0.999)
     outcome, _ = resumed(search)
     assert not outcome.proved
+
+
+def test_events_tell_the_tree() -> None:
+    """Every domain is split once, into two, or closed once, by a proof."""
+    events: list[Event] = []
+    search = wide_search()
+    roots = names(search.open)
+    assert decide(search, Clock.started(60), events.append) == SearchOutcome(False, True)
+    open_now = set(roots)
+    for event in events:
+        if isinstance(event, DomainsBounded):
+            parents, children, still_open = names(event.parents), names(event.children), names(event.still_open)
+            assert set(parents) <= open_now
+            assert len(children) == len(set(children)) == 2 * len(parents)
+            closed = ~torch.tensor([child in still_open for child in children])
+            assert bool(proved(event.children.lower[closed]).all())
+            open_now = open_now - set(parents) | set(still_open)
+        elif isinstance(event, LeafClosed):
+            open_now -= set(names(event.leaf))
+            assert event.multipliers is not None
+    assert not open_now
+    assert sum(isinstance(event, DomainsBounded) for event in events) > 10
+
+
+def names(domains: PhaseDomains) -> list[tuple[int, ...]]:
+    """Case and phases of each domain."""
+    return [tuple(row) for row in torch.cat([domains.case.unsqueeze(1), domains.phase.long()], 1).tolist()]
 
 
 def test_cases_that_were_proved_elsewhere_are_dropped() -> None:

@@ -16,12 +16,13 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search import attack_budget, strategy
+from toolkit.search import attack_budget, strategy, techniques
 from toolkit.search.attack_budget import FIRST_RESTARTS_SHARE, attack_on
 from toolkit.search.phase_frontier import PhaseFrontier
 from toolkit.search.root import RootBounds, root_bounds
 from toolkit.search.search_task import SearchResult, SearchTask
-from toolkit.search.strategy import RESTARTED_TURN_SHARE, Strategy, nearer, prove, turns
+from toolkit.search.strategy import prove, turns
+from toolkit.search.techniques import RESTARTED_TURN_SHARE, by_relu_phases, nearer
 from toolkit.settings import Settings
 from toolkit.verify import precision
 
@@ -57,7 +58,7 @@ def task_of(problem: Problem) -> SearchTask:
     )
 
 
-def first(problem: Problem) -> Strategy:
+def first(problem: Problem) -> str:
     task = task_of(problem)
     return turns(task, root_bounds(problem, task.clock, task.observer))[0][0]
 
@@ -65,14 +66,14 @@ def first(problem: Problem) -> Strategy:
 @pytest.mark.parametrize(
     ("widths", "varying", "expected"),
     [
-        ([40], 30, strategy.by_relu_phases),  # one hidden layer
-        ([40, 40], 30, strategy.by_relu_phases),  # deeper, with more inputs than are split at once
-        ([40, 40], 5, strategy.by_input_boxes),  # few inputs
-        ([40], 80, strategy.by_relu_phases),  # too many inputs for boxes
+        ([40], 30, "relu"),  # one hidden layer
+        ([40, 40], 30, "relu"),  # deeper, with more inputs than are split at once
+        ([40, 40], 5, "input"),  # few inputs
+        ([40], 80, "relu"),  # too many inputs for boxes
     ],
 )
-def test_boxes_come_first_for_few_inputs(widths: list[int], varying: int, expected: Strategy) -> None:
-    assert first(problem_of(80, widths, varying)) is expected
+def test_boxes_come_first_for_few_inputs(widths: list[int], varying: int, expected: str) -> None:
+    assert first(problem_of(80, widths, varying)) == expected
 
 
 def test_phases_of_one_hidden_layer_are_searched_for_longer() -> None:
@@ -103,13 +104,19 @@ def test_bounds_that_are_exact_already_are_not_tightened(
     widths: list[int], tightens: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
-    tries = iter([None, SearchResult(False, True, "search")])
-    monkeypatch.setattr(strategy, "tightened", lambda task, root, search, seconds: asked.append(seconds) or root)
-    monkeypatch.setattr(strategy, "_try", lambda task, search, seconds: next(tries))
-    monkeypatch.setattr(strategy, "branch_phases", lambda task, search: SearchResult(False, True, "search"))
+    tries: list[float] = []
+
+    def search(task: SearchTask, name: str, frontier: PhaseFrontier) -> SearchResult:
+        tries.append(task.clock.left)
+        if len(tries) > 1:
+            return SearchResult(False, True, "search")
+        raise OutOfTime
+
+    monkeypatch.setattr(techniques, "tightened", lambda task, root, search, seconds: asked.append(seconds) or root)
+    monkeypatch.setattr(techniques, "run_search", search)
     problem = problem_of(30, widths, 30)
     task = task_of(problem)
-    assert strategy.by_relu_phases(task, root_bounds(problem, task.clock, task.observer)).proved
+    assert by_relu_phases(task, root_bounds(problem, task.clock, task.observer)).proved
     assert bool(asked) is tightens
 
 
@@ -118,12 +125,12 @@ def test_boxes_have_a_turn_where_one_hidden_layer_has_more_inputs() -> None:
         problem = problem_of(inputs, [40], inputs)
         task = task_of(problem)
         order = [turn for turn, _ in turns(task, root_bounds(problem, task.clock, task.observer))]
-        assert (strategy.by_input_boxes in order) is has_turn
+        assert ("input" in order) is has_turn
 
 
 def test_wider_networks_without_phases_are_left_to_linear_programs() -> None:
     problem = problem_of(100, [], 100)
-    assert first(problem) is strategy.by_relu_phases
+    assert first(problem) == "relu"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +205,7 @@ def test_searches_and_better_bounds_take_turns(
     turns: list[tuple[str, float]] = []
     searches: list[PhaseFrontier] = []
 
-    def search(task: SearchTask, search: PhaseFrontier) -> SearchResult:
+    def search(task: SearchTask, name: str, search: PhaseFrontier) -> SearchResult:
         searches.append(search)
         turns.append(("search", task.clock.left))
         if len(turns) > 4:
@@ -209,10 +216,10 @@ def test_searches_and_better_bounds_take_turns(
         turns.append(("tighten", seconds))
         return replace(root, lower=left * root.lower)
 
-    monkeypatch.setattr(strategy, "branch_phases", search)
-    monkeypatch.setattr(strategy, "tightened", tighten)
+    monkeypatch.setattr(techniques, "run_search", search)
+    monkeypatch.setattr(techniques, "tightened", tighten)
     task = task_of(problem_of(4, [8, 8], 4))
-    assert strategy.by_relu_phases(task, root_bounds(task.problem, task.clock, task.observer)).proved
+    assert by_relu_phases(task, root_bounds(task.problem, task.clock, task.observer)).proved
     assert [name for name, _ in turns] == ["search", "tighten", "search", "tighten", "search"]
     first = turns[0][1]
     expected = [1, 1, look * longer, 2, look * longer**2]
@@ -236,7 +243,7 @@ def test_a_search_that_gave_up_is_repeated_only_from_better_bounds(
 ) -> None:
     begun: list[PhaseFrontier] = []
 
-    def search(task: SearchTask, search: PhaseFrontier) -> SearchResult:
+    def search(task: SearchTask, name: str, search: PhaseFrontier) -> SearchResult:
         begun.append(search)
         return (
             SearchResult(False, False, "search", "too many domains")
@@ -247,10 +254,10 @@ def test_a_search_that_gave_up_is_repeated_only_from_better_bounds(
     def tighten(task: SearchTask, root: RootBounds, search: PhaseFrontier, seconds: float) -> RootBounds:
         return replace(root, lower=left * root.lower)
 
-    monkeypatch.setattr(strategy, "branch_phases", search)
-    monkeypatch.setattr(strategy, "tightened", tighten)
+    monkeypatch.setattr(techniques, "run_search", search)
+    monkeypatch.setattr(techniques, "tightened", tighten)
     task = task_of(problem_of(4, [8, 8], 4))
-    found = strategy.by_relu_phases(task, root_bounds(task.problem, task.clock, task.observer))
+    found = by_relu_phases(task, root_bounds(task.problem, task.clock, task.observer))
     assert found.proved == (searches == 2)
     assert len(begun) == searches
     assert begun[0] is not begun[-1] or searches == 1
