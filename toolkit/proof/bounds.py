@@ -37,6 +37,7 @@ MOST_TERMS = 1 << 30
 TANH_ERROR = 2.0**-45
 """What numpy's tanh may be off by: about two hundred times what is documented."""
 
+is_rational = np.frompyfunc(lambda number: isinstance(number, int | Fraction), 1, 1)
 rational = np.frompyfunc(lambda number: number if isinstance(number, Fraction) else Fraction(number), 1, 1)
 
 
@@ -61,11 +62,13 @@ class Arithmetic:
 
     def down(self, numbers: Array) -> Array:
         """The next double below."""
-        return numbers if self.exact else np.nextafter(numbers, -np.inf)
+        with np.errstate(all="ignore"):
+            return numbers if self.exact else np.nextafter(numbers, -np.inf)
 
     def up(self, numbers: Array) -> Array:
         """The next double above."""
-        return numbers if self.exact else np.nextafter(numbers, np.inf)
+        with np.errstate(all="ignore"):
+            return numbers if self.exact else np.nextafter(numbers, np.inf)
 
     def zeros(self, *shape: int) -> Array:
         """Zeros to add to."""
@@ -89,8 +92,8 @@ class Arithmetic:
         return [Fraction(x) if self.exact and math.isfinite(x) else x for x in step.parameters]
 
     def finite(self, numbers: Array) -> Array:
-        """Where there is a number."""
-        return np.ones(numbers.shape, bool) if self.exact else np.isfinite(numbers)
+        """Where there is a number of this arithmetic: a float among rationals is none."""
+        return np.asarray(is_rational(numbers), bool) if self.exact else np.isfinite(numbers)
 
 
 def nearest(number: Fraction) -> float:
@@ -98,7 +101,7 @@ def nearest(number: Fraction) -> float:
     try:
         return float(number)
     except OverflowError:
-        return math.copysign(1.7976931348623157e308, number)
+        return 1.7976931348623157e308 if number > 0 else -1.7976931348623157e308
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,8 @@ class ContextBounds:
         """Set a value's range. What is no number becomes infinite."""
         if not self.model.arithmetic.exact:
             lower, upper = np.where(np.isnan(lower), -np.inf, lower), np.where(np.isnan(upper), np.inf, upper)
+        elif not (self.model.arithmetic.finite(lower) & self.model.arithmetic.finite(upper)).all():
+            raise ArithmeticError("a range is not rational")
         self.lower[value], self.upper[value] = lower, upper
         self.size[value] = np.maximum(abs(lower), abs(upper))
         self.crossed = self.crossed | (lower > upper).any(1)
@@ -372,12 +377,13 @@ def bend_image(a: Any, l: Array, u: Array, arithmetic: Arithmetic) -> tuple[Arra
 def affine_image(bounds: ContextBounds, step: AffineStep) -> tuple[Array, Array]:
     """The range by midpoints and radii (Rump, Fast and parallel interval arithmetic, 1999), and the step's errors."""
     arithmetic, total = bounds.model.arithmetic, 1 + len(step.terms)
+    half = Fraction(1, 2) if arithmetic.exact else 0.5
     middle: Array = 0  # type: ignore[assignment]
     radius: Array = 0  # type: ignore[assignment]
     error: Array = 0  # type: ignore[assignment]
     for (source, linear), magnitude in zip(step.terms, bounds.model.magnitudes[step.value], strict=True):
         l, u, size = bounds.lower[source], bounds.upper[source], bounds.size[source]
-        m = l / 2 + u / 2
+        m = l * half + u * half
         r = arithmetic.up(np.maximum(arithmetic.up(u - m), arithmetic.up(m - l)))
         loss = arithmetic.gamma(linear.forward_terms + total + 2) + linear.slack
         back = arithmetic.gamma(linear.adjoint_terms + 2) + linear.slack

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -47,6 +48,8 @@ SHARE = 64
 """Leaves that follow each other and go to one process."""
 MOST_SLOPES = 1 << 30
 """Bytes of slopes that are kept at once."""
+MOST_CONTEXTS = 1 << 22
+"""Contexts that are open at once."""
 SECONDS = 5.0
 """Between two lines of progress."""
 KEPT = 4
@@ -89,6 +92,8 @@ class ProofContext:
     """Value, indices, lower and upper ends."""
     halves: list[int] = field(default_factory=list)
     base: ContextBounds | None = None
+    included: int = 0
+    """The facts that `base` knows already."""
 
     def path(self) -> Iterator[ProofContext]:
         """This context and all above it."""
@@ -156,7 +161,7 @@ class CertificateChecker:
         self.begun: set[int] = set()
         self.slots: dict[int, dict[int, Array]] = {0: {}}
         self.half_spaces: dict[int, tuple[int, Array, Any]] = {}
-        self.next_context = self.next_half = self.leaves = self.record = 0
+        self.next_context = self.next_half = self.leaves = self.record = self.kept = 0
         self.arrays: dict[int, CaseArrays] = {}
         self.roots: dict[bytes, ContextBounds] = {}
         self.queue: dict[tuple[int, bool], list[ProofRow]] = {}
@@ -253,6 +258,7 @@ class CertificateChecker:
         contexts, tensors, indices = (payload.array(count).tolist() for _ in range(3))
         points = payload.array(count, "<f8").tolist()
         payload.end()
+        require(len(self.contexts) + 2 * count <= MOST_CONTEXTS, "there are too many contexts")
         for number, tensor, index, point in zip(contexts, tensors, indices, points, strict=True):
             context, place = self.context(number), self.element(tensor, index)
             require(bool(np.isfinite(point)), "a context is split at no number")
@@ -272,9 +278,10 @@ class CertificateChecker:
             require(value > 0 and size == self.model.network.sizes[value], "these are not the slopes of a tensor")
             found[value] = payload.array(size, "u1")
         payload.end()
+        for slopes, sign in ((self.slots.get(slot, {}), -1), (found, 1)):
+            self.kept += sign * (64 + sum(map(len, slopes.values())))
         self.slots[slot] = found
-        kept = sum(len(part) for slopes in self.slots.values() for part in slopes.values()) if slot % 64 == 1 else 0
-        require(kept <= MOST_SLOPES and len(self.slots) < 1 << 16, "there are too many slopes")
+        require(self.kept <= MOST_SLOPES, "there are too many slopes")
 
     def rows(self, record: LinearRows) -> Iterator[ProofRow]:
         """The rows of a record, with what they refer to."""
@@ -393,7 +400,7 @@ class CertificateChecker:
         payload.end()
         self.flush()
         if context.number in self.contexts:
-            context.base = self.fresh([context])
+            context.base, context.included = self.fresh([context]), len(context.facts)
 
     def end(self, payload: Payload) -> None:
         """Nothing follows."""
@@ -457,7 +464,9 @@ class CertificateChecker:
         exact, found = self.arithmetic.exact, []
         for number, context in enumerate(contexts):
             for other in context.path():
-                if other.base is not None and other.half is not None and not fresh:
+                inherited = other.base is not None and not fresh
+                found += [Fact(number, *fact) for fact in other.facts[other.included if inherited else 0 :]]
+                if inherited:
                     break
                 if other.half is not None:
                     point = np.array([other.half.point])
@@ -465,7 +474,6 @@ class CertificateChecker:
                     nothing = np.array([np.inf], object if exact else float)
                     ends = (point, nothing) if other.half.above else (-nothing, point)
                     found.append(Fact(number, other.half.value, np.array([other.half.index]), *ends))
-                found += [Fact(number, *fact) for fact in other.facts]
         return found
 
     def fresh(self, contexts: Sequence[ProofContext]) -> ContextBounds:
@@ -601,8 +609,11 @@ def check(network: Path, specification: Path, certificate: Path, exact: bool = F
     share = partial(check_share, (network, specification, certificate), exact, jobs)
     if jobs == 1:
         return share(0)
-    with ProcessPoolExecutor(jobs) as pool:
-        outcomes = list(pool.map(share, range(jobs)))
+    try:
+        with ProcessPoolExecutor(jobs) as pool:
+            outcomes = list(pool.map(share, range(jobs)))
+    except BrokenProcessPool:
+        return CheckOutcome(INCOMPLETE, "a process was lost")
     if failed := [outcome for outcome in outcomes if outcome.status == REFUTED]:
         return min(failed, key=lambda outcome: outcome.place)
     if len({outcome.digest for outcome in outcomes}) > 1:

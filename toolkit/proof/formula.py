@@ -25,7 +25,7 @@ from toolkit.proof.network import UnreadableError, unpacked
 MOST_CASES = 1 << 20
 MOST_NESTED = 200
 TOKEN = re.compile(
-    r'\s+|;[^\n]*|"[^"]*"|([A-Za-z_][\w.-]*\s*\[[^\]()]*\]|\[[^\]()]*\]|[()]|<\s*2\.\d\s*>|[^\s()\[\];"]+)'
+    r'\s+|;[^\n]*|("[^"]*"|[A-Za-z_][\w.-]*\s*\[[^\]()]*\]|\[[^\]()]*\]|[()]|<\s*2\.\d\s*>|[^\s()\[\];"]+)'
 )
 NUMBER = re.compile(r"[+-]?(?:\d{1,400}\.?\d{0,400}|\.\d{1,400})(?:[eE][+-]?\d{1,3})?", re.ASCII)
 SIGNS = {"<=", "<", ">=", ">", "=", "==", "!="}
@@ -206,7 +206,7 @@ class SpecificationReader:
         """One tensor of version 2; inputs come first."""
         words = self._words(tree)
         kind = words[0] if words else ""
-        sizes = re.fullmatch(r"\[([\d,]*)\]", words[-1]) if len(words) == 4 and len(tree) == 4 else None
+        sizes = re.fullmatch(r"\w+\[([\d,]*)\]", "".join(words[2:])) if len(words) == len(tree) in {3, 4} else None
         if (
             kind not in {"declare-input", "declare-output"}
             or sizes is None

@@ -28,7 +28,11 @@ class LinearMap:
 
     inputs: int
     outputs: int
-    slack = 0.0
+
+    @property
+    def slack(self) -> float:
+        """Relative error of the coefficients; an integer where there is none, which rational arithmetic keeps exact."""
+        return 0
 
     @property
     def forward_terms(self) -> int:
@@ -58,7 +62,7 @@ class Scale(LinearMap):
     """A factor for each element, known up to the relative error ``slack``."""
 
     factors: Array
-    slack: float = 0.0
+    slack: float = 0
 
     forward_terms = adjoint_terms = 1
 

@@ -128,8 +128,7 @@ def load_network(path: Path) -> ProofNetwork:
         raise UnreadableError(f"{path}: {type(error).__name__}: {error}") from None
     digest = hashlib.sha256(data)
     for name in sorted(reader.external):
-        content = (path.parent / name).read_bytes()
-        digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+        digest.update(name.encode() + b"\0" + hashlib.sha256(reader.external[name]).digest())
     return ProofNetwork(**{**vars(network), "digest": digest.digest()})
 
 
@@ -209,7 +208,7 @@ class GraphReader:
         self.sizes: list[int] = []
         self.steps: list[Step] = []
         self.tensors: dict[str, Operand] = {}
-        self.external: set[str] = set()
+        self.external: dict[str, bytes] = {}
         opsets = {entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}}
         if len(opsets) != 1 or not OLDEST <= min(opsets) <= NEWEST or model.functions or self.graph.sparse_initializer:
             raise UnreadableError(f"{path}: opset {sorted(opsets)}, local functions or sparse initializers")
@@ -280,8 +279,9 @@ class GraphReader:
         name = entries.get("location", "")
         if not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise UnreadableError(f"constant {tensor.name!r}: external data at {name!r}")
-        self.external.add(name)
-        content, start = (self.path.parent / name).read_bytes(), int(entries.get("offset", 0))
+        if name not in self.external:
+            self.external[name] = (self.path.parent / name).read_bytes()
+        content, start = self.external[name], int(entries.get("offset", 0))
         length = int(entries.get("length", len(content) - start))
         if not 0 <= start <= start + length <= len(content):
             raise UnreadableError(f"constant {tensor.name!r}: external data is too short")
@@ -513,7 +513,7 @@ def _softmax(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
     return [Computed(x.value, x.shape, groups)]
 
 
-def _scaled(reader: GraphReader, x: Computed, factors: Array, slack: float = 0.0) -> Computed:
+def _scaled(reader: GraphReader, x: Computed, factors: Array, slack: float = 0) -> Computed:
     """A tensor times a constant of its shape."""
     size = reader.sizes[x.value]
     if (factors == 1).all() and not slack:

@@ -1,0 +1,211 @@
+"""Bounds in doubles hold exactly: against rational arithmetic, with no tolerance, where rounding is at its worst."""
+
+from __future__ import annotations
+
+from decimal import Decimal, getcontext
+from fractions import Fraction
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.unit.proof.test_operators import model_of, one
+from toolkit.proof.bounds import Arithmetic, Fact, Model, Rows, backward, fresh_bounds, lines_of
+from toolkit.proof.network import Activation, load_network
+
+DOUBLE = onnx.TensorProto.DOUBLE
+
+
+def weights(rng, *shape, kind):
+    """Numbers of very different sizes, and such that cancel."""
+    found = rng.normal(size=shape)
+    if kind == "extreme":
+        found *= 10.0 ** rng.choice([-300, -150, -20, 0, 8, 60], size=shape)
+    elif kind == "cancelling":
+        half = found.size // 2
+        flat = found.ravel()
+        flat[half : 2 * half] = -np.nextafter(flat[:half], np.inf)
+        found = flat.reshape(shape) * 10.0 ** rng.integers(0, 12)
+    elif kind == "tiny":
+        found *= 5e-324 * rng.integers(1, 2**40, size=shape)
+    return found
+
+
+def network(rng, kind, path):
+    """Affine maps with every piecewise linear operator between them."""
+    constants = {"a": weights(rng, 3, 4, kind=kind), "b": weights(rng, 4, kind=kind),
+                 "c": weights(rng, 4, 4, kind=kind), "d": weights(rng, 4, kind=kind),
+                 "e": weights(rng, 4, 2, kind=kind), "k": weights(rng, 2, 1, 2, kind=kind),
+                 "s": np.array([1, 1, 8])}  # fmt: skip
+    nodes = [
+        ("Gemm", ["x", "a", "b"], ["z"], {}), ("Relu", ["z"], ["r"], {}), ("Gemm", ["r", "c", "d"], ["z1"], {}),
+        (str(rng.choice(["Abs", "LeakyRelu", "Relu"])), ["z1"], ["r1"], {}), ("Add", ["r1", "z"], ["t"], {}),
+        ("Unsqueeze", ["t", "u"], ["t1"], {}), ("Conv", ["t1", "k"], ["q"], {"pads": [1, 0]}),
+        ("Reshape", ["q", "s"], ["q1"], {}),
+        ("MaxPool", ["q1"], ["m"], {"kernel_shape": [3], "pads": [1, 0], "strides": [2]}),
+        ("Reshape", ["m", "v"], ["m1"], {}), ("Clip", ["m1", "low", "high"], ["n"], {}),
+        ("Gemm", ["n", "e"], ["y"], {}),
+    ]  # fmt: skip
+    constants |= {"u": np.array([0]), "v": np.array([1, 4]), "low": np.float64(-0.5), "high": np.float64(1e8)}
+    model = model_of(nodes, (1, 3), constants, dtype=DOUBLE)
+    path.write_bytes(model.SerializeToString())
+    return load_network(path)
+
+
+@pytest.mark.parametrize("kind", ["plain", "extreme", "cancelling", "tiny"])
+@pytest.mark.parametrize("seed", range(4))
+def test_ranges_and_functionals(tmp_path, kind, seed):
+    """All values at corners and points of a box, computed in rationals, are where the bounds say."""
+    rng = np.random.default_rng(seed)
+    net = network(rng, kind, tmp_path / "n.onnx")
+    fast, exact = Model.of(net), Model.of(net, exact=True)
+    centre, radius = rng.normal(size=(1, 3)), abs(rng.normal(size=(1, 3))) * rng.choice([1e-16, 1e-3, 1.0])
+    low, high = centre - radius, centre + radius
+    bounds = fresh_bounds(fast, low, high, [])
+    places = sorted(value for value in bounds.lower if value)
+    functionals = {value: rng.normal(size=(2, net.sizes[value])) for value in places}
+    rows = {value: Rows(np.zeros(2, int), {value: a}, np.zeros(2)) for value, a in functionals.items()}
+    found = {value: backward(bounds, row) for value, row in rows.items()}
+    assert kind == "extreme" or all(np.isfinite(bound.least).all() for bound in found.values())
+    for number in range(8):
+        x = np.where(rng.random((1, 3)) < 0.5, low, high) if number < 5 else np.clip(rng.uniform(low, high), low, high)
+        point = np.vectorize(Fraction, otypes=[object])(x)
+        truth = fresh_bounds(exact, point, point, [])
+        for value in places:
+            values = truth.lower[value][0]
+            assert (values == truth.upper[value][0]).all()
+            for v, l, u in zip(values, bounds.lower[value][0], bounds.upper[value][0], strict=True):
+                assert l <= v <= u
+            for row, weight in enumerate(functionals[value]):
+                total = sum(Fraction(w) * v for w, v in zip(weight.tolist(), values, strict=True))
+                bound = found[value]
+                assert not bound.least[row] > total
+                if np.isfinite(bound.constant[row]) and np.isfinite(bound.coefficients[row]).all():
+                    plane = sum(
+                        Fraction(c) * p for c, p in zip(bound.coefficients[row].tolist(), point[0], strict=True)
+                    )
+                    assert plane + Fraction(bound.constant[row]) <= total
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["bend", "clip"])
+def test_lines_hold_exactly(name, seed):
+    """Lines with any slope, at the ends, the bends and between, in ranges of all sizes."""
+    rng = np.random.default_rng(seed)
+    l = rng.normal(size=(1, 300)) * 10.0 ** rng.integers(-300, 200, (1, 300))
+    u = np.maximum(l, l + abs(rng.normal(size=(1, 300))) * 10.0 ** rng.integers(-300, 200, (1, 300)))
+    alpha = rng.integers(0, 256, (1, 300)).astype(np.uint8)
+    for parameters in (
+        ((0.0,), (0.3,), (-1.0,), (2.5,)) if name == "bend" else ((-1.0, 1.0), (0.0, np.inf), (-np.inf, 1e-9))
+    ):
+        lines = lines_of(Activation(1, 0, name, parameters), l, u, alpha, Arithmetic())
+        for number in range(300):
+            low, high = Fraction(l[0, number]), Fraction(u[0, number])
+            for z in (low, high, min(max(Fraction(0), low), high), (low + high) / 2,
+                      *(min(max(Fraction(p), low), high) for p in parameters if np.isfinite(p))):  # fmt: skip
+                if name == "bend":
+                    f = z if z >= 0 else Fraction(parameters[0]) * z
+                else:
+                    f = min(max(z, parameters[0]), parameters[1])
+                slopes = [part[0, number] for part in vars(lines).values()]
+                if np.isfinite(slopes).all():
+                    s, o, t, p = map(Fraction, slopes)
+                    assert s * z + o <= f <= t * z + p
+
+
+def tanh(z: Fraction) -> Decimal:
+    getcontext().prec = 60
+    power = (2 * Decimal(z.numerator) / Decimal(z.denominator)).exp()
+    return (power - 1) / (power + 1)
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_lines_of_tanh(sigmoid):
+    """Against sixty digits, in narrow and wide ranges, with all slopes."""
+    rng = np.random.default_rng(0)
+    l = rng.normal(size=(1, 400)) * 10.0 ** rng.integers(-12, 2, (1, 400))
+    u = l + abs(rng.normal(size=(1, 400))) * 10.0 ** rng.integers(-12, 2, (1, 400))
+    alpha = np.where(rng.random((1, 400)) < 0.5, 255, rng.integers(0, 255, (1, 400))).astype(np.uint8)
+    step = Activation(1, 0, "tanh", (0.5, 0.5, 0.5) if sigmoid else (1.0, 1.0, 0.0))
+    lines, loose = lines_of(step, l, u, alpha, Arithmetic()), 0
+    for number in range(400):
+        s, o, t, p = (Fraction(part[0, number]) for part in vars(lines).values())
+        gaps = []
+        for part in np.linspace(0, 1, 9):
+            z = Fraction(l[0, number]) + Fraction(part) * (Fraction(u[0, number]) - Fraction(l[0, number]))
+            f = Fraction(tanh(z / 2) / 2 + Decimal("0.5")) if sigmoid else Fraction(tanh(z))
+            assert s * z + o <= f <= t * z + p
+            gaps.append(min(f - s * z - o, t * z + p - f))
+        loose += min(gaps) > 1e-3
+    assert loose < 40
+
+
+QUOTIENTS = {
+    "mean": (one("ReduceMean", (1, 3), axes=[1]), lambda x: [sum(x) / 3]),
+    "div": (one("Div", (1, 3), (np.array([3.0, 7.0, 11.0], np.float32),)), lambda x: [x[0] / 3, x[1] / 7, x[2] / 11]),
+    "pool": (one("AveragePool", (1, 1, 3), kernel_shape=[3]), lambda x: [sum(x) / 3]),
+}
+
+
+@pytest.mark.parametrize("name", QUOTIENTS)
+def test_quotients(tmp_path, name):
+    """What is rounded in a constant is in the range."""
+    model, truth = QUOTIENTS[name]
+    (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
+    network = load_network(tmp_path / "n.onnx")
+    for x in np.random.default_rng(1).normal(size=(200, 1, 3)):
+        bounds = fresh_bounds(Model.of(network), x, x, [])
+        found = backward(
+            bounds, Rows(np.zeros(1, int), {network.output: np.ones((1, network.sizes[network.output]))}, np.zeros(1))
+        )
+        values = truth([Fraction(v) for v in x[0].tolist()])
+        assert found.least[0] <= sum(values)
+        for v, l, u in zip(values, bounds.lower[network.output][0], bounds.upper[network.output][0], strict=True):
+            assert l <= v <= u
+
+
+def test_batch_normalization(tmp_path):
+    """Against forty digits."""
+    getcontext().prec = 40
+    numbers = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+    numbers[3] = abs(numbers[3])
+    model = one("BatchNormalization", (1, 3), tuple(numbers), epsilon=1e-5)
+    (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
+    network = load_network(tmp_path / "n.onnx")
+    scale, shift, mean, variance = ([Decimal(float(x)) for x in row] for row in numbers)
+    for x in np.random.default_rng(1).normal(size=(200, 1, 3)):
+        bounds = fresh_bounds(Model.of(network), x, x, [])
+        for i in range(3):
+            deviation = (variance[i] + Decimal(float(np.float32(1e-5)))).sqrt()
+            truth = (Decimal(x[0, i]) - mean[i]) / deviation * scale[i] + shift[i]
+            assert Decimal(bounds.lower[network.output][0, i]) <= truth <= Decimal(bounds.upper[network.output][0, i])
+
+
+def test_boxes_are_rounded_outward():
+    ends = [
+        Fraction(1, 10),
+        Fraction(-1, 10),
+        Fraction(1, 2),
+        Fraction(10) ** 400,
+        -(Fraction(10) ** 400),
+        Fraction(1, 10**400),
+    ]
+    low, high = Arithmetic().box(ends, ends)
+    for l, end, u in zip(low[0].tolist(), ends, high[0].tolist(), strict=True):
+        assert l <= end <= u
+    assert low[0, 2] == high[0, 2] == 0.5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nothing_is_proved_with_what_is_no_number(tmp_path, value):
+    (tmp_path / "n.onnx").write_bytes(one("Relu", (1, 3)).SerializeToString())
+    network = load_network(tmp_path / "n.onnx")
+    low, high = np.array([[0.0, value, -1.0]]), np.array([[1.0, value, 1.0]])
+    bounds = fresh_bounds(Model.of(network), low, high, [])
+    found = backward(bounds, Rows(np.zeros(1, int), {network.output: np.ones((1, 3))}, np.array([5.0])))
+    assert not np.isfinite(found.least).any()
+    fine = fresh_bounds(Model.of(network), np.zeros((1, 3)), np.ones((1, 3)), [])
+    found = backward(fine, Rows(np.zeros(1, int), {network.output: np.array([[value, 1.0, 1.0]])}, np.array([5.0])))
+    assert not np.isfinite(found.least).any()
+    nothing = Fact(0, network.names["x"], np.array([0]), np.array([-np.inf]), np.array([np.inf]))
+    assert not fine.narrowed(3, [nothing]).crossed.any()
