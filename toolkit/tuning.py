@@ -3,7 +3,7 @@
 A *choice* may have any value of its range without an answer becoming wrong: sizes, shares of the time, patience,
 thresholds. Another value makes a query faster or slower, a limit wider or narrower, a check of agreement cheaper or
 sharper. Each is a field of a group below: its value, its unit, its range, what it does, and the record under
-``benchmarks/perf`` that it was chosen by, as ``file:key``, or "no" where no measurement is known.
+``benchmarks/perf`` that it was chosen by, as ``file:key`` or ``file:key:key``, or "no" where no measurement is known.
 
 What is no choice stays a constant beside the code that needs it, with its reason: how many roundings a formula has and
 by how many units in the last place a result is moved outward (a proof relies on them), bits of a floating-point format,
@@ -118,6 +118,11 @@ class AgreementTuning(TuningGroup):
     """Disturbed copies of each point, whose spread tells how far rounding reaches."""
     spread_factor: float = choice(4.0, "spreads", least=0, most=4.0, measured="no")
     """Spreads of the disturbed copies that an error may be away from a value."""
+    compared_boxes: int = choice(3, "boxes", least=1, measured="no")
+    """Boxes in which a reduced program is compared with the one it was made of, evenly over all."""
+    reduced_tolerances: float = choice(4.0, "tolerances", least=0, most=4.0, measured="no")
+    """Tolerances that the values of a reduced program may be apart: its sums are rounded in another order, and
+    stored."""
 
 
 class PointTuning(TuningGroup):
@@ -161,7 +166,7 @@ class EvolutionTuning(TuningGroup):
         1 << 33,
         "multiplications",
         least=0,
-        measured="witnesses_2026_11_25.json:evolution.cost where there is no witness",
+        measured="witnesses_2026_11_25.json:evolution:cost where there is no witness",
     )
     """Multiplications that all points of all generations may take together: some tenths of a second of one core."""
     first_deviation: float = choice(0.25, "box widths", least=0, measured="no")
@@ -241,10 +246,10 @@ class ProcessTuning(TuningGroup):
     most: int = choice(16, "processes", least=1, measured="no")
     """Processes beyond which starting them would take longer than they gain, unless they are asked for (an
     estimate)."""
-    seconds_to_fork: float = choice(0.03, "seconds", least=0, measured="choices.json:processes.seconds_to_fork")
+    seconds_to_fork: float = choice(0.03, "seconds", least=0, measured="choices.json:processes:seconds_to_fork")
     """Seconds that it takes to start a process; they start one after the other."""
     forking_time_share: float = choice(
-        0.2, "share", least=0, most=1, measured="gpu_2026_11_26.json:16 cores without the GPU (whole seconds).remark"
+        0.2, "share", least=0, most=1, measured="gpu_2026_11_26.json:16 cores without the GPU (whole seconds):remark"
     )
     """Share of its time that work may spend on starting processes."""
     seconds_late: float = choice(20.0, "seconds", least=0, measured="no")
@@ -256,6 +261,10 @@ class ProcessTuning(TuningGroup):
     collector_objects: int = choice(50_000, "objects", least=1, measured="search_2026_11_25.json:start")
     """Objects between two runs of the collector of cycles, which finds next to nothing in the imports that it slows
     down."""
+    single_thread_cost: int = choice(
+        1_000_000, "multiplications", least=0, measured="search_2026_11_26.json:two_threads_or_batches"
+    )
+    """Multiplications of one pass of one row below which one thread is the fastest."""
 
 
 class RuntimeTuning(TuningGroup):
@@ -348,10 +357,10 @@ class ProblemTuning(TuningGroup):
     beyond."""
     least_dividend_share: float = choice(1 / 16, "share", least=0, most=1, measured="no")
     """Share of the divisor's magnitude below which a dividend is not scaled up: it may be small by chance."""
-    most_filled_map: float = choice(0.12, "share", least=0, most=1, measured="choices.json:problem.most_filled_map")
+    most_filled_map: float = choice(0.12, "share", least=0, most=1, measured="choices.json:problem:most_filled_map")
     """Share of a map's elements that are not zero below which compressed rows are the faster ones."""
     most_filled_product: float = choice(
-        0.02, "share", least=0, most=1, measured="choices.json:problem.most_filled_product"
+        0.02, "share", least=0, most=1, measured="choices.json:problem:most_filled_product"
     )
     """Share of a matrix's elements that are not zero below which a sparse product is the faster one."""
     least_counted_elements: int = choice(1 << 16, "elements", least=0, measured="no")
@@ -430,6 +439,215 @@ class PrecisionTuning(TuningGroup):
     close to the answer that the rounding of single precision would hide it."""
 
 
+class AttackTuning(TuningGroup):
+    """How hard, and for how long, witnesses are looked for by gradients and populations."""
+
+    time_share: float = choice(0.1, "share", least=0, most=1, measured="no")
+    """Share of the time left that the attack may take: the searches look for witnesses too."""
+    first_cost: int = choice(1e11, "multiplications", least=0, measured="no")
+    """Multiplications, of a pass for every neuron, from which on the first attack comes before root bounds."""
+    first_restarts_share: float = choice(0.2, "share", least=0, most=1, measured="no")
+    """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
+    population: int = choice(2048, "points", least=0, measured="no")
+    """Points of each case that evolve before all restarts have been made."""
+    most_full_cases: int = choice(64, "cases", least=1, measured="no")
+    """Open cases up to which each is attacked with all restarts and steps."""
+    most_restart_multiples: int = choice(32, "restarts", least=1, measured="search_2026_11_25.json:attack_again")
+    """Most restarts of one attack, in units of those that the settings ask for."""
+    most_evolving_inputs: int = choice(64, "inputs", least=0, measured="no")
+    """Most varying inputs for which populations evolve."""
+
+
+class BatchTuning(TuningGroup):
+    """How many domains are bounded at once, and how many may wait."""
+
+    vectors_per_domain: int = choice(40, "vectors", least=1, measured="no")
+    """Vectors over all neurons and inputs that bounding one domain holds at once, with a margin."""
+    memory_share: float = choice(0.5, "share", least=0, most=1, measured="no")
+    """Share of the free memory that one batch may take."""
+    frontier_memory_share: float = choice(0.15, "share", least=0, most=1, measured="no")
+    """Share of the free memory that domains may take while they wait: a round holds them twice."""
+    most_domains: PerDevice = choice(
+        PerDevice(cpu=1024, elsewhere=8192),
+        "domains",
+        least=1,
+        measured="search_2026_11_26.json:two_threads_or_batches",
+    )
+    """Most domains bounded at once where nothing else is asked for: more keep a processor no busier, and fewer take
+    other devices almost as long."""
+
+
+class RootTuning(TuningGroup):
+    """Bounds of the whole input set, before anything is split."""
+
+    most_boxes: int = choice(1024, "boxes", least=1, measured="no")
+    """Boxes bounded at once at most."""
+    batch_cost: int = choice(1 << 20, "multiplications", least=0, measured="no")
+    """Multiplications of a pass through all boxes that keep a processor busy; more boxes at once gain nothing
+    there, and all of them pay for each other's unstable neurons."""
+    cases_per_pass: int = choice(1024, "cases", least=1, measured="no")
+    """Cases bounded at once."""
+    steps_of_cases_divisor: int = choice(20, "steps", least=1, measured="no")
+    """Steps for the slopes of the neurons for each one of the cases': these are many rows, and few steps gain most."""
+    forward_neurons_per_input: int = choice(32, "neurons", least=0, measured="no")
+    """Unstable neurons for each varying input beyond which their bounds come from a forward pass."""
+
+
+class BoxTuning(TuningGroup):
+    """Branch and bound over the input box."""
+
+    attacked: int = choice(32, "boxes", least=0, measured="no")
+    """Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
+    attack_steps: int = choice(6, "steps", least=0, measured="no")
+    """Steps of gradient descent inside each of the boxes that are attacked."""
+    atom_variation_weight: float = choice(0.1, "weight", least=0, measured="no")
+    """Weight of the atoms' own variation when a dimension is chosen, against that of the relaxations' gaps."""
+    least_side_ulps: int = choice(16, "ulps", least=2, measured="no")
+    """Width of a side, in units in the last place, that is not cut any more."""
+
+
+class PhaseTuning(TuningGroup):
+    """Branch and bound over the phases of ReLUs."""
+
+    weaker_child_weight: float = choice(0.3, "weight", least=0, measured="no")
+    """What the weaker child of a split counts, next to the stronger: many small trees were smallest about here."""
+    babsr_weight: float = choice(1e-4, "weight", least=0, measured="no")
+    """What BaBSR counts, next to the chords' offsets."""
+    most_depth_to_clip: float = choice(0.3, "share", least=0, measured="search_2026_11_25.json:cut")
+    """How deep the least point of a bound may lie below zero, as a share of the bound's range over the box, for its
+    half-space to be worth anything: from one half on it cuts so little off that neurons gain nothing, from one on
+    nothing at all."""
+    rounds_without_rise: int = choice(6, "rounds", least=1, measured="no")
+    """Rounds without a rise of the weakest bound after which domains are bounded more thoroughly."""
+    most_ascent_steps: int = choice(40, "steps", least=0, measured="no")
+    """Steps of the ascent in every domain beyond which more are not tried."""
+
+
+class NeuronTreeTuning(TuningGroup):
+    """Trees of splits that improve the bounds of single neurons."""
+
+    leaves_per_split: int = choice(4, "leaves", least=1, measured="search_2026_11_26.json:trees_of_neurons")
+    """Leaves of a tree for each one that is split in a round."""
+    least_width_gain: float = choice(
+        0.01, "share", least=0, most=1, measured="processes_2026_11_26.json:trees_end_where_a_doubling_gains_less_than"
+    )
+    """Share of their width that a layer's neurons must lose while its trees double, or they grow no further."""
+
+
+class SharingTuning(TuningGroup):
+    """One search in several processes."""
+
+    seconds_before: float = choice(0.3, "seconds", least=0, measured="processes_2026_11_26.json:shares")
+    """Seconds that a search takes in one process before others are worth their start, and each time it is too
+    narrow."""
+    least_turn_seconds: float = choice(0.3, "seconds", least=0, measured="no")
+    """Seconds that a turn takes at least before a flag ends it."""
+    least_domains: int = choice(16, "domains", least=1, measured="no")
+    """Fewest open domains, or neurons with trees, of a share."""
+
+
+class ExactTuning(TuningGroup):
+    """What is decided in rational arithmetic."""
+
+    most_products: int = choice(1 << 17, "multiplications", least=0, measured="no")
+    """Most products of integers for the linear functions of a leaf: a tenth of a second."""
+    most_atoms: int = choice(1 << 10, "pairs", least=0, measured="no")
+    """Most pairs of an open case and a strict atom that are looked at."""
+    most_unstable: int = choice(24, "neurons", least=0, measured="no")
+    """Most unstable neurons of a network whose leaves are all decided exactly."""
+    time_share: float = choice(0.5, "share", least=0, most=1, measured="no")
+    """Share of the time left that deciding strict atoms exactly may take."""
+    most_domains: int = choice(1 << 14, "domains", least=1, measured="no")
+    """Most domains of a search whose leaves are all decided exactly."""
+    zero_tolerance: float = choice(1e-9, "magnitude", least=0, measured="no")
+    """Magnitude below which a solver's multiplier, or a combined column of normalised rows, is taken for zero; what
+    follows is checked exactly."""
+    most_denominator: int = choice(1 << 40, "integers", least=1, measured="no")
+    """Largest denominator of multipliers that the equations leave free."""
+
+
+class MixedIntegerTuning(TuningGroup):
+    """Mixed-integer programs of shallow networks."""
+
+    most_binaries: int = choice(2000, "neurons", least=0, measured="no")
+    """Unstable neurons beyond which a mixed-integer program takes longer than it is worth."""
+    most_elements: int = choice(1 << 20, "coefficients", least=0, measured="no")
+    """Coefficients of all maps beyond which setting up a mixed-integer program takes longer than it is worth."""
+    most_cases: int = choice(8, "cases", least=0, measured="no")
+    """Cases for which a mixed-integer program is solved, those with the weakest bounds first."""
+    seconds: float = choice(5.0, "seconds", least=0, measured="no")
+    """Time for all mixed-integer programs: what has a solution that is found at all is mostly found within seconds."""
+
+
+class ReductionTuning(TuningGroup):
+    """Which networks are reduced to what is left of them on their boxes."""
+
+    most_cost_factor: float = choice(8.0, "factor", least=0, measured="no")
+    """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a
+    fraction of a matrix product's rate."""
+    most_multiplications: int = choice(1 << 37, "multiplications", least=0, measured="no")
+    """Most multiplications that making a reduced program may take: ten seconds of a processor."""
+
+
+class ClippingTuning(TuningGroup):
+    """Boxes clipped by half-spaces."""
+
+    most_breakpoints: int = choice(8, "dimensions", least=0, measured="no")
+    """Dimensions up to which all breakpoints are tried as a half-space's multiplier."""
+    tried_multipliers: int = choice(
+        5,
+        "multipliers",
+        least=1,
+        measured="search_2026_11_25.json:measured_and_dropped:fewer tangents of a half-space's multiplier",
+    )
+    """Multipliers tried one after the other where there are more dimensions."""
+
+
+class ZonotopeTuning(TuningGroup):
+    """Forward bounds by zonotopes."""
+
+    least_width: int = choice(512, "neurons", least=0, measured="no")
+    """Neurons of a layer from which on forward bounds are worth their price."""
+    most_coefficients_per_box: int = choice(
+        1 << 25, "coefficients", least=0, measured="cgan_2026_11_25.json:coefficients_at_the_root"
+    )
+    """Coefficients of one box's terms on the widest layer that they meet, at most."""
+    most_coefficients: int = choice(1 << 26, "coefficients", least=1, measured="no")
+    """Coefficients of the terms of all boxes that are bounded at once on the widest layer that they meet, at most."""
+    block_coefficients: PerDevice = choice(
+        PerDevice(cpu=1 << 20, elsewhere=1 << 26), "coefficients", least=1, measured="no"
+    )
+    """Coefficients that a map takes at once: few enough to stay in a processor's cache, and enough to keep other
+    devices busy."""
+
+
+class NeuronBoundTuning(TuningGroup):
+    """Optimised bounds of intermediate layers."""
+
+    tried_rows: int = choice(48, "rows", least=1, measured="no")
+    """Rows of a layer whose bounds are improved first, to see whether it pays."""
+    least_width_gain: float = choice(0.005, "share", least=0, most=1, measured="no")
+    """Share of their width that the rows tried first must lose for the other rows to follow."""
+
+
+class LirpaTuning(TuningGroup):
+    """Root bounds by the library auto_LiRPA."""
+
+    regions_per_pass: int = choice(64, "regions", least=1, measured="no")
+    """Regions bounded at once, where the networks take several samples."""
+    feature_tolerance: float = choice(1e-6, "share", least=0, most=1e-6, measured="no")
+    """Largest relative difference between the features by torch and by the library, both in float64."""
+    slope_margin: float = choice(1e-3, "slope", least=0, most=0.5, measured="no")
+    """Distance that optimised slopes of ReLUs keep from 0 and 1."""
+
+
+class AscentTuning(TuningGroup):
+    """Slopes and multipliers that are optimised for many domains at once."""
+
+    proved_share_to_shrink: float = choice(0.2, "share", least=0, most=1, measured="no")
+    """Share of a batch that must be proved before it is worth making the batch smaller."""
+
+
 class Tuning(NamedTuple):
     """All groups."""
 
@@ -450,6 +668,21 @@ class Tuning(NamedTuple):
     memory: MemoryTuning = MemoryTuning()
     training: TrainingTuning = TrainingTuning()
     precision: PrecisionTuning = PrecisionTuning()
+    attack: AttackTuning = AttackTuning()
+    batches: BatchTuning = BatchTuning()
+    roots: RootTuning = RootTuning()
+    boxes: BoxTuning = BoxTuning()
+    phases: PhaseTuning = PhaseTuning()
+    neuron_trees: NeuronTreeTuning = NeuronTreeTuning()
+    sharing: SharingTuning = SharingTuning()
+    exact: ExactTuning = ExactTuning()
+    mixed_integer: MixedIntegerTuning = MixedIntegerTuning()
+    reduction: ReductionTuning = ReductionTuning()
+    clipping: ClippingTuning = ClippingTuning()
+    zonotopes: ZonotopeTuning = ZonotopeTuning()
+    neuron_bounds: NeuronBoundTuning = NeuronBoundTuning()
+    lirpa: LirpaTuning = LirpaTuning()
+    ascent: AscentTuning = AscentTuning()
 
     def changed(self, **groups: Mapping[str, Any]) -> Tuning:
         """This table with other values, by group and name. Raises ValueError outside of a range."""

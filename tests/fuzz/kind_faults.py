@@ -25,8 +25,8 @@ from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Verdict
 from toolkit.run.clock import Clock
-from toolkit.search import parallel_search
 from toolkit.settings import Settings
+from toolkit.tuning import tuned, using
 from toolkit.verify import LoadedNetwork, decide, load_query
 
 NETWORKS = 12
@@ -72,13 +72,13 @@ def no_memory(countdown: Countdown) -> Iterator[None]:
 @contextmanager
 def no_session(countdown: Countdown) -> Iterator[None]:
     """Calls of onnxruntime fail."""
-    run = Session.run
+    run = Session.run_undeclared
 
     def failing(self: Session, *arguments: Any, **options: Any) -> Any:
         countdown.count()
         return run(self, *arguments, **options)
 
-    with mock.patch.object(Session, "run", failing):
+    with mock.patch.object(Session, "run_undeclared", failing):
         yield
 
 
@@ -91,9 +91,7 @@ def no_fork(countdown: Countdown) -> Iterator[None]:
         countdown.count()
         return fork()
 
-    eager = mock.patch.multiple(
-        parallel_search, SECONDS_BEFORE_SHARING=1e-3, LEAST_TURN_SECONDS=1e-3, LEAST_SHARE_DOMAINS=1
-    )
+    eager = using(tuned().changed(sharing={"seconds_before": 1e-3, "least_turn_seconds": 1e-3, "least_domains": 1}))
     with eager, mock.patch.object(os, "fork", failing):
         yield
 

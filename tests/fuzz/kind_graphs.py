@@ -29,13 +29,15 @@ from toolkit.numpy_prover.crown_proof import proof
 from toolkit.problem.compile import compile_problem
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
-from toolkit.search import root as roots
 from toolkit.settings import Settings
 from toolkit.tuning import tuned, using
 from toolkit.verify import LoadedNetwork, decide, load_query
 
 CLOSENESS = 1e-5
 """Of the compiled network to the truth, relative to the largest output: constants are written in single precision."""
+
+SINGLE = {"widest_double": 0, "most_double_cost": 0}
+"""Limits below which no program is bounded in double precision."""
 
 
 def load(model: onnx.ModelProto) -> LoadedNetwork:
@@ -109,9 +111,9 @@ def answered(choices: Choices, network: LoadedNetwork, query: Any) -> Result:
         settings = without_attacks(choices, stack, random_settings(choices))
         if choices.chance(0.3):
             stack.enter_context(small_zonotopes(choices))
-            stack.enter_context(mock.patch.object(roots, "FORWARD_NEURONS_PER_INPUT", 0))
+            stack.enter_context(using(tuned().changed(roots={"forward_neurons_per_input": 0})))
         if choices.chance(0.3):  # single precision, as of wide networks
-            stack.enter_context(mock.patch.multiple(verifier, DOUBLE_WIDTH=-1, DOUBLE_COST=-1))
+            stack.enter_context(using(tuned().changed(precision=SINGLE)))
         return decide(load_query({"": network}, query), settings, Clock.started(settings.timeout))
 
 

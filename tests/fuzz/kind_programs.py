@@ -27,7 +27,6 @@ from scenes import (
 )
 
 from toolkit.bounds import crown as crown_module
-from toolkit.bounds import forward
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box
 from toolkit.bounds.clip_neurons import clip_neurons
 from toolkit.bounds.crown import bound_features, crown_bounds, tighten
@@ -42,6 +41,7 @@ from toolkit.ops import RELAXATIONS
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.merge_neurons import merge_neurons
 from toolkit.problem.program import Layer, Program
+from toolkit.tuning import PerDevice, tuned, using
 
 Technique = Callable[[Choices, Scene], int]
 TECHNIQUES: list[Technique] = []
@@ -84,12 +84,12 @@ def crown(choices: Choices, scene: Scene) -> int:
 def small_zonotopes(choices: Choices) -> Iterator[None]:
     """Forward bounds for small layers too, with few terms, in small blocks."""
     limits = {
-        "LEAST_FORWARD_WIDTH": choices.of((0, 1, 2)),
-        "MOST_COEFFICIENTS_PER_BOX": choices.of((1 << 25, 1 << 25, 64, 32, 8, 0)),
-        "MOST_COEFFICIENTS": choices.of((1 << 26, 1, 16)),
-        "BLOCK_COEFFICIENTS": {"cpu": choices.of((1 << 20, 1, 8))},
+        "least_width": choices.of((0, 1, 2)),
+        "most_coefficients_per_box": choices.of((1 << 25, 1 << 25, 64, 32, 8, 0)),
+        "most_coefficients": choices.of((1 << 26, 1, 16)),
+        "block_coefficients": PerDevice(choices.of((1 << 20, 1, 8)), 1 << 26),
     }
-    with mock.patch.multiple(forward, **limits):
+    with using(tuned().changed(zonotopes=limits)):
         yield
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -35,10 +34,10 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.specialise_cases import specialised
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search import root as roots
 from toolkit.search.search_task import SearchResult, SearchTask
 from toolkit.search.strategy import prove
 from toolkit.settings import Settings
+from toolkit.tuning import tuned, using
 
 SECONDS = 1.0
 """Time limit of one search."""
@@ -113,7 +112,7 @@ def searched(choices: Choices, posed: SearchProblem, dtype: torch.dtype) -> list
     with ExitStack() as stack:
         if choices.chance(0.3):
             stack.enter_context(small_zonotopes(choices))
-            stack.enter_context(mock.patch.object(roots, "FORWARD_NEURONS_PER_INPUT", 0))
+            stack.enter_context(using(tuned().changed(roots={"forward_neurons_per_input": 0})))
         stack.enter_context(torch.no_grad())
         parts = list(specialised(problem)) if choices.chance(0.5) else None
         problems = [problem] if parts is None else [part.problem for part in parts]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from unittest import mock
 
 import numpy as np
 import torch
 from choices import Choices
 from exact_reference import values_of
-from kind_graphs import judge_light, judge_verdict, load, without_attacks
+from kind_graphs import SINGLE, judge_light, judge_verdict, load, without_attacks
 from kind_programs import crown, intervals, reduced, refined, tightened, zonotopes
 from kind_searches import SearchProblem, judge_search, random_settings
 from kinds import Unsuited, kind
@@ -17,7 +16,6 @@ from networks import Dense
 from random_queries import QueryCase, query_text
 from scenes import CPU, Array, Scene
 
-from toolkit import verify as verifier
 from toolkit.bounds.interval import Bounds
 from toolkit.errors import ToolkitError
 from toolkit.formats.vnnlib.read import parse_query
@@ -25,6 +23,7 @@ from toolkit.problem.affine import DenseAffine
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.run.clock import Clock
+from toolkit.tuning import tuned, using
 from toolkit.verify import decide, load_query
 
 LENGTHS = (3, 40, 700, 3072, 9000, 49152)
@@ -150,7 +149,7 @@ def judged_in_single(choices: Choices, network: Dense, case: QueryCase, witness:
     known = witness if truth <= 0 else None
     loaded, query = load(network.model(dtype)), parse_query(query_text([case]))
     try:
-        with mock.patch.multiple(verifier, DOUBLE_WIDTH=-1, DOUBLE_COST=-1), ExitStack() as stack:
+        with using(tuned().changed(precision=SINGLE)), ExitStack() as stack:
             settings = without_attacks(choices, stack, random_settings(choices))
             result = decide(load_query({"": loaded}, query), settings, Clock.started(settings.timeout))
     except ToolkitError:

@@ -18,7 +18,6 @@ from random_queries import QueryCase, query_text, random_cases
 
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Result, Verdict
-from toolkit.search import parallel_search
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 
@@ -115,11 +114,9 @@ def test_verdicts_by_input_splitting_equal_the_oracle(name: str, seed: int, tmp_
 @pytest.mark.parametrize("strategy", ["relu", "input"])
 @pytest.mark.parametrize("name", FEW_INPUTS)
 def test_verdicts_of_several_processes_equal_the_oracle(
-    name: str, strategy: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, strategy: str, seed: int, tmp_path: Path, tune: Callable[..., None]
 ) -> None:
-    for fixed in ("SECONDS_BEFORE_SHARING", "LEAST_TURN_SECONDS"):
-        monkeypatch.setattr(parallel_search, fixed, 1e-3)
-    monkeypatch.setattr(parallel_search, "LEAST_SHARE_DOMAINS", 1)
+    tune(sharing={"seconds_before": 1e-3, "least_turn_seconds": 1e-3, "least_domains": 1})
     model = random_network(name, seed)
     networks = load_networks({"": save(model, tmp_path)})
     generator = np.random.default_rng(500 + seed)

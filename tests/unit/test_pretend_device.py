@@ -105,7 +105,7 @@ def test_what_is_recorded_waits_for_nothing(
     tune(recordings={"calls_before": 0})
     if as_operators:
         monkeypatch.setattr("toolkit.problem.program.compact", lambda affine: affine)
-        monkeypatch.setattr("toolkit.search.reduce_task.WORTH_REDUCING", 0.0)
+        tune(reduction={"most_cost_factor": 0.0})
     generator = np.random.default_rng(7)
     for seed in range(30):
         path = save(random_network(name, seed), tmp_path)

@@ -14,13 +14,10 @@ from torch import Tensor
 
 from toolkit.bounds.interval import Bounds, without_overflow
 from toolkit.problem.sum_rounding import gamma
+from toolkit.tuning import tuned
 
 ROUNDINGS_OF_FUNCTION = 32
 """Operations on a function's value beside the two sums over the dimensions: its offset, multiples of others."""
-MAX_BREAKPOINTS = 8
-"""Dimensions up to which all breakpoints are tried as a half-space's multiplier."""
-TRIED_MULTIPLIERS = 5
-"""Multipliers tried one after the other where there are more dimensions."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ def centred(coefficients: Tensor, offset: Tensor, box: Bounds) -> CentredRows:
 
 def _few(spread: Tensor) -> bool:
     """Whether there are so few dimensions that it is faster to add up whole dimensions than function by function."""
-    return spread.shape[1] <= MAX_BREAKPOINTS
+    return spread.shape[1] <= tuned().clipping.most_breakpoints
 
 
 def _dot(rows: Tensor, points: Tensor) -> Tensor:
@@ -181,7 +178,7 @@ def _between_tangents(function: CentredRows, space: CentredRows) -> tuple[Tensor
         constant - torch.mul(torch.sign(space.spread, out=work), function.spread, out=work).sum(1),
         slope - torch.abs(space.spread, out=work).sum(1),
     )
-    for _ in range(TRIED_MULTIPLIERS):
+    for _ in range(tuned().clipping.tried_multipliers):
         beta = ((right[0] - left[0]) / (left[1] - right[1])).clamp(min=0)
         beta = torch.where(torch.isfinite(beta), beta, 0.0)
         value, rise = dual(beta)

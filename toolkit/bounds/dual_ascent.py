@@ -28,6 +28,7 @@ from toolkit.bounds.step_rules import Adam, StepRule
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Layer, Program, split_layers
 from toolkit.problem.sum_rounding import MapErrors
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,6 @@ def _concatenate_post(program: Program, linear: LinearBounds, batch: int) -> Ten
     return torch.cat(parts, 1) if parts else linear.offset.new_zeros(batch, 0)
 
 
-PROVED_SHARE_TO_SHRINK = 0.2
-"""Share of a batch that must be proved before it is worth making the batch smaller."""
-
-
 def optimise(
     program: Program,
     domain: Domain,
@@ -180,7 +177,7 @@ def optimise(
         if staying is not None and not len(staying):
             break
         bound, gradient = at.bound, supergradient(program, relaxed, at)
-        if staying is not None and len(staying) < (1 - PROVED_SHARE_TO_SHRINK) * len(bound.lower):
+        if staying is not None and len(staying) < (1 - tuned().ascent.proved_share_to_shrink) * len(bound.lower):
             relaxed = relax(program, relaxed.domain.select(staying))
             state, bound, gradient = state.select(staying), bound.select(staying), gradient.select(staying)
             rows = staying if rows is None else rows[staying]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from toolkit.bounds.evaluate_program import DISTURBED_COPIES, Arithmetic, PointValues
+from toolkit.bounds.evaluate_program import Arithmetic, PointValues
 from toolkit.problem.affine import absolute_module
 from toolkit.problem.operator_table import NONLINEAR, check_supported
 from toolkit.problem.sum_lengths import value_terms
@@ -72,7 +72,7 @@ def evaluate_graph(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: f
 
 
 def evaluate_operators(
-    graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float, copies: int = DISTURBED_COPIES
+    graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float, copies: int | None = None
 ) -> dict[str, PointValues]:
     """All operators of a graph (one flat input and output) at points ``(B, n)``, given up to an error, in float64.
 

@@ -26,11 +26,6 @@ from toolkit.problem.sum_lengths import value_terms
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at, unit_roundoff
 from toolkit.tuning import tuned
 
-DISTURBED_COPIES = 4
-"""Disturbed copies of each point."""
-SPREAD_FACTOR = 4.0
-"""Spreads of the copies that an error may be away."""
-
 
 @dataclass(frozen=True)
 class PointValues:
@@ -52,7 +47,7 @@ class PointValues:
         """
         if self.jumps or not len(self.copies):
             return self.error
-        return torch.fmin(self.error, SPREAD_FACTOR * _spread(self.value, self.copies))
+        return torch.fmin(self.error, tuned().agreement.spread_factor * _spread(self.value, self.copies))
 
 
 @dataclass(frozen=True)
@@ -61,12 +56,14 @@ class Arithmetic:
 
     unit: float
     generator: torch.Generator
-    copies: int = DISTURBED_COPIES
+    copies: int
     """Disturbed copies of each point; with none, the bounds on errors are all that is known."""
 
     @classmethod
-    def of(cls, unit: float, copies: int = DISTURBED_COPIES) -> Arithmetic:
-        return cls(unit, torch.Generator().manual_seed(0), copies)
+    def of(cls, unit: float, copies: int | None = None) -> Arithmetic:
+        """Arithmetic with so many copies; None stands for as many as the tuning table says."""
+        count = tuned().agreement.disturbed_copies if copies is None else copies
+        return cls(unit, torch.Generator().manual_seed(0), count)
 
     def start(self, points: Tensor, error: Tensor) -> PointValues:
         """The inputs, ``(B, n)`` each: given up to an error."""
@@ -109,7 +106,8 @@ class Arithmetic:
         value, copies = relaxation.function(z.value), relaxation.function(z.copies)
         error = _image_error(relaxation, value, z.value, z.error)
         if relaxation.piecewise_linear:  # a kink may be near, and none of the few copies beyond it
-            short = _image_error(relaxation, value, z.value, z.tolerance) / SPREAD_FACTOR - _spread(value, copies)
+            factor = tuned().agreement.spread_factor
+            short = _image_error(relaxation, value, z.value, z.tolerance) / factor - _spread(value, copies)
             away = torch.where(copies == value, self._signs(copies), (copies - value).sign())
             copies = copies + short.clamp(min=0) * away
         if not relaxation.piecewise_linear and not operator.jumps:  # of jumps, a few disturbed copies do not tell
@@ -155,7 +153,7 @@ def _widest(matrix: Tensor) -> int:
 
 
 def evaluate(
-    program: Program, points: Tensor, error: Tensor, unit: float, copies: int = DISTURBED_COPIES
+    program: Program, points: Tensor, error: Tensor, unit: float, copies: int | None = None
 ) -> tuple[PointValues, list[PointValues]]:
     """The features at points ``(B, n)`` that are given up to an error, and all layers' pre-activations before them.
 

@@ -20,18 +20,8 @@ from toolkit.ops.relaxation import Relaxation
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma
+from toolkit.tuning import tuned
 
-LEAST_FORWARD_WIDTH = 512
-"""Neurons of a layer from which on forward bounds are worth their price."""
-MOST_COEFFICIENTS_PER_BOX = 1 << 25
-"""Coefficients of one box's terms on the widest layer that they meet, at most."""
-MOST_COEFFICIENTS = 1 << 26
-"""Coefficients of the terms of all boxes that are bounded at once on the widest layer that they meet, at most."""
-BLOCK_COEFFICIENTS = {"cpu": 1 << 20}
-"""Coefficients that a map takes at once, by device: few enough to stay in a processor's cache."""
-BLOCK_COEFFICIENTS_ELSEWHERE = 1 << 26
-"""Coefficients that a map takes at once, on devices that `BLOCK_COEFFICIENTS` does not name: enough to keep them
-busy."""
 OUTWARD_ULPS = 16
 """Units in the last place by which an error is moved outward."""
 
@@ -98,7 +88,7 @@ class ActivationZonotope:
 
 def suits(program: Program) -> bool:
     """Whether forward bounds pay where inputs are few: some layer is wide."""
-    return max((layer.affine.size for layer in program.layers), default=0) > LEAST_FORWARD_WIDTH
+    return max((layer.affine.size for layer in program.layers), default=0) > tuned().zonotopes.least_width
 
 
 def forward_bounds(program: Program, box: Bounds, known: Bounds, check: Callable[[], None] = lambda: None) -> Bounds:
@@ -131,19 +121,20 @@ def boxes_together(program: Program, box: Bounds, known: Bounds) -> int:
     most = int(torch.stack(counts).sum(0).max()) if counts and len(box.lower) else 0
     widest = max((layer.affine.size for layer in program.layers), default=1)
     terms = min(room, box.lower.shape[1] + most)
-    return max(1, MOST_COEFFICIENTS // max(1, min(MOST_COEFFICIENTS_PER_BOX, terms * widest)))
+    limits = tuned().zonotopes
+    return max(1, limits.most_coefficients // max(1, min(limits.most_coefficients_per_box, terms * widest)))
 
 
 def _room(program: Program, number: int) -> int:
     """Terms that there may be behind a layer: none where all later ones are quickly bounded by CROWN."""
     if not any(_is_dear(program, later) for later in range(number + 1, len(program.layers))):
         return 0
-    return MOST_COEFFICIENTS_PER_BOX // max(layer.affine.size for layer in program.layers[number:])
+    return tuned().zonotopes.most_coefficients_per_box // max(layer.affine.size for layer in program.layers[number:])
 
 
 def _is_dear(program: Program, number: int) -> bool:
     """Whether a backward pass for each of a layer's neurons is dear: there are many, or it meets more than matrices."""
-    return program.layers[number].affine.size > LEAST_FORWARD_WIDTH or not only_matrices(program, number)
+    return program.layers[number].affine.size > tuned().zonotopes.least_width or not only_matrices(program, number)
 
 
 def only_matrices(program: Program, number: int) -> bool:
@@ -249,7 +240,7 @@ def _by_blocks(affine: Affine, sources: Sequence[ActivationZonotope]) -> tuple[T
 
 def _blocks(like: Tensor, count: int, width: int) -> list[tuple[int, int]]:
     """Ranges of so many terms that the values of one for all boxes, of this width, are a block."""
-    step = max(1, BLOCK_COEFFICIENTS.get(like.device.type, BLOCK_COEFFICIENTS_ELSEWHERE) // max(1, len(like) * width))
+    step = max(1, tuned().zonotopes.block_coefficients.on(like.device.type) // max(1, len(like) * width))
     return [(start, min(count, start + step)) for start in range(0, count, step)]
 
 

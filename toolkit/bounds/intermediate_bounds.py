@@ -17,11 +17,7 @@ from toolkit.bounds.dual_ascent import Schedule, optimise
 from toolkit.bounds.interval import Bounds, inexact
 from toolkit.bounds.optimised_bound import Domain, adaptive
 from toolkit.problem.program import INPUT, Layer, Program
-
-TRIED_ROWS = 48
-"""Rows of a layer that are tried first."""
-LEAST_WIDTH_GAIN = 0.005
-"""Share of their width that these must lose for the other rows to follow."""
+from toolkit.tuning import tuned
 
 
 def refine_bounds(
@@ -58,7 +54,8 @@ def refine_layer(
         old = Bounds(lower[:, layer.start + part], upper[:, layer.start + part])
         new = old.intersect(found)
         lower[:, layer.start + part], upper[:, layer.start + part] = new.lower, new.upper
-        if float((new.upper - new.lower).sum()) > (1 - LEAST_WIDTH_GAIN) * float((old.upper - old.lower).sum()):
+        least = 1 - tuned().neuron_bounds.least_width_gain
+        if float((new.upper - new.lower).sum()) > least * float((old.upper - old.lower).sum()):
             break
     return Bounds(lower, upper)
 
@@ -68,7 +65,7 @@ def _sample_first(index: Tensor, size: int) -> list[Tensor]:
     if not len(index):
         return []
     sampled = torch.zeros(len(index), dtype=torch.bool, device=index.device)
-    sampled[:: max(1, len(index) // TRIED_ROWS)] = True
+    sampled[:: max(1, len(index) // tuned().neuron_bounds.tried_rows)] = True
     return [index[sampled], *index[~sampled].split(size)] if not bool(sampled.all()) else [index]
 
 

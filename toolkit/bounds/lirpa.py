@@ -25,16 +25,10 @@ from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.converters.conversion import rounds
 from toolkit.problem.compile import FeatureQuestion
 from toolkit.problem.sum_rounding import gamma
+from toolkit.tuning import tuned
 
 ALLOWED_SUM_TERMS = 1 << 16
 """Terms of the sums that the allowance for rounding is for."""
-REGIONS_PER_PASS = 64
-"""Regions bounded at once, where the networks take several samples."""
-FEATURE_TOLERANCE = 1e-6
-"""Largest relative difference between the features by torch and by the library, both in float64."""
-
-SLOPE_MARGIN = 1e-3
-"""Distance that optimised slopes of ReLUs keep from 0 and 1."""
 
 
 def library() -> Any:
@@ -92,7 +86,7 @@ def lower_bounds(
     bounds = torch.full(found.atoms.shape, -torch.inf, dtype=question.lower.dtype, device=question.lower.device)
     used = question.region.unique()
     centres = (question.lower[used[:2]] + question.upper[used[:2]]) / 2
-    for part in used.split(REGIONS_PER_PASS if takes_batches(features, centres) else 1):
+    for part in used.split(tuned().lirpa.regions_per_pass if takes_batches(features, centres) else 1):
         check()
         rows = found.atoms[part]
         atoms, offsets = question.weights[rows], question.offsets[rows]
@@ -122,7 +116,8 @@ def takes_batches(features: nn.Module, points: Tensor) -> bool:
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.allclose(first, second, rtol=FEATURE_TOLERANCE, atol=FEATURE_TOLERANCE)
+    tolerance = tuned().lirpa.feature_tolerance
+    return first.shape == second.shape and torch.allclose(first, second, rtol=tolerance, atol=tolerance)
 
 
 def _all_above(threshold: Tensor) -> Callable[[Tensor], Tensor]:
@@ -132,8 +127,9 @@ def _all_above(threshold: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _clip_inside(node: Any) -> None:
     """The library's ``clip_alpha`` of a ReLU, with an open interval."""
+    margin = tuned().lirpa.slope_margin
     for alpha in node.alpha.values():
-        alpha.data.clamp_(SLOPE_MARGIN, 1 - SLOPE_MARGIN)
+        alpha.data.clamp_(margin, 1 - margin)
 
 
 class _Bounded:

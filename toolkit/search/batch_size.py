@@ -13,18 +13,7 @@ from toolkit.problem.program import Program
 from toolkit.run.events import MemoryShort, Observer
 from toolkit.run.memory_limits import available, refused
 from toolkit.search.phase_domains import PhaseDomains
-
-VECTORS_PER_DOMAIN = 40
-"""Vectors over all neurons and inputs that bounding one domain holds at once, with a margin."""
-BATCH_MEMORY_SHARE = 0.5
-"""Share of the free memory that one batch may take."""
-FRONTIER_MEMORY_SHARE = 0.15
-"""Share of the free memory that domains may take while they wait: a round holds them twice."""
-MOST_DOMAINS_BY_DEVICE = {"cpu": 1024}
-"""Most domains bounded at once, by device, where nothing else is asked for: more keep a processor no busier."""
-MOST_DOMAINS_ELSEWHERE = 8192
-"""Most domains bounded at once on devices that `MOST_DOMAINS_BY_DEVICE` does not name: fewer take them almost as
-long."""
+from toolkit.tuning import tuned
 
 
 def free_bytes(device: torch.device) -> int:
@@ -40,17 +29,18 @@ def largest_batch(program: Program, wanted: int, processes: int = 1) -> int:
 
     So many processes may bound a batch each at the same time.
     """
-    wanted = wanted or MOST_DOMAINS_BY_DEVICE.get(program.device.type, MOST_DOMAINS_ELSEWHERE)
+    limits = tuned().batches
+    wanted = wanted or limits.most_domains.on(program.device.type)
     width = program.num_neurons + program.num_inputs
-    each = VECTORS_PER_DOMAIN * width * torch.finfo(program.dtype).bits // 8
-    return max(2, min(wanted, int(BATCH_MEMORY_SHARE * free_bytes(program.device)) // max(1, each * processes)))
+    each = limits.vectors_per_domain * width * torch.finfo(program.dtype).bits // 8
+    return max(2, min(wanted, int(limits.memory_share * free_bytes(program.device)) // max(1, each * processes)))
 
 
 def most_waiting(domains: PhaseDomains) -> int:
     """How many domains like these may wait for their turn; at least as many as there are."""
     tensors = [getattr(domains, field.name) for field in fields(domains)]
     each = sum(tensor.element_size() * math.prod(tensor.shape[1:]) for tensor in tensors)
-    return max(len(domains), int(FRONTIER_MEMORY_SHARE * free_bytes(domains.lower.device)) // each)
+    return max(len(domains), int(tuned().batches.frontier_memory_share * free_bytes(domains.lower.device)) // each)
 
 
 def smaller_batch(batch: int, observer: Observer) -> int:

@@ -17,18 +17,15 @@ from toolkit.problem.stack_problems import places, stacked
 from toolkit.run.clock import Clock
 from toolkit.search.batch_size import largest_batch
 from toolkit.search.root import RootBounds, first_bounds, prefers_forward, root_of
-
-MOST_BOXES = 1024
-"""Boxes bounded at once at most."""
-BATCH_COST = 1 << 20
-"""Multiplications of a pass through all boxes that keep a processor busy; more boxes at once gain nothing there, and
-all of them pay for each other's unstable neurons."""
+from toolkit.tuning import tuned
 
 
 def boxes_at_once(program: Program) -> int:
     """How many boxes are bounded together."""
-    wanted = MOST_BOXES if program.device.type == "cuda" else max(1, BATCH_COST // max(1, program.cost))
-    return min(wanted, largest_batch(program, MOST_BOXES))
+    limits = tuned().roots
+    busy = max(1, limits.batch_cost // max(1, program.cost))
+    wanted = limits.most_boxes if program.device.type == "cuda" else busy
+    return min(wanted, largest_batch(program, limits.most_boxes))
 
 
 def joint_roots(problems: Sequence[Problem], clock: Clock) -> list[RootBounds]:

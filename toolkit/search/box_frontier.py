@@ -40,15 +40,7 @@ from toolkit.search.input_domains import (
 )
 from toolkit.search.loop import BoundedChildren, Frontier, LeafOutcome, PickedDomains
 from toolkit.search.root import RootBounds
-
-ATTACKED_BOXES = 32
-"""Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
-ATTACK_STEPS = 6
-"""Steps of gradient descent inside each of them."""
-ATOM_VARIATION_WEIGHT = 0.1
-"""Weight of the atoms' own variation when a dimension is chosen, against that of the relaxations' gaps."""
-LEAST_SIDE_ULPS = 16
-"""Width of a side, in units in the last place, that is not cut any more."""
+from toolkit.tuning import tuned
 
 
 @dataclass(kw_only=True)
@@ -154,7 +146,7 @@ def root_boxes(problem: Problem, root: RootBounds, cases: Tensor) -> InputBoxes:
 def divisible(boxes: InputBoxes) -> tuple[InputBoxes, Tensor]:
     """The boxes with no gain expected of sides too narrow to be cut, and which of them can be cut at all, ``(B,)``."""
     unit = torch.finfo(boxes.lower.dtype).eps * torch.maximum(boxes.lower.abs(), boxes.upper.abs())
-    wide = boxes.upper - boxes.lower > LEAST_SIDE_ULPS * unit
+    wide = boxes.upper - boxes.lower > tuned().boxes.least_side_ulps * unit
     gain = torch.where(wide, boxes.gain.nan_to_num(0.0, posinf=0.0), -1.0)
     return replace(boxes, gain=gain), wide.any(1)
 
@@ -225,7 +217,9 @@ def gains(influence: InputInfluence, error: Tensor, variation: Tensor) -> Tensor
     atoms' own ``variation``, ``(B, n)``, counts for less, because cutting it helps one of the halves only.
     """
     error = error.reshape(-1).index_select(0, influence.owner * error.shape[1] + influence.neuron)
-    return (ATOM_VARIATION_WEIGHT * variation).index_add(0, influence.owner, error.unsqueeze(1) * influence.share)
+    return (tuned().boxes.atom_variation_weight * variation).index_add(
+        0, influence.owner, error.unsqueeze(1) * influence.share
+    )
 
 
 def _gaps(program: Program, bounds: Bounds, lines: list[RelaxationLines]) -> Tensor:
@@ -253,8 +247,8 @@ def accept_points(problem: Problem, boxes: InputBoxes, clock: Clock, accept: Acc
     if not len(boxes):
         return False
     centres = (boxes.lower + boxes.upper) / 2
-    best = case_loss(problem, centres, boxes.case).argsort()[:ATTACKED_BOXES]
-    weakest = boxes.bound.argsort()[:ATTACKED_BOXES]
+    best = case_loss(problem, centres, boxes.case).argsort()[: tuned().boxes.attacked]
+    weakest = boxes.bound.argsort()[: tuned().boxes.attacked]
     corners = torch.where(boxes.rows.sum(1) > 0, boxes.lower, boxes.upper)
     chosen = boxes.select(torch.cat([best, weakest]))
     inside = parts_as_problem(problem, chosen)
@@ -262,7 +256,7 @@ def accept_points(problem: Problem, boxes: InputBoxes, clock: Clock, accept: Acc
     return any(
         accept_best(points, loss, problem.region[chosen.case], accept)
         for points, loss in descend(
-            inside, torch.arange(len(chosen), device=starts.device), starts, ATTACK_STEPS, clock
+            inside, torch.arange(len(chosen), device=starts.device), starts, tuned().boxes.attack_steps, clock
         )
     )
 

@@ -21,12 +21,9 @@ from toolkit.errors import InputError
 from toolkit.problem.program import Program
 from toolkit.run.clock import Clock
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, split
+from toolkit.tuning import tuned
 
 Score = Callable[[Program, Bounds, Bound], Tensor]
-WEAKER_CHILD_WEIGHT = 0.3
-"""What the weaker child counts, next to the stronger: many small trees were smallest about here (measured)."""
-BABSR_WEIGHT = 1e-4
-"""What BaBSR counts, next to the chords' offsets."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def chord(program: Program, bounds: Bounds, bound: Bound) -> Tensor:
     """
     width = (bounds.upper - bounds.lower).clamp(min=1e-30)
     offset = -bound.post.clamp(max=0) * -bounds.lower * bounds.upper / width
-    return offset + BABSR_WEIGHT * babsr(program, bounds, bound)
+    return offset + tuned().phases.babsr_weight * babsr(program, bounds, bound)
 
 
 def candidates(score: Tensor, splittable: Tensor, count: int) -> Tensor:
@@ -118,5 +115,5 @@ def _promise(space: PhaseSpace, domains: PhaseDomains, neuron: Tensor, clock: Cl
     clock.check()
     domain, multipliers = expand(space, split(domains, neuron.clamp(min=0)))
     active, inactive = lower_bound(space.problem.program, domain, multipliers).clamp(max=0).chunk(2)
-    promise = torch.maximum(active, inactive) + WEAKER_CHILD_WEIGHT * torch.minimum(active, inactive)
+    promise = torch.maximum(active, inactive) + tuned().phases.weaker_child_weight * torch.minimum(active, inactive)
     return torch.where(neuron >= 0, promise, -torch.inf)

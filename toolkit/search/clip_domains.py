@@ -17,13 +17,10 @@ from toolkit.problem.program import Program
 from toolkit.run.clock import Clock
 from toolkit.search.branching import chord
 from toolkit.search.phase_domains import proved
+from toolkit.tuning import tuned
 
 RECLIPPED_SCHEDULE = Schedule(1, Polyak())
 """How domains are bounded with their narrower neurons."""
-MOST_DEPTH_TO_CLIP = 0.3
-"""How deep the least point of a bound may lie below zero, as a share of the bound's range over the box, for its
-half-space to be worth anything: from one half on it cuts so little off that neurons gain nothing, from one on nothing
-at all (measured)."""
 
 
 def narrow(program: Program, domain: Domain, bound: Bound, count: int, clock: Clock) -> tuple[Bounds, Bound]:
@@ -56,7 +53,7 @@ def _cutting(program: Program, domain: Domain, bound: Bound) -> tuple[Tensor, Ha
     linear = evaluate(program, relax(program, some), bound.multipliers.select(still_open)).linear
     wide = (some.box.upper - some.box.lower).unsqueeze(1)
     span = (linear.coefficients.abs() * wide).sum(2)
-    cutting = -bound.lower[still_open] <= MOST_DEPTH_TO_CLIP * span.squeeze(1)
+    cutting = -bound.lower[still_open] <= tuned().phases.most_depth_to_clip * span.squeeze(1)
     return still_open[cutting], HalfSpaces(linear.coefficients[cutting], linear.offset[cutting])
 
 

@@ -19,9 +19,7 @@ from toolkit.bounds.optimised_bound import Domain
 from toolkit.problem.compile import Problem
 from toolkit.problem.rational import Dyadic, RationalProgram, dyadic, is_rational
 from toolkit.search.farkas import LinearSystem, refute
-
-MOST_PRODUCTS = 1 << 17
-"""Most products of integers for the linear functions of a leaf: a tenth of a second."""
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -84,4 +82,4 @@ def known_phases(domain: Domain) -> NDArray[np.int8]:
 def worth_deciding(problem: Problem) -> bool:
     """Whether leaves of a problem can be decided exactly, and soon."""
     program = problem.program
-    return is_rational(program) and program.cost * (program.num_inputs + 1) <= MOST_PRODUCTS
+    return is_rational(program) and program.cost * (program.num_inputs + 1) <= tuned().exact.most_products

@@ -14,12 +14,10 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.tuning import tuned
+
 Row = list[Fraction]
 """Coefficients of the unknowns, then the constant."""
-ZERO_TOLERANCE = 1e-9
-"""What counts as zero among multipliers and combined columns of normalised rows."""
-MOST_DENOMINATOR = 1 << 40
-"""Largest denominator of multipliers that the equations leave free."""
 TOLERANCES = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
 
@@ -115,12 +113,12 @@ def _minimised(
 
 def _rational(system: LinearSystem, guess: NDArray[np.float64], relaxed: NDArray[np.bool_]) -> list[Fraction]:
     """Rational multipliers near the guess whose combination has zeros exactly where the guess nearly has."""
-    support = np.flatnonzero(guess > ZERO_TOLERANCE).tolist()
+    support = np.flatnonzero(guess > tuned().exact.zero_tolerance).tolist()
     table = np.array([[float(entry) for entry in row] for row in system.rows])
-    columns = np.flatnonzero(np.abs(guess @ table[:, :-1]) < ZERO_TOLERANCE).tolist()
+    columns = np.flatnonzero(np.abs(guess @ table[:, :-1]) < tuned().exact.zero_tolerance).tolist()
     equations = [[system.rows[i][j] for i in support] + [Fraction(0)] for j in columns]
     equations.append([Fraction(int(relaxed[i])) for i in support] + [Fraction(1)])
-    found = solve(equations, [Fraction(guess[i]).limit_denominator(MOST_DENOMINATOR) for i in support])
+    found = solve(equations, [Fraction(guess[i]).limit_denominator(tuned().exact.most_denominator) for i in support])
     multipliers = [Fraction(0)] * len(guess)
     for i, value in zip(support, found, strict=True):
         multipliers[i] = value

@@ -19,9 +19,7 @@ from toolkit.attack.gradient_attack import Accept
 from toolkit.run.clock import Clock
 from toolkit.run.events import DomainsBounded, Observer, RoundDone
 from toolkit.search.batch_size import refusals, smaller_batch
-
-ROUNDS_WITHOUT_RISE = 6
-"""Rounds without a rise of the weakest bound after which domains are bounded more thoroughly."""
+from toolkit.tuning import tuned
 
 
 class DomainBatch(Protocol):
@@ -77,7 +75,7 @@ class SearchProgress:
         """The weakest bound after a round."""
         self.stalled = 0 if weakest > self.weakest else self.stalled + 1
         self.weakest = max(weakest, self.weakest)
-        if self.stalled >= ROUNDS_WITHOUT_RISE:
+        if self.stalled >= tuned().phases.rounds_without_rise:
             self.stalled, self.thoroughness = 0, self.thoroughness + 1
 
     def with_parts(self, parts: Sequence[SearchProgress]) -> SearchProgress:

@@ -24,15 +24,8 @@ from toolkit.problem.program import INPUT, Program
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.root import RootBounds, open_cases
 from toolkit.search.search_task import SearchResult, SearchTask
+from toolkit.tuning import tuned
 
-MOST_BINARIES = 2000
-"""Unstable neurons beyond which a program takes longer than it is worth."""
-MOST_ELEMENTS = 1 << 20
-"""Coefficients of all maps beyond which setting it up does."""
-MOST_CASES = 8
-"""Cases that are tried, those with the weakest bounds first."""
-MOST_SECONDS = 5.0
-"""Time for all of them: what has a solution that is found at all is mostly found within seconds."""
 Array = NDArray[np.float64]
 
 
@@ -41,7 +34,10 @@ def suits(program: Program, unstable: int) -> bool:
     maps = program.maps()
     dense = all(isinstance(affine, DenseAffine) for affine in maps)
     relus = all(layer.op == "relu" for layer in program.layers)
-    return dense and relus and 0 < unstable <= MOST_BINARIES and sum(map(_elements, maps)) <= MOST_ELEMENTS
+    limits = tuned().mixed_integer
+    return (
+        dense and relus and 0 < unstable <= limits.most_binaries and sum(map(_elements, maps)) <= limits.most_elements
+    )
 
 
 def _elements(affine: Affine) -> int:
@@ -54,8 +50,8 @@ def by_mixed_integers(task: SearchTask, root: RootBounds) -> SearchResult:
     Raises OutOfTime where there is none: that says nothing, and others have their turn.
     """
     cases = open_cases(root)
-    cases = cases[root.lower[cases].nan_to_num(-torch.inf).argsort()[:MOST_CASES]]
-    clock = task.clock.soon(MOST_SECONDS)
+    cases = cases[root.lower[cases].nan_to_num(-torch.inf).argsort()[: tuned().mixed_integer.most_cases]]
+    clock = task.clock.soon(tuned().mixed_integer.seconds)
     for number, case in enumerate(cases.tolist()):
         task.clock.check()
         point = candidate(task.problem, root.bounds, case, clock.part(1 / (len(cases) - number)))

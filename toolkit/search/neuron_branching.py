@@ -33,18 +33,14 @@ from toolkit.run.forked_processes import side_by_side, worth_starting
 from toolkit.search.batch_size import refusals
 from toolkit.search.branching import BranchingRule, chord
 from toolkit.search.loop import BoundedChildren, PickedDomains, branch_and_bound
-from toolkit.search.parallel_search import LEAST_SHARE_DOMAINS
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, proved, root_domains
 from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier, bound_domains
+from toolkit.tuning import tuned
 
 ROOT_SCHEDULE = Schedule(8, Adam(rate_alpha=0.3))
 """How a layer's rows, and then the unsplit roots of their trees, are bounded."""
 LEAF_SCHEDULE = Schedule(2, Polyak())
 """How leaves are bounded: many leaves beat thorough ones (measured)."""
-LEAVES_PER_SPLIT = 4
-"""Leaves of a tree for each one that is split in a round."""
-LEAST_WIDTH_GAIN = 0.01
-"""Share of their width that a layer's neurons must lose while its trees double, or they grow no further."""
 
 
 def branch_neurons(
@@ -79,7 +75,7 @@ def _branch_layer(
     unstable = _unstable(bounds.of(layer.neurons))
     if not len(unstable) or not RELAXATIONS[layer.op].piecewise_linear:
         return bounds
-    count = max(1, min(processes, len(unstable) // LEAST_SHARE_DOMAINS, worth_starting(clock.left)))
+    count = max(1, min(processes, len(unstable) // tuned().sharing.least_domains, worth_starting(clock.left)))
     hands = [unstable[hand::count] for hand in range(count)]
     works = [partial(_grown, program, number, box, bounds, hand, batch, clock) for hand in hands]
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
@@ -157,7 +153,7 @@ class TreeFrontier(PhaseFrontier):
         super().put(rest, children)
         if len(self.open) >= self.due:
             now = _width(self.bounds())
-            self.helps = not now > (1 - LEAST_WIDTH_GAIN) * self.width
+            self.helps = not now > (1 - tuned().neuron_trees.least_width_gain) * self.width
             self.width, self.due = now, 2 * self.due
 
 
@@ -224,6 +220,6 @@ def weakest_leaves(trees: TreeFrontier, most: int) -> Tensor:
     rank = torch.arange(len(tree), device=tree.device) - first
     position = by_bound[by_tree]
     open_leaf = ~proved(leaves.lower[position]) & (leaves.candidates[position, 0] >= 0)
-    weakest = (rank < (size[tree] // LEAVES_PER_SPLIT).clamp(min=1)) & open_leaf & open_leaf[first]
+    weakest = (rank < (size[tree] // tuned().neuron_trees.leaves_per_split).clamp(min=1)) & open_leaf & open_leaf[first]
     order = size[tree[weakest]].argsort(stable=True)
     return position[weakest][order[: max(1, most)]]

@@ -19,13 +19,7 @@ from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Observer, RoundDone
 from toolkit.run.forked_processes import SharedFlag, side_by_side, worth_starting
 from toolkit.search.loop import Frontier, SearchOutcome, SearchProgress, branch_and_bound
-
-SECONDS_BEFORE_SHARING = 0.3
-"""Seconds that a search takes in one process before others are worth their start, and each time it is too narrow."""
-LEAST_TURN_SECONDS = 0.3
-"""Seconds that a turn takes at least before a flag ends it."""
-LEAST_SHARE_DOMAINS = 16
-"""Fewest open domains, or neurons with trees, of a share."""
+from toolkit.tuning import tuned
 
 
 def search_in_shares(
@@ -35,13 +29,12 @@ def search_in_shares(
     began = clock.elapsed
     while processes > 1:
         try:
-            return branch_and_bound(search, clock.ending(clock.elapsed + SECONDS_BEFORE_SHARING), accept, observer)
+            alone = clock.ending(clock.elapsed + tuned().sharing.seconds_before)
+            return branch_and_bound(search, alone, accept, observer)
         except OutOfTime:
             clock.check()
         # A search that has taken so long is likely to take as long again.
-        while (
-            count := min(processes, search.divisible // LEAST_SHARE_DOMAINS, worth_starting(clock.elapsed - began))
-        ) > 1:
+        while (count := min(processes, shares_of(search), worth_starting(clock.elapsed - began))) > 1:
             turn = take_turn(search, count, clock, accept, observer, short=count < processes)
             if turn.witness:
                 return SearchOutcome(True, False)
@@ -55,7 +48,7 @@ def search_in_shares(
 
 def shares_of(search: Frontier[Any, Any]) -> int:
     """The most shares that what is open can be dealt into."""
-    return search.divisible // LEAST_SHARE_DOMAINS
+    return search.divisible // tuned().sharing.least_domains
 
 
 @dataclass(frozen=True)
@@ -134,7 +127,7 @@ class _TurnRunner:
         """What a share comes to, or None where it is not done when the turn ends."""
         try:
             # From here on, not from when the turn began: each gets at least one round done, however late it started.
-            clock = self.clock.ending(self.clock.elapsed + LEAST_TURN_SECONDS, lambda: self.flag.is_up)
+            clock = self.clock.ending(self.clock.elapsed + tuned().sharing.least_turn_seconds, lambda: self.flag.is_up)
             return branch_and_bound(share, clock, accept, observer)
         except OutOfTime:
             return None

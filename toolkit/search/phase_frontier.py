@@ -8,7 +8,7 @@ left to split, a linear program decides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -27,9 +27,7 @@ from toolkit.search.double_recheck import in_double
 from toolkit.search.loop import BoundedChildren, Frontier, LeafOutcome, PickedDomains
 from toolkit.search.lp_leaf import close_leaves
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, bounded, concat, expand, proved, with_bounds
-
-MOST_ASCENT_STEPS = 40
-"""Steps of the ascent beyond which more are not tried."""
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class PhaseBounding:
     rule: BranchingRule = RULES["chord"]
     clipped: int = 0
     """Neurons of every open domain that are bounded again where it may have violations."""
-    most_steps: int = MOST_ASCENT_STEPS
+    most_steps: int = field(default_factory=lambda: tuned().phases.most_ascent_steps)
     """Steps beyond which a search that stalls does not go."""
 
     def more_thorough(self, times: int) -> PhaseBounding:

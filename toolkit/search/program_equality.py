@@ -12,13 +12,10 @@ from toolkit.bounds.interval import Bounds
 from toolkit.errors import DisagreementError
 from toolkit.problem.program import Program
 from toolkit.problem.sum_rounding import unit_roundoff
+from toolkit.tuning import tuned
 
-COMPARED_BOXES = 3
-"""Boxes that are looked into, evenly over all."""
 COMPARED_POSITIONS = (0.5, 0.0, 1.0, None)
 """Points of each box, by their shares of the way between its corners; None stands for random shares."""
-TOLERANCE_FACTOR = 4.0
-"""Tolerances that both values may be apart: what is left of a network has sums rounded in another order, and stored."""
 
 
 def check_same(
@@ -34,7 +31,8 @@ def check_same(
         expected, _ = evaluate(program, points, torch.zeros_like(points), 0.0)
         found, _ = evaluate(made, own, unit_roundoff(own.dtype) * own.abs(), 0.0)
         # Products may underflow, which no error in proportion to them counts.
-        allowed = TOLERANCE_FACTOR * (expected.tolerance + found.tolerance + torch.finfo(own.dtype).tiny)
+        rounding = expected.tolerance + found.tolerance + torch.finfo(own.dtype).tiny
+        allowed = tuned().agreement.reduced_tolerances * rounding
         near = (found.value - expected.value).abs() <= allowed
         same = near | (found.value == expected.value) | (found.value.isnan() & expected.value.isnan())
         if not bool(same.all()):
@@ -55,7 +53,7 @@ def _points(box: Bounds) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     count = len(box.lower)
     found = []
-    for number in sorted({0, count // 2, count - 1})[:COMPARED_BOXES]:
+    for number in sorted({0, count // 2, count - 1})[: tuned().agreement.compared_boxes]:
         lower, upper = box.lower[number], box.upper[number]
         for share in COMPARED_POSITIONS:
             part = torch.rand(len(lower), generator=generator).to(lower) if share is None else share

@@ -13,12 +13,7 @@ from toolkit.problem.stacked_matrices import with_stacks
 from toolkit.search.program_equality import check_same
 from toolkit.search.root import RootBounds
 from toolkit.search.search_task import SearchTask
-
-WORTH_REDUCING = 8.0
-"""Multiplications that matrices may cost for each one that the original operators need: convolutions run at a fraction
-of a matrix product's rate."""
-MOST_TO_REDUCE = 1 << 37
-"""Most multiplications that making a reduced program may take: ten seconds of a processor."""
+from toolkit.tuning import tuned
 
 
 def reduced(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]:
@@ -59,7 +54,9 @@ def _reducible(program: Program, box: Bounds, bounds: Bounds) -> bool:
 def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
     """Whether the reduced program is quickly made, a pass for each of its neurons, and the cheaper one."""
     price = kept_neurons(program, bounds) * program.cost
-    return price <= MOST_TO_REDUCE and reduced_cost(program, box, bounds) <= WORTH_REDUCING * program.cost
+    limits = tuned().reduction
+    affordable = price <= limits.most_multiplications
+    return affordable and reduced_cost(program, box, bounds) <= limits.most_cost_factor * program.cost
 
 
 def sparse(problem: Problem) -> Problem:

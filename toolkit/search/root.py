@@ -30,13 +30,7 @@ from toolkit.problem.sum_rounding import outward
 from toolkit.run.clock import Clock
 from toolkit.run.events import Observer, RootBounded
 from toolkit.search.phase_domains import case_domain, proved
-
-CASES_PER_PASS = 1024
-"""Cases bounded at once."""
-CASE_STEPS_PER_NEURON_STEP = 20
-"""Steps for the slopes of the cases for each one of the neurons': these are many rows, and few steps gain most."""
-FORWARD_NEURONS_PER_INPUT = 32
-"""Unstable neurons for each varying input beyond which their bounds come from a forward pass."""
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -105,7 +99,9 @@ def root_of(
 def prefers_forward(problem: Problem, intervals: Bounds) -> bool:
     """Whether a pass for each input that varies is a small part of what a pass for each unstable neuron costs."""
     varying = int((problem.lower < problem.upper).any(0).sum())
-    return suits(problem.program) and unstable(problem, intervals) > FORWARD_NEURONS_PER_INPUT * (varying + 1)
+    return suits(problem.program) and unstable(problem, intervals) > tuned().roots.forward_neurons_per_input * (
+        varying + 1
+    )
 
 
 def neuron_bounds(program: Program, box: Bounds, intervals: Bounds, check: Callable[[], None]) -> Bounds:
@@ -130,7 +126,7 @@ def refined_root(problem: Problem, root: RootBounds, iterations: int, clock: Clo
     bounds = root.bounds
     if len(problem.lower) == 1:
         box = Bounds(problem.lower, problem.upper)
-        schedule = Schedule(max(1, iterations // CASE_STEPS_PER_NEURON_STEP), Adam(rate_alpha=0.5, decay=0.8))
+        schedule = Schedule(max(1, iterations // tuned().roots.steps_of_cases_divisor), Adam(rate_alpha=0.5, decay=0.8))
         bounds = refine_bounds(problem.program, box, bounds, schedule, clock.check)
     root = replace(root, layers=counted(root.layers, problem, bounds, "alpha-crown"))
     return optimised_root(problem, root, bounds, iterations, clock, observer)
@@ -185,7 +181,7 @@ def counted(
 def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor, Multipliers]:
     """CROWN bounds of all cases with adaptive slopes; a conjunction is refuted by its best single atom."""
     lowers, parts = [], []
-    for case in torch.arange(problem.num_cases, device=problem.region.device).split(CASES_PER_PASS):
+    for case in torch.arange(problem.num_cases, device=problem.region.device).split(tuned().roots.cases_per_pass):
         clock.check()
         domain = case_domain(problem, bounds, case)
         errors = errors_for(problem.program, domain.box, domain.bounds)
@@ -205,7 +201,7 @@ def optimise_cases(problem: Problem, root: RootBounds, iterations: int, clock: C
     kept = root.multipliers.map(torch.clone)
     still_open = open_cases(root)
     # A tensor without elements splits into one part without elements, which no map of operators takes.
-    for case in still_open.split(CASES_PER_PASS) if len(still_open) else ():
+    for case in still_open.split(tuned().roots.cases_per_pass) if len(still_open) else ():
         clock.check()
         domain = case_domain(problem, root.bounds, case)
         bound = optimise(problem.program, domain, kept.select(case), schedule, clock.check)

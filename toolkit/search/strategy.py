@@ -10,7 +10,7 @@ from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
 from toolkit.run.clock import OutOfTime
-from toolkit.search.attack_budget import FIRST_RESTARTS_SHARE, attack_first, attack_part
+from toolkit.search.attack_budget import attack_first, attack_part
 from toolkit.search.box_frontier import BoxFrontier, root_boxes
 from toolkit.search.input_domains import BoxStack
 from toolkit.search.mixed_integer import by_mixed_integers, suits
@@ -19,6 +19,7 @@ from toolkit.search.root import RootBounds, facts, open_cases, root_bounds, root
 from toolkit.search.search_task import SearchResult, SearchTask, decided
 from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
 from toolkit.search.techniques import batch_of, by_relu_phases, run_search
+from toolkit.tuning import tuned
 
 MOST_INPUTS_BOXES_FIRST = 20
 """Most varying inputs for which splitting the input box comes first."""
@@ -64,10 +65,14 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     if not task.problem.varying_inputs:
         return by_exact_leaves(task, root) or at_points(task, root)
     task, root = reduced(task.counted(root.bounds), root)
-    if attacked is None and attack_part(task, open_cases(root), FIRST_RESTARTS_SHARE):
+    if attacked is None and attack_part(task, open_cases(root), tuned().attack.first_restarts_share):
         return SearchResult(True, False, "attack")
     found = by_exact_leaves(task, root)
-    if found is not None and not decided(found) and attack_part(task, open_cases(root), 1 - FIRST_RESTARTS_SHARE):
+    if (
+        found is not None
+        and not decided(found)
+        and attack_part(task, open_cases(root), 1 - tuned().attack.first_restarts_share)
+    ):
         return SearchResult(True, False, "attack")
     return in_turn(task, root) if found is None else found
 
@@ -220,7 +225,7 @@ def conjunctions(problem: Problem, root: RootBounds) -> bool:
 
 def by_input_boxes(task: SearchTask, root: RootBounds) -> SearchResult:
     """Branch and bound over the input box."""
-    if attack_part(task, open_cases(root), 1 - FIRST_RESTARTS_SHARE):
+    if attack_part(task, open_cases(root), 1 - tuned().attack.first_restarts_share):
         return SearchResult(True, False, "attack")
     return run_search(task, "input-split", box_search(task, root))
 

@@ -29,14 +29,7 @@ from toolkit.search.phase_domains import PhaseSpace, root_domains
 from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
 from toolkit.search.root import RootBounds, open_cases, root_bounds
 from toolkit.search.search_task import SearchResult, SearchTask
-
-MOST_ATOMS = 1 << 10
-"""Most pairs of an open case and a strict atom that are looked at."""
-MOST_UNSTABLE = 24
-"""Most unstable neurons of a network whose leaves are all decided exactly."""
-EXACT_TIME_SHARE = 0.5
-"""Share of the time left that this may take."""
-MOST_DOMAINS = 1 << 14
+from toolkit.tuning import tuned
 
 
 def closed_by_images(task: SearchTask, root: RootBounds) -> RootBounds:
@@ -45,7 +38,7 @@ def closed_by_images(task: SearchTask, root: RootBounds) -> RootBounds:
     if problem is None or not problem.program.rational or not isinstance(problem.program.features, DenseAffine):
         return root
     pairs = _strict_pairs(problem, open_cases(root).cpu())
-    if not len(pairs) or len(pairs) > MOST_ATOMS:
+    if not len(pairs) or len(pairs) > tuned().exact.most_atoms:
         return root
     box, lower = Bounds(problem.lower, problem.upper), root.lower.clone()
     neurons, _ = interval_bounds(problem.program, box)
@@ -102,7 +95,7 @@ def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
     problem = original.problem.with_cases(open_cases(root).cpu())
     if problem.varying_inputs and not bool(problem.strict_atoms[problem.rows].any()):
         return None
-    clock = task.clock.part(EXACT_TIME_SHARE)
+    clock = task.clock.part(tuned().exact.time_share)
     try:
         search = _search(problem, task, clock)
         outcome = None if search is None else branch_and_bound(search, clock, original.accept, task.observer)
@@ -119,7 +112,7 @@ def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseFrontier |
     """A search over phases, whose leaves are decided exactly, unless there are many neurons to split."""
     root = root_bounds(problem, clock, _ignore)
     unstable = unstable_neurons(problem.program, root.bounds).any(0).nonzero().squeeze(1)
-    if len(unstable) > MOST_UNSTABLE:
+    if len(unstable) > tuned().exact.most_unstable:
         return None
     space = PhaseSpace(problem, root.bounds, unstable, exact=ExactLeaves(problem))
     frontier = root_domains(space, open_cases(root), root.multipliers.select(open_cases(root)),
@@ -127,7 +120,7 @@ def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseFrontier |
     return PhaseFrontier(
         open=frontier,
         batch=largest_batch(problem.program, task.settings.batch),
-        max_domains=min(MOST_DOMAINS, task.settings.max_domains),
+        max_domains=min(tuned().exact.most_domains, task.settings.max_domains),
         space=space,
         bounding=PhaseBounding(Schedule(task.settings.beta_iterations, Polyak())),
         most=most_waiting(frontier),

@@ -6,11 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 from toolkit.problem.program import Program
 from toolkit.run.threads import one_thread
-
-SINGLE_THREAD_COST = 1_000_000
-"""Multiplications of one pass of one row below which one thread is the fastest (measured on two cores)."""
+from toolkit.tuning import tuned
 
 
 def suited_threads(program: Program) -> AbstractContextManager[None]:
     """One thread while a small program is searched on the processor, else as many as there are."""
-    return one_thread() if program.cost < SINGLE_THREAD_COST else nullcontext()
+    return one_thread() if program.cost < tuned().processes.single_thread_cost else nullcontext()

@@ -20,7 +20,7 @@ from toolkit.bounds.interval import unstable_neurons
 from toolkit.bounds.step_rules import Polyak
 from toolkit.run.clock import OutOfTime
 from toolkit.run.forked_processes import cores
-from toolkit.search.attack_budget import FIRST_RESTARTS_SHARE, attack_on, attack_part
+from toolkit.search.attack_budget import attack_on, attack_part
 from toolkit.search.batch_size import largest_batch, most_waiting
 from toolkit.search.branching import rule_named
 from toolkit.search.loop import Frontier
@@ -32,6 +32,7 @@ from toolkit.search.reduce_task import reduced, sparse
 from toolkit.search.root import RootBounds, open_cases, optimised_root, refined_root
 from toolkit.search.search_task import SearchResult, SearchTask, counted, decided
 from toolkit.search.suited_threads import suited_threads
+from toolkit.tuning import tuned
 
 FIRST_TURN_SECONDS = 1.0
 """Seconds of the first search over phases, where better root bounds did not take half as long."""
@@ -143,7 +144,7 @@ def search(attempt: PhaseAttempt) -> SearchResult | None:
 def attack_fully(attempt: PhaseAttempt) -> SearchResult | None:
     """Make the rest of the attack's restarts: after the first search, which is enough for many without a witness."""
     attempt.attacked = True
-    won = attack_part(attempt.task, open_cases(attempt.root), 1 - FIRST_RESTARTS_SHARE)
+    won = attack_part(attempt.task, open_cases(attempt.root), 1 - tuned().attack.first_restarts_share)
     return SearchResult(True, False, "attack") if won else None
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from toolkit.bounds import clip_boxes
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
 from toolkit.bounds.interval import Bounds
+from toolkit.tuning import tuned, using
 
 
 def _random(seed: int, inputs: int, count: int, spaces: int) -> tuple[Bounds, HalfSpaces, torch.Generator]:
@@ -123,8 +123,7 @@ def test_one_half_space_is_used_in_full(seed: int, inputs: int) -> None:
 @given(st.integers(0, 10**6), st.integers(9, 300))
 @settings(max_examples=40, deadline=None)
 def test_tangents_meet_at_the_best_multiplier_in_many_dimensions(seed: int, inputs: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_boxes, "TRIED_MULTIPLIERS", 12)
+    with using(tuned().changed(clipping={"tried_multipliers": 12})):
         gap, before = _gaps(seed, inputs)
     assert bool((gap >= -1e-7).all())
     assert bool((gap <= 0.02 * before + 1e-7).all())

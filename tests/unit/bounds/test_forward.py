@@ -10,15 +10,15 @@ from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 from torch import Tensor
 
 import toolkit.bounds.crown as many_boxes
-from toolkit.bounds import forward
 from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.forward import LEAST_FORWARD_WIDTH, ForwardPass, forward_bounds, strip, suits
+from toolkit.bounds.forward import ForwardPass, forward_bounds, strip, suits
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.affine import DenseAffine, GraphAffine
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sum_rounding import outward
+from toolkit.tuning import PerDevice, tuned
 
 
 def _program(smooth: bool = False) -> Program:
@@ -45,11 +45,8 @@ def _values(program: Program, points: Tensor) -> Tensor:
 @pytest.mark.parametrize("coefficients", [0, 24 * 7, 1 << 25])
 @pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("radius", [0.01, 0.3, 2.0])
-def test_bounds_contain_all_samples(
-    radius: float, smooth: bool, coefficients: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 8)
-    monkeypatch.setattr(forward, "MOST_COEFFICIENTS_PER_BOX", coefficients)
+def test_bounds_contain_all_samples(radius: float, smooth: bool, coefficients: int, tune: Callable[..., None]) -> None:
+    tune(zonotopes={"least_width": 8, "most_coefficients_per_box": coefficients})
     program = _program(smooth)
     box = boxes(program, radius)
     values = _values(program, points_in(box, 300))
@@ -63,21 +60,21 @@ def _width(program: Program, box: Bounds) -> float:
     return float((last.upper - last.lower).sum())
 
 
-def test_tighter_than_intervals_and_with_terms_than_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 4)
+def test_tighter_than_intervals_and_with_terms_than_without(tune: Callable[..., None]) -> None:
+    tune(zonotopes={"least_width": 4})
     program = _program()
     box = boxes(program, 0.05, count=4)
     intervals, _ = interval_bounds(program, box)
     wide = float((intervals.upper - intervals.lower)[:, program.layers[-1].neurons].sum())
     with_terms = _width(program, box)
-    monkeypatch.setattr(forward, "MOST_COEFFICIENTS_PER_BOX", 0)
+    tune(zonotopes={"most_coefficients_per_box": 0})
     without = _width(program, box)
     assert with_terms < 0.9 * without
     assert without < 0.7 * wide
 
 
-def test_boxes_of_a_batch_do_not_touch_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 4)
+def test_boxes_of_a_batch_do_not_touch_each_other(tune: Callable[..., None]) -> None:
+    tune(zonotopes={"least_width": 4})
     program = _program()
     box = boxes(program, 0.3, count=3)
     together = _forward(program, box)
@@ -93,14 +90,14 @@ def test_neither_blocks_nor_parts_of_the_batch_change_bounds(
     dense: int, monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
 ) -> None:
     tune(problem={"most_dense_elements": dense})
-    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 4)
+    tune(zonotopes={"least_width": 4})
     program = _program()
     assert isinstance(program.layers[0].affine, DenseAffine) == (dense > 0)
     box = boxes(program, 0.3, count=5)
     intervals, _ = interval_bounds(program, box)
     whole = forward_bounds(program, box, intervals)
-    monkeypatch.setattr(forward, "BLOCK_COEFFICIENTS", {"cpu": 24 * 3})
-    monkeypatch.setattr(forward, "MOST_COEFFICIENTS", 24 * 60)
+    tune(zonotopes={"block_coefficients": PerDevice(24 * 3, 24 * 3)})
+    tune(zonotopes={"most_coefficients": 24 * 60})
     parts = forward_bounds(program, box, intervals)
     torch.testing.assert_close(parts.lower, whole.lower)
     torch.testing.assert_close(parts.upper, whole.upper)
@@ -148,7 +145,7 @@ def test_help_of_the_backward_pass_is_sound(many: int, monkeypatch: pytest.Monke
 def test_matrices_and_operators_give_the_same_bounds(
     monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 4)
+    tune(zonotopes={"least_width": 4})
     dense = program_of(_residual(), 1, 6, 6)
     tune(problem={"most_dense_elements": 0, "most_dense_convolution_elements": 0})
     operators = program_of(_residual(), 1, 6, 6)
@@ -178,7 +175,7 @@ def test_no_boxes_have_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_wide_programs_use_them() -> None:
     assert not suits(_program())
-    assert suits(program_of(mlp(2, LEAST_FORWARD_WIDTH + 1, 1), 2))
+    assert suits(program_of(mlp(2, tuned().zonotopes.least_width + 1, 1), 2))
 
 
 @pytest.mark.parametrize("radius", [0.2, 1e-6])
@@ -229,12 +226,11 @@ def branching(seed: int, widths: tuple[int, ...] = (5, 4, 6, 3, 5)) -> Program:
     return Program(INPUTS, tuple(layers), features, torch.device("cpu"), torch.float64)
 
 
-@pytest.mark.parametrize("room", [forward.MOST_COEFFICIENTS_PER_BOX, 40, 90])
+@pytest.mark.parametrize("room", [tuned().zonotopes.most_coefficients_per_box, 40, 90])
 @pytest.mark.parametrize("seed", range(40))
-def test_errors_of_parallel_layers_are_not_one_error(seed: int, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_parallel_layers_are_not_one_error(seed: int, room: int, tune: Callable[..., None]) -> None:
     """Neurons of layers side by side err independently: what reads both must not see their errors cancel."""
-    monkeypatch.setattr(forward, "MOST_COEFFICIENTS_PER_BOX", room)
-    monkeypatch.setattr(forward, "LEAST_FORWARD_WIDTH", 0)
+    tune(zonotopes={"most_coefficients_per_box": room, "least_width": 0})
     program = branching(seed)
     centre = torch.randn(2, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     box = Bounds(centre - 0.7, centre + 0.7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,6 @@ from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search import neuron_branching
 from toolkit.search.neuron_branching import TreeFrontier, branch_neurons, plant, weakest_leaves
 
 
@@ -64,8 +64,8 @@ def branched(
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("seed", range(4))
-def test_contains_sampled_values(seed: int, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neuron_branching, "LEAST_SHARE_DOMAINS", 1)
+def test_contains_sampled_values(seed: int, processes: int, tune: Callable[..., None]) -> None:
+    tune(sharing={"least_domains": 1})
     torch.manual_seed(seed)
     for program in (program_of(mlp(4, 12, 12, 12, 2), 4), program_of(ResidualNetwork(), 1, 6, 6)):
         problem, _, found = branched(program, 0.3, seconds=2.0, processes=processes)
@@ -87,9 +87,9 @@ def test_is_tighter_than_slopes_and_nearly_exact() -> None:
     assert width(inside) < 1.1 * width(reached)
 
 
-def test_several_processes_gain_about_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_gain_about_as_much(tune: Callable[..., None]) -> None:
     """Not the same: trees grow while those of their process gain something."""
-    monkeypatch.setattr(neuron_branching, "LEAST_SHARE_DOMAINS", 8)
+    tune(sharing={"least_domains": 8})
     torch.manual_seed(5)
     program = program_of(mlp(3, 24, 24, 2), 3)
     _, slopes, alone = branched(program, 0.5)

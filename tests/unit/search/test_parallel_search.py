@@ -30,9 +30,7 @@ PROVED = SearchOutcome(False, True)
 def soon(monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]) -> None:
     """Shares from the first round on, however small, and short turns of any number of processes."""
     tune(processes={"seconds_to_fork": 1e-9})
-    monkeypatch.setattr(parallel_search, "SECONDS_BEFORE_SHARING", 0.01)
-    monkeypatch.setattr(parallel_search, "LEAST_TURN_SECONDS", 0.01)
-    monkeypatch.setattr(parallel_search, "LEAST_SHARE_DOMAINS", 1)
+    tune(sharing={"seconds_before": 0.01, "least_turn_seconds": 0.01, "least_domains": 1})
 
 
 def nobody(point: Tensor, region: int) -> bool:
@@ -74,8 +72,10 @@ def test_shares_prove_what_one_process_proves(make: Make, processes: int, monkey
 
 
 @SEARCHES
-def test_all_processes_get_a_share_as_soon_as_there_is_enough(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel_search, "LEAST_SHARE_DOMAINS", 6)
+def test_all_processes_get_a_share_as_soon_as_there_is_enough(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
+) -> None:
+    tune(sharing={"least_domains": 6})
     turns = watched(monkeypatch)
     assert decide(make(), 6) == PROVED
     few = turns[: turns.index(6)]

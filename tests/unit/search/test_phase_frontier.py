@@ -17,6 +17,7 @@ from toolkit.search.batch_size import most_waiting
 from toolkit.search.loop import SearchOutcome, begin, branch_and_bound
 from toolkit.search.phase_domains import PhaseDomains, proved, split
 from toolkit.search.phase_frontier import PhaseFrontier
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def test_as_many_domains_wait_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     _, domains = unbounded_space(-0.1, -0.1)
     each = sum(tensor.element_size() * tensor.numel() for tensor in domains.__dict__.values()) // len(domains)
     monkeypatch.setattr(batch_size, "free_bytes", lambda device: 1000 * each)
-    assert most_waiting(domains) == int(1000 * batch_size.FRONTIER_MEMORY_SHARE)
+    assert most_waiting(domains) == int(1000 * tuned().batches.frontier_memory_share)
     monkeypatch.setattr(batch_size, "free_bytes", lambda device: 0)
     assert most_waiting(domains) == len(domains)
 

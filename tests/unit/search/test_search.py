@@ -31,7 +31,7 @@ from toolkit.problem.affine import GraphAffine
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search.branching import WEAKER_CHILD_WEIGHT, babsr, branch, candidates, chord, rule_named
+from toolkit.search.branching import babsr, branch, candidates, chord, rule_named
 from toolkit.search.lp_leaf import close_leaves, implied_phases
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expand, proved, split
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
@@ -201,7 +201,7 @@ def test_domains_are_split_at_the_candidate_whose_stronger_child_is_nearest_to_a
     for neuron in (3, 1):
         pair = split(chosen.select(torch.tensor([0])), torch.tensor([neuron]))
         bounds = lower_bound(space.problem.program, *expand(space, pair)).clamp(max=0).sort().values
-        promise[neuron] = float(bounds[1] + WEAKER_CHILD_WEIGHT * bounds[0])
+        promise[neuron] = float(bounds[1] + tuned().phases.weaker_child_weight * bounds[0])
     assert children.phase[0].nonzero().tolist() == [[max(promise, key=promise.__getitem__)]]
     assert children.phase[1].nonzero().tolist() == [[2]]  # the only one that it has
 

@@ -17,13 +17,14 @@ from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search import attack_budget, strategy, techniques
-from toolkit.search.attack_budget import FIRST_RESTARTS_SHARE, attack_on
+from toolkit.search.attack_budget import attack_on
 from toolkit.search.phase_frontier import PhaseFrontier
 from toolkit.search.root import RootBounds, root_bounds
 from toolkit.search.search_task import SearchResult, SearchTask
 from toolkit.search.strategy import prove, turns
 from toolkit.search.techniques import RESTARTED_TURN_SHARE, by_relu_phases, nearer
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 from toolkit.verify import precision
 
 
@@ -85,15 +86,17 @@ def test_phases_of_one_hidden_layer_are_searched_for_longer() -> None:
     assert shares[0] > shares[1]
 
 
-def test_dear_networks_are_attacked_before_they_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dear_networks_are_attacked_before_they_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
+) -> None:
     bounded: list[int] = []
     monkeypatch.setattr(strategy, "root_bounds", lambda *arguments: bounded.append(1) or root_bounds(*arguments))
     monkeypatch.setattr(attack_budget, "attack", lambda *arguments: not bounded)
     task = task_of(problem_of(30, [40], 30))
-    monkeypatch.setattr(attack_budget, "ATTACK_FIRST_COST", 1)
+    tune(attack={"first_cost": 1})
     assert prove(task).witness
     assert not bounded
-    monkeypatch.setattr(attack_budget, "ATTACK_FIRST_COST", 1 << 40)
+    tune(attack={"first_cost": 1 << 40})
     monkeypatch.setattr(strategy, "in_turn", lambda task, root: SearchResult(False, True, "turns"))
     assert prove(task).by == "turns"
     assert bounded
@@ -164,7 +167,7 @@ def test_many_cases_are_attacked_less_each(monkeypatch: pytest.MonkeyPatch) -> N
     efforts = efforts_of(monkeypatch, lambda number: True)
     for cases in (1, 64, 128, 10_000):
         assert prove(task_of(problem_of(4, [8, 8], 4, cases))) == SearchResult(True, False, "attack")
-    full, steps = FIRST_RESTARTS_SHARE * Settings().attack_restarts, Settings().attack_steps
+    full, steps = tuned().attack.first_restarts_share * Settings().attack_restarts, Settings().attack_steps
     assert efforts == [(full, steps), (full, steps), (math.ceil(full / 4), math.ceil(steps / 2)), (1, 1)]
 
 
