@@ -61,7 +61,7 @@ TORCH_FREE = [
     "toolkit.formats.onnx.runtime", "toolkit.formats.vnncomp.witness", "toolkit.formats.vnncomp.instances",
     "toolkit.formats.vnncomp.model_binding", "toolkit.formats.vnnlib.convert_versions",
     "toolkit.formats.vnnlib.specs", "toolkit.commands.spec", "toolkit.formats.points", "toolkit.commands.inspect",
-    "toolkit.commands.convert", "toolkit.commands.check_witness",
+    "toolkit.commands.convert", "toolkit.commands.check_witness", "toolkit.commands.ops",
     "toolkit.commands.check", "toolkit.proof.check",
 ]  # fmt: skip
 """Modules that must not import torch."""

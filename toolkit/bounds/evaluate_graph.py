@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from toolkit.bounds.evaluate_program import Arithmetic, PointValues
 from toolkit.problem.affine import absolute_module
-from toolkit.problem.operator_table import NONLINEAR, check_supported
+from toolkit.problem.operator_table import NONLINEAR, check_supported, is_part
 from toolkit.problem.sum_lengths import value_terms
 from toolkit.problem.sum_rounding import unit_roundoff
 
@@ -96,7 +96,7 @@ def evaluate_operators(
 
 def _is_list(node: fx.Node) -> bool:
     """Whether an operator has several results, of which others take one: these then stand for it."""
-    return bool(node.users) and all(getattr(user.target, "__name__", "") == "_getitem" for user in node.users)
+    return bool(node.users) and all(map(is_part, node.users))
 
 
 def _sources(node: fx.Node) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from toolkit.problem.operator_table import depends_on_input
+from toolkit.problem.operator_table import depends_on_input, is_part
 from toolkit.problem.sparse_products import product
 
 aten = torch.ops.aten
@@ -77,7 +77,7 @@ def transpose_graph(module: fx.GraphModule, rows: Tensor) -> list[Tensor]:
 
 def _by_gradient(node: fx.Node, coefficients: Tensor, constants: ConstantOperands) -> list[Contribution]:
     """The vector-Jacobian product of any operator; the access to one of several results includes its producer."""
-    call: Any = node.args[0] if _is_part(node) else node
+    call: Any = node.args[0] if is_part(node) else node
     operands = [operand for operand in call.all_input_nodes if depends_on_input(operand)]
 
     def apply(*values: Tensor) -> Tensor:
@@ -95,10 +95,6 @@ def _by_gradient(node: fx.Node, coefficients: Tensor, constants: ConstantOperand
         total = (torch.func.vmap(apply)(*points) * coefficients).sum()
     parts = torch.autograd.grad(total, points, create_graph=coefficients.requires_grad)
     return list(zip(operands, parts, strict=True))
-
-
-def _is_part(node: fx.Node) -> bool:
-    return getattr(node.target, "__name__", "") == "_getitem"
 
 
 def _sum_to(coefficients: Tensor, shape: tuple[int, ...]) -> Tensor:

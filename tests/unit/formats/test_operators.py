@@ -13,6 +13,7 @@ from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.onnx.operators import BOUNDED, check_operators, onnx_operators
 from toolkit.formats.onnx.resize_matrix import run_alone
+from toolkit.ops import ONNX, Kind
 from toolkit.problem.operator_survey import OperatorHandling, OperatorSurvey, survey
 from toolkit.problem.torch_binding import bind_module
 
@@ -149,6 +150,12 @@ def _opset(schema: onnx.defs.OpSchema) -> int:
     return max(schema.since_version - 1, 7) if schema.deprecated else max(schema.since_version, OPSET)
 
 
+HANDLINGS = {
+    Kind.AFFINE: {OperatorHandling.NOTHING, OperatorHandling.AFFINE},
+    Kind.ELEMENTWISE: {OperatorHandling.PIECEWISE, OperatorHandling.RELAXED},
+    Kind.EVALUATED: {OperatorHandling.NOTHING},
+}
+"""What is done for an operator of a kind where its other operands are constant."""
 SCHEMAS = {schema.name: schema for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
 
 
@@ -165,7 +172,8 @@ def test_every_operator_of_the_standard(tmp_path: Path, op_type: str) -> None:
         models = [model for model in saved if model is not None]
     bounded = []
     for model in models:
-        reason = _surveyed(model).reason
+        found = _surveyed(model)
+        reason = found.reason
         bounded.append(not reason)
         if reason:
             assert model.path.name in reason
@@ -175,6 +183,8 @@ def test_every_operator_of_the_standard(tmp_path: Path, op_type: str) -> None:
                 check_operators(model)
         elif not reason:
             check_operators(model)
+            handlings = {row.handling for row in found.rows if row.op_type == op_type}
+            assert handlings <= HANDLINGS.get(ONNX[op_type].kind, set(OperatorHandling))
     assert any(bounded) == (op_type in BOUNDED), [_surveyed(model).reason for model in models]
 
 

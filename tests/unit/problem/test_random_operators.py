@@ -1,4 +1,5 @@
-"""Operators of the ONNX standard at random: refused, or compiled and bounded as onnxruntime computes them."""
+"""Operators of the ONNX standard at random: refused, or compiled and bounded as onnxruntime computes them, and as
+`inspect` says."""
 
 from __future__ import annotations
 
@@ -9,7 +10,23 @@ import pytest
 from operator_checks import fault_of
 from random_operators import random_operator_case, schemas
 
+from toolkit.errors import ToolkitError
+from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.operators import check_operators
+from toolkit.problem.operator_survey import survey
+from toolkit.problem.torch_binding import bind_module
+
 PER_TEST = 8
+
+
+def promised(path: Path) -> bool:
+    """Whether a model is said to have bounds: by `inspect`, and by the records of its operators alone."""
+    try:
+        model = load_model(path)
+        check_operators(model)
+        return not survey(bind_module(model)).reason
+    except ToolkitError:
+        return False
 
 
 @pytest.mark.parametrize("block", range(10))
@@ -20,6 +37,7 @@ def test_a_random_operator_is_refused_or_right(tmp_path: Path, block: int) -> No
         model, description = random_operator_case(rng)
         fault = fault_of(model, tmp_path, rng)
         assert not fault, f"seed {seed}: {description}: {fault}"
+        assert promised(tmp_path / "net.onnx") == (fault == ""), f"seed {seed}: {description}"
         supported += fault == ""
     assert supported  # most of what is drawn is supported
 
