@@ -25,7 +25,7 @@ from toolkit.run import cuda_graphs
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.phase_frontier import PhaseFrontier
 from toolkit.search.reduce_task import reduced
-from toolkit.search.root import root_in_single
+from toolkit.search.root import root_bounds
 from toolkit.search.search_task import SearchTask
 from toolkit.search.techniques import PhaseAttempt, refine, run_search
 from toolkit.settings import Settings
@@ -63,7 +63,7 @@ def measured(network: str, spec: str, way: str) -> dict[str, Any]:
     with torch.no_grad(), full_precision():
         double = posed(network, spec).to(torch.device(device), torch.float64)
         task = task_of(double, Settings(device=device, processes=threads), ROOT_SECONDS)
-        root = root_in_single(task.problem, double, task.clock, silent)
+        root = root_bounds(task.problem, task.clock, silent, double)
         task, root = reduced(task.counted(root.bounds), root)
         attempt = PhaseAttempt(task, root, root)
         refine(attempt)

@@ -27,6 +27,11 @@ class HalfSpaces:
     coefficients: Tensor
     offset: Tensor
 
+    @classmethod
+    def none(cls, box: Bounds) -> HalfSpaces:
+        """No half-space for each of the boxes."""
+        return cls(box.lower.new_zeros(len(box.lower), 0, box.lower.shape[1]), box.lower.new_zeros(len(box.lower), 0))
+
     def select(self, index: Tensor) -> HalfSpaces:
         """Those of some batch rows."""
         return HalfSpaces(self.coefficients[index], self.offset[index])

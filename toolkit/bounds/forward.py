@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from toolkit.bounds.bounder import NeuronQuestion, Stage, bounder
 from toolkit.bounds.interval import Bounds, concatenate, inexact, without_overflow
 from toolkit.ops import RELAXATIONS
 from toolkit.ops.relaxation import Relaxation
@@ -89,6 +90,19 @@ class ActivationZonotope:
 def suits(program: Program) -> bool:
     """Whether forward bounds pay where inputs are few: some layer is wide."""
     return max((layer.affine.size for layer in program.layers), default=0) > tuned().zonotopes.least_width
+
+
+@bounder(
+    "forward",
+    Stage.FIRST,
+    suits=lambda question: suits(question.program),
+    cost=lambda question: tuned().roots.forward_neurons_per_input * (question.varying + 1),
+)
+def by_zonotopes(question: NeuronQuestion) -> Bounds | None:
+    """Forward bounds, in double precision where it is at hand."""
+    if question.exact is not None:
+        return None
+    return forward_bounds(question.program, question.box, question.known, question.check)
 
 
 def forward_bounds(program: Program, box: Bounds, known: Bounds, check: Callable[[], None] = lambda: None) -> Bounds:

@@ -12,12 +12,27 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from toolkit.bounds.bounder import NeuronQuestion, Stage, bounder
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.dual_ascent import Schedule, optimise
 from toolkit.bounds.interval import Bounds, inexact
 from toolkit.bounds.optimised_bound import Domain, adaptive
+from toolkit.bounds.step_rules import Adam
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.tuning import tuned
+
+
+@bounder(
+    "alpha-crown",
+    Stage.REFINING,
+    suits=lambda question: len(question.box.lower) == 1,
+    cost=lambda question: 2 * question.iterations * question.unstable,
+)
+def by_optimised_slopes(question: NeuronQuestion) -> Bounds:
+    """Slopes of every neuron's row, optimised in a few large steps."""
+    steps = max(1, question.iterations // tuned().roots.steps_of_cases_divisor)
+    schedule = Schedule(steps, Adam(rate_alpha=0.5, decay=0.8))
+    return refine_bounds(question.program, question.box, question.known, schedule, question.check)
 
 
 def refine_bounds(

@@ -20,12 +20,29 @@ from torch import Tensor
 
 from toolkit.bounds.backward import lines_of
 from toolkit.bounds.backward_rounding import RunningErrors, map_error
-from toolkit.bounds.crown import LayerPass, tighten_rows
+from toolkit.bounds.bounder import NeuronQuestion, Stage, bounder
+from toolkit.bounds.clip_boxes import HalfSpaces
+from toolkit.bounds.crown import LayerPass, crown_bounds, tighten, tighten_rows
 from toolkit.bounds.interval import Bounds, affine_interval, concatenate, inexact
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine, DenseAffine, GraphAffine
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma, outward
+
+
+@bounder("crown", Stage.FIRST, suits=lambda question: True, cost=lambda question: question.unstable)
+def by_crown(question: NeuronQuestion) -> Bounds | None:
+    """CROWN of one box, of boxes that share their passes, or of each box on its own.
+
+    In single precision it is around the box's centre; where there are more boxes than one, it is left to double.
+    """
+    program, box, known, check = question.program, question.box, question.known, question.check
+    if question.exact is not None:
+        centre = centre_of(question.exact, box) if len(box.lower) == 1 else None
+        return None if centre is None else recentred_bounds(program, box, centre, check)
+    if len(box.lower) == 1 or question.alike:
+        return crown_bounds(program, box, known, check)
+    return tighten(program, box, known, HalfSpaces.none(box), check).bounds
 
 
 @dataclass(frozen=True)

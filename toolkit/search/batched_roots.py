@@ -7,16 +7,15 @@ Each query gets the bounds that it would get alone, up to rounding, and with the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.forward import forward_bounds
-from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.bounds.bounder import NeuronQuestion, Stage, cheapest
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
 from toolkit.problem.stack_problems import places, stacked
 from toolkit.run.clock import Clock
 from toolkit.search.batch_size import largest_batch
-from toolkit.search.root import RootBounds, first_bounds, prefers_forward, root_of
+from toolkit.search.root import RootBounds, first_bounds, root_of
 from toolkit.tuning import tuned
 
 
@@ -31,14 +30,14 @@ def boxes_at_once(program: Program) -> int:
 def joint_roots(problems: Sequence[Problem], clock: Clock) -> list[RootBounds]:
     """Root bounds of problems of one program, each with one box and K atoms a case. Raises OutOfTime."""
     whole = stacked(problems)
-    box = Bounds(whole.lower, whole.upper)
-    intervals, _ = interval_bounds(whole.program, box)
-    method, neurons = ("forward", forward_bounds) if prefers_forward(whole, intervals) else ("crown", crown_bounds)
-    bounds = neurons(whole.program, box, intervals, clock.check)
+    question = replace(NeuronQuestion.of_problem(whole, clock.check), alike=True)
+    bounder = cheapest(Stage.FIRST, question)
+    bounds = None if bounder is None else bounder.bound(question)
+    assert bounder is not None and bounds is not None, "CROWN suits every program"
     lower, multipliers = first_bounds(whole, bounds, clock)
     roots = []
     for problem, (regions, cases) in zip(problems, places(problems), strict=True):
         own = bounds.select(regions)
-        alone = intervals.select(regions), own, lower[cases], multipliers.select(cases)
-        roots.append(root_of(problem, *alone, method))
+        alone = question.known.select(regions), own, lower[cases], multipliers.select(cases)
+        roots.append(root_of(problem, *alone, bounder.name))
     return roots

@@ -6,7 +6,6 @@ one batch; every case keeps the best bound met.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,17 +14,13 @@ from torch import Tensor
 
 from toolkit.bounds.backward import backward, functional, layer_lines
 from toolkit.bounds.backward_rounding import errors_for
-from toolkit.bounds.clip_boxes import HalfSpaces
-from toolkit.bounds.crown import crown_bounds, tighten
+from toolkit.bounds.bounder import NeuronQuestion, Stage, cheapest, most_unstable
 from toolkit.bounds.dual_ascent import Schedule, optimise
-from toolkit.bounds.forward import forward_bounds, suits
-from toolkit.bounds.intermediate_bounds import refine_bounds
-from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
+from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Multipliers, adaptive
-from toolkit.bounds.recentred_crown import centre_of, recentred_bounds
 from toolkit.bounds.step_rules import Adam
 from toolkit.problem.compile import Problem
-from toolkit.problem.program import Program, split_layers
+from toolkit.problem.program import split_layers
 from toolkit.problem.sum_rounding import outward
 from toolkit.run.clock import Clock
 from toolkit.run.events import Observer, RootBounded
@@ -56,31 +51,22 @@ class RootBounds:
         return replace(self, bounds=bounds, lower=lower, multipliers=self.multipliers.map(lambda part: part.to(dtype)))
 
 
-def root_bounds(problem: Problem, clock: Clock, observer: Observer) -> RootBounds:
-    """Interval and CROWN bounds of every case. Raises OutOfTime."""
-    box = Bounds(problem.lower, problem.upper)
-    intervals, _ = interval_bounds(problem.program, box)
-    method = "forward" if prefers_forward(problem, intervals) else "crown"
-    bounds = ROOT_BOUNDS[method](problem.program, box, intervals, clock.check)
-    lower, multipliers = first_bounds(problem, bounds, clock)
-    root = root_of(problem, intervals, bounds, lower, multipliers, method)
-    tell(root, observer)
-    return root
+def root_bounds(problem: Problem, clock: Clock, observer: Observer, double: Problem | None = None) -> RootBounds:
+    """Root bounds of every case. Raises OutOfTime.
 
-
-def root_in_single(problem: Problem, double: Problem, clock: Clock, observer: Observer) -> RootBounds:
-    """Root bounds of a problem that is searched in single precision, ``double`` in double. Raises OutOfTime.
-
-    Neurons are bounded in single precision where that loses little (`toolkit.bounds.recentred_crown`); all else is in
-    double.
+    ``double`` is the problem in double precision, where it is searched in single: neurons are bounded in single
+    precision where that loses little, all else is in double.
     """
-    box = Bounds(problem.lower, problem.upper)
-    intervals, _ = interval_bounds(problem.program, box)
-    centre = centre_of(double.program, box) if len(box.lower) == 1 and not prefers_forward(problem, intervals) else None
-    if centre is None:
-        return root_bounds(double, clock, observer).to(problem.program.dtype)
-    bounds = recentred_bounds(problem.program, box, centre, clock.check)
-    root = root_of(problem, intervals, bounds, *first_bounds(double, bounds.to(torch.float64), clock), "crown")
+    question = NeuronQuestion.of_problem(problem, clock.check)
+    question = question if double is None else replace(question, exact=double.program)
+    bounder = cheapest(Stage.FIRST, question)
+    assert bounder is not None, "CROWN suits every program"
+    bounds = bounder.bound(question)
+    exact = problem if double is None else double
+    if bounds is None:
+        return root_bounds(exact, clock, observer).to(problem.program.dtype)
+    lower, multipliers = first_bounds(exact, bounds.to(exact.program.dtype), clock)
+    root = root_of(problem, question.known, bounds, lower, multipliers, bounder.name)
     tell(root, observer)
     return replace(root.to(problem.program.dtype), bounds=bounds)
 
@@ -91,43 +77,16 @@ def root_of(
     """The record of root bounds, with its counts of unstable neurons."""
     layers = {layer.name: {"neurons": layer.affine.size} for layer in problem.program.layers}
     layers = counted(counted(layers, problem, intervals, "interval"), problem, bounds, method)
-    return RootBounds(
-        bounds, lower, multipliers, method, unstable(problem, intervals), unstable(problem, bounds), layers
-    )
-
-
-def prefers_forward(problem: Problem, intervals: Bounds) -> bool:
-    """Whether a pass for each input that varies is a small part of what a pass for each unstable neuron costs."""
-    varying = int((problem.lower < problem.upper).any(0).sum())
-    return suits(problem.program) and unstable(problem, intervals) > tuned().roots.forward_neurons_per_input * (
-        varying + 1
-    )
-
-
-def neuron_bounds(program: Program, box: Bounds, intervals: Bounds, check: Callable[[], None]) -> Bounds:
-    """CROWN bounds of all neurons; where there are many boxes, each pays for its own unstable neurons only."""
-    if len(box.lower) == 1:
-        return crown_bounds(program, box, known=intervals, check=check)
-    nowhere = HalfSpaces(
-        box.lower.new_zeros(len(box.lower), 0, program.num_inputs), box.lower.new_zeros(len(box.lower), 0)
-    )
-    return tighten(program, box, intervals, nowhere, check).bounds
-
-
-ROOT_BOUNDS: dict[str, Callable[[Program, Bounds, Bounds, Callable[[], None]], Bounds]] = {
-    "crown": neuron_bounds,
-    "forward": forward_bounds,
-}
-"""Bounds of all neurons by the name of their method."""
+    before, after = (most_unstable(problem.program, part) for part in (intervals, bounds))
+    return RootBounds(bounds, lower, multipliers, method, before, after, layers)
 
 
 def refined_root(problem: Problem, root: RootBounds, iterations: int, clock: Clock, observer: Observer) -> RootBounds:
     """Optimise the slopes of the neurons' bounds, then of the open cases' (alpha-CROWN). Raises OutOfTime."""
-    bounds = root.bounds
-    if len(problem.lower) == 1:
-        box = Bounds(problem.lower, problem.upper)
-        schedule = Schedule(max(1, iterations // tuned().roots.steps_of_cases_divisor), Adam(rate_alpha=0.5, decay=0.8))
-        bounds = refine_bounds(problem.program, box, bounds, schedule, clock.check)
+    box = Bounds(problem.lower, problem.upper)
+    question = NeuronQuestion(problem.program, box, root.bounds, clock.check, iterations)
+    bounder = cheapest(Stage.REFINING, question)
+    bounds = (None if bounder is None else bounder.bound(question)) or root.bounds
     root = replace(root, layers=counted(root.layers, problem, bounds, "alpha-crown"))
     return optimised_root(problem, root, bounds, iterations, clock, observer)
 
@@ -138,7 +97,7 @@ def optimised_root(
     """The root with better bounds of its neurons, and the slopes of its open cases optimised. Raises OutOfTime."""
     lower, multipliers = first_bounds(problem, bounds, clock)
     lower = torch.fmax(root.lower, lower)
-    count = unstable(problem, bounds)
+    count = most_unstable(problem.program, bounds)
     root = RootBounds(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, count, root.layers)
     root = optimise_cases(problem, root, iterations, clock)
     tell(root, observer)
@@ -160,11 +119,6 @@ def tell(root: RootBounds, observer: Observer) -> None:
     still_open = int((~proved(root.lower)).sum())
     weakest = float(root.lower.min()) if len(root.lower) else float("inf")
     observer(RootBounded(root.method, root.unstable, weakest, still_open))
-
-
-def unstable(problem: Problem, bounds: Bounds) -> int:
-    """Largest number of unstable piecewise-linear neurons over the regions."""
-    return int(unstable_neurons(problem.program, bounds).sum(1).max()) if len(bounds.lower) else 0
 
 
 def counted(

@@ -15,7 +15,7 @@ from toolkit.search.box_frontier import BoxFrontier, root_boxes
 from toolkit.search.input_domains import BoxStack
 from toolkit.search.mixed_integer import by_mixed_integers, suits
 from toolkit.search.reduce_task import reduced
-from toolkit.search.root import RootBounds, facts, open_cases, root_bounds, root_in_single, tell
+from toolkit.search.root import RootBounds, facts, open_cases, root_bounds, tell
 from toolkit.search.search_task import SearchResult, SearchTask, decided
 from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
 from toolkit.search.techniques import batch_of, by_relu_phases, run_search
@@ -53,7 +53,7 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     if attacked:
         return SearchResult(True, False, "attack")
     if root is None:
-        root = _root(task)
+        root = root_bounds(task.problem, task.clock, task.observer, task.double)
     else:
         tell(root, task.observer)
     task.note(**facts(root))
@@ -75,13 +75,6 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     ):
         return SearchResult(True, False, "attack")
     return in_turn(task, root) if found is None else found
-
-
-def _root(task: SearchTask) -> RootBounds:
-    """The root bounds of a problem."""
-    if task.double is None:
-        return root_bounds(task.problem, task.clock, task.observer)
-    return root_in_single(task.problem, task.double, task.clock, task.observer)
 
 
 def at_points(task: SearchTask, root: RootBounds) -> SearchResult:

@@ -1,0 +1,109 @@
+"""Techniques that bound all neurons of a program: one contract, a registry, and the one place that chooses.
+
+A technique takes a `NeuronQuestion` and returns bounds that are no looser than those known, but for what rounding can
+lose, which is taken off. It says where it suits and what it costs, and of those that suit the cheapest is taken, in
+each of two stages: from intervals first, then from the bounds of that stage. A module of this folder that registers a
+technique needs to be named nowhere else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache, cached_property
+
+import toolkit.bounds
+from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
+from toolkit.problem.compile import Problem
+from toolkit.problem.program import Program
+
+
+class Stage(Enum):
+    """What a technique starts from."""
+
+    FIRST = "intervals"
+    REFINING = "linear bounds"
+
+
+@dataclass(frozen=True)
+class NeuronQuestion:
+    """What is asked: pre-activation bounds of all neurons of a program, ``(B, num_neurons)``, in boxes ``(B, n)``."""
+
+    program: Program
+    box: Bounds
+    known: Bounds
+    """Sound bounds to start from."""
+    check: Callable[[], None] = lambda: None
+    """Called between passes; it may raise to stop the work."""
+    iterations: int = 0
+    """Steps of an ascent, where a technique takes any."""
+    alike: bool = False
+    """Whether boxes are to share all passes: for a few, or on a GPU, more calls cost more than rows that one needs."""
+    exact: Program | None = None
+    """The program in double precision, where this one is in single."""
+
+    @classmethod
+    def of_problem(cls, problem: Problem, check: Callable[[], None]) -> NeuronQuestion:
+        """The bounds of the neurons in all regions of a problem, from intervals."""
+        box = Bounds(problem.lower, problem.upper)
+        return cls(problem.program, box, interval_bounds(problem.program, box)[0], check)
+
+    @cached_property
+    def unstable(self) -> int:
+        """Largest number of unstable neurons over the boxes, by the bounds known."""
+        return most_unstable(self.program, self.known)
+
+    @cached_property
+    def varying(self) -> int:
+        """Number of inputs that vary in some box."""
+        return int((self.box.lower < self.box.upper).any(0).sum())
+
+
+def most_unstable(program: Program, bounds: Bounds) -> int:
+    """Largest number of neurons over the boxes that a split would make linear."""
+    return int(unstable_neurons(program, bounds).sum(1).max()) if len(bounds.lower) else 0
+
+
+@dataclass(frozen=True)
+class Bounder:
+    """A technique, under the name that statistics give it."""
+
+    name: str
+    stage: Stage
+    suits: Callable[[NeuronQuestion], bool]
+    cost: Callable[[NeuronQuestion], float]
+    """In backward passes of one row, estimated."""
+    bound: Callable[[NeuronQuestion], Bounds | None]
+    """The bounds; None where rounding would cost too much of them, and they are better had in double precision."""
+
+
+_REGISTERED: dict[str, Bounder] = {}
+
+
+def bounder(
+    name: str, stage: Stage, suits: Callable[[NeuronQuestion], bool], cost: Callable[[NeuronQuestion], float]
+) -> Callable[[Callable[[NeuronQuestion], Bounds | None]], Callable[[NeuronQuestion], Bounds | None]]:
+    """Register a function as the technique of this name."""
+
+    def register(function: Callable[[NeuronQuestion], Bounds | None]) -> Callable[[NeuronQuestion], Bounds | None]:
+        _REGISTERED[name] = Bounder(name, stage, suits, cost, function)
+        return function
+
+    return register
+
+
+@cache
+def bounders() -> Mapping[str, Bounder]:
+    """All techniques by name, of all modules of this folder."""
+    for module in pkgutil.iter_modules(toolkit.bounds.__path__):
+        importlib.import_module(f"{toolkit.bounds.__name__}.{module.name}")
+    return _REGISTERED
+
+
+def cheapest(stage: Stage, question: NeuronQuestion) -> Bounder | None:
+    """The technique of a stage that answers a question, or None where none suits."""
+    suitable = [one for one in bounders().values() if one.stage is stage and one.suits(question)]
+    return min(suitable, key=lambda one: (one.cost(question), one.name), default=None)
