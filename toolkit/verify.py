@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
     from toolkit.agreement.bounded_networks import BoundedNetworks
     from toolkit.agreement.bounded_programs import BoundedModule, BoundedProgram
+    from toolkit.backends.auto_lirpa import LirpaRootBounds
     from toolkit.problem.compile import Binding, Problem
     from toolkit.problem.specialise_cases import ProblemPart
-    from toolkit.search.lirpa_root import LirpaRootBounds
     from toolkit.search.root import RootBounds
     from toolkit.search.search_task import SearchResult
 
@@ -235,7 +235,7 @@ def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Obse
 def check_backend(settings: Settings) -> None:
     """Raise InputError where bounds or rules that are asked for are not there, whatever the query would come to."""
     if settings.bounds == "auto-lirpa":
-        from toolkit.bounds.lirpa import library
+        from toolkit.backends.auto_lirpa import library
 
         library()
     if settings.branching != Settings().branching:  # which needs no torch to be known
@@ -454,8 +454,8 @@ class QueryAttempt:
         import torch
 
         from toolkit.agreement.bounded_programs import BoundedModule
+        from toolkit.backends.auto_lirpa import lirpa_root_bounds
         from toolkit.problem.compile import FeatureNetwork, compile_question, in_double
-        from toolkit.search.lirpa_root import lirpa_root_bounds
 
         features = FeatureNetwork(self.query, in_double(bindings, device), self.cases).to(device)
         question = compile_question(self.cases).to(device, torch.float64)

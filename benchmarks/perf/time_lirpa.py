@@ -22,7 +22,7 @@ import torch
 from host import machine, taken
 from torch import Tensor
 
-from toolkit.bounds.lirpa import library, lower_bounds
+from toolkit.backends.auto_lirpa import library, lower_bounds
 from toolkit.errors import InputError
 from toolkit.formats.vnncomp.instances import read_instances
 from toolkit.formats.vnncomp.model_binding import bind

@@ -19,8 +19,8 @@ from programs import ResidualNetwork, mlp
 from random_networks import NetworkBuilder, save
 from torch import Tensor, nn
 
+from toolkit.backends import auto_lirpa as lirpa
 from toolkit.bench.run_options import Options
-from toolkit.bounds import lirpa
 from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds
 from toolkit.campaign import run_folder
@@ -39,7 +39,6 @@ from toolkit.problem.compile import (
 from toolkit.problem.torch_binding import Binding
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search import lirpa_root
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, silent, verify
 
@@ -213,7 +212,7 @@ def test_both_backends_say_the_same(installed: Any, bias: float, expected: Verdi
     result = decide(path, query, SECOND)
     assert result.verdict == expected
     if expected == Verdict.UNSAT:
-        assert result.statistics.decided_by == lirpa_root.CROWN
+        assert result.statistics.decided_by == lirpa.CROWN
 
 
 def test_what_it_leaves_open_is_searched(installed: Any, tmp_path: Path) -> None:
@@ -259,9 +258,9 @@ def question_of(count: int) -> FeatureQuestion:
     )
 
 
-def bounded_by(monkeypatch: pytest.MonkeyPatch, behaviour: Any) -> lirpa_root.LirpaRootBounds:
-    monkeypatch.setattr(lirpa_root, "lower_bounds", behaviour)
-    return lirpa_root.lirpa_root_bounds(nn.Identity(), question_of(3), 5, Clock.started(10.0), silent)
+def bounded_by(monkeypatch: pytest.MonkeyPatch, behaviour: Any) -> lirpa.LirpaRootBounds:
+    monkeypatch.setattr(lirpa, "lower_bounds", behaviour)
+    return lirpa.lirpa_root_bounds(nn.Identity(), question_of(3), 5, Clock.started(10.0), silent)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd shape"), AssertionError(), SystemExit(0), MemoryError("full")])
@@ -351,7 +350,7 @@ def test_the_remark_is_told_with_a_timeout(monkeypatch: pytest.MonkeyPatch, tmp_
         raise OutOfTime
 
     monkeypatch.setattr("toolkit.verify.check_backend", lambda settings: None)
-    monkeypatch.setattr(lirpa_root, "lower_bounds", fail)
+    monkeypatch.setattr(lirpa, "lower_bounds", fail)
     monkeypatch.setattr("toolkit.search.strategy.root_bounds", late)
     result = decide(network(tmp_path, "Relu", 0.1), header(0.5) + "(assert (<= Y_0 0.0))", SECOND)
     assert result.verdict == Verdict.TIMEOUT

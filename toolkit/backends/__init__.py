@@ -1,0 +1,1 @@
+"""Other libraries that bound networks, beside the bounds of our own."""
