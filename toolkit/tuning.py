@@ -388,6 +388,8 @@ class NumpyProverTuning(TuningGroup):
     """Coefficients that are held at once: about what fits into a processor's cache."""
     most_numbers: int = choice(1 << 22, "numbers", least=1, measured="no")
     """Most numbers of one expression."""
+    narrow_image_width: float = choice(1e-3, "width", least=0, measured="no")
+    """Width of an image in [-1, 1] that better bounds of a neuron would hardly change."""
 
 
 class RecordingTuning(TuningGroup):
@@ -504,6 +506,13 @@ class BoxTuning(TuningGroup):
     """Weight of the atoms' own variation when a dimension is chosen, against that of the relaxations' gaps."""
     least_side_ulps: int = choice(16, "ulps", least=2, measured="no")
     """Width of a side, in units in the last place, that is not cut any more."""
+    shared_cost: int = choice(1 << 22, "multiplications", least=0, measured="start_2026_11_26.json:shared_boxes")
+    """Multiplications of a pass from which on a box's neurons are bounded once for all of its cases."""
+    filling: PerDevice = choice(PerDevice(cpu=16, elsewhere=0), "boxes", least=0, measured="no")
+    """Boxes in a batch that keep a device busy, at most; 0 stands for as many as a batch holds."""
+    batch_cost: PerDevice = choice(PerDevice(cpu=1 << 24, elsewhere=1 << 30), "multiplications", least=1, measured="no")
+    """Multiplications of a pass for all boxes of a batch that keep a device busy: boxes that cost more are cut
+    once, then bounded."""
 
 
 class PhaseTuning(TuningGroup):
@@ -648,6 +657,72 @@ class AscentTuning(TuningGroup):
     """Share of a batch that must be proved before it is worth making the batch smaller."""
 
 
+class CrownTuning(TuningGroup):
+    """Linear bounds by a backward pass."""
+
+    coefficients: PerDevice = choice(
+        PerDevice(cpu=1 << 22, elsewhere=1 << 25),
+        "coefficients",
+        least=1,
+        measured="cgan_2026_11_25.json:backward_elements",
+    )
+    """Coefficients of one backward pass of rows for all boxes: few enough to stay near a processor's cache."""
+    owned_coefficients: PerDevice = choice(
+        PerDevice(cpu=1 << 18, elsewhere=1 << 24), "coefficients", least=1, measured="no"
+    )
+    """Coefficients over the widest layer of one pass of rows with owners: few enough to stay in a processor's
+    cache, and enough to keep other devices busy."""
+    least_rows: int = choice(128, "rows", least=1, measured="no")
+    """Fewest rows with owners of one pass, however wide the layers are."""
+    most_neurons_per_box: int = choice(256, "neurons", least=0, measured="no")
+    """Neurons of a layer of matrices, for each box, beyond which forward bounds have to do where there are any."""
+    most_neurons_per_input: int = choice(2, "neurons", least=0, measured="no")
+    """Neurons of a layer of operators, for each box and each input of it, beyond which forward bounds have to do."""
+
+
+class StrategyTuning(TuningGroup):
+    """Which search has its turn, and for how long."""
+
+    most_inputs_boxes_first: int = choice(20, "inputs", least=0, measured="no")
+    """Most varying inputs for which splitting the input box comes first."""
+    most_inputs_boxes: int = choice(64, "inputs", least=0, measured="no")
+    """Most varying inputs for which splitting the input box is tried at all where phases could be split instead."""
+    most_inputs_boxes_shallow: int = choice(
+        256, "inputs", least=0, measured="witnesses_2026_11_25.json:shallow_networks_of_more_inputs"
+    )
+    """Most varying inputs, for networks of one hidden layer, for which splitting the input box is tried at all."""
+    most_neurons_phases_first: int = choice(16, "neurons", least=0, measured="no")
+    """Most unstable neurons of which all phases are tried first, whatever the number of inputs: these trees are
+    small."""
+    most_neurons_boxes: int = choice(20_000, "neurons", least=0, measured="no")
+    """Most neurons for which a box of more inputs is split: every box bounds all of them again."""
+    short_turn_share: float = choice(0.15, "share", least=0, most=1, measured="no")
+    """Share of the time left that a strategy gets for a short turn, before another has its own."""
+    half_turn_share: float = choice(0.5, "share", least=0, most=1, measured="no")
+    """Share of the time left that a strategy gets where it is likely to decide, before another has its turn."""
+    long_turn_share: float = choice(0.7, "share", least=0, most=1, measured="no")
+    """Share of the time left that a strategy gets where it is the likelier one, before another has its turn."""
+    last_turn_seconds: float = choice(5.0, "seconds", least=0, measured="no")
+    """Seconds that others get, at least, where all phases of a piecewise linear network were split and leaves are
+    open."""
+    first_turn_seconds: float = choice(1.0, "seconds", least=0, measured="no")
+    """Seconds of the first search over phases, where better root bounds did not take half as long."""
+    gap_worth_waiting: float = choice(0.05, "share", least=0, measured="no")
+    """Share of the way to a proof that better bounds of the neurons must bring the root to be worth as long as a
+    search."""
+    gap_worth_restart: float = choice(0.2, "share", least=0, measured="search_2026_11_25.json:turns")
+    """Share of the way to a proof that must be gained for a new search to be where the old one was before long."""
+    restarted_turn_share: float = choice(0.25, "share", least=0, most=1, measured="no")
+    """Share of its turn that a new search gets while better bounds of the neurons still bring so much."""
+
+
+class RelaxationTuning(TuningGroup):
+    """Linear bounds of single operators."""
+
+    bisections: int = choice(12, "halvings", least=0, measured="no")
+    """Halvings of the range of a tangent point: enough for three digits, and any result is sound."""
+
+
 class Tuning(NamedTuple):
     """All groups."""
 
@@ -683,6 +758,9 @@ class Tuning(NamedTuple):
     neuron_bounds: NeuronBoundTuning = NeuronBoundTuning()
     lirpa: LirpaTuning = LirpaTuning()
     ascent: AscentTuning = AscentTuning()
+    crown: CrownTuning = CrownTuning()
+    strategy: StrategyTuning = StrategyTuning()
+    relaxations: RelaxationTuning = RelaxationTuning()
 
     def changed(self, **groups: Mapping[str, Any]) -> Tuning:
         """This table with other values, by group and name. Raises ValueError outside of a range."""

@@ -547,7 +547,6 @@ def precision(problem: Problem) -> torch.dtype:
     import torch
 
     from toolkit.problem.affine import DenseAffine
-    from toolkit.search.strategy import MOST_INPUTS_BOXES_FIRST
 
     maps = problem.program.maps()
     if not problem.varying_inputs:
@@ -556,5 +555,5 @@ def precision(problem: Problem) -> torch.dtype:
         return torch.float32
     narrow = all(affine.size <= tuned().precision.widest_double for affine in maps)
     affordable = problem.program.cost <= tuned().precision.most_double_cost
-    few = affordable and problem.varying_inputs <= MOST_INPUTS_BOXES_FIRST
+    few = affordable and problem.varying_inputs <= tuned().strategy.most_inputs_boxes_first
     return torch.float64 if narrow or few else torch.float32

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -26,7 +25,6 @@ from scenes import (
     scene_of,
 )
 
-from toolkit.bounds import crown as crown_module
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box
 from toolkit.bounds.clip_neurons import clip_neurons
 from toolkit.bounds.crown import bound_features, crown_bounds, tighten
@@ -202,15 +200,13 @@ def tightened(choices: Choices, scene: Scene) -> int:
     spaces, inside = random_spaces(choices, scene, choices.between(0, 2))
     larger = Bounds(scene.box.lower - choices.of((0, 1)), scene.box.upper + choices.of((0, 1)))
     known, _ = interval_bounds(scene.program, larger)
-    rows = mock.patch.multiple(
-        crown_module, MOST_NEURONS_PER_BOX=choices.of((256, 0, 1)), MOST_NEURONS_PER_INPUT=choices.of((2, 0))
-    )
-    parts = mock.patch.multiple(
-        crown_module,
-        LEAST_ROWS_PER_PASS=choices.of((128, 1)),
-        OWNED_COEFFICIENTS_BY_DEVICE={"cpu": choices.of((1 << 18, 1))},
-    )
-    with small_zonotopes(choices), rows, parts:
+    limits = {
+        "most_neurons_per_box": choices.of((256, 0, 1)),
+        "most_neurons_per_input": choices.of((2, 0)),
+        "least_rows": choices.of((128, 1)),
+        "owned_coefficients": PerDevice(choices.of((1 << 18, 1)), 1 << 24),
+    }
+    with small_zonotopes(choices), using(tuned().changed(crown=limits)):
         found = tighten(scene.program, scene.box, known, spaces)
     for number, kept in enumerate(inside):
         if kept.any() and float(found.contradiction[number]) > 0:

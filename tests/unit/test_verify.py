@@ -303,10 +303,8 @@ def test_memory_that_is_never_enough_is_unknown(
     assert "memory" in result.reason
 
 
-def test_the_limit_on_domains_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "toolkit.search.techniques.GAP_CLOSED_WORTH_WAITING", 2.0
-    )  # however much better bounds bring, no new search
+def test_the_limit_on_domains_is_unknown(tmp_path: Path, tune: Callable[..., None]) -> None:
+    tune(strategy={"gap_worth_waiting": 2.0})  # however much better bounds bring, no new search
     path, text = hard(tmp_path)
     result = decide(path, text, BY_PHASES.model_copy(update={"max_domains": 1, "beta_iterations": 0}))
     assert result.verdict == Verdict.UNKNOWN

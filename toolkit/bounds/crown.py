@@ -27,23 +27,7 @@ from toolkit.bounds.interval import Bounds, concatenate, inexact, map_interval
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.problem.sum_rounding import MapErrors
-
-COEFFICIENTS_BY_DEVICE = {"cpu": 1 << 22}
-"""Coefficients of one backward pass of rows for all boxes, by device: few enough to stay near a processor's cache."""
-COEFFICIENTS_ELSEWHERE = 1 << 25
-"""Coefficients of such a pass on devices that `COEFFICIENTS_BY_DEVICE` does not name."""
-OWNED_COEFFICIENTS_BY_DEVICE = {"cpu": 1 << 18}
-"""Coefficients over the widest layer of one pass of rows with owners, by device: few enough to stay in a processor's
-cache."""
-OWNED_COEFFICIENTS_ELSEWHERE = 1 << 24
-"""Coefficients of such a pass on devices that `OWNED_COEFFICIENTS_BY_DEVICE` does not name: enough to keep them
-busy."""
-LEAST_ROWS_PER_PASS = 128
-"""Rows with owners of one pass at least, however wide the layers are."""
-MOST_NEURONS_PER_BOX = 256
-"""Neurons of a layer of matrices, for each box, beyond which forward bounds have to do where there are any."""
-MOST_NEURONS_PER_INPUT = 2
-"""Neurons of a layer of operators, for each box and each input of it, beyond which forward bounds have to do."""
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -120,7 +104,7 @@ def tighten_rows(
 
 def rows_per_pass(program: Program, batch: int) -> int:
     """How many rows of a layer are pushed back at once for all boxes."""
-    elements = COEFFICIENTS_BY_DEVICE.get(program.device.type, COEFFICIENTS_ELSEWHERE)
+    elements = tuned().crown.coefficients.on(program.device.type)
     return max(1, elements // (2 * batch * _widest(program)))
 
 
@@ -238,7 +222,10 @@ def _most_rows(program: Program, number: int, box: Bounds) -> int:
 
     Matrices serve many rows at little cost; operators cost as much for each row as for a column of forward bounds.
     """
-    return MOST_NEURONS_PER_BOX if only_matrices(program, number) else MOST_NEURONS_PER_INPUT * (box.lower.shape[1] + 1)
+    limits = tuned().crown
+    if only_matrices(program, number):
+        return limits.most_neurons_per_box
+    return limits.most_neurons_per_input * (box.lower.shape[1] + 1)
 
 
 def _inherited(program: Program, layer: Layer, box: Bounds, known: Bounds) -> Bounds:
@@ -306,8 +293,9 @@ def _bound_owned_rows(
 
 def parts_of(program: Program, rows: BoxNeuronRows) -> list[BoxNeuronRows]:
     """The rows in parts of what one pass takes, both ends of each."""
-    elements = OWNED_COEFFICIENTS_BY_DEVICE.get(program.device.type, OWNED_COEFFICIENTS_ELSEWHERE)
-    count = max(LEAST_ROWS_PER_PASS, elements // (2 * _widest(program)))
+    limits = tuned().crown
+    elements = limits.owned_coefficients.on(program.device.type)
+    count = max(limits.least_rows, elements // (2 * _widest(program)))
     return [BoxNeuronRows(*part) for part in zip(rows.owner.split(count), rows.neuron.split(count), strict=True)]
 
 

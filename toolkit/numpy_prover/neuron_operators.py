@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from toolkit.numpy_prover.expressions import ROUNDING, Array
 from toolkit.ops import ELEMENTWISE, Relaxation
-
-NARROW_IMAGE_WIDTH = 1e-3
-"""Width of an image in [-1, 1] that better bounds would hardly change."""
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class NumpyOperator:
         """Where better bounds are worth their price."""
         if self.relaxation.piecewise_linear:
             return self.inexact(lower, upper)
-        return self.function(upper) - self.function(lower) > NARROW_IMAGE_WIDTH
+        return self.function(upper) - self.function(lower) > tuned().numpy_prover.narrow_image_width
 
 
 OPERATORS: dict[str, NumpyOperator] = {

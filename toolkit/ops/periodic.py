@@ -23,11 +23,11 @@ from toolkit.ops.relaxation import (
     reach,
     wide,
 )
+from toolkit.tuning import tuned
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BISECTIONS = 12
 PERIOD = 2 * pi
 _sin = named("sin")
 
@@ -58,7 +58,7 @@ def _above(lower: Tensor, upper: Tensor) -> Line:
     middle = lower + (upper - lower) / 2
     chord = chord_slope(lower, upper, _sin(lower), _sin(upper)).clamp(-1, 1)
     low, high = xp.full_like(lower, -1), xp.ones_like(lower)
-    for _ in range(BISECTIONS):
+    for _ in range(tuned().relaxations.bisections):
         slope = (low + high) / 2
         rising = _farthest(slope, lower, upper)[0] > middle
         low, high = xp.where(rising, slope, low), xp.where(rising, high, slope)

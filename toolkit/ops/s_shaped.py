@@ -25,12 +25,10 @@ from toolkit.ops.relaxation import (
     resting_above,
     wide,
 )
+from toolkit.tuning import tuned
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-BISECTIONS = 12
-"""Halvings of the range of the tangent point: enough for three digits, and any result is sound."""
 
 
 def _above(function: Function, derivative: Function, lower: Tensor, upper: Tensor) -> Line:
@@ -52,7 +50,7 @@ def _touching(function: Function, derivative: Function, lower: Tensor, upper: Te
     """A point of [0, upper] whose tangent is just above the function at ``lower``, where there is one."""
     xp = namespace(upper)
     low, high = xp.zeros_like(upper), xp.clip(upper, 0, None)
-    for _ in range(BISECTIONS):
+    for _ in range(tuned().relaxations.bisections):
         middle = (low + high) / 2
         clears = function(middle) + derivative(middle) * (lower - middle) >= f_lower
         low, high = xp.where(clears, low, middle), xp.where(clears, middle, high)

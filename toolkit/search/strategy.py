@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from toolkit.bounds.interval import unstable_neurons
 from toolkit.ops import RELAXATIONS
@@ -20,30 +21,6 @@ from toolkit.search.search_task import SearchResult, SearchTask, decided
 from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
 from toolkit.search.techniques import batch_of, by_relu_phases, run_search
 from toolkit.tuning import tuned
-
-MOST_INPUTS_BOXES_FIRST = 20
-"""Most varying inputs for which splitting the input box comes first."""
-MOST_INPUTS_BOXES = 64
-"""Most varying inputs for which splitting the input box is tried at all where phases could be split instead."""
-MOST_INPUTS_BOXES_SHALLOW = 256
-"""Most varying inputs, for networks of one hidden layer, for which splitting the input box is tried at all."""
-MOST_NEURONS_PHASES_FIRST = 16
-"""Most unstable neurons of which all phases are tried first, whatever the number of inputs: these trees are small."""
-MOST_NEURONS_BOXES = 20_000
-"""Most neurons for which a box of more inputs is split: every box bounds all of them again."""
-SHORT_TURN_SHARE, HALF_TURN_SHARE, LONG_TURN_SHARE = 0.15, 0.5, 0.7
-"""Shares of the time left that a strategy gets before another has its turn."""
-LAST_TURN_SECONDS = 5.0
-"""Seconds that others get, at least, where all phases of a piecewise linear network were split and leaves are open."""
-BOXES_FILLING_DEVICE = {"cpu": 16}
-"""Boxes in a batch that keep a device busy, at most; as many as a batch holds for devices that are not named."""
-BATCH_COST = {"cpu": 1 << 24}
-"""Multiplications of a pass for all boxes of a batch that do, by device: boxes that cost more are cut once, then
-bounded."""
-BATCH_COST_ELSEWHERE = 1 << 30
-"""Multiplications of a pass for all boxes of a batch, on devices that `BATCH_COST` does not name."""
-SHARED_BOXES_COST = 1 << 22
-"""Multiplications of a pass from which on a box's neurons are bounded once for all of its cases."""
 
 
 def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
@@ -96,7 +73,8 @@ def in_turn(task: SearchTask, root: RootBounds) -> SearchResult:
         if decided(found):
             return found
         if strategy == "relu" and is_piecewise_linear(task.problem.program):
-            task = task.soon(max(LAST_TURN_SECONDS, SHORT_TURN_SHARE * task.clock.left))
+            limits = tuned().strategy
+            task = task.soon(max(limits.last_turn_seconds, limits.short_turn_share * task.clock.left))
     if found is None:
         raise OutOfTime
     return found
@@ -141,19 +119,20 @@ class QueryTraits:
     @property
     def few(self) -> bool:
         """Whether so few neurons are unstable that the tree of all their phases is small."""
-        return self.unstable <= MOST_NEURONS_PHASES_FIRST
+        return self.unstable <= tuned().strategy.most_neurons_phases_first
 
     @property
     def boxes(self) -> bool:
         """Whether splitting the input box is worth a try: boxes of few inputs soon look linear."""
-        most = MOST_INPUTS_BOXES_SHALLOW if self.shallow and self.unstable else MOST_INPUTS_BOXES
-        affordable = self.varying <= MOST_INPUTS_BOXES_FIRST or self.neurons <= MOST_NEURONS_BOXES
+        limits = tuned().strategy
+        most = limits.most_inputs_boxes_shallow if self.shallow and self.unstable else limits.most_inputs_boxes
+        affordable = self.varying <= limits.most_inputs_boxes_first or self.neurons <= limits.most_neurons_boxes
         return affordable and (self.smooth or self.varying <= most)
 
     @property
     def boxes_first(self) -> bool:
         """Whether they are the likelier of both strategies to decide."""
-        return self.both and self.varying <= MOST_INPUTS_BOXES_FIRST and (self.smooth or not self.few)
+        return self.both and self.varying <= tuned().strategy.most_inputs_boxes_first and (self.smooth or not self.few)
 
     @property
     def both(self) -> bool:
@@ -168,7 +147,7 @@ class QueryTraits:
     @property
     def try_longer(self) -> bool:
         """Whether that turn is longer."""
-        return self.few or (self.shallow and self.varying <= MOST_INPUTS_BOXES)
+        return self.few or (self.shallow and self.varying <= tuned().strategy.most_inputs_boxes)
 
 
 @dataclass(frozen=True)
@@ -176,19 +155,19 @@ class StrategyTurn:
     """A turn of a strategy."""
 
     strategy: str
-    share: float
-    """Of the time that is left."""
+    length: Literal["short", "half", "long", "whole"]
+    """Which share of the time left it gets: one of `toolkit.tuning.StrategyTuning`, or all."""
     suits: Callable[[QueryTraits], bool]
 
 
 TURNS = (
-    StrategyTurn("input", LONG_TURN_SHARE, lambda query: query.boxes_first),
-    StrategyTurn("relu", HALF_TURN_SHARE, lambda query: query.try_phases and query.try_longer),
-    StrategyTurn("relu", SHORT_TURN_SHARE, lambda query: query.try_phases and not query.try_longer),
-    StrategyTurn("mixed-integer", SHORT_TURN_SHARE, lambda query: query.both and query.mixed),
-    StrategyTurn("input", LONG_TURN_SHARE, lambda query: query.both and not query.boxes_first),
-    StrategyTurn("input", 1.0, lambda query: query.boxes and not query.both),
-    StrategyTurn("relu", 1.0, lambda query: query.both or not query.boxes),
+    StrategyTurn("input", "long", lambda query: query.boxes_first),
+    StrategyTurn("relu", "half", lambda query: query.try_phases and query.try_longer),
+    StrategyTurn("relu", "short", lambda query: query.try_phases and not query.try_longer),
+    StrategyTurn("mixed-integer", "short", lambda query: query.both and query.mixed),
+    StrategyTurn("input", "long", lambda query: query.both and not query.boxes_first),
+    StrategyTurn("input", "whole", lambda query: query.boxes and not query.both),
+    StrategyTurn("relu", "whole", lambda query: query.both or not query.boxes),
 )
 """Which strategies have their turns, in this order, and for how long."""
 
@@ -198,7 +177,14 @@ def turns(task: SearchTask, root: RootBounds) -> list[tuple[str, float]]:
     if task.settings.strategy != "auto":
         return [(task.settings.strategy, 1.0)]
     traits = QueryTraits.of(task.problem, root)
-    return [(turn.strategy, turn.share) for turn in TURNS if turn.suits(traits)]
+    limits = tuned().strategy
+    shares = {
+        "short": limits.short_turn_share,
+        "half": limits.half_turn_share,
+        "long": limits.long_turn_share,
+        "whole": 1.0,
+    }
+    return [(turn.strategy, shares[turn.length]) for turn in TURNS if turn.suits(traits)]
 
 
 def is_piecewise_linear(program: Program) -> bool:
@@ -226,15 +212,15 @@ def by_input_boxes(task: SearchTask, root: RootBounds) -> SearchResult:
 def box_search(task: SearchTask, root: RootBounds) -> BoxFrontier:
     """A search over the input boxes of all open cases, from root bounds."""
     problem, cases, batch = task.problem, open_cases(root), batch_of(task)
-    device, price = problem.program.device.type, problem.program.cost
-    cheap = BATCH_COST.get(device, BATCH_COST_ELSEWHERE) // max(1, price)
+    device, price, limits = problem.program.device.type, problem.program.cost, tuned().boxes
+    cheap = limits.batch_cost.on(device) // max(1, price)
     return BoxFrontier(
         open=BoxStack((root_boxes(problem, root, cases),)),
         batch=batch,
         max_domains=task.settings.max_domains,
         problem=problem,
-        fill=min(BOXES_FILLING_DEVICE.get(device, batch), cheap),
-        shared=len(cases) > len(problem.lower) and price >= SHARED_BOXES_COST,
+        fill=min(limits.filling.on(device) or batch, cheap),
+        shared=len(cases) > len(problem.lower) and price >= limits.shared_cost,
     )
 
 

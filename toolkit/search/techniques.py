@@ -34,15 +34,6 @@ from toolkit.search.search_task import SearchResult, SearchTask, counted, decide
 from toolkit.search.suited_threads import suited_threads
 from toolkit.tuning import tuned
 
-FIRST_TURN_SECONDS = 1.0
-"""Seconds of the first search over phases, where better root bounds did not take half as long."""
-GAP_CLOSED_WORTH_WAITING = 0.05
-"""Share of the way to a proof that better bounds of the neurons must bring the root to be worth as long as a search."""
-GAP_CLOSED_WORTH_RESTART = 0.2
-"""Share of the way to a proof that must be gained for a new search, which then is where the old one was before long."""
-RESTARTED_TURN_SHARE = 0.25
-"""Share of its turn that a new search gets while better bounds of the neurons still bring so much."""
-
 
 @dataclass
 class PhaseAttempt:
@@ -82,7 +73,7 @@ class PhaseAttempt:
     @property
     def restart_pays(self) -> bool:
         """Whether bounds became so good that a new search is where the old one was before long."""
-        return self.gain >= GAP_CLOSED_WORTH_RESTART
+        return self.gain >= tuned().strategy.gap_worth_restart
 
     def awaits(self, name: str) -> bool:
         """Whether a technique has not acted since the latest search."""
@@ -125,7 +116,7 @@ def refine(attempt: PhaseAttempt) -> SearchResult | None:
     attempt.task, attempt.root, attempt.better = task, root, root
     if not len(open_cases(root)):
         return SearchResult(False, True, root.method)
-    attempt.searching = attempt.tightening = max(FIRST_TURN_SECONDS, 2 * (task.clock.elapsed - began))
+    attempt.searching = attempt.tightening = max(tuned().strategy.first_turn_seconds, 2 * (task.clock.elapsed - began))
     attempt.frontier, attempt.granted = phase_search(task, root), attempt.searching
     return None
 
@@ -166,8 +157,8 @@ def tighten(attempt: PhaseAttempt) -> SearchResult | None:
 def grant(attempt: PhaseAttempt) -> None:
     """Let the next search take twice as long as the latest, or four times where bounds bring next to nothing."""
     attempt.tightening *= 2
-    attempt.searching *= 2 if attempt.gain >= GAP_CLOSED_WORTH_WAITING else 4
-    attempt.granted = attempt.searching * (RESTARTED_TURN_SHARE if attempt.restart_pays else 1)
+    attempt.searching *= 2 if attempt.gain >= tuned().strategy.gap_worth_waiting else 4
+    attempt.granted = attempt.searching * (tuned().strategy.restarted_turn_share if attempt.restart_pays else 1)
 
 
 def restart(attempt: PhaseAttempt) -> None:
@@ -196,7 +187,7 @@ def give_up(attempt: PhaseAttempt) -> SearchResult | None:
 
 def gave_up(attempt: PhaseAttempt) -> bool:
     """Whether a search ended undecided, and nothing can be expected of another."""
-    hopeless = not attempt.awaits("tighten") and not attempt.gain >= GAP_CLOSED_WORTH_WAITING
+    hopeless = not attempt.awaits("tighten") and not attempt.gain >= tuned().strategy.gap_worth_waiting
     return attempt.found is not None and (hopeless or not attempt.loose)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.optimised_bound import Domain, Multipliers, onto_simplex
 from toolkit.bounds.step_rules import Adam, Polyak, StepRule
 from toolkit.problem.program import Program
+from toolkit.tuning import PerDevice
 
 seeds = st.integers(0, 10_000)
 operators = st.sampled_from(sorted(OPERATORS))
@@ -69,10 +71,10 @@ def test_intervals_of_a_smaller_box_are_inside(seed: int, operator: str, share: 
     assert contains(outer, inner.lower, 1e-9) and contains(outer, inner.upper, 1e-9)
 
 
-def test_crown_in_several_passes_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crown_in_several_passes_is_the_same(tune: Callable[..., None]) -> None:
     program, box = random_program(1), random_boxes(1)
     whole = crown_bounds(program, box)
-    monkeypatch.setattr("toolkit.bounds.crown.COEFFICIENTS_BY_DEVICE", {"cpu": 1})
+    tune(crown={"coefficients": PerDevice(1, 1)})
     assert rows_per_pass(program, 4) == 1
     parts = crown_bounds(program, box)
     torch.testing.assert_close(parts.lower, whole.lower)

@@ -96,8 +96,7 @@ def test_neither_blocks_nor_parts_of_the_batch_change_bounds(
     box = boxes(program, 0.3, count=5)
     intervals, _ = interval_bounds(program, box)
     whole = forward_bounds(program, box, intervals)
-    tune(zonotopes={"block_coefficients": PerDevice(24 * 3, 24 * 3)})
-    tune(zonotopes={"most_coefficients": 24 * 60})
+    tune(zonotopes={"block_coefficients": PerDevice(24 * 3, 24 * 3), "most_coefficients": 24 * 60})
     parts = forward_bounds(program, box, intervals)
     torch.testing.assert_close(parts.lower, whole.lower)
     torch.testing.assert_close(parts.upper, whole.upper)
@@ -125,9 +124,11 @@ def test_exact_neurons_have_no_error() -> None:
 
 
 @pytest.mark.parametrize("many", [0, 256])
-def test_help_of_the_backward_pass_is_sound(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_of_the_backward_pass_is_sound(
+    many: int, monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
+) -> None:
     monkeypatch.setattr(many_boxes, "suits", lambda program: True)
-    monkeypatch.setattr(many_boxes, "MOST_NEURONS_PER_BOX", many)
+    tune(crown={"most_neurons_per_box": many})
     program = _program()
     box = boxes(program, 0.2)
     empty = torch.zeros(1, 0, 3, dtype=program.dtype)

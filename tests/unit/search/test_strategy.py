@@ -22,7 +22,7 @@ from toolkit.search.phase_frontier import PhaseFrontier
 from toolkit.search.root import RootBounds, root_bounds
 from toolkit.search.search_task import SearchResult, SearchTask
 from toolkit.search.strategy import prove, turns
-from toolkit.search.techniques import RESTARTED_TURN_SHARE, by_relu_phases, nearer
+from toolkit.search.techniques import by_relu_phases, nearer
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
 from toolkit.verify import precision
@@ -200,7 +200,8 @@ def test_most_restarts_come_after_better_bounds(
 
 
 @pytest.mark.parametrize(
-    ("left", "longer", "look"), [(0.5, 2, RESTARTED_TURN_SHARE), (0.9, 2, 1.0), (0.99, 4, 1.0), (1.0, 4, 1.0)]
+    ("left", "longer", "look"),
+    [(0.5, 2, tuned().strategy.restarted_turn_share), (0.9, 2, 1.0), (0.99, 4, 1.0), (1.0, 4, 1.0)],
 )
 def test_searches_and_better_bounds_take_turns(
     monkeypatch: pytest.MonkeyPatch, left: float, longer: int, look: float
