@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search": {"ops", "attack", "bounds", "problem", "formats"},
     "numpy_prover": {"ops", "search", "attack", "problem", "formats"},
     "backends": {"search", "problem", "formats"},
-    "agreement": {"ops", "numpy_prover", "search", "attack", "bounds", "problem", "formats"},
+    "agreement": {"ops", "numpy_prover", "search", "attack", "problem", "formats"},
     "verify": {"agreement", "backends", "numpy_prover", "search", "attack", "bounds", "problem", "formats"},
     "batched_queries": {"verify", "agreement", "search", "attack", "bounds", "problem", "formats"},
     "bench": {"batched_queries", "verify", "search", "formats"},

@@ -12,11 +12,11 @@ from torch import Tensor, fx
 
 from toolkit.agreement.inner_tensors import first_difference, largest_number
 from toolkit.agreement.query_samples import Array, QuerySamples
-from toolkit.bounds.evaluate_graph import evaluate_graph
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import Query
 from toolkit.problem.cases import Cases
 from toolkit.problem.compile import Binding, FeatureNetwork, in_double
+from toolkit.problem.evaluate_graph import evaluate_graph
 from toolkit.problem.trace import trace
 
 

@@ -12,10 +12,10 @@ from toolkit.agreement.against_onnxruntime import ValueComparison
 from toolkit.agreement.bounded_networks import BoundedNetworks, in_numpy
 from toolkit.agreement.layerwise_check import check_inside
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
-from toolkit.bounds.evaluate_program import evaluate, transposed_wrongly
 from toolkit.errors import DisagreementError
 from toolkit.problem.cases import Cases
 from toolkit.problem.compile import Problem
+from toolkit.problem.evaluate_program import evaluate, transposed_wrongly
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at, unit_roundoff
 from toolkit.tuning import tuned
 

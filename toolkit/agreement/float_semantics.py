@@ -20,13 +20,13 @@ from torch import Tensor, fx
 
 from toolkit.agreement.bounded_networks import BoundedNetworks
 from toolkit.agreement.query_samples import OnnxReference
-from toolkit.bounds.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.dependence import record
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import reduce_rows
 from toolkit.ops import ELEMENTWISE
 from toolkit.problem.compile import Problem
+from toolkit.problem.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at
 from toolkit.tuning import tuned
 

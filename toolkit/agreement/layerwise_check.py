@@ -17,14 +17,14 @@ from toolkit.agreement.against_onnxruntime import ValueComparison, disagreeing
 from toolkit.agreement.bounded_networks import BoundedNetworks
 from toolkit.agreement.inner_tensors import float_results
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
-from toolkit.bounds.evaluate_graph import evaluate_operators
-from toolkit.bounds.evaluate_program import evaluate
 from toolkit.errors import DisagreementError, UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.onnx.torch_import import ImportedModel
 from toolkit.formats.vnnlib.query import Network
 from toolkit.problem.compile import Binding, shared_program
+from toolkit.problem.evaluate_graph import evaluate_operators
+from toolkit.problem.evaluate_program import evaluate
 from toolkit.problem.program import Program, traced_operators
 from toolkit.problem.trace import trace
 from toolkit.tuning import tuned

@@ -1,6 +1,7 @@
 """Values of expressions over layers at points, with the errors of an evaluation in floating point. No torch.
 
-The two estimates are those of `toolkit.bounds.evaluate_program`: bounds by absolute coefficients, and disturbed copies.
+The two estimates are those of `toolkit.problem.evaluate_program`: bounds by absolute coefficients, and disturbed
+copies.
 """
 
 from __future__ import annotations

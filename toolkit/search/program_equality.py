@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toolkit.bounds.evaluate_program import evaluate, transposed_wrongly
 from toolkit.bounds.interval import Bounds
 from toolkit.errors import DisagreementError
+from toolkit.problem.evaluate_program import evaluate, transposed_wrongly
 from toolkit.problem.program import Program
 from toolkit.problem.sum_rounding import unit_roundoff
 from toolkit.tuning import tuned

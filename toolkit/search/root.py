@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toolkit.bounds.backward import backward, functional, layer_lines
-from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.bounder import NeuronQuestion, Stage, cheapest, most_unstable
+from toolkit.bounds.crown import bound_features
 from toolkit.bounds.dual_ascent import Schedule, optimise
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Multipliers, adaptive
@@ -138,10 +137,8 @@ def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor
     for case in torch.arange(problem.num_cases, device=problem.region.device).split(tuned().roots.cases_per_pass):
         clock.check()
         domain = case_domain(problem, bounds, case)
-        errors = errors_for(problem.program, domain.box, domain.bounds)
-        start = functional(problem.program.features, domain.atoms, domain.constants, errors.features)
-        linear = backward(problem.program, start, layer_lines(problem.program, domain.bounds), errors)
-        lower, best = linear.minimum(domain.box).max(1)
+        _, lowers_of_atoms = bound_features(problem.program, domain.atoms, domain.box, domain.bounds, domain.constants)
+        lower, best = lowers_of_atoms.max(1)
         weight = torch.nn.functional.one_hot(best, domain.atoms.shape[1]).to(lower.dtype)
         lowers.append(lower)
         parts.append(adaptive(domain.bounds, weight))

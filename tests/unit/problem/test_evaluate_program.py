@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from toolkit.bounds.evaluate_program import Arithmetic, PointValues
+from toolkit.problem.evaluate_program import Arithmetic, PointValues
 from toolkit.tuning import tuned
 
 

@@ -1,6 +1,6 @@
 """Values of a traced graph with their errors, operator by operator.
 
-`toolkit.bounds.evaluate_program` sees one map, whose coefficients may have cancelled; here the errors of all the
+`toolkit.problem.evaluate_program` sees one map, whose coefficients may have cancelled; here the errors of all the
 operators that the map was made of count.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from toolkit.bounds.evaluate_program import Arithmetic, PointValues
 from toolkit.problem.affine import absolute_module
+from toolkit.problem.evaluate_program import Arithmetic, PointValues
 from toolkit.problem.operator_table import NONLINEAR, check_supported, is_part
 from toolkit.problem.sum_lengths import value_terms
 from toolkit.problem.sum_rounding import unit_roundoff
