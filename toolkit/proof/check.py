@@ -167,17 +167,7 @@ class CertificateChecker:
         self.queue: dict[tuple[int, bool], list[ProofRow]] = {}
         self.batch = max(1, min(LEAVES, NUMBERS // sum(network.sizes)))
         self.finished = False
-        self.readers: dict[int, Callable[[Payload], None]] = {
-            Kind.HEADER: self.header,
-            Kind.CASE: self.case,
-            Kind.SPLIT: self.split,
-            Kind.SLOPES: self.slopes,
-            Kind.REFUTE: self.refute,
-            Kind.BOUND: self.bound,
-            Kind.HALF_SPACE: self.half_space,
-            Kind.RECOMPUTE: self.recompute,
-            Kind.END: self.end,
-        }
+        self.readers: dict[int, Callable[[Payload], None]] = {kind: getattr(self, kind.name.lower()) for kind in Kind}
 
     def run(self, stream: Iterable[tuple[int, bytes]], progress: Callable[[str], None] | None = None) -> CheckOutcome:
         """Check all records."""

@@ -101,16 +101,8 @@ def load_formula(path: Path) -> CaseFormula:
     except UnicodeDecodeError as error:
         raise UnreadableError(f"{path}: {error}") from None
     common, cases = reader.cases()
-    return CaseFormula(
-        reader.inputs,
-        reader.outputs,
-        reader.atoms,
-        common,
-        cases,
-        [math.prod(shape) for _, shape in reader.tensors.values()],
-        hashlib.sha256(data).digest(),
-        str(path),
-    )
+    sizes, digest = [math.prod(shape) for _, shape in reader.tensors.values()], hashlib.sha256(data).digest()
+    return CaseFormula(reader.inputs, reader.outputs, reader.atoms, common, cases, sizes, digest, str(path))
 
 
 @dataclass(frozen=True)
@@ -207,11 +199,8 @@ class SpecificationReader:
         words = self._words(tree)
         kind = words[0] if words else ""
         sizes = re.fullmatch(r"\w+\[([\d,]*)\]", "".join(words[2:])) if len(words) == len(tree) in {3, 4} else None
-        if (
-            kind not in {"declare-input", "declare-output"}
-            or sizes is None
-            or (kind == "declare-input" and self.outputs)
-        ):
+        known = kind == "declare-output" or (kind == "declare-input" and not self.outputs)
+        if sizes is None or not known:
             raise self.fail(tree, "only inputs, then outputs (declare-input NAME TYPE [sizes]) are read")
         shape = tuple(int(size) for size in sizes[1].split(",") if size)
         if words[1] in self.tensors:
@@ -323,16 +312,11 @@ class SpecificationReader:
         if head not in {"and", "or"} or len(tree) == 1:
             raise self.fail(tree, "this formula is not read")
         parts = [self._cases(part) for part in tree[1:]]
+        if (sum if head == "or" else math.prod)(map(len, parts)) > MOST_CASES:
+            raise self.fail(tree, "there are too many cases")
         if head == "or":
-            return self._few(tree, [case for part in parts for case in part])
-        if math.prod(map(len, parts)) > MOST_CASES:
-            raise self.fail(tree, "there are too many cases")
+            return [case for part in parts for case in part]
         return [tuple(atom for atoms in chosen for atom in atoms) for chosen in product(*parts)]
-
-    def _few(self, tree: Tree, cases: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        if len(cases) > MOST_CASES:
-            raise self.fail(tree, "there are too many cases")
-        return cases
 
     def cases(self) -> tuple[list[int], list[tuple[int, ...]]]:
         """The atoms of all cases, and the others of each."""

@@ -432,23 +432,6 @@ def _identity(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
     return [node.inputs[0]]
 
 
-@handler("Cast")
-def _cast(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
-    kind, operand = node.get("to"), node.inputs[0]
-    node.get("saturate"), node.get("round_mode")
-    if isinstance(operand, Computed):
-        if kind not in FLOATS:
-            raise node.fail("a cast to integers of a value that depends on the input")
-        return [operand]
-    if operand is None or kind not in FLOATS | INTEGERS - {onnx.TensorProto.BOOL}:
-        raise node.fail("a cast to this type is not read")
-    cast = operand.astype(onnx.helper.tensor_dtype_to_np_dtype(kind))
-    result = cast.astype(np.int64 if kind in INTEGERS else np.float64)
-    if not np.array_equal(result, operand):
-        raise node.fail("the cast changes a constant")
-    return [result]
-
-
 @handler("Shape")
 def _shape(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
     operand = node.inputs[0]
@@ -457,36 +440,16 @@ def _shape(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
     return [np.array(operand.shape, np.int64)[slice(node.get("start", 0), node.get("end"))]]
 
 
-@handler("ConstantOfShape")
-def _constant_of_shape(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
-    value = node.get("value")
-    filling = np.zeros(1) if value is None else value
-    return [np.full([whole(node, size) for size in doubles(node, node.constant(0)).tolist()], filling.ravel()[0])]
+TANH_FORMS = {"Sigmoid": (0.5, 0.5, 0.5), "Tanh": (1.0, 1.0, 0.0)}
 
 
-@handler("Relu")
-def _relu(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
-    return [reader.activation(node.computed(), "bend", 0.0)]
-
-
-@handler("LeakyRelu")
-def _leaky_relu(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
-    return [reader.activation(node.computed(), "bend", node.get("alpha", float(np.float32(0.01))))]
-
-
-@handler("Abs")
-def _abs(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
-    return [reader.activation(node.computed(), "bend", -1.0)]
-
-
-@handler("Sigmoid")
-def _sigmoid(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
-    return [reader.activation(node.computed(), "tanh", 0.5, 0.5, 0.5)]
-
-
-@handler("Tanh")
-def _tanh(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
-    return [reader.activation(node.computed(), "tanh", 1.0, 1.0, 0.0)]
+@handler("Relu", "Abs", "LeakyRelu", "Sigmoid", "Tanh")
+def _activation(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
+    if node.op in TANH_FORMS:
+        return [reader.activation(node.computed(), "tanh", *TANH_FORMS[node.op])]
+    slopes = {"Relu": 0.0, "Abs": -1.0}
+    slope = slopes[node.op] if node.op in slopes else node.get("alpha", float(np.float32(0.01)))
+    return [reader.activation(node.computed(), "bend", slope)]
 
 
 @handler("Clip")
@@ -616,14 +579,6 @@ def _unsqueeze(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
     given = node.integers(1, "axes") or []
     axes = _axes(node, given, _rank(node) + len(given))
     return [reader.structural(node.inputs[0], lambda x: np.expand_dims(x, axes), node)]
-
-
-@handler("Expand")
-def _expand(reader: GraphReader, node: NodeView) -> Sequence[Operand]:
-    shape = node.integers(1, "shape") or []
-    return [reader.structural(
-        node.inputs[0], lambda x: np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape))), node
-    )]  # fmt: skip
 
 
 @handler("Slice")

@@ -20,7 +20,8 @@ from toolkit.proof.bounds import Model, fresh_bounds
 from toolkit.proof.check import check, main
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import load_network
-from toolkit.proof.stream import HEAD, MAGIC, CertificateWriter, Kind, LinearRows, references
+from toolkit.proof.stream import HEAD, MAGIC, Kind, LinearRows
+from toolkit.proof.writer import CertificateWriter, references
 
 ROOT = Path(toolkit.proof.__file__).parent
 
@@ -211,6 +212,49 @@ def test_slopes(tmp_path):
         scribe.refute([root], [{0: 1.0}], slots=[1])
         assert scribe.check().status == status
         assert scribe.check(exact=True).status == status
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_recomputed_bounds_are_kept_below_and_only_there(tmp_path, exact):
+    """With x <= 0 the second layer's neurons are in smaller ranges, once they are computed again."""
+    net = relu_network(
+        tmp_path / "n.onnx",
+        (np.array([[1, -1]], np.float32), np.array([0, 0], np.float32)),
+        (np.array([[1, 1], [1, -1]], np.float32), np.array([-0.5, 0], np.float32)),
+        (np.array([[1], [1]], np.float32), np.zeros(1, np.float32)),
+    )
+    # y = relu(|x| - 0.5) + relu(x) is at most 0.5 where x <= 0; elsewhere the sum of the two atoms is x + 0.5
+    spec = specification(
+        tmp_path / "s.vnnlib", 1, 1, [(-1, 1)], "(assert (>= Y_0 0.6))", "(assert (<= (+ X_0 Y_0) 0.1))"
+    )
+    for kind in ("recompute", "fresh", "bound", "none", "elsewhere"):
+        scribe = Scribe(net, spec)
+        below, above = scribe.split(scribe.case(0), "", 0, 0.0)
+        if kind in {"recompute", "elsewhere"}:
+            scribe.data.append(scribe.writer.recompute(below if kind == "recompute" else above))
+        if kind == "bound":
+            scribe.bound([below] * 2, "z1", [0, 1], [1, 1], fresh=True)
+        scribe.refute([above], [{0: 1.0, 1: 1.0}])
+        scribe.refute([below], [{0: 1.0}], fresh=kind == "fresh")
+        outcome = scribe.check(exact=exact)
+        assert outcome.status == ("refuted" if kind in {"none", "elsewhere"} else "checked"), kind
+
+
+def test_each_row_has_its_own_slopes(tmp_path):
+    """Two halves that need different slopes, in one record; exchanged, they prove nothing."""
+    net = relu_network(
+        tmp_path / "n.onnx",
+        (np.array([[1, 1]], np.float32), np.array([0, 2], np.float32)),
+        (np.array([[1], [-0.5]], np.float32), np.array([1], np.float32)),
+    )
+    spec = specification(tmp_path / "s.vnnlib", 1, 1, [(-1, 1)], "(assert (<= Y_0 -0.01))")
+    for slots, status in (([1, 1], "checked"), ([1, 2], "refuted"), ([2, 1], "refuted"), ([1, 3], "refuted")):
+        scribe = Scribe(net, spec)
+        halves = scribe.split(scribe.case(0), "z0", 1, 2.0)
+        scribe.data.append(scribe.writer.slopes(1, {"z0": np.array([127, 255])}))
+        scribe.data.append(scribe.writer.slopes(2, {"z0": np.array([254, 255])}))
+        scribe.refute(halves, [{0: 1.0}, {0: 1.0}], slots=slots)
+        assert scribe.check().status == status
 
 
 def test_strict_atoms_are_refuted_at_zero_in_exact_arithmetic(tmp_path):
