@@ -21,7 +21,7 @@ CORE = ("bounds", "search")
 """Packages of bounding and branching, counted together, without the modules of `APART`."""
 APART = {
     "attacks": ("attack_budget",),
-    "processes and devices": ("parallel_search", "suited_threads", "batch_size"),
+    "processes and devices": ("parallel_search", "batch_size"),
 }
 """Modules of `CORE` that are counted apart, by their file names."""
 WITH_CONSTANTS = ("bounds", "search", "problem", "numpy_prover", "run", "attack", "ops", "backends")

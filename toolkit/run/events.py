@@ -13,12 +13,45 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class RootBounded:
-    """The root bounds of a method are known; ``lower`` is the weakest case's bound."""
+    """The root bounds of a method are known; ``lower`` is the weakest case's bound.
+
+    ``root`` has the bounds of all cases, with their multipliers (`toolkit.search.root.RootBounds`), where there are
+    any.
+    """
 
     method: str
     unstable: int
     lower: float
     open_cases: int
+    root: Any = None
+
+
+@dataclass(frozen=True)
+class CaseRefuted:
+    """A case of the network as it was compiled was refuted without bounds: by the images of the last layer, one of its
+    strict atoms is nowhere below zero."""
+
+    case: int
+    atom: int
+
+
+@dataclass(frozen=True)
+class NetworkReduced:
+    """What follows is about the network that is left on the boxes, in whose neurons and inputs all else is told."""
+
+    reduction: Any
+
+
+@dataclass(frozen=True)
+class SearchBegun:
+    """A search began, or goes on with better bounds of all neurons.
+
+    The frontier (`toolkit.search.loop.Frontier`) has what its domains refer to; all that it began with is in the
+    records of ``bounded``, what their bounds refute, too.
+    """
+
+    frontier: Any
+    bounded: Any
 
 
 @dataclass(frozen=True)
@@ -76,7 +109,18 @@ class NoBounds:
     reason: str
 
 
-Event = RootBounded | DomainsBounded | LeafClosed | DomainsRefuted | RoundDone | MemoryShort | NoBounds
+Event = (
+    RootBounded
+    | CaseRefuted
+    | NetworkReduced
+    | SearchBegun
+    | DomainsBounded
+    | LeafClosed
+    | DomainsRefuted
+    | RoundDone
+    | MemoryShort
+    | NoBounds
+)
 
 
 class Observer(Protocol):

@@ -62,13 +62,15 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
         """The boxes on top of others, the weakest first in turn."""
         return below.with_top(weakest_last(boxes, self.groups(boxes)))
 
-    def begin(self, clock: Clock) -> None:
+    def begin(self, clock: Clock) -> list[InputBoxes]:
         """Bound all open boxes."""
-        boxes, stack = concat(self.open.parts), BoxStack()
+        boxes, stack, bounded = concat(self.open.parts), BoxStack(), []
         for positions in torch.arange(len(boxes), device=boxes.case.device).split(self.batch):
             part = boxes.select(positions)
-            stack = self.stacked(unrefuted(bound_boxes(self.problem, part, self.groups(part), clock)), stack)
+            bounded.append(bound_boxes(self.problem, part, self.groups(part), clock))
+            stack = self.stacked(unrefuted(bounded[-1]), stack)
         self.open = stack
+        return bounded
 
     def pick(self, count: int) -> PickedDomains[InputBoxes, BoxStack] | None:
         """The uppermost boxes; those too narrow to be cut, by themselves."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from toolkit.attack.gradient_attack import Accept
 from toolkit.run.clock import Clock
-from toolkit.run.events import DomainsBounded, Observer, RoundDone
+from toolkit.run.events import DomainsBounded, Observer, RoundDone, SearchBegun
 from toolkit.search.batch_size import refusals, smaller_batch
 from toolkit.tuning import tuned
 
@@ -137,8 +137,8 @@ class Frontier(ABC, Generic[D, C]):
     """What is said of leaves that stay undecided, after their number."""
 
     @abstractmethod
-    def begin(self, clock: Clock) -> None:
-        """Bound the open domains, in batches, and drop what is refuted. Raises OutOfTime."""
+    def begin(self, clock: Clock) -> list[D]:
+        """Bound the open domains, in batches, and drop what is refuted; all that was bounded. Raises OutOfTime."""
 
     @abstractmethod
     def pick(self, count: int) -> PickedDomains[D, C] | None:
@@ -237,7 +237,9 @@ def begin(frontier: Frontier[Any, Any], clock: Clock, observer: Observer) -> Non
     while len(frontier) and not frontier.begun:
         try:
             with refusals():
-                frontier.begin(clock)
-            frontier.begun = True
+                bounded = frontier.begin(clock)
         except torch.OutOfMemoryError:
             frontier.batch = smaller_batch(frontier.batch, observer)
+            continue
+        frontier.begun = True
+        observer(SearchBegun(frontier, bounded))

@@ -58,7 +58,7 @@ def _decide(space: PhaseSpace, leaf: PhaseDomains) -> LeafDecision:
     found = _by_linear_program(space, leaf.case, domain, start)
     if found.refuted_by or space.exact is None:
         return found
-    closed, point = space.exact.decide(int(leaf.case[0]), domain)
+    closed, point = space.exact(int(leaf.case[0]), domain)
     if closed:
         return LeafDecision("rational arithmetic")
     return found if point is None else LeafDecision(point=point)

@@ -127,11 +127,13 @@ class TreeFrontier(PhaseFrontier):
         low, negated = self.heights().unsqueeze(0).chunk(2, 1)
         return Bounds(low, -negated)
 
-    def begin(self, clock: Clock) -> None:
+    def begin(self, clock: Clock) -> list[PhaseDomains]:
         """Bound the unsplit roots of all trees, more thoroughly than leaves."""
         roots = replace(self.bounding, schedule=ROOT_SCHEDULE)
-        self.open = concat([bound_domains(self.space, part, roots, clock)[0] for part in self.open.parts(self.batch)])
+        parts = [bound_domains(self.space, part, roots, clock)[0] for part in self.open.parts(self.batch)]
+        self.open = concat(parts)
         self.width, self.due = _width(self.bounds()), 2 * len(self.open)
+        return parts
 
     def pick(self, count: int) -> PickedDomains[PhaseDomains, PhaseDomains] | None:
         """The weakest leaves of trees that can still rise, or None where growing hardly helps any more."""

@@ -5,7 +5,7 @@ Only neurons that are unstable at the root are stored; `PhaseSpace` knows which 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -15,7 +15,9 @@ from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Bound, Domain, Multipliers
 from toolkit.problem.compile import Problem
 from toolkit.run.cuda_graphs import Recordings
-from toolkit.search.exact_leaf import ExactLeaves
+
+DecideLeaf = Callable[[int, Domain], tuple[bool, Tensor | None]]
+"""Whether a case has no solution in a leaf, a domain of one row, else a point to try, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class PhaseSpace:
     """Root bounds of each region, ``(R, num_neurons)``."""
     unstable: Tensor
     """Neurons that are unstable in some region, ``(U,)``."""
-    exact: ExactLeaves | None = field(default=None, kw_only=True, compare=False, repr=False)
-    """What decides leaves in rational arithmetic, if they are to be."""
+    exact: DecideLeaf | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """What decides leaves exactly, if they are to be."""
     double: Problem | None = None
     """The problem in double precision, where it is bounded in single."""
     recordings: Recordings = field(default_factory=Recordings, init=False, compare=False, repr=False)

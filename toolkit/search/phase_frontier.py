@@ -62,10 +62,11 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
     most: int
     """Domains that may wait for their turn, as memory allows."""
 
-    def begin(self, clock: Clock) -> None:
+    def begin(self, clock: Clock) -> list[PhaseDomains]:
         """Bound all open domains."""
         parts = [self.bound(part, clock).children for part in self.open.parts(self.batch)]
         self.open = self.unproved(concat(parts))
+        return parts
 
     def pick(self, count: int) -> PickedDomains[PhaseDomains, PhaseDomains] | None:
         """All leaves, if there are any; else the domains with the weakest bounds, up to so many.
@@ -79,7 +80,7 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
         if bool(leaves.any()):
             return PickedDomains(self.open.select(leaves), self.open.select(~leaves), leaves=True)
         if len(self.open) <= count:
-            return PickedDomains(self.open, self.open.select(leaves))
+            return PickedDomains(self.open, self.open.select(torch.zeros(0, dtype=torch.int64, device=leaves.device)))
         order = self.open.lower.argsort(descending=len(self.open) + count > self.most)
         return PickedDomains(self.open.select(order[:count]), self.open.select(order[count:]))
 

@@ -117,7 +117,7 @@ def tell(root: RootBounds, observer: Observer) -> None:
     """Tell an observer about root bounds."""
     still_open = int((~proved(root.lower)).sum())
     weakest = float(root.lower.min()) if len(root.lower) else float("inf")
-    observer(RootBounded(root.method, root.unstable, weakest, still_open))
+    observer(RootBounded(root.method, root.unstable, weakest, still_open, root))
 
 
 def counted(

@@ -2,28 +2,34 @@
 
 Two things are exact without any search or in a small one. An atom is a sum of few terms over the last layer, whose
 images have exact ends (a ReLU's is zero): their least value in rational arithmetic. And in a small network of ReLUs all
-phases can be split, and each leaf decided in rational arithmetic (`toolkit.search.exact_leaf`).
+phases can be split; the linear functions of each leaf, whose coefficients are doubles, are then computed exactly, and
+decided by exact multipliers (`toolkit.search.farkas`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.bounds.dual_ascent import Schedule
 from toolkit.bounds.interval import Bounds, interval_bounds, source_interval, unstable_neurons
+from toolkit.bounds.optimised_bound import Domain
 from toolkit.bounds.step_rules import Polyak
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import split_layers
+from toolkit.problem.rational import Dyadic, RationalProgram, dyadic, is_rational
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.run.events import Event
+from toolkit.run.events import CaseRefuted, Event
 from toolkit.search.batch_size import largest_batch, most_waiting
-from toolkit.search.exact_leaf import ExactLeaves, worth_deciding
+from toolkit.search.farkas import LinearSystem, refute
 from toolkit.search.loop import SearchOutcome, branch_and_bound
 from toolkit.search.phase_domains import PhaseSpace, root_domains
 from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
@@ -47,6 +53,7 @@ def closed_by_images(task: SearchTask, root: RootBounds) -> RootBounds:
         region = problem.region[case : case + 1]
         if _least_value(problem, atom, box.select(region), neurons.select(region)) >= 0:
             lower[case] = lower[case].clamp(min=REFUTED_BOUND)
+            task.observer(CaseRefuted(case, atom))
     return replace(root, lower=lower)
 
 
@@ -114,7 +121,7 @@ def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseFrontier |
     unstable = unstable_neurons(problem.program, root.bounds).any(0).nonzero().squeeze(1)
     if len(unstable) > tuned().exact.most_unstable:
         return None
-    space = PhaseSpace(problem, root.bounds, unstable, exact=ExactLeaves(problem))
+    space = PhaseSpace(problem, root.bounds, unstable, exact=ExactLeaves(problem).decide)
     frontier = root_domains(space, open_cases(root), root.multipliers.select(open_cases(root)),
                             root.lower[open_cases(root)])  # fmt: skip
     return PhaseFrontier(
@@ -133,3 +140,66 @@ def _found(outcome: SearchOutcome) -> SearchResult:
 
 def _ignore(event: Event) -> None:
     """Root bounds of the network as it was compiled have been told of already."""
+
+
+@dataclass(frozen=True)
+class ExactLeaves:
+    """Decides leaves of one problem, which is in double precision as it was compiled."""
+
+    problem: Problem
+
+    @cached_property
+    def program(self) -> RationalProgram:
+        """The network in rational arithmetic."""
+        return RationalProgram.of(self.problem.program)
+
+    def decide(self, case: int, domain: Domain) -> tuple[bool, Tensor | None]:
+        """Whether a case has no solution where the neurons of a domain have their phases, else a point to try.
+
+        ``domain`` has one row. Nothing is decided where the phase of some neuron is not known.
+        """
+        phases = known_phases(domain)
+        if not phases.all():
+            return False, None
+        before, features = self.program.linear(phases)
+        atoms = self.problem.rows[case].unique()
+        weights, offsets = dyadic(self.problem.weights[atoms]), dyadic(self.problem.offsets[atoms].unsqueeze(1))
+        constant = np.zeros((len(atoms), features.integers.shape[1]), dtype=object)
+        constant[:, -1] = offsets.integers[:, 0]
+        rows = weights @ features + Dyadic(constant, offsets.bits)
+        signed = Dyadic(before.integers * -phases[:, None].astype(object), before.bits)
+        strict = [False] * len(phases) + self.problem.strict_atoms[atoms].tolist()
+        lower, upper = self._box(case)
+        system = LinearSystem.over_box(directions(signed) + directions(rows), strict, lower, upper)
+        refuted, point = refute(system)
+        return refuted, None if point is None else self._restored(point, case)
+
+    def _box(self, case: int) -> tuple[list[Fraction], list[Fraction]]:
+        region = int(self.problem.region[case])
+        lower, upper = (list(map(Fraction, side[region].tolist())) for side in (self.problem.lower, self.problem.upper))
+        return lower, upper
+
+    def _restored(self, point: NDArray[np.float64], case: int) -> Tensor:
+        """A point of [-1, 1]^n as a point of the case's box."""
+        region = int(self.problem.region[case])
+        lower, upper = self.problem.lower[region], self.problem.upper[region]
+        return (lower + upper) / 2 + torch.as_tensor(point) * (upper - lower) / 2
+
+
+def directions(rows: Dyadic) -> list[list[Fraction]]:
+    """Multiples of the rows of a matrix: of an inequality, any positive one says the same."""
+    return [[Fraction(int(entry)) for entry in row] for row in rows.integers]
+
+
+def known_phases(domain: Domain) -> NDArray[np.int8]:
+    """The phases of all neurons, ``(num_neurons,)``: of split ones as split, of others by their bounds; 0 if open."""
+    lower, upper, split = domain.bounds.lower[0], domain.bounds.upper[0], domain.phase[0]
+    stable = (lower >= 0).to(torch.int8) - ((upper <= 0) & (lower < 0)).to(torch.int8)
+    phases: NDArray[np.int8] = torch.where(split != 0, split, stable).cpu().numpy()
+    return phases
+
+
+def worth_deciding(problem: Problem) -> bool:
+    """Whether leaves of a problem can be decided exactly, and soon."""
+    program = problem.program
+    return is_rational(program) and program.cost * (program.num_inputs + 1) <= tuned().exact.most_products

@@ -20,6 +20,7 @@ from toolkit.bounds.interval import unstable_neurons
 from toolkit.bounds.step_rules import Polyak
 from toolkit.run.clock import OutOfTime
 from toolkit.run.forked_processes import cores
+from toolkit.run.threads import suited_threads
 from toolkit.search.attack_budget import attack_on, attack_part
 from toolkit.search.batch_size import largest_batch, most_waiting
 from toolkit.search.branching import rule_named
@@ -31,7 +32,6 @@ from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
 from toolkit.search.reduce_task import reduced, sparse
 from toolkit.search.root import RootBounds, open_cases, optimised_root, refined_root
 from toolkit.search.search_task import SearchResult, SearchTask, counted, decided
-from toolkit.search.suited_threads import suited_threads
 from toolkit.tuning import tuned
 
 
@@ -256,7 +256,7 @@ def run_search(task: SearchTask, name: str, frontier: Frontier[Any, Any]) -> Sea
     """Run a search, or go on with it; what its counters rise by is added however it ends. Raises OutOfTime."""
     before = frontier.progress.bounded
     try:
-        with suited_threads(task.problem.program):
+        with suited_threads(task.problem.program.cost):
             outcome = search_in_shares(frontier, task.clock, task.accept, task.observer, processes_of(task))
     finally:
         task.spent(frontier.progress.bounded - before, frontier.progress.depth)

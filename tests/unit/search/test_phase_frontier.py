@@ -11,7 +11,7 @@ from searches import phases, phases_of, random_problem
 
 from toolkit.bounds.interval import Bounds
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.run.events import DomainsBounded, Event, LeafClosed, Observer, RoundDone
+from toolkit.run.events import DomainsBounded, Event, LeafClosed, Observer, RoundDone, SearchBegun
 from toolkit.search import batch_size
 from toolkit.search.batch_size import most_waiting
 from toolkit.search.loop import SearchOutcome, begin, branch_and_bound
@@ -100,12 +100,13 @@ def test_a_stopped_search_proves_nothing_false() -> None:
 def test_events_tell_the_tree() -> None:
     """Every domain is split once, into two, or closed once, by a proof."""
     events: list[Event] = []
-    search = wide_search()
-    roots = names(search.open)
-    assert decide(search, Clock.started(60), events.append) == SearchOutcome(False, True)
-    open_now = set(roots)
+    assert decide(wide_search(), Clock.started(60), events.append) == SearchOutcome(False, True)
+    open_now: set[tuple[int, ...]] = set()
     for event in events:
-        if isinstance(event, DomainsBounded):
+        if isinstance(event, SearchBegun):
+            assert not open_now
+            open_now = {name for part in event.bounded for name in names(part.select(~proved(part.lower)))}
+        elif isinstance(event, DomainsBounded):
             parents, children, still_open = names(event.parents), names(event.children), names(event.still_open)
             assert set(parents) <= open_now
             assert len(children) == len(set(children)) == 2 * len(parents)
