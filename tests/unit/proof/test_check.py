@@ -345,7 +345,7 @@ def test_no_mutation_proves_what_is_false(tmp_path, seed, phases):
     assert check(net, false, path).status == "refuted"
     forged = good.replace(load_formula(true_spec).digest, load_formula(false).digest)
     seen = set()
-    for _ in range(120):
+    for _ in range(60):
         path.write_bytes(packed(mutated(rng, forged)))
         seen.add(check(net, false, path).status)
         path.write_bytes(bytes(flipped(rng, bytearray(packed(forged)))))
