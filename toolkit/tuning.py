@@ -723,7 +723,7 @@ class RelaxationTuning(TuningGroup):
     """Halvings of the range of a tangent point: enough for three digits, and any result is sound."""
 
 
-class Tuning(NamedTuple):
+class TuningTable(NamedTuple):
     """All groups."""
 
     agreement: AgreementTuning = AgreementTuning()
@@ -762,23 +762,23 @@ class Tuning(NamedTuple):
     strategy: StrategyTuning = StrategyTuning()
     relaxations: RelaxationTuning = RelaxationTuning()
 
-    def changed(self, **groups: Mapping[str, Any]) -> Tuning:
+    def changed(self, **groups: Mapping[str, Any]) -> TuningTable:
         """This table with other values, by group and name. Raises ValueError outside of a range."""
         found = {name: getattr(self, name) for name in groups}
         return self._replace(**{name: type(group)(**vars(group) | groups[name]) for name, group in found.items()})
 
 
-DEFAULTS = Tuning()
-_IN_EFFECT: ContextVar[Tuning] = ContextVar("tuning", default=DEFAULTS)
+DEFAULTS = TuningTable()
+_IN_EFFECT: ContextVar[TuningTable] = ContextVar("tuning", default=DEFAULTS)
 
 
-def tuned() -> Tuning:
+def tuned() -> TuningTable:
     """The table in effect."""
     return _IN_EFFECT.get()
 
 
 @contextmanager
-def using(table: Tuning) -> Iterator[None]:
+def using(table: TuningTable) -> Iterator[None]:
     """Have another table in effect inside of a ``with`` block."""
     before = _IN_EFFECT.set(table)
     try:
