@@ -14,7 +14,7 @@ from rich.console import Console
 from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.executors import available_cores
 from toolkit.bench.fingerprint import file_hash, fingerprint, model_hash, versions
-from toolkit.bench.writer import RobustnessBenchmark, write_benchmark
+from toolkit.bench.write_benchmark import RobustnessBenchmark, write_benchmark
 from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
 from toolkit.formats.onnx.model_file import load_model
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from toolkit.data.dataset import Dataset, Split
     from toolkit.pruning import ChainModel
 
-MAKERS = ("toolkit.pruning", "toolkit.data.load", "toolkit.formats.onnx.export", "toolkit.bench.writer")
+MAKERS = ("toolkit.pruning", "toolkit.data.load", "toolkit.formats.onnx.export", "toolkit.bench.write_benchmark")
 """The modules whose imports, besides this file, make the exported benchmark."""
 
 

@@ -20,7 +20,7 @@ from toolkit.models.build import build_model
 from toolkit.pruning import ChainModel, build_chains
 from toolkit.pruning.pruning_options import MethodOptions
 from toolkit.recipe import Data, Recipe
-from toolkit.training.loop import TrainingJob, train
+from toolkit.training.training_loop import TrainingJob, train
 from toolkit.training.training_options import Pgd, Training
 
 QUICK = ["--epsilon", "0.02", "--epochs", "1", "--images", "4", "--workers", "1"]

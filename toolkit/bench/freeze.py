@@ -20,7 +20,7 @@ import numpy as np
 from toolkit.bench import expected
 from toolkit.bench.atomic_files import file_digest, write_text_atomically
 from toolkit.bench.journal import JournalRecord
-from toolkit.bench.writer import write_pool
+from toolkit.bench.write_benchmark import write_pool
 from toolkit.errors import InputError
 from toolkit.formats.vnncomp.instances import write_instances
 from toolkit.formats.vnncomp.model_binding import BARE

@@ -11,7 +11,7 @@ from toolkit.ops.affine_primitives import AFFINE_FORMS, AffineForm
 from toolkit.ops.convex import CONVEX
 from toolkit.ops.float_casts import CASTS
 from toolkit.ops.onnx_operators import OTHERS
-from toolkit.ops.operator_record import ElementwiseOperator, Kind, OnnxOperator
+from toolkit.ops.operator_record import ElementwiseOperator, OnnxOperator, OperatorKind
 from toolkit.ops.periodic import SINE
 from toolkit.ops.relaxation import Relaxation, RelaxationLines
 from toolkit.ops.relu import RELU
@@ -20,8 +20,16 @@ from toolkit.ops.softmax_parts import SOFTMAX
 from toolkit.ops.step_functions import STEPS
 
 __all__ = [
-    "AFFINE_FORMS", "ELEMENTWISE", "ONNX", "RELAXATIONS", "AffineForm", "ElementwiseOperator", "Kind", "OnnxOperator",
-    "Relaxation", "RelaxationLines",
+    "AFFINE_FORMS",
+    "ELEMENTWISE",
+    "ONNX",
+    "RELAXATIONS",
+    "AffineForm",
+    "ElementwiseOperator",
+    "OnnxOperator",
+    "OperatorKind",
+    "Relaxation",
+    "RelaxationLines",
 ]  # fmt: skip
 
 ELEMENTWISE: dict[str, ElementwiseOperator] = {

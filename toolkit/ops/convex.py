@@ -14,7 +14,7 @@ from math import inf, nan
 from typing import TYPE_CHECKING
 
 from toolkit.ops.array_namespace import named, namespace
-from toolkit.ops.operator_record import ElementwiseOperator, Kind, OnnxOperator
+from toolkit.ops.operator_record import ElementwiseOperator, OnnxOperator, OperatorKind
 from toolkit.ops.relaxation import (
     Function,
     Image,
@@ -193,7 +193,7 @@ CONVEX = (
         "exp",
         "aten.exp.default",
         EXPONENTIAL,
-        OnnxOperator("Exp", Kind.ELEMENTWISE),
+        OnnxOperator("Exp", OperatorKind.ELEMENTWISE),
         nonnegative=True,
         vanishing=LEAST_EXPONENTIAL,
         surrogate=lambda z, value: value * z,
@@ -202,7 +202,7 @@ CONVEX = (
         "softplus",
         "prunecert.softplus.default",
         convex(_softplus, _sigmoid, increasing(_softplus, 0.0)),
-        OnnxOperator("Softplus", Kind.ELEMENTWISE),
+        OnnxOperator("Softplus", OperatorKind.ELEMENTWISE),
         nonnegative=True,
         saturating=True,
     ),
@@ -210,7 +210,7 @@ CONVEX = (
         "sqrt",
         "aten.sqrt.default",
         undefined_below_zero(_ROOT),
-        OnnxOperator("Sqrt", Kind.ELEMENTWISE),
+        OnnxOperator("Sqrt", OperatorKind.ELEMENTWISE),
         partial=True,
         nonnegative=True,
         from_zero="sqrt_from_zero",
@@ -219,7 +219,7 @@ CONVEX = (
         "log",
         "aten.log.default",
         undefined_below_zero(_LOGARITHM),
-        OnnxOperator("Log", Kind.ELEMENTWISE),
+        OnnxOperator("Log", OperatorKind.ELEMENTWISE),
         partial=True,
         from_zero="log_from_zero",
     ),
@@ -245,7 +245,7 @@ CONVEX = (
         "reciprocal",
         "aten.reciprocal.default",
         Relaxation(_reciprocal, _reciprocal_lines, _reciprocal_image, wide),
-        OnnxOperator("Reciprocal", Kind.ELEMENTWISE),
+        OnnxOperator("Reciprocal", OperatorKind.ELEMENTWISE),
         partial=True,
         folds=True,
     ),

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from toolkit.ops.operator_record import Kind, OnnxOperator
+from toolkit.ops.operator_record import OnnxOperator, OperatorKind
 
 _ALL = (0, 1, 2, 3, 4, 5)
-_affine = partial(OnnxOperator, kind=Kind.AFFINE)
-_rewritten = partial(OnnxOperator, kind=Kind.REWRITTEN)
-_evaluated = partial(OnnxOperator, kind=Kind.EVALUATED)
-_refused = partial(OnnxOperator, kind=Kind.REFUSED)
+_affine = partial(OnnxOperator, kind=OperatorKind.AFFINE)
+_rewritten = partial(OnnxOperator, kind=OperatorKind.REWRITTEN)
+_evaluated = partial(OnnxOperator, kind=OperatorKind.EVALUATED)
+_refused = partial(OnnxOperator, kind=OperatorKind.REFUSED)
 
 OTHERS: tuple[OnnxOperator, ...] = (
     _affine("Add", plain=True),

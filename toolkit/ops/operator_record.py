@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Kind(StrEnum):
+class OperatorKind(StrEnum):
     """What the verifier does with an operator of ONNX."""
 
     AFFINE = "affine"
@@ -36,7 +36,7 @@ class OnnxOperator:
     """An operator of the ONNX standard."""
 
     name: str
-    kind: Kind
+    kind: OperatorKind
     plain: bool = False
     """Whether the trace does what every implementation does, up to the order of sums. Others, normalisation and softmax
     for instance, are computed in ways whose errors differ."""

@@ -11,7 +11,7 @@ from math import pi
 from typing import TYPE_CHECKING
 
 from toolkit.ops.array_namespace import named, namespace
-from toolkit.ops.operator_record import ElementwiseOperator, Kind, OnnxOperator
+from toolkit.ops.operator_record import ElementwiseOperator, OnnxOperator, OperatorKind
 from toolkit.ops.relaxation import (
     Line,
     Relaxation,
@@ -91,6 +91,6 @@ SINE = ElementwiseOperator(
     "sin",
     "aten.sin.default",
     Relaxation(_sin, _lines, _image, wide),
-    OnnxOperator("Sin", Kind.ELEMENTWISE),
+    OnnxOperator("Sin", OperatorKind.ELEMENTWISE),
     saturating=True,
 )

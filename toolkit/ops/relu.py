@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.ops.array_namespace import as_numbers, named, namespace
-from toolkit.ops.operator_record import ElementwiseOperator, Kind, OnnxOperator
+from toolkit.ops.operator_record import ElementwiseOperator, OnnxOperator, OperatorKind
 from toolkit.ops.relaxation import Relaxation, RelaxationLines
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ RELU = ElementwiseOperator(
     "relu",
     "aten.relu.default",
     Relaxation(named("relu"), _lines, _image, _inexact, piecewise_linear=True, gap=_height),
-    OnnxOperator("Relu", Kind.ELEMENTWISE, plain=True, exact=True),
+    OnnxOperator("Relu", OperatorKind.ELEMENTWISE, plain=True, exact=True),
     nonnegative=True,
     folds=True,
     lipschitz=1.0,

@@ -13,7 +13,7 @@ from math import inf, pi
 from typing import TYPE_CHECKING
 
 from toolkit.ops.array_namespace import computed_where, named, namespace
-from toolkit.ops.operator_record import ElementwiseOperator, Kind, OnnxOperator
+from toolkit.ops.operator_record import ElementwiseOperator, OnnxOperator, OperatorKind
 from toolkit.ops.relaxation import (
     Function,
     Line,
@@ -89,7 +89,7 @@ S_SHAPED = (
         "sigmoid",
         "aten.sigmoid.default",
         convex_concave(_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z), 0, 1),
-        OnnxOperator("Sigmoid", Kind.ELEMENTWISE, plain=True),
+        OnnxOperator("Sigmoid", OperatorKind.ELEMENTWISE, plain=True),
         nonnegative=True,
         saturating=True,
         lipschitz=0.25,
@@ -98,7 +98,7 @@ S_SHAPED = (
         "tanh",
         "aten.tanh.default",
         convex_concave(_tanh, lambda z: 1 / _cosh(z) ** 2, -1, 1),
-        OnnxOperator("Tanh", Kind.ELEMENTWISE, plain=True),
+        OnnxOperator("Tanh", OperatorKind.ELEMENTWISE, plain=True),
         saturating=True,
         lipschitz=1.0,
     ),
@@ -106,14 +106,14 @@ S_SHAPED = (
         "erf",
         "aten.erf.default",
         convex_concave(named("erf"), lambda z: _exp(-z * z) * (2 / pi**0.5), -1, 1),
-        OnnxOperator("Erf", Kind.ELEMENTWISE),
+        OnnxOperator("Erf", OperatorKind.ELEMENTWISE),
         saturating=True,
     ),
     ElementwiseOperator(
         "atan",
         "aten.atan.default",
         convex_concave(named("atan"), lambda z: 1 / (1 + z * z), -inf, inf),
-        OnnxOperator("Atan", Kind.ELEMENTWISE),
+        OnnxOperator("Atan", OperatorKind.ELEMENTWISE),
         saturating=True,
     ),
     ElementwiseOperator("cube", "prunecert.cube.default", concave_convex(lambda z: z**3, lambda z: 3 * z * z)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.ops.array_namespace import as_numbers, named, namespace
-from toolkit.ops.operator_record import ElementwiseOperator, Kind, OnnxOperator
+from toolkit.ops.operator_record import ElementwiseOperator, OnnxOperator, OperatorKind
 from toolkit.ops.relaxation import Line, Relaxation, RelaxationLines, allowance, combine, reach
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ STEPS = (
         "sign",
         "aten.sign.default",
         Relaxation(named("sign"), _sign_lines, _sign_image, _sign_inexact),
-        OnnxOperator("Sign", Kind.ELEMENTWISE, exact=True, jumps=True),
+        OnnxOperator("Sign", OperatorKind.ELEMENTWISE, exact=True, jumps=True),
         jumps=True,
         surrogate=_scaled_by_mean,
     ),
@@ -77,7 +77,7 @@ STEPS = (
         "floor",
         "aten.floor.default",
         Relaxation(_floor, _floor_lines, _floor_image, _floor_inexact),
-        OnnxOperator("Floor", Kind.ELEMENTWISE, exact=True, jumps=True),
+        OnnxOperator("Floor", OperatorKind.ELEMENTWISE, exact=True, jumps=True),
         jumps=True,
         surrogate=lambda z, value: z,
     ),

@@ -10,7 +10,7 @@ magnitudes; what the functional loses by that is at most ``gamma(n) |a| |A| s``,
 the source in the context. ``|A| s`` is one number for each value, computed once (`ContextBounds.error`), so a backward
 pass has one more inner product a step and no second matrix product. Underflow costs at most a constant, far below
 anything that matters. What overflows becomes infinite or NaN, and every comparison is written so that it proves
-nothing. Arithmetic is a parameter: with `Arithmetic.exact` the same code computes in rationals, and every error is 0.
+nothing. Arithmetic is a parameter: with `NumberSystem.exact` the same code computes in rationals, without errors.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ rational = np.frompyfunc(lambda number: number if isinstance(number, Fraction) e
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class NumberSystem:
     """Doubles with their roundings, or rationals without any."""
 
     exact: bool = False
@@ -97,7 +97,7 @@ class Arithmetic:
 
 
 def nearest(number: Fraction) -> float:
-    """The nearest double, the largest one instead of infinity. `Arithmetic.box` moves it outward where need be."""
+    """The nearest double, the largest one instead of infinity. `NumberSystem.box` moves it outward where need be."""
     try:
         return float(number)
     except OverflowError:
@@ -109,7 +109,7 @@ class Model:
     """A network with the maps of absolute values, in one arithmetic."""
 
     network: ProofNetwork
-    arithmetic: Arithmetic
+    arithmetic: NumberSystem
     steps: list[Step]
     magnitudes: dict[int, list[LinearMap]]
     read: dict[int, list[Activation | MaxStep]]
@@ -129,7 +129,7 @@ class Model:
             if not isinstance(step, AffineStep):
                 read.setdefault(step.source, []).append(step)
         magnitudes = {step.value: [linear.magnitude() for _, linear in step.terms] for step in affine}
-        return cls(network, Arithmetic(exact), steps, magnitudes, read)
+        return cls(network, NumberSystem(exact), steps, magnitudes, read)
 
 
 def exact_step(step: AffineStep) -> AffineStep:
@@ -154,7 +154,7 @@ class ContextBounds:
     """What underflow may take off any functional, ``(B,)``."""
     crossed: Array = field(default_factory=lambda: np.zeros(0, bool))
     """Contexts in which a lower bound is above an upper one: there is no point in them."""
-    lines: dict[int, Lines] = field(default_factory=dict)
+    lines: dict[int, RangeLines] = field(default_factory=dict)
     """Lines with adaptive slopes, by the step's value."""
 
     def put(self, value: int, lower: Array, upper: Array) -> None:
@@ -180,7 +180,7 @@ class ContextBounds:
             result.crossed |= (result.lower[value] > result.upper[value]).any(1)
         return result
 
-    def adaptive(self, step: Activation) -> Lines:
+    def adaptive(self, step: Activation) -> RangeLines:
         """Lines of a step with slopes chosen here."""
         if step.value not in self.lines:
             ends = self.lower[step.source], self.upper[step.source]
@@ -208,7 +208,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Lines:
+class RangeLines:
     """``lower_slope z + lower_offset <= f(z) <= upper_slope z + upper_offset`` in ranges, ``(B, n)`` each."""
 
     lower_slope: Array
@@ -216,20 +216,20 @@ class Lines:
     upper_slope: Array
     upper_offset: Array
 
-    def of(self, owner: Array) -> Lines:
+    def of(self, owner: Array) -> RangeLines:
         """The lines of these contexts; where all share one row, this row."""
         if max(len(part) for part in vars(self).values()) == 1:
             return self
-        return Lines(*(part.take(owner, 0) for part in vars(self).values()))
+        return RangeLines(*(part.take(owner, 0) for part in vars(self).values()))
 
-    def loss(self, size: Array, arithmetic: Arithmetic) -> Array:
+    def loss(self, size: Array, arithmetic: NumberSystem) -> Array:
         """What rounding may cost for a coefficient of 1, in its product with a slope and in the sum of offsets."""
         slopes = np.maximum(abs(self.lower_slope), abs(self.upper_slope))
         offsets = np.maximum(abs(self.lower_offset), abs(self.upper_offset))
         return arithmetic.gamma(4) * slopes * size + arithmetic.gamma(slopes.shape[1] + 8) * offsets
 
 
-def lines_of(step: Activation, l: Array, u: Array, alpha: Array | None, arithmetic: Arithmetic) -> Lines:
+def lines_of(step: Activation, l: Array, u: Array, alpha: Array | None, arithmetic: NumberSystem) -> RangeLines:
     """Lines of an activation; ``alpha`` are bytes, each a part of the slopes that are allowed, or `ADAPTIVE`."""
     if alpha is None:
         alpha = np.full((1, l.shape[1]), ADAPTIVE, np.uint8)
@@ -241,7 +241,7 @@ def lines_of(step: Activation, l: Array, u: Array, alpha: Array | None, arithmet
         return make(arithmetic.parameters(step), l, u, (alpha == ADAPTIVE, part), arithmetic)
 
 
-def offset(arithmetic: Arithmetic, slope: Array, points: Sequence[tuple[Array, Array]], least: bool) -> Array:
+def offset(arithmetic: NumberSystem, slope: Array, points: Sequence[tuple[Array, Array]], least: bool) -> Array:
     """The offset of a line below (or above) a function that is linear between points ``(z, f(z))``.
 
     The function may be off by a unit in the last place.
@@ -257,8 +257,8 @@ def offset(arithmetic: Arithmetic, slope: Array, points: Sequence[tuple[Array, A
 
 
 def bend_lines(
-    parameters: Sequence[Any], l: Array, u: Array, alpha: tuple[Array, Array], arithmetic: Arithmetic
-) -> Lines:
+    parameters: Sequence[Any], l: Array, u: Array, alpha: tuple[Array, Array], arithmetic: NumberSystem
+) -> RangeLines:
     """``max(z, a z)``, or min where a > 1: a ReLU with a = 0, a leaky one, the absolute value with a = -1."""
     (a,), (adaptive, part), one = parameters, alpha, 1 + 0 * l
     active, unstable = l >= 0, ~((l >= 0) | (u <= 0))
@@ -269,12 +269,12 @@ def bend_lines(
     points = [(l, a * l), (0 * l, 0 * l), (u, u)]
     low, high = (free, chord) if a <= 1 else (chord, free)
     below, above = offset(arithmetic, low, points, True), offset(arithmetic, high, points, False)
-    return Lines(low, np.where(unstable, below, 0 * one), high, np.where(unstable, above, 0 * one))
+    return RangeLines(low, np.where(unstable, below, 0 * one), high, np.where(unstable, above, 0 * one))
 
 
 def clip_lines(
-    parameters: Sequence[Any], l: Array, u: Array, alpha: tuple[Array, Array], arithmetic: Arithmetic
-) -> Lines:
+    parameters: Sequence[Any], l: Array, u: Array, alpha: tuple[Array, Array], arithmetic: NumberSystem
+) -> RangeLines:
     """``min(max(z, a), b)``."""
     (a, b), (adaptive, part) = parameters, alpha
 
@@ -298,17 +298,17 @@ def clip_lines(
     low, high = np.where(inside, 1 + 0 * l, low), np.where(inside, 1 + 0 * l, high)
     points = [(z, f(z)) for z in (l, first, last, u)]
     below, above = offset(arithmetic, low, points, True), offset(arithmetic, high, points, False)
-    return Lines(low, np.where(inside, 0 * l, below), high, np.where(inside, 0 * l, above))
+    return RangeLines(low, np.where(inside, 0 * l, below), high, np.where(inside, 0 * l, above))
 
 
-def tanh_lines(step: Activation, l: Array, u: Array, adaptive: Array, part: Array) -> Lines:
+def tanh_lines(step: Activation, l: Array, u: Array, adaptive: Array, part: Array) -> RangeLines:
     """``shift + height tanh(scale z)``; scale and height are powers of two, so that their products are exact."""
     scale, height, shift = step.parameters
     low, below = below_tanh(scale * l, scale * u, adaptive, part)
     high, minus_above = below_tanh(-scale * u, -scale * l, adaptive, 1 - part)
     slack = 2.0**-50 * (1 + np.abs(below) + np.abs(minus_above))
     steep = height * scale
-    return Lines(steep * low, shift + height * below - slack, steep * high, shift - height * minus_above + slack)
+    return RangeLines(steep * low, shift + height * below - slack, steep * high, shift - height * minus_above + slack)
 
 
 def below_tanh(l: Array, u: Array, adaptive: Array, part: Array) -> tuple[Array, Array]:
@@ -365,7 +365,7 @@ def image(bounds: ContextBounds, step: Step) -> tuple[Array, Array]:
     return bend_image(bounds.model.arithmetic.parameters(step)[0], l, u, bounds.model.arithmetic)
 
 
-def bend_image(a: Any, l: Array, u: Array, arithmetic: Arithmetic) -> tuple[Array, Array]:
+def bend_image(a: Any, l: Array, u: Array, arithmetic: NumberSystem) -> tuple[Array, Array]:
     """The range of ``max(z, a z)``, or min where a > 1."""
     if a == 0:
         return np.maximum(l, 0), np.maximum(u, 0)

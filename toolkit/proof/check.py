@@ -36,7 +36,7 @@ from toolkit.proof.bounds import (
 from toolkit.proof.formula import CaseFormula, load_formula
 from toolkit.proof.linear_maps import Array
 from toolkit.proof.network import ProofNetwork, UnreadableError, load_network
-from toolkit.proof.stream import Damaged, HashedFile, Kind, LinearRows, Payload, records
+from toolkit.proof.stream import Damaged, HashedFile, LinearRows, Payload, RecordKind, records
 
 CHECKED, REFUTED, INCOMPLETE = "checked", "refuted", "incomplete"
 EXIT_CODES = {CHECKED: 0, REFUTED: 1, INCOMPLETE: 2}
@@ -167,7 +167,9 @@ class CertificateChecker:
         self.queue: dict[tuple[int, bool], list[ProofRow]] = {}
         self.batch = max(1, min(LEAVES, NUMBERS // sum(network.sizes)))
         self.finished = False
-        self.readers: dict[int, Callable[[Payload], None]] = {kind: getattr(self, kind.name.lower()) for kind in Kind}
+        self.readers: dict[int, Callable[[Payload], None]] = {
+            kind: getattr(self, kind.name.lower()) for kind in RecordKind
+        }
 
     def run(self, stream: Iterable[tuple[int, bytes]], progress: Callable[[str], None] | None = None) -> CheckOutcome:
         """Check all records."""
@@ -176,7 +178,7 @@ class CertificateChecker:
             for kind, data in stream:
                 require(kind in self.readers, f"a record of kind {kind} is not known")
                 require(
-                    (kind == Kind.HEADER) == (self.record == 0),
+                    (kind == RecordKind.HEADER) == (self.record == 0),
                     "the header is not the first record, or not the only one",
                 )
                 require(not self.finished, "there is a record after the last one")
@@ -309,7 +311,7 @@ class CertificateChecker:
 
     def refute(self, payload: Payload) -> None:
         """Leaves, which wait until there are enough of them."""
-        record = payload.linear(Kind.REFUTE)
+        record = payload.linear(RecordKind.REFUTE)
         for row in self.rows(record):
             context = row.context
             require(
@@ -349,7 +351,7 @@ class CertificateChecker:
 
     def bound(self, payload: Payload) -> None:
         """Bounds of elements, for the contexts and all below them."""
-        record = payload.linear(Kind.BOUND)
+        record = payload.linear(RecordKind.BOUND)
         for rows, least in self.evaluated(record):
             for row, low in zip(rows, least.least, strict=True):
                 assert row.target is not None
@@ -362,7 +364,7 @@ class CertificateChecker:
 
     def half_space(self, payload: Payload) -> None:
         """Linear functions of the input, for the contexts and all below them."""
-        for rows, found in self.evaluated(payload.linear(Kind.HALF_SPACE)):
+        for rows, found in self.evaluated(payload.linear(RecordKind.HALF_SPACE)):
             for number, row in enumerate(rows):
                 known = self.arithmetic.finite(found.constant[number : number + 1]).all()
                 known = known and self.arithmetic.finite(found.coefficients[number]).all()

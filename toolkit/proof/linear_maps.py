@@ -115,7 +115,7 @@ class Pick(LinearMap):
 
 
 @dataclass(frozen=True)
-class Dense(LinearMap):
+class BlockMatrix(LinearMap):
     """A matrix ``(k, m)`` for each of ``blocks`` blocks of k elements that lie one after the other."""
 
     matrix: Array
@@ -266,4 +266,4 @@ def exact_copy(linear: LinearMap, rational: Any) -> LinearMap:
         raise ValueError("a quotient or a square root of constants")
     if isinstance(linear, Pick) or type(linear) is LinearMap:
         return linear
-    return Dense(linear.inputs, linear.outputs, rational(linear.forward(np.eye(linear.inputs))))
+    return BlockMatrix(linear.inputs, linear.outputs, rational(linear.forward(np.eye(linear.inputs))))

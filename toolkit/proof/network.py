@@ -27,8 +27,8 @@ from onnx import numpy_helper
 
 from toolkit.proof.linear_maps import (
     Array,
+    BlockMatrix,
     Convolution,
-    Dense,
     LinearMap,
     Pick,
     Scale,
@@ -695,7 +695,7 @@ def _reduced(reader: GraphReader, x: Computed, axes: tuple[int, ...], keep: bool
     order = [*kept, *axes]
     count, rest = math.prod(x.shape[axis] for axis in axes), math.prod(x.shape[axis] for axis in kept)
     last = reader.pick(x, np.transpose(np.arange(reader.sizes[x.value]).reshape(x.shape), order))
-    value = reader.linear(last.value, Dense(count * rest, rest, np.ones((count, 1)), rest))
+    value = reader.linear(last.value, BlockMatrix(count * rest, rest, np.ones((count, 1)), rest))
     sizes = [1 if axis in axes else size for axis, size in enumerate(x.shape) if keep or axis not in axes]
     result = Computed(value, tuple(sizes))
     return _scaled(reader, result, np.full(rest, 1 / count), 2.0**-52) if mean and count > 1 else result
@@ -728,7 +728,7 @@ def _swapped(reader: GraphReader, x: Computed) -> Computed:
 def _product(reader: GraphReader, x: Computed, matrix: Array) -> Computed:
     """A tensor times a constant matrix."""
     blocks = math.prod(x.shape[:-1])
-    linear = Dense(blocks * matrix.shape[0], blocks * matrix.shape[1], np.ascontiguousarray(matrix), blocks)
+    linear = BlockMatrix(blocks * matrix.shape[0], blocks * matrix.shape[1], np.ascontiguousarray(matrix), blocks)
     return Computed(reader.linear(x.value, linear), (*x.shape[:-1], matrix.shape[1]))
 
 

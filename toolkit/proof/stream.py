@@ -26,7 +26,7 @@ CHUNK = 1 << 16
 HEAD = struct.Struct("<BI")
 
 
-class Kind(IntEnum):
+class RecordKind(IntEnum):
     """Kinds of records; 16 to 31 are kept for identities of the network."""
 
     HEADER = 1
@@ -108,7 +108,7 @@ class Payload:
         if fresh > 1 or kept or not count:
             raise Damaged("a record has flags that are not known, or no rows")
         contexts, slots = self.array(count), self.array(count)
-        indices, upper = (self.array(count), self.array(count, "u1")) if kind == Kind.BOUND else (None, None)
+        indices, upper = (self.array(count), self.array(count, "u1")) if kind == RecordKind.BOUND else (None, None)
         if upper is not None and upper.max() > 1:
             raise Damaged("a side is neither lower nor upper")
         atoms, splits, halves = (self.references(count) for _ in range(3))
@@ -151,7 +151,7 @@ def unpacked_bytes(file: HashedFile) -> Iterator[bytes]:
 
 
 def records(file: HashedFile) -> Iterator[tuple[int, bytes]]:
-    """Kinds and payloads. Raises Damaged; ends without `Kind.END` where the file does."""
+    """Kinds and payloads. Raises Damaged; ends without `RecordKind.END` where the file does."""
     if file.read(len(MAGIC)) != MAGIC:
         raise Damaged("this is no certificate of version 1")
     buffer = bytearray()

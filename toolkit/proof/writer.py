@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.proof.linear_maps import Array
-from toolkit.proof.stream import HEAD, MAGIC, Kind, LinearRows, References
+from toolkit.proof.stream import HEAD, MAGIC, LinearRows, RecordKind, References
 
 
 class CertificateWriter:
@@ -26,14 +26,14 @@ class CertificateWriter:
         names = b"".join(struct.pack("<I", len(raw)) + raw for raw in (name.encode() for name in tensors))
         self._packer = zlib.compressobj(6)
         self._start = MAGIC + self._record(
-            Kind.HEADER, network + specification + struct.pack("<I", len(tensors)) + names
+            RecordKind.HEADER, network + specification + struct.pack("<I", len(tensors)) + names
         )
 
     def header(self) -> bytes:
         """The first bytes of the file."""
         return self._start
 
-    def _record(self, kind: Kind, payload: bytes) -> bytes:
+    def _record(self, kind: RecordKind, payload: bytes) -> bytes:
         return self._packer.compress(HEAD.pack(kind, len(payload)) + payload)
 
     def flush(self) -> bytes:
@@ -43,7 +43,7 @@ class CertificateWriter:
     def case(self, number: int) -> tuple[int, bytes]:
         """Begin the proof of a case: its context."""
         self.contexts += 1
-        return self.contexts - 1, self._record(Kind.CASE, struct.pack("<I", number))
+        return self.contexts - 1, self._record(RecordKind.CASE, struct.pack("<I", number))
 
     def split(self, contexts: Array, tensors: Array, indices: Array, points: Array) -> tuple[Array, bytes]:
         """Split contexts at ``element <= point`` and ``>=``; the numbers of the two halves, ``(n, 2)``."""
@@ -51,19 +51,19 @@ class CertificateWriter:
         children = self.contexts + np.arange(2 * count).reshape(count, 2)
         self.contexts += 2 * count
         payload = struct.pack("<I", count) + integers(contexts) + integers(tensors) + integers(indices)
-        return children, self._record(Kind.SPLIT, payload + np.asarray(points, "<f8").tobytes())
+        return children, self._record(RecordKind.SPLIT, payload + np.asarray(points, "<f8").tobytes())
 
     def slopes(self, slot: int, layers: Mapping[str, Array]) -> bytes:
         """Put slopes, bytes for all elements of some tensors, into a slot."""
         parts = [struct.pack("<II", slot, len(layers))]
         for name, values in layers.items():
             parts += [struct.pack("<II", self.tensors[name], len(values)), np.asarray(values, np.uint8).tobytes()]
-        return self._record(Kind.SLOPES, b"".join(parts))
+        return self._record(RecordKind.SLOPES, b"".join(parts))
 
-    def _linear(self, kind: Kind, rows: LinearRows) -> bytes:
+    def _linear(self, kind: RecordKind, rows: LinearRows) -> bytes:
         count = len(rows)
         parts = [struct.pack("<BIII", rows.fresh, rows.tensor, count, 0), integers(rows.contexts), integers(rows.slots)]
-        if kind == Kind.BOUND:
+        if kind == RecordKind.BOUND:
             assert rows.indices is not None and rows.upper is not None
             parts += [integers(rows.indices), np.asarray(rows.upper, np.uint8).tobytes()]
         for references in (rows.atoms, rows.splits, rows.halves):
@@ -73,24 +73,24 @@ class CertificateWriter:
 
     def refute(self, rows: LinearRows) -> bytes:
         """Rows that are positive in their contexts."""
-        return self._linear(Kind.REFUTE, rows)
+        return self._linear(RecordKind.REFUTE, rows)
 
     def bound(self, rows: LinearRows) -> bytes:
         """Bounds of elements of a tensor."""
-        return self._linear(Kind.BOUND, rows)
+        return self._linear(RecordKind.BOUND, rows)
 
     def half_space(self, rows: LinearRows) -> tuple[Array, bytes]:
         """Linear functions of the input that are at most 0 where the atoms hold; their numbers."""
         self.halves += len(rows)
-        return np.arange(self.halves - len(rows), self.halves), self._linear(Kind.HALF_SPACE, rows)
+        return np.arange(self.halves - len(rows), self.halves), self._linear(RecordKind.HALF_SPACE, rows)
 
     def recompute(self, context: int) -> bytes:
         """Have the bounds of a context recomputed, and kept for all below it."""
-        return self._record(Kind.RECOMPUTE, struct.pack("<I", context))
+        return self._record(RecordKind.RECOMPUTE, struct.pack("<I", context))
 
     def end(self) -> bytes:
         """The last record and the end of the stream."""
-        return self._record(Kind.END, b"") + self._packer.flush()
+        return self._record(RecordKind.END, b"") + self._packer.flush()
 
 
 def integers(numbers: Any) -> bytes:

@@ -22,9 +22,9 @@ from toolkit.pruning.methods import PruningRound, prune
 from toolkit.pruning.pruning_options import Chain, Graft, MethodOptions, Structured
 from toolkit.sources import code_hash, library_versions
 from toolkit.training.initialise import ibp_initialise
-from toolkit.training.loop import TrainingJob, derive_seed, train
 from toolkit.training.schedule import learning_rate_at
 from toolkit.training.tensor_files import load, save
+from toolkit.training.training_loop import TrainingJob, derive_seed, train
 from toolkit.training.training_options import Training
 
 Progress = Callable[[str, int, int], None]

@@ -19,9 +19,9 @@ from toolkit.models.layers import GraftedReLU
 from toolkit.models.structure import sequences
 from toolkit.pruning.pruning_options import Graft
 from toolkit.training.differentiable_intervals import image_box, propagate
-from toolkit.training.loop import TrainingJob
 from toolkit.training.stats import unstable
 from toolkit.training.training_attack import evaluation_mode
+from toolkit.training.training_loop import TrainingJob
 from toolkit.tuning import tuned
 
 WEIGHTS = (2.0, 1.5, 1.0, 0.0)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toolkit.data.dataset import Split
 from toolkit.pruning.masks import Masks
 from toolkit.pruning.pruning_options import MethodOptions
-from toolkit.training.loop import TrainingJob, batches, derive_seed, objective
+from toolkit.training.training_loop import TrainingJob, batches, derive_seed, objective
 
 
 @dataclass(frozen=True)

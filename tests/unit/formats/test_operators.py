@@ -13,7 +13,7 @@ from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.onnx.operators import BOUNDED, check_operators, onnx_operators
 from toolkit.formats.onnx.resize_matrix import run_alone
-from toolkit.ops import ONNX, Kind
+from toolkit.ops import ONNX, OperatorKind
 from toolkit.problem.operator_survey import OperatorHandling, OperatorSurvey, survey
 from toolkit.problem.torch_binding import bind_module
 
@@ -151,9 +151,9 @@ def _opset(schema: onnx.defs.OpSchema) -> int:
 
 
 HANDLINGS = {
-    Kind.AFFINE: {OperatorHandling.NOTHING, OperatorHandling.AFFINE},
-    Kind.ELEMENTWISE: {OperatorHandling.PIECEWISE, OperatorHandling.RELAXED},
-    Kind.EVALUATED: {OperatorHandling.NOTHING},
+    OperatorKind.AFFINE: {OperatorHandling.NOTHING, OperatorHandling.AFFINE},
+    OperatorKind.ELEMENTWISE: {OperatorHandling.PIECEWISE, OperatorHandling.RELAXED},
+    OperatorKind.EVALUATED: {OperatorHandling.NOTHING},
 }
 """What is done for an operator of a kind where its other operands are constant."""
 SCHEMAS = {schema.name: schema for schema in onnx.defs.get_all_schemas() if schema.domain == ""}

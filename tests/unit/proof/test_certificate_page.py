@@ -10,7 +10,7 @@ import pytest
 
 from toolkit.cli import run
 from toolkit.proof.check import main
-from toolkit.proof.stream import HEAD, MAGIC, Kind
+from toolkit.proof.stream import HEAD, MAGIC, RecordKind
 
 PAGE = (Path(__file__).parents[3] / "docs" / "certificate.md").read_text()
 FILES = ["two.onnx", "two.vnnlib", "two.certificate"]
@@ -49,4 +49,4 @@ def test_nothing_in_it_is_idle(written: Path, dropped: int, code: int) -> None:
 
 def test_the_page_names_all_kinds() -> None:
     rows = dict(re.findall(r"^\| (\d+) \| ([A-Z_]+)", PAGE, re.MULTILINE))
-    assert {int(number): name for number, name in rows.items()} == {kind.value: kind.name for kind in Kind}
+    assert {int(number): name for number, name in rows.items()} == {kind.value: kind.name for kind in RecordKind}

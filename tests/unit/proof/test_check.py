@@ -20,7 +20,7 @@ from toolkit.proof.bounds import Model, fresh_bounds
 from toolkit.proof.check import check, main
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import load_network
-from toolkit.proof.stream import HEAD, MAGIC, Kind, LinearRows
+from toolkit.proof.stream import HEAD, MAGIC, LinearRows, RecordKind
 from toolkit.proof.writer import CertificateWriter, references
 
 ROOT = Path(toolkit.proof.__file__).parent
@@ -406,7 +406,7 @@ def test_jobs_agree_and_both_find_what_is_wrong(tmp_path, phases):
     assert [check(net, tmp_path / "true.vnnlib", path, jobs=jobs).status for jobs in (1, 2)] == ["checked"] * 2
     data = raw(path.read_bytes())
     places = record_places(data)
-    leaves = [place for place in places if data[place[0]] == Kind.REFUTE]
+    leaves = [place for place in places if data[place[0]] == RecordKind.REFUTE]
     path.write_bytes(packed(data[: leaves[-1][0]] + data[leaves[-1][1] :]))
     assert [check(net, tmp_path / "true.vnnlib", path, jobs=jobs).status for jobs in (1, 2)] == ["incomplete"] * 2
     path.write_bytes(packed(data[: leaves[0][1] - 1] + b"\xff" + data[leaves[0][1] :]))

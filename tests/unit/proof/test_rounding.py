@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 import onnx
 import pytest
+from tests.unit.proof.test_proof_operators import model_of, one
 
-from tests.unit.proof.test_operators import model_of, one
-from toolkit.proof.bounds import Arithmetic, Fact, Model, Rows, backward, fresh_bounds, lines_of
+from toolkit.proof.bounds import Fact, Model, NumberSystem, Rows, backward, fresh_bounds, lines_of
 from toolkit.proof.network import Activation, load_network
 
 DOUBLE = onnx.TensorProto.DOUBLE
@@ -98,7 +98,7 @@ def test_lines_hold_exactly(name, seed):
     for parameters in (
         ((0.0,), (0.3,), (-1.0,), (2.5,)) if name == "bend" else ((-1.0, 1.0), (0.0, np.inf), (-np.inf, 1e-9))
     ):
-        lines = lines_of(Activation(1, 0, name, parameters), l, u, alpha, Arithmetic())
+        lines = lines_of(Activation(1, 0, name, parameters), l, u, alpha, NumberSystem())
         for number in range(300):
             low, high = Fraction(l[0, number]), Fraction(u[0, number])
             for z in (low, high, min(max(Fraction(0), low), high), (low + high) / 2,
@@ -127,7 +127,7 @@ def test_lines_of_tanh(sigmoid):
     u = l + abs(rng.normal(size=(1, 400))) * 10.0 ** rng.integers(-12, 2, (1, 400))
     alpha = np.where(rng.random((1, 400)) < 0.5, 255, rng.integers(0, 255, (1, 400))).astype(np.uint8)
     step = Activation(1, 0, "tanh", (0.5, 0.5, 0.5) if sigmoid else (1.0, 1.0, 0.0))
-    lines, loose = lines_of(step, l, u, alpha, Arithmetic()), 0
+    lines, loose = lines_of(step, l, u, alpha, NumberSystem()), 0
     for number in range(400):
         s, o, t, p = (Fraction(part[0, number]) for part in vars(lines).values())
         gaps = []
@@ -190,7 +190,7 @@ def test_boxes_are_rounded_outward():
         -(Fraction(10) ** 400),
         Fraction(1, 10**400),
     ]
-    low, high = Arithmetic().box(ends, ends)
+    low, high = NumberSystem().box(ends, ends)
     for l, end, u in zip(low[0].tolist(), ends, high[0].tolist(), strict=True):
         assert l <= end <= u
     assert low[0, 2] == high[0, 2] == 0.5

@@ -15,7 +15,7 @@ from toolkit.pruning import compress as compressing
 from toolkit.pruning.compress import compress
 from toolkit.pruning.masks import channel_masks
 from toolkit.training.differentiable_intervals import image_box, propagate
-from toolkit.training.loop import apply_masks
+from toolkit.training.training_loop import apply_masks
 
 
 def _masked(options: ModelOptions, channels: int, size: int) -> tuple[nn.Module, dict[str, torch.Tensor]]:

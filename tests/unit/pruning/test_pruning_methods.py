@@ -34,7 +34,7 @@ from toolkit.pruning.pruning_options import (
     UpperBound,
 )
 from toolkit.recipe import Data
-from toolkit.training.loop import TrainingJob, apply_masks, train
+from toolkit.training.training_loop import TrainingJob, apply_masks, train
 from toolkit.training.training_options import Standard, Training
 
 METHODS: list[MethodOptions] = [

@@ -8,8 +8,8 @@ from torch import nn
 from toolkit.data.load import load_dataset
 from toolkit.recipe import Data
 from toolkit.training.differentiable_intervals import image_box, propagate
-from toolkit.training.loop import TrainingJob, train
 from toolkit.training.shaping import nearest_stable, shape_biases
+from toolkit.training.training_loop import TrainingJob, train
 from toolkit.training.training_options import BiasShaping, Training
 
 EPSILON = 0.05

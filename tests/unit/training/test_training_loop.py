@@ -20,8 +20,8 @@ from toolkit.recipe import Data
 from toolkit.training.accuracy import accuracy, fgsm_accuracy, pgd_accuracy
 from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.initialise import ibp_initialise
-from toolkit.training.loop import TrainingJob, batches, train
 from toolkit.training.stats import measure_stability
+from toolkit.training.training_loop import TrainingJob, batches, train
 from toolkit.training.training_options import Pgd, Ramp, Standard, Training
 
 QUICK = Training(

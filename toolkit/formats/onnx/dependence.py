@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 
-from toolkit.ops import ONNX, Kind, OnnxOperator
+from toolkit.ops import ONNX, OnnxOperator, OperatorKind
 
 STANDARD = frozenset({"", "ai.onnx"})
 """Names of the domain of the ONNX standard's own operators."""
@@ -20,7 +20,7 @@ STANDARD = frozenset({"", "ai.onnx"})
 def record(node: onnx.NodeProto) -> OnnxOperator:
     """What is known about a node's operator."""
     found = ONNX.get(node.op_type) if node.domain in STANDARD else None
-    return OnnxOperator(node.op_type, Kind.REFUSED) if found is None else found
+    return OnnxOperator(node.op_type, OperatorKind.REFUSED) if found is None else found
 
 
 def operands(node: onnx.NodeProto) -> Iterator[str]:

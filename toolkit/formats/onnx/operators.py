@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.dependence import STANDARD, constant_names, describe, live_nodes, refusal
 from toolkit.formats.onnx.model_file import OnnxModel
-from toolkit.ops import ONNX, Kind
+from toolkit.ops import ONNX, OperatorKind
 
-BOUNDED = frozenset(name for name, operator in ONNX.items() if operator.kind is not Kind.REFUSED)
+BOUNDED = frozenset(name for name, operator in ONNX.items() if operator.kind is not OperatorKind.REFUSED)
 """Operators that are bounded, or vanish when shapes are concrete."""
 
 FLOATS = frozenset({"float16", "float32", "float64"})
