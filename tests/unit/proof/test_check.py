@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from certificate_prover import CertificateProver
 from onnx import TensorProto, helper, numpy_helper
 
 import toolkit.proof
-from tests.support.certificate_prover import CertificateProver
 from toolkit.proof.bounds import Model, fresh_bounds
 from toolkit.proof.check import check, main
 from toolkit.proof.formula import load_formula

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import onnx
 import pytest
-from tests.unit.proof.test_proof_operators import model_of, one
+from node_models import model_of, one
 
 from toolkit.proof.bounds import Fact, Model, NumberSystem, Rows, backward, fresh_bounds, lines_of
 from toolkit.proof.network import Activation, load_network
