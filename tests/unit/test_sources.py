@@ -55,6 +55,14 @@ def test_every_module_that_a_worker_loads_is_among_the_sources() -> None:
     assert loaded <= set(sources.sources_of(VERIFIER))
 
 
+def test_all_modules_of_a_package_that_is_walked_through_are_imported() -> None:
+    found = set(sources.imports_in("for module in pkgutil.iter_modules(toolkit.bounds.__path__):"))
+    assert found == {f"toolkit.bounds.{path.stem}" for path in (ROOT / "bounds").glob("*.py")} - {
+        "toolkit.bounds.__init__"
+    }
+    assert "toolkit.bounds.recentred_crown" in found
+
+
 def test_what_only_shows_answers_is_no_part_of_them() -> None:
     parts = {path.relative_to(ROOT).parts[0] for path in sources.sources_of(VERIFIER)}
     assert parts >= {
