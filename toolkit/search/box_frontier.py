@@ -248,7 +248,7 @@ def accept_points(problem: Problem, boxes: InputBoxes, clock: Clock, accept: Acc
     """Try points of the open boxes as witnesses: descend from the best centres and from the corners of the weakest."""
     if not len(boxes):
         return False
-    centres = (boxes.lower + boxes.upper) / 2
+    centres = boxes.box.centre
     best = case_loss(problem, centres, boxes.case).argsort()[: tuned().boxes.attacked]
     weakest = boxes.bound.argsort()[: tuned().boxes.attacked]
     corners = torch.where(boxes.rows.sum(1) > 0, boxes.lower, boxes.upper)

@@ -33,8 +33,8 @@ from toolkit.run.forked_processes import side_by_side, worth_starting
 from toolkit.search.batch_size import refusals
 from toolkit.search.branching import BranchingRule, chord
 from toolkit.search.loop import BoundedChildren, PickedDomains, branch_and_bound
-from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, proved, root_domains
-from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier, bound_domains
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, proved, root_domains
+from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
 from toolkit.tuning import tuned
 
 ROOT_SCHEDULE = Schedule(8, Adam(rate_alpha=0.3))
@@ -129,9 +129,7 @@ class TreeFrontier(PhaseFrontier):
 
     def begin(self, clock: Clock) -> list[PhaseDomains]:
         """Bound the unsplit roots of all trees, more thoroughly than leaves."""
-        roots = replace(self.bounding, schedule=ROOT_SCHEDULE)
-        parts = [bound_domains(self.space, part, roots, clock)[0] for part in self.open.parts(self.batch)]
-        self.open = concat(parts)
+        parts = self.bound_open(replace(self.bounding, schedule=ROOT_SCHEDULE), clock)
         self.width, self.due = _width(self.bounds()), 2 * len(self.open)
         return parts
 

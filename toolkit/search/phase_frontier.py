@@ -42,9 +42,10 @@ class PhaseBounding:
     """Steps beyond which a search that stalls does not go."""
 
     def more_thorough(self, times: int) -> PhaseBounding:
-        """So many times twice the steps for each domain, up to a limit: it helps where splits do not raise the bound.
+        """Bounding with ``2 ** times`` as many ascent steps for each domain, up to a limit.
 
-        A domain that no input satisfies is only recognised when its split multipliers have grown large.
+        It helps where splits do not raise the bound: a domain that no input satisfies is only recognised when its split
+        multipliers have grown large.
         """
         iterations = max(self.schedule.iterations, min(self.schedule.iterations << times, self.most_steps))
         return replace(self, schedule=replace(self.schedule, iterations=iterations))
@@ -64,9 +65,18 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
 
     def begin(self, clock: Clock) -> list[PhaseDomains]:
         """Bound all open domains."""
-        parts = [self.bound(part, clock).children for part in self.open.parts(self.batch)]
+        return self.bound_open(self.bounding_now, clock)
+
+    def bound_open(self, bounding: PhaseBounding, clock: Clock) -> list[PhaseDomains]:
+        """Bound all open domains in this way, and keep those that are not refuted; all are returned, in batches."""
+        parts = [bound_domains(self.space, part, bounding, clock)[0] for part in self.open.parts(self.batch)]
         self.open = self.unproved(concat(parts))
         return parts
+
+    @property
+    def bounding_now(self) -> PhaseBounding:
+        """How domains are bounded at present: more thoroughly each time that the search stalled."""
+        return self.bounding.more_thorough(self.progress.thoroughness)
 
     def pick(self, count: int) -> PickedDomains[PhaseDomains, PhaseDomains] | None:
         """All leaves, if there are any; else the domains with the weakest bounds, up to so many.
@@ -90,8 +100,7 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
 
     def bound(self, children: PhaseDomains, clock: Clock) -> BoundedChildren[PhaseDomains]:
         """Bound every domain, and choose where each may be split next."""
-        bounding = self.bounding.more_thorough(self.progress.thoroughness)
-        children, points = bound_domains(self.space, children, bounding, clock)
+        children, points = bound_domains(self.space, children, self.bounding_now, clock)
         return BoundedChildren(children, self.unproved(children), points)
 
     def unproved(self, domains: PhaseDomains) -> PhaseDomains:
