@@ -15,7 +15,7 @@ from torch import Tensor
 
 from toolkit.bounds.backward import backward, of_rows
 from toolkit.bounds.clip_boxes import HalfSpaces, Polytopes, minimum_within, polytopes
-from toolkit.bounds.crown import BoxNeuronRows, EarlierLayers, LayerPass, TightenedBounds, joined, parts_of
+from toolkit.bounds.crown import BoxNeuronRows, EarlierLayers, LayerPass, ViolationBounds, parts_of
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Domain
 from toolkit.problem.program import INPUT, Program
@@ -23,7 +23,7 @@ from toolkit.problem.program import INPUT, Program
 
 def clip_neurons(
     program: Program, domain: Domain, spaces: HalfSpaces, chosen: Tensor, check: Callable[[], None] = lambda: None
-) -> TightenedBounds:
+) -> ViolationBounds:
     """Bound the chosen neurons, ``(B, num_neurons)`` bool, of each domain where its half-spaces allow a violation.
 
     Of a neuron it is the end nearer to zero that a chord's offset hangs on most, so that end alone is bounded. Layers
@@ -45,7 +45,7 @@ def clip_neurons(
             contradiction = torch.fmax(contradiction, crossed.amax(1))
             upper = torch.maximum(lower, upper)
         earlier.add(layer, Bounds(lower, upper).of(layer.neurons))
-    return TightenedBounds(Bounds(lower, upper), contradiction, joined([], domain.box))
+    return ViolationBounds(Bounds(lower, upper), contradiction)
 
 
 def _least(

@@ -144,12 +144,18 @@ class InputInfluence:
 
 
 @dataclass(frozen=True)
-class TightenedBounds:
-    """Neuron bounds of some boxes or domains, valid at violations, with what was learned on the way."""
+class ViolationBounds:
+    """Bounds of all neurons, ``(B, num_neurons)``, in some boxes or domains: valid at violations, and nowhere else."""
 
     bounds: Bounds
     contradiction: Tensor
     """By how much bounds of one neuron exclude each other, ``(B,)``: positive only where there is no violation."""
+
+
+@dataclass(frozen=True)
+class TightenedBounds(ViolationBounds):
+    """Bounds of all neurons at the violations in some boxes, with what was learned of the inputs on the way."""
+
     influence: InputInfluence
 
 
@@ -201,7 +207,7 @@ def _tighten(
         earlier.add(layer, Bounds(bounds.lower, torch.maximum(bounds.lower, bounds.upper)))
         if forward is not None:
             forward.advance(number, earlier.bounds[-1])
-    return TightenedBounds(concatenate(earlier.bounds, box), contradiction, joined(influences, box))
+    return TightenedBounds(concatenate(earlier.bounds, box), contradiction, _joined(influences, box))
 
 
 def _stacked(parts: list[TightenedBounds], box: Bounds) -> TightenedBounds:
@@ -213,7 +219,7 @@ def _stacked(parts: list[TightenedBounds], box: Bounds) -> TightenedBounds:
     return TightenedBounds(
         Bounds.of_rows([part.bounds for part in parts]),
         torch.cat([part.contradiction for part in parts]),
-        joined(influences, box),
+        _joined(influences, box),
     )
 
 
@@ -262,7 +268,7 @@ def _narrowed(bounds: Bounds, rows: BoxNeuronRows, found: Bounds) -> Bounds:
     return bounds.meet(Bounds(lower, upper))
 
 
-def joined(influences: list[InputInfluence], box: Bounds) -> InputInfluence:
+def _joined(influences: list[InputInfluence], box: Bounds) -> InputInfluence:
     """One list of several; without pairs where there are none."""
     if not influences:
         none = torch.zeros(0, dtype=torch.int64, device=box.lower.device)
