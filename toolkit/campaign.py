@@ -37,7 +37,7 @@ from toolkit.report.tables import score_table, short, to_rich
 from toolkit.result import Verdict
 from toolkit.run.memory_limits import in_bytes
 from toolkit.settings import Settings
-from toolkit.verify import check_backend
+from toolkit.verify import check_settings
 
 
 def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY) -> int:
@@ -105,7 +105,7 @@ def execute(
 ) -> list[JournalRecord]:
     """Answer the jobs and write ``results.csv``, also for what is done when the run is interrupted."""
     for settings in {job.settings for job in jobs}:
-        check_backend(settings)
+        check_settings(settings)
     path = out / journal.NAME
     if options.fresh:
         forget(out)

@@ -47,7 +47,8 @@ class Settings(BaseModel):
     alpha_iterations: Annotated[int, Field(ge=0, description="steps that optimise the slopes alpha at the root")] = 64
     beta_iterations: Annotated[int, Field(ge=0, description="steps of alpha and beta for each batch of domains")] = 4
     branching: Annotated[
-        str, Field(description="rule that chooses the neurons to be split, by its name in toolkit/search/branching.py")
+        str,
+        Field(description="rule that chooses the neurons to be split; an unknown name is answered with all there are"),
     ] = "chord"
     clipped_neurons: Annotated[
         int, Field(ge=0, description="neurons of each domain that are bounded again where it may have violations")

@@ -117,7 +117,7 @@ def verify(
     clock: Clock | None = None,
 ) -> Result:
     """Decide a query about loaded networks. Raises InputError for settings that name what is not there."""
-    check_backend(settings)
+    check_settings(settings)
     clock = Clock.started(settings.timeout) if clock is None else clock
     return decide(load_query(networks, query), settings, clock, observer)
 
@@ -232,7 +232,7 @@ def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Obse
     return replace(result, statistics=replace(result.statistics, seconds=clock.elapsed))
 
 
-def check_backend(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
     """Raise InputError where bounds or rules that are asked for are not there, whatever the query would come to."""
     if settings.bounds == "auto-lirpa":
         from toolkit.backends.auto_lirpa import library

@@ -123,8 +123,9 @@ def _operator(op: str, z: ValueSpread, unit: float) -> ValueSpread:
     if operator.lipschitz is None:
         raise UnsupportedError(f"how the operator {op} rounds is not known")
     lower, upper = operator.relaxation.image(z.lower, z.upper)
-    rounded = 0.0 if op == "relu" else gamma_at(ROUNDINGS_BESIDE_SUM, unit)  # of values that are at most 1
+    kinked = operator.relaxation.piecewise_linear
+    rounded = 0.0 if kinked else gamma_at(ROUNDINGS_BESIDE_SUM, unit)  # of values that are at most 1
     error = operator.lipschitz * z.error
-    if op == "relu":
+    if kinked:
         error = torch.where(z.upper + error <= 0, 0.0, error)  # inactive, whatever rounding does
     return ValueSpread(lower, upper, error + rounded)

@@ -29,10 +29,10 @@ def answer(job: InstanceJob) -> Answer:
     """Verify one job. Reading the files counts as run time."""
     from toolkit.formats.vnnlib.read import read_query
     from toolkit.run.clock import Clock
-    from toolkit.verify import check_backend, decide, load_query
+    from toolkit.verify import check_settings, decide, load_query
 
     clock = Clock.started(job.timeout, job.spent)
-    check_backend(job.settings)
+    check_settings(job.settings)
     posed = _left_open.pop(job.key, None) or load_query(load(job.networks), read_query(job.spec))
     return to_answer(decide(posed, job.settings, clock))
 

@@ -95,7 +95,10 @@ class Bound:
         return Bound(lower, self.multipliers.select(index), point, post, error)
 
     def or_better(self, other: Bound, index: Tensor | None = None) -> Bound:
-        """Of each domain the greater bound, with what belongs to it; ``other`` may be of some domains only."""
+        """For each domain the greater of two lower bounds, with its multipliers, minimiser, coefficients and error.
+
+        ``other`` holds bounds of all domains, or of those at the positions ``index``.
+        """
         # A comparison with NaN is false, so a broken bound never replaces a good one.
         if index is not None:
             better = (other.lower > self.lower[index]).nonzero().squeeze(1)

@@ -65,10 +65,10 @@ def _inspected(net: str, spec: Path | None, network: Sequence[str]) -> str:
 
     networks = load_networks(network_paths([net, *network]))
     lines, reason = list[str](), ""
-    for model in networks.values():
-        found = _surveyed(model)
+    for opened in networks.values():
+        found = _surveyed(opened)
         reason = reason or found.reason
-        lines += _describe_model(model.model, found)
+        lines += _describe_model(opened.model, found)
     if spec is not None:
         loaded = load_query(networks, read_query(spec))
         reason = _reason(loaded)

@@ -137,7 +137,7 @@ def _known(error: Tensor) -> Tensor:
     return error.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
-def terms(affine: Affine) -> int:
+def terms_of_values(affine: Affine) -> int:
     """At most how many terms are added for one value of a map, its bias counted."""
     if isinstance(affine, DenseAffine):
         return 1 + sum(_widest(matrix) for matrix in affine.matrices)
@@ -171,7 +171,9 @@ def evaluate(
             return affine.radius(sizes) + affine.bias.abs()
 
         given = [sources[source] for source in affine.sources]
-        found.append(arithmetic.stored(affine, given, arithmetic.affine(affine.apply, magnitude, terms(affine), given)))
+        found.append(
+            arithmetic.stored(affine, given, arithmetic.affine(affine.apply, magnitude, terms_of_values(affine), given))
+        )
         if number < len(program.layers):
             sources[number] = arithmetic.apply_operator(program.layers[number].op, found[-1])
     return found[-1], found[:-1]
@@ -202,7 +204,7 @@ def _transposes(affine: Affine, values: Sequence[Tensor]) -> bool:
     row = (2 * drawn - 1).to(change)
     parts = affine.transpose(row.unsqueeze(1))
     back = sum_of([(part[:, 0] * value).sum() for part, value in zip(parts, values, strict=True)])
-    count = terms(affine) + affine.size + sum(value.shape[1] for value in values)
+    count = terms_of_values(affine) + affine.size + sum(value.shape[1] for value in values)
     size = affine.radius([value.abs() for value in values]).sum()
     allowed = 2 * gamma_at(count, unit_roundoff(change.dtype)) * size
     return bool(((row * change).sum() - back).abs() <= allowed) or not bool(size.isfinite())

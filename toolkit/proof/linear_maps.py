@@ -258,7 +258,9 @@ class Transposed(LinearMap):
 
 
 def exact_copy(linear: LinearMap, rational: Any) -> LinearMap:
-    """The same map as a matrix of rationals. The products with unit vectors have one term each, so nothing is rounded.
+    """A linear map as a matrix of rationals, read off its products with unit vectors.
+
+    Such a product has one term for each element, so that nothing is rounded.
 
     Raises ValueError where coefficients are themselves rounded.
     """

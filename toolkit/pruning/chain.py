@@ -113,8 +113,8 @@ def grafted_state(
     assert epsilon is not None
     key = digest({"parent": parent.key, "graft": options.model_dump()})
     start = graft(parent.model, options, context.split("train"), epsilon)
-    tuned = grafted_job(job, options, derive_seed(context.seed, "train", index))
-    model, masks = trained(context, f"{chain.name} grafted", key, (start, parent.masks), tuned)
+    retrained = grafted_job(job, options, derive_seed(context.seed, "train", index))
+    model, masks = trained(context, f"{chain.name} grafted", key, (start, parent.masks), retrained)
     return ChainState(index, parent.density, model, masks, key, grafted=True)
 
 

@@ -349,7 +349,7 @@ def test_the_remark_is_told_with_a_timeout(monkeypatch: pytest.MonkeyPatch, tmp_
     def late(*_: Any) -> None:
         raise OutOfTime
 
-    monkeypatch.setattr("toolkit.verify.check_backend", lambda settings: None)
+    monkeypatch.setattr("toolkit.verify.check_settings", lambda settings: None)
     monkeypatch.setattr(lirpa, "lower_bounds", fail)
     monkeypatch.setattr("toolkit.search.strategy.root_bounds", late)
     result = decide(network(tmp_path, "Relu", 0.1), header(0.5) + "(assert (<= Y_0 0.0))", SECOND)

@@ -37,7 +37,7 @@ from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expan
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
-from toolkit.verify import check_backend
+from toolkit.verify import check_settings
 
 
 def test_only_positive_finite_bounds_are_proofs() -> None:
@@ -180,7 +180,7 @@ def test_rules_have_names() -> None:
     assert rule_named("chord").score is chord
     assert rule_named(Settings().branching) is rule_named("chord")
     with pytest.raises(InputError, match="babsr, chord"):
-        check_backend(Settings(branching="best"))
+        check_settings(Settings(branching="best"))
 
 
 def test_neurons_on_a_chord_come_before_all_others() -> None:
