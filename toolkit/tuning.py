@@ -4,6 +4,8 @@ A *choice* may have any value of its range without an answer becoming wrong: siz
 thresholds. Another value makes a query faster or slower, a limit wider or narrower, a check of agreement cheaper or
 sharper. Each is a field of a group below: its value, its unit, its range, what it does, and the record under
 ``benchmarks/perf`` that it was chosen by, as ``file:key`` or ``file:key:key``, or "no" where no measurement is known.
+A *guard* is a choice that no measurement makes: it ends what would take all memory or all time, waits for what is not
+ours, or says how strict a check is, and what is as it should be stays far from it. Its docstring tells the reason.
 
 What is no choice stays a constant beside the code that needs it, with its reason: how many roundings a formula has and
 by how many units in the last place a result is moved outward (a proof relies on them), bits of a floating-point format,
@@ -40,7 +42,8 @@ class PerDevice(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What is known of one number: its default, its unit, its range (ends included), and the record that chose it."""
+    """What is known of one number: its default, its unit, its range (ends included), and the record that chose it, or
+    "guard", or "no"."""
 
     default: float | PerDevice
     unit: str
@@ -56,6 +59,11 @@ class Choice(NamedTuple):
 def choice(default: Any, unit: str, *, least: float, most: float = math.inf, measured: str) -> Any:
     """A field of a group."""
     return Choice(default, unit, least, most, measured)
+
+
+def guard(default: Any, unit: str, *, least: float, most: float = math.inf) -> Any:
+    """A field of a group that no measurement chooses: a limit for what should not be, or the strictness of a check."""
+    return Choice(default, unit, least, most, "guard")
 
 
 class TuningGroup:
@@ -98,9 +106,9 @@ class AgreementTuning(TuningGroup):
     """Fewest samples of one thing that was bounded, however much they cost."""
     most_multiplications: int = choice(1 << 26, "multiplications", least=0, measured="no")
     """Multiplications that the samples may take, as long as they are no fewer than the fewest."""
-    large_tolerance: float = choice(1e-3, "share", least=0, most=1e-3, measured="no")
+    large_tolerance: float = guard(1e-3, "share", least=0, most=1e-3)
     """Tolerance, relative to a value or 1, beyond which it must be small beside the tensors of the network too."""
-    most_tolerance_of_tensors: float = choice(2.0**-10, "share", least=0, most=2.0**-10, measured="no")
+    most_tolerance_of_tensors: float = guard(2.0**-10, "share", least=0, most=2.0**-10)
     """Largest tolerance relative to the largest number of any tensor: rounding alone is much less."""
     most_cases: int = choice(256, "cases", least=1, measured="no")
     """Cases whose atoms are looked at."""
@@ -116,11 +124,11 @@ class AgreementTuning(TuningGroup):
     """Most regions of which samples are taken, evenly over all."""
     disturbed_copies: int = choice(4, "copies", least=1, measured="no")
     """Disturbed copies of each point, whose spread tells how far rounding reaches."""
-    spread_factor: float = choice(4.0, "spreads", least=0, most=4.0, measured="no")
+    spread_factor: float = guard(4.0, "spreads", least=0, most=4.0)
     """Spreads of the disturbed copies that an error may be away from a value."""
     compared_boxes: int = choice(3, "boxes", least=1, measured="no")
     """Boxes in which a reduced program is compared with the one it was made of, evenly over all."""
-    reduced_tolerances: float = choice(4.0, "tolerances", least=0, most=4.0, measured="no")
+    reduced_tolerances: float = guard(4.0, "tolerances", least=0, most=4.0)
     """Tolerances that the values of a reduced program may be apart: its sums are rounded in another order, and
     stored."""
 
@@ -208,11 +216,11 @@ class BenchTuning(TuningGroup):
     """Share of its own time limit that a survey may cost a job which it does not answer."""
     most_surveyed_jobs: int = choice(64, "jobs", least=1, measured="no")
     """Most jobs of one survey: they wait for each other."""
-    seconds_to_finish: float = choice(1.0, "seconds", least=0, measured="no")
+    seconds_to_finish: float = guard(1.0, "seconds", least=0)
     """Seconds kept for writing the answer and for the end of the process."""
-    late_share: float = choice(0.2, "share", least=0, measured="no")
+    late_share: float = guard(0.2, "share", least=0)
     """Share of its time limit that a worker may be late, beside the seconds, before it is stopped."""
-    late_seconds: float = choice(1.0, "seconds", least=0, measured="no")
+    late_seconds: float = guard(1.0, "seconds", least=0)
     """Seconds that a worker may be late, beside the share, before it is stopped."""
 
 
@@ -225,23 +233,23 @@ class FileTuning(TuningGroup):
     """Bytes that are read from a forked process at a time."""
     decompressed_block: int = choice(1 << 22, "bytes", least=1, measured="no")
     """Bytes that are decompressed at a time."""
-    unchecked_bytes: int = choice(1 << 28, "bytes", least=0, measured="no")
+    unchecked_bytes: int = guard(1 << 28, "bytes", least=0)
     """Bytes up to which it does not matter how much smaller a file is than its content."""
-    most_compression: int = choice(200, "factor", least=1, measured="no")
+    most_compression: int = guard(200, "factor", least=1)
     """Times as large as itself what was read of a file may be: networks and specifications stay far below, zeros
     reach 1000."""
-    split_characters: int = choice(1 << 24, "characters", least=1, measured="no")
+    split_characters: int = guard(1 << 24, "characters", least=1)
     """Characters of a specification that are split at a time, which bounds the memory that pieces take."""
-    most_text_bytes: int = choice(1 << 31, "bytes", least=1, measured="no")
+    most_text_bytes: int = guard(1 << 31, "bytes", least=1)
     """Largest decompressed specification that is read; VNN-COMP's largest has 124 MB."""
-    most_model_bytes: int = choice(1 << 31, "bytes", least=1, most=1 << 31, measured="no")
+    most_model_bytes: int = guard(1 << 31, "bytes", least=1, most=1 << 31)
     """Largest model that is read, once decompressed: the limit of its file format."""
 
 
 class ProcessTuning(TuningGroup):
     """Forked processes, and the one that a command runs in."""
 
-    grace_seconds: float = choice(0.5, "seconds", least=0, measured="no")
+    grace_seconds: float = guard(0.5, "seconds", least=0)
     """Seconds after the time limit in which a forked query may still end by itself."""
     most: int = choice(16, "processes", least=1, measured="no")
     """Processes beyond which starting them would take longer than they gain, unless they are asked for (an
@@ -252,11 +260,11 @@ class ProcessTuning(TuningGroup):
         0.2, "share", least=0, most=1, measured="gpu_2026_11_26.json:16 cores without the GPU (whole seconds):remark"
     )
     """Share of its time that work may spend on starting processes."""
-    seconds_late: float = choice(20.0, "seconds", least=0, measured="no")
+    seconds_late: float = guard(20.0, "seconds", least=0)
     """Seconds that a process may be late: the rounds of large networks take some."""
-    seconds_late_after_limit: float = choice(2.0, "seconds", least=0, measured="no")
+    seconds_late_after_limit: float = guard(2.0, "seconds", least=0)
     """Seconds that a process may be late once the clock's limit, which all of them know, has passed."""
-    seconds_between_parent_checks: float = choice(1.0, "seconds", least=0, measured="no")
+    seconds_between_parent_checks: float = guard(1.0, "seconds", least=0)
     """Seconds between two looks at the parent where the system has no such option."""
     collector_objects: int = choice(50_000, "objects", least=1, measured="search_2026_11_25.json:start")
     """Objects between two runs of the collector of cycles, which finds next to nothing in the imports that it slows
@@ -281,25 +289,25 @@ class RuntimeTuning(TuningGroup):
 class NetworkTuning(TuningGroup):
     """Networks that are read or written: how large they may be, and on how many samples they are compared."""
 
-    most_branch_nodes: int = choice(1_000_000, "nodes", least=1, measured="no")
+    most_branch_nodes: int = guard(1_000_000, "nodes", least=1)
     """Nodes that branches may have in all, nested ones included; far more than any network has."""
-    most_function_nodes: int = choice(1_000_000, "nodes", least=1, measured="no")
+    most_function_nodes: int = guard(1_000_000, "nodes", least=1)
     """Nodes that functions may expand to."""
-    deepest_functions: int = choice(100, "levels", least=1, measured="no")
+    deepest_functions: int = guard(100, "levels", least=1)
     """Functions that may be nested in each other."""
-    most_tensor_bytes: int = choice(2 << 30, "bytes", least=1, measured="no")
+    most_tensor_bytes: int = guard(2 << 30, "bytes", least=1)
     """Bytes that one tensor may take, for one sample."""
-    most_bytes_together: int = choice(8 << 30, "bytes", least=1, measured="no")
+    most_bytes_together: int = guard(8 << 30, "bytes", least=1)
     """Bytes that all tensors of a graph may take, without its weights."""
     most_followed_integers: int = choice(1 << 16, "elements", least=0, measured="no")
     """Elements of a list of integers beyond which their values are not followed."""
     most_followed_constant: int = choice(1 << 12, "elements", least=0, measured="no")
     """Elements of a constant up to which its value is looked at: shapes, counts and axes are that small."""
-    most_resize_elements: int = choice(1 << 32, "elements", least=0, measured="no")
+    most_resize_elements: int = guard(1 << 32, "elements", least=0)
     """Elements of all images together up to which onnxruntime is asked what a Resize does: some seconds' work."""
-    most_exact_products: int = choice(3_000_000, "multiplications", least=0, measured="no")
+    most_exact_products: int = guard(3_000_000, "multiplications", least=0)
     """Multiplications of one evaluation in exact arithmetic: a second or less."""
-    most_exact_elements: int = choice(1 << 21, "elements", least=0, measured="no")
+    most_exact_elements: int = guard(1 << 21, "elements", least=0)
     """Elements of all weights together up to which a network is evaluated in exact arithmetic."""
     import_samples: int = choice(5, "samples", least=1, measured="no")
     """Inputs tried before an imported network with discontinuous operators is said to differ from its file."""
@@ -316,35 +324,35 @@ class NetworkTuning(TuningGroup):
 class SpecificationTuning(TuningGroup):
     """Specifications: how large one may become once it is written out."""
 
-    most_terms: int = choice(10_000, "terms", least=1, measured="no")
+    most_terms: int = guard(10_000, "terms", least=1)
     """Terms of the expanded product of two sums."""
-    most_degree: int = choice(16, "degree", least=1, measured="no")
+    most_degree: int = guard(16, "degree", least=1)
     """Largest degree of an expanded polynomial."""
-    most_bits: int = choice(1 << 16, "bits", least=1, measured="no")
+    most_bits: int = guard(1 << 16, "bits", least=1)
     """Bits of a numerator or denominator after which a specification counts as malformed: guards against blow-up."""
-    most_subsets: int = choice(100_000, "disjuncts", least=1, measured="no")
+    most_subsets: int = guard(100_000, "disjuncts", least=1)
     """Most disjuncts of a top-k specification."""
-    most_checked: int = choice(1 << 24, "characters", least=0, measured="no")
+    most_checked: int = guard(1 << 24, "characters", least=0)
     """Longest text whose assertions the package vnnlib checks too: it needs forty times their size in memory. Of a
     longer text it sees the declarations only."""
-    most_variables: int = choice(1 << 27, "elements", least=1, measured="no")
+    most_variables: int = guard(1 << 27, "elements", least=1)
     """Most elements of all declared tensors together."""
-    most_flattened: int = choice(10_000, "disjuncts", least=1, measured="no")
+    most_flattened: int = guard(10_000, "disjuncts", least=1)
     """Disjuncts that a nested ``or`` may be multiplied out to in version 1.0; beyond, it is written nested."""
 
 
 class ProblemTuning(TuningGroup):
     """From a network and a query to bounded programs and their cases."""
 
-    most_bounds: int = choice(1 << 24, "bounds", least=1, measured="no")
+    most_bounds: int = guard(1 << 24, "bounds", least=1)
     """Box bounds in memory: 128 MiB for each side, and several times that on the way."""
-    most_blocks: int = choice(1 << 23, "runs", least=1, measured="no")
+    most_blocks: int = guard(1 << 23, "runs", least=1)
     """Runs of atoms in all cases together, each a few objects."""
-    most_monomials: int = choice(1 << 24, "monomials", least=0, measured="no")
+    most_monomials: int = guard(1 << 24, "monomials", least=0)
     """Most monomials bounded to find empty cases, over all boxes."""
-    most_exact_atoms: int = choice(1 << 12, "atoms", least=0, measured="no")
+    most_exact_atoms: int = guard(1 << 12, "atoms", least=0)
     """Most atoms that are bounded in rational arithmetic."""
-    most_passes: int = choice(100, "passes", least=0, measured="no")
+    most_passes: int = guard(100, "passes", least=0)
     """Passes over the atoms; a longer chain of them, listed in reverse, leaves bounds missing."""
     small_output: int = choice(256, "elements", least=0, measured="no")
     """Elements of an output up to which it is looked at as a whole."""
@@ -404,9 +412,9 @@ class RecordingTuning(TuningGroup):
 class MemoryTuning(TuningGroup):
     """Memory that processes may take."""
 
-    assumed_free_bytes: int = choice(4 << 30, "bytes", least=0, measured="no")
+    assumed_free_bytes: int = guard(4 << 30, "bytes", least=0)
     """Bytes assumed to be free where the system does not say."""
-    least_process_bytes: int = choice(2 << 30, "bytes", least=0, measured="no")
+    least_process_bytes: int = guard(2 << 30, "bytes", least=0)
     """Bytes that a process may take at least, where nothing is said: libraries alone take one GiB."""
 
 
@@ -423,7 +431,7 @@ class TrainingTuning(TuningGroup):
     """Images whose activations are scored at once for the pruning of channels."""
     graft_images: int = choice(128, "images", least=1, measured="no")
     """Images whose gradients GraFT takes at once."""
-    most_difference: float = choice(1e-3, "share", least=0, most=1e-3, measured="no")
+    most_difference: float = guard(1e-3, "share", least=0, most=1e-3)
     """Difference of outputs, as a share of the largest, beyond which it is not the order of sums: a channel lost by
     mistake changes the tenth of an output."""
     compared_inputs: int = choice(4, "inputs", least=1, measured="no")
@@ -571,7 +579,7 @@ class ExactTuning(TuningGroup):
     zero_tolerance: float = choice(1e-9, "magnitude", least=0, measured="no")
     """Magnitude below which a solver's multiplier, or a combined column of normalised rows, is taken for zero; what
     follows is checked exactly."""
-    most_denominator: int = choice(1 << 40, "integers", least=1, measured="no")
+    most_denominator: int = guard(1 << 40, "integers", least=1)
     """Largest denominator of multipliers that the equations leave free."""
 
 

@@ -14,7 +14,7 @@ from toolkit.tuning import DEFAULTS, PerDevice, choice, tuned, using
 
 ROOT = Path(tuning.__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "perf"
-UNMEASURED = 177
+UNMEASURED = 137
 """Most choices that no measurement is known of; a number that may only fall."""
 
 
@@ -47,7 +47,7 @@ def test_numbers_outside_of_the_table_are_no_choices(monkeypatch: pytest.MonkeyP
 
 def test_every_record_that_is_named_exists() -> None:
     for name, entry in CHOICES.items():
-        if (record := entry.measured) != "no":
+        if (record := entry.measured) not in ("no", "guard"):
             file, *keys = record.split(":")
             found = json.loads((RECORDS / file).read_text(encoding="utf-8"))
             for part in keys:
