@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -34,7 +35,7 @@ from toolkit.errors import InputError
 from toolkit.report.page import Page, facts, write_page
 from toolkit.report.plots import cactus, save_png
 from toolkit.report.tables import score_table, short, to_rich
-from toolkit.result import Verdict
+from toolkit.result import DECIDED, Verdict
 from toolkit.run.memory_limits import in_bytes
 from toolkit.settings import Settings
 from toolkit.verify import check_settings
@@ -113,7 +114,7 @@ def execute(
     if done:
         text = f"{done} of {len(jobs)} instances are answered in {path} (--fresh starts over)"
         make_console().print(text, highlight=False, soft_wrap=True)
-    run = RunPlan(
+    plan = RunPlan(
         out=out,
         task=task,
         execute=find_executor(options.executor),
@@ -122,9 +123,21 @@ def execute(
         retry_errors=options.retry_errors,
     )
     try:
-        return run_jobs(jobs, run)
+        records = run_jobs(jobs, plan)
+        if options.retry_undecided:
+            jobs = with_more(jobs, records, options.retry_factor)
+            records = run_jobs(jobs, replace(plan, observer=make_observer()))
+        return records
     finally:
         write_results(out / "results.csv", answered(jobs, out), where)
+
+
+def with_more(jobs: Sequence[InstanceJob], records: Sequence[JournalRecord], factor: float) -> list[InstanceJob]:
+    """The jobs, with limits so many times as large where their records, in the same order, decide nothing."""
+    pairs = list(zip(jobs, records, strict=True))
+    undecided = sum(record.verdict not in DECIDED for _, record in pairs)
+    make_console().print(f"{undecided} undecided instances once more, with {factor:g} times the limits")
+    return [job if record.verdict in DECIDED else job.times(factor) for job, record in pairs]
 
 
 def forget(out: Path) -> None:

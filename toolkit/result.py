@@ -47,6 +47,8 @@ class Statistics:
     layers: dict[str, dict[str, int]] = field(default_factory=dict)
     """By layer of the network: ``neurons``, and how many are unstable by each method of root bounds that was run
     (interval, crown or forward, alpha-crown); the largest over the query's boxes."""
+    passes: int = 0
+    """Bounding passes of the process that the query was put to, which ``Settings.passes`` limits."""
 
     def plus(self, other: Statistics) -> Statistics:
         """Of both parts of a verification: work is added, sizes are the largest, methods the later part's."""

@@ -22,6 +22,14 @@ class Settings(BaseModel):
         float,
         Field(gt=0, le=LONGEST_TIMEOUT, allow_inf_nan=False, description="time limit of one query, in seconds"),
     ] = 60.0
+    passes: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="limit of bounding passes, after which the answer is unknown; turns of the search are then "
+            "counted in passes, so that every machine comes to the same. 0: time is the only limit",
+        ),
+    ] = 0
     device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="where bounds are computed")] = "auto"
     seed: Annotated[int, Field(ge=0, description="seed of the attack")] = 0
     strategy: Annotated[
@@ -61,6 +69,11 @@ class Settings(BaseModel):
         ),
     ] = False
     max_domains: Annotated[int, Field(ge=1, description="domains after which the answer is unknown")] = 10_000_000
+
+    def times(self, factor: float) -> Settings:
+        """These settings with limits of time and passes so many times as large, as far as there may be."""
+        longer = min(self.timeout * factor, float(LONGEST_TIMEOUT))
+        return self.model_copy(update={"timeout": longer, "passes": round(self.passes * factor)})
 
     def changed(self, values: Mapping[str, Any]) -> Settings:
         """These settings with other values, by name. Raises InputError for an unknown name or a value out of range."""

@@ -14,6 +14,7 @@ from toolkit.bench.journal import JournalRecord
 from toolkit.campaign import cards
 from toolkit.models.architecture_options import OnnxNet
 from toolkit.recipe import Recipe
+from toolkit.report.changes import changes, effects, gains
 from toolkit.report.layer_stability import LayerRow, layer_rows, unstable_csv, unstable_table, width_table
 from toolkit.report.page import Page, facts, write_page
 from toolkit.report.paper_comparison import paper_table
@@ -25,19 +26,19 @@ from toolkit.report.plots import (
     save_png,
     unstable_by_layer,
 )
-from toolkit.report.seeds import averages, gains
+from toolkit.report.seeds import averages
 from toolkit.report.summary import (
     ModelRecord,
     SummaryRow,
     chain_names,
-    changes,
-    effects,
     stability_csv,
     summarise,
     summary_csv,
     ticket_findings,
 )
 from toolkit.report.tables import Table, summary_table, to_rich
+from toolkit.result import Verdict
+from toolkit.settings import Settings
 
 
 def conclude(
@@ -50,6 +51,7 @@ def conclude(
     found += ticket_findings(means)
     if any(isinstance(options, OnnxNet) for options in recipe.models.values()):
         found += effects(means)
+    found += late(recipe.verification, records)
     wrong = impossible(rows)
     write_report(recipe, out, models, records, [*wrong, *found])
     console.print(to_rich(summary_table(means)))
@@ -72,6 +74,18 @@ def impossible(rows: Sequence[SummaryRow]) -> list[str]:
         for row in rows
         if row.certified_accuracy > row.pgd_accuracy + 1e-9
     ]
+
+
+def late(settings: Settings, records: Sequence[JournalRecord]) -> list[str]:
+    """That the time limit ended queries although their passes are counted, where it did."""
+    count = sum(record.verdict == Verdict.TIMEOUT for record in records) if settings.passes else 0
+    what = f"{count} instances met the time limit before their limit of passes: they depend on this machine"
+    return [f"{what}; a longer timeout runs them again"] if count else []
+
+
+def budget(settings: Settings) -> str:
+    """The limit of one query."""
+    return f"{settings.passes:,} bounding passes" if settings.passes else f"{settings.timeout:g} s"
 
 
 def paper_keys(recipe: Recipe) -> dict[str, tuple[str, ...]]:
@@ -133,7 +147,7 @@ def write_report(
     page = Page(
         title=recipe.name,
         subtitle=f"{len(rows)} networks, {recipe.specification.images} images each, "
-        f"radius {recipe.specification.epsilon:g} in the maximum norm, {recipe.verification.timeout:g} s each",
+        f"radius {recipe.specification.epsilon:g} in the maximum norm, {budget(recipe.verification)} each",
         cards=(("networks", str(len(rows))), ("instances", f"{len(records):,}"), *cards(records)),
         findings=tuple(findings),
         table=summary_table(means),

@@ -715,6 +715,8 @@ class StrategyTuning(TuningGroup):
     open."""
     first_turn_seconds: float = choice(1.0, "seconds", least=0, measured="no")
     """Seconds of the first search over phases, where better root bounds did not take half as long."""
+    pass_seconds: float = choice(0.01, "seconds", least=1e-6, measured="passes_2026_11_29.json:seconds_a_pass")
+    """Seconds that a bounding pass counts as where passes are limited in place of time."""
     gap_worth_waiting: float = choice(0.05, "share", least=0, measured="no")
     """Share of the way to a proof that better bounds of the neurons must bring the root to be worth as long as a
     search."""

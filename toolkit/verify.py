@@ -104,7 +104,7 @@ def verify_files(networks: Mapping[str, Path], spec: Path, settings: Settings, o
 
     Raises ToolkitError for files that cannot be read; what can be read but not decided is a verdict with a reason.
     """
-    clock = Clock.started(settings.timeout)
+    clock = Clock.started(settings.timeout, passes=settings.passes)
     query = read_query(spec)
     return verify(load_networks(networks), query, settings, observer, clock)
 
@@ -118,7 +118,7 @@ def verify(
 ) -> Result:
     """Decide a query about loaded networks. Raises InputError for settings that name what is not there."""
     check_settings(settings)
-    clock = Clock.started(settings.timeout) if clock is None else clock
+    clock = Clock.started(settings.timeout, passes=settings.passes) if clock is None else clock
     return decide(load_query(networks, query), settings, clock, observer)
 
 
@@ -229,7 +229,8 @@ def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Obse
     sessions = {network.name: loaded.networks[network.name].session(hidden_names(network))
                 for network in loaded.query.networks}  # fmt: skip
     result = QueryAttempt(loaded, sessions, settings, clock, observer).decide()
-    return replace(result, statistics=replace(result.statistics, seconds=clock.elapsed))
+    spent = replace(result.statistics, seconds=clock.seconds, passes=clock.passes.done)
+    return replace(result, statistics=spent)
 
 
 def check_settings(settings: Settings) -> None:
@@ -291,6 +292,8 @@ class QueryAttempt:
         except DisagreementError as error:
             return self._undecided(Verdict.ERROR, str(error))
         except OutOfTime:
+            if self.settings.passes and not self.clock.overdue:
+                return self._undecided(Verdict.UNKNOWN, f"limit of {self.settings.passes} bounding passes")
             return self._undecided(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s")
         except UnsupportedError as error:
             return self._without_bounds(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -309,6 +310,29 @@ def test_the_limit_on_domains_is_unknown(tmp_path: Path, tune: Callable[..., Non
     result = decide(path, text, BY_PHASES.model_copy(update={"max_domains": 1, "beta_iterations": 0}))
     assert result.verdict == Verdict.UNKNOWN
     assert "limit of 1 domains" in result.reason
+
+
+@pytest.mark.parametrize("strategy", ["relu", "auto"])
+def test_where_passes_are_counted_the_machine_s_speed_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    path, text = hard(tmp_path)
+    settings = FAST.model_copy(update={"strategy": strategy, "passes": 120, "timeout": 10_000, "batch": 16})
+    first = decide(path, text, settings)
+    real = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: 100 * real())  # all takes a hundred times as long
+    second = decide(path, text, settings)
+    assert first.verdict == second.verdict == Verdict.UNKNOWN
+    assert first.reason == second.reason == "limit of 120 bounding passes"
+    assert 120 <= first.statistics.passes <= 130
+    assert first.statistics.domains > 0
+    assert dataclasses.replace(first.statistics, seconds=0) == dataclasses.replace(second.statistics, seconds=0)
+
+
+def test_a_limit_of_passes_ends_by_time_all_the_same(tmp_path: Path) -> None:
+    path, text = hard(tmp_path)
+    result = decide(path, text, BY_PHASES.model_copy(update={"passes": 10**9, "timeout": 1.0}))
+    assert result.verdict == Verdict.TIMEOUT
 
 
 def test_observers_hear_of_bounds_and_rounds(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -36,14 +35,16 @@ class CaseLosses:
         return np.concatenate([part for _, part in self.parts(len(points), lambda i, j: points[i:j], clock)])
 
     def parts(self, count: int, points_of: PointsOf, clock: Clock) -> Iterator[tuple[Points, NDArray[np.float64]]]:
-        """So many points and their losses, as many at a time as take little time. Raises OutOfTime."""
+        """So many points and their losses, as many at a time as take little time, or a fixed number where passes are
+        counted. Raises OutOfTime."""
         start, size = 0, 1
         while start < count:
             clock.check()
-            stop, began = min(start + size, count), time.perf_counter()
+            stop, began = min(start + size, count), clock.seconds
             points = points_of(start, stop)
             yield points, self.at(points)
-            size = self._at_once((time.perf_counter() - began) / (stop - start))
+            seconds = (clock.seconds - began) / (stop - start)
+            size = tuned().points.per_region if clock.counts_passes else self._at_once(seconds)
             start = stop
 
     def _at_once(self, seconds: float) -> int:

@@ -2,7 +2,8 @@
 
 That is the content of its files (uncompressed, and with the tensors that a network keeps in other files), the settings,
 the source of every module that takes part, the versions of Python and of the libraries, and the kind of device. The
-time limit is no part of it: a proof or a counterexample found in five seconds is one under every limit from there on.
+limits of time and of passes are no part of it, but for whether passes are counted: a proof or a counterexample found in
+five seconds is one under every limit from there on.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def provenance(networks: tuple[tuple[str, Path], ...], spec: Path, settings: Set
     return {
         "networks": {name: model_hash(path) for name, path in networks},
         "spec": file_hash(spec),
-        "settings": settings.model_dump(mode="json", exclude={"timeout"}),
+        "settings": settings.model_dump(mode="json", exclude={"timeout", "passes"}) | {"passes": settings.passes > 0},
         "device": device_kind(settings.device),
         "versions": dict(versions()),
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from toolkit.bench.expected import Expected, read_expected
 from toolkit.bench.fingerprint import fingerprint, provenance
-from toolkit.bench.job import InstanceJob
+from toolkit.bench.job import InstanceJob, limited_key
 from toolkit.errors import InputError
 from toolkit.formats.vnncomp.instances import Instance, read_instances
 from toolkit.settings import Settings
@@ -94,7 +94,7 @@ def _make_job(
     origin = provenance(networks, spec, settings)
     question = fingerprint(benchmark.category, instance.onnx_field, instance.spec_field, origin)
     return InstanceJob(
-        key=f"{question}-{settings.timeout!r}" + ("" if memory is None else f"-{memory!r}"),
+        key=limited_key(question, settings, memory),
         category=benchmark.category,
         onnx=instance.onnx_field,
         vnnlib=instance.spec_field,
@@ -103,6 +103,7 @@ def _make_job(
         settings=settings,
         origin=origin,
         question=question,
+        memory=memory,
     )
 
 

@@ -30,7 +30,14 @@ class InstanceJob:
     origin: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
     """What the question is made of."""
     question: str = field(default="", compare=False)
-    """The key without limits of time and memory, under which a proof or a counterexample found in less time stands."""
+    """The key without limits, under which a proof or a counterexample found in less time, or fewer passes, stands."""
+    memory: float | None = field(default=None, compare=False)
+    """Limit of the whole run in GiB, if there is one."""
+
+    def times(self, factor: float) -> InstanceJob:
+        """The job with limits of time and passes so many times as large."""
+        settings = self.settings.times(factor)
+        return replace(self, settings=settings, key=limited_key(self.question, settings, self.memory))
 
     @property
     def timeout(self) -> float:
@@ -41,6 +48,12 @@ class InstanceJob:
     def row(self) -> tuple[str, str, str]:
         """Category, network and specification: what names the instance in a benchmark."""
         return self.category, self.onnx, self.vnnlib
+
+
+def limited_key(question: str, settings: Settings, memory: float | None) -> str:
+    """The key of a question under limits of passes, time and memory (GiB), where there are such."""
+    passes = f"-{settings.passes}p" if settings.passes else ""
+    return f"{question}-{settings.timeout!r}{passes}" + ("" if memory is None else f"-{memory!r}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The journal of a run: one JSON object per line, appended as answers come, so that a crash loses nothing.
 
-It is also what a run resumes from. A proof or a counterexample counts again for every time limit that it was found
-within, whatever the limit was then; an answer that decides nothing only for the limit that it was given under.
+It is also what a run resumes from. A proof or a counterexample counts again for every limit of time and passes that it
+was found within, whatever the limit was then; an answer that decides nothing only for the limit that it was given
+under.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from toolkit.bench.atomic_files import sync_folder
 from toolkit.bench.job import Answer, InstanceJob
 from toolkit.errors import InputError
 from toolkit.result import DECIDED, Statistics, Verdict
+from toolkit.settings import Settings
 
 NAME = "journal.jsonl"
 
@@ -42,14 +44,14 @@ class JournalRecord:
     witness_sha256: str = ""
     """Of that file, as it is on disk."""
     question: str = ""
-    """The key without limits of time and memory; empty in journals of before there was one."""
+    """The key without limits; empty in journals of before there was one."""
     finished: str = ""
     """Time of day (UTC, ISO 8601)."""
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def about(self) -> str:
-        """Key of the question that the answer is to, time and memory limits left out."""
+        """Key of the question that the answer is to, limits left out."""
         return self.question or self.key
 
     @property
@@ -123,15 +125,20 @@ def read(path: Path) -> list[JournalRecord]:
 def answer_to(job: InstanceJob, records: Iterable[JournalRecord]) -> JournalRecord | None:
     """Which of the records about a job's question, in order, answers it; None when it has to be run (again).
 
-    The latest that decides it within its time limit, else the latest under the same limit; with the job's key and
+    The latest that decides it within its limits, else the latest under the same limit; with the job's key and
     limit.
     """
     found = None
     for record in records:
-        decides = record.verdict in DECIDED and record.seconds <= job.timeout
+        decides = record.verdict in DECIDED and is_within(record, job.settings)
         if decides or (record.key == job.key and not (found and found.verdict in DECIDED)):
             found = record
     return found and replace(found, key=job.key, timeout=job.timeout)
+
+
+def is_within(record: JournalRecord, limits: Settings) -> bool:
+    """Whether an answer took no more time and, where they are limited, passes than there are."""
+    return record.seconds <= limits.timeout and (not limits.passes or record.statistics.passes <= limits.passes)
 
 
 def _lines(path: Path) -> Iterator[JournalRecord]:

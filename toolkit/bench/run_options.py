@@ -50,6 +50,11 @@ class Options:
     """Any setting of the verifier as NAME=VALUE (strategy=input, batch=4096); may be repeated."""
     retry_errors: Flag = False
     """Run instances again whose answer was error."""
+    retry_undecided: Flag = False
+    """Run instances that stay undecided once more, with --retry-factor times the time and passes; what is decided
+    stands."""
+    retry_factor: float = 10.0
+    """How many times the limits that --retry-undecided gives."""
     fresh: Flag = False
     """Forget the answers of an earlier run."""
     freeze: Path | None = None
@@ -68,6 +73,8 @@ class Options:
         for name, value in (("workers", self.workers), ("trainers", self.trainers), ("limit", self.limit)):
             if value is not None and value < 1:
                 raise InputError(f"--{name}: at least 1, not {value}")
+        if not 1 < self.retry_factor < math.inf:
+            raise InputError(f"--retry-factor: more than 1, not {self.retry_factor}")
         if self.memory_limit is not None and not 0 < self.memory_limit < math.inf:
             raise InputError(f"--memory-limit: more than 0 GiB, not {self.memory_limit}")
 

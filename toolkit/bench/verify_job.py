@@ -31,7 +31,7 @@ def answer(job: InstanceJob) -> Answer:
     from toolkit.run.clock import Clock
     from toolkit.verify import check_settings, decide, load_query
 
-    clock = Clock.started(job.timeout, job.spent)
+    clock = Clock.started(job.timeout, job.spent, job.settings.passes)
     check_settings(job.settings)
     posed = _left_open.pop(job.key, None) or load_query(load(job.networks), read_query(job.spec))
     return to_answer(decide(posed, job.settings, clock))

@@ -58,10 +58,11 @@ def verify(
         Settings of the verifier.
     """
     # Starting up counts, but a short limit is not over before anything was done.
-    clock = Clock.started(settings.timeout, min(seconds_passed(), settings.timeout / 2))
+    spent = min(seconds_passed(), settings.timeout / 2)
+    clock = Clock.started(settings.timeout, spent, settings.passes)
     work = partial(_decide, query, tuple(network), serialise_assignments, settings, clock)
     try:
-        answer = run_forked(work, ProcessLimits(clock.left, memory_of(memory_limit)))
+        answer = run_forked(work, ProcessLimits(settings.timeout - clock.seconds, memory_of(memory_limit)))
     except ProcessOverdue:
         answer = _Answer(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s")
     except ProcessCrashed as error:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.paper import PaperRow, dense_key, paper_rows
-from toolkit.report.summary import SummaryRow
-from toolkit.report.tables import Column, Table, interval, make_table, number, percent, short, word
+from toolkit.report.summary import SummaryRow, certified_text
+from toolkit.report.tables import Column, Table, make_table, number, percent, short, word
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ COLUMNS = (
     number("standard", "accuracy on the whole test set", lambda pair: pair.ours.standard_accuracy, percent),
     number("FGSM", "under a one-step attack, on the whole test set", lambda pair: pair.ours.fgsm_accuracy, percent),
     Column(
-        "certified [95 %]", "with its interval", lambda pair: pair.ours.certified_accuracy, lambda p: interval(p.ours)
+        "certified [95 %]",
+        "from what is proved to what is not refuted, with its interval",
+        lambda pair: pair.ours.certified_accuracy,
+        lambda pair: certified_text(pair.ours),
     ),
     number("seconds", "mean time per image", lambda pair: pair.ours.mean_seconds, short),
     word("paper", "row of Li et al. (TMLR 2023), Tables I and II", lambda pair: pair.key),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,7 +11,7 @@ from statistics import fmean
 from typing import Protocol
 
 from toolkit.bench.journal import JournalRecord
-from toolkit.bench.scoring import mcnemar, wilson
+from toolkit.bench.scoring import wilson
 from toolkit.result import DECIDED, Verdict
 
 
@@ -75,9 +74,11 @@ class SummaryRow:
     undecided: int
     """Neither: time limit, unknown or error."""
     certified_accuracy: float
+    """What is proved: the lower end of the certified accuracy."""
     certified_low: float
-    """Lower end of the 95 % Wilson interval of the certified accuracy."""
+    """Lower end of the 95 % Wilson interval of what is proved."""
     certified_high: float
+    """Upper end of the 95 % Wilson interval of what is proved and undecided."""
     mean_seconds: float
     relus: int
     mean_unstable_interval: float
@@ -94,6 +95,8 @@ class SummaryRow:
     ticket: bool = False
     """Whether the network is a certified lottery ticket."""
     fgsm_accuracy: float = math.nan
+    certified_most: float = math.nan
+    """Proved and undecided: the upper end of the certified accuracy, whatever the verifier's limits left open."""
 
 
 def summarise(models: Sequence[ModelRecord], records: Sequence[JournalRecord]) -> list[SummaryRow]:
@@ -105,7 +108,8 @@ def summarise(models: Sequence[ModelRecord], records: Sequence[JournalRecord]) -
 def _row(model: ModelRecord, records: Sequence[JournalRecord]) -> SummaryRow:
     count = {verdict: sum(record.verdict == verdict for record in records) for verdict in Verdict}
     certified, images = count[Verdict.UNSAT], len(records)
-    low, high = wilson(certified, images)
+    undecided = sum(record.verdict not in DECIDED for record in records)
+    low, high = wilson(certified, images)[0], wilson(certified + undecided, images)[1]
     bounded = [record.statistics for record in records if record.statistics.bounds]
     return SummaryRow(
         model=model.name,
@@ -113,8 +117,9 @@ def _row(model: ModelRecord, records: Sequence[JournalRecord]) -> SummaryRow:
         images=images,
         certified=certified,
         falsified=count[Verdict.SAT],
-        undecided=sum(record.verdict not in DECIDED for record in records),
+        undecided=undecided,
         certified_accuracy=certified / images if images else math.nan,
+        certified_most=(certified + undecided) / images if images else math.nan,
         certified_low=low,
         certified_high=high,
         mean_seconds=_mean([record.seconds for record in records]),
@@ -171,25 +176,11 @@ def _csv_value(value: object) -> object:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def effects(rows: Sequence[SummaryRow]) -> list[str]:
-    """One sentence for each pruned or retrained network: its accuracies beside those of its dense one."""
-    dense = {chain: row for row in rows if row.state == 0 for chain in row.chains}
-    return [
-        f"{row.model} ({row.method}, density {row.density:.3g}, {row.parameters:,} parameters): "
-        f"standard accuracy {_standard(dense[row.chains[0]])} -> {_standard(row)}, "
-        f"certified {_certified_accuracy(dense[row.chains[0]])} -> {_certified_accuracy(row)}"
-        for row in rows
-        if row.state > 0 and row.chains[0] in dense
-    ]
-
-
-def _standard(row: SummaryRow) -> str:
-    low, high = wilson(round(row.standard_accuracy * row.tested), row.tested)
-    return f"{row.standard_accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _certified_accuracy(row: SummaryRow) -> str:
-    return f"{row.certified_accuracy:.1%} [{100 * row.certified_low:.0f}, {100 * row.certified_high:.0f}]"
+def certified_text(row: SummaryRow) -> str:
+    """Certified accuracy from what is proved to what is not refuted, with its 95 % interval."""
+    least, most = 100 * row.certified_accuracy, 100 * row.certified_most
+    ends = f"{least:.1f}" if most - least < 0.05 else f"{least:.1f}-{most:.1f}"
+    return f"{ends} % [{100 * row.certified_low:.0f}, {100 * row.certified_high:.0f}]"
 
 
 class ModelAccuracies(Protocol):
@@ -201,13 +192,17 @@ class ModelAccuracies(Protocol):
     @property
     def certified_accuracy(self) -> float: ...
 
+    @property
+    def certified_most(self) -> float: ...
+
 
 def is_certified_ticket(dense: ModelAccuracies, pruned: ModelAccuracies) -> bool:
-    """Whether a network pruned and retrained from its initial weights is as good as the dense one in both respects.
+    """Whether a network pruned and retrained from its initial weights is as good as the dense one in both respects,
+    whatever images without a verdict come to.
 
     Certified lottery ticket of Li et al. (TMLR 2023). It speaks of the figures as they are, without their intervals.
     """
-    return pruned.standard_accuracy >= dense.standard_accuracy and pruned.certified_accuracy >= dense.certified_accuracy
+    return pruned.standard_accuracy >= dense.standard_accuracy and pruned.certified_accuracy >= dense.certified_most
 
 
 def ticket_findings(rows: Sequence[SummaryRow]) -> list[str]:
@@ -227,80 +222,3 @@ def ticket_findings(rows: Sequence[SummaryRow]) -> list[str]:
 def chain_names(items: Iterable[ModelRecord] | Iterable[SummaryRow]) -> list[str]:
     """All chains, in the order of the models."""
     return list(dict.fromkeys(chain for item in items for chain in item.chains))
-
-
-@dataclass(frozen=True)
-class DenseToBestChange:
-    """How the best pruned model of a chain compares with its dense one, on the same images."""
-
-    chain: str
-    best: SummaryRow
-    dense: SummaryRow
-    gained: int
-    """Images certified after pruning and not before."""
-    lost: int
-    tried: int
-    """Pruned models that the best was chosen from."""
-    p_value: float
-    """Exact McNemar test, times ``tried`` (Bonferroni)."""
-
-    @property
-    def points(self) -> float:
-        """Change of certified accuracy in percentage points."""
-        return 100 * (self.best.certified_accuracy - self.dense.certified_accuracy)
-
-    def __str__(self) -> str:
-        what = "rises" if self.points > 0 else "falls" if self.points < 0 else "stays"
-        strength = "significant" if self.p_value < 0.05 else "within chance"
-        return (
-            f"{self.chain}: certified accuracy {what} from {self.dense.certified_accuracy:.1%} "
-            f"({self.dense.method}) to "
-            f"{self.best.certified_accuracy:.1%} (density {self.best.density:.3g}, the best of {self.tried}): "
-            f"{self.points:+.1f} points, {self.gained} gained and {self.lost} lost of {self.dense.images} images, "
-            f"{strength} (p = {self.p_value:.2g})"
-        )
-
-
-def changes(
-    models: Sequence[ModelRecord], rows: Sequence[SummaryRow], records: Sequence[JournalRecord]
-) -> list[DenseToBestChange]:
-    """For each chain and seed with a dense and a pruned model: did certified accuracy rise? The control counts as dense
-    too."""
-    found = []
-    seeds = list(dict.fromkeys(model.seed for model in models))
-    for chain, seed in itertools.product(chain_names(models), seeds):
-        pairs = [
-            (model, row)
-            for model, row in zip(models, rows, strict=True)
-            if chain in model.chains and model.seed == seed
-        ]
-        label = chain if len(seeds) == 1 else f"{chain} (seed {seed})"
-        pruned = [pair for pair in pairs if pair[0].density < 1]
-        for dense in [pair for pair in pairs if pair[0].density == 1 and pruned and pair[1].images]:
-            best = max(pruned, key=lambda pair: (pair[1].certified, -pair[1].density))
-            found.append(_change(label, dense, best, len(pruned), records))
-    return found
-
-
-def _change(
-    chain: str,
-    dense: tuple[ModelRecord, SummaryRow],
-    best: tuple[ModelRecord, SummaryRow],
-    tried: int,
-    records: Sequence[JournalRecord],
-) -> DenseToBestChange:
-    before, after = (_certified(model.network, records) for model, _ in (dense, best))
-    pairs = [(before[spec], after[spec]) for spec in before.keys() & after.keys()]
-    return DenseToBestChange(
-        chain=chain,
-        best=best[1],
-        dense=dense[1],
-        gained=sum(new and not old for old, new in pairs),
-        lost=sum(old and not new for old, new in pairs),
-        tried=tried,
-        p_value=min(1.0, tried * mcnemar(pairs)),
-    )
-
-
-def _certified(network: str, records: Sequence[JournalRecord]) -> dict[str, bool]:
-    return {record.vnnlib: record.verdict == Verdict.UNSAT for record in records if record.onnx == network}

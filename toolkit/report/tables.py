@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from toolkit.bench.scoring import CategoryScore
-from toolkit.report.summary import SummaryRow
+from toolkit.report.summary import SummaryRow, certified_text
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,6 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def interval(row: SummaryRow) -> str:
-    """Certified accuracy with its 95 % interval."""
-    return f"{100 * row.certified_accuracy:.1f} % [{100 * row.certified_low:.0f}, {100 * row.certified_high:.0f}]"
-
-
 def _yes(row: SummaryRow) -> str:
     return "yes" if row.ticket else ""
 
@@ -91,9 +86,10 @@ SUMMARY_COLUMNS = (
     number("PGD", "accuracy under a gradient attack, on the verified images", lambda row: row.pgd_accuracy, percent),
     Column(
         "certified [95 %]",
-        "images proved robust, Wilson interval; over several seeds, Student's interval of their mean",
+        "images proved robust, to those not refuted; Wilson's interval, which is about other images, over several "
+        "seeds Student's, which is about other seeds on these images",
         lambda row: row.certified_accuracy,
-        interval,
+        certified_text,
     ),
     number("undecided", "images neither proved nor refuted", lambda row: row.undecided),
     number("seconds", "mean time per image", lambda row: row.mean_seconds, short),

@@ -173,7 +173,10 @@ TURNS = (
 
 
 def turns(task: SearchTask, root: RootBounds) -> list[tuple[str, float]]:
-    """Strategies with their shares of the time left: the one that is set, or those that suit."""
+    """Strategies with their shares of the time left: the one that is set, or those that suit.
+
+    A mixed-integer solver knows limits of time only, so it has no turn where passes are counted.
+    """
     if task.settings.strategy != "auto":
         return [(task.settings.strategy, 1.0)]
     traits = QueryTraits.of(task.problem, root)
@@ -184,7 +187,8 @@ def turns(task: SearchTask, root: RootBounds) -> list[tuple[str, float]]:
         "long": limits.long_turn_share,
         "whole": 1.0,
     }
-    return [(turn.strategy, shares[turn.length]) for turn in TURNS if turn.suits(traits)]
+    usable = STRATEGIES.keys() - ({"mixed-integer"} if task.settings.passes else set())
+    return [(turn.strategy, shares[turn.length]) for turn in TURNS if turn.strategy in usable and turn.suits(traits)]
 
 
 def is_piecewise_linear(program: Program) -> bool:

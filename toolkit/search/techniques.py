@@ -243,8 +243,8 @@ def phase_search(task: SearchTask, root: RootBounds) -> PhaseFrontier:
 
 
 def processes_of(task: SearchTask) -> int:
-    """How many processes share a search."""
-    return cores(task.problem.program.device, task.settings.processes)
+    """How many processes share a search: passes are counted in one."""
+    return 1 if task.settings.passes else cores(task.problem.program.device, task.settings.processes)
 
 
 def batch_of(task: SearchTask) -> int:

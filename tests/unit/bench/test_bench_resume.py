@@ -26,7 +26,7 @@ from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.campaign import execute
 from toolkit.cli import run
-from toolkit.result import Verdict
+from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings
 
 
@@ -116,6 +116,42 @@ def test_a_change_of_a_file_asks_again_for_all_that_read_it(folder: Path, tmp_pa
     assert oracle.run(folder, tmp_path / "out") == CHANGES[name]
     flipped(folder / name)  # back again
     assert oracle.run(folder, tmp_path / "out") == []
+
+
+def test_undecided_instances_are_asked_once_more_with_larger_limits(folder: Path, tmp_path: Path) -> None:
+    out, limits = tmp_path / "out", list[tuple[float, int]]()
+    names = ("a.onnx p.vnnlib", "b.onnx q.vnnlib", "b.onnx p.vnnlib")
+    verdicts = dict(zip(names, (Verdict.TIMEOUT, Verdict.UNKNOWN, Verdict.SAT), strict=True))
+    oracle = Oracle(verdicts, before=lambda job: limits.append((job.timeout, job.settings.passes)))
+    assert oracle.run(folder, out, setting=("passes=50",)) == ALL
+    del verdicts["a.onnx p.vnnlib"]  # which more time decides
+    assert oracle.run(folder, out, setting=("passes=50",), retry_undecided=True) == [names[0], names[1]]
+    assert limits == [(20, 50)] * 4 + [(200, 500)] * 2
+    assert (out / "results.csv").read_text().count("unsat") == 2
+    assert oracle.run(folder, out, setting=("passes=50",), retry_undecided=True) == []  # done with, decided or not
+    assert oracle.run(folder, out, setting=("passes=50",), retry_undecided=True, retry_factor=20) == [names[1]]
+
+
+def test_an_answer_counts_for_every_limit_of_passes_that_it_was_found_within(folder: Path, tmp_path: Path) -> None:
+    def answer(job: InstanceJob) -> Answer:
+        asked.append(job.settings.passes)
+        return Answer(Verdict.UNSAT, statistics=Statistics(passes=30))
+
+    def run(*passes: str) -> list[int]:
+        asked.clear()
+        [benchmark] = find_benchmarks(folder)
+        options = Options(out=tmp_path / "out", executor="in-process", setting=passes)
+        jobs = make_jobs(benchmark, options.settings(Settings()), limit=1)
+        execute(jobs, tmp_path / "out", options, {benchmark.category: folder}, WorkerTask(lambda: None, answer))
+        return asked
+
+    asked: list[int] = []
+    (tmp_path / "out").mkdir()
+    assert run("passes=40") == [40]
+    assert run("passes=30") == []
+    assert run("passes=4000") == []
+    assert run("passes=29") == [29]
+    assert run() == [0]  # by time: another question, as its turns are others
 
 
 def test_a_file_that_was_missing_or_refused_is_another_one(folder: Path, tmp_path: Path) -> None:

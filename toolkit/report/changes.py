@@ -1,0 +1,220 @@
+"""How certified accuracy differs between two networks: of the images of one run, and over seeds.
+
+Images without a verdict count on both ends: a difference is at least what remains when all of them are held against it,
+and at most what remains when none is. Where that leaves its sign open, it is said to be within the limit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from toolkit.bench.journal import JournalRecord
+from toolkit.bench.scoring import mcnemar, wilson
+from toolkit.report.seeds import student
+from toolkit.report.summary import ModelRecord, SummaryRow, certified_text, chain_names
+from toolkit.result import DECIDED, Verdict
+
+
+def effects(rows: Sequence[SummaryRow]) -> list[str]:
+    """One sentence for each pruned or retrained network: its accuracies beside those of its dense one."""
+    dense = {chain: row for row in rows if row.state == 0 for chain in row.chains}
+    return [
+        f"{row.model} ({row.method}, density {row.density:.3g}, {row.parameters:,} parameters): "
+        f"standard accuracy {_standard(dense[row.chains[0]])} -> {_standard(row)}, "
+        f"certified {certified_text(dense[row.chains[0]])} -> {certified_text(row)}"
+        for row in rows
+        if row.state > 0 and row.chains[0] in dense
+    ]
+
+
+def _standard(row: SummaryRow) -> str:
+    low, high = wilson(round(row.standard_accuracy * row.tested), row.tested)
+    return f"{row.standard_accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+@dataclass(frozen=True)
+class PairedVerdicts:
+    """Verdicts of two networks on the same images, as pairs before and after."""
+
+    pairs: tuple[tuple[Verdict, Verdict], ...]
+
+    @classmethod
+    def of(cls, before: str, after: str, records: Sequence[JournalRecord]) -> PairedVerdicts:
+        """The images that both networks (exported files) were asked about."""
+        first, second = (
+            {record.vnnlib: record.verdict for record in records if record.onnx == network}
+            for network in (before, after)
+        )
+        return cls(tuple((first[image], second[image]) for image in first if image in second))
+
+    @property
+    def gained(self) -> int:
+        """Images proved after and not before."""
+        return sum(new and not old for old, new in self._outcomes(False, False))
+
+    @property
+    def lost(self) -> int:
+        """Images proved before and not after."""
+        return sum(old and not new for old, new in self._outcomes(False, False))
+
+    @property
+    def undecided(self) -> int:
+        """Images without a verdict of one of the networks."""
+        return sum(not DECIDED.issuperset(pair) for pair in self.pairs)
+
+    @property
+    def least(self) -> int:
+        """Certified images gained less those lost, where undecided ones are robust before and not after."""
+        return sum(new - old for old, new in self._outcomes(True, False))
+
+    @property
+    def most(self) -> int:
+        """Certified images gained less those lost, where undecided ones are robust after and not before."""
+        return sum(new - old for old, new in self._outcomes(False, True))
+
+    @property
+    def p_value(self) -> float:
+        """Exact McNemar test at the end that is nearer to no difference."""
+        return mcnemar(self._outcomes(True, False) if self.least > 0 else self._outcomes(False, True))
+
+    def _outcomes(self, before: bool, after: bool) -> list[tuple[bool, bool]]:
+        """Whether each image is certified before and after, where undecided ones count as these."""
+        return [(_certified(old, before), _certified(new, after)) for old, new in self.pairs]
+
+
+def _certified(verdict: Verdict, undecided: bool) -> bool:
+    return verdict == Verdict.UNSAT or (undecided and verdict not in DECIDED)
+
+
+@dataclass(frozen=True)
+class DenseToBestChange:
+    """How the best pruned model of a chain compares with an unpruned one, on the same images."""
+
+    chain: str
+    best: SummaryRow
+    dense: SummaryRow
+    images: PairedVerdicts
+    tried: int
+    """Pruned models that the best was chosen from."""
+
+    @property
+    def p_value(self) -> float:
+        """Exact McNemar test, times ``tried`` (Bonferroni)."""
+        return min(1.0, self.tried * self.images.p_value)
+
+    @property
+    def points(self) -> tuple[float, float]:
+        """Change of certified accuracy in percentage points, at least and at most."""
+        count = max(1, len(self.images.pairs))
+        return 100 * self.images.least / count, 100 * self.images.most / count
+
+    def __str__(self) -> str:
+        count = len(self.images.pairs)
+        least, most = self.points
+        strength = "significant" if self.p_value < 0.05 else "within chance"
+        verdict = f"{strength} (p = {self.p_value:.2g})"
+        if is_within_limit(least, most):
+            verdict = f"within the limit (the sign depends on {self.images.undecided} undecided images)"
+        return (
+            f"{self.chain}: certified accuracy {direction(least, most)} from {certified_text(self.dense)} "
+            f"({self.dense.method}) to {certified_text(self.best)} (density {self.best.density:.3g}, the best of "
+            f"{self.tried}): {range_text(least, most)} points, {self.images.gained} gained and {self.images.lost} "
+            f"lost of {count} images, {verdict}"
+        )
+
+
+def is_within_limit(least: float, most: float) -> bool:
+    """Whether the sign of a difference between these ends depends on images without a verdict."""
+    return least < most and least <= 0 <= most
+
+
+def direction(least: float, most: float) -> str:
+    """What a figure does that changes by something between these ends."""
+    if is_within_limit(least, most):
+        return "goes"
+    return "rises" if least > 0 else "falls" if most < 0 else "stays"
+
+
+def range_text(least: float, most: float) -> str:
+    """A difference with its sign, or both of its ends."""
+    return f"{least:+.1f}" if most - least < 0.05 else f"{least:+.1f} to {most:+.1f}"
+
+
+def changes(
+    models: Sequence[ModelRecord], rows: Sequence[SummaryRow], records: Sequence[JournalRecord]
+) -> list[DenseToBestChange]:
+    """For each chain and seed with an unpruned and a pruned model: did certified accuracy rise?"""
+    found = []
+    seeds = list(dict.fromkeys(model.seed for model in models))
+    for chain, seed in itertools.product(chain_names(models), seeds):
+        pairs = [
+            (model, row)
+            for model, row in zip(models, rows, strict=True)
+            if chain in model.chains and model.seed == seed
+        ]
+        label = chain if len(seeds) == 1 else f"{chain} (seed {seed})"
+        pruned = [pair for pair in pairs if pair[0].density < 1]
+        for model, row in [pair for pair in pairs if pair[0].density == 1 and pruned and pair[1].images]:
+            best, best_row = max(pruned, key=lambda pair: (pair[1].certified, -pair[1].density))
+            images = PairedVerdicts.of(model.network, best.network, records)
+            found.append(DenseToBestChange(label, best_row, row, images, len(pruned)))
+    return found
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How certified accuracy changes from the dense to the best pruned network of a chain, paired by seed."""
+
+    chain: str
+    density: float
+    seeds: int
+    tried: int
+    """Pruned networks that the best was chosen from, by its mean."""
+    least: float
+    """Mean of the differences, a part of one, where undecided images are held against them."""
+    most: float
+    """Where they are counted for them."""
+    low: float
+    """Lower end of Student's 95 % interval of the least, widened for the choice (Bonferroni)."""
+    high: float
+    """Upper end, of the most."""
+
+    def __str__(self) -> str:
+        limit = ", within the limit" if is_within_limit(self.least, self.most) else ""
+        return (
+            f"{self.chain}: over {self.seeds} seeds, certified accuracy changes by "
+            f"{range_text(100 * self.least, 100 * self.most)} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}] "
+            f"at density {self.density:.3g} (the best of {self.tried}){limit}; the interval is about other seeds on "
+            "these images"
+        )
+
+
+def gains(models: Sequence[ModelRecord], rows: Sequence[SummaryRow]) -> list[Gain]:
+    """One gain for each chain that ran with several seeds."""
+    pairs = list(zip(models, rows, strict=True))
+    return [gain for chain in chain_names(models) for gain in _gain(chain, [p for p in pairs if chain in p[0].chains])]
+
+
+def _gain(chain: str, pairs: Sequence[tuple[ModelRecord, SummaryRow]]) -> list[Gain]:
+    dense = {row.seed: row for _, row in pairs if row.state == 0}
+    states = sorted({row.state for _, row in pairs} - {0})
+    if len(dense) < 2 or not states:
+        return []
+    ends = {
+        state: [_ends(dense[row.seed], row) for _, row in pairs if row.state == state and row.seed in dense]
+        for state in states
+    }
+    best = max(states, key=lambda state: fmean(least for least, _ in ends[state]))
+    least, most = ([pair[end] for pair in ends[best]] for end in (0, 1))
+    level = 1 - 0.05 / len(states)
+    density = fmean(row.density for _, row in pairs if row.state == best)
+    interval = student(least, level)[0], student(most, level)[1]
+    return [Gain(chain, density, len(least), len(states), fmean(least), fmean(most), *interval)]
+
+
+def _ends(dense: SummaryRow, row: SummaryRow) -> tuple[float, float]:
+    """Least and most by which certified accuracy changes."""
+    return row.certified_accuracy - dense.certified_most, row.certified_most - dense.certified_accuracy
