@@ -68,6 +68,10 @@ class Settings(BaseModel):
             "counterexamples for onnxruntime's"
         ),
     ] = False
+    certifiable: Annotated[
+        bool,
+        Field(description="use only what a certificate can state, in one process: the search takes longer"),
+    ] = False
     max_domains: Annotated[int, Field(ge=1, description="domains after which the answer is unknown")] = 10_000_000
 
     def times(self, factor: float) -> Settings:

@@ -733,6 +733,17 @@ class RelaxationTuning(TuningGroup):
     """Halvings of the range of a tangent point: enough for three digits, and any result is sound."""
 
 
+class CertificateTuning(TuningGroup):
+    """How certificates are written."""
+
+    points: int = guard(8, "points", least=2)
+    """Points at which neurons are compared with tensors of the file."""
+    same_value: float = guard(1e-9, "share", least=0, most=1e-6)
+    """Relative difference of values that are one and the same."""
+    flushed_seconds: float = guard(2.0, "seconds", least=0)
+    """Time after which what was written can be read."""
+
+
 class TuningTable(NamedTuple):
     """All groups."""
 
@@ -771,6 +782,7 @@ class TuningTable(NamedTuple):
     crown: CrownTuning = CrownTuning()
     strategy: StrategyTuning = StrategyTuning()
     relaxations: RelaxationTuning = RelaxationTuning()
+    certificates: CertificateTuning = CertificateTuning()
 
     def changed(self, **groups: Mapping[str, Any]) -> TuningTable:
         """This table with other values, by group and name. Raises ValueError outside of a range."""

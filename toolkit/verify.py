@@ -39,7 +39,7 @@ from toolkit.numpy_prover.crown_proof import LayerQuestion, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.run.events import Event, NoBounds, Observer
+from toolkit.run.events import Event, NoBounds, Observer, ProblemBegun
 from toolkit.run.memory_limits import refused
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
@@ -330,6 +330,8 @@ class QueryAttempt:
         settings = self.settings
         if self.loaded.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
             return None
+        if settings.certifiable:
+            return None
         models = {name: network.model for name, network in self.loaded.needed.items()}
         if settings.device == "cuda":
             return None
@@ -357,7 +359,7 @@ class QueryAttempt:
         import torch
 
         from toolkit.problem.compile import compile_problem
-        from toolkit.problem.specialise_cases import specialised
+        from toolkit.problem.specialise_cases import specialised, unspecialised
 
         device = pick_device(self.settings.device)
         with torch.no_grad(), full_precision():
@@ -376,7 +378,8 @@ class QueryAttempt:
             if self.loaded.computed:
                 whole = self._with_room(whole)
             self._note(relus=whole.program.num_neurons)
-            return self._prove_parts(specialised(whole), whole.num_cases, device, beside=beside)
+            parts = [unspecialised(whole)] if self.settings.certifiable else specialised(whole)
+            return self._prove_parts(parts, whole.num_cases, device, beside=beside)
 
     def _prove_parts(
         self,
@@ -438,6 +441,7 @@ class QueryAttempt:
         from toolkit.search.strategy import prove
 
         problem = part.problem
+        self.observer(ProblemBegun(problem if double is None else double, part.regions, self.cases))
         before, self.statistics = self.statistics, Statistics()
         try:
             accept = self._accept_in(part)

@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": {"search", "problem", "formats"},
     "agreement": {"ops", "numpy_prover", "search", "attack", "problem", "formats"},
     "verify": {"agreement", "backends", "numpy_prover", "search", "attack", "bounds", "problem", "formats"},
+    "certificates": {"verify", "search", "bounds", "problem", "formats", "proof"},
     "batched_queries": {"verify", "agreement", "search", "attack", "bounds", "problem", "formats"},
     "bench": {"batched_queries", "verify", "search", "formats"},
     "report": {"bench", "formats"},

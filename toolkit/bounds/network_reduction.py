@@ -23,7 +23,7 @@ from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Multipliers
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine, DenseAffine
-from toolkit.problem.program import INPUT, Layer, Program
+from toolkit.problem.program import INPUT, Layer, Program, ProgramOrigin
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, MapErrors, gamma
 
 
@@ -93,11 +93,21 @@ def reduce_program(
         layers.append(replace(layer, affine=cut.reduced(layer.affine, keep, own, numbers), start=start))
     every = torch.arange(program.features.size, device=program.device)
     features = cut.reduced(program.features, every, errors.features, numbers)
-    smaller = Program(int(varying.sum()), tuple(layers), features, program.device, program.dtype)
     neurons = torch.cat(
         [layer.start + keep for layer, keep in zip(program.layers, kept, strict=True)] or [base[:0].long()]
     )
-    return Reduction(smaller, varying.nonzero().squeeze(1), neurons, base)
+    inputs = varying.nonzero().squeeze(1)
+    origin = origin_of(program, inputs, base[inputs], neurons)
+    smaller = Program(len(inputs), tuple(layers), features, program.device, program.dtype, origin=origin)
+    return Reduction(smaller, inputs, neurons, base)
+
+
+def origin_of(program: Program, inputs: Tensor, base: Tensor, neurons: Tensor) -> ProgramOrigin:
+    """What these inputs and neurons of a program, and what is added to the inputs, are in the compiled one."""
+    before = program.origin
+    if before is None:
+        return ProgramOrigin(inputs, base, neurons)
+    return ProgramOrigin(before.inputs[inputs], before.base[inputs] + base, before.neurons[neurons])
 
 
 def _varying(box: Bounds) -> Tensor:

@@ -36,6 +36,7 @@ def verify(
     network: Annotated[list[str], Parameter(negative=())],
     serialise_assignments: Annotated[Path | None, Parameter(alias="--assignments")] = None,
     memory_limit: MemoryLimit = None,
+    certificate: Path | None = None,
     settings: Annotated[Settings, Parameter(name="*")] = DEFAULTS,
 ) -> ExitCode:
     """Decide a VNN-LIB query about ONNX networks.
@@ -54,13 +55,16 @@ def verify(
     memory_limit
         Memory of each process in GiB, by default what the machine has left, and without a limit beside GPUs. Where it
         is short, batches become smaller, and then the answer is unknown.
+    certificate
+        Write a proof of unsat to this file, for `prunecert check`, which shares nothing with the search. It implies
+        --certifiable.
     settings
         Settings of the verifier.
     """
     # Starting up counts, but a short limit is not over before anything was done.
     spent = min(seconds_passed(), settings.timeout / 2)
     clock = Clock.started(settings.timeout, spent, settings.passes)
-    work = partial(_decide, query, tuple(network), serialise_assignments, settings, clock)
+    work = partial(_decide, query, tuple(network), serialise_assignments, certificate, settings, clock)
     try:
         answer = run_forked(work, ProcessLimits(settings.timeout - clock.seconds, memory_of(memory_limit)))
     except ProcessOverdue:
@@ -85,14 +89,31 @@ class _Answer:
     """Text of the witness, where it is to be printed."""
 
 
-def _decide(query: Path, network: Sequence[str], folder: Path | None, settings: Settings, clock: Clock) -> _Answer:
+def _decide(
+    query: Path,
+    network: Sequence[str],
+    folder: Path | None,
+    certificate: Path | None,
+    settings: Settings,
+    clock: Clock,
+) -> _Answer:
     """Everything that needs the files, in a process of its own."""
     from toolkit.commands.arguments import network_paths
     from toolkit.formats.vnnlib.read import read_query
     from toolkit.verify import load_networks, verify
 
     paths = network_paths(network)
-    return _answer(verify(load_networks(paths), read_query(query), settings, _Notes(), clock), folder)
+    networks, notes = load_networks(paths), _Notes()
+    if certificate is None:
+        return _answer(verify(networks, read_query(query), settings, notes, clock), folder)
+    from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
+
+    files = ProofFiles(paths, query, certificate)
+    return _answer(verify_with_certificate(files, networks, settings, notes, clock, _say), folder)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass

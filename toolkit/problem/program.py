@@ -51,6 +51,18 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class ProgramOrigin:
+    """Where the inputs and neurons of a reduced program are in the one that was compiled."""
+
+    inputs: Tensor
+    """Number of each input there, ``(n,)``."""
+    base: Tensor
+    """What is added to each input for its value there, ``(n,)``."""
+    neurons: Tensor
+    """Number of each neuron there, ``(num_neurons,)``."""
+
+
+@dataclass(frozen=True)
 class Program:
     """A network as layers of affine maps and elementwise nonlinearities, from an input vector to features."""
 
@@ -68,6 +80,8 @@ class Program:
     errors: MapErrors | None = field(default=None, repr=False, compare=False)
     """What rounding can change in bounds for the boxes of one problem (`toolkit.bounds.backward_rounding`): made last,
     too."""
+    origin: ProgramOrigin | None = field(default=None, repr=False, compare=False)
+    """What its inputs and neurons are in the program that it was reduced from; None: it is not a reduced one."""
     merged: list[Program] = field(init=False, default_factory=list, repr=False, compare=False)
     """This program with its neurons merged, once that has been asked for (`toolkit.problem.merge_neurons`)."""
 
@@ -100,7 +114,8 @@ class Program:
         if (device, dtype) == (self.device, self.dtype):
             return self
         layers = tuple(replace(layer, affine=layer.affine.to(device, dtype)) for layer in self.layers)
-        return Program(self.num_inputs, layers, self.features.to(device, dtype), device, dtype)
+        features = self.features.to(device, dtype)
+        return Program(self.num_inputs, layers, features, device, dtype, origin=self.origin)
 
 
 def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> Program:

@@ -50,6 +50,11 @@ def specialised(problem: Problem) -> Iterator[ProblemPart]:
         yield ProblemPart(replace(restricted, program=program), regions, restricted)
 
 
+def unspecialised(problem: Problem) -> ProblemPart:
+    """All of a problem as one part, with its neurons as they are."""
+    return ProblemPart(problem, torch.arange(len(problem.lower)), problem)
+
+
 def merged(program: Program) -> Program:
     """The program with its neurons merged: made once, for all the queries that share the program."""
     if not program.merged:

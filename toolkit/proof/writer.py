@@ -9,12 +9,22 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from toolkit.proof.linear_maps import Array
 from toolkit.proof.stream import HEAD, MAGIC, LinearRows, RecordKind, References
+
+
+@dataclass(frozen=True)
+class WriterMark:
+    """A place in the stream of a writer."""
+
+    contexts: int
+    halves: int
+    packer: Any
 
 
 class CertificateWriter:
@@ -35,6 +45,14 @@ class CertificateWriter:
 
     def _record(self, kind: RecordKind, payload: bytes) -> bytes:
         return self._packer.compress(HEAD.pack(kind, len(payload)) + payload)
+
+    def mark(self) -> WriterMark:
+        """Where the stream is, to come back to after a `flush`."""
+        return WriterMark(self.contexts, self.halves, self._packer.copy())
+
+    def back_to(self, mark: WriterMark) -> None:
+        """Go on from there: the bytes since are to be thrown away."""
+        self.contexts, self.halves, self._packer = mark.contexts, mark.halves, mark.packer.copy()
 
     def flush(self) -> bytes:
         """What makes everything so far readable; costs a few bytes."""

@@ -12,11 +12,24 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
+class ProblemBegun:
+    """Some cases of the query are looked at as a problem of their own (`toolkit.problem.compile.Problem`): all that
+    follows is about this problem, or one that it is reduced to.
+
+    Its boxes are the ``regions`` of the query's ``cases`` (`toolkit.problem.cases.Cases`), its atoms are theirs.
+    """
+
+    problem: Any
+    regions: Any
+    cases: Any
+
+
+@dataclass(frozen=True)
 class RootBounded:
     """The root bounds of a method are known; ``lower`` is the weakest case's bound.
 
-    ``root`` has the bounds of all cases, with their multipliers (`toolkit.search.root.RootBounds`), where there are
-    any.
+    ``root`` has the bounds of all cases of ``problem``, with their multipliers (`toolkit.search.root.RootBounds`),
+    where there are any.
     """
 
     method: str
@@ -24,6 +37,7 @@ class RootBounded:
     lower: float
     open_cases: int
     root: Any = None
+    problem: Any = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +124,8 @@ class NoBounds:
 
 
 Event = (
-    RootBounded
+    ProblemBegun
+    | RootBounded
     | CaseRefuted
     | NetworkReduced
     | SearchBegun

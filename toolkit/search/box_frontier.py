@@ -53,6 +53,8 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
     """Boxes are cut along several dimensions at once until they are so many: what keeps the device busy."""
     shared: bool = False
     """Whether the neurons of a box are bounded once for all of its cases."""
+    clipping: bool = True
+    """Whether boxes and neurons are bounded where a violation can be, and not in all of a part that was cut."""
 
     def groups(self, boxes: InputBoxes) -> BoxGroups:
         """The boxes whose neurons are bounded together."""
@@ -67,7 +69,7 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
         boxes, stack, bounded = concat(self.open.parts), BoxStack(), []
         for positions in torch.arange(len(boxes), device=boxes.case.device).split(self.batch):
             part = boxes.select(positions)
-            bounded.append(bound_boxes(self.problem, part, self.groups(part), clock))
+            bounded.append(bound_boxes(self.problem, part, self.groups(part), clock, self.clipping))
             stack = self.stacked(unrefuted(bounded[-1]), stack)
         self.open = stack
         return bounded
@@ -85,12 +87,14 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
     def split(self, domains: InputBoxes, clock: Clock) -> InputBoxes:
         """The parts of every box that may have a violation by what its atoms' lines say."""
         boxes = branch(domains, min(self.fill, self.batch))
-        return unrefuted(clip(boxes, self.groups(boxes)))
+        return unrefuted(clip(boxes, self.groups(boxes))) if self.clipping else boxes
 
     def bound(self, children: InputBoxes, clock: Clock) -> BoundedChildren[InputBoxes]:
         """Bound every box, and clip those that stay open."""
-        children = bound_boxes(self.problem, children, self.groups(children), clock)
+        children = bound_boxes(self.problem, children, self.groups(children), clock, self.clipping)
         still_open = unrefuted(children)
+        if not self.clipping:
+            return BoundedChildren(children, still_open)
         return BoundedChildren(children, unrefuted(clip(still_open, self.groups(still_open))))
 
     def find_witness(self, bounded: BoundedChildren[InputBoxes], accept: Accept, clock: Clock) -> bool:
@@ -173,20 +177,24 @@ def clip(boxes: InputBoxes, groups: BoxGroups) -> InputBoxes:
     return replace(boxes, lower=groups.each(lower), upper=groups.each(upper), bound=bound)
 
 
-def bound_boxes(problem: Problem, boxes: InputBoxes, groups: BoxGroups, clock: Clock) -> InputBoxes:
-    """Bound all neurons, once for each group, and the atoms of every box."""
+def bound_boxes(
+    problem: Problem, boxes: InputBoxes, groups: BoxGroups, clock: Clock, clipping: bool = True
+) -> InputBoxes:
+    """Bound all neurons, once for each group, and the atoms of every box: where a violation can be, if ``clipping``."""
     if not len(boxes):  # which no map of operators takes
         return boxes
     program = problem.program
     one = groups.one_of_each(boxes)
-    tightened = tighten(program, one.box, one.neurons, one.spaces, clock.check)
+    spaces = one.spaces if clipping else HalfSpaces.none(one.box)
+    tightened = tighten(program, one.box, one.neurons, spaces, clock.check)
     bounds = Bounds(groups.each(tightened.bounds.lower), groups.each(tightened.bounds.upper))
     atoms = problem.rows[boxes.case]
     errors = errors_for(program, boxes.box, bounds)
     start = functional(program.features, problem.weights[atoms], problem.offsets[atoms], errors.features)
     lines = layer_lines(program, bounds)
     linear = backward(program, start, lines, errors)
-    lower = joint_minimum(boxes.box, HalfSpaces(linear.coefficients, linear.offset))
+    atoms_below = HalfSpaces(linear.coefficients, linear.offset)
+    lower = joint_minimum(boxes.box, atoms_below, atoms_below if clipping else HalfSpaces.none(boxes.box))
     contradiction = groups.each(tightened.contradiction)
     lower = torch.where(contradiction > 0, torch.fmax(lower, contradiction), lower)
     error = groups.total(_gaps(program, bounds, lines) * _coefficients(program, linear))
@@ -202,11 +210,14 @@ def bound_boxes(problem: Problem, boxes: InputBoxes, groups: BoxGroups, clock: C
     )
 
 
-def joint_minimum(box: Bounds, spaces: HalfSpaces) -> Tensor:
-    """Lower bounds ``(B,)`` of the best atom where all atoms' linear bounds are at most zero: of the conjunction."""
-    count, atoms, inputs = spaces.coefficients.shape
+def joint_minimum(box: Bounds, linear: HalfSpaces, spaces: HalfSpaces) -> Tensor:
+    """Lower bounds ``(B,)`` of the best atom by the atoms' ``linear`` bounds, where some half-spaces are at most zero.
+
+    Where these are all atoms' bounds, it is one of the conjunction.
+    """
+    count, atoms, inputs = linear.coefficients.shape
     owner = torch.arange(count, device=box.lower.device).repeat_interleave(atoms)
-    rows, offset = spaces.coefficients.reshape(count * atoms, inputs), spaces.offset.reshape(-1)
+    rows, offset = linear.coefficients.reshape(count * atoms, inputs), linear.offset.reshape(-1)
     lower = minimum_within(rows, offset, polytopes(box, spaces), owner)
     return lower.reshape(count, atoms).amax(1)
 

@@ -66,7 +66,7 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer, double: Prob
         return root_bounds(exact, clock, observer).to(problem.program.dtype)
     lower, multipliers = first_bounds(exact, bounds.to(exact.program.dtype), clock)
     root = root_of(problem, question.known, bounds, lower, multipliers, bounder.name)
-    tell(root, observer)
+    tell(problem, root, observer)
     return replace(root.to(problem.program.dtype), bounds=bounds)
 
 
@@ -99,7 +99,7 @@ def optimised_root(
     count = most_unstable(problem.program, bounds)
     root = RootBounds(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, count, root.layers)
     root = optimise_cases(problem, root, iterations, clock)
-    tell(root, observer)
+    tell(problem, root, observer)
     return root
 
 
@@ -113,11 +113,11 @@ def facts(root: RootBounds) -> dict[str, Any]:
     }
 
 
-def tell(root: RootBounds, observer: Observer) -> None:
-    """Tell an observer about root bounds."""
+def tell(problem: Problem, root: RootBounds, observer: Observer) -> None:
+    """Tell an observer about root bounds of a problem."""
     still_open = int((~proved(root.lower)).sum())
     weakest = float(root.lower.min()) if len(root.lower) else float("inf")
-    observer(RootBounded(root.method, root.unstable, weakest, still_open, root))
+    observer(RootBounded(root.method, root.unstable, weakest, still_open, root, problem))
 
 
 def counted(

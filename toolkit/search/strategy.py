@@ -32,19 +32,19 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     if root is None:
         root = root_bounds(task.problem, task.clock, task.observer, task.double)
     else:
-        tell(root, task.observer)
+        tell(task.problem, root, task.observer)
     task.note(**facts(root))
     if not len(open_cases(root)):
         return SearchResult(False, True, root.method)
-    root = closed_by_images(task, root)
+    root = root if task.settings.certifiable else closed_by_images(task, root)
     if not len(open_cases(root)):
         return SearchResult(False, True, "images")
     if not task.problem.varying_inputs:
-        return by_exact_leaves(task, root) or at_points(task, root)
+        return exactly(task, root) or at_points(task, root)
     task, root = reduced(task.counted(root.bounds), root)
     if attacked is None and attack_part(task, open_cases(root), tuned().attack.first_restarts_share):
         return SearchResult(True, False, "attack")
-    found = by_exact_leaves(task, root)
+    found = exactly(task, root)
     if (
         found is not None
         and not decided(found)
@@ -52,6 +52,11 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     ):
         return SearchResult(True, False, "attack")
     return in_turn(task, root) if found is None else found
+
+
+def exactly(task: SearchTask, root: RootBounds) -> SearchResult | None:
+    """What exact leaves come to; None where they are not worth a try, or no certificate may depend on them."""
+    return None if task.settings.certifiable else by_exact_leaves(task, root)
 
 
 def at_points(task: SearchTask, root: RootBounds) -> SearchResult:
@@ -170,6 +175,8 @@ TURNS = (
     StrategyTurn("relu", "whole", lambda query: query.both or not query.boxes),
 )
 """Which strategies have their turns, in this order, and for how long."""
+UNCERTIFIED = ("mixed-integer",)
+"""Those that leave nothing behind that a certificate could state, and whose passes are not counted."""
 
 
 def turns(task: SearchTask, root: RootBounds) -> list[tuple[str, float]]:
@@ -187,8 +194,10 @@ def turns(task: SearchTask, root: RootBounds) -> list[tuple[str, float]]:
         "long": limits.long_turn_share,
         "whole": 1.0,
     }
-    usable = STRATEGIES.keys() - ({"mixed-integer"} if task.settings.passes else set())
-    return [(turn.strategy, shares[turn.length]) for turn in TURNS if turn.strategy in usable and turn.suits(traits)]
+    left_out = UNCERTIFIED if task.settings.certifiable or task.settings.passes else ()
+    return [
+        (turn.strategy, shares[turn.length]) for turn in TURNS if turn.suits(traits) and turn.strategy not in left_out
+    ]
 
 
 def is_piecewise_linear(program: Program) -> bool:
@@ -225,6 +234,7 @@ def box_search(task: SearchTask, root: RootBounds) -> BoxFrontier:
         problem=problem,
         fill=min(limits.filling.on(device) or batch, cheap),
         shared=len(cases) > len(problem.lower) and price >= limits.shared_cost,
+        clipping=not task.settings.certifiable,
     )
 
 

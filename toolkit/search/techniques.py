@@ -67,8 +67,10 @@ class PhaseAttempt:
 
     @property
     def loose(self) -> bool:
-        """Whether branching can improve on the neurons' bounds: those of one layer are exact, and it takes one box."""
-        return len(self.task.problem.lower) == 1 and not self.task.problem.program.is_shallow
+        """Whether branching can improve on the neurons' bounds: those of one layer are exact, it takes one box, and no
+        certificate has its bounds."""
+        problem = self.task.problem
+        return len(problem.lower) == 1 and not problem.program.is_shallow and not self.task.settings.certifiable
 
     @property
     def restart_pays(self) -> bool:
@@ -110,7 +112,7 @@ def refine(attempt: PhaseAttempt) -> SearchResult | None:
     task, root = attempt.task, attempt.root
     began = task.clock.elapsed
     if task.settings.alpha_iterations:
-        root = refined_root(task.problem, root, task.settings.alpha_iterations, task.clock, task.observer)
+        root = with_better_slopes(task, root)
         task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
         task, root = reduced(task, root)
     attempt.task, attempt.root, attempt.better = task, root, root
@@ -119,6 +121,14 @@ def refine(attempt: PhaseAttempt) -> SearchResult | None:
     attempt.searching = attempt.tightening = max(tuned().strategy.first_turn_seconds, 2 * (task.clock.elapsed - began))
     attempt.frontier, attempt.granted = phase_search(task, root), attempt.searching
     return None
+
+
+def with_better_slopes(task: SearchTask, root: RootBounds) -> RootBounds:
+    """Root bounds with optimised slopes; those of neurons, which no certificate has, stay where there is to be one."""
+    steps = task.settings.alpha_iterations
+    if task.settings.certifiable:
+        return optimised_root(task.problem, root, root.bounds, steps, task.clock, task.observer)
+    return refined_root(task.problem, root, steps, task.clock, task.observer)
 
 
 def search(attempt: PhaseAttempt) -> SearchResult | None:
@@ -232,19 +242,21 @@ def phase_search(task: SearchTask, root: RootBounds) -> PhaseFrontier:
     space = PhaseSpace(counted(sparse(task.problem), root.bounds), root.bounds, unstable, double=task.double)
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, Polyak())
+    clipped = 0 if task.settings.certifiable else task.settings.clipped_neurons
     return PhaseFrontier(
         open=frontier,
         batch=batch_of(task),
         max_domains=task.settings.max_domains,
         space=space,
-        bounding=PhaseBounding(schedule, rule_named(task.settings.branching), task.settings.clipped_neurons),
+        bounding=PhaseBounding(schedule, rule_named(task.settings.branching), clipped),
         most=most_waiting(frontier),
     )
 
 
 def processes_of(task: SearchTask) -> int:
-    """How many processes share a search: passes are counted in one."""
-    return 1 if task.settings.passes else cores(task.problem.program.device, task.settings.processes)
+    """How many processes share a search: one where passes are counted, or all domains are to be told."""
+    alone = task.settings.passes or task.settings.certifiable
+    return 1 if alone else cores(task.problem.program.device, task.settings.processes)
 
 
 def batch_of(task: SearchTask) -> int:

@@ -1,0 +1,98 @@
+"""Certificates that a search writes: the checker, which shares nothing with it, accepts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_networks import random_network, save
+from random_queries import hard_query
+
+from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
+from toolkit.proof.check import CHECKED, INCOMPLETE, REFUTED, check
+from toolkit.result import Result, Verdict
+from toolkit.run.clock import Clock
+from toolkit.settings import Settings
+from toolkit.verify import load_networks, silent
+
+
+def posed(folder: Path, family: str, seed: int, margin: float = 0.05) -> tuple[Path, Path]:
+    """A random network with a query that points miss by so much."""
+    network = save(random_network(family, seed), folder, f"{family}{seed}.onnx")
+    specification = folder / f"{family}{seed}.vnnlib"
+    specification.write_text(hard_query(network, np.random.default_rng(seed), margin))
+    return network, specification
+
+
+def written(
+    network: Path, specification: Path, timeout: float = 10.0, **settings: object
+) -> tuple[Result, Path, list[str]]:
+    """The answer, its certificate and what was said."""
+    certificate, said = specification.with_suffix(".certificate"), list[str]()
+    files = ProofFiles({"": network}, specification, certificate)
+    chosen = Settings(timeout=timeout, device="cpu").changed({"strategy": "relu"} | settings)
+    result = verify_with_certificate(
+        files, load_networks(files.networks), chosen, silent, Clock.started(timeout), said.append
+    )
+    return result, certificate, said
+
+
+def accepted(folder: Path, family: str, strategy: str, seeds: range) -> int:
+    """How many certificates the checker accepts: of all queries about these networks that are refuted, unless the
+    checker does not know an operator."""
+    count = 0
+    for seed in seeds:
+        network, specification = posed(folder, family, seed)
+        result, certificate, said = written(network, specification, strategy=strategy)
+        if result.verdict is Verdict.UNSAT and not said:
+            outcome = check(network, specification, certificate)
+            assert outcome.status == CHECKED, (seed, outcome.message)
+            count += 1
+        assert all("operator is not known" in line for line in said)
+    return count
+
+
+@pytest.mark.parametrize(("family", "seeds"), [("mlp", 4), ("residual", 4), ("convolutional", 6), ("wired", 4)])
+def test_the_checker_accepts_what_a_search_over_phases_writes(tmp_path: Path, family: str, seeds: int) -> None:
+    assert accepted(tmp_path, family, "relu", range(seeds)) >= 2
+
+
+@pytest.mark.parametrize(
+    ("family", "seeds"), [("mlp", range(4)), ("residual", range(4)), ("kinks", range(6, 7)), ("smooth", range(4))]
+)
+def test_the_checker_accepts_what_a_search_over_boxes_writes(tmp_path: Path, family: str, seeds: range) -> None:
+    assert accepted(tmp_path, family, "input", seeds) >= len(seeds) / 2
+
+
+def test_a_search_that_stops_leaves_a_readable_beginning(tmp_path: Path) -> None:
+    outcomes = []
+    for seed in range(4):
+        network, specification = posed(tmp_path, "residual", seed)
+        result, certificate, _ = written(network, specification, strategy="input", batch=2, max_domains=2)
+        if result.verdict is Verdict.UNKNOWN:
+            outcomes.append(check(network, specification, certificate))
+    assert outcomes and {outcome.status for outcome in outcomes} == {INCOMPLETE}
+    assert all("the file ends too early" in outcome.message for outcome in outcomes)
+
+
+def test_a_certificate_is_of_its_files_alone(tmp_path: Path) -> None:
+    network, specification = posed(tmp_path, "tiny", 0)
+    other, question = posed(tmp_path, "tiny", 1)
+    result, certificate, _ = written(network, specification)
+    assert result.verdict is Verdict.UNSAT and check(network, specification, certificate).status == CHECKED
+    assert check(other, specification, certificate).status == REFUTED
+    assert check(network, question, certificate).status == REFUTED
+
+
+def test_what_cannot_be_stated_is_left_open_and_said(tmp_path: Path) -> None:
+    """Differences of the elements of a pooling window are no tensor of the file."""
+    answers = []
+    for seed in (1, 8):
+        network, specification = posed(tmp_path, "pooled", seed, margin=0.02)
+        result, certificate, said = written(network, specification)
+        if result.verdict is Verdict.UNSAT:
+            status = check(network, specification, certificate).status
+            assert status == (INCOMPLETE if said else CHECKED)
+            answers.append(status)
+    assert set(answers) == {CHECKED, INCOMPLETE}

@@ -1,0 +1,62 @@
+"""The file of a certificate while it grows: what was written can be read at any time, and taken back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.proof.writer import CertificateWriter, WriterMark
+from toolkit.tuning import tuned
+
+
+@dataclass(frozen=True)
+class FileMark:
+    """A place in the file."""
+
+    position: int
+    writer: WriterMark
+
+
+class CertificateFile:
+    """A file of records that a `CertificateWriter` makes."""
+
+    def __init__(self, path: Path, writer: CertificateWriter) -> None:
+        """Raises OSError where the file cannot be written."""
+        self.writer = writer
+        self._file = path.open("wb")
+        self._flushed = time.monotonic()
+        self.add(writer.header())
+        self.flush()
+
+    def add(self, record: bytes) -> None:
+        """Write what the writer gave."""
+        self._file.write(record)
+        if time.monotonic() > self._flushed + tuned().certificates.flushed_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have everything in the file, so that it is read as far as it goes whatever happens next."""
+        self._file.write(self.writer.flush())
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+    def mark(self) -> FileMark:
+        """This place."""
+        self.flush()
+        return FileMark(self._file.tell(), self.writer.mark())
+
+    def back_to(self, mark: FileMark) -> None:
+        """Take back what was written since."""
+        self._file.seek(mark.position)
+        self._file.truncate()
+        self.writer.back_to(mark.writer)
+
+    def end(self) -> None:
+        """Write that nothing follows."""
+        self._file.write(self.writer.end())
+        self._file.flush()
+
+    def close(self) -> None:
+        """Leave the file as it is."""
+        self._file.close()

@@ -1,0 +1,134 @@
+"""What refutes domains of a search, in the terms of the file: slopes, splits and atoms with their multipliers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from toolkit.certificates.certificate_file import CertificateFile
+from toolkit.certificates.formula_cases import StatedCase
+from toolkit.certificates.neuron_elements import NeuronElements
+from toolkit.problem.program import Program
+from toolkit.proof.bounds import ADAPTIVE
+from toolkit.proof.stream import LinearRows
+from toolkit.proof.writer import references
+
+Array = NDArray[np.float64]
+STEEPEST = ADAPTIVE - 1
+"""The byte of the largest slope."""
+
+
+def array(tensor: Tensor) -> Array:
+    """A tensor's values in double precision."""
+    return tensor.detach().double().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class ProofNode:
+    """A context of the certificate, with the neuron whose phase it has beyond the one above it."""
+
+    context: int
+    case: int
+    parent: ProofNode | None = None
+    neuron: int = -1
+
+    def splits(self) -> dict[int, int]:
+        """For the neurons that are split on the path, the contexts that are their halves."""
+        found: dict[int, int] = {}
+        node: ProofNode | None = self
+        while node is not None and node.parent is not None:
+            found[node.neuron] = node.context
+            node = node.parent
+        return found
+
+
+@dataclass(frozen=True)
+class SearchedNeurons:
+    """The neurons that a search has columns for, ``(U,)``, as elements of the file's tensors."""
+
+    elements: NeuronElements
+    sloped: NDArray[np.bool_]
+    """Which of them have a free slope that a certificate can state."""
+
+    @classmethod
+    def of(cls, program: Program, compiled: NeuronElements, chosen: NDArray[np.int64] | None = None) -> SearchedNeurons:
+        """Some neurons of a program, maybe a reduced one; ``compiled`` are the elements of the one before."""
+        ops = [layer.op == "relu" for layer in program.layers]
+        relu = np.repeat(np.array(ops, bool), [layer.affine.size for layer in program.layers])
+        origin = np.arange(len(relu)) if program.origin is None else program.origin.neurons.cpu().numpy()
+        relu, origin = (part if chosen is None else part[chosen] for part in (relu, origin))
+        elements = NeuronElements(*(part[origin] for part in vars(compiled).values()))
+        return cls(elements, relu & (elements.tensor >= 0) & (elements.offset == 0))
+
+    def slopes(self, alpha: Array, starts: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Lower slopes ``(B, U)`` of ReLUs as bytes for all elements of all tensors, which begin at ``starts``.
+
+        Of an element that is the neuron's negative, ``relu(z) >= alpha z`` means ``relu(e) >= (1 - alpha) e``.
+        """
+        found = np.full((len(alpha), int(starts[-1])), ADAPTIVE, np.uint8)
+        chosen, elements = self.sloped, self.elements
+        places = starts[elements.tensor[chosen]] + elements.index[chosen]
+        slopes = np.where(elements.scale[chosen] > 0, alpha[:, chosen], 1 - alpha[:, chosen])
+        found[:, places] = np.rint(np.clip(slopes, 0, 1) * STEEPEST).astype(np.uint8)
+        return found
+
+
+@dataclass(frozen=True)
+class RefutedDomains:
+    """Domains with the multipliers of their bounds, which are positive."""
+
+    nodes: Sequence[ProofNode]
+    alpha: Array
+    """``(B, U)``."""
+    beta: Array | None
+    """``(B, U)``; None where nothing is split."""
+    weight: Array
+    """Of the atoms, ``(B, K)``."""
+
+    def select(self, rows: Sequence[int]) -> RefutedDomains:
+        """Some of the domains."""
+        beta = None if self.beta is None else self.beta[rows]
+        return RefutedDomains([self.nodes[row] for row in rows], self.alpha[rows], beta, self.weight[rows])
+
+
+def atom_multipliers(case: StatedCase, rows: Sequence[int], weights: Sequence[float]) -> dict[int, float]:
+    """What atoms of the formula are multiplied with, where rows of a problem have these weights."""
+    found: dict[int, float] = {}
+    for row, weight in zip(rows, weights, strict=True):
+        if weight > 0 and row in case.atoms:
+            number, factor = case.atoms[row]
+            found[number] = found.get(number, 0.0) + weight * factor
+    return found
+
+
+def split_multipliers(node: ProofNode, beta: Array, scale: Array) -> dict[int, float]:
+    """What the halves of splits are multiplied with: ``z = scale (e - m)`` in units of the element."""
+    return {context: float(beta[neuron] * abs(scale[neuron])) for neuron, context in node.splits().items()
+            if beta[neuron] > 0}  # fmt: skip
+
+
+def write_refuted(
+    file: CertificateFile,
+    starts: NDArray[np.int64],
+    neurons: SearchedNeurons,
+    found: RefutedDomains,
+    atoms: Sequence[dict[int, float]],
+) -> None:
+    """Write slopes and rows of refuted domains; ``starts`` is where each tensor's elements begin among all."""
+    writer, names = file.writer, list(file.writer.tensors)
+    used = np.unique(neurons.elements.tensor[neurons.sloped]).tolist()
+    slopes = neurons.slopes(found.alpha, starts)
+    for slot, row in enumerate(slopes, 1):
+        file.add(writer.slopes(slot, {names[tensor]: row[starts[tensor] : starts[tensor + 1]] for tensor in used}))
+    count, scale = len(found.nodes), neurons.elements.scale
+    splits = [
+        {} if found.beta is None else split_multipliers(node, beta, scale)
+        for node, beta in zip(found.nodes, found.alpha if found.beta is None else found.beta, strict=True)
+    ]
+    contexts, slots = np.array([node.context for node in found.nodes]), np.arange(1, count + 1)
+    none = references([{}] * count)
+    file.add(writer.refute(LinearRows(False, contexts, slots, references(atoms), references(splits), none)))

@@ -1,0 +1,84 @@
+"""Some cases of a query while they are looked at, with what they are in the files, and what is written of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.certificates.certificate_file import CertificateFile
+from toolkit.certificates.formula_cases import StatedCase
+from toolkit.certificates.leaf_rows import (
+    ProofNode,
+    RefutedDomains,
+    SearchedNeurons,
+    atom_multipliers,
+    write_refuted,
+)
+from toolkit.certificates.neuron_elements import NeuronElements
+
+
+@dataclass
+class RecordedProblem:
+    """A problem whose search is written to a file."""
+
+    file: CertificateFile
+    starts: NDArray[np.int64]
+    """Where each tensor's elements begin among all, and where the last one's end."""
+    rows: NDArray[np.int64]
+    """Atoms of each case, as in `toolkit.problem.compile.FeatureQuestion`."""
+    cases: list[list[StatedCase]]
+    elements: NeuronElements
+    """What the neurons are, of the program as it was compiled."""
+    gaps: Counter[str]
+    """Why something is left open, and how often."""
+    begun: dict[int, ProofNode] = field(default_factory=dict)
+    """The contexts of cases."""
+
+    def case_node(self, case: int) -> ProofNode:
+        """The context of a case, which begins with it; -1 where the formula has no such case."""
+        if case not in self.begun:
+            context = -1
+            if self.cases[case]:
+                context, record = self.file.writer.case(self.cases[case][0].number)
+                self.file.add(record)
+            self.begun[case] = ProofNode(context, case)
+        return self.begun[case]
+
+    def split(
+        self,
+        nodes: Sequence[ProofNode],
+        tensors: NDArray[np.int64],
+        indices: NDArray[np.int64],
+        points: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        """Split nodes at elements, of tensors by their numbers in the file: contexts of the halves ``<=`` and ``>=``,
+        ``(B, 2)``. What has no context, or a negative number for a tensor, has halves without one."""
+        above = np.array([node.context for node in nodes])
+        stated = (above >= 0) & (tensors >= 0)
+        halves = np.full((len(nodes), 2), -1)
+        if stated.any():
+            found, record = self.file.writer.split(above[stated], tensors[stated], indices[stated], points[stated])
+            self.file.add(record)
+            halves[stated] = found
+        return halves
+
+    def refute(self, neurons: SearchedNeurons, found: RefutedDomains) -> None:
+        """Write rows for domains that have a context."""
+        kept = [number for number, node in enumerate(found.nodes) if node.context >= 0]
+        if len(kept) < len(found.nodes):
+            self.gaps["domains are split at what is no element of a tensor of the network"] += len(found.nodes) - len(
+                kept
+            )
+        if kept:
+            found = found.select(kept)
+            weights = found.weight.tolist()
+            atoms = [self.atoms(node, row) for node, row in zip(found.nodes, weights, strict=True)]
+            write_refuted(self.file, self.starts, neurons, found, atoms)
+
+    def atoms(self, node: ProofNode, weights: Sequence[float]) -> dict[int, float]:
+        """Multipliers of a case's atoms, as the formula numbers them."""
+        return atom_multipliers(self.cases[node.case][0], self.rows[node.case].tolist(), weights)

@@ -1,0 +1,145 @@
+"""Writes the certificate of a search while it goes on, from what the search tells its observers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import singledispatchmethod
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from toolkit.certificates.box_record import BoxRecord
+from toolkit.certificates.certificate_file import CertificateFile, FileMark
+from toolkit.certificates.formula_cases import formula_cases
+from toolkit.certificates.leaf_rows import RefutedDomains, SearchedNeurons, array
+from toolkit.certificates.neuron_elements import neuron_elements
+from toolkit.certificates.phase_record import PhaseRecord
+from toolkit.certificates.recorded_problem import RecordedProblem
+from toolkit.problem.compile import Problem
+from toolkit.proof.bounds import Model
+from toolkit.proof.formula import load_formula
+from toolkit.proof.network import load_network
+from toolkit.proof.writer import CertificateWriter
+from toolkit.run.events import DomainsBounded, LeafClosed, ProblemBegun, RootBounded, SearchBegun
+from toolkit.search.box_frontier import BoxFrontier
+from toolkit.search.phase_domains import proved
+from toolkit.search.phase_frontier import PhaseFrontier
+
+
+class SearchRecord(Protocol):
+    """What is written of one search; domains are records of what it splits."""
+
+    def begun(self, bounded: Sequence[Any]) -> None:
+        """The search began with these domains, or goes on with them."""
+
+    def bounded(self, parents: Any, children: Any) -> None:
+        """Domains were split, and the children bounded."""
+
+    def closed(self, event: LeafClosed) -> None:
+        """A leaf was refuted."""
+
+
+RECORDS: dict[type, Callable[[RecordedProblem, Any], SearchRecord]] = {
+    PhaseFrontier: PhaseRecord,
+    BoxFrontier: BoxRecord,
+}
+"""How a search is written, by what its frontier is."""
+
+
+class CertificateRecorder:
+    """An observer that writes what a search proves; what it cannot express is left open, and `gaps` has the reasons.
+
+    A search that ends undecided is taken back when another one begins, which begins with all of its cases.
+    """
+
+    def __init__(self, network: Path, specification: Path, certificate: Path) -> None:
+        """Raises `toolkit.proof.network.UnreadableError` for what the checker does not read, OSError for files."""
+        self.model = Model.of(load_network(network))
+        self.formula = load_formula(specification)
+        names = self.model.network.names
+        sizes = [self.model.network.sizes[value] for value in names.values()]
+        self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        writer = CertificateWriter(self.model.network.digest, self.formula.digest, list(names))
+        self.file = CertificateFile(certificate, writer)
+        self.gaps: Counter[str] = Counter()
+        self.problem: RecordedProblem | None = None
+        self.refuted: set[int] = set()
+        """Cases of the problem that root bounds refute."""
+        self.frontier: Any = None
+        self.search: SearchRecord | None = None
+        self.before_search: tuple[FileMark, Counter[str]] | None = None
+
+    def __call__(self, event: object) -> None:
+        """Write what an event proves."""
+        self.record(event)
+
+    def close(self, refuted: bool) -> None:
+        """The query was decided: whether all cases are refuted."""
+        if refuted:
+            self.file.end()
+        self.file.close()
+
+    @singledispatchmethod
+    def record(self, event: object) -> None:
+        """Events that prove nothing."""
+
+    @record.register
+    def problem_begun(self, event: ProblemBegun) -> None:
+        """See what the cases and neurons of a problem are in the files."""
+        problem: Problem = event.problem
+        lower, upper = (array(end[0]) for end in (problem.lower, problem.upper))
+        elements = neuron_elements(problem.program, self.model, lower, upper)
+        cases, rows = formula_cases(self.formula, event.cases), problem.rows.cpu().numpy()
+        self.problem = RecordedProblem(self.file, self.starts, rows, cases, elements, self.gaps)
+        self.refuted, self.frontier, self.search, self.before_search = set(), None, None, None
+
+    @record.register
+    def root_bounded(self, event: RootBounded) -> None:
+        """Write the cases that root bounds refute."""
+        if self.problem is None or event.root is None or event.problem is None:
+            return
+        self.forget_search(self.problem)
+        found = proved(event.root.lower).nonzero().squeeze(1).tolist()
+        if cases := [case for case in found if case not in self.refuted]:
+            self.refuted.update(cases)
+            multipliers = event.root.multipliers.select(torch.tensor(cases, device=event.root.lower.device))
+            nodes = [self.problem.case_node(case) for case in cases]
+            rows = RefutedDomains(nodes, array(multipliers.alpha), None, array(multipliers.weight))
+            self.problem.refute(SearchedNeurons.of(event.problem.program, self.problem.elements), rows)
+
+    @record.register
+    def search_begun(self, event: SearchBegun) -> None:
+        """Begin the proofs of the open cases, or go on with them."""
+        if self.problem is None:
+            return
+        if event.frontier is not self.frontier:
+            self.forget_search(self.problem)
+            self.before_search = self.file.mark(), self.gaps.copy()
+            self.frontier, self.search = event.frontier, RECORDS[type(event.frontier)](self.problem, event.frontier)
+        if self.search is not None:
+            self.search.begun(event.bounded)
+
+    @record.register
+    def domains_bounded(self, event: DomainsBounded) -> None:
+        """Split the parents, and refute the children that are."""
+        if self.search is not None:
+            self.search.bounded(event.parents, event.children)
+
+    @record.register
+    def leaf_closed(self, event: LeafClosed) -> None:
+        """Refute a leaf."""
+        if self.search is not None:
+            self.search.closed(event)
+
+    def forget_search(self, known: RecordedProblem) -> None:
+        """Take back what an undecided search wrote."""
+        if self.before_search is not None:
+            mark, gaps = self.before_search
+            self.file.back_to(mark)
+            self.gaps.clear()
+            self.gaps.update(gaps)
+            known.begun = {case: node for case, node in known.begun.items() if case in self.refuted}
+        self.frontier = self.search = self.before_search = None

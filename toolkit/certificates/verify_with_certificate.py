@@ -1,0 +1,64 @@
+"""Deciding a query with a certificate of its answer, where that is `unsat`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import InputError
+from toolkit.formats.vnnlib.read import read_query
+from toolkit.result import Result, Verdict
+from toolkit.run.clock import Clock
+from toolkit.run.events import Event, Observer
+from toolkit.settings import Settings
+from toolkit.verify import LoadedNetwork, verify
+
+
+@dataclass(frozen=True)
+class ProofFiles:
+    """A query's files, and where its certificate goes."""
+
+    networks: Mapping[str, Path]
+    specification: Path
+    certificate: Path
+
+
+def verify_with_certificate(
+    files: ProofFiles,
+    networks: Mapping[str, LoadedNetwork],
+    settings: Settings,
+    observer: Observer,
+    clock: Clock,
+    say: Callable[[str], None],
+) -> Result:
+    """Decide a query, and write why it is `unsat`, if it is.
+
+    ``say`` is told why there is no certificate, or what it leaves open. Raises InputError where the file cannot be
+    written, and what `toolkit.verify.verify` raises.
+    """
+    from toolkit.certificates.recorder import CertificateRecorder
+    from toolkit.proof.network import UnreadableError
+
+    query = read_query(files.specification)
+    settings = settings.changed({"certifiable": True})
+    try:
+        if len(files.networks) > 1:
+            raise UnreadableError("the checker reads specifications of one network")
+        recorder = CertificateRecorder(next(iter(files.networks.values())), files.specification, files.certificate)
+    except UnreadableError as error:
+        say(f"no certificate: {error}")
+        return verify(networks, query, settings, observer, clock)
+    except OSError as error:
+        raise InputError(f"{files.certificate}: {error.strerror}") from None
+
+    def both(event: Event) -> None:
+        observer(event)
+        recorder(event)
+
+    result = verify(networks, query, settings, both, clock)
+    recorder.close(result.verdict is Verdict.UNSAT)
+    if result.verdict is Verdict.UNSAT:
+        for gap, count in recorder.gaps.items():
+            say(f"the certificate is not complete: {count} {gap}")
+    return result
