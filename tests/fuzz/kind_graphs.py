@@ -22,11 +22,13 @@ from scenes import Array, random_box, random_points
 from toolkit import verify as verifier
 from toolkit.attack.case_losses import CaseLosses
 from toolkit.attack.gradient_attack import forward
+from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.errors import ToolkitError, UnsupportedError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.numpy_prover.crown_proof import proof
 from toolkit.problem.compile import compile_problem
+from toolkit.problem.program import Program
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
 from toolkit.settings import Settings
@@ -75,6 +77,18 @@ def compiled_alike(network: LoadedNetwork, query: Any, graph: RandomGraph, point
             f"{found[at].tolist()}, the truth is {truth[at].tolist()} at {points[at].tolist()}: "
             f"{' '.join(node.op_type for node in graph.model.graph.node)}",
         )
+    return len(points) + in_single_precision(problem.program, torch.as_tensor(points))
+
+
+def in_single_precision(program: Program, points: torch.Tensor) -> int:
+    """Judge the intervals of points in single precision: the values in double precision lie in them."""
+    values, box = forward(program, points), Bounds(points.float(), points.float())
+    neurons, features = interval_bounds(program.to(torch.device("cpu"), torch.float32), box)
+    rounding = 1e-12 * (1 + values.abs().amax(1, keepdim=True))
+    if not bool((neurons.lower <= neurons.upper).all()):
+        raise Wrong("crossed intervals", f"of neurons, at {points.tolist()}")
+    if not bool(((features.lower <= values + rounding) & (values - rounding <= features.upper)).all()):
+        raise Wrong("intervals of points", f"{values.tolist()} are not in {features}")
     return len(points)
 
 

@@ -127,6 +127,15 @@ def _in_list(rewriting: GraphRewriting, node: fx.Node) -> None:
     node.args = ([_zero(rewriting, node, part) for part in parts], *node.args[1:])
 
 
+def _in_padding(rewriting: GraphRewriting, node: fx.Node) -> None:
+    node.args, node.kwargs = node.args[:2], {}  # zeros are the default
+
+
+def _in_choice(rewriting: GraphRewriting, node: fx.Node) -> None:
+    condition, chosen, other = node.args
+    node.args = (condition, _zero(rewriting, node, chosen), _zero(rewriting, node, other))
+
+
 _ADDED: dict[Any, Callable[[GraphRewriting, fx.Node], None]] = {
     aten.add.Tensor: _in_sum,
     aten.add.Scalar: _in_sum,
@@ -137,6 +146,8 @@ _ADDED: dict[Any, Callable[[GraphRewriting, fx.Node], None]] = {
     aten.baddbmm.default: _in_product,
     aten.cat.default: _in_list,
     aten.stack.default: _in_list,
+    aten.constant_pad_nd.default: _in_padding,
+    aten.where.self: _in_choice,
 }
 """Operators that add constants (or put them beside values), and how to leave these out."""
 

@@ -9,7 +9,9 @@ import torch
 from programs import program_of
 from torch import nn
 
-from toolkit.problem.affine import GraphAffine
+from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.problem.affine import GraphAffine, absolute_module
+from toolkit.problem.trace import trace
 
 aten = torch.ops.aten
 
@@ -94,3 +96,53 @@ def test_a_factor_of_two_readers_stays(tune: Callable[..., None]) -> None:
     found = program_of(module, 2, 4, 4).features
     x = torch.randn(3, 32, dtype=torch.float64)
     torch.testing.assert_close(found.apply([x]), module.double()(x.reshape(3, 2, 4, 4)).flatten(1))
+
+
+class WithConstantsBeside(nn.Module):
+    """Operators that put numbers of either sign beside or in place of values, and scale and add what comes of it."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.pads = [int(torch.randint(-1, 3, (), generator=generator)) for _ in range(4)]
+        self.padding, self.factor, self.summand, self.second = torch.randn(4, generator=generator).mul(3).tolist()
+        self.mask = torch.rand(1, 2, 4, 4, generator=generator) < 0.5
+        self.other, self.more = torch.randn(2, 1, 2, 4, 4, generator=generator)
+        self.order = torch.randperm(3, generator=generator).tolist()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for number in self.order:
+            if number == 0:
+                x = nn.functional.pad(x, self.pads, value=self.padding) * self.factor + self.summand
+            elif number == 1:
+                x = torch.where(self.mask, x[..., :4, :4], self.other) - self.second if min(x.shape[2:]) >= 4 else x
+            else:
+                x = torch.cat([x, self.more.flatten()[: 2 * x.shape[3]].reshape(1, 2, 1, x.shape[3])], 2)
+        return x
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("limit", [0, 1 << 26])
+def test_numbers_beside_values_are_no_part_of_differences(seed: int, limit: int, tune: Callable[..., None]) -> None:
+    """A number below zero is as large as its magnitude: what rounding may change is no less for its sign."""
+    tune(problem={"most_dense_elements": limit, "most_dense_convolution_elements": limit})
+    module = WithConstantsBeside(torch.Generator().manual_seed(seed))
+    program = program_of(module, 2, 4, 4)
+    found, points = program.features, torch.randn(5, 32, generator=torch.Generator().manual_seed(seed))
+    zero = torch.zeros(1, 32, dtype=torch.float64)
+    assert not bool(found.change([zero]).any())
+    assert not bool(found.radius([zero]).any())
+    for dtype in (torch.float32, torch.float64):
+        bounds = interval_bounds(program.to(torch.device("cpu"), dtype), Bounds(points.to(dtype), points.to(dtype)))[1]
+        truth = torch.stack([module(point.double().reshape(1, 2, 4, 4)).flatten() for point in points])
+        assert bool((found.uncertainty([zero]) >= 0).all())
+        rounding = 1e-13 * (1 + truth.abs())  # of the truth in double precision
+        assert bool((bounds.lower <= truth + rounding).all())
+        assert bool((truth - rounding <= bounds.upper).all())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_absolute_operators_are_no_smaller_than_the_operators(seed: int) -> None:
+    module = WithConstantsBeside(torch.Generator().manual_seed(seed)).double()
+    graph = trace(lambda x: module(x.reshape(1, 2, 4, 4)).reshape(-1), [torch.zeros(32)])
+    zero = torch.zeros(32, dtype=torch.float64)
+    assert bool((absolute_module(graph.double())(zero) >= graph.double()(zero).abs() * (1 - 1e-12)).all())
