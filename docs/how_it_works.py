@@ -33,7 +33,7 @@ Network = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Interval:
+class Intervals:
     """A lower and an upper bound of every element of a vector."""
 
     lower: Tensor
@@ -60,23 +60,23 @@ def run(network: Network, x: Tensor) -> list[Tensor]:
 # are loose: each neuron is allowed to pick its own worst input, and they hardly ever can all have theirs at once.
 
 
-def image(weight: Tensor, bias: Tensor, source: Interval) -> Interval:
+def image(weight: Tensor, bias: Tensor, source: Intervals) -> Intervals:
     """What an affine map makes of an interval."""
     positive, negative = weight.clamp(min=0), weight.clamp(max=0)
-    return Interval(
+    return Intervals(
         positive @ source.lower + negative @ source.upper + bias,
         positive @ source.upper + negative @ source.lower + bias,
     )
 
 
-def relu_image(z: Interval) -> Interval:
+def relu_image(z: Intervals) -> Intervals:
     """What a ReLU makes of an interval."""
-    return Interval(z.lower.relu(), z.upper.relu())
+    return Intervals(z.lower.relu(), z.upper.relu())
 
 
-def interval_bounds(network: Network, box: Interval) -> list[Interval]:
+def interval_bounds(network: Network, box: Intervals) -> list[Intervals]:
     """Bounds of the pre-activations of every layer; the last are those of the outputs."""
-    found: list[Interval] = []
+    found: list[Intervals] = []
     for weight, bias in network:
         found.append(image(weight, bias, relu_image(found[-1]) if found else box))
     return found
@@ -106,7 +106,7 @@ class Lines:
     upper_offset: Tensor
 
 
-def lines(z: Interval, alpha: Tensor) -> Lines:
+def lines(z: Intervals, alpha: Tensor) -> Lines:
     """The two lines of every neuron. A stable neuron is its own line: the identity or zero."""
     active = (z.lower >= 0).to(alpha.dtype)
     chord = torch.where(z.unstable, z.upper / (z.upper - z.lower), active)
@@ -114,7 +114,7 @@ def lines(z: Interval, alpha: Tensor) -> Lines:
     return Lines(torch.where(z.unstable, alpha, active), chord, offset)
 
 
-def adaptive(z: Interval) -> Tensor:
+def adaptive(z: Intervals) -> Tensor:
     """CROWN's choice of alpha: of zero and one, that which leaves the smaller triangle."""
     return (z.upper > -z.lower).double()
 
@@ -128,12 +128,12 @@ class Linear:
     post: list[Tensor]
     """The coefficients that each hidden layer's activations had on the way."""
 
-    def minimum(self, box: Interval) -> Tensor:
+    def minimum(self, box: Intervals) -> Tensor:
         """The least values over a box."""
         positive, negative = self.coefficients.clamp(min=0), self.coefficients.clamp(max=0)
         return positive @ box.lower + negative @ box.upper + self.offset
 
-    def minimiser(self, box: Interval) -> Tensor:
+    def minimiser(self, box: Intervals) -> Tensor:
         """The corners where they are attained."""
         return torch.where(self.coefficients > 0, box.lower, box.upper)
 
@@ -143,7 +143,7 @@ Splits = list[tuple[Tensor, Tensor]]
 
 
 def push_back(
-    network: Network, rows: Tensor, bounds: list[Interval], alphas: list[Tensor], splits: Splits | None = None
+    network: Network, rows: Tensor, bounds: list[Intervals], alphas: list[Tensor], splits: Splits | None = None
 ) -> Linear:
     """Linear functions of the input that are nowhere above ``rows @ outputs``, ``(R, outputs)``.
 
@@ -171,28 +171,28 @@ def push_back(
 
 
 def crown_bounds(
-    network: Network, box: Interval, phases: list[Tensor] | None = None, known: list[Interval] | None = None
-) -> list[Interval] | None:
+    network: Network, box: Intervals, phases: list[Tensor] | None = None, known: list[Intervals] | None = None
+) -> list[Intervals] | None:
     """Bounds of the hidden layers' pre-activations, where the neurons are in these phases.
 
     ``known`` are valid bounds to start from. None means that no input has all the phases.
     """
-    found: list[Interval] = []
+    found: list[Intervals] = []
     for number, (weight, bias) in enumerate(network[:-1]):
         z = image(weight, bias, relu_image(found[-1]) if found else box)
         if known is not None:
-            z = Interval(z.lower.maximum(known[number].lower), z.upper.minimum(known[number].upper))
+            z = Intervals(z.lower.maximum(known[number].lower), z.upper.minimum(known[number].upper))
         if number > 0:
             identity = torch.eye(len(bias), dtype=torch.float64)
             rows, alphas = torch.cat([identity, -identity]), [adaptive(earlier) for earlier in found]
             low, negated = push_back(network[: number + 1], rows, found, alphas).minimum(box).chunk(2)
             lower = torch.where(z.unstable, low.maximum(z.lower), z.lower)
-            z = Interval(lower, torch.where(z.unstable, z.upper.minimum(-negated), z.upper))
+            z = Intervals(lower, torch.where(z.unstable, z.upper.minimum(-negated), z.upper))
         if phases is not None:
             active, inactive = phases[number] > 0, phases[number] < 0
             if bool((active & (z.upper < 0)).any() or (inactive & (z.lower > 0)).any()):
                 return None
-            z = Interval(
+            z = Intervals(
                 torch.where(active, z.lower.relu(), z.lower), torch.where(inactive, -(-z.upper).relu(), z.upper)
             )
         found.append(z)
@@ -222,15 +222,15 @@ is left in each step after."""
 
 
 @dataclass(frozen=True)
-class Multipliers:
+class DualVariables:
     """Of every hidden layer the slopes alpha, in [0, 1], and the multipliers beta, not negative."""
 
     alphas: list[Tensor]
     betas: list[Tensor]
 
-    def copy(self) -> Multipliers:
-        """Multipliers of the same values that no gradient goes through."""
-        return Multipliers([part.detach().clone() for part in self.alphas], [b.detach().clone() for b in self.betas])
+    def copy(self) -> DualVariables:
+        """Variables of the same values that no gradient goes through."""
+        return DualVariables([part.detach().clone() for part in self.alphas], [b.detach().clone() for b in self.betas])
 
 
 @dataclass(frozen=True)
@@ -239,11 +239,11 @@ class Optimised:
 
     value: float
     linear: Linear
-    multipliers: Multipliers
+    multipliers: DualVariables
 
 
 def optimise(
-    network: Network, box: Interval, bounds: list[Interval], phases: list[Tensor], start: Multipliers, steps: int
+    network: Network, box: Intervals, bounds: list[Intervals], phases: list[Tensor], start: DualVariables, steps: int
 ) -> Optimised:
     """A lower bound of g for inputs with these phases, improved for so many steps."""
     current, best = start.copy(), None
@@ -282,12 +282,12 @@ def optimise(
 
 
 @dataclass(frozen=True)
-class Domain:
+class Subproblem:
     """The inputs of the box for which neurons are in some phases."""
 
     phases: list[Tensor]
     """Of every hidden layer, +1 active, -1 inactive, 0 open."""
-    bounds: list[Interval]
+    bounds: list[Intervals]
     best: Optimised
     lower: float
     """The lower bound of g: that of ``best``, or of the domain that this one is a part of."""
@@ -298,7 +298,7 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Outcome:
     """`unsat`: g is positive on the box. `sat`: the witness has g <= 0. `unknown`: neither was found."""
 
     verdict: str
@@ -306,17 +306,17 @@ class Answer:
     witness: Tensor | None = None
 
 
-def root(network: Network, box: Interval, steps: int) -> Domain:
+def root(network: Network, box: Intervals, steps: int) -> Subproblem:
     """The whole box."""
     phases = [torch.zeros_like(bias) for _, bias in network[:-1]]
     bounds = crown_bounds(network, box)
     assert bounds is not None
-    start = Multipliers([adaptive(z) for z in bounds], [torch.zeros_like(phase) for phase in phases])
+    start = DualVariables([adaptive(z) for z in bounds], [torch.zeros_like(phase) for phase in phases])
     best = optimise(network, box, bounds, phases, start, steps)
-    return Domain(phases, bounds, best, best.value)
+    return Subproblem(phases, bounds, best, best.value)
 
 
-def children(network: Network, box: Interval, parent: Domain, steps: int) -> Iterator[Domain]:
+def children(network: Network, box: Intervals, parent: Subproblem, steps: int) -> Iterator[Subproblem]:
     """The two halves of a domain with an unstable neuron, less what is empty.
 
     Split is where the chord costs most: its height above zero times the coefficient that the activation had.
@@ -331,10 +331,10 @@ def children(network: Network, box: Interval, parent: Domain, steps: int) -> Ite
         bounds = crown_bounds(network, box, phases, parent.bounds)
         if bounds is not None:
             best = optimise(network, box, bounds, phases, parent.best.multipliers, steps)
-            yield Domain(phases, bounds, best, max(best.value, parent.lower))
+            yield Subproblem(phases, bounds, best, max(best.value, parent.lower))
 
 
-def exact_minimum(network: Network, box: Interval, leaf: Domain) -> Tensor | None:
+def exact_minimum(network: Network, box: Intervals, leaf: Subproblem) -> Tensor | None:
     """Where g is least in a domain without unstable neurons, by linear programming; None where the domain is empty.
 
     The multipliers beta would come as close as one likes, as they are the dual variables of this very program.
@@ -358,33 +358,33 @@ def exact_minimum(network: Network, box: Interval, leaf: Domain) -> Tensor | Non
 
 def verify(
     network: Network,
-    box: Interval,
+    box: Intervals,
     steps: int = 10,
     most: int = 1000,
-    tell: Callable[[Domain], None] = lambda domain: None,
-) -> Answer:
+    tell: Callable[[Subproblem], None] = lambda domain: None,
+) -> Outcome:
     """Whether g is positive on a box. Gives up after so many domains; ``tell`` is called with each."""
-    count, heap = 0, list[tuple[float, int, Domain]]()
-    new: Iterator[Domain] = iter([root(network, box, steps)])
+    count, heap = 0, list[tuple[float, int, Subproblem]]()
+    new: Iterator[Subproblem] = iter([root(network, box, steps)])
     while count < most:
         for domain in new:
             count += 1  # the number also keeps the heap from comparing two domains
             tell(domain)
             corner = domain.best.linear.minimiser(box)[0]
             if float(run(network, corner)[-1]) <= 0:
-                return Answer("sat", count, corner)
+                return Outcome("sat", count, corner)
             if domain.lower <= 0:
                 heapq.heappush(heap, (domain.lower, count, domain))
         if not heap:
-            return Answer("unsat", count)
+            return Outcome("unsat", count)
         worst = heapq.heappop(heap)[-1]
         if any(bool(z.unstable.any()) for z in worst.bounds):
             new = children(network, box, worst, steps)
             continue
         new, least = iter(()), exact_minimum(network, box, worst)
         if least is not None and float(run(network, least)[-1]) <= 0:
-            return Answer("sat", count, least)
-    return Answer("unknown", count)
+            return Outcome("sat", count, least)
+    return Outcome("unknown", count)
 
 
 # --- A demonstration --------------------------------------------------------------------------------------------------
@@ -404,7 +404,7 @@ def raised(network: Network, amount: float) -> Network:
     return [*hidden, (weight, bias + amount)]
 
 
-def samples(box: Interval, count: int) -> Tensor:
+def samples(box: Intervals, count: int) -> Tensor:
     """Random points of a box, ``(count, n)``."""
     share = torch.rand(count, len(box.lower), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return box.lower + share * (box.upper - box.lower)
@@ -416,7 +416,7 @@ SEED, MARGIN = 17, 0.1
 
 def demonstrate(seed: int = SEED) -> None:
     """Print how bounds of one network get tighter, and how a tree closes."""
-    network, box = random_network(seed, [3, 6, 6, 1]), Interval(-torch.ones(3).double(), torch.ones(3).double())
+    network, box = random_network(seed, [3, 6, 6, 1]), Intervals(-torch.ones(3).double(), torch.ones(3).double())
     network = raised(network, MARGIN - float(run(network, samples(box, 100_000))[-1].min()))
     print("A network of 3 inputs and two layers of 6 ReLUs. Is g(x) > 0 for all x in [-1, 1]^3?\n")
     print(f"least g of 100000 random inputs     {float(run(network, samples(box, 100_000))[-1].min()):9.4f}\n")
@@ -432,7 +432,7 @@ def demonstrate(seed: int = SEED) -> None:
     print("None of this accounts for rounding; the package does (toolkit/bounds/backward_rounding.py).")
 
 
-def lower_bounds(network: Network, box: Interval) -> Iterator[tuple[str, float]]:
+def lower_bounds(network: Network, box: Intervals) -> Iterator[tuple[str, float]]:
     """Lower bounds of g by each technique, and after one split: the least of the two halves'."""
     yield "intervals", float(interval_bounds(network, box)[-1].lower)
     yield "CROWN", root(network, box, steps=0).lower

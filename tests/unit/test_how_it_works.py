@@ -58,20 +58,20 @@ optimum = load(ROOT / "tests" / "soundness" / "oracle.py").optimum
 
 
 @dataclass(frozen=True)
-class Example:
+class RandomNetworkOnBox:
     """A random network and box, as the page has them and as the package does."""
 
     network: list[tuple[Tensor, Tensor]]
-    box: page.Interval  # type: ignore[name-defined]
+    box: page.Intervals  # type: ignore[name-defined]
 
     @classmethod
-    def random(cls, seed: int, widths: list[int] = WIDTHS) -> Example:
+    def random(cls, seed: int, widths: list[int] = WIDTHS) -> RandomNetworkOnBox:
         """Weights that are numbers in single precision, as files have them."""
         network = [(w.float().double(), b.float().double()) for w, b in page.random_network(seed, widths)]
         generator = torch.Generator().manual_seed(seed)
         centre = torch.randn(widths[0], generator=generator, dtype=torch.float64)
         radius = 0.3 + torch.rand(widths[0], generator=generator, dtype=torch.float64)
-        return cls(network, page.Interval(centre - radius, centre + radius))
+        return cls(network, page.Intervals(centre - radius, centre + radius))
 
     @property
     def program(self) -> Program:
@@ -153,7 +153,7 @@ def test_the_demonstration_tightens_bounds_and_closes_the_tree(capsys: pytest.Ca
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bounds_of_the_page_contain_sampled_values(seed: int) -> None:
-    example = Example.random(seed)
+    example = RandomNetworkOnBox.random(seed)
     values = page.run(example.network, page.samples(example.box, 2000))
     intervals = page.interval_bounds(example.network, example.box)
     crown = page.crown_bounds(example.network, example.box)
@@ -165,7 +165,7 @@ def test_bounds_of_the_page_contain_sampled_values(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_interval_bounds_agree(seed: int) -> None:
-    example = Example.random(seed)
+    example = RandomNetworkOnBox.random(seed)
     neurons, features = interval_bounds(example.program, example.bounds)
     *before, last = page.interval_bounds(example.network, example.box)
     assert_same(neurons, hidden(before))
@@ -174,7 +174,7 @@ def test_interval_bounds_agree(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_crown_bounds_agree(seed: int) -> None:
-    example = Example.random(seed)
+    example = RandomNetworkOnBox.random(seed)
     program = example.program
     neurons = crown_bounds(program, example.bounds)
     assert_same(neurons, hidden(page.crown_bounds(example.network, example.box)))
@@ -184,7 +184,7 @@ def test_crown_bounds_agree(seed: int) -> None:
     assert float(lower) <= whole.lower  # rounding is taken off
 
 
-def random_split(example: Example, seed: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def random_split(example: RandomNetworkOnBox, seed: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Phases of some neurons, which those of a point of the box are, slopes and multipliers, by layer."""
     generator = torch.Generator().manual_seed(seed)
     point = page.samples(example.box, seed + 1)[-1]
@@ -196,7 +196,7 @@ def random_split(example: Example, seed: int) -> tuple[list[Tensor], list[Tensor
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_bounds_with_slopes_and_multipliers_agree_and_are_sound(seed: int) -> None:
-    example = Example.random(seed)
+    example = RandomNetworkOnBox.random(seed)
     phases, alphas, betas = random_split(example, seed)
     bounds = page.crown_bounds(example.network, example.box, phases)
     one = torch.ones(1, 1, dtype=torch.float64)
@@ -220,7 +220,7 @@ def test_optimised_bounds_are_between_crown_and_the_least_value() -> None:
     """Over several networks, slopes close a part of the gap, and multipliers a part of what is left."""
     gains = []
     for seed in range(1, 5):
-        example = Example.random(seed)
+        example = RandomNetworkOnBox.random(seed)
         crown, whole = (page.root(example.network, example.box, steps) for steps in (0, 15))
         exact = optimum(example.model(), example.case(0.0))[0]
         assert crown.lower <= whole.lower <= exact + TOLERANCE
@@ -235,7 +235,7 @@ def test_optimised_bounds_are_between_crown_and_the_least_value() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_verdicts_agree_with_the_package_and_with_a_mixed_integer_program(seed: int, tmp_path: Path) -> None:
-    example = Example.random(seed, SMALL)
+    example = RandomNetworkOnBox.random(seed, SMALL)
     model = example.model()
     networks = load_networks({"": save(model, tmp_path)})
     least = optimum(model, example.case(0.0))[0]
@@ -254,7 +254,7 @@ def test_verdicts_agree_with_the_package_and_with_a_mixed_integer_program(seed: 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_least_of_all_leaves_is_the_exact_minimum(seed: int) -> None:
-    example = Example.random(seed, [2, 3, 3, 1])
+    example = RandomNetworkOnBox.random(seed, [2, 3, 3, 1])
     pending, least = [page.root(example.network, example.box, 0)], []
     while pending:
         domain = pending.pop()
