@@ -22,8 +22,7 @@ from toolkit.problem.specialise_cases import ProblemPart, specialised
 from toolkit.result import Result, Statistics
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.batch_size import refusals
-from toolkit.search.batched_roots import boxes_at_once, joint_roots
-from toolkit.search.root import RootBounds, facts, open_cases
+from toolkit.search.root import RootBounds, boxes_at_once, facts, joint_roots, open_cases
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
 from toolkit.verify import (

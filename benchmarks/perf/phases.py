@@ -24,9 +24,8 @@ from toolkit.problem.compile import Problem, compile_problem
 from toolkit.run import cuda_graphs
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.phase_frontier import PhaseFrontier
-from toolkit.search.reduce_task import reduced
 from toolkit.search.root import root_bounds
-from toolkit.search.search_task import SearchTask
+from toolkit.search.search_task import SearchTask, reduced
 from toolkit.search.techniques import PhaseAttempt, refine, run_search
 from toolkit.settings import Settings
 from toolkit.verify import full_precision, load_networks, silent

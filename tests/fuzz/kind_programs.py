@@ -25,20 +25,20 @@ from scenes import (
     scene_of,
 )
 
+from toolkit.bounds.bounder import NeuronQuestion
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box
-from toolkit.bounds.clip_neurons import clip_neurons
 from toolkit.bounds.crown import bound_features, crown_bounds, tighten
-from toolkit.bounds.dual_ascent import Schedule, evaluate, optimise, relax
+from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule, evaluate, optimise, relax
 from toolkit.bounds.forward import forward_bounds
-from toolkit.bounds.intermediate_bounds import refine_bounds
+from toolkit.bounds.intermediate_bounds import by_optimised_slopes
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.bounds.network_reduction import reduce_program
 from toolkit.bounds.optimised_bound import Domain, Multipliers, onto_simplex
-from toolkit.bounds.step_rules import Adam, Polyak
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.merge_neurons import merge_neurons
 from toolkit.problem.program import Layer, Program
+from toolkit.search.clip_domains import clip_neurons
 from toolkit.tuning import PerDevice, tuned, using
 
 Technique = Callable[[Choices, Scene], int]
@@ -112,11 +112,12 @@ def ending_in_neurons(program: Program) -> Program:
 
 @technique()
 def refined(choices: Choices, scene: Scene) -> int:
-    schedule = Schedule(choices.between(1, 4), Adam(rate_alpha=0.5, decay=0.8))
+    iterations = choices.between(1, 4) * tuned().roots.steps_of_cases_divisor
     judged = 0
     for number in range(len(scene.truth)):
         box = scene.box.select(torch.tensor([number]))
-        bounds = refine_bounds(scene.program, box, interval_bounds(scene.program, box)[0], schedule)
+        known = interval_bounds(scene.program, box)[0]
+        bounds = by_optimised_slopes(NeuronQuestion(scene.program, box, known, iterations=iterations))
         judged += scene.neurons("refine", bounds, [number])
     return judged
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.interval import Bounds
+from toolkit.bounds.optimised_bound import Domain, Multipliers, onto_simplex
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.program import INPUT, Program, build_program
 from toolkit.problem.trace import trace
@@ -61,3 +63,33 @@ def run(program: Program, points: Tensor) -> tuple[Tensor, Tensor]:
         pre.append(layer.affine.apply([values[source] for source in layer.affine.sources]))
         values[number] = RELAXATIONS[layer.op].function(pre[-1])
     return torch.cat(pre, 1), program.features.apply([values[source] for source in program.features.sources])
+
+
+def split_domain(program: Program, box: Bounds, seed: int, atoms: int = 2) -> Domain:
+    """Random phases of some unstable neurons, those of a real point of the first box, and random atoms."""
+    generator = torch.Generator().manual_seed(seed)
+    bounds = crown_bounds(program, box)
+    pre, _ = run(program, random_points(box, 2, seed)[1])
+    unstable = (bounds.lower < 0) & (bounds.upper > 0)
+    chosen = unstable & (torch.rand(pre.shape, generator=generator) < 0.3) & splittable(program)
+    phase = torch.where(chosen, torch.where(pre >= 0, 1, -1), 0).to(torch.int8)
+    lower = torch.where(phase > 0, bounds.lower.clamp(min=0), bounds.lower)
+    upper = torch.where(phase < 0, bounds.upper.clamp(max=0), bounds.upper)
+    weights = torch.randn(len(pre), atoms, FEATURES, generator=generator, dtype=torch.float64)
+    constants = torch.randn(len(pre), atoms, generator=generator, dtype=torch.float64)
+    return Domain(box, Bounds(lower, upper), phase, weights, constants)
+
+
+def splittable(program: Program) -> Tensor:
+    """Which neurons a split makes linear, ``(num_neurons,)``: those of ReLUs."""
+    return torch.cat([torch.full((layer.affine.size,), layer.op == "relu") for layer in program.layers])
+
+
+def random_multipliers(domain: Domain, seed: int) -> Multipliers:
+    """Slopes in [0, 1], multipliers of any non-negative size, weights in the simplex."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = domain.phase.shape
+    alpha = torch.rand(shape, generator=generator, dtype=torch.float64)
+    beta = torch.rand(shape, generator=generator, dtype=torch.float64) ** 4 * 10
+    weight = onto_simplex(torch.rand(domain.constants.shape, generator=generator, dtype=torch.float64))
+    return Multipliers(alpha, beta, weight)

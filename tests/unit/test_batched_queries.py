@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,9 +22,7 @@ from toolkit.problem.specialise_cases import specialised
 from toolkit.problem.stack_problems import places, stacked
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search import batched_roots
-from toolkit.search.batched_roots import boxes_at_once, joint_roots
-from toolkit.search.root import RootBounds, root_bounds
+from toolkit.search.root import RootBounds, boxes_at_once, first_bounds, joint_roots, root_bounds
 from toolkit.settings import Settings
 from toolkit.verify import LoadedNetwork, LoadedQuery, decide, load_networks, load_query, precision, verify
 
@@ -189,13 +188,11 @@ def test_nothing_is_concluded_when_time_or_memory_is_up(tmp_path: Path, monkeypa
 def test_bounds_that_are_not_finite_prove_nothing(
     value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = batched_roots.first_bounds
-
-    def spoilt(*arguments: object) -> tuple:
-        lower, multipliers = first(*arguments)
+    def spoilt(*arguments: Any) -> tuple:
+        lower, multipliers = first_bounds(*arguments)
         return torch.full_like(lower, value), multipliers
 
-    monkeypatch.setattr(batched_roots, "first_bounds", spoilt)
+    monkeypatch.setattr("toolkit.search.root.first_bounds", spoilt)
     path, inputs, outputs = network("mlp", tmp_path)
     found = bound_together(
         load_networks({"": path}), specs_of(path, inputs, outputs, tmp_path), FAST, Clock.started(30)

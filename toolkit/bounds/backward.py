@@ -24,8 +24,8 @@ from toolkit.bounds.backward_rounding import MOST_ATOMS
 from toolkit.bounds.interval import Bounds, without_overflow
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine
+from toolkit.problem.fast_maps import SparseAffine
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.sparse_affine import SparseAffine
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, MapErrors, added_up, gamma, long_terms
 
 

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from toolkit.bounds.bounder import NeuronQuestion, Stage, bounder
 from toolkit.bounds.crown import rows_per_pass
-from toolkit.bounds.dual_ascent import Schedule, optimise
+from toolkit.bounds.dual_ascent import Adam, Schedule, optimise
 from toolkit.bounds.interval import Bounds, inexact
 from toolkit.bounds.optimised_bound import Domain, adaptive
-from toolkit.bounds.step_rules import Adam
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.tuning import tuned
 
@@ -29,21 +28,11 @@ from toolkit.tuning import tuned
     cost=lambda question: 2 * question.iterations * question.unstable,
 )
 def by_optimised_slopes(question: NeuronQuestion) -> Bounds:
-    """Slopes of every neuron's row, optimised in a few large steps."""
+    """Tighter bounds of all neurons of one box, layer by layer: slopes of every row, optimised in a few large steps."""
     steps = max(1, question.iterations // tuned().roots.steps_of_cases_divisor)
-    schedule = Schedule(steps, Adam(rate_alpha=0.5, decay=0.8))
-    return refine_bounds(question.program, question.box, question.known, schedule, question.check)
-
-
-def refine_bounds(
-    program: Program, box: Bounds, bounds: Bounds, schedule: Schedule, check: Callable[[], None] = lambda: None
-) -> Bounds:
-    """Tighter bounds of all neurons of one box (batch 1), layer by layer, from sound ones.
-
-    A layer whose first rows hardly gain is left as it is.
-    """
-    for number in range(len(program.layers)):
-        bounds = refine_layer(program, number, box, bounds, schedule, check)
+    schedule, bounds = Schedule(steps, Adam(rate_alpha=0.5, decay=0.8)), question.known
+    for number in range(len(question.program.layers)):
+        bounds = refine_layer(question.program, number, question.box, bounds, schedule, question.check)
     return bounds
 
 
@@ -55,7 +44,10 @@ def refine_layer(
     schedule: Schedule,
     check: Callable[[], None] = lambda: None,
 ) -> Bounds:
-    """The bounds with those of one layer's inexact rows tightened."""
+    """The bounds with those of one layer's inexact rows tightened, for one box (batch 1), from sound bounds.
+
+    A layer whose first rows hardly gain is left as it is.
+    """
     layer = program.layers[number]
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
     index = inexact(layer, bounds.of(layer.neurons))[0].nonzero().squeeze(1)

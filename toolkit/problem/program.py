@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx
@@ -22,9 +21,6 @@ from toolkit.problem.linear_part import linear_part, without_offset
 from toolkit.problem.operator_table import NONLINEAR, check_supported
 from toolkit.problem.sum_lengths import is_composed, sum_terms
 from toolkit.problem.sum_rounding import MapErrors, gamma
-
-if TYPE_CHECKING:
-    from toolkit.problem.stacked_matrices import StackedMatrix
 
 INPUT = -1
 """Source number of the input box."""
@@ -63,6 +59,16 @@ class ProgramOrigin:
 
 
 @dataclass(frozen=True)
+class StackedMatrix:
+    """What later layers read of one source."""
+
+    first: int
+    """Number of the first neuron whose map is in the stack."""
+    matrix: Tensor
+    """Coefficients of the neurons from ``first`` on, ``(num_neurons - first, size of source)``."""
+
+
+@dataclass(frozen=True)
 class Program:
     """A network as layers of affine maps and elementwise nonlinearities, from an input vector to features."""
 
@@ -72,7 +78,7 @@ class Program:
     device: torch.device
     dtype: torch.dtype
     stacks: Mapping[int, StackedMatrix] | None = field(default=None, repr=False, compare=False)
-    """What these layers read of each source, where that is one product (`toolkit.problem.stacked_matrices`): made
+    """What these layers read of each source, where that is one product (`toolkit.problem.fast_maps`): made
     last."""
     rational: bool = field(default=False, repr=False, compare=False)
     """Whether the maps are exactly those of the network, without any rounding (`toolkit.problem.exactness`). Nothing

@@ -21,9 +21,8 @@ from toolkit.bounds.optimised_bound import Domain, Multipliers
 from toolkit.problem.program import Program
 from toolkit.run.clock import Clock
 from toolkit.run.events import LeafClosed, Observer
-from toolkit.search.double_recheck import in_double
 from toolkit.search.loop import LeafOutcome
-from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, proved
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, in_double, proved
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 
 from toolkit.attack.gradient_attack import Accept
-from toolkit.bounds.dual_ascent import Schedule
+from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule
 from toolkit.bounds.intermediate_bounds import refine_layer
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import adaptive
-from toolkit.bounds.step_rules import Adam, Polyak
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program

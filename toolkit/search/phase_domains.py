@@ -1,6 +1,7 @@
 """The state of branch and bound over ReLU phases: one record of batched tensors on the device.
 
-Only neurons that are unstable at the root are stored; `PhaseSpace` knows which they are.
+Only neurons that are unstable at the root are stored; `PhaseSpace` knows which they are. Where the search is in single
+precision, `in_double` closes the domains whose bounds would be proofs but for its rounding.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from toolkit.bounds.dual_ascent import evaluate, relax
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Bound, Domain, Multipliers
 from toolkit.problem.compile import Problem
+from toolkit.problem.sum_rounding import outward
 from toolkit.run.cuda_graphs import Recordings
 
 DecideLeaf = Callable[[int, Domain], tuple[bool, Tensor | None]]
@@ -189,3 +192,18 @@ LEAST_NORMAL_NUMBERS = 2.0**30
 def proved(lower: Tensor) -> Tensor:
     """Where a bound is a proof: positive and finite, ``(B,)``. NaN, infinity and what underflows prove nothing."""
     return torch.isfinite(lower) & (lower > LEAST_NORMAL_NUMBERS * torch.finfo(lower.dtype).tiny)
+
+
+def in_double(space: PhaseSpace, cases: Tensor, domain: Domain, bound: Bound) -> Bound:
+    """The bounds ``(B,)`` of domains of these cases, ``(B,)``, those raised that single precision alone keeps open."""
+    if space.double is None:
+        return bound
+    hidden = (~proved(bound.lower) & (bound.lower + 2 * bound.error > 0)).nonzero().squeeze(1)
+    if not len(hidden):
+        return bound
+    some, multipliers = domain.select(hidden), bound.multipliers.select(hidden).map(torch.Tensor.double)
+    neurons = some.bounds.to(torch.float64)
+    wide = replace(of_cases(space.double, neurons, cases[hidden]), phase=some.phase)
+    found = evaluate(space.double.program, relax(space.double.program, wide), multipliers).bound.lower
+    lower, _ = outward(found, found, bound.lower.dtype)
+    return bound.put(hidden, replace(bound.select(hidden), lower=torch.fmax(bound.lower[hidden], lower)))

@@ -23,10 +23,18 @@ from toolkit.run.cuda_graphs import RECORDERS
 from toolkit.run.events import DomainsRefuted, Observer
 from toolkit.search.branching import RULES, BranchingRule, branch, candidates
 from toolkit.search.clip_domains import narrow
-from toolkit.search.double_recheck import in_double
 from toolkit.search.loop import BoundedChildren, Frontier, LeafOutcome, PickedDomains
 from toolkit.search.lp_leaf import close_leaves
-from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, bounded, concat, expand, proved, with_bounds
+from toolkit.search.phase_domains import (
+    PhaseDomains,
+    PhaseSpace,
+    bounded,
+    concat,
+    expand,
+    in_double,
+    proved,
+    with_bounds,
+)
 from toolkit.tuning import tuned
 
 

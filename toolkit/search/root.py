@@ -1,11 +1,14 @@
 """Root bounds: what can be decided before anything is split.
 
 Intervals, then CROWN for the rows that stay unstable, then slopes optimised for the cases still open. Cases are rows of
-one batch; every case keeps the best bound met.
+one batch; every case keeps the best bound met. Of many queries about one network, boxes and cases are rows of one
+batch, too: what a small network costs is mostly the calls themselves, which a batch shares, and on a GPU that holds for
+large ones. Each query gets the bounds that it would get alone, up to rounding, and with the same allowances for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,15 +17,16 @@ from torch import Tensor
 
 from toolkit.bounds.bounder import NeuronQuestion, Stage, cheapest, most_unstable
 from toolkit.bounds.crown import bound_features
-from toolkit.bounds.dual_ascent import Schedule, optimise
+from toolkit.bounds.dual_ascent import Adam, Schedule, optimise
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Multipliers, adaptive
-from toolkit.bounds.step_rules import Adam
 from toolkit.problem.compile import Problem
-from toolkit.problem.program import split_layers
+from toolkit.problem.program import Program, split_layers
+from toolkit.problem.stack_problems import places, stacked
 from toolkit.problem.sum_rounding import outward
 from toolkit.run.clock import Clock
 from toolkit.run.events import Observer, RootBounded
+from toolkit.search.batch_size import largest_batch
 from toolkit.search.phase_domains import case_domain, proved
 from toolkit.tuning import tuned
 
@@ -164,3 +168,27 @@ def optimise_cases(problem: Problem, root: RootBounds, iterations: int, clock: C
 def open_cases(root: RootBounds) -> Tensor:
     """Cases that the root bounds do not refute."""
     return (~proved(root.lower)).nonzero().squeeze(1)
+
+
+def boxes_at_once(program: Program) -> int:
+    """How many boxes are bounded together."""
+    limits = tuned().roots
+    busy = max(1, limits.batch_cost // max(1, program.cost))
+    wanted = limits.most_boxes if program.device.type == "cuda" else busy
+    return min(wanted, largest_batch(program, limits.most_boxes))
+
+
+def joint_roots(problems: Sequence[Problem], clock: Clock) -> list[RootBounds]:
+    """Root bounds of problems of one program, each with one box and K atoms a case. Raises OutOfTime."""
+    whole = stacked(problems)
+    question = replace(NeuronQuestion.of_problem(whole, clock.check), alike=True)
+    bounder = cheapest(Stage.FIRST, question)
+    bounds = None if bounder is None else bounder.bound(question)
+    assert bounder is not None and bounds is not None, "CROWN suits every program"
+    lower, multipliers = first_bounds(whole, bounds, clock)
+    roots = []
+    for problem, (regions, cases) in zip(problems, places(problems), strict=True):
+        own = bounds.select(regions)
+        alone = question.known.select(regions), own, lower[cases], multipliers.select(cases)
+        roots.append(root_of(problem, *alone, bounder.name))
+    return roots

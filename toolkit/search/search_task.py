@@ -1,17 +1,31 @@
-"""One problem to decide, with what every phase of deciding it needs, and what a phase found."""
+"""One problem to decide, with what every phase needs; and the network that is left on its boxes, the cheapest to bound.
+
+Whatever is made of a program is compared with it at points of its boxes before anything is proved about it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from toolkit.attack.gradient_attack import Accept
 from toolkit.bounds.backward_rounding import with_errors
 from toolkit.bounds.interval import Bounds
+from toolkit.bounds.network_reduction import kept_neurons, reduce_program, reduced_cost
+from toolkit.errors import DisagreementError
 from toolkit.problem.compile import Problem
+from toolkit.problem.evaluate_program import evaluate, transposed_wrongly
+from toolkit.problem.fast_maps import with_sparse_maps, with_stacks
+from toolkit.problem.program import Program
+from toolkit.problem.sum_rounding import unit_roundoff
 from toolkit.run.clock import Clock
-from toolkit.run.events import Observer
+from toolkit.run.events import NetworkReduced, Observer
+from toolkit.search.root import RootBounds
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -77,3 +91,118 @@ def counted(problem: Problem, bounds: Bounds) -> Problem:
 def decided(found: SearchResult | None) -> bool:
     """Whether a search came to a verdict: it may also be out of time (None), or have given up."""
     return found is not None and (found.witness or found.proved)
+
+
+COMPARED_POSITIONS = (0.5, 0.0, 1.0, None)
+"""Points of each box, by their shares of the way between its corners; None stands for random shares."""
+
+
+def reduced(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]:
+    """The task on the network that is left on its boxes, where that is the cheaper one.
+
+    Raises DisagreementError where it is another one.
+    """
+    problem, dtype = task.exact, task.problem.program.dtype
+    box = Bounds(problem.lower, problem.upper)
+    if not problem.varying_inputs or not _reducible(problem.program, box, root.bounds):
+        return task, root  # of points nothing would be left to bound
+    # In double precision always: what a matrix of the reduced network has lost is lost for every bound of the search.
+    bounds = root.bounds.to(problem.program.dtype)
+    reduction = reduce_program(problem.program, box, bounds, task.clock.check, recentred=task.double is not None)
+    check_same("the reduced network", problem.program, reduction.program, box, reduction.restrict_box)
+    task.observer(NetworkReduced(reduction))
+    smaller = reduction.restrict_box(box)
+    problem = replace(problem, program=reduction.program, lower=smaller.lower, upper=smaller.upper)
+    accept, double = task.accept, task.double
+    task = replace(
+        task,
+        problem=problem.to(problem.program.device, dtype),
+        double=None if double is None else problem,
+        accept=lambda point, region: accept(reduction.restore(point), region),
+    )
+    root = replace(
+        root,
+        bounds=reduction.restrict(root.bounds),
+        multipliers=reduction.restrict_multipliers(root.multipliers),
+    )
+    return task.counted(root.bounds), root
+
+
+def _reducible(program: Program, box: Bounds, bounds: Bounds) -> bool:
+    """Whether what rounding can change is known, and reducing pays."""
+    return program.errors is not None and worth_reducing(program, box, bounds)
+
+
+def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
+    """Whether the reduced program is quickly made, a pass for each of its neurons, and the cheaper one."""
+    price = kept_neurons(program, bounds) * program.cost
+    limits = tuned().reduction
+    affordable = price <= limits.most_multiplications
+    return affordable and reduced_cost(program, box, bounds) <= limits.most_cost_factor * program.cost
+
+
+def sparse(problem: Problem) -> Problem:
+    """The problem for a search over phases: nothing differentiates through its maps, which may skip their zeros,
+    and of which many may be one. Raises DisagreementError where that makes a difference."""
+    program = with_stacks(with_sparse_maps(problem.program))
+    if program is not problem.program:
+        box = Bounds(problem.lower, problem.upper)
+        check_same("the network with sparse and stacked maps", problem.program, program, box)
+    return replace(problem, program=program)
+
+
+def check_same(
+    what: str, program: Program, made: Program, box: Bounds, translate: Callable[[Bounds], Bounds] = lambda box: box
+) -> None:
+    """Raise DisagreementError unless ``made`` computes the features of ``program`` in boxes ``(R, n)``.
+
+    ``translate`` says where its own boxes are.
+    """
+    points = _points(box)
+    own = translate(Bounds(points, points)).lower
+    with torch.no_grad():
+        expected, _ = evaluate(program, points, torch.zeros_like(points), 0.0)
+        found, _ = evaluate(made, own, unit_roundoff(own.dtype) * own.abs(), 0.0)
+        # Products may underflow, which no error in proportion to them counts.
+        rounding = expected.tolerance + found.tolerance + torch.finfo(own.dtype).tiny
+        allowed = tuned().agreement.reduced_tolerances * rounding
+        near = (found.value - expected.value).abs() <= allowed
+        same = near | (found.value == expected.value) | (found.value.isnan() & expected.value.isnan())
+        if not bool(same.all()):
+            row, column = (int(index) for index in (~same).nonzero()[0])
+            values = float(found.value[row, column]), float(expected.value[row, column])
+            raise DisagreementError(
+                f"{what} is not the network that it was made of: feature {column} is {values[0]:.9g} instead of "
+                f"{values[1]:.9g}; this is a fault of the verifier"
+            )
+        if transposed_wrongly(made) is not None or not _stacked_rightly(made):
+            raise DisagreementError(
+                f"{what} has a map that differs from its transpose; this is a fault of the verifier"
+            )
+
+
+def _points(box: Bounds) -> Tensor:
+    """Points of some boxes, ``(B, n)``."""
+    generator = torch.Generator().manual_seed(0)
+    count = len(box.lower)
+    found = []
+    for number in sorted({0, count // 2, count - 1})[: tuned().agreement.compared_boxes]:
+        lower, upper = box.lower[number], box.upper[number]
+        for share in COMPARED_POSITIONS:
+            part = torch.rand(len(lower), generator=generator).to(lower) if share is None else share
+            found.append((lower + part * (upper - lower)).clamp(lower, upper))
+    return torch.stack(found)
+
+
+def _stacked_rightly(program: Program) -> bool:
+    """Whether what is pushed back to a source at once is what each layer reads of it."""
+    for source, stack in (program.stacks or {}).items():
+        for layer in program.layers:
+            if layer.start < stack.first:
+                continue
+            rows = stack.matrix[layer.start - stack.first : layer.stop - stack.first]
+            matrices = dict(zip(layer.affine.sources, getattr(layer.affine, "matrices", ()), strict=True))
+            expected = matrices.get(source)
+            if not (torch.equal(rows, expected) if expected is not None else not bool(rows.any())):
+                return False
+    return True

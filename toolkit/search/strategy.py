@@ -15,9 +15,8 @@ from toolkit.search.attack_budget import attack_first, attack_part
 from toolkit.search.box_frontier import BoxFrontier, root_boxes
 from toolkit.search.input_domains import BoxStack
 from toolkit.search.mixed_integer import by_mixed_integers, suits
-from toolkit.search.reduce_task import reduced
 from toolkit.search.root import RootBounds, facts, open_cases, root_bounds, tell
-from toolkit.search.search_task import SearchResult, SearchTask, decided
+from toolkit.search.search_task import SearchResult, SearchTask, decided, reduced
 from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
 from toolkit.search.techniques import batch_of, by_relu_phases, run_search
 from toolkit.tuning import tuned

@@ -18,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit.bounds.dual_ascent import Schedule
+from toolkit.bounds.dual_ascent import Polyak, Schedule
 from toolkit.bounds.interval import Bounds, interval_bounds, source_interval, unstable_neurons
 from toolkit.bounds.optimised_bound import Domain
-from toolkit.bounds.step_rules import Polyak
 from toolkit.problem.affine import DenseAffine
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import split_layers

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolkit.bounds.dual_ascent import Schedule
+from toolkit.bounds.dual_ascent import Polyak, Schedule
 from toolkit.bounds.interval import unstable_neurons
-from toolkit.bounds.step_rules import Polyak
 from toolkit.run.clock import OutOfTime
 from toolkit.run.forked_processes import cores
 from toolkit.run.threads import suited_threads
@@ -29,9 +28,8 @@ from toolkit.search.neuron_branching import branch_neurons
 from toolkit.search.parallel_search import search_in_shares
 from toolkit.search.phase_domains import PhaseSpace, proved, root_domains
 from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
-from toolkit.search.reduce_task import reduced, sparse
 from toolkit.search.root import RootBounds, open_cases, optimised_root, refined_root
-from toolkit.search.search_task import SearchResult, SearchTask, counted, decided
+from toolkit.search.search_task import SearchResult, SearchTask, counted, decided, reduced, sparse
 from toolkit.tuning import tuned
 
 

@@ -36,7 +36,7 @@ from toolkit.problem.rewrites import REWRITES
 from toolkit.problem.specialise_cases import specialised
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
-from toolkit.search import reduce_task
+from toolkit.search import search_task
 from toolkit.settings import Settings
 from toolkit.verify import LoadedQuery, load_networks, load_query, verify
 
@@ -214,7 +214,7 @@ def test_a_fault_of_a_smaller_program_is_an_error(
     condition = narrow_condition(loaded_of(net(), tmp_path))
     settings = {"strategy": "relu", "attack_restarts": 0, "alpha_iterations": 0}
     assert decided(net(), tmp_path, condition, **settings).verdict == Verdict.UNSAT
-    made = getattr(reduce_task, function)
+    made = getattr(search_task, function)
 
     def wrong(*args: Any, **kwargs: Any) -> Any:
         result = made(*args, **kwargs)
@@ -222,7 +222,7 @@ def test_a_fault_of_a_smaller_program_is_an_error(
             replace(result, program=other_weight(result.program)) if hasattr(result, "inputs") else other_weight(result)
         )
 
-    monkeypatch.setattr(reduce_task, function, wrong)
+    monkeypatch.setattr(search_task, function, wrong)
     result = decided(net(), tmp_path, condition, **settings)
     assert result.verdict == Verdict.ERROR
     assert "is not the network that it was made of" in result.reason

@@ -9,14 +9,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs_to_bound import FEATURES, INPUTS, OPERATORS, random_boxes, random_points, random_program, run
+from programs_to_bound import (
+    FEATURES,
+    INPUTS,
+    OPERATORS,
+    random_boxes,
+    random_multipliers,
+    random_points,
+    random_program,
+    run,
+    split_domain,
+    splittable,
+)
 from torch import Tensor
 
 from toolkit.bounds.crown import bound_features, crown_bounds, rows_per_pass
-from toolkit.bounds.dual_ascent import Schedule, evaluate, optimise, relax, supergradient
+from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule, StepRule, evaluate, optimise, relax, supergradient
 from toolkit.bounds.interval import Bounds, interval_bounds
-from toolkit.bounds.optimised_bound import Domain, Multipliers, onto_simplex
-from toolkit.bounds.step_rules import Adam, Polyak, StepRule
+from toolkit.bounds.optimised_bound import Domain, onto_simplex
 from toolkit.problem.program import Program
 from toolkit.tuning import PerDevice
 
@@ -94,35 +104,6 @@ def test_bounds_that_cross_are_not_mixed() -> None:
 # --- split domains and multipliers ------------------------------------------------------------------------------------
 
 
-def split_domain(program: Program, box: Bounds, seed: int, atoms: int = 2) -> Domain:
-    """Random phases of some unstable neurons, those of a real point of the first box, and random atoms."""
-    generator = torch.Generator().manual_seed(seed)
-    bounds = crown_bounds(program, box)
-    pre, _ = run(program, random_points(box, 2, seed)[1])
-    unstable = (bounds.lower < 0) & (bounds.upper > 0)
-    chosen = unstable & (torch.rand(pre.shape, generator=generator) < 0.3) & _splittable(program)
-    phase = torch.where(chosen, torch.where(pre >= 0, 1, -1), 0).to(torch.int8)
-    lower = torch.where(phase > 0, bounds.lower.clamp(min=0), bounds.lower)
-    upper = torch.where(phase < 0, bounds.upper.clamp(max=0), bounds.upper)
-    weights = torch.randn(len(pre), atoms, FEATURES, generator=generator, dtype=torch.float64)
-    constants = torch.randn(len(pre), atoms, generator=generator, dtype=torch.float64)
-    return Domain(box, Bounds(lower, upper), phase, weights, constants)
-
-
-def _splittable(program: Program) -> Tensor:
-    return torch.cat([torch.full((layer.affine.size,), layer.op == "relu") for layer in program.layers])
-
-
-def random_multipliers(domain: Domain, seed: int) -> Multipliers:
-    """Slopes in [0, 1], multipliers of any non-negative size, weights in the simplex."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = domain.phase.shape
-    alpha = torch.rand(shape, generator=generator, dtype=torch.float64)
-    beta = torch.rand(shape, generator=generator, dtype=torch.float64) ** 4 * 10
-    weight = onto_simplex(torch.rand(domain.constants.shape, generator=generator, dtype=torch.float64))
-    return Multipliers(alpha, beta, weight)
-
-
 def assert_below_the_atoms(program: Program, domain: Domain, lower: Tensor, seed: int) -> int:
     """At sampled points of the domain with its phases, the largest atom is not below the bound. Counts the points."""
     met = 0
@@ -196,7 +177,7 @@ def gradient_agrees(seed: int, operator: str, field: str) -> list[Tensor]:
     gradient = supergradient(program, relaxed, evaluate(program, relaxed, point))
     value, found = getattr(point, field), getattr(gradient, field)
     relevant = {
-        "alpha": (domain.bounds.lower < 0) & (domain.bounds.upper > 0) & _splittable(program),
+        "alpha": (domain.bounds.lower < 0) & (domain.bounds.upper > 0) & splittable(program),
         "beta": domain.phase != 0,
         "weight": torch.ones_like(found, dtype=torch.bool),
     }[field]

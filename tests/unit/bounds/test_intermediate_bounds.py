@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 
+from toolkit.bounds.bounder import NeuronQuestion
 from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.dual_ascent import Schedule
-from toolkit.bounds.intermediate_bounds import refine_bounds
+from toolkit.bounds.intermediate_bounds import by_optimised_slopes
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.step_rules import Adam
 from toolkit.problem.program import Program
 
 
@@ -26,7 +25,7 @@ def _pre_activations(program: Program, points: torch.Tensor) -> torch.Tensor:
 def _refined(program: Program, radius: float) -> tuple[Bounds, Bounds, Bounds]:
     box = boxes(program, radius)
     bounds = crown_bounds(program, box)
-    return box, bounds, refine_bounds(program, box, bounds, Schedule(8, Adam(rate_alpha=0.3)))
+    return box, bounds, by_optimised_slopes(NeuronQuestion(program, box, bounds, iterations=160))
 
 
 def test_contains_sampled_values() -> None:

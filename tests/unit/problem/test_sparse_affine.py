@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from toolkit.problem.affine import DenseAffine
+from toolkit.problem.fast_maps import SparseAffine, with_sparse_maps
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.sparse_affine import SparseAffine, with_sparse_maps
 from toolkit.tuning import tuned
 
 INPUTS, FIRST, SECOND = 2048, 40, 30

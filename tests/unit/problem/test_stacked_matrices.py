@@ -11,9 +11,8 @@ from torch import Tensor
 from toolkit.bounds.backward import Functional, backward, layer_lines
 from toolkit.bounds.interval import Bounds
 from toolkit.problem.affine import DenseAffine
+from toolkit.problem.fast_maps import with_sparse_maps, with_stacks
 from toolkit.problem.program import INPUT, Layer, Program
-from toolkit.problem.sparse_affine import with_sparse_maps
-from toolkit.problem.stacked_matrices import with_stacks
 from toolkit.problem.sum_rounding import MapErrors
 
 INPUTS, WIDTHS = 700, (110, 7, 9, 5, 6)

@@ -8,19 +8,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs_to_bound import random_boxes, random_points, random_program, run
-from test_bounds import random_multipliers, split_domain
+from programs_to_bound import random_boxes, random_multipliers, random_points, random_program, run, split_domain
 from torch import Tensor
 
 from toolkit.bounds.clip_boxes import HalfSpaces
-from toolkit.bounds.clip_neurons import clip_neurons
 from toolkit.bounds.crown import TightenedBounds
 from toolkit.bounds.dual_ascent import evaluate, optimise, relax
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Domain
 from toolkit.problem.program import Program
 from toolkit.run.clock import Clock
-from toolkit.search.clip_domains import RECLIPPED_SCHEDULE, narrow
+from toolkit.search.clip_domains import RECLIPPED_SCHEDULE, clip_neurons, narrow
 
 
 def violations(program: Program, domain: Domain, seed: int) -> list[tuple[Tensor, Tensor]]:

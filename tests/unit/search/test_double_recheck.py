@@ -12,8 +12,7 @@ from toolkit.bounds.optimised_bound import adaptive
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.sum_rounding import outward
-from toolkit.search.double_recheck import in_double
-from toolkit.search.phase_domains import PhaseSpace, case_domain
+from toolkit.search.phase_domains import PhaseSpace, case_domain, in_double
 from toolkit.search.search_task import counted
 
 TEXT = """

@@ -11,10 +11,9 @@ from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 from torch import Tensor
 
 from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.dual_ascent import Schedule
-from toolkit.bounds.intermediate_bounds import refine_bounds
+from toolkit.bounds.dual_ascent import Adam, Schedule
+from toolkit.bounds.intermediate_bounds import refine_layer
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.step_rules import Adam
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
@@ -56,8 +55,9 @@ def branched(
     """The problem, the bounds that slopes give, and those of branch and bound."""
     problem = problem_on(program, boxes(program, radius))
     box = Bounds(problem.lower, problem.upper)
-    start = crown_bounds(program, box)
-    slopes = refine_bounds(program, box, start, Schedule(40, Adam(rate_alpha=0.3)))
+    slopes = start = crown_bounds(program, box)
+    for number in range(len(program.layers)):
+        slopes = refine_layer(program, number, box, slopes, Schedule(40, Adam(rate_alpha=0.3)))
     clock = Clock.started(seconds)
     return problem, slopes, branch_neurons(problem, start, 256, clock, processes=processes)
 
