@@ -26,8 +26,8 @@ _IMPORT = re.compile(
     re.MULTILINE,
 )
 _NAME = re.compile(r"[\w.]+(?:[ \t]+as[ \t]+\w+)?")
-_FOLDER = re.compile(r"iter_modules\([ \t]*([\w.]+)\.__path__")
-"""A package of which every module is imported."""
+_FOLDER = re.compile(r"""\bfolder=["']([\w.]+)["']""")
+"""A package of which every module is imported: that of a `toolkit.registry.Registry`."""
 
 ALIASES = {"google": "protobuf"}
 """Distribution of a module that is not called like it."""
@@ -79,7 +79,7 @@ def library_version(name: str) -> str:
 def imports_in(source: str) -> Iterator[str]:
     """Dotted names that a module's text imports; of ``from a import b`` both ``a`` and ``a.b``.
 
-    Of a package of which each module is imported, as `toolkit.bounds.bounder` does with its own, it is all of them.
+    Of a package of which each module is imported, as by the table of `toolkit.bounds.bounder`, it is all of them.
     """
     for package in _FOLDER.findall(source):
         folder = ROOT.joinpath(*package.split("."))

@@ -240,9 +240,9 @@ def check_settings(settings: Settings) -> None:
 
         library()
     if settings.branching != Settings().branching:  # which needs no torch to be known
-        from toolkit.search.branching import rule_named
+        from toolkit.search.branching import RULES
 
-        rule_named(settings.branching)
+        RULES.named(settings.branching)
 
 
 @dataclass

@@ -14,14 +14,15 @@ import pytest
 import toolkit
 
 ROOT = Path(toolkit.__file__).parent
-BASE = {"", "errors", "result", "settings", "options", "paper", "devices", "run", "sources", "tuning"}
-"""What everyone may import: the package itself, its errors, verdicts, records of settings, the tuning table, and how
-processes run."""
+BASE = {"", "errors", "result", "settings", "options", "paper", "devices", "run", "sources", "tuning", "registry"}
+"""What everyone may import: the package itself, its errors, verdicts, records of settings, the tuning table, the tables
+that modules fill themselves, and how processes run."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "devices": set(),
     "sources": set(),
     "options": set(),
+    "registry": set(),
     "paper": set(),
     "run": set(),
     "ops": set(),

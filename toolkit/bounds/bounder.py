@@ -8,17 +8,15 @@ technique needs to be named nowhere else.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache, cached_property
+from functools import cached_property
 
-import toolkit.bounds
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
+from toolkit.registry import Registry
 
 
 class Stage(Enum):
@@ -80,30 +78,18 @@ class Bounder:
     """The bounds; None where rounding would cost too much of them, and they are better had in double precision."""
 
 
-_REGISTERED: dict[str, Bounder] = {}
+BOUNDERS: Registry[str, Bounder] = Registry("bounding technique", folder="toolkit.bounds")
+"""Techniques by name: those of modules that are imported, and after `Registry.loaded` those of all of this folder."""
 
 
 def bounder(
     name: str, stage: Stage, suits: Callable[[NeuronQuestion], bool], cost: Callable[[NeuronQuestion], float]
 ) -> Callable[[Callable[[NeuronQuestion], Bounds | None]], Callable[[NeuronQuestion], Bounds | None]]:
     """Register a function as the technique of this name."""
-
-    def register(function: Callable[[NeuronQuestion], Bounds | None]) -> Callable[[NeuronQuestion], Bounds | None]:
-        _REGISTERED[name] = Bounder(name, stage, suits, cost, function)
-        return function
-
-    return register
-
-
-@cache
-def bounders() -> Mapping[str, Bounder]:
-    """All techniques by name, of all modules of this folder."""
-    for module in pkgutil.iter_modules(toolkit.bounds.__path__):
-        importlib.import_module(f"{toolkit.bounds.__name__}.{module.name}")
-    return _REGISTERED
+    return BOUNDERS.register(name, entry=lambda function: Bounder(name, stage, suits, cost, function))
 
 
 def cheapest(stage: Stage, question: NeuronQuestion) -> Bounder | None:
     """The technique of a stage that answers a question, or None where none suits."""
-    suitable = [one for one in bounders().values() if one.stage is stage and one.suits(question)]
+    suitable = [one for one in BOUNDERS.loaded().values() if one.stage is stage and one.suits(question)]
     return min(suitable, key=lambda one: (one.cost(question), one.name), default=None)

@@ -8,25 +8,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from toolkit.registry import Registry
+
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-AUGMENTATIONS: dict[str, Augmentation] = {}
+AUGMENTATIONS: Registry[str, Augmentation] = Registry("augmentation")
 
 
-def _register(name: str) -> Callable[[Augmentation], Augmentation]:
-    def keep(augmentation: Augmentation) -> Augmentation:
-        AUGMENTATIONS[name] = augmentation
-        return augmentation
-
-    return keep
-
-
-@_register("none")
+@AUGMENTATIONS.register("none")
 def keep(images: Tensor, generator: torch.Generator) -> Tensor:
     """The images as they are."""
     return images
 
 
-@_register("crop")
+@AUGMENTATIONS.register("crop")
 def crop(images: Tensor, generator: torch.Generator, margin: int = 4) -> Tensor:
     """Each image ``(B, C, H, W)`` padded with zeros by ``margin`` and cut out again at a random place."""
     count, channels, height, width = images.shape
@@ -38,7 +32,7 @@ def crop(images: Tensor, generator: torch.Generator, margin: int = 4) -> Tensor:
     return padded.gather(2, rows).gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
 
 
-@_register("crop_flip")
+@AUGMENTATIONS.register("crop_flip")
 def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """A random crop, then a mirror image of every other one at random."""
     mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from toolkit.registry import Registry
+
 if TYPE_CHECKING:
     from toolkit.recipe import Data
 
@@ -72,17 +74,9 @@ class Dataset:
 
 
 Loader = Callable[["Data"], Dataset]
-LOADERS: dict[str, Loader] = {}
-
-
-def register(*names: str) -> Callable[[Loader], Loader]:
-    """Makes a loader known under some names, or under prefixes that end in a colon and precede a path."""
-
-    def keep(loader: Loader) -> Loader:
-        LOADERS.update(dict.fromkeys(names, loader))
-        return loader
-
-    return keep
+LOADERS: Registry[str, Loader] = Registry("data set", folder="toolkit.data")
+register = LOADERS.register
+"""Makes a loader known under some names, or under prefixes that end in a colon and precede a path."""
 
 
 def some(split: Split, count: int, seed: int = 0) -> Split:

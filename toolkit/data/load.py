@@ -1,11 +1,10 @@
-"""Data sets by name: the one place that imports all loaders, which register themselves."""
+"""Data sets by name."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from toolkit.data import builtin, files  # noqa: F401 - importing them registers their loaders
 from toolkit.data.dataset import LOADERS, Dataset, some
 from toolkit.data.vision import conventional
 from toolkit.errors import InputError
@@ -22,7 +21,7 @@ def load_dataset(data: Data) -> Dataset:
     """
     where = data.source or data.name
     kind, colon, _ = where.partition(":")
-    loader = LOADERS.get(kind + colon)
+    loader = LOADERS.loaded().get(kind + colon)
     if loader is None:
         raise InputError(f"data.name: no data set {where!r}; known: {', '.join(sorted(LOADERS))}")
     dataset = conventional(replace(loader(data.model_copy(update={"name": where})), name=data.name))

@@ -15,6 +15,7 @@ from torch import Tensor, fx
 
 from toolkit.problem.operator_table import depends_on_input, is_part
 from toolkit.problem.sparse_products import product
+from toolkit.registry import Registry
 
 aten = torch.ops.aten
 
@@ -38,17 +39,9 @@ class ConstantOperands:
         return argument
 
 
-RULES: dict[Any, Rule] = {}
-
-
-def rule(*operators: Any) -> Callable[[Rule], Rule]:
-    """Register a fast transpose for operators."""
-
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(operators, function))
-        return function
-
-    return register
+RULES: Registry[Any, Rule] = Registry("transpose")
+rule = RULES.register
+"""Registers a fast transpose for operators."""
 
 
 def transpose_graph(module: fx.GraphModule, rows: Tensor) -> list[Tensor]:

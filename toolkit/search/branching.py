@@ -17,8 +17,8 @@ from torch import Tensor
 from toolkit.bounds.dual_ascent import lower_bound
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Bound
-from toolkit.errors import InputError
 from toolkit.problem.program import Program
+from toolkit.registry import Registry
 from toolkit.run.clock import Clock
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, split
 from toolkit.tuning import tuned
@@ -35,25 +35,13 @@ class BranchingRule:
     """Best neurons by the score of which both children are bounded once; with 1, the score alone decides."""
 
 
-RULES: dict[str, BranchingRule] = {}
+RULES: Registry[str, BranchingRule] = Registry("branching rule")
 """Branching rules by the name that the settings give them."""
 
 
 def rule(name: str, candidates: int = 3) -> Callable[[Score], Score]:
     """Register a score as a branching rule."""
-
-    def register(score: Score) -> Score:
-        RULES[name] = BranchingRule(score, candidates)
-        return score
-
-    return register
-
-
-def rule_named(name: str) -> BranchingRule:
-    """The branching rule of this name. Raises InputError where there is none."""
-    if name not in RULES:
-        raise InputError(f"no branching rule is called {name!r}: there are {', '.join(sorted(RULES))}")
-    return RULES[name]
+    return RULES.register(name, entry=lambda score: BranchingRule(score, candidates))
 
 
 @rule("babsr")

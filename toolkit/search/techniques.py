@@ -22,7 +22,7 @@ from toolkit.run.forked_processes import cores
 from toolkit.run.threads import suited_threads
 from toolkit.search.attack_budget import attack_on, attack_part
 from toolkit.search.batch_size import largest_batch, most_waiting
-from toolkit.search.branching import rule_named
+from toolkit.search.branching import RULES
 from toolkit.search.loop import Frontier
 from toolkit.search.neuron_branching import branch_neurons
 from toolkit.search.parallel_search import search_in_shares
@@ -246,7 +246,7 @@ def phase_search(task: SearchTask, root: RootBounds) -> PhaseFrontier:
         batch=batch_of(task),
         max_domains=task.settings.max_domains,
         space=space,
-        bounding=PhaseBounding(schedule, rule_named(task.settings.branching), clipped),
+        bounding=PhaseBounding(schedule, RULES.named(task.settings.branching), clipped),
         most=most_waiting(frontier),
     )
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 from programs_to_bound import random_boxes, random_points, random_program, run
 
-from toolkit.bounds import bounder as registry
-from toolkit.bounds.bounder import NeuronQuestion, Stage, bounder, bounders, cheapest
+from toolkit.bounds.bounder import BOUNDERS, NeuronQuestion, Stage, bounder, cheapest
 from toolkit.bounds.interval import Bounds, interval_bounds
 
-NAMES = sorted(bounders())
+NAMES = sorted(BOUNDERS.loaded())
 
 
 def question(seed: int, operator: str = "relu", count: int = 4) -> NeuronQuestion:
@@ -25,24 +24,24 @@ def question(seed: int, operator: str = "relu", count: int = 4) -> NeuronQuestio
 @pytest.fixture
 def three_techniques() -> Iterator[None]:
     """The registry with these alone; afterwards it is as it was."""
-    before = dict(bounders())
+    before = dict(BOUNDERS)
     for name in set(before) - {"crown", "forward", "alpha-crown"}:
-        del registry._REGISTERED[name]
+        del BOUNDERS[name]
     yield
-    registry._REGISTERED.clear()
-    registry._REGISTERED.update(before)
+    BOUNDERS.clear()
+    BOUNDERS.update(before)
 
 
 def test_the_techniques_are_found_without_being_named_anywhere() -> None:
     assert {"crown", "forward", "alpha-crown"} <= set(NAMES)
-    assert {one.name for one in bounders().values()} == set(NAMES)
+    assert {one.name for one in BOUNDERS.values()} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("operator", ["relu", "sigmoid", "tanh"])
 @pytest.mark.parametrize("alike", [False, True])
 def test_bounds_hold_at_points_and_are_no_looser_than_known(name: str, operator: str, alike: bool) -> None:
-    technique = bounders()[name]
+    technique = BOUNDERS[name]
     for seed in range(4):
         for count in (1, 4):
             asked = replace(question(seed, operator, count), alike=alike)
@@ -59,7 +58,7 @@ def test_bounds_hold_at_points_and_are_no_looser_than_known(name: str, operator:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bounds_in_single_precision_hold_or_are_left_to_double(name: str) -> None:
-    technique = bounders()[name]
+    technique = BOUNDERS[name]
     for seed in range(4):
         asked = question(seed, count=1)
         single = asked.program.to(torch.device("cpu"), torch.float32)

@@ -15,7 +15,7 @@ from toolkit.errors import UnsupportedError
 from toolkit.problem.operator_table import check_supported
 from toolkit.problem.program import build_program
 from toolkit.problem.rewrites import REWRITES
-from toolkit.problem.rewrites.registry import rewrite
+from toolkit.problem.rewrites.rewrite_record import rewrite
 from toolkit.problem.trace import trace
 
 aten = torch.ops.aten

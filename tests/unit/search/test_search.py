@@ -31,7 +31,7 @@ from toolkit.problem.affine import GraphAffine
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search.branching import babsr, branch, candidates, chord, rule_named
+from toolkit.search.branching import RULES, babsr, branch, candidates, chord
 from toolkit.search.lp_leaf import close_leaves, implied_phases
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expand, proved, split
 from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
@@ -177,8 +177,8 @@ def test_scores_have_one_number_for_each_neuron() -> None:
 
 
 def test_rules_have_names() -> None:
-    assert rule_named("chord").score is chord
-    assert rule_named(Settings().branching) is rule_named("chord")
+    assert RULES.named("chord").score is chord
+    assert RULES.named(Settings().branching) is RULES.named("chord")
     with pytest.raises(InputError, match="babsr, chord"):
         check_settings(Settings(branching="best"))
 

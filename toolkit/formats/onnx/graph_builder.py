@@ -14,25 +14,15 @@ import onnx
 from numpy.typing import NDArray
 
 from toolkit.formats.onnx.probe import TensorFacts
+from toolkit.registry import Registry
 
 STATIC = "prunecert"
 """Domain of the operators whose parameters are all attributes; converters in `toolkit.formats.onnx.converters`."""
 
 Rewrite = Callable[[onnx.NodeProto, TensorFacts, "GraphBuilder"], None]
-REWRITES: dict[str, Rewrite] = {}
-
-
-def rewrite(*op_types: str) -> Callable[[Rewrite], Rewrite]:
-    """Register how nodes of these operator types are emitted."""
-
-    def register(function: Rewrite) -> Rewrite:
-        for op_type in op_types:
-            if op_type in REWRITES:
-                raise ValueError(f"{op_type} has a rewrite already")
-            REWRITES[op_type] = function
-        return function
-
-    return register
+REWRITES: Registry[str, Rewrite] = Registry("rewrite", folder="toolkit.formats.onnx.node_rewrites")
+rewrite = REWRITES.register
+"""Registers how nodes of some operator types are emitted."""
 
 
 class GraphBuilder:

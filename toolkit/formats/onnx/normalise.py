@@ -16,7 +16,6 @@ import onnx
 from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx import node_rewrites  # noqa: F401 - importing it registers the rewrites
 from toolkit.formats.onnx.branches import with_known_branches
 from toolkit.formats.onnx.dependence import STANDARD, record
 from toolkit.formats.onnx.functions import expanded
@@ -80,8 +79,9 @@ def _emit(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> No
         raise UnsupportedError(f"{facts.where(node)}: operators of the domain {node.domain!r} are not supported")
     if not record(node).reads_sequences and any(isinstance(facts.values.get(name), list) for name in node.input):
         raise UnsupportedError(f"{facts.where(node)}: not supported for sequences of tensors")
+    emit = REWRITES.loaded().get(node.op_type, _copy)
     try:
-        REWRITES.get(node.op_type, _copy)(node, facts, builder)
+        emit(node, facts, builder)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # rules are short, and forms of nodes many
         reason = " ".join(str(error).split())[:160]
         raise UnsupportedError(f"{facts.where(node)}: this form of it is not supported ({reason})") from error

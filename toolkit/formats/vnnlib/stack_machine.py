@@ -18,6 +18,7 @@ from toolkit.formats.vnnlib.atom_table import AtomTable
 from toolkit.formats.vnnlib.dialect import RELATIONS, Dialect, MalformedError, rational, shown
 from toolkit.formats.vnnlib.polynomial import Polynomial
 from toolkit.formats.vnnlib.query import AtomBlock, Formula, conjoin, disjoin
+from toolkit.registry import Registry
 
 MAX_DEPTH = 128
 """Parentheses that may be open at once; formulas are walked recursively later on."""
@@ -210,15 +211,8 @@ def _rows(start: int, stop: int) -> Iterator[AtomBlock]:
 
 
 _Rule = Callable[[FormulaMachine, Frame], None]
-_RULES: dict[str | None, _Rule] = {}
-
-
-def _rule(head: str | None) -> Callable[[_Rule], _Rule]:
-    def register(rule: _Rule) -> _Rule:
-        _RULES[head] = rule
-        return rule
-
-    return register
+_RULES: Registry[str | None, _Rule] = Registry("rule")
+_rule = _RULES.register
 
 
 @_rule("assert")

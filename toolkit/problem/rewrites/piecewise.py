@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from toolkit.errors import UnsupportedError
-from toolkit.problem.rewrites.registry import rewrite
+from toolkit.problem.rewrites.rewrite_record import rewrite
 from toolkit.problem.rewrites.smooth import standardise
 from toolkit.tuning import tuned
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from toolkit.errors import UnsupportedError
 from toolkit.problem.rewrites.elementwise import cube, square
-from toolkit.problem.rewrites.registry import divisor, rewrite, several
+from toolkit.problem.rewrites.rewrite_record import divisor, rewrite, several
 from toolkit.tuning import tuned
 
 aten = torch.ops.aten

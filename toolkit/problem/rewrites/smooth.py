@@ -10,7 +10,7 @@ from torch import Tensor
 
 from toolkit.errors import UnsupportedError
 from toolkit.problem.rewrites.elementwise import rsqrt_from_one, softplus, square
-from toolkit.problem.rewrites.registry import rewrite
+from toolkit.problem.rewrites.rewrite_record import rewrite
 
 aten = torch.ops.aten
 

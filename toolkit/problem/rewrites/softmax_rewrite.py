@@ -20,7 +20,7 @@ from torch import Tensor
 
 from toolkit.errors import UnsupportedError
 from toolkit.problem.rewrites.elementwise import exp_below_cap, share, softplus
-from toolkit.problem.rewrites.registry import rewrite
+from toolkit.problem.rewrites.rewrite_record import rewrite
 
 aten = torch.ops.aten
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.registry import Registry
+
 Condition = Callable[[Sequence[bool]], bool]
 """Of which of the positional arguments depend on the inputs."""
 
@@ -39,19 +41,11 @@ class Rewrite:
         return self.function(*args, **kwargs)
 
 
-REWRITES: dict[Any, Rewrite] = {}
+REWRITES: Registry[Any, Rewrite] = Registry("rewrite", folder="toolkit.problem.rewrites")
 
 
 def rewrite(
     *operators: Any, when: Condition = always, masked: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function of the operator's own arguments that computes the same with other operators."""
-
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        for operator in operators:
-            if operator in REWRITES:
-                raise ValueError(f"{operator} has a rewrite already")
-            REWRITES[operator] = Rewrite(function, when, masked)
-        return function
-
-    return register
+    return REWRITES.register(*operators, entry=lambda function: Rewrite(function, when, masked))
