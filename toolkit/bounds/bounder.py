@@ -2,8 +2,13 @@
 
 A technique takes a `NeuronQuestion` and returns bounds that are no looser than those known, but for what rounding can
 lose, which is taken off. It says where it suits and what it costs, and of those that suit the cheapest is taken, in
-each of two stages: from intervals first, then from the bounds of that stage. A module of this folder that registers a
-technique needs to be named nowhere else.
+each of three stages: from intervals first, then from the bounds of the stage before. A module of this folder that
+registers a technique needs to be named nowhere else; those that search (`toolkit.search.neuron_branching`) do so once
+they are imported.
+
+Clipping (`toolkit.bounds.crown.tighten`, `toolkit.search.clip_domains`) is none of them: what it gives holds where a
+violation may be, and nowhere else. Nor is auto_LiRPA (`toolkit.backends.auto_lirpa`), which bounds the atoms of cases,
+by the network as it was imported: it knows no program.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
 from toolkit.registry import Registry
+from toolkit.run.clock import Clock
 
 
 class Stage(Enum):
@@ -24,6 +30,7 @@ class Stage(Enum):
 
     FIRST = "intervals"
     REFINING = "linear bounds"
+    BRANCHING = "optimised bounds, for as long as is granted"
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,19 @@ class NeuronQuestion:
     known: Bounds
     """Sound bounds to start from."""
     check: Callable[[], None] = lambda: None
-    """Called between passes; it may raise to stop the work."""
+    """Called between passes; it may raise to stop the work, without any bounds."""
     iterations: int = 0
     """Steps of an ascent, where a technique takes any."""
     alike: bool = False
     """Whether boxes are to share all passes: for a few, or on a GPU, more calls cost more than rows that one needs."""
     exact: Program | None = None
     """The program in double precision, where this one is in single."""
+    turn: Clock | None = None
+    """Until when a technique goes on that could do so for ever, and then returns what it has."""
+    batch: int = 2
+    """Most subproblems that such a technique bounds at once."""
+    processes: int = 1
+    """How many may share its work."""
 
     @classmethod
     def of_problem(cls, problem: Problem, check: Callable[[], None]) -> NeuronQuestion:

@@ -10,8 +10,8 @@ has trees of its own.
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from toolkit.attack.gradient_attack import Accept
+from toolkit.bounds.bounder import NeuronQuestion, Stage, bounder
 from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule
 from toolkit.bounds.intermediate_bounds import refine_layer
 from toolkit.bounds.interval import Bounds
@@ -42,41 +43,41 @@ LEAF_SCHEDULE = Schedule(2, Polyak())
 """How leaves are bounded: many leaves beat thorough ones (measured)."""
 
 
-def branch_neurons(
-    problem: Problem,
-    bounds: Bounds,
-    batch: int,
-    clock: Clock,
-    check: Callable[[], None] = lambda: None,
-    processes: int = 1,
-) -> Bounds:
-    """Tighter bounds ``(1, num_neurons)`` of all neurons of a problem with one region, within the clock's time.
+@bounder(
+    "neuron-branching",
+    Stage.BRANCHING,
+    suits=lambda question: len(question.box.lower) == 1 and not question.program.is_shallow,
+    cost=lambda question: math.inf,  # it takes all the time that it is granted
+)
+def branch_neurons(question: NeuronQuestion) -> Bounds:
+    """Tighter bounds ``(1, num_neurons)`` of all neurons in one box, within the time of the turn.
 
-    Layers share the time that is left equally; each builds on the better bounds of those before. What a layer begins
-    with is not cut short by the clock, only by ``check``, which may raise.
+    The bounds of one layer are exact. Other layers share the time that is left equally; each builds on the better
+    bounds of those before. What a layer begins with is not cut short by the turn's end.
     """
-    program, box = problem.program, Bounds(problem.lower, problem.upper)
+    assert question.turn is not None, "branching is granted some time"
+    program, turn = question.program, question.turn
     layers = [number for number, layer in enumerate(program.layers) if layer.affine.sources != (INPUT,)]
     for position, number in enumerate(layers):
-        if clock.left <= 0:
+        if turn.left <= 0:
             break
-        bounds = refine_layer(program, number, box, bounds, ROOT_SCHEDULE, check)
-        turn = clock.part(1 / (len(layers) - position))
-        bounds = _branch_layer(program, number, box, bounds, batch, turn, processes)
-    return bounds
+        bounds = refine_layer(program, number, question.box, question.known, ROOT_SCHEDULE, question.check)
+        question = replace(question, known=bounds)
+        question = replace(question, known=_branch_layer(question, number, turn.part(1 / (len(layers) - position))))
+    return question.known
 
 
-def _branch_layer(
-    program: Program, number: int, box: Bounds, bounds: Bounds, batch: int, clock: Clock, processes: int
-) -> Bounds:
+def _branch_layer(question: NeuronQuestion, number: int, clock: Clock) -> Bounds:
     """The bounds with those of one layer's unstable neurons tightened, dealt among processes."""
+    program, box, bounds = question.program, question.box, question.known
     layer = program.layers[number]
     unstable = _unstable(bounds.of(layer.neurons))
     if not len(unstable) or not RELAXATIONS[layer.op].piecewise_linear:
         return bounds
-    count = max(1, min(processes, len(unstable) // tuned().sharing.least_domains, worth_starting(clock.left)))
+    most = min(question.processes, len(unstable) // tuned().sharing.least_domains, worth_starting(clock.left))
+    count = max(1, most)
     hands = [unstable[hand::count] for hand in range(count)]
-    works = [partial(_grown, program, number, box, bounds, hand, batch, clock) for hand in hands]
+    works = [partial(_grown, program, number, box, bounds, hand, question.batch, clock) for hand in hands]
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
     for hand, found in zip(hands, side_by_side(works, clock), strict=True):
         if found is not None:

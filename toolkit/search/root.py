@@ -87,7 +87,7 @@ def root_of(
 def refined_root(problem: Problem, root: RootBounds, iterations: int, clock: Clock, observer: Observer) -> RootBounds:
     """Optimise the slopes of the neurons' bounds, then of the open cases' (alpha-CROWN). Raises OutOfTime."""
     box = Bounds(problem.lower, problem.upper)
-    question = NeuronQuestion(problem.program, box, root.bounds, clock.check, iterations)
+    question = NeuronQuestion(problem.program, box, root.bounds, clock.check, iterations=iterations)
     bounder = cheapest(Stage.REFINING, question)
     bounds = (None if bounder is None else bounder.bound(question)) or root.bounds
     root = replace(root, layers=counted(root.layers, problem, bounds, "alpha-crown"))

@@ -15,16 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.bounds.bounder import Bounder, NeuronQuestion, Stage, cheapest
 from toolkit.bounds.dual_ascent import Polyak, Schedule
-from toolkit.bounds.interval import unstable_neurons
+from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.run.clock import OutOfTime
 from toolkit.run.forked_processes import cores
 from toolkit.run.threads import suited_threads
+from toolkit.search import neuron_branching  # noqa: F401 - importing it registers what bounds neurons by a search
 from toolkit.search.attack_budget import attack_on, attack_part
 from toolkit.search.batch_size import largest_batch, most_waiting
 from toolkit.search.branching import RULES
 from toolkit.search.loop import Frontier
-from toolkit.search.neuron_branching import branch_neurons
 from toolkit.search.parallel_search import search_in_shares
 from toolkit.search.phase_domains import PhaseSpace, proved, root_domains
 from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
@@ -64,11 +65,14 @@ class PhaseAttempt:
         return self.frontier
 
     @property
-    def loose(self) -> bool:
-        """Whether branching can improve on the neurons' bounds: those of one layer are exact, it takes one box, and no
-        certificate has its bounds."""
+    def tightener(self) -> Bounder | None:
+        """What improves on the bounds of all neurons by a search of its own; None where nothing does, and where a
+        certificate is to be written, which has no place for such bounds."""
         problem = self.task.problem
-        return len(problem.lower) == 1 and not problem.program.is_shallow and not self.task.settings.certifiable
+        if self.task.settings.certifiable:
+            return None
+        box = Bounds(problem.lower, problem.upper)
+        return cheapest(Stage.BRANCHING, NeuronQuestion(problem.program, box, self.root.bounds))
 
     @property
     def restart_pays(self) -> bool:
@@ -157,7 +161,8 @@ def attack_more(attempt: PhaseAttempt) -> SearchResult | None:
 
 def tighten(attempt: PhaseAttempt) -> SearchResult | None:
     """Bound all neurons by branch and bound of their own (`toolkit.search.neuron_branching`)."""
-    attempt.better = tightened(attempt.task, attempt.root, attempt.search, attempt.tightening)
+    assert attempt.tightener is not None, "without one, the search goes on alone"
+    attempt.better = tightened(attempt.task, attempt.root, attempt.search, attempt.tightener, attempt.tightening)
     attempt.gain = nearer(attempt.root, attempt.better)
     return None if len(open_cases(attempt.better)) else SearchResult(False, True, attempt.better.method)
 
@@ -196,7 +201,7 @@ def give_up(attempt: PhaseAttempt) -> SearchResult | None:
 def gave_up(attempt: PhaseAttempt) -> bool:
     """Whether a search ended undecided, and nothing can be expected of another."""
     hopeless = not attempt.awaits("tighten") and not attempt.gain >= tuned().strategy.gap_worth_waiting
-    return attempt.found is not None and (hopeless or not attempt.loose)
+    return attempt.found is not None and (hopeless or attempt.tightener is None)
 
 
 TECHNIQUES = (
@@ -205,7 +210,7 @@ TECHNIQUES = (
     Technique("search",       lambda attempt: attempt.granted > 0,                                    search),
     Technique("attack fully", lambda attempt: not attempt.attacked,                                   attack_fully),
     Technique("give up",      gave_up,                                                                give_up),
-    Technique("search on",    lambda attempt: not attempt.loose,                                      search_on),
+    Technique("search on",    lambda attempt: attempt.tightener is None,                              search_on),
     Technique("attack more",  lambda attempt: attempt.awaits("attack more"),                          attack_more),
     Technique("tighten",      lambda attempt: attempt.awaits("tighten"),                              tighten),
     Technique("restart",      lambda attempt: attempt.restart_pays or attempt.found is not None,      restart),
@@ -221,13 +226,18 @@ def nearer(root: RootBounds, better: RootBounds) -> float:
     return 1 - after / before if before > 0 else 0.0
 
 
-def tightened(task: SearchTask, root: RootBounds, search: PhaseFrontier, seconds: float) -> RootBounds:
-    """The root, of one region, with bounds of its neurons found by branch and bound for so long.
+def tightened(
+    task: SearchTask, root: RootBounds, search: PhaseFrontier, tightener: Bounder, seconds: float
+) -> RootBounds:
+    """The root, of one region, with bounds of its neurons found by a search of their own for so long.
 
     That is on the problem as a search over phases has it already, in batches of its size.
     """
-    problem, turn = search.space.problem, task.clock.soon(seconds)
-    bounds = branch_neurons(problem, root.bounds, search.batch, turn, task.clock.check, processes_of(task))
+    problem, turn, check = search.space.problem, task.clock.soon(seconds), task.clock.check
+    box = Bounds(problem.lower, problem.upper)
+    bounds = tightener.bound(NeuronQuestion(problem.program, box, root.bounds, check,
+                                            turn=turn, batch=search.batch, processes=processes_of(task)))  # fmt: skip
+    assert bounds is not None, "these are in the precision of the search"
     root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
     task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
     return root

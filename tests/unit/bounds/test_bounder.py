@@ -11,14 +11,20 @@ from programs_to_bound import random_boxes, random_points, random_program, run
 
 from toolkit.bounds.bounder import BOUNDERS, NeuronQuestion, Stage, bounder, cheapest
 from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.run.clock import Clock
+from toolkit.search import neuron_branching  # noqa: F401 - importing it registers what bounds neurons by a search
 
 NAMES = sorted(BOUNDERS.loaded())
+
+SECONDS = 2.0
+"""What a technique may take that could go on for ever."""
 
 
 def question(seed: int, operator: str = "relu", count: int = 4) -> NeuronQuestion:
     """The neurons of a random program in some boxes, from intervals."""
     program, box = random_program(seed, operator), random_boxes(seed, count)
-    return NeuronQuestion(program, box, interval_bounds(program, box)[0], iterations=20)
+    known = interval_bounds(program, box)[0]
+    return NeuronQuestion(program, box, known, iterations=20, turn=Clock.started(SECONDS), batch=64)
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def three_techniques() -> Iterator[None]:
 
 
 def test_the_techniques_are_found_without_being_named_anywhere() -> None:
-    assert {"crown", "forward", "alpha-crown"} <= set(NAMES)
+    assert {"crown", "forward", "alpha-crown", "neuron-branching"} <= set(NAMES)
     assert {one.name for one in BOUNDERS.values()} == set(NAMES)
 
 
@@ -45,7 +51,7 @@ def test_bounds_hold_at_points_and_are_no_looser_than_known(name: str, operator:
     for seed in range(4):
         for count in (1, 4):
             asked = replace(question(seed, operator, count), alike=alike)
-            if technique.stage is Stage.REFINING and not technique.suits(asked):
+            if technique.stage is not Stage.FIRST and not technique.suits(asked):
                 continue
             found = technique.bound(asked)
             assert found is not None
@@ -64,7 +70,7 @@ def test_bounds_in_single_precision_hold_or_are_left_to_double(name: str) -> Non
         single = asked.program.to(torch.device("cpu"), torch.float32)
         box = Bounds(asked.box.lower.float(), asked.box.upper.float())
         known = interval_bounds(single, box)[0]
-        found = technique.bound(NeuronQuestion(single, box, known, iterations=20, exact=asked.program))
+        found = technique.bound(replace(asked, program=single, box=box, known=known, exact=asked.program))
         if found is None:
             continue
         for points in random_points(box.to(torch.float64), 50, seed):
@@ -92,6 +98,17 @@ def test_slopes_are_optimised_for_one_box_alone() -> None:
     assert one is not None
     assert one.name == "alpha-crown"
     assert cheapest(Stage.REFINING, question(0, count=2)) is None
+
+
+def test_neurons_of_several_layers_are_branched_on_in_one_box_alone() -> None:
+    one = cheapest(Stage.BRANCHING, question(0, count=1))
+    assert one is not None
+    assert one.name == "neuron-branching"
+    assert cheapest(Stage.BRANCHING, question(0, count=2)) is None
+    shallow = question(0, count=1).program.ending_at(1)
+    assert shallow.is_shallow
+    known = interval_bounds(shallow, random_boxes(0, 1))[0]
+    assert cheapest(Stage.BRANCHING, NeuronQuestion(shallow, random_boxes(0, 1), known)) is None
 
 
 @pytest.mark.usefixtures("three_techniques")

@@ -10,6 +10,7 @@ import torch
 from programs import ResidualNetwork, boxes, mlp, points_in, program_of
 from torch import Tensor
 
+from toolkit.bounds.bounder import NeuronQuestion
 from toolkit.bounds.crown import crown_bounds
 from toolkit.bounds.dual_ascent import Adam, Schedule
 from toolkit.bounds.intermediate_bounds import refine_layer
@@ -59,7 +60,8 @@ def branched(
     for number in range(len(program.layers)):
         slopes = refine_layer(program, number, box, slopes, Schedule(40, Adam(rate_alpha=0.3)))
     clock = Clock.started(seconds)
-    return problem, slopes, branch_neurons(problem, start, 256, clock, processes=processes)
+    question = NeuronQuestion(problem.program, box, start, turn=clock, batch=256, processes=processes)
+    return problem, slopes, branch_neurons(question)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -103,8 +105,9 @@ def test_no_time_means_no_change() -> None:
     torch.manual_seed(6)
     program = program_of(mlp(4, 12, 12, 2), 4)
     problem = problem_on(program, boxes(program, 0.5))
-    start = crown_bounds(program, Bounds(problem.lower, problem.upper))
-    found = branch_neurons(problem, start, 256, Clock.started(-1.0))
+    box = Bounds(problem.lower, problem.upper)
+    start = crown_bounds(program, box)
+    found = branch_neurons(NeuronQuestion(problem.program, box, start, turn=Clock.started(-1.0), batch=256))
     assert torch.equal(found.lower, start.lower)
     assert torch.equal(found.upper, start.upper)
 
@@ -154,6 +157,7 @@ def test_large_trees_split_several_leaves() -> None:
 def test_the_check_stops_what_a_layer_begins_with() -> None:
     program = program_of(mlp(4, 12, 12, 2), 4)
     problem = problem_on(program, boxes(program, 0.3))
-    start = crown_bounds(program, Bounds(problem.lower, problem.upper))
+    box = Bounds(problem.lower, problem.upper)
+    start, check = crown_bounds(program, box), Clock.started(0).check
     with pytest.raises(OutOfTime):
-        branch_neurons(problem, start, 256, Clock.started(60), Clock.started(0).check)
+        branch_neurons(NeuronQuestion(problem.program, box, start, check, turn=Clock.started(60), batch=256))
