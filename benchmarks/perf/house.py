@@ -74,7 +74,11 @@ def counted(root: Path) -> dict[str, Any]:
         "constants": constants(package),
         "file_names": {"package": repeated_files(package), "tree": repeated_files(tree)},
         "class_names": {"package": repeated_classes(package), "tree": repeated_classes(tree)},
-        "circles": {"at_import": circles(package, False), "with_imports_in_functions": circles(package, True)},
+        "circles": {
+            "at_import": circles(package, False),
+            "with_imports_in_functions": circles(package, True),
+            "with_imports_for_type_checkers": circles(package, True, types=True),
+        },
         "imports_in_functions": inner_imports(package),
         "unclear_docstrings": unclear_docstrings(package),
         "longest_function": longest_function(package),

@@ -227,17 +227,20 @@ def repeated_classes(files: Iterable[PythonFile]) -> dict[str, list[str]]:
     return repeated((n.name, s.path) for s in files for n in ast.walk(s.tree) if isinstance(n, ast.ClassDef))
 
 
-def imports(node: ast.AST, inside: bool) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Import statements that run when a module is imported or, ``inside`` functions, only when one of these runs."""
+def imports(node: ast.AST, inside: bool, types: bool = False) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements that run when a module is imported or, ``inside`` functions, only when one of these runs.
+
+    With ``types``, those for type checkers alone, too.
+    """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.Import, ast.ImportFrom)):
             yield child
         elif isinstance(child, Function):
             yield from (n for n in ast.walk(child) if inside and isinstance(n, (ast.Import, ast.ImportFrom)))
         elif isinstance(child, ast.If) and ast.unparse(child.test).split(".")[-1] == "TYPE_CHECKING":
-            yield from imports(ast.Module(child.orelse, []), inside)
+            yield from imports(ast.Module([*child.body, *child.orelse] if types else child.orelse, []), inside, types)
         else:
-            yield from imports(child, inside)
+            yield from imports(child, inside, types)
 
 
 def modules_of(statement: ast.Import | ast.ImportFrom, known: Collection[str]) -> set[str]:
@@ -249,10 +252,11 @@ def modules_of(statement: ast.Import | ast.ImportFrom, known: Collection[str]) -
     return (within | own) & set(known)
 
 
-def circles(files: Sequence[PythonFile], inside: bool) -> list[list[str]]:
-    """Sets of modules each of which imports all others in the end; with imports ``inside`` functions, or without."""
+def circles(files: Sequence[PythonFile], inside: bool, types: bool = False) -> list[list[str]]:
+    """Sets of modules each of which imports all others in the end; with imports ``inside`` functions, or without, and
+    with those for type checkers alone, or without."""
     trees = {".".join(source.parts): source.tree for source in files}
-    graph = {name: {other for one in imports(tree, inside) for other in modules_of(one, trees)}
+    graph = {name: {other for one in imports(tree, inside, types) for other in modules_of(one, trees)}
              for name, tree in trees.items()}  # fmt: skip
     reached = {name: reachable(graph, name) for name in graph}
     found = {tuple(sorted(b for b in reached[a] if a in reached[b])) for a in graph if a in reached[a]}

@@ -184,6 +184,7 @@ def test_imports_for_type_checkers_make_no_circle(test: str, counts: ModuleType,
     assert counts.circles(tree(files), False) == [["toolkit.a", "toolkit.b", "toolkit.c", "toolkit.d"]]
     files["toolkit/d.py"] = ""
     assert counts.circles(tree(files), False) == counts.circles(tree(files), True) == []
+    assert counts.circles(tree(files), False, types=True) == [["toolkit.a", "toolkit.b", "toolkit.c"]]
 
 
 def test_imports_in_functions_are_counted_by_themselves(counts: ModuleType, tree: Callable[..., Any]) -> None:
