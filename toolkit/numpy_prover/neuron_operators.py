@@ -34,7 +34,7 @@ class NumpyOperator:
     relaxation: Relaxation
 
     def function(self, z: Any) -> Array:
-        """Its values."""
+        """Values of the operator at z, of any shape; what is not defined is NaN or infinite, without a warning."""
         with np.errstate(all="ignore"):
             return self.relaxation.function(z)  # type: ignore[return-value]
 

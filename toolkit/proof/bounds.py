@@ -275,7 +275,7 @@ def bend_lines(
 def clip_lines(
     parameters: Sequence[Any], l: Array, u: Array, alpha: tuple[Array, Array], arithmetic: NumberSystem
 ) -> RangeLines:
-    """``min(max(z, a), b)``."""
+    """Lines of the clip ``min(max(z, a), b)``, on intervals [l, u]."""
     (a, b), (adaptive, part) = parameters, alpha
 
     def f(z: Array) -> Array:

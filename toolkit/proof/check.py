@@ -172,7 +172,7 @@ class CertificateChecker:
         }
 
     def run(self, stream: Iterable[tuple[int, bytes]], progress: Callable[[str], None] | None = None) -> CheckOutcome:
-        """Check all records."""
+        """Check the records of a certificate in order, and say what they prove."""
         seen = time.monotonic()
         try:
             for kind, data in stream:
@@ -220,7 +220,7 @@ class CertificateChecker:
         payload.end()
 
     def case(self, payload: Payload) -> None:
-        """Begin a case."""
+        """Read the record with which the proof of a case begins."""
         number = payload.number()
         payload.end()
         require(number < len(self.formula.cases) and number not in self.begun, f"no case {number}, or a second time")
@@ -262,7 +262,7 @@ class CertificateChecker:
                 self.next_context += 1
 
     def slopes(self, payload: Payload) -> None:
-        """Fill a slot."""
+        """Read the slopes that later bounds name by the number of their slot."""
         slot, found = payload.number(), {}
         require(slot > 0, "slot 0 is the one with adaptive slopes")
         for _ in range(payload.number()):
@@ -395,7 +395,7 @@ class CertificateChecker:
             context.base, context.included = self.fresh([context]), len(context.facts)
 
     def end(self, payload: Payload) -> None:
-        """Nothing follows."""
+        """Read the last record, which nothing follows."""
         payload.end()
         self.finished = True
 
@@ -519,7 +519,7 @@ class RowSums:
         return self.start[value]
 
     def add(self, number: int, row: ProofRow) -> None:
-        """Make one row."""
+        """Begin a row: put its target, splits and atoms on the values that they are about."""
         arithmetic, network = self.checker.arithmetic, self.checker.model.network
         sizes = {value: size[0 if len(size) == 1 else self.owner[number]] for value, size in self.bounds.size.items()}
         magnitude: Any = 0
@@ -592,7 +592,7 @@ def check_share(paths: tuple[Path, Path, Path], exact: bool, jobs: int, job: int
 
 
 def report(line: str) -> None:
-    """Show progress."""
+    """Show a line of progress on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 

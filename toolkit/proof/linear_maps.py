@@ -67,15 +67,15 @@ class Scale(LinearMap):
     forward_terms = adjoint_terms = 1
 
     def forward(self, x: Array) -> Array:
-        """``d * x``."""
+        """Products of x with the factors, ``(B, n)``."""
         return x * self.factors
 
     def adjoint(self, y: Array) -> Array:
-        """``y * d``."""
+        """Products of y with the factors: the map is its own transpose."""
         return y * self.factors
 
     def magnitude(self) -> LinearMap:
-        """Absolute factors."""
+        """The map with absolute values of the factors."""
         return replace(self, factors=np.abs(self.factors))
 
 
@@ -100,7 +100,7 @@ class Pick(LinearMap):
         return int(np.diff(start, append=len(order)).max(initial=1)) - 1
 
     def forward(self, x: Array) -> Array:
-        """Elements of x."""
+        """The elements of x that are picked, zero where there is none."""
         picked = x[:, np.maximum(self.source, 0)] if self.inputs else np.zeros((len(x), self.outputs), x.dtype)
         picked[:, self.source < 0] = 0
         return picked
@@ -140,7 +140,7 @@ class BlockMatrix(LinearMap):
         return (y.reshape(-1, self.matrix.shape[1]) @ self.matrix.T).reshape(len(y), self.inputs)
 
     def magnitude(self) -> LinearMap:
-        """Absolute matrix."""
+        """The map with absolute values of the matrix."""
         return replace(self, matrix=np.abs(self.matrix))
 
 
@@ -224,7 +224,7 @@ class Convolution(LinearMap):
         return padded[(slice(None), slice(None), *w.inside())].reshape(len(y), self.inputs)
 
     def magnitude(self) -> LinearMap:
-        """Absolute weights."""
+        """The map with absolute values of the weights."""
         return replace(self, weight=np.abs(self.weight))
 
 
@@ -245,11 +245,11 @@ class Transposed(LinearMap):
         return self.of.forward_terms
 
     def forward(self, x: Array) -> Array:
-        """The adjoint product."""
+        """The adjoint of the map that is transposed, at x."""
         return self.of.adjoint(x)
 
     def adjoint(self, y: Array) -> Array:
-        """The product."""
+        """The map that is transposed, at y."""
         return self.of.forward(y)
 
     def magnitude(self) -> LinearMap:

@@ -313,7 +313,7 @@ class GraphReader:
         return counts
 
     def node(self, node: onnx.NodeProto, number: int) -> None:
-        """Read one node."""
+        """Read one node of the graph: its outputs become constants or values."""
         attributes = {}
         for entry in node.attribute:
             value = onnx.helper.get_attribute_value(entry)

@@ -78,18 +78,18 @@ class Payload:
         self.data, self.place = data, 0
 
     def take(self, size: int) -> bytes:
-        """The next bytes."""
+        """The next bytes of the record. Raises Damaged where it is shorter."""
         if size > len(self.data) - self.place:
             raise Damaged("a record is shorter than it says")
         self.place += size
         return self.data[self.place - size : self.place]
 
     def number(self) -> int:
-        """The next integer."""
+        """The next unsigned integer, of four bytes."""
         return int.from_bytes(self.take(4), "little")
 
     def array(self, count: int, kind: str = "<u4") -> Array:
-        """The next numbers."""
+        """The next so many numbers of a kind, those of four bytes as int64, floats as float64."""
         found = np.frombuffer(self.take(count * np.dtype(kind).itemsize), kind)
         return found.astype(np.int64) if kind == "<u4" else found.astype(np.float64) if "f" in kind else found
 
@@ -128,7 +128,7 @@ class HashedFile:
         self.file, self.hash = file, hashlib.sha256()
 
     def read(self, size: int) -> bytes:
-        """The next bytes."""
+        """The next bytes of the file, at most so many."""
         data = self.file.read(size)
         self.hash.update(data)
         return data
