@@ -17,9 +17,8 @@ from toolkit import batched_queries
 from toolkit.attack.gradient_attack import case_loss
 from toolkit.batched_queries import bound_together
 from toolkit.formats.vnnlib.read import read_query
-from toolkit.problem.compile import compile_problem
+from toolkit.problem.compile import compile_problem, places, stacked
 from toolkit.problem.specialise_cases import specialised
-from toolkit.problem.stack_problems import places, stacked
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.root import RootBounds, boxes_at_once, first_bounds, joint_roots, root_bounds

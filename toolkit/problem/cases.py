@@ -27,8 +27,16 @@ from toolkit.formats.vnnlib.query import (
     ranges,
 )
 from toolkit.problem.emptiness import InputBounds, possible
-from toolkit.problem.implied_bounds import fill_missing_bounds, linear_input_rows
-from toolkit.problem.regions import BoxAtoms, RegionBoxes, box_atoms, check_bounded, check_size, intersect_boxes
+from toolkit.problem.regions import (
+    BoxAtoms,
+    RegionBoxes,
+    box_atoms,
+    check_bounded,
+    check_size,
+    fill_missing_bounds,
+    intersect_boxes,
+    linear_input_rows,
+)
 from toolkit.tuning import tuned
 
 Conjunction = tuple[AtomBlock, ...]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import accumulate
 from typing import Self
 
 import numpy as np
@@ -302,3 +303,36 @@ def _padded(cases: Cases) -> np.ndarray:
     columns = np.minimum(np.arange(max(1, *counts, 1)), np.maximum(counts - 1, 0)[:, None])
     rows = np.append(cases.rows, len(cases.atoms))[cases.starts[:-1, None] + columns]
     return np.where(counts[:, None] > 0, rows, len(cases.atoms))
+
+
+def stacked(problems: Sequence[Problem]) -> Problem:
+    """All the problems as one. They share the program, and the number K of atoms of a case."""
+    first = problems[0]
+    assert all(problem.program is first.program for problem in problems)
+    return Problem(
+        lower=torch.cat([problem.lower for problem in problems]),
+        upper=torch.cat([problem.upper for problem in problems]),
+        region=_numbered([problem.region for problem in problems], [len(problem.lower) for problem in problems]),
+        rows=_numbered([problem.rows for problem in problems], [len(problem.offsets) for problem in problems]),
+        weights=torch.cat([problem.weights for problem in problems]),
+        offsets=torch.cat([problem.offsets for problem in problems]),
+        strict=torch.cat([problem.strict_atoms for problem in problems]),
+        program=first.program,
+    )
+
+
+def places(problems: Sequence[Problem]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Numbers that the regions and the cases of each problem have in the stack."""
+    regions = _split([len(problem.lower) for problem in problems], problems[0].region.device)
+    cases = _split([problem.num_cases for problem in problems], problems[0].region.device)
+    return zip(regions, cases, strict=True)
+
+
+def _numbered(parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """Numbers that count within each problem as numbers that count in the stack."""
+    before = accumulate(sizes, initial=0)
+    return torch.cat([part + start for part, start in zip(parts, before, strict=False)])
+
+
+def _split(sizes: list[int], device: torch.device) -> tuple[Tensor, ...]:
+    return torch.arange(sum(sizes), device=device).split(sizes)

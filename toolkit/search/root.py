@@ -20,9 +20,8 @@ from toolkit.bounds.crown import bound_features
 from toolkit.bounds.dual_ascent import Adam, Schedule, optimise
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Multipliers, adaptive
-from toolkit.problem.compile import Problem
+from toolkit.problem.compile import Problem, places, stacked
 from toolkit.problem.program import Program, split_layers
-from toolkit.problem.stack_problems import places, stacked
 from toolkit.problem.sum_rounding import outward
 from toolkit.run.clock import Clock
 from toolkit.run.events import Observer, RootBounded
