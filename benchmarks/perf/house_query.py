@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import threading
+from inspect import CO_OPTIMIZED
 from itertools import pairwise
 from pathlib import Path
 from types import CodeType, FrameType
@@ -54,8 +55,8 @@ class EntryRecorder:
         code = frame.f_code
         if event != "call" or id(code) in self.entered or not code.co_filename.startswith(f"{self.folder}/"):
             return
-        if code.co_name.startswith("<"):
-            return  # module bodies run by imports; lambdas and comprehensions belong to the function around them
+        if code.co_name.startswith("<") or not code.co_flags & CO_OPTIMIZED:
+            return  # bodies of modules and classes run by imports; lambdas belong to the function around them
         self.entered[id(code)] = code
         if self.depth is None and self.name(code) == self.inner:
             self.depth = self.below(frame)

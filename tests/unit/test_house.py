@@ -224,7 +224,9 @@ def middle():
     return [inner() for _ in range(2)]
 
 def inner():
-    return sorted([2, 1], key=lambda x: x)
+    class Local:
+        one = 1
+    return sorted([2, Local.one], key=lambda x: x)
 
 def unused():
     pass
@@ -232,7 +234,8 @@ def unused():
 
 
 def test_functions_that_are_entered(tmp_path: Path) -> None:
-    """Called between: middle and its list; functions that are only defined, lambdas and other folders do not count."""
+    """Called between: middle and its list; functions that are only defined, classes, lambdas and other folders do
+    not count."""
     query = measuring("house_query")
     (tmp_path / "package").mkdir()
     path = tmp_path / "package" / "code.py"
