@@ -203,7 +203,7 @@ def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) 
     if key not in kept:
         if len(kept) >= tuned().problem.most_programs:
             kept.pop(next(iter(kept)))
-        kept[key] = _traced_program(FeatureNetwork(query, in_double(networks), cases), cases)
+        kept[key] = build_program(traced_features(query, networks, cases))
     return kept[key]
 
 
@@ -220,16 +220,11 @@ def in_double(networks: Mapping[str, Binding], device: torch.device | str = "cpu
 
 
 def traced_features(query: Query, networks: Mapping[str, Binding], cases: Cases) -> fx.GraphModule:
-    """The graph of a query's features, of which `toolkit.problem.operator_table` can tell whether it can be bounded."""
-    return _traced(FeatureNetwork(query, in_double(networks), cases), cases)
+    """The graph of a query's features, of which `toolkit.problem.operator_table` can tell whether it can be bounded.
 
-
-def _traced_program(features: FeatureNetwork, cases: Cases) -> Program:
-    return build_program(_traced(features, cases))
-
-
-def _traced(features: FeatureNetwork, cases: Cases) -> fx.GraphModule:
-    """The graph of features in double precision: what tracing folds is rounded as little as can be."""
+    It is in double precision: what tracing folds is rounded as little as can be.
+    """
+    features = FeatureNetwork(query, in_double(networks), cases)
     example = torch.as_tensor(
         (cases.lower[0] + cases.upper[0]) / 2 if len(cases.lower) else np.zeros(len(cases.inputs))
     )

@@ -104,8 +104,10 @@ def reduced(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]
     """
     problem, dtype = task.exact, task.problem.program.dtype
     box = Bounds(problem.lower, problem.upper)
-    if not problem.varying_inputs or not _reducible(problem.program, box, root.bounds):
-        return task, root  # of points nothing would be left to bound
+    if not problem.varying_inputs or problem.program.errors is None:
+        return task, root  # of points nothing would be left to bound, and without errors nothing would be proved
+    if not worth_reducing(problem.program, box, root.bounds):
+        return task, root
     # In double precision always: what a matrix of the reduced network has lost is lost for every bound of the search.
     bounds = root.bounds.to(problem.program.dtype)
     reduction = reduce_program(problem.program, box, bounds, task.clock.check, recentred=task.double is not None)
@@ -126,11 +128,6 @@ def reduced(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]
         multipliers=reduction.restrict_multipliers(root.multipliers),
     )
     return task.counted(root.bounds), root
-
-
-def _reducible(program: Program, box: Bounds, bounds: Bounds) -> bool:
-    """Whether what rounding can change is known, and reducing pays."""
-    return program.errors is not None and worth_reducing(program, box, bounds)
 
 
 def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:

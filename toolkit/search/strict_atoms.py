@@ -29,7 +29,7 @@ from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import CaseRefuted, Event
 from toolkit.search.batch_size import largest_batch, most_waiting
 from toolkit.search.farkas import LinearSystem, refute
-from toolkit.search.loop import SearchOutcome, branch_and_bound
+from toolkit.search.loop import branch_and_bound
 from toolkit.search.phase_domains import PhaseSpace, root_domains
 from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
 from toolkit.search.root import RootBounds, open_cases, root_bounds
@@ -111,7 +111,7 @@ def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
     if search is None or outcome is None:
         return None
     task.spent(search.progress.bounded, search.progress.depth)
-    return _found(outcome)
+    return SearchResult(outcome.witness, outcome.proved, "exact-leaves", outcome.reason)
 
 
 def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseFrontier | None:
@@ -131,10 +131,6 @@ def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseFrontier |
         bounding=PhaseBounding(Schedule(task.settings.beta_iterations, Polyak())),
         most=most_waiting(frontier),
     )
-
-
-def _found(outcome: SearchOutcome) -> SearchResult:
-    return SearchResult(outcome.witness, outcome.proved, "exact-leaves", outcome.reason)
 
 
 def _ignore(event: Event) -> None:
