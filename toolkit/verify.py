@@ -39,7 +39,7 @@ from toolkit.numpy_prover.crown_proof import LayerQuestion, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.run.events import Event, NoBounds, Observer, ProblemBegun
+from toolkit.run.events import NoBounds, Observer, ProblemBegun, silent
 from toolkit.run.memory_limits import refused
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
@@ -54,10 +54,6 @@ if TYPE_CHECKING:
     from toolkit.problem.specialise_cases import ProblemPart
     from toolkit.search.root import RootBounds
     from toolkit.search.search_task import SearchResult
-
-
-def silent(event: Event) -> None:
-    """The observer that does not care."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import nn
 from toolkit.bounds.dual_ascent import Schedule
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
 from toolkit.search.box_frontier import BoxFrontier, root_boxes
 from toolkit.search.branching import RULES, BranchingRule
@@ -88,5 +89,5 @@ def box_search(satisfiable: bool = False, max_domains: int = MANY) -> BoxFrontie
     with torch.no_grad():
         root = root_bounds(problem, clock, lambda event: None)
         search = boxes_of(problem, root, BoxOptions(16, 1, max_domains))
-        begin(search, clock, lambda event: None)
+        begin(search, Budget(clock, lambda point, region: False))
         return search

@@ -13,13 +13,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from toolkit.attack.gradient_attack import Accept, accept_best, case_loss
+from toolkit.attack.gradient_attack import accept_best, case_loss
 from toolkit.problem.compile import Problem
-from toolkit.run.clock import Clock
+from toolkit.run.budget import Budget
 from toolkit.tuning import tuned
 
 
-def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, accept: Accept) -> bool:
+def evolve(problem: Problem, cases: Tensor, size: int, budget: Budget) -> bool:
     """Whether some point of the given cases ``(C,)`` was accepted as a witness. Raises OutOfTime.
 
     The population of each has up to ``size`` points, less where there are many or the network is large.
@@ -34,7 +34,7 @@ def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, 
     case = cases.repeat_interleave(size)
     region = problem.region[case]
     lower, upper = (side[region].unflatten(0, (count, size)) for side in (problem.lower, problem.upper))
-    generator = torch.Generator(device="cpu").manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(budget.seed)
 
     def drawn(draw: Callable[..., Tensor]) -> Tensor:
         return draw(count, size, inputs, generator=generator, dtype=lower.dtype).to(lower.device)
@@ -42,10 +42,10 @@ def evolve(problem: Problem, cases: Tensor, size: int, seed: int, clock: Clock, 
     points = lower + drawn(torch.rand) * (upper - lower)
     parents, least = points[:, :0], lower[:, :0, 0]
     for generation in range(plan.generations):
-        clock.check()
+        budget.clock.check()
         flat = points.flatten(0, 1)
         loss = case_loss(problem, flat, case)
-        if accept_best(flat, loss, region, accept):
+        if accept_best(flat, loss, region, budget.accept):
             return True
         parents, least = _fittest(torch.cat([parents, points], 1), torch.cat([least, loss.view(count, size)], 1))
         chosen = torch.randint(parents.shape[1], (count, size, 1), generator=generator).to(lower.device)

@@ -17,6 +17,7 @@ from torch import Tensor
 from toolkit.ops import ELEMENTWISE
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
 from toolkit.tuning import tuned
 
@@ -87,21 +88,18 @@ def diversify(problem: Problem, case: Tensor, points: Tensor, directions: Tensor
     return points
 
 
-def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, seed: int, clock: Clock, accept: Accept) -> bool:
-    """Whether some point of the given cases was accepted as a witness.
-
-    ``accept`` replays one candidate, shape ``(n,)``, of a region. The search ends with the first accepted one.
-    """
+def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, budget: Budget) -> bool:
+    """Whether some point of the given cases was accepted as a witness: the first ends the search. Raises OutOfTime."""
     if restarts == 0 or not len(cases):
         return False
-    generator = torch.Generator(device="cpu").manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(budget.seed)
     case = cases.repeat(restarts)[: tuned().gradients.most_points * 4]
     second = torch.arange(len(case), device=case.device) // len(cases) % 2
     size = points_at_once(problem.program)
     for part, moved in zip(case.split(size), second.split(size), strict=True):
-        start = _starts(problem, part, moved, generator, clock)
-        for points, loss in descend(problem, part, start, steps, clock):
-            if accept_best(points, loss, problem.region[part], accept):
+        start = _starts(problem, part, moved, generator, budget.clock)
+        for points, loss in descend(problem, part, start, steps, budget.clock):
+            if accept_best(points, loss, problem.region[part], budget.accept):
                 return True
     return False
 

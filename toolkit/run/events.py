@@ -143,3 +143,7 @@ class Observer(Protocol):
 
     def __call__(self, event: Event) -> None:
         """Called once for every event, in order."""
+
+
+def silent(event: Event) -> None:
+    """The observer that does not care."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -52,17 +53,15 @@ def attack_on(task: SearchTask, cases: Tensor, number: int) -> bool:
 
 def _restart(task: SearchTask, cases: Tensor, part: float, clock: Clock, seed: int) -> bool:
     """Part of the settings' restarts for each of up to so many cases, less where there are more, in all too."""
-    settings = task.settings
+    settings, budget = task.settings, replace(task.budget, clock=clock, seed=task.settings.seed + seed)
     share = min(1.0, tuned().attack.most_full_cases / max(1, len(cases)))
     restarts = math.ceil(part * share**2 * settings.attack_restarts)
     steps = math.ceil(share * settings.attack_steps)
     try:
-        if attack(task.problem, cases, restarts, steps, settings.seed + seed, clock, task.accept):
+        if attack(task.problem, cases, restarts, steps, budget):
             return True
         if not restarts or not 0 < task.problem.varying_inputs <= tuned().attack.most_evolving_inputs:
             return False
-        return evolve(
-            task.problem, cases, round(part * tuned().attack.population), settings.seed + seed, clock, task.accept
-        )
+        return evolve(task.problem, cases, round(part * tuned().attack.population), budget)
     except OutOfTime:
         return False

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toolkit.attack.gradient_attack import Accept, accept_best, case_loss, descend
+from toolkit.attack.gradient_attack import accept_best, case_loss, descend
 from toolkit.bounds.backward import LinearBounds, backward, functional, layer_lines
 from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
@@ -25,8 +25,8 @@ from toolkit.bounds.interval import Bounds
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
-from toolkit.run.events import Observer
 from toolkit.search.input_domains import (
     UNGROUPED,
     BoxGroups,
@@ -97,11 +97,11 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
             return BoundedChildren(children, still_open)
         return BoundedChildren(children, unrefuted(clip(still_open, self.groups(still_open))))
 
-    def find_witness(self, bounded: BoundedChildren[InputBoxes], accept: Accept, clock: Clock) -> bool:
+    def find_witness(self, bounded: BoundedChildren[InputBoxes], budget: Budget) -> bool:
         """Try points of the boxes that stay open."""
-        return accept_points(self.problem, bounded.still_open, clock, accept)
+        return accept_points(self.problem, bounded.still_open, budget)
 
-    def decide(self, leaves: InputBoxes, accept: Accept, clock: Clock, observer: Observer) -> LeafOutcome:
+    def decide(self, leaves: InputBoxes, budget: Budget) -> LeafOutcome:
         """Nothing decides what is too narrow to be cut."""
         return LeafOutcome(False, len(leaves))
 
@@ -255,7 +255,7 @@ def _coefficients(program: Program, linear: LinearBounds) -> Tensor:
     return torch.cat(parts, 1) if parts else linear.offset.new_zeros(batch, 0)
 
 
-def accept_points(problem: Problem, boxes: InputBoxes, clock: Clock, accept: Accept) -> bool:
+def accept_points(problem: Problem, boxes: InputBoxes, budget: Budget) -> bool:
     """Try points of the open boxes as witnesses: descend from the best centres and from the corners of the weakest."""
     if not len(boxes):
         return False
@@ -267,9 +267,9 @@ def accept_points(problem: Problem, boxes: InputBoxes, clock: Clock, accept: Acc
     inside = parts_as_problem(problem, chosen)
     starts = torch.cat([centres[best], corners[weakest]])
     return any(
-        accept_best(points, loss, problem.region[chosen.case], accept)
+        accept_best(points, loss, problem.region[chosen.case], budget.accept)
         for points, loss in descend(
-            inside, torch.arange(len(chosen), device=starts.device), starts, tuned().boxes.attack_steps, clock
+            inside, torch.arange(len(chosen), device=starts.device), starts, tuned().boxes.attack_steps, budget.clock
         )
     )
 

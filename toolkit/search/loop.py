@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from toolkit.attack.gradient_attack import Accept
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
-from toolkit.run.events import DomainsBounded, Observer, RoundDone, SearchBegun
+from toolkit.run.events import DomainsBounded, RoundDone, SearchBegun
 from toolkit.search.batch_size import refusals, smaller_batch
 from toolkit.tuning import tuned
 
@@ -153,11 +153,11 @@ class Frontier(ABC, Generic[D, C]):
         """Bound children, and see which of them stay open. Raises OutOfTime."""
 
     @abstractmethod
-    def find_witness(self, bounded: BoundedChildren[D], accept: Accept, clock: Clock) -> bool:
+    def find_witness(self, bounded: BoundedChildren[D], budget: Budget) -> bool:
         """Try the most promising points of some domains. Raises OutOfTime."""
 
     @abstractmethod
-    def decide(self, leaves: D, accept: Accept, clock: Clock, observer: Observer) -> LeafOutcome:
+    def decide(self, leaves: D, budget: Budget) -> LeafOutcome:
         """Decide domains that have nothing left to split, as far as that can be done. Raises OutOfTime."""
 
     @abstractmethod
@@ -199,14 +199,14 @@ class Frontier(ABC, Generic[D, C]):
         self.progress = self.progress.with_parts([progress for _, progress in states])
 
 
-def branch_and_bound(frontier: Frontier[Any, Any], clock: Clock, accept: Accept, observer: Observer) -> SearchOutcome:
+def branch_and_bound(frontier: Frontier[Any, Any], budget: Budget) -> SearchOutcome:
     """Decide all that is open. Raises OutOfTime, after which the search goes on from where it was."""
-    begin(frontier, clock, observer)
-    progress = frontier.progress
+    begin(frontier, budget)
+    progress, clock = frontier.progress, budget.clock
     while picked := frontier.pick(max(1, frontier.batch // 2)):
         clock.check_round()
         if picked.leaves:
-            found = frontier.decide(picked.domains, accept, clock, observer)
+            found = frontier.decide(picked.domains, budget)
             if found.witness:
                 return SearchOutcome(True, False)
             frontier.open, progress.undecided = picked.rest, progress.undecided + found.undecided
@@ -216,30 +216,30 @@ def branch_and_bound(frontier: Frontier[Any, Any], clock: Clock, accept: Accept,
         try:
             with refusals():
                 bounded = frontier.bound(frontier.split(picked.domains, clock), clock)
-                witness = frontier.find_witness(bounded, accept, clock)
+                witness = frontier.find_witness(bounded, budget)
         except torch.OutOfMemoryError:
-            frontier.batch = smaller_batch(frontier.batch, observer)
+            frontier.batch = smaller_batch(frontier.batch, budget.observer)
             continue
         progress.count(len(bounded.children), bounded.children.deepest)
         if witness:
             return SearchOutcome(True, False)
         frontier.put(picked.rest, bounded.still_open)
         progress.watch(frontier.weakest())
-        observer(DomainsBounded(picked.domains, bounded.children, bounded.still_open))
-        observer(RoundDone(progress.bounded, len(frontier), progress.weakest, progress.depth))
+        budget.observer(DomainsBounded(picked.domains, bounded.children, bounded.still_open))
+        budget.observer(RoundDone(progress.bounded, len(frontier), progress.weakest, progress.depth))
     if progress.undecided:
         return SearchOutcome(False, False, f"{progress.undecided} {frontier.undecided_because}")
     return SearchOutcome(False, True)
 
 
-def begin(frontier: Frontier[Any, Any], clock: Clock, observer: Observer) -> None:
+def begin(frontier: Frontier[Any, Any], budget: Budget) -> None:
     """Bound what a search begins or goes on with, in as large batches as fit."""
     while len(frontier) and not frontier.begun:
         try:
             with refusals():
-                bounded = frontier.begin(clock)
+                bounded = frontier.begin(budget.clock)
         except torch.OutOfMemoryError:
-            frontier.batch = smaller_batch(frontier.batch, observer)
+            frontier.batch = smaller_batch(frontier.batch, budget.observer)
             continue
         frontier.begun = True
-        observer(SearchBegun(frontier, bounded))
+        budget.observer(SearchBegun(frontier, bounded))

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.attack.gradient_attack import Accept
 from toolkit.bounds.backward import backward, functional, layer_lines, of_rows
 from toolkit.bounds.dual_ascent import evaluate, relax
 from toolkit.bounds.optimised_bound import Domain, Multipliers
 from toolkit.problem.program import Program
-from toolkit.run.clock import Clock
-from toolkit.run.events import LeafClosed, Observer
+from toolkit.run.budget import Budget
+from toolkit.run.events import LeafClosed
 from toolkit.search.loop import LeafOutcome
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, in_double, proved
 
@@ -34,18 +33,16 @@ class LeafDecision:
     point: Tensor | None = None
 
 
-def close_leaves(
-    space: PhaseSpace, leaves: PhaseDomains, accept: Accept, clock: Clock, observer: Observer
-) -> LeafOutcome:
+def close_leaves(space: PhaseSpace, leaves: PhaseDomains, budget: Budget) -> LeafOutcome:
     """Decide leaves one by one; they are rare."""
     undecided = 0
     for leaf in leaves.parts(1):
-        clock.check()
+        budget.clock.check()
         found = _decide(space, leaf)
         if found.refuted_by:
-            observer(LeafClosed(leaf, found.refuted_by, found.multipliers))
+            budget.observer(LeafClosed(leaf, found.refuted_by, found.multipliers))
             continue
-        if found.point is not None and accept(found.point, int(space.problem.region[leaf.case[0]])):
+        if found.point is not None and budget.accept(found.point, int(space.problem.region[leaf.case[0]])):
             return LeafOutcome(True, undecided)
         undecided += 1
     return LeafOutcome(False, undecided)

@@ -19,7 +19,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from toolkit.attack.gradient_attack import Accept
 from toolkit.bounds.bounder import NeuronQuestion, Stage, bounder
 from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule
 from toolkit.bounds.intermediate_bounds import refine_layer
@@ -28,6 +27,7 @@ from toolkit.bounds.optimised_bound import adaptive
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.forked_processes import side_by_side, worth_starting
 from toolkit.search.batch_size import refusals
@@ -144,7 +144,7 @@ class TreeFrontier(PhaseFrontier):
         """All domains: a leaf that is proved bounds its tree like any other."""
         return domains
 
-    def find_witness(self, bounded: BoundedChildren[PhaseDomains], accept: Accept, clock: Clock) -> bool:
+    def find_witness(self, bounded: BoundedChildren[PhaseDomains], budget: Budget) -> bool:
         """No point is looked for."""
         return False
 
@@ -198,7 +198,7 @@ def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
 def grown(trees: TreeFrontier, clock: Clock) -> Bounds:
     """Bounds ``(1, n)`` of the neurons when time is up, all trees are done, or growing hardly helps any more."""
     with suppress(OutOfTime, MemoryError):
-        branch_and_bound(trees, clock, lambda *_: False, lambda event: None)
+        branch_and_bound(trees, Budget(clock, accept=lambda point, region: False))
     return trees.bounds()
 
 

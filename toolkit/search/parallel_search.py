@@ -14,28 +14,27 @@ from typing import Any
 
 from torch import Tensor
 
-from toolkit.attack.gradient_attack import Accept
-from toolkit.run.clock import Clock, OutOfTime
-from toolkit.run.events import Observer, RoundDone
+from toolkit.run.budget import Budget
+from toolkit.run.clock import OutOfTime
+from toolkit.run.events import RoundDone
 from toolkit.run.forked_processes import SharedFlag, side_by_side, worth_starting
 from toolkit.search.loop import Frontier, SearchOutcome, SearchProgress, branch_and_bound
 from toolkit.tuning import tuned
 
 
-def search_in_shares(
-    search: Frontier[Any, Any], clock: Clock, accept: Accept, observer: Observer, processes: int
-) -> SearchOutcome:
+def search_in_shares(search: Frontier[Any, Any], budget: Budget, processes: int) -> SearchOutcome:
     """Decide all of a search. Raises OutOfTime, after which it goes on from there."""
+    clock = budget.clock
     began = clock.elapsed
     while processes > 1:
         try:
             alone = clock.ending(clock.elapsed + tuned().sharing.seconds_before)
-            return branch_and_bound(search, alone, accept, observer)
+            return branch_and_bound(search, budget.within(alone))
         except OutOfTime:
             clock.check()
         # A search that has taken so long is likely to take as long again.
         while (count := min(processes, shares_of(search), worth_starting(clock.elapsed - began))) > 1:
-            turn = take_turn(search, count, clock, accept, observer, short=count < processes)
+            turn = take_turn(search, count, budget, short=count < processes)
             if turn.witness:
                 return SearchOutcome(True, False)
             if turn.lost:
@@ -43,7 +42,7 @@ def search_in_shares(
             if turn.lost or search.progress.bounded >= search.max_domains:
                 break
             clock.check()
-    return branch_and_bound(search, clock, accept, observer)
+    return branch_and_bound(search, budget)
 
 
 def shares_of(search: Frontier[Any, Any]) -> int:
@@ -73,9 +72,7 @@ class WitnessFound(Exception):  # noqa: N818 - not an error: the search ends
     """A witness was accepted: what the other processes have left does not matter."""
 
 
-def take_turn(
-    search: Frontier[Any, Any], count: int, clock: Clock, accept: Accept, observer: Observer, short: bool = False
-) -> TurnResult:
+def take_turn(search: Frontier[Any, Any], count: int, budget: Budget, short: bool = False) -> TurnResult:
     """Search shares side by side, this process the first of them, until one of them has no more to do.
 
     A short turn lasts no longer than turns last at least.
@@ -83,30 +80,32 @@ def take_turn(
     shares, flag = search.shares(count), SharedFlag()
     if short:
         flag.put_up()
-    turn = _TurnRunner(flag, clock)
-    works: list[Callable[[], TurnReport]] = [partial(turn.lead, shares[0], accept, observer)]
+    turn = _TurnRunner(flag, budget)
+    works: list[Callable[[], TurnReport]] = [partial(turn.lead, shares[0])]
     works += [partial(turn.follow, share) for share in shares[1:]]
     try:
-        reports = side_by_side(works, clock)
+        reports = side_by_side(works, budget.clock)
     except WitnessFound:
         return TurnResult(True, False)
     # Of a process that is lost, this one still has the share as it was when the turn began.
     pairs = zip(shares, reports, strict=True)
     search.gather([share.state() if report is None else report.state for share, report in pairs])
-    observer(RoundDone(search.progress.bounded, search.divisible, search.progress.weakest, search.progress.depth))
+    budget.observer(
+        RoundDone(search.progress.bounded, search.divisible, search.progress.weakest, search.progress.depth)
+    )
     back = [report for report in reports if report is not None]
-    found = any(accept(*candidate) for report in back for candidate in report.candidates)
+    found = any(budget.accept(*candidate) for report in back for candidate in report.candidates)
     return TurnResult(found, len(back) < len(reports))
 
 
 @dataclass(frozen=True)
 class _TurnRunner:
     flag: SharedFlag
-    clock: Clock
+    budget: Budget
 
-    def lead(self, share: Frontier[Any, Any], accept: Accept, observer: Observer) -> TurnReport:
+    def lead(self, share: Frontier[Any, Any]) -> TurnReport:
         """What the process that all began with does with its share."""
-        outcome = self._run(share, accept, observer)
+        outcome = self._run(share, self.budget)
         if outcome is not None and outcome.witness:
             raise WitnessFound
         return TurnReport(share.state())
@@ -120,15 +119,16 @@ class _TurnRunner:
             self.flag.put_up()
             return False
 
-        self._run(share, collect, lambda event: None)
+        self._run(share, Budget(self.budget.clock, collect))
         return TurnReport(share.state(), candidates=candidates)
 
-    def _run(self, share: Frontier[Any, Any], accept: Accept, observer: Observer) -> SearchOutcome | None:
+    def _run(self, share: Frontier[Any, Any], budget: Budget) -> SearchOutcome | None:
         """What a share comes to, or None where it is not done when the turn ends."""
         try:
             # From here on, not from when the turn began: each gets at least one round done, however late it started.
-            clock = self.clock.ending(self.clock.elapsed + tuned().sharing.least_turn_seconds, lambda: self.flag.is_up)
-            return branch_and_bound(share, clock, accept, observer)
+            clock = budget.clock
+            clock = clock.ending(clock.elapsed + tuned().sharing.least_turn_seconds, lambda: self.flag.is_up)
+            return branch_and_bound(share, budget.within(clock))
         except OutOfTime:
             return None
         finally:

@@ -14,10 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from toolkit.attack.gradient_attack import Accept, accept_best, case_loss
+from toolkit.attack.gradient_attack import accept_best, case_loss
 from toolkit.bounds.dual_ascent import Schedule, optimise
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Bound
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
 from toolkit.run.cuda_graphs import RECORDERS
 from toolkit.run.events import DomainsRefuted, Observer
@@ -115,16 +116,16 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
         """The domains that are not refuted."""
         return domains.select(~proved(domains.lower))
 
-    def find_witness(self, bounded: BoundedChildren[PhaseDomains], accept: Accept, clock: Clock) -> bool:
+    def find_witness(self, bounded: BoundedChildren[PhaseDomains], budget: Budget) -> bool:
         """Try the minimisers of the bounds, the most promising first."""
         problem, case, points = self.space.problem, bounded.children.case, bounded.points
         return points is not None and accept_best(
-            points, case_loss(problem, points, case), problem.region[case], accept
+            points, case_loss(problem, points, case), problem.region[case], budget.accept
         )
 
-    def decide(self, leaves: PhaseDomains, accept: Accept, clock: Clock, observer: Observer) -> LeafOutcome:
+    def decide(self, leaves: PhaseDomains, budget: Budget) -> LeafOutcome:
         """Decide leaves by linear programs, exactly if need be."""
-        return close_leaves(self.space, leaves, accept, clock, observer)
+        return close_leaves(self.space, leaves, budget)
 
     def put(self, rest: PhaseDomains, children: PhaseDomains) -> None:
         """Keep both as one record."""

@@ -21,6 +21,7 @@ from toolkit.problem.evaluate_program import evaluate, transposed_wrongly
 from toolkit.problem.fast_maps import with_sparse_maps, with_stacks
 from toolkit.problem.program import Program
 from toolkit.problem.sum_rounding import unit_roundoff
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
 from toolkit.run.events import NetworkReduced, Observer
 from toolkit.search.root import RootBounds
@@ -70,6 +71,11 @@ class SearchTask:
     def exact(self) -> Problem:
         """The problem in double precision."""
         return self.problem if self.double is None else self.double
+
+    @property
+    def budget(self) -> Budget:
+        """What a search or an attack is given to work with."""
+        return Budget(self.clock, self.accept, self.observer, self.settings.seed)
 
     def counted(self, bounds: Bounds) -> SearchTask:
         """The task with what rounding can change in its programs, for bounds ``(R, num_neurons)`` of its neurons."""

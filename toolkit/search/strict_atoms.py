@@ -25,8 +25,9 @@ from toolkit.problem.affine import DenseAffine
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import split_layers
 from toolkit.problem.rational import Dyadic, RationalProgram, dyadic, is_rational
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.run.events import CaseRefuted, Event
+from toolkit.run.events import CaseRefuted, silent
 from toolkit.search.batch_size import largest_batch, most_waiting
 from toolkit.search.farkas import LinearSystem, refute
 from toolkit.search.loop import branch_and_bound
@@ -104,7 +105,7 @@ def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
     clock = task.clock.part(tuned().exact.time_share)
     try:
         search = _search(problem, task, clock)
-        outcome = None if search is None else branch_and_bound(search, clock, original.accept, task.observer)
+        outcome = None if search is None else branch_and_bound(search, Budget(clock, original.accept, task.observer))
     except OutOfTime:
         task.clock.check()
         return None
@@ -116,7 +117,7 @@ def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
 
 def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseFrontier | None:
     """A search over phases, whose leaves are decided exactly, unless there are many neurons to split."""
-    root = root_bounds(problem, clock, _ignore)
+    root = root_bounds(problem, clock, silent)  # those of the network as it was compiled have been told of already
     unstable = unstable_neurons(problem.program, root.bounds).any(0).nonzero().squeeze(1)
     if len(unstable) > tuned().exact.most_unstable:
         return None
@@ -131,10 +132,6 @@ def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseFrontier |
         bounding=PhaseBounding(Schedule(task.settings.beta_iterations, Polyak())),
         most=most_waiting(frontier),
     )
-
-
-def _ignore(event: Event) -> None:
-    """Root bounds of the network as it was compiled have been told of already."""
 
 
 @dataclass(frozen=True)

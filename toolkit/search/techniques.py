@@ -277,7 +277,7 @@ def run_search(task: SearchTask, name: str, frontier: Frontier[Any, Any]) -> Sea
     before = frontier.progress.bounded
     try:
         with suited_threads(task.problem.program.cost):
-            outcome = search_in_shares(frontier, task.clock, task.accept, task.observer, processes_of(task))
+            outcome = search_in_shares(frontier, task.budget, processes_of(task))
     finally:
         task.spent(frontier.progress.bounded - before, frontier.progress.depth)
     return SearchResult(outcome.witness, outcome.proved, name, outcome.reason)

@@ -12,6 +12,7 @@ from toolkit.attack.evolution_attack import evolve
 from toolkit.attack.gradient_attack import attack, case_loss
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.tuning import tuned
 
@@ -42,11 +43,11 @@ def test_populations_find_what_gradients_miss() -> None:
 
 
 def search(problem: Problem, seed: int, clock: Clock) -> bool:
-    return evolve(problem, ALL, 256, seed, clock, lambda point, region: True)
+    return evolve(problem, ALL, 256, Budget(clock, lambda point, region: True, seed=seed))
 
 
 def gradients(problem: Problem, seed: int, clock: Clock) -> bool:
-    return attack(problem, ALL, 30, 50, seed, clock, lambda point, region: True)
+    return attack(problem, ALL, 30, 50, Budget(clock, lambda point, region: True, seed=seed))
 
 
 def test_candidates_satisfy_their_case_in_its_box() -> None:
@@ -54,7 +55,7 @@ def test_candidates_satisfy_their_case_in_its_box() -> None:
     tried: list[tuple[Tensor, int]] = []
     for seed in range(4):
         refuse = lambda point, region: bool(tried.append((point, region)))  # noqa: E731
-        assert not evolve(problem, torch.arange(problem.num_cases), 256, seed, Clock.started(60), refuse)
+        assert not evolve(problem, torch.arange(problem.num_cases), 256, Budget(Clock.started(60), refuse, seed=seed))
     assert {region for _, region in tried} == set(range(problem.num_cases))
     for point, region in tried:
         assert bool((point >= problem.lower[region]).all() and (point <= problem.upper[region]).all())
@@ -68,25 +69,24 @@ def cases_of(problem: Problem, region: int) -> Tensor:
 
 
 def test_nothing_is_found_where_nothing_is() -> None:
-    assert not evolve(problem_of("(<= Y_0 -1.0)"), ALL, 512, 0, Clock.started(60), lambda point, region: True)
+    assert not evolve(problem_of("(<= Y_0 -1.0)"), ALL, 512, Budget(Clock.started(60), lambda point, region: True))
 
 
 def test_populations_too_small_are_left_out() -> None:
     problem = problem_of("(<= Y_0 2.0)")
-    assert evolve(problem, ALL, tuned().evolution.least_population, 0, Clock.started(60), lambda point, region: True)
-    assert not evolve(
-        problem, ALL, tuned().evolution.least_population - 1, 0, Clock.started(60), lambda point, region: True
-    )
-    assert not evolve(problem, ALL[:0], 512, 0, Clock.started(60), lambda point, region: True)
+    budget = Budget(Clock.started(60), lambda point, region: True)
+    assert evolve(problem, ALL, tuned().evolution.least_population, budget)
+    assert not evolve(problem, ALL, tuned().evolution.least_population - 1, budget)
+    assert not evolve(problem, ALL[:0], 512, budget)
 
 
 def test_large_networks_are_left_to_gradients(tune: Callable[..., None]) -> None:
     problem = problem_of("(<= Y_0 2.0)")
     tune(evolution={"most_multiplications": 0})
-    assert not evolve(problem, ALL, 512, 0, Clock.started(60), lambda point, region: True)
+    assert not evolve(problem, ALL, 512, Budget(Clock.started(60), lambda point, region: True))
 
 
 def test_out_of_time() -> None:
     assert tuned().evolution.generations > 1
     with pytest.raises(OutOfTime):
-        evolve(problem_of("(<= Y_0 -1.0)"), ALL, 512, 0, Clock.started(0), lambda point, region: True)
+        evolve(problem_of("(<= Y_0 -1.0)"), ALL, 512, Budget(Clock.started(0), lambda point, region: True))

@@ -13,6 +13,7 @@ from searches import BoxOptions, boxes_of
 from toolkit.attack.gradient_attack import forward
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Event, RoundDone
 from toolkit.search.box_frontier import branch, divisible, root_boxes
@@ -66,7 +67,7 @@ def _search(problem: Problem, plan: BoxOptions = PLAN, limit: float = 20.0, trut
     with torch.no_grad():
         clock = Clock.started(limit)
         root = root_bounds(problem, clock, lambda event: None)
-        return branch_and_bound(boxes_of(problem, root, plan), clock, accept, lambda event: None)
+        return branch_and_bound(boxes_of(problem, root, plan), Budget(clock, accept))
 
 
 @pytest.mark.parametrize("smooth", [False, True])
@@ -162,7 +163,7 @@ def test_rounds_are_reported() -> None:
         clock = Clock.started(20)
         root = root_bounds(problem, clock, events.append)
         search = boxes_of(problem, root, PLAN)
-        branch_and_bound(search, clock, lambda *_: False, events.append)
+        branch_and_bound(search, Budget(clock, lambda *_: False, events.append))
     progress = search.progress
     rounds = [event for event in events if isinstance(event, RoundDone)]
     assert rounds[-1].open == 0

@@ -13,8 +13,10 @@ import torch
 from searches import box_search, phase_search
 from torch import Tensor
 
+from toolkit.attack.gradient_attack import Accept
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.run.events import Event, Observer, RoundDone
+from toolkit.run.events import Event, RoundDone
 from toolkit.search import parallel_search
 from toolkit.search.loop import Frontier, SearchOutcome, branch_and_bound
 from toolkit.search.parallel_search import search_in_shares
@@ -37,11 +39,9 @@ def nobody(point: Tensor, region: int) -> bool:
     return False
 
 
-def decide(
-    search: Search, processes: int, accept: parallel_search.Accept = nobody, limit: float = 60.0
-) -> SearchOutcome:
+def decide(search: Search, processes: int, accept: Accept = nobody, limit: float = 60.0) -> SearchOutcome:
     with torch.no_grad():
-        return search_in_shares(search, Clock.started(limit), accept, lambda event: None, processes)
+        return search_in_shares(search, Budget(Clock.started(limit), accept), processes)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -111,12 +111,10 @@ def test_refused_witnesses_are_never_a_proof(make: Make) -> None:
 def test_a_lost_process_loses_no_domain(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     turns, here = watched(monkeypatch), os.getpid()
 
-    def lost_elsewhere(
-        search: Search, clock: Clock, accept: parallel_search.Accept, observer: Observer
-    ) -> SearchOutcome:
+    def lost_elsewhere(search: Search, budget: Budget) -> SearchOutcome:
         if os.getpid() != here:
             os.kill(os.getpid(), signal.SIGKILL)
-        return branch_and_bound(search, clock, accept, observer)
+        return branch_and_bound(search, budget)
 
     monkeypatch.setattr(parallel_search, "branch_and_bound", lost_elsewhere)
     assert decide(make(), 2) == PROVED
@@ -156,7 +154,7 @@ def test_all_domains_are_dealt(make: Make) -> None:
     search, rounds = make(), iter(range(9))
     clock = Clock.started(60).ending(0.0, lambda: next(rounds) == 8)
     with torch.no_grad(), pytest.raises(OutOfTime):
-        branch_and_bound(search, clock, nobody, lambda event: None)
+        branch_and_bound(search, Budget(clock, nobody))
     count = search.divisible
     assert count > 3
     dealt = search.shares(3)
@@ -171,7 +169,7 @@ def test_turns_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
     search = phase_search()
     with torch.no_grad():
-        search_in_shares(search, Clock.started(60), nobody, events.append, 2)
+        search_in_shares(search, Budget(Clock.started(60), nobody, events.append), 2)
     last = [event for event in events if isinstance(event, RoundDone)][-1]
     assert last.open == 0
     assert last.bounded == search.progress.bounded

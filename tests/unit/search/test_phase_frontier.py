@@ -10,6 +10,7 @@ from distance import unbounded_space
 from searches import phases, phases_of, random_problem
 
 from toolkit.bounds.interval import Bounds
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import DomainsBounded, Event, LeafClosed, Observer, RoundDone, SearchBegun
 from toolkit.search import batch_size
@@ -43,7 +44,7 @@ def new_search(first: float, second: float, batch: int = 2, most: int = MANY) ->
 
 def decide(search: PhaseFrontier, clock: Clock, observer: Observer = lambda event: None) -> SearchOutcome:
     with torch.no_grad():
-        return branch_and_bound(search, clock, lambda point, region: False, observer)
+        return branch_and_bound(search, Budget(clock, lambda point, region: False, observer))
 
 
 def resumed(search: PhaseFrontier) -> tuple[SearchOutcome, int]:
@@ -142,7 +143,7 @@ def test_better_bounds_refute_domains_and_leave_stable_neurons_whole() -> None:
     assert search.open.phase[:, 0].tolist() == [1, 1]
     assert (search.open.neuron_lower[:, 0] >= 0.25).all()
     with torch.no_grad():
-        begin(search, Clock.started(60), lambda event: None)
+        begin(search, Budget(Clock.started(60), lambda point, region: False))
     assert len(search.open)
     assert not (search.open.candidates == 0).any()
     assert decide(search, Clock.started(60)).proved

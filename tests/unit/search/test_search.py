@@ -30,6 +30,7 @@ from toolkit.ops import RELAXATIONS
 from toolkit.problem.affine import GraphAffine
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.program import split_layers
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.branching import RULES, babsr, branch, candidates, chord
 from toolkit.search.lp_leaf import close_leaves, implied_phases
@@ -142,7 +143,7 @@ def test_linear_programs_decide_leaves(first: float, second: float) -> None:
     leaves = domains
     for neuron in range(len(space.unstable)):
         leaves = split(leaves, torch.full((len(leaves),), neuron))
-    found = close_leaves(space, leaves, accept, Clock.started(60), lambda event: None)
+    found = close_leaves(space, leaves, Budget(Clock.started(60), accept))
     assert found.witness == bool(accepted) == satisfiable
     assert found.undecided == 0 or satisfiable
 
@@ -162,7 +163,7 @@ def test_nan_leaves_stay_undecided() -> None:
     broken = PhaseSpace(
         Problem(**{**space.problem.__dict__, "offsets": space.problem.offsets * torch.nan}), space.root, space.unstable
     )
-    found = close_leaves(broken, domains, lambda point, region: False, Clock.started(60), lambda event: None)
+    found = close_leaves(broken, domains, Budget(Clock.started(60), lambda point, region: False))
     assert found.undecided == len(domains)
 
 
@@ -325,9 +326,15 @@ def test_diversified_starts_find_what_random_ones_miss(tune: Callable[..., None]
     text = TEXT.replace("(declare-const Y_0 Real)", "(declare-const Y_0 Real)(declare-const Y_1 Real)")
     query = parse_query(text.format(-0.5, -0.5).replace("(>= X_0 0.5)", "(>= Y_1 -9.0)"))
     problem = compile_problem(query, {query.networks[0].name: Binding(Traps(), ((1, 2),), (torch.float32,))})
-    spread = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
+    spread = [
+        attack(problem, torch.arange(1), 2, 20, Budget(Clock.started(60), lambda p, r: True, seed=seed))
+        for seed in range(20)
+    ]
     tune(gradients={"diversifying_steps": 0})
-    plain = [attack(problem, torch.arange(1), 2, 20, seed, Clock.started(60), lambda p, r: True) for seed in range(20)]
+    plain = [
+        attack(problem, torch.arange(1), 2, 20, Budget(Clock.started(60), lambda p, r: True, seed=seed))
+        for seed in range(20)
+    ]
     assert sum(spread) > sum(plain) + 4
 
 
@@ -335,11 +342,11 @@ def test_the_attack_reports_only_accepted_points() -> None:
     problem = problem_below(0.2, 0.6)
     cases, clock = torch.arange(2), Clock.started(60)
     tried: list[Tensor] = []
-    assert not attack(problem, cases, 3, 20, 0, clock, lambda p, r: bool(tried.append(p)))
+    assert not attack(problem, cases, 3, 20, Budget(clock, lambda p, r: bool(tried.append(p))))
     assert tried
-    assert attack(problem, cases, 3, 20, 0, clock, lambda p, r: True)
-    assert not attack(problem, cases, 0, 20, 0, clock, lambda p, r: True)
-    assert not attack(problem_below(-1.0, -1.0), cases, 3, 20, 0, clock, lambda p, r: True)
+    assert attack(problem, cases, 3, 20, Budget(clock, lambda p, r: True))
+    assert not attack(problem, cases, 0, 20, Budget(clock, lambda p, r: True))
+    assert not attack(problem_below(-1.0, -1.0), cases, 3, 20, Budget(clock, lambda p, r: True))
 
 
 def test_nan_losses_are_no_candidates() -> None:

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from toolkit.bounds.bounder import Bounder
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import build_program
 from toolkit.problem.trace import trace
+from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search import attack_budget, strategy, techniques
 from toolkit.search.attack_budget import attack_on
@@ -115,7 +117,9 @@ def test_bounds_that_are_exact_already_are_not_tightened(
             return SearchResult(False, True, "search")
         raise OutOfTime
 
-    monkeypatch.setattr(techniques, "tightened", lambda task, root, search, seconds: asked.append(seconds) or root)
+    monkeypatch.setattr(
+        techniques, "tightened", lambda task, root, search, tightener, seconds: asked.append(seconds) or root
+    )
     monkeypatch.setattr(techniques, "run_search", search)
     problem = problem_of(30, widths, 30)
     task = task_of(problem)
@@ -174,10 +178,8 @@ def test_many_cases_are_attacked_less_each(monkeypatch: pytest.MonkeyPatch) -> N
 def test_parts_of_a_query_share_the_time_of_its_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     allowed: list[float] = []
 
-    def record(
-        problem: Problem, cases: torch.Tensor, restarts: int, steps: int, seed: int, clock: Clock, *_: object
-    ) -> bool:
-        allowed.append(clock.left)
+    def record(problem: Problem, cases: torch.Tensor, restarts: int, steps: int, budget: Budget) -> bool:
+        allowed.append(budget.clock.left)
         return True
 
     monkeypatch.setattr(attack_budget, "attack", record)
@@ -216,7 +218,9 @@ def test_searches_and_better_bounds_take_turns(
             return SearchResult(False, True, "search")
         raise OutOfTime
 
-    def tighten(task: SearchTask, root: RootBounds, search: PhaseFrontier, seconds: float) -> RootBounds:
+    def tighten(
+        task: SearchTask, root: RootBounds, search: PhaseFrontier, tightener: Bounder, seconds: float
+    ) -> RootBounds:
         turns.append(("tighten", seconds))
         return replace(root, lower=left * root.lower)
 
@@ -255,7 +259,9 @@ def test_a_search_that_gave_up_is_repeated_only_from_better_bounds(
             else SearchResult(False, True, "search")
         )
 
-    def tighten(task: SearchTask, root: RootBounds, search: PhaseFrontier, seconds: float) -> RootBounds:
+    def tighten(
+        task: SearchTask, root: RootBounds, search: PhaseFrontier, tightener: Bounder, seconds: float
+    ) -> RootBounds:
         return replace(root, lower=left * root.lower)
 
     monkeypatch.setattr(techniques, "run_search", search)
