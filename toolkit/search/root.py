@@ -20,6 +20,7 @@ from toolkit.bounds.crown import bound_features
 from toolkit.bounds.dual_ascent import Adam, Schedule, optimise
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.bounds.optimised_bound import Multipliers, adaptive
+from toolkit.errors import DisagreementError
 from toolkit.problem.compile import Problem, places, stacked
 from toolkit.problem.program import Program, split_layers
 from toolkit.problem.sum_rounding import outward
@@ -67,10 +68,26 @@ def root_bounds(problem: Problem, clock: Clock, observer: Observer, double: Prob
     exact = problem if double is None else double
     if bounds is None:
         return root_bounds(exact, clock, observer).to(problem.program.dtype)
+    check_consistent(problem.program, question.known)
+    check_consistent(problem.program, bounds)
     lower, multipliers = first_bounds(exact, bounds.to(exact.program.dtype), clock)
     root = root_of(problem, question.known, bounds, lower, multipliers, bounder.name)
     tell(problem, root, observer)
     return replace(root.to(problem.program.dtype), bounds=bounds)
+
+
+def check_consistent(program: Program, bounds: Bounds) -> None:
+    """Raise DisagreementError where bounds of a neuron over a whole box contradict each other.
+
+    A domain that is refuted is one whose bounds do; but a box has points, at which each neuron has a value. So what
+    rounding may change was accounted for wrongly somewhere, and nothing that follows from such bounds is a proof.
+    """
+    crossed = bounds.lower > bounds.upper
+    if bool(crossed.any()):
+        row, neuron = crossed.nonzero()[0].tolist()
+        layer = next(layer.name for layer in program.layers if neuron < layer.stop)
+        lower, upper = float(bounds.lower[row, neuron]), float(bounds.upper[row, neuron])
+        raise DisagreementError(f"bounds of {layer} contradict each other: from {lower} to {upper}")
 
 
 def root_of(
@@ -89,6 +106,7 @@ def refined_root(problem: Problem, root: RootBounds, iterations: int, clock: Clo
     question = NeuronQuestion(problem.program, box, root.bounds, clock.check, iterations=iterations)
     bounder = cheapest(Stage.REFINING, question)
     bounds = (None if bounder is None else bounder.bound(question)) or root.bounds
+    check_consistent(problem.program, bounds)
     root = replace(root, layers=counted(root.layers, problem, bounds, "alpha-crown"))
     return optimised_root(problem, root, bounds, iterations, clock, observer)
 
