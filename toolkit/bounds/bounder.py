@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
+from torch import Tensor
+
 from toolkit.bounds.interval import Bounds, interval_bounds, unstable_neurons
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
@@ -31,6 +33,19 @@ class Stage(Enum):
     FIRST = "intervals"
     REFINING = "linear bounds"
     BRANCHING = "optimised bounds, for as long as is granted"
+
+
+@dataclass(frozen=True)
+class TightenedRows:
+    """Neurons of one layer that were bounded with slopes of their own: from below, then from above, ``(2 m,)`` rows."""
+
+    layer: int
+    index: Tensor
+    """Position of each neuron in the layer, ``(m,)``."""
+    alpha: Tensor
+    """Lower slopes of all neurons of the layers before, ``(2 m, neurons before)``."""
+    better: Tensor
+    """Rows whose bounds are better than those known, ``(2 m,)`` bool."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,10 @@ class NeuronQuestion:
     """Most subproblems that such a technique bounds at once."""
     processes: int = 1
     """How many may share its work."""
+    stated: bool = False
+    """Whether slopes are to be those that a byte can state."""
+    tell: Callable[[TightenedRows], None] = lambda rows: None
+    """Told of rows that got slopes of their own, in the order of the layers."""
 
     @classmethod
     def of_problem(cls, problem: Problem, check: Callable[[], None]) -> NeuronQuestion:

@@ -161,6 +161,8 @@ class Schedule:
     rule: StepRule = field(default_factory=Adam)
     until_proved: bool = True
     """Whether positive bounds need no further improvement."""
+    in_bytes: bool = False
+    """Whether the slopes are to be such that a byte can state them, for a certificate."""
 
 
 @dataclass(frozen=True)
@@ -306,10 +308,15 @@ def optimise(
         state = state.advance(bound, gradient, step)
         at = evaluate(program, relaxed, state.current)
         best = best.or_better(at.bound, rows)
-    return best
+    return stated(program, domain, best) if schedule.in_bytes else best
 
 
 def _unproved(best: Bound, rows: Tensor | None) -> Tensor:
     """Positions in the batch of the domains that are not proved."""
     lower = best.lower if rows is None else best.lower[rows]
     return (~(lower > 0)).nonzero().squeeze(1)
+
+
+def stated(program: Program, domain: Domain, bound: Bound) -> Bound:
+    """The bounds of domains, ``(B,)``, with slopes that a byte can state."""
+    return evaluate(program, relax(program, domain), bound.multipliers.stated()).bound

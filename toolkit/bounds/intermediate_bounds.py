@@ -12,11 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.bounder import NeuronQuestion, Stage, bounder
+from toolkit.bounds.bounder import NeuronQuestion, Stage, TightenedRows, bounder
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.dual_ascent import Adam, Schedule, optimise
 from toolkit.bounds.interval import Bounds, inexact
-from toolkit.bounds.optimised_bound import Domain, adaptive
+from toolkit.bounds.optimised_bound import Bound, Domain, adaptive
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.tuning import tuned
 
@@ -30,9 +30,10 @@ from toolkit.tuning import tuned
 def by_optimised_slopes(question: NeuronQuestion) -> Bounds:
     """Tighter bounds of all neurons of one box, layer by layer: slopes of every row, optimised in a few large steps."""
     steps = max(1, question.iterations // tuned().roots.steps_of_cases_divisor)
-    schedule, bounds = Schedule(steps, Adam(rate_alpha=0.5, decay=0.8)), question.known
+    schedule = Schedule(steps, Adam(rate_alpha=0.5, decay=0.8), in_bytes=question.stated)
+    bounds = question.known
     for number in range(len(question.program.layers)):
-        bounds = refine_layer(question.program, number, question.box, bounds, schedule, question.check)
+        bounds = refine_layer(question.program, number, question.box, bounds, schedule, question.check, question.tell)
     return bounds
 
 
@@ -43,6 +44,7 @@ def refine_layer(
     bounds: Bounds,
     schedule: Schedule,
     check: Callable[[], None] = lambda: None,
+    tell: Callable[[TightenedRows], None] = lambda rows: None,
 ) -> Bounds:
     """The bounds with those of one layer's inexact rows tightened, for one box (batch 1), from sound bounds.
 
@@ -57,9 +59,11 @@ def refine_layer(
     ending_here = program.ending_at(number)
     earlier = bounds.of(slice(layer.start))
     for part in _sample_first(index, max(1, rows_per_pass(program, 1) // 4)):
-        found = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)
+        rows = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)
         old = Bounds(lower[:, layer.start + part], upper[:, layer.start + part])
-        new = old.intersect(found)
+        low, negated = rows.lower.unsqueeze(0).split(len(part), 1)
+        new = old.intersect(Bounds(low, -negated))
+        tell(TightenedRows(number, part, rows.multipliers.alpha, rows.lower > torch.cat([old.lower, -old.upper], 1)[0]))
         lower[:, layer.start + part], upper[:, layer.start + part] = new.lower, new.upper
         least = 1 - tuned().neuron_bounds.least_width_gain
         if float((new.upper - new.lower).sum()) > least * float((old.upper - old.lower).sum()):
@@ -84,13 +88,12 @@ def _bound_rows(
     bounds: Bounds,
     schedule: Schedule,
     check: Callable[[], None],
-) -> Bounds:
-    """Bounds ``(1, len(index))`` of some rows of the program's features."""
+) -> Bound:
+    """Lower bounds of some rows of the program's features, then of their negatives, ``(2 len(index),)``."""
     rows = torch.zeros(len(index), layer.affine.size, dtype=program.dtype, device=program.device)
     rows[torch.arange(len(index), device=program.device), index] = 1.0
     atoms = torch.cat([rows, -rows]).unsqueeze(1)
     unsplit = torch.zeros(1, 1, dtype=torch.int8, device=program.device).expand(len(atoms), program.num_neurons)
     domain = Domain(box, bounds, unsplit, atoms, atoms.new_zeros(len(atoms), 1))
     start = adaptive(bounds, atoms.new_ones(len(atoms), 1))
-    low, negated = optimise(program, domain, start, schedule, check).lower.unsqueeze(0).split(len(index), 1)
-    return Bounds(low, -negated)
+    return optimise(program, domain, start, schedule, check)

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from toolkit.bounds.interval import Bounds
 
+SLOPE_STEPS = 254
+"""Steps between the smallest slope and the largest that a byte of a certificate tells apart."""
+
 
 @dataclass(frozen=True)
 class Multipliers:
@@ -33,6 +36,10 @@ class Multipliers:
             function(self.beta, *(other.beta for other in others)),
             function(self.weight, *(other.weight for other in others)),
         )
+
+    def stated(self) -> Multipliers:
+        """The multipliers with slopes that a byte can state: the nearest multiples of 1/254."""
+        return Multipliers((self.alpha * SLOPE_STEPS).round() / SLOPE_STEPS, self.beta, self.weight)
 
     def projected(self) -> Multipliers:
         """The nearest place, or nearly, where every bound is sound."""

@@ -64,6 +64,17 @@ class SearchedNeurons:
         elements = NeuronElements(*(part[origin] for part in vars(compiled).values()))
         return cls(elements, relu & (elements.tensor >= 0) & (elements.offset == 0))
 
+    def before(self, stop: int) -> SearchedNeurons:
+        """The neurons with slopes of the first ones alone."""
+        return SearchedNeurons(self.elements, self.sloped & (np.arange(len(self.sloped)) < stop))
+
+    def by_tensor(
+        self, slopes: NDArray[np.uint8], starts: NDArray[np.int64], names: Sequence[str]
+    ) -> dict[str, NDArray[np.uint8]]:
+        """Bytes for all elements of all tensors as those of each tensor that has some of the neurons."""
+        used = np.unique(self.elements.tensor[self.sloped]).tolist()
+        return {names[tensor]: slopes[starts[tensor] : starts[tensor + 1]] for tensor in used}
+
     def slopes(self, alpha: Array, starts: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Lower slopes ``(B, U)`` of ReLUs as bytes for all elements of all tensors, which begin at ``starts``.
 
@@ -117,18 +128,17 @@ def write_refuted(
     neurons: SearchedNeurons,
     found: RefutedDomains,
     atoms: Sequence[dict[int, float]],
+    first_slot: int = 1,
 ) -> None:
     """Write slopes and rows of refuted domains; ``starts`` is where each tensor's elements begin among all."""
     writer, names = file.writer, list(file.writer.tensors)
-    used = np.unique(neurons.elements.tensor[neurons.sloped]).tolist()
-    slopes = neurons.slopes(found.alpha, starts)
-    for slot, row in enumerate(slopes, 1):
-        file.add(writer.slopes(slot, {names[tensor]: row[starts[tensor] : starts[tensor + 1]] for tensor in used}))
     count, scale = len(found.nodes), neurons.elements.scale
+    slots = first_slot + np.arange(count)
+    for slot, row in zip(slots.tolist(), neurons.slopes(found.alpha, starts), strict=True):
+        file.add(writer.slopes(slot, neurons.by_tensor(row, starts, names)))
     splits = [
         {} if found.beta is None else split_multipliers(node, beta, scale)
         for node, beta in zip(found.nodes, found.alpha if found.beta is None else found.beta, strict=True)
     ]
-    contexts, slots = np.array([node.context for node in found.nodes]), np.arange(1, count + 1)
-    none = references([{}] * count)
+    contexts, none = np.array([node.context for node in found.nodes]), references([{}] * count)
     file.add(writer.refute(LinearRows(False, contexts, slots, references(atoms), references(splits), none)))

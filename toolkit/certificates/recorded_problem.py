@@ -18,6 +18,7 @@ from toolkit.certificates.leaf_rows import (
     atom_multipliers,
     write_refuted,
 )
+from toolkit.certificates.neuron_bounds import NeuronBounds
 from toolkit.certificates.neuron_elements import NeuronElements
 
 
@@ -31,12 +32,17 @@ class RecordedProblem:
     rows: NDArray[np.int64]
     """Atoms of each case, as in `toolkit.problem.compile.FeatureQuestion`."""
     cases: list[list[StatedCase]]
-    elements: NeuronElements
-    """What the neurons are, of the program as it was compiled."""
     gaps: Counter[str]
     """Why something is left open, and how often."""
+    bounds: NeuronBounds
+    """Ranges of neurons that each case is given where it begins."""
     begun: dict[int, ProofNode] = field(default_factory=dict)
     """The contexts of cases."""
+
+    @property
+    def elements(self) -> NeuronElements:
+        """What the neurons are, of the program as it was compiled."""
+        return self.bounds.elements
 
     def case_node(self, case: int) -> ProofNode:
         """The context of a case, which begins with it; -1 where the formula has no such case."""
@@ -45,6 +51,7 @@ class RecordedProblem:
             if self.cases[case]:
                 context, record = self.file.writer.case(self.cases[case][0].number)
                 self.file.add(record)
+                self.bounds.state(context)
             self.begun[case] = ProofNode(context, case)
         return self.begun[case]
 
@@ -77,7 +84,7 @@ class RecordedProblem:
             found = found.select(kept)
             weights = found.weight.tolist()
             atoms = [self.atoms(node, row) for node, row in zip(found.nodes, weights, strict=True)]
-            write_refuted(self.file, self.starts, neurons, found, atoms)
+            write_refuted(self.file, self.starts, neurons, found, atoms, self.bounds.slots + 1)
 
     def atoms(self, node: ProofNode, weights: Sequence[float]) -> dict[int, float]:
         """Multipliers of a case's atoms, as the formula numbers them."""

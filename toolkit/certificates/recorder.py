@@ -15,6 +15,7 @@ from toolkit.certificates.box_record import BoxRecord
 from toolkit.certificates.certificate_file import CertificateFile, FileMark
 from toolkit.certificates.formula_cases import formula_cases
 from toolkit.certificates.leaf_rows import RefutedDomains, SearchedNeurons, array
+from toolkit.certificates.neuron_bounds import NeuronBounds
 from toolkit.certificates.neuron_elements import neuron_elements
 from toolkit.certificates.phase_record import PhaseRecord
 from toolkit.certificates.recorded_problem import RecordedProblem
@@ -23,7 +24,7 @@ from toolkit.proof.bounds import Model
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import load_network
 from toolkit.proof.writer import CertificateWriter
-from toolkit.run.events import DomainsBounded, LeafClosed, ProblemBegun, RootBounded, SearchBegun
+from toolkit.run.events import DomainsBounded, LeafClosed, NeuronsBounded, ProblemBegun, RootBounded, SearchBegun
 from toolkit.search.box_frontier import BoxFrontier
 from toolkit.search.phase_domains import proved
 from toolkit.search.phase_frontier import PhaseFrontier
@@ -90,11 +91,23 @@ class CertificateRecorder:
     def problem_begun(self, event: ProblemBegun) -> None:
         """See what the cases and neurons of a problem are in the files."""
         problem: Problem = event.problem
+        self.problem = self.frontier = self.search = self.before_search = None
+        if problem.num_cases != len(event.cases):
+            self.gaps["problems are about some of the cases alone"] += 1
+            return
         lower, upper = (array(end[0]) for end in (problem.lower, problem.upper))
         elements = neuron_elements(problem.program, self.model, lower, upper)
         cases, rows = formula_cases(self.formula, event.cases), problem.rows.cpu().numpy()
-        self.problem = RecordedProblem(self.file, self.starts, rows, cases, elements, self.gaps)
-        self.refuted, self.frontier, self.search, self.before_search = set(), None, None, None
+        bounds = NeuronBounds(self.file, self.starts, elements)
+        self.problem = RecordedProblem(self.file, self.starts, rows, cases, self.gaps, bounds)
+        self.refuted = set()
+
+    @record.register
+    def neurons_bounded(self, event: NeuronsBounded) -> None:
+        """Keep ranges of neurons for the cases that begin from now on."""
+        if self.problem is not None:
+            self.forget_search(self.problem)
+            self.problem.bounds.add(event.problem.program, event.rows)
 
     @record.register
     def root_bounded(self, event: RootBounded) -> None:
@@ -139,6 +152,7 @@ class CertificateRecorder:
         if self.before_search is not None:
             mark, gaps = self.before_search
             self.file.back_to(mark)
+            known.bounds.clear()
             self.gaps.clear()
             self.gaps.update(gaps)
             known.begun = {case: node for case, node in known.begun.items() if case in self.refuted}

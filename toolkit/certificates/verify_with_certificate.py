@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit.errors import InputError
@@ -31,24 +31,26 @@ def verify_with_certificate(
     observer: Observer,
     clock: Clock,
     say: Callable[[str], None],
+    certified: bool = False,
 ) -> Result:
-    """Decide a query, and write why it is `unsat`, if it is.
+    """Decide a query, and write why it is `unsat`, if it is; if ``certified``, only what the checker accepts is.
 
-    ``say`` is told why there is no certificate, or what it leaves open. Raises InputError where the file cannot be
-    written, and what `toolkit.verify.verify` raises.
+    There is no file after `sat`. ``say`` is told why there is no certificate, or what it leaves open. Raises InputError
+    where the file cannot be written, and what `toolkit.verify.verify` raises.
     """
     from toolkit.certificates.recorder import CertificateRecorder
     from toolkit.proof.network import UnreadableError
 
     query = read_query(files.specification)
-    settings = settings.changed({"certifiable": True})
+    settings = settings.changed({"certifiable": True, "bounds": "native"})
     try:
         if len(files.networks) > 1:
             raise UnreadableError("the checker reads specifications of one network")
         recorder = CertificateRecorder(next(iter(files.networks.values())), files.specification, files.certificate)
     except UnreadableError as error:
         say(f"no certificate: {error}")
-        return verify(networks, query, settings, observer, clock)
+        result = verify(networks, query, settings, observer, clock)
+        return without_proof(result, f"no certificate: {error}") if certified else result
     except OSError as error:
         raise InputError(f"{files.certificate}: {error.strerror}") from None
 
@@ -58,7 +60,26 @@ def verify_with_certificate(
 
     result = verify(networks, query, settings, both, clock)
     recorder.close(result.verdict is Verdict.UNSAT)
+    if result.verdict is Verdict.SAT:
+        files.certificate.unlink()
     if result.verdict is Verdict.UNSAT:
         for gap, count in recorder.gaps.items():
             say(f"the certificate is not complete: {count} {gap}")
-    return result
+    return checked(files, result) if certified else result
+
+
+def checked(files: ProofFiles, result: Result) -> Result:
+    """An answer that is `unsat` only where the checker accepts its certificate."""
+    from toolkit.proof.check import CHECKED, check
+
+    if result.verdict is not Verdict.UNSAT:
+        return result
+    outcome = check(next(iter(files.networks.values())), files.specification, files.certificate)
+    if outcome.status == CHECKED:
+        return result
+    return without_proof(result, f"the certificate is {outcome.status}: {outcome.message}")
+
+
+def without_proof(result: Result, reason: str) -> Result:
+    """An answer that is not `unsat`, for this reason, where it was."""
+    return replace(result, verdict=Verdict.UNKNOWN, reason=reason) if result.verdict is Verdict.UNSAT else result

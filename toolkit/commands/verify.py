@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -37,6 +38,7 @@ def verify(
     serialise_assignments: Annotated[Path | None, Parameter(alias="--assignments")] = None,
     memory_limit: MemoryLimit = None,
     certificate: Path | None = None,
+    certified: Annotated[bool, Parameter(negative=())] = False,
     settings: Annotated[Settings, Parameter(name="*")] = DEFAULTS,
 ) -> ExitCode:
     """Decide a VNN-LIB query about ONNX networks.
@@ -58,13 +60,16 @@ def verify(
     certificate
         Write a proof of unsat to this file, for `prunecert check`, which shares nothing with the search. It implies
         --certifiable.
+    certified
+        Answer unsat only after the checker has accepted the certificate, within the time limit; else the answer is
+        unknown.
     settings
         Settings of the verifier.
     """
     # Starting up counts, but a short limit is not over before anything was done.
     spent = min(seconds_passed(), settings.timeout / 2)
     clock = Clock.started(settings.timeout, spent, settings.passes)
-    work = partial(_decide, query, tuple(network), serialise_assignments, certificate, settings, clock)
+    work = partial(_decide, query, tuple(network), serialise_assignments, (certificate, certified), settings, clock)
     try:
         answer = run_forked(work, ProcessLimits(settings.timeout - clock.seconds, memory_of(memory_limit)))
     except ProcessOverdue:
@@ -93,7 +98,7 @@ def _decide(
     query: Path,
     network: Sequence[str],
     folder: Path | None,
-    certificate: Path | None,
+    proof: tuple[Path | None, bool],
     settings: Settings,
     clock: Clock,
 ) -> _Answer:
@@ -103,13 +108,15 @@ def _decide(
     from toolkit.verify import load_networks, verify
 
     paths = network_paths(network)
-    networks, notes = load_networks(paths), _Notes()
-    if certificate is None:
+    networks, notes, (certificate, certified) = load_networks(paths), _Notes(), proof
+    if certificate is None and not certified:
         return _answer(verify(networks, read_query(query), settings, notes, clock), folder)
     from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 
-    files = ProofFiles(paths, query, certificate)
-    return _answer(verify_with_certificate(files, networks, settings, notes, clock, _say), folder)
+    with TemporaryDirectory() as name:
+        files = ProofFiles(paths, query, certificate or Path(name) / "certificate")
+        result = verify_with_certificate(files, networks, settings, notes, clock, _say, certified)
+    return _answer(result, folder)
 
 
 def _say(line: str) -> None:

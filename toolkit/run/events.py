@@ -41,6 +41,15 @@ class RootBounded:
 
 
 @dataclass(frozen=True)
+class NeuronsBounded:
+    """Some neurons of a problem's program have better bounds in its only box, by slopes of their own
+    (`toolkit.bounds.bounder.TightenedRows`)."""
+
+    problem: Any
+    rows: Any
+
+
+@dataclass(frozen=True)
 class CaseRefuted:
     """A case of the network as it was compiled was refuted without bounds: by the images of the last layer, one of its
     strict atoms is nowhere below zero."""
@@ -126,6 +135,7 @@ class NoBounds:
 Event = (
     ProblemBegun
     | RootBounded
+    | NeuronsBounded
     | CaseRefuted
     | NetworkReduced
     | SearchBegun

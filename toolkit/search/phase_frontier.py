@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from toolkit.attack.gradient_attack import accept_best, case_loss
-from toolkit.bounds.dual_ascent import Schedule, optimise
+from toolkit.bounds.dual_ascent import Schedule, optimise, stated
 from toolkit.bounds.interval import Bounds, unstable_neurons
-from toolkit.bounds.optimised_bound import Bound
+from toolkit.bounds.optimised_bound import Bound, Domain
 from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
 from toolkit.run.cuda_graphs import RECORDERS
@@ -47,6 +47,8 @@ class PhaseBounding:
     rule: BranchingRule = RULES["chord"]
     clipped: int = 0
     """Neurons of every open domain that are bounded again where it may have violations."""
+    in_bytes: bool = False
+    """Whether the slopes of domains that are refuted are such that a byte can state them."""
     most_steps: int = field(default_factory=lambda: tuned().phases.most_ascent_steps)
     """Steps beyond which a search that stalls does not go."""
 
@@ -182,11 +184,23 @@ def bound_domains(
     domain, _ = expand(space, domains)
     bound = improve(space, domains, bounding.schedule, clock)
     bounds, bound = narrow(space.problem.program, domain, bound, bounding.clipped, clock)
-    bound = in_double(space, domains.case, replace(domain, bounds=bounds), bound)
+    domain = replace(domain, bounds=bounds)
+    bound = in_double(space, domains.case, domain, bound)
+    bound = proved_in_bytes(space, domains.case, domain, bound) if bounding.in_bytes else bound
     score = bounding.rule.score(space.problem.program, bounds, bound)
     splittable = unstable_neurons(space.problem.program, bounds) & (domain.phase == 0)
     found = candidates(space.of(score), space.of(splittable), bounding.rule.candidates)
     return bounded(space, with_bounds(space, domains, bounds), bound, found), bound.point
+
+
+def proved_in_bytes(space: PhaseSpace, cases: Tensor, domain: Domain, bound: Bound) -> Bound:
+    """The bounds of domains of these cases, ``(B,)``; those that are proofs with slopes that a byte can state."""
+    done = proved(bound.lower).nonzero().squeeze(1)
+    if not len(done):
+        return bound
+    some = domain.select(done)
+    again = in_double(space, cases[done], some, stated(space.problem.program, some, bound.select(done)))
+    return bound.put(done, again)
 
 
 def improve(space: PhaseSpace, domains: PhaseDomains, schedule: Schedule, clock: Clock) -> Bound:

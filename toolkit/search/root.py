@@ -25,7 +25,7 @@ from toolkit.problem.compile import Problem, places, stacked
 from toolkit.problem.program import Program, split_layers
 from toolkit.problem.sum_rounding import outward
 from toolkit.run.clock import Clock
-from toolkit.run.events import Observer, RootBounded
+from toolkit.run.events import NeuronsBounded, Observer, RootBounded
 from toolkit.search.batch_size import largest_batch
 from toolkit.search.phase_domains import case_domain, proved
 from toolkit.tuning import tuned
@@ -100,26 +100,38 @@ def root_of(
     return RootBounds(bounds, lower, multipliers, method, before, after, layers)
 
 
-def refined_root(problem: Problem, root: RootBounds, iterations: int, clock: Clock, observer: Observer) -> RootBounds:
-    """Optimise the slopes of the neurons' bounds, then of the open cases' (alpha-CROWN). Raises OutOfTime."""
+def refined_root(
+    problem: Problem, root: RootBounds, iterations: int, clock: Clock, observer: Observer, in_bytes: bool = False
+) -> RootBounds:
+    """Optimise the slopes of the neurons' bounds, then of the open cases' (alpha-CROWN). Raises OutOfTime.
+
+    ``in_bytes``: all slopes are such that a byte can state them.
+    """
     box = Bounds(problem.lower, problem.upper)
     question = NeuronQuestion(problem.program, box, root.bounds, clock.check, iterations=iterations)
+    question = replace(question, stated=in_bytes, tell=lambda rows: observer(NeuronsBounded(problem, rows)))
     bounder = cheapest(Stage.REFINING, question)
     bounds = (None if bounder is None else bounder.bound(question)) or root.bounds
     check_consistent(problem.program, bounds)
     root = replace(root, layers=counted(root.layers, problem, bounds, "alpha-crown"))
-    return optimised_root(problem, root, bounds, iterations, clock, observer)
+    return optimised_root(problem, root, bounds, iterations, clock, observer, in_bytes)
 
 
 def optimised_root(
-    problem: Problem, root: RootBounds, bounds: Bounds, iterations: int, clock: Clock, observer: Observer
+    problem: Problem,
+    root: RootBounds,
+    bounds: Bounds,
+    iterations: int,
+    clock: Clock,
+    observer: Observer,
+    in_bytes: bool = False,
 ) -> RootBounds:
     """The root with better bounds of its neurons, and the slopes of its open cases optimised. Raises OutOfTime."""
     lower, multipliers = first_bounds(problem, bounds, clock)
     lower = torch.fmax(root.lower, lower)
     count = most_unstable(problem.program, bounds)
     root = RootBounds(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, count, root.layers)
-    root = optimise_cases(problem, root, iterations, clock)
+    root = optimise_cases(problem, root, iterations, clock, in_bytes)
     tell(problem, root, observer)
     return root
 
@@ -166,9 +178,11 @@ def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor
     return torch.cat(lowers), parts[0].map(lambda *tensors: torch.cat(tensors), *parts[1:])
 
 
-def optimise_cases(problem: Problem, root: RootBounds, iterations: int, clock: Clock) -> RootBounds:
+def optimise_cases(
+    problem: Problem, root: RootBounds, iterations: int, clock: Clock, in_bytes: bool = False
+) -> RootBounds:
     """Optimise slopes and atom weights of the cases that are still open (alpha-CROWN, Xu et al. 2021)."""
-    schedule = Schedule(iterations, Adam(rate_alpha=0.3, decay=0.96))
+    schedule = Schedule(iterations, Adam(rate_alpha=0.3, decay=0.96), in_bytes=in_bytes)
     lower = root.lower.clone()
     kept = root.multipliers.map(torch.clone)
     still_open = open_cases(root)

@@ -114,7 +114,8 @@ def refine(attempt: PhaseAttempt) -> SearchResult | None:
     task, root = attempt.task, attempt.root
     began = task.clock.elapsed
     if task.settings.alpha_iterations:
-        root = with_better_slopes(task, root)
+        steps, stated = task.settings.alpha_iterations, task.settings.certifiable
+        root = refined_root(task.problem, root, steps, task.clock, task.observer, stated)
         task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
         task, root = reduced(task, root)
     attempt.task, attempt.root, attempt.better = task, root, root
@@ -123,14 +124,6 @@ def refine(attempt: PhaseAttempt) -> SearchResult | None:
     attempt.searching = attempt.tightening = max(tuned().strategy.first_turn_seconds, 2 * (task.clock.elapsed - began))
     attempt.frontier, attempt.granted = phase_search(task, root), attempt.searching
     return None
-
-
-def with_better_slopes(task: SearchTask, root: RootBounds) -> RootBounds:
-    """Root bounds with optimised slopes; those of neurons, which no certificate has, stay where there is to be one."""
-    steps = task.settings.alpha_iterations
-    if task.settings.certifiable:
-        return optimised_root(task.problem, root, root.bounds, steps, task.clock, task.observer)
-    return refined_root(task.problem, root, steps, task.clock, task.observer)
 
 
 def search(attempt: PhaseAttempt) -> SearchResult | None:
@@ -256,7 +249,9 @@ def phase_search(task: SearchTask, root: RootBounds) -> PhaseFrontier:
         batch=batch_of(task),
         max_domains=task.settings.max_domains,
         space=space,
-        bounding=PhaseBounding(schedule, RULES.named(task.settings.branching), clipped),
+        bounding=PhaseBounding(
+            schedule, RULES.named(task.settings.branching), clipped, in_bytes=task.settings.certifiable
+        ),
         most=most_waiting(frontier),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from random_networks import random_network, save
 from random_queries import hard_query
 
 from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
+from toolkit.errors import InputError
 from toolkit.proof.check import CHECKED, INCOMPLETE, REFUTED, check
+from toolkit.proof.stream import HashedFile, RecordKind, records
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
 from toolkit.settings import Settings
@@ -26,14 +29,14 @@ def posed(folder: Path, family: str, seed: int, margin: float = 0.05) -> tuple[P
 
 
 def written(
-    network: Path, specification: Path, timeout: float = 10.0, **settings: object
+    network: Path, specification: Path, timeout: float = 10.0, certified: bool = False, **settings: object
 ) -> tuple[Result, Path, list[str]]:
     """The answer, its certificate and what was said."""
     certificate, said = specification.with_suffix(".certificate"), list[str]()
     files = ProofFiles({"": network}, specification, certificate)
     chosen = Settings(timeout=timeout, device="cpu").changed({"strategy": "relu"} | settings)
     result = verify_with_certificate(
-        files, load_networks(files.networks), chosen, silent, Clock.started(timeout), said.append
+        files, load_networks(files.networks), chosen, silent, Clock.started(timeout), said.append, certified
     )
     return result, certificate, said
 
@@ -96,3 +99,40 @@ def test_what_cannot_be_stated_is_left_open_and_said(tmp_path: Path) -> None:
             assert status == (INCOMPLETE if said else CHECKED)
             answers.append(status)
     assert set(answers) == {CHECKED, INCOMPLETE}
+
+
+def kinds(certificate: Path) -> Counter[RecordKind]:
+    """How many records of each kind there are."""
+    with certificate.open("rb") as file:
+        return Counter(RecordKind(kind) for kind, _ in records(HashedFile(file)))
+
+
+def test_neurons_with_slopes_of_their_own_are_stated(tmp_path: Path) -> None:
+    """Without their ranges, the checker refuses what they prove."""
+    found: Counter[RecordKind] = Counter()
+    for seed in range(6):
+        network, specification = posed(tmp_path, "residual", seed, margin=0.02)
+        result, certificate, _ = written(network, specification)
+        if result.verdict is Verdict.UNSAT:
+            found += kinds(certificate)
+            assert check(network, specification, certificate).status == CHECKED
+    assert {RecordKind.SPLIT, RecordKind.SLOPES, RecordKind.REFUTE, RecordKind.BOUND, RecordKind.RECOMPUTE} <= set(
+        found
+    )
+
+
+def test_only_what_the_checker_accepts_is_certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, specification = posed(tmp_path, "tiny", 0)
+    assert written(network, specification, certified=True)[0].verdict is Verdict.UNSAT
+    monkeypatch.setattr("toolkit.certificates.recorder.CertificateRecorder.__call__", lambda self, event: None)
+    result, _, _ = written(network, specification, certified=True)
+    assert result.verdict is Verdict.UNKNOWN and "the certificate is incomplete" in result.reason
+
+
+def test_there_is_no_certificate_after_sat_or_where_none_can_be_written(tmp_path: Path) -> None:
+    network, specification = posed(tmp_path, "residual", 3, margin=0.02)
+    result, certificate, _ = written(network, specification)
+    assert result.verdict is Verdict.SAT and not certificate.exists()
+    certificate.mkdir()
+    with pytest.raises(InputError, match="directory"):
+        written(network, specification)

@@ -1,0 +1,85 @@
+"""Ranges of neurons that the checker does not compute by itself, stated with the slopes that give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.bounds.bounder import TightenedRows
+from toolkit.certificates.certificate_file import CertificateFile
+from toolkit.certificates.leaf_rows import SearchedNeurons, array
+from toolkit.certificates.neuron_elements import NeuronElements
+from toolkit.problem.program import Program
+from toolkit.proof.stream import LinearRows
+from toolkit.proof.writer import references
+
+
+@dataclass(frozen=True)
+class StatedRows:
+    """Bounds of elements of one tensor, ``(n,)``, by slopes that are in slots of the file."""
+
+    tensor: int
+    """As the file numbers it."""
+    index: NDArray[np.int64]
+    upper: NDArray[np.bool_]
+    slots: NDArray[np.int64]
+
+    def of(self, context: int) -> LinearRows:
+        """The rows of a record that states them in a context."""
+        count = len(self.index)
+        none = references([{}] * count)
+        contexts = np.full(count, context)
+        return LinearRows(False, contexts, self.slots, none, none, none, self.tensor, self.index, self.upper)
+
+
+@dataclass
+class NeuronBounds:
+    """Bounds of neurons in the box of a problem: each case that begins is given them. Their slopes are written once."""
+
+    file: CertificateFile
+    starts: NDArray[np.int64]
+    """Where each tensor's elements begin among all, and where the last one's end."""
+    elements: NeuronElements
+    """Of the program as it was compiled."""
+    rows: list[StatedRows] = field(default_factory=list)
+    slots: int = 0
+    """Slots that they take, from 1."""
+
+    def clear(self) -> None:
+        """State none of them any more."""
+        self.rows, self.slots = [], 0
+
+    def add(self, program: Program, rows: TightenedRows) -> None:
+        """Write the slopes of neurons of a program, maybe a reduced one, that are elements of the file's tensors."""
+        neurons = SearchedNeurons.of(program, self.elements)
+        layer = program.layers[rows.layer]
+        better = np.flatnonzero(rows.better.cpu().numpy())
+        number = layer.start + rows.index.cpu().numpy()[better % len(rows.index)]
+        tensor, scale = neurons.elements.tensor[number], neurons.elements.scale[number]
+        upper = (better >= len(rows.index)) ^ (scale < 0)
+        alpha = np.ones((len(better), program.num_neurons))
+        alpha[:, : layer.start] = array(rows.alpha)[better]
+        slopes = neurons.before(layer.start).slopes(alpha, self.starts)
+        for chosen in np.unique(tensor[tensor >= 0]):
+            at = np.flatnonzero(tensor == chosen)
+            slots = self.slots + 1 + np.arange(len(at))
+            self.slots += len(at)
+            for slot, row in zip(slots.tolist(), slopes[at], strict=True):
+                self.file.add(
+                    self.file.writer.slopes(slot, neurons.by_tensor(row, self.starts, list(self.file.writer.tensors)))
+                )
+            self.rows.append(StatedRows(int(chosen) + 1, neurons.elements.index[number[at]], upper[at], slots))
+
+    def state(self, context: int) -> None:
+        """State all bounds in a context, one layer after the other, and have its ranges computed within them."""
+        for record in self._records(context):
+            self.file.add(record)
+
+    def _records(self, context: int) -> Iterator[bytes]:
+        for rows in self.rows:
+            yield self.file.writer.bound(rows.of(context))
+        if self.rows:
+            yield self.file.writer.recompute(context)
