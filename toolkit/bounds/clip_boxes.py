@@ -130,18 +130,26 @@ def minimum_within(coefficients: Tensor, offset: Tensor, within: Polytopes, owne
     For any beta >= 0 the minimum of ``c . x + beta (a . x + d)`` over the box is a lower bound; it is concave in beta
     with breakpoints ``-c_i / a_i``; its best is looked for one half-space after the other.
     """
+    return minimum_with_multipliers(coefficients, offset, within, owner)[0]
+
+
+def minimum_with_multipliers(
+    coefficients: Tensor, offset: Tensor, within: Polytopes, owner: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Lower bounds as `minimum_within` has them, with the multipliers ``(N,)`` of each half-space that give them."""
     box = within.box
     own = box if len(box.lower) == 1 else Bounds(box.lower.index_select(0, owner), box.upper.index_select(0, owner))
     function = centred(coefficients, offset, own)
-    best = function.minimum()
+    best, multipliers = function.minimum(), []
     for number, every in enumerate(within.spaces):
         space = every.select(owner)
         beta, found = _best_multiplier(function, space)
         better = (found > best) & (found < torch.inf)
+        multipliers.append(torch.where(better, beta, 0.0))
         if number + 1 < len(within.spaces):
-            function = function.plus(torch.where(better, beta, 0.0), space)
+            function = function.plus(multipliers[-1], space)
         best = torch.where(better, found, best)
-    return best
+    return best, multipliers
 
 
 def _best_multiplier(function: CentredRows, space: CentredRows) -> tuple[Tensor, Tensor]:

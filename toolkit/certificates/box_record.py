@@ -43,7 +43,7 @@ class BoxRecord:
                 self.nodes[key] = self.problem.case_node(key[0])
             self.refute(boxes)
 
-    def bounded(self, parents: InputBoxes, children: InputBoxes) -> None:
+    def bounded(self, parents: InputBoxes, children: InputBoxes, clipping: None = None) -> None:
         """Cut boxes as the search did, and refute the parts that are refuted."""
         nodes = [self.nodes.pop(key) for key in node_keys(parents)]
         boxes, most = parents, min(self.frontier.fill, self.frontier.batch)

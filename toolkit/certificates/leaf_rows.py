@@ -122,23 +122,29 @@ def split_multipliers(node: ProofNode, beta: Array, scale: Array) -> dict[int, f
             if beta[neuron] > 0}  # fmt: skip
 
 
-def write_refuted(
-    file: CertificateFile,
-    starts: NDArray[np.int64],
-    neurons: SearchedNeurons,
-    found: RefutedDomains,
-    atoms: Sequence[dict[int, float]],
-    first_slot: int = 1,
-) -> None:
-    """Write slopes and rows of refuted domains; ``starts`` is where each tensor's elements begin among all."""
-    writer, names = file.writer, list(file.writer.tensors)
-    count, scale = len(found.nodes), neurons.elements.scale
-    slots = first_slot + np.arange(count)
-    for slot, row in zip(slots.tolist(), neurons.slopes(found.alpha, starts), strict=True):
-        file.add(writer.slopes(slot, neurons.by_tensor(row, starts, names)))
-    splits = [
-        {} if found.beta is None else split_multipliers(node, beta, scale)
-        for node, beta in zip(found.nodes, found.alpha if found.beta is None else found.beta, strict=True)
-    ]
-    contexts, none = np.array([node.context for node in found.nodes]), references([{}] * count)
-    file.add(writer.refute(LinearRows(False, contexts, slots, references(atoms), references(splits), none)))
+@dataclass(frozen=True)
+class Functionals:
+    """Functionals of domains, with where their slopes go."""
+
+    found: RefutedDomains
+    neurons: SearchedNeurons
+    atoms: Sequence[dict[int, float]]
+    """Multipliers of each one's atoms, as the formula numbers them."""
+    first_slot: int
+
+    def write_slopes(self, file: CertificateFile, starts: NDArray[np.int64]) -> None:
+        """Write a slot for each; ``starts`` is where each tensor's elements begin among all."""
+        names = list(file.writer.tensors)
+        for slot, row in enumerate(self.neurons.slopes(self.found.alpha, starts), self.first_slot):
+            file.add(file.writer.slopes(slot, self.neurons.by_tensor(row, starts, names)))
+
+    def rows(self) -> LinearRows:
+        """The rows of a record, for slopes that are written."""
+        found, count, scale = self.found, len(self.found.nodes), self.neurons.elements.scale
+        splits = [
+            {} if found.beta is None else split_multipliers(node, beta, scale)
+            for node, beta in zip(found.nodes, found.alpha if found.beta is None else found.beta, strict=True)
+        ]
+        contexts, none = np.array([node.context for node in found.nodes]), references([{}] * count)
+        slots = self.first_slot + np.arange(count)
+        return LinearRows(False, contexts, slots, references(self.atoms), references(splits), none)

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from toolkit.certificates.leaf_rows import ProofNode, RefutedDomains, SearchedNeurons, array
 from toolkit.certificates.recorded_problem import RecordedProblem
+from toolkit.proof.stream import LinearRows
+from toolkit.proof.writer import references
 from toolkit.run.events import LeafClosed
+from toolkit.search.clip_domains import ClippedRows, Clipping
 from toolkit.search.phase_domains import PhaseDomains, proved
 from toolkit.search.phase_frontier import PhaseFrontier
 
@@ -27,6 +31,8 @@ class PhaseRecord:
         space = frontier.space
         self.problem, self.space = problem, space
         self.neurons = SearchedNeurons.of(space.problem.program, problem.elements, space.unstable.cpu().numpy())
+        self.columns = np.full(space.problem.program.num_neurons, -1)
+        self.columns[space.unstable.cpu().numpy()] = np.arange(len(space.unstable))
         self.nodes: dict[tuple[int, bytes], ProofNode] = {}
 
     def begun(self, bounded: Sequence[PhaseDomains]) -> None:
@@ -37,7 +43,7 @@ class PhaseRecord:
                     self.nodes[key] = self.problem.case_node(key[0])
             self.refute(domains)
 
-    def bounded(self, parents: PhaseDomains, children: PhaseDomains) -> None:
+    def bounded(self, parents: PhaseDomains, children: PhaseDomains, clipping: Clipping | None) -> None:
         """Split domains, of which all first children are active and all second ones inactive, and refute what is."""
         count, elements = len(parents), self.neurons.elements
         differs = (children.phase[:count] != parents.phase).to(torch.int8)
@@ -51,7 +57,45 @@ class PhaseRecord:
         for number, (key, context) in enumerate(zip(node_keys(children), contexts, strict=True)):
             parent = nodes[number % count]
             self.nodes[key] = ProofNode(context, parent.case, parent, int(at[number % count]))
+        if clipping is not None:
+            self.clip([self.nodes[key] for key in node_keys(children)], clipping)
         self.refute(children)
+
+    def clip(self, nodes: Sequence[ProofNode], clipping: Clipping) -> None:
+        """State the half-spaces of domains, and ends of neurons that follow in them, case by case: the rows of one
+        record have to begin at the same ranges."""
+        positions = clipping.domains.tolist()
+        cases = np.array([nodes[p].case if nodes[p].context >= 0 else -1 for p in positions])
+        for case in np.unique(cases[cases >= 0]):
+            chosen = np.flatnonzero(cases == case)
+            multipliers = clipping.multipliers.select(torch.as_tensor(chosen, device=clipping.domains.device))
+            alpha, beta = (array(self.space.of(part)) for part in (multipliers.alpha, multipliers.beta))
+            owners = [nodes[positions[number]] for number in chosen]
+            found = RefutedDomains(owners, alpha, beta, array(multipliers.weight))
+            halves = np.full(len(positions), -1)
+            halves[chosen] = self.problem.half_spaces(self.neurons, found)
+            contexts = np.array([nodes[p].context for p in positions])
+            for rows in clipping.rows:
+                self.bound(rows, contexts, halves)
+
+    def bound(self, rows: ClippedRows, contexts: NDArray[np.int64], halves: NDArray[np.int64]) -> None:
+        """State ends of neurons of one layer in the contexts that have a half-space."""
+        owner, neuron = rows.owner.cpu().numpy(), self.columns[rows.neuron.cpu().numpy()]
+        elements = self.neurons.elements
+        stated = (neuron >= 0) & (halves[owner] >= 0)
+        tensors = np.where(stated, elements.tensor[neuron], -1)
+        for tensor in np.unique(tensors[tensors >= 0]):
+            at = np.flatnonzero(tensors == tensor)
+            scale = elements.scale[neuron[at]]
+            multiplier = array(rows.multiplier)[at] / np.abs(scale)
+            used = references(
+                [{int(halves[o]): m} if m > 0 else {} for o, m in zip(owner[at], multiplier, strict=True)]
+            )
+            none, slots = references([{}] * len(at)), np.zeros(len(at))
+            upper = (array(rows.sign)[at] < 0) ^ (scale < 0)
+            index = elements.index[neuron[at]]
+            row = LinearRows(False, contexts[owner[at]], slots, none, none, used, int(tensor) + 1, index, upper)
+            self.problem.file.add(self.problem.file.writer.bound(row))
 
     def refute(self, domains: PhaseDomains) -> None:
         """Refute the domains whose bounds are proofs."""
@@ -69,7 +113,21 @@ class PhaseRecord:
         [key] = node_keys(event.leaf)
         node = self.nodes.pop(key)
         alpha, beta = (array(self.space.of(part)) for part in (event.multipliers.alpha, event.multipliers.beta))
-        if set(np.flatnonzero(beta[0] > 0).tolist()) - set(node.splits()):
-            self.problem.gaps["leaves need phases that follow from bounds"] += 1
-            return
+        for neuron in sorted(set(np.flatnonzero(beta[0] > 0).tolist()) - node.splits().keys()):
+            node = self.implied(node, neuron, bool(event.leaf.neuron_lower[0, neuron] >= 0))
         self.problem.refute(self.neurons, RefutedDomains([node], alpha, beta, array(event.multipliers.weight)))
+
+    def implied(self, node: ProofNode, neuron: int, active: bool) -> ProofNode:
+        """The half of a context where a neuron has the phase that its range implies: the other one has no points."""
+        elements = self.neurons.elements
+        tensor, scale = elements.tensor[neuron], elements.scale[neuron]
+        point = np.array([-elements.offset[neuron] / scale])
+        halves = self.problem.split(
+            [node], np.array([tensor + 1 if tensor >= 0 else -1]), elements.index[[neuron]], point
+        )
+        kept, other = halves[0] if active == (scale < 0) else halves[0, ::-1]
+        if other >= 0:
+            none = references([{}])
+            row = LinearRows(False, np.array([other]), np.zeros(1), none, none, none)
+            self.problem.file.add(self.problem.file.writer.refute(row))
+        return ProofNode(int(kept), node.case, node, neuron)

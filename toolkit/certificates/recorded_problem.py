@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from toolkit.certificates.certificate_file import CertificateFile
 from toolkit.certificates.formula_cases import StatedCase
 from toolkit.certificates.leaf_rows import (
+    Functionals,
     ProofNode,
     RefutedDomains,
     SearchedNeurons,
     atom_multipliers,
-    write_refuted,
 )
 from toolkit.certificates.neuron_bounds import NeuronBounds
 from toolkit.certificates.neuron_elements import NeuronElements
+from toolkit.proof.stream import LinearRows
 
 
 @dataclass
@@ -81,10 +82,20 @@ class RecordedProblem:
                 kept
             )
         if kept:
-            found = found.select(kept)
-            weights = found.weight.tolist()
-            atoms = [self.atoms(node, row) for node, row in zip(found.nodes, weights, strict=True)]
-            write_refuted(self.file, self.starts, neurons, found, atoms, self.bounds.slots + 1)
+            self.file.add(self.file.writer.refute(self.functionals(neurons, found.select(kept))))
+
+    def half_spaces(self, neurons: SearchedNeurons, found: RefutedDomains) -> NDArray[np.int64]:
+        """State half-spaces in domains, which all have a context: their numbers."""
+        numbers, record = self.file.writer.half_space(self.functionals(neurons, found))
+        self.file.add(record)
+        return numbers
+
+    def functionals(self, neurons: SearchedNeurons, found: RefutedDomains) -> LinearRows:
+        """Rows for domains, whose slopes are written."""
+        atoms = [self.atoms(node, row) for node, row in zip(found.nodes, found.weight.tolist(), strict=True)]
+        functionals = Functionals(found, neurons, atoms, self.bounds.slots + 1)
+        functionals.write_slopes(self.file, self.starts)
+        return functionals.rows()
 
     def atoms(self, node: ProofNode, weights: Sequence[float]) -> dict[int, float]:
         """Multipliers of a case's atoms, as the formula numbers them."""

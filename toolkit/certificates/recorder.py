@@ -36,8 +36,8 @@ class SearchRecord(Protocol):
     def begun(self, bounded: Sequence[Any]) -> None:
         """The search began with these domains, or goes on with them."""
 
-    def bounded(self, parents: Any, children: Any) -> None:
-        """Domains were split, and the children bounded."""
+    def bounded(self, parents: Any, children: Any, clipping: Any) -> None:
+        """Domains were split, and the children bounded, maybe with the help of clipping."""
 
     def closed(self, event: LeafClosed) -> None:
         """A leaf was refuted."""
@@ -139,7 +139,7 @@ class CertificateRecorder:
     def domains_bounded(self, event: DomainsBounded) -> None:
         """Split the parents, and refute the children that are."""
         if self.search is not None:
-            self.search.bounded(event.parents, event.children)
+            self.search.bounded(event.parents, event.children, event.clipping)
 
     @record.register
     def leaf_closed(self, event: LeafClosed) -> None:

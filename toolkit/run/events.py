@@ -83,12 +83,14 @@ class DomainsBounded:
     `toolkit.search.input_domains`), with what each domain is, its bound and the multipliers or lines that gave it.
 
     A child that is not open any more was refuted by its bound. One that is not there was refuted before it was bounded,
-    by what its parent's record knows of it.
+    by what its parent's record knows of it. ``clipping`` has the half-spaces and ends of neurons that bounding the
+    children relied on, if it did (`toolkit.search.clip_domains.Clipping`).
     """
 
     parents: Any
     children: Any
     still_open: Any
+    clipping: Any = None
 
 
 @dataclass(frozen=True)

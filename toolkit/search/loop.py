@@ -110,6 +110,8 @@ class BoundedChildren(Generic[D]):
     """Those of them that are not refuted."""
     points: Tensor | None = None
     """Where the atoms are smallest by each child's bound, ``(B, n)``, if the bound says so."""
+    clipping: Any = None
+    """What else was found of them (`toolkit.search.clip_domains.Clipping`), if anything was."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def branch_and_bound(frontier: Frontier[Any, Any], budget: Budget) -> SearchOutc
             return SearchOutcome(True, False)
         frontier.put(picked.rest, bounded.still_open)
         progress.watch(frontier.weakest())
-        budget.observer(DomainsBounded(picked.domains, bounded.children, bounded.still_open))
+        budget.observer(DomainsBounded(picked.domains, bounded.children, bounded.still_open, bounded.clipping))
         budget.observer(RoundDone(progress.bounded, len(frontier), progress.weakest, progress.depth))
     if progress.undecided:
         return SearchOutcome(False, False, f"{progress.undecided} {frontier.undecided_because}")

@@ -23,7 +23,7 @@ from toolkit.run.clock import Clock
 from toolkit.run.cuda_graphs import RECORDERS
 from toolkit.run.events import DomainsRefuted, Observer
 from toolkit.search.branching import RULES, BranchingRule, branch, candidates
-from toolkit.search.clip_domains import narrow
+from toolkit.search.clip_domains import Clipping, narrow
 from toolkit.search.loop import BoundedChildren, Frontier, LeafOutcome, PickedDomains
 from toolkit.search.lp_leaf import close_leaves
 from toolkit.search.phase_domains import (
@@ -75,8 +75,9 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
     """Domains that may wait for their turn, as memory allows."""
 
     def begin(self, clock: Clock) -> list[PhaseDomains]:
-        """Bound all open domains."""
-        return self.bound_open(self.bounding_now, clock)
+        """Bound all open domains, without clipping where it would have to be stated before they are split."""
+        bounding = self.bounding_now
+        return self.bound_open(replace(bounding, clipped=0) if bounding.in_bytes else bounding, clock)
 
     def bound_open(self, bounding: PhaseBounding, clock: Clock) -> list[PhaseDomains]:
         """Bound all open domains in this way, and keep those that are not refuted; all are returned, in batches."""
@@ -111,8 +112,8 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
 
     def bound(self, children: PhaseDomains, clock: Clock) -> BoundedChildren[PhaseDomains]:
         """Bound every domain, and choose where each may be split next."""
-        children, points = bound_domains(self.space, children, self.bounding_now, clock)
-        return BoundedChildren(children, self.unproved(children), points)
+        children, points, clipping = bound_domains(self.space, children, self.bounding_now, clock)
+        return BoundedChildren(children, self.unproved(children), points, clipping)
 
     def unproved(self, domains: PhaseDomains) -> PhaseDomains:
         """The domains that are not refuted."""
@@ -178,19 +179,20 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
 
 def bound_domains(
     space: PhaseSpace, domains: PhaseDomains, bounding: PhaseBounding, clock: Clock
-) -> tuple[PhaseDomains, Tensor]:
-    """Bound every domain, and choose where each may be split next; with the minimisers of the bounds, ``(B, n)``."""
+) -> tuple[PhaseDomains, Tensor, Clipping | None]:
+    """Bound every domain, and choose where each may be split next; with the minimisers of the bounds, ``(B, n)``, and
+    what clipping says, where it was done."""
     clock.check()
     domain, _ = expand(space, domains)
     bound = improve(space, domains, bounding.schedule, clock)
-    bounds, bound = narrow(space.problem.program, domain, bound, bounding.clipped, clock)
+    bounds, bound, clipping = narrow(space.problem.program, domain, bound, bounding.clipped, clock, bounding.in_bytes)
     domain = replace(domain, bounds=bounds)
     bound = in_double(space, domains.case, domain, bound)
     bound = proved_in_bytes(space, domains.case, domain, bound) if bounding.in_bytes else bound
     score = bounding.rule.score(space.problem.program, bounds, bound)
     splittable = unstable_neurons(space.problem.program, bounds) & (domain.phase == 0)
     found = candidates(space.of(score), space.of(splittable), bounding.rule.candidates)
-    return bounded(space, with_bounds(space, domains, bounds), bound, found), bound.point
+    return bounded(space, with_bounds(space, domains, bounds), bound, found), bound.point, clipping
 
 
 def proved_in_bytes(space: PhaseSpace, cases: Tensor, domain: Domain, bound: Bound) -> Bound:

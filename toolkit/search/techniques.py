@@ -243,7 +243,7 @@ def phase_search(task: SearchTask, root: RootBounds) -> PhaseFrontier:
     space = PhaseSpace(counted(sparse(task.problem), root.bounds), root.bounds, unstable, double=task.double)
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, Polyak())
-    clipped = 0 if task.settings.certifiable else task.settings.clipped_neurons
+    clipped = task.settings.clipped_neurons
     return PhaseFrontier(
         open=frontier,
         batch=batch_of(task),

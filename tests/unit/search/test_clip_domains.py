@@ -92,7 +92,7 @@ def test_narrowing_keeps_every_violation_and_never_lowers_a_bound(count: int) ->
     for seed in range(15):
         program, domain = violated_domain(seed, "relu")
         start = optimise(program, domain, random_multipliers(domain, seed), RECLIPPED_SCHEDULE)
-        bounds, bound = narrow(program, domain, start, count, Clock.started(60))
+        bounds, bound, _ = narrow(program, domain, start, count, Clock.started(60))
         assert contains_violations(program, domain, bounds, seed) > 0
         assert bool((bound.lower >= start.lower).all())
         assert bool((bound.lower <= 1e-9).all())  # every domain has a violation
