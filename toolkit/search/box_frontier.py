@@ -21,7 +21,7 @@ from toolkit.bounds.backward import LinearBounds, backward, functional, layer_li
 from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
 from toolkit.bounds.crown import InputInfluence, tighten
-from toolkit.bounds.interval import Bounds
+from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
@@ -185,8 +185,11 @@ def bound_boxes(
         return boxes
     program = problem.program
     one = groups.one_of_each(boxes)
-    spaces = one.spaces if clipping else HalfSpaces.none(one.box)
-    tightened = tighten(program, one.box, one.neurons, spaces, clock.check)
+    # Lines of a part may be worse than those of the whole, so that a certificate does not have what a parent knew.
+    known, spaces = one.neurons, one.spaces
+    if not clipping:
+        known, spaces = interval_bounds(program, one.box)[0], HalfSpaces.none(one.box)
+    tightened = tighten(program, one.box, known, spaces, clock.check)
     bounds = Bounds(groups.each(tightened.bounds.lower), groups.each(tightened.bounds.upper))
     atoms = problem.rows[boxes.case]
     errors = errors_for(program, boxes.box, bounds)
