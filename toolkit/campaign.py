@@ -4,6 +4,8 @@ What a run leaves in its folder::
 
     journal.jsonl    every answer, as it came; a run started again continues from it
     results.csv      VNN-COMP: category, network, specification, prepare time, verdict, run time
+    answers.csv      all that is known of each answer, with a header
+    run.json         what was asked, by which command and on which machine
     witnesses/       counterexamples, one file each
     plots/           PNG
     report.html      everything on one page
@@ -18,7 +20,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from toolkit.bench import journal
+from toolkit.bench import answer_table, journal
+from toolkit.bench.answer_table import write_answers
 from toolkit.bench.executor_table import find_executor
 from toolkit.bench.executors import default_limits
 from toolkit.bench.expected import VerdictComparison, compare
@@ -30,9 +33,11 @@ from toolkit.bench.run_options import Options
 from toolkit.bench.run_progress import make_observer
 from toolkit.bench.runner import RunPlan, answered, claimed, run_jobs
 from toolkit.bench.scoring import CategoryScore, score
+from toolkit.bench.stored_run import NAME as RUN
+from toolkit.bench.stored_run import describe_run, note_limits, read_run, store_run
 from toolkit.bench.verify_job import VERIFY
 from toolkit.errors import InputError
-from toolkit.report.page import Page, facts, write_page
+from toolkit.report.page import Page, facts, instance_links, write_page
 from toolkit.report.plots import cactus, save_png
 from toolkit.report.tables import score_table, short, to_rich
 from toolkit.result import DECIDED, Verdict
@@ -53,23 +58,36 @@ def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY) -> int:
     out = options.out or Path("results") / name
     with claimed(out):
         every = [job for group in jobs.values() for job in group]
-        records = execute(every, out, options, folders(benchmarks), task)
-        return int(conclude(name, out, records, expected_verdicts(benchmarks, jobs)))
+        where, known = folders(benchmarks), expected_verdicts(benchmarks, jobs)
+        store_run(out, describe_run(name, every, where, known))
+        records = execute(every, out, options, where, task)
+        return int(conclude(name, out, records, known, make_console()))
 
 
-def conclude(name: str, out: Path, records: Sequence[JournalRecord], expected: Mapping[str, Verdict]) -> bool:
+def conclude(
+    name: str, out: Path, records: Sequence[JournalRecord], expected: Mapping[str, Verdict], console: Console
+) -> bool:
     """Print and write the results; whether an answer contradicts what is known."""
-    console = make_console()
-    groups = by_category(records)
-    if len(groups) > 1:
-        groups["all"] = list(records)
-    scores = [score(name, own, [expected.get(record.key) for record in own]) for name, own in groups.items()]
+    scores = category_scores(records, expected)
     write_folder_report(out, name, scores, records, expected)
     console.print(to_rich(score_table(scores)))
-    comparison = compare((record, expected.get(record.key)) for record in records)
+    comparison = compared(records, expected)
     print_comparison(comparison, bool(expected), console)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
     return bool(comparison.contradictions)
+
+
+def compared(records: Sequence[JournalRecord], expected: Mapping[str, Verdict]) -> VerdictComparison:
+    """How the answers compare with the known verdicts, by the records' keys."""
+    return compare((record, expected.get(record.key)) for record in records)
+
+
+def category_scores(records: Sequence[JournalRecord], expected: Mapping[str, Verdict]) -> list[CategoryScore]:
+    """The score of each category; of several, last that of all together."""
+    groups = by_category(records)
+    if len(groups) > 1:
+        groups["all"] = list(records)
+    return [score(name, own, [expected.get(record.key) for record in own]) for name, own in groups.items()]
 
 
 def by_category(records: Sequence[JournalRecord]) -> dict[str, list[JournalRecord]]:
@@ -104,7 +122,10 @@ def expected_verdicts(benchmarks: Sequence[Benchmark], jobs: Mapping[str, Sequen
 def execute(
     jobs: Sequence[InstanceJob], out: Path, options: Options, where: Mapping[str, Path], task: WorkerTask
 ) -> list[JournalRecord]:
-    """Answer the jobs and write ``results.csv``, also for what is done when the run is interrupted."""
+    """Answer the jobs and write ``results.csv``, also for what is done when the run is interrupted.
+
+    The records have the keys of the jobs, whatever limits these were answered under in the end.
+    """
     for settings in {job.settings for job in jobs}:
         check_settings(settings)
     path = out / journal.NAME
@@ -125,8 +146,10 @@ def execute(
     try:
         records = run_jobs(jobs, plan)
         if options.retry_undecided:
-            jobs = with_more(jobs, records, options.retry_factor)
+            keys, jobs = [job.key for job in jobs], with_more(jobs, records, options.retry_factor)
+            note_limits(out, jobs)
             records = run_jobs(jobs, replace(plan, observer=make_observer()))
+            records = [replace(record, key=key) for key, record in zip(keys, records, strict=True)]
         return records
     finally:
         write_results(out / "results.csv", answered(jobs, out), where)
@@ -160,8 +183,13 @@ def print_comparison(comparison: VerdictComparison, known: bool, console: Consol
         highlight=False,
     )
     for record, truth in comparison.contradictions:
-        text = f"CONTRADICTION: {record.category} {record.onnx} {record.vnnlib}: {record.verdict}, expected {truth}"
+        text = describe_contradiction(record, truth)
         console.print(text, style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
+def describe_contradiction(record: JournalRecord, truth: Verdict) -> str:
+    """One line about an answer that is the opposite of the known one."""
+    return f"CONTRADICTION: {record.category} {record.onnx} {record.vnnlib}: {record.verdict}, expected {truth}"
 
 
 def write_folder_report(
@@ -171,20 +199,24 @@ def write_folder_report(
     records: Sequence[JournalRecord],
     expected: Mapping[str, Verdict],
 ) -> None:
-    """Write the page and the plots of a folder run."""
+    """Write the table of all answers, the page and the plots of a folder run."""
+    write_answers(out / answer_table.NAME, records, expected)
     groups = by_category(records)
     plot = cactus(groups)
     save_png(plot, out / "plots" / "cactus.png")
+    run = read_run(out) if (out / RUN).is_file() else None
     page = Page(
         title=name,
         subtitle=f"{len(records)} instances of {len(groups)} benchmark{'s' * (len(groups) > 1)}",
         cards=cards(records, contradictions=scores[-1].contradictions if expected else None),
+        alarms=tuple(describe_contradiction(*pair) for pair in compared(records, expected).contradictions),
         findings=(),
         table=score_table(scores),
         figures={"Time of the k-th fastest decided instance (lower and further right is better).": plot},
         records=records,
         expected=expected,
-        facts=facts(records),
+        facts=facts(records, run),
+        links=instance_links(records, run, out),
     )
     write_page(page, out / "report.html")
 

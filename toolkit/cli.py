@@ -27,6 +27,8 @@ NAME = "prunecert"
 COMMANDS = {
     "verify": "Decide a VNN-LIB query about ONNX networks.",
     "bench": "Run a recipe, or all instances of a benchmark folder.",
+    "compare": "Compare runs and published results, instance by instance.",
+    "report": "Make the tables and the page of a run again; print them as LaTeX or CSV.",
     "prune": "Prune an ONNX network, fine-tune, export and verify it; compare with the original.",
     "inspect": "Show what a network and a specification contain and what would be tried.",
     "check-witness": "Judge a counterexample file with onnxruntime, as VNN-COMP's scorer does.",

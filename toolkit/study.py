@@ -16,6 +16,7 @@ from toolkit.bench.job import WorkerTask
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
+from toolkit.bench.stored_run import describe_run, store_run
 from toolkit.bench.verify_job import VERIFY
 from toolkit.campaign import execute, make_console
 from toolkit.errors import InputError
@@ -51,7 +52,9 @@ def verify_models(recipe: Recipe, out: Path, options: Options, task: WorkerTask)
     [benchmark] = find_benchmarks(out / "benchmark", options.spec_version)
     benchmark = replace(benchmark, category=recipe.name)
     jobs = make_jobs(benchmark, recipe.verification, recipe.verification.timeout, memory=options.memory_limit)
-    return execute(jobs, out, options, {benchmark.category: benchmark.folder}, task)
+    where = {benchmark.category: benchmark.folder}
+    store_run(out, describe_run(recipe.name, jobs, where, {}, recipe.model_dump(mode="json")))
+    return execute(jobs, out, options, where, task)
 
 
 def adapt(recipe: Recipe, options: Options) -> Recipe:

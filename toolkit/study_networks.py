@@ -116,15 +116,27 @@ def properties(recipe: Recipe) -> RobustnessBenchmark:
 def _read_models(path: Path, key: str) -> list[ModelRecord] | None:
     """The models of an earlier run that was made in the same way."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["key"] != key:
-            return None
-        return [
-            ModelRecord(**(model | {key: tuple(model[key]) for key in ("chains", "layers")}))
-            for model in stored["models"]
-        ]
+        made_from_this, models = _parse_models(path)
+        return models if made_from_this == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def stored_models(out: Path) -> list[ModelRecord]:
+    """The models that a study left in its folder, however they were made. Raises InputError where there are none."""
+    try:
+        return _parse_models(out / "models.json")[1]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{out / 'models.json'}: cannot be read as the models of a study ({error})") from None
+
+
+def _parse_models(path: Path) -> tuple[str, list[ModelRecord]]:
+    """The key of what the models were made from, and the models."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    models = [
+        ModelRecord(**(model | {key: tuple(model[key]) for key in ("chains", "layers")})) for model in stored["models"]
+    ]
+    return stored["key"], models
 
 
 def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -> Iterator[ModelRecord]:

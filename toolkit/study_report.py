@@ -9,14 +9,18 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from toolkit.bench import answer_table
+from toolkit.bench.answer_table import write_answers
 from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.journal import JournalRecord
+from toolkit.bench.stored_run import NAME as RUN
+from toolkit.bench.stored_run import read_run
 from toolkit.campaign import cards
 from toolkit.models.architecture_options import OnnxNet
 from toolkit.recipe import Recipe
 from toolkit.report.changes import changes, effects, gains
 from toolkit.report.layer_stability import LayerRow, layer_rows, unstable_csv, unstable_table, width_table
-from toolkit.report.page import Page, facts, write_page
+from toolkit.report.page import Page, facts, instance_links, write_page
 from toolkit.report.paper_comparison import paper_table
 from toolkit.report.plots import (
     cactus,
@@ -41,6 +45,15 @@ from toolkit.result import Verdict
 from toolkit.settings import Settings
 
 
+@dataclass(frozen=True)
+class StudyFindings:
+    """Sentences about the results of a study."""
+
+    impossible: tuple[str, ...]
+    """What in them cannot be true."""
+    findings: tuple[str, ...]
+
+
 def conclude(
     recipe: Recipe, out: Path, models: Sequence[ModelRecord], records: Sequence[JournalRecord], console: Console
 ) -> bool:
@@ -53,7 +66,7 @@ def conclude(
         found += effects(means)
     found += late(recipe.verification, records)
     wrong = impossible(rows)
-    write_report(recipe, out, models, records, [*wrong, *found])
+    write_report(recipe, out, models, records, StudyFindings(tuple(wrong), tuple(found)))
     console.print(to_rich(summary_table(means)))
     beside = paper_table(means, paper_keys(recipe))
     if beside.rows:
@@ -119,11 +132,12 @@ class Plot:
 
 
 def write_report(
-    recipe: Recipe, out: Path, models: Sequence[ModelRecord], records: Sequence[JournalRecord], findings: list[str]
+    recipe: Recipe, out: Path, models: Sequence[ModelRecord], records: Sequence[JournalRecord], said: StudyFindings
 ) -> None:
     """Write the tables, the plots and the page."""
     rows = summarise(models, records)
     means = averages(models, rows)
+    write_answers(out / answer_table.NAME, records, {})
     write_text_atomically(out / "summary.csv", summary_csv(rows))
     if len(means) < len(rows):
         write_text_atomically(out / "seeds.csv", summary_csv(means))
@@ -144,16 +158,19 @@ def write_report(
     )
     for plot in plots:
         save_png(plot.figure, out / "plots" / f"{plot.name}.png")
+    run = read_run(out) if (out / RUN).is_file() else None
     page = Page(
         title=recipe.name,
         subtitle=f"{len(rows)} networks, {recipe.specification.images} images each, "
         f"radius {recipe.specification.epsilon:g} in the maximum norm, {budget(recipe.verification)} each",
         cards=(("networks", str(len(rows))), ("instances", f"{len(records):,}"), *cards(records)),
-        findings=tuple(findings),
+        alarms=said.impossible,
+        findings=said.findings,
         table=summary_table(means),
         more_tables=extra_tables(recipe, models, means, rows, layers),
         figures={plot.caption: plot.figure for plot in plots},
         records=records,
-        facts=(("recipe", recipe.digest), *facts(records)),
+        facts=(("recipe", recipe.digest), *facts(records, run)),
+        links=instance_links(records, run, out),
     )
     write_page(page, out / "report.html")

@@ -97,6 +97,18 @@ def test_everything_is_there(finished):
     assert "certified accuracy" in first.stdout
 
 
+def test_the_report_is_made_again_from_what_is_stored(finished, capsys):
+    folder, _, first = finished
+    out = folder / "out"
+    before = {name: (out / name).read_bytes() for name in ("report.html", "summary.csv", "answers.csv")}
+    (out / "report.html").unlink()
+    assert run(["report", str(out), "--csv"]) == 0
+    printed = capsys.readouterr()
+    assert {name: (out / name).read_bytes() for name in before} == before
+    assert printed.out == (out / "summary.csv").read_text()
+    assert f"report: {out / 'report.html'}" in first.stdout
+
+
 def test_verdicts_are_true_of_the_exported_files(finished):
     folder, _, _ = finished
     benchmark = folder / "out" / "benchmark"

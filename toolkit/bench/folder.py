@@ -89,8 +89,8 @@ def _make_job(
     benchmark: Benchmark, instance: Instance, settings: Settings, timeout: float | None, memory: float | None
 ) -> InstanceJob:
     settings = settings.model_copy(update={"timeout": timeout or instance.timeout})
-    networks = tuple((name, _present(path)) for name, path in instance.networks.items())
-    spec = _present(instance.spec)
+    networks = tuple((name, present(path)) for name, path in instance.networks.items())
+    spec = present(instance.spec)
     origin = provenance(networks, spec, settings)
     question = fingerprint(benchmark.category, instance.onnx_field, instance.spec_field, origin)
     return InstanceJob(
@@ -107,7 +107,7 @@ def _make_job(
     )
 
 
-def _present(path: Path) -> Path:
+def present(path: Path) -> Path:
     """The path itself, or its compressed form where only that is there."""
     compressed = path.with_name(path.name + ".gz")
     return compressed if not path.exists() and compressed.exists() else path

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from toolkit.bench.atomic_files import sync_folder
 from toolkit.bench.job import Answer, InstanceJob
@@ -122,7 +122,19 @@ def read(path: Path) -> list[JournalRecord]:
     return list({record.key: record for record in history(path)}.values())
 
 
-def answer_to(job: InstanceJob, records: Iterable[JournalRecord]) -> JournalRecord | None:
+class LimitedQuestion(Protocol):
+    """A question with the settings that it is asked under."""
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of the question with all its limits."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, the time limit among them."""
+
+
+def answer_to(job: LimitedQuestion, records: Iterable[JournalRecord]) -> JournalRecord | None:
     """Which of the records about a job's question, in order, answers it; None when it has to be run (again).
 
     The latest that decides it within its limits, else the latest under the same limit; with the job's key and
@@ -133,7 +145,7 @@ def answer_to(job: InstanceJob, records: Iterable[JournalRecord]) -> JournalReco
         decides = record.verdict in DECIDED and is_within(record, job.settings)
         if decides or (record.key == job.key and not (found and found.verdict in DECIDED)):
             found = record
-    return found and replace(found, key=job.key, timeout=job.timeout)
+    return found and replace(found, key=job.key, timeout=job.settings.timeout)
 
 
 def is_within(record: JournalRecord, limits: Settings) -> bool:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from toolkit.bench.atomic_files import write_text_atomically
+from toolkit.bench.folder import present
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import is_contradiction
+from toolkit.bench.stored_run import StoredRun
 from toolkit.report.plots import to_svg
-from toolkit.report.tables import Table
+from toolkit.report.tables import Table, network_table
 from toolkit.result import Verdict
 
 
@@ -28,7 +32,7 @@ class Page:
     cards: tuple[tuple[str, str], ...]
     """Headline numbers: label and value."""
     findings: tuple[str, ...]
-    """Sentences below the headline numbers."""
+    """Sentences above the table."""
     table: Table
     figures: Mapping[str, Figure]
     """Figures by caption."""
@@ -37,17 +41,42 @@ class Page:
     """Known verdicts by the records' keys."""
     facts: tuple[tuple[str, str], ...] = ()
     """Provenance at the foot: what and its value."""
+    alarms: tuple[str, ...] = ()
+    """What cannot be true, above everything else."""
+    links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Where ``network``, ``specification`` and ``witness`` of an instance are, from the page, by the records' keys."""
     more_tables: Mapping[str, Table] = field(default_factory=dict)
     """Further tables by heading."""
 
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("toolkit.report").joinpath("template.html").read_text(encoding="utf-8"))
-    figures = [(caption, Markup(to_svg(figure))) for caption, figure in page.figures.items()]
-    categories = len({record.category for record in page.records})
-    return template.render(page=page, figures=figures, wrong=_contradictions(page), categories=categories)
+    return render_template(
+        "run.html",
+        page=page,
+        figures=inline(page.figures),
+        wrong=_contradictions(page),
+        categories=len({record.category for record in page.records}),
+        by_network=network_table(page.records),
+        facts=page.facts,
+    )
+
+
+def render_template(name: str, **values: Any) -> str:
+    """A page made from one of the templates of this package, as HTML; text in the values is escaped."""
+    environment = Environment(
+        loader=PackageLoader("toolkit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name).render(**values)
+
+
+def inline(figures: Mapping[str, Figure]) -> list[tuple[str, Markup]]:
+    """Captions and figures as elements that stand in a page."""
+    return [(caption, Markup(to_svg(figure))) for caption, figure in figures.items()]
 
 
 def _contradictions(page: Page) -> set[str]:
@@ -59,11 +88,30 @@ def write_page(page: Page, path: Path) -> None:
     write_text_atomically(path, render(page))
 
 
-def facts(records: Sequence[JournalRecord]) -> tuple[tuple[str, str], ...]:
-    """Where answers come from: versions and settings, as the journal has them."""
+def facts(records: Sequence[JournalRecord], run: StoredRun | None = None) -> tuple[tuple[str, str], ...]:
+    """Where answers come from: command, machine, versions and settings, as the run's folder has them."""
     if not records:
         return ()
     origin = records[-1].provenance
-    rows = [(name, str(value)) for name, value in origin.get("versions", {}).items()]
+    rows = [("command", run.command), *run.machine.items()] if run else []
+    rows += [("device", str(origin["device"]))] if "device" in origin else []
+    rows += [(name, str(value)) for name, value in origin.get("versions", {}).items()]
     settings = ", ".join(f"{name} {value}" for name, value in origin.get("settings", {}).items() if name != "timeout")
     return (*rows, ("settings", settings), ("finished (UTC)", max(record.finished for record in records)))
+
+
+def instance_links(records: Sequence[JournalRecord], run: StoredRun | None, out: Path) -> dict[str, dict[str, str]]:
+    """Where each instance's files are, from a page in the folder of its run; files that are gone are left out."""
+    if run is None:
+        return {}
+    found = {}
+    for record in records:
+        folder = Path(run.working_folder, run.folders.get(record.category, ""))
+        files = {"network": folder / record.onnx, "specification": folder / record.vnnlib}
+        files |= {"witness": out.resolve() / record.witness} if record.witness else {}
+        found[record.key] = {name: _link(path, out) for name, path in files.items() if present(path).is_file()}
+    return found
+
+
+def _link(path: Path, out: Path) -> str:
+    return quote(os.path.relpath(present(path), out.resolve()))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,10 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from toolkit.bench.atomic_files import write_bytes_atomically
-from toolkit.bench.journal import JournalRecord
 from toolkit.report.layer_stability import LayerRow
 from toolkit.report.summary import SummaryRow, chain_names
-from toolkit.result import DECIDED
+from toolkit.result import DECIDED, Verdict
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -193,15 +195,24 @@ def _draw_layers(axes: Axes, chain: str, rows: Sequence[LayerRow]) -> None:
     axes.legend(title="density", fontsize=7.5, title_fontsize=7.5, loc="best")
 
 
-def cactus(groups: Mapping[str, Sequence[JournalRecord]]) -> Figure:
+class TimedVerdict(Protocol):
+    """An answer with the time that it took."""
+
+    @property
+    def verdict(self) -> Verdict: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+
+def cactus(groups: Mapping[str, Sequence[TimedVerdict]]) -> Figure:
     """Instances decided within a time limit: for each group, the k-th fastest answer against k."""
     with _style():
         figure = Figure(figsize=(9.5, 3.8), layout="constrained")
         axes = figure.subplots()
         for index, (name, records) in enumerate(groups.items()):
             seconds = _decision_times(records)
-            shown = name.encode("utf-8", errors="replace").decode()  # a folder's name need not be text
-            label = f"{shown} ({len(seconds)}/{len(records)})".replace("$", r"\$")
+            label = f"{in_a_plot(name)} ({len(seconds)}/{len(records)})"
             style = DASHES[index // len(COLOURS) % len(DASHES)]
             axes.plot(range(1, len(seconds) + 1), seconds, style, color=COLOURS[index % len(COLOURS)], label=label)
         axes.set(xlabel="instances decided", ylabel="seconds each", xlim=(0, None))
@@ -214,9 +225,59 @@ def cactus(groups: Mapping[str, Sequence[JournalRecord]]) -> Figure:
     return figure
 
 
-def _decision_times(records: Sequence[JournalRecord]) -> list[float]:
+def _decision_times(records: Sequence[TimedVerdict]) -> list[float]:
     """Seconds of the decided instances, rising; at least a millisecond, for the logarithmic axis."""
-    return sorted(max(record.seconds, 1e-3) for record in records if record.verdict in DECIDED)
+    times = [max(record.seconds, 1e-3) for record in records if record.verdict in DECIDED]
+    return sorted(seconds for seconds in times if not math.isnan(seconds))
+
+
+def in_a_plot(name: str) -> str:
+    """A name as matplotlib draws it: a folder's name need not be text, and a dollar sign begins no formula."""
+    return name.encode("utf-8", errors="replace").decode().replace("$", r"\$")
+
+
+@dataclass(frozen=True)
+class TimePair:
+    """The times of one instance in two runs, in seconds; infinity where it was not decided rightly."""
+
+    first: float
+    second: float
+    kind: str
+    """What the answers are: one of the keys of `PAIR_COLOURS`."""
+
+
+PAIR_COLOURS = {"unsat": COLOURS[2], "sat": COLOURS[1], "differ": COLOURS[3]}
+"""Colour of each kind of pair."""
+
+
+def time_scatter(pairs: Sequence[TimePair], first: str, second: str, limit: float) -> Figure:
+    """Seconds of each instance in one run against another, on logarithmic axes of one length.
+
+    Below the diagonal the second is faster. What one of them did not decide stands on a line of its own, beyond the
+    limit in seconds.
+    """
+    times = [time for pair in pairs for time in (pair.first, pair.second) if math.isfinite(time)]
+    low = max(1e-3, min(times, default=1e-2)) / 1.5
+    high = max([*times, limit if math.isfinite(limit) else 0.0, 1.0])
+    beyond, ends = 1.8 * high, (low, 2.2 * high)
+    with _style():
+        figure = Figure(figsize=(5.2, 5.0), layout="constrained")
+        axes = figure.subplots()
+        for kind, colour in PAIR_COLOURS.items():
+            own = [pair for pair in pairs if pair.kind == kind]
+            x = [min(max(pair.first, low), beyond) for pair in own]
+            y = [min(max(pair.second, low), beyond) for pair in own]
+            axes.scatter(x, y, s=14, color=colour, alpha=0.6, linewidths=0, label=f"{kind} ({len(own)})")
+        axes.plot([low, high], [low, high], color="#9aa4b2", linewidth=1, zorder=0)
+        for draw in (axes.axhline, axes.axvline):
+            draw(beyond, color="#9aa4b2", linewidth=0.8, linestyle=":", zorder=0)
+        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+        axes.set(xlabel=f"{in_a_plot(first)} (seconds)", ylabel=f"{in_a_plot(second)} (seconds)")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.text(low * 1.1, beyond, "not decided", fontsize=7.5, color="#64748b", va="bottom")
+        axes.legend(fontsize=8, loc="lower right")
+    return figure
 
 
 def to_svg(figure: Figure) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.table import Table as RichTable
 
+from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import CategoryScore
 from toolkit.report.summary import SummaryRow, certified_text
+from toolkit.result import Verdict
 
 
 @dataclass(frozen=True)
@@ -125,11 +130,73 @@ def score_table(scores: Sequence[CategoryScore]) -> Table:
     return make_table(SCORE_COLUMNS, scores)
 
 
-def to_rich(table: Table, title: str = "") -> RichTable:
-    """The table for a terminal."""
+@dataclass(frozen=True)
+class NetworkCounts:
+    """How the instances of one network were answered."""
+
+    network: str
+    records: Sequence[JournalRecord]
+
+    def count(self, verdict: Verdict) -> int:
+        """Answers with a verdict."""
+        return sum(record.verdict == verdict for record in self.records)
+
+    @property
+    def mean_seconds(self) -> float:
+        """Mean time of an instance."""
+        return sum(record.seconds for record in self.records) / len(self.records)
+
+
+def network_table(records: Sequence[JournalRecord]) -> Table:
+    """How many instances of each network have which answer."""
+    groups: dict[str, list[JournalRecord]] = {}
+    for record in records:
+        groups.setdefault(record.onnx, []).append(record)
+    columns = (
+        word("network", "as the benchmark names it", lambda item: item.network),
+        number("instances", "instances answered", lambda item: len(item.records)),
+        *(number(verdict, f"answers {verdict}", partial(_counted, verdict=verdict)) for verdict in Verdict),
+        number("seconds", "mean time per instance", lambda item: item.mean_seconds, short),
+    )
+    return make_table(columns, [NetworkCounts(network, own) for network, own in groups.items()])
+
+
+def _counted(item: NetworkCounts, verdict: Verdict) -> int:
+    return item.count(verdict)
+
+
+def to_rich(table: Table, title: str = "", wrap: bool = False) -> RichTable:
+    """The table for a terminal; ``wrap`` lets long words go on in the next line."""
     drawn = RichTable(title=title, title_justify="left", header_style="bold", show_edge=False, pad_edge=False)
     for column in table.columns:
-        drawn.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=True)
+        drawn.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=not wrap, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(cell.text for cell in row))
     return drawn
+
+
+_IN_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"} | {
+    sign: f"\\{sign}" for sign in "&%$#_{}"
+}
+"""What stands for characters that LaTeX reads as commands."""
+
+
+def to_latex(table: Table) -> str:
+    """The table as a ``tabular`` environment of LaTeX, with the rules of the package booktabs."""
+    kinds = "".join("r" if column.numeric else "l" for column in table.columns)
+    lines = [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", _latex_row([column.title for column in table.columns])]
+    lines += [r"\midrule", *(_latex_row([cell.text for cell in row]) for row in table.rows)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex_row(texts: Sequence[str]) -> str:
+    return " & ".join("".join(_IN_LATEX.get(sign, sign) for sign in text) for text in texts) + r" \\"
+
+
+def to_csv(table: Table) -> str:
+    """The table as CSV with a header; numbers with all their digits, those that do not exist are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.title for column in table.columns])
+    writer.writerows([cell.value for cell in row] for row in table.rows)
+    return text.getvalue()

@@ -23,7 +23,17 @@ from toolkit.report.plots import (
 )
 from toolkit.report.seeds import averages, student
 from toolkit.report.summary import ModelRecord, stability_csv, summarise, summary_csv, ticket_findings
-from toolkit.report.tables import score_table, short, summary_table, to_rich
+from toolkit.report.tables import (
+    make_table,
+    number,
+    score_table,
+    short,
+    summary_table,
+    to_csv,
+    to_latex,
+    to_rich,
+    word,
+)
 from toolkit.result import Statistics, Verdict
 
 CHAINS = [("conv-magnitude", "conv", "magnitude"), ("conv-slim", "conv", "slim"), ("mlp-magnitude", "mlp", "magnitude")]
@@ -295,7 +305,7 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.rows += tag == "tr"
         self.links += [
-            value for name, value in attrs if name in ("src", "href") and value and not value.startswith("#")
+            value for name, value in attrs if name in ("src", "href") and value and not value.startswith(("#", "data:"))
         ]
 
 
@@ -320,7 +330,8 @@ def test_the_page_needs_no_other_file(experiment, tmp_path):
     tags = Tags()
     tags.feed(text)
     assert tags.links == []
-    assert tags.rows == 2 + len(experiment[2]) + len(experiment[1])
+    networks = {record.onnx for record in experiment[1]}
+    assert tags.rows == 3 + len(experiment[2]) + len(experiment[1]) + len(networks)  # many instances: by network, too
     assert not re.search(r"url\(\s*['\"]?http", text)
 
 
@@ -339,3 +350,20 @@ def test_tables_fit_terminal_and_page(experiment):
     scores = score_table([score("toy", experiment[1], [None] * len(experiment[1]))])
     assert scores.rows[0][0].text == "toy"
     assert [short(value) for value in (0.01234, 7.0, 12345.6)] == ["0.0123", "7", "12,346"]
+
+
+def test_latex_reads_no_text_as_a_command():
+    columns = (word("a_b", "", lambda item: item), number("n", "", len, "{:.1f}".format))
+    table = make_table(columns, ["50 %", r"\x{1}", "a–b"])
+    assert to_latex(table).splitlines() == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"a\_b & n \\",
+        r"\midrule",
+        r"50 \% & 4.0 \\",
+        r"\textbackslash{}x\{1\} & 5.0 \\",
+        r"a--b & 3.0 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    assert to_csv(table) == "a_b,n\n50 %,4\n\\x{1},5\na–b,3\n"

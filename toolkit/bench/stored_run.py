@@ -1,0 +1,176 @@
+"""What a run says about itself in its folder (``run.json``): which instances it asks, how, and on which machine.
+
+With the journal it is all that is needed to make the run's page again, and to compare the run with others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from toolkit.bench import journal
+from toolkit.bench.atomic_files import write_text_atomically
+from toolkit.bench.executors import available_cores
+from toolkit.bench.job import InstanceJob
+from toolkit.bench.journal import JournalRecord, answer_to
+from toolkit.bench.results import has_its_witness
+from toolkit.devices import gpu_models
+from toolkit.errors import InputError
+from toolkit.result import Verdict
+from toolkit.run.memory_limits import GIB, available
+from toolkit.settings import Settings
+
+NAME = "run.json"
+
+
+@dataclass(frozen=True)
+class AskedInstance:
+    """One instance of a run: under which key the journal has its answer, and what is known of it beforehand."""
+
+    key: str
+    question: str
+    settings: Settings
+    expected: str = ""
+    """The known verdict, empty where there is none."""
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """The description of a run."""
+
+    name: str
+    instances: tuple[AskedInstance, ...]
+    folders: dict[str, str]
+    """Where the networks and specifications of each category lie, as the command line named it."""
+    working_folder: str
+    """Where the command was called: relative folders start there."""
+    command: str
+    started: str
+    """Time of day (UTC, ISO 8601) of the latest start."""
+    machine: dict[str, str] = field(default_factory=dict)
+    recipe: dict[str, Any] | None = None
+    """Values of the recipe that the run is about; None for a benchmark folder."""
+
+
+def describe_run(
+    name: str,
+    jobs: Sequence[InstanceJob],
+    folders: Mapping[str, Path],
+    expected: Mapping[str, Verdict],
+    recipe: dict[str, Any] | None = None,
+) -> StoredRun:
+    """The description of a run that starts now, called by this process's command line.
+
+    ``expected`` has known verdicts by the jobs' keys, ``folders`` the folder of each category.
+    """
+    return StoredRun(
+        name=name,
+        instances=tuple(AskedInstance(job.key, job.question, job.settings, expected.get(job.key, "")) for job in jobs),
+        folders={category: str(folder) for category, folder in folders.items()},
+        working_folder=str(Path.cwd()),
+        command=shlex.join(["prunecert", *sys.argv[1:]]),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=machine_facts(),
+        recipe=recipe,
+    )
+
+
+def machine_facts() -> dict[str, str]:
+    """What the machine is: processor, cores that this process may use, memory, GPUs, system."""
+    gpus = gpu_models()
+    return {
+        "processor": _processor(),
+        "cores": f"{available_cores()} of {os.cpu_count()}",
+        "memory": f"{available() / GIB:.0f} GiB available",
+        "gpu": ", ".join(gpus) or "none",
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _processor() -> str:
+    """The model of the processor as Linux tells it; elsewhere what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def store_run(out: Path, run: StoredRun) -> None:
+    """Write the description into the folder of the run, in place of an earlier one.
+
+    Settings stand there once; an instance has those that are others for it.
+    """
+    common = run.instances[0].settings.model_dump(mode="json") if run.instances else {}
+    instances = [
+        {"key": one.key, "question": one.question, "expected": one.expected, "settings": _others(one.settings, common)}
+        for one in run.instances
+    ]
+    values = {entry.name: getattr(run, entry.name) for entry in fields(run)}
+    write_text_atomically(
+        out / NAME, json.dumps({**values, "settings": common, "instances": instances}, indent=1) + "\n"
+    )
+
+
+def _others(settings: Settings, common: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.model_dump(mode="json").items() if value != common[name]}
+
+
+def note_limits(out: Path, jobs: Sequence[InstanceJob]) -> None:
+    """Keep that the instances of a run are asked under other limits now: those of these jobs, in the same order.
+
+    Nothing is done in a folder without a description.
+    """
+    if (out / NAME).is_file():
+        run = read_run(out)
+        pairs = zip(run.instances, jobs, strict=True)
+        instances = tuple(replace(one, key=job.key, settings=job.settings) for one, job in pairs)
+        store_run(out, replace(run, instances=instances))
+
+
+def read_run(out: Path) -> StoredRun:
+    """The description in the folder of a run. Raises InputError where there is none, or it cannot be used."""
+    path = out / NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        common = values.pop("settings")
+        instances = tuple(
+            AskedInstance(one["key"], one["question"], Settings(**common | one["settings"]), one["expected"])
+            for one in values.pop("instances")
+        )
+        return StoredRun(instances=instances, **values)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{out}: no {NAME} in it, so no run of prunecert bench that can be read; the command that made the folder "
+            "writes it when it is called again, and keeps the answers"
+        ) from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read as the description of a run ({error})") from None
+
+
+def stored_records(out: Path, run: StoredRun) -> list[JournalRecord]:
+    """The answers that a run has so far, in the order of its instances; instances without one are absent.
+
+    A counterexample whose file is gone or changed does not count.
+    """
+    by_question: dict[str, list[JournalRecord]] = {}
+    wanted = {instance.question or instance.key for instance in run.instances}
+    for record in journal.history(out / journal.NAME):
+        if record.about in wanted and has_its_witness(record, out):
+            by_question.setdefault(record.about, []).append(record)
+    answers = (answer_to(one, by_question.get(one.question or one.key, ())) for one in run.instances)
+    return [answer for answer in answers if answer is not None]
+
+
+def expected_by_key(run: StoredRun) -> dict[str, Verdict]:
+    """Known verdicts of a run's instances, by their keys."""
+    return {instance.key: Verdict(instance.expected) for instance in run.instances if instance.expected}
