@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,14 @@ class Statistics:
     decided_by: str = ""
     """The phase that decided: specification, sampling, secants, light-crown, attack, crown, alpha-crown,
     branch-and-bound, input-split, auto-lirpa-crown, auto-lirpa-alpha-crown."""
+    cases: int = 0
+    """Ways in which the query may be true, where it stays undecided; 0 where it is decided."""
+    open_cases: int = 0
+    """How many of them are neither found nor refuted."""
+    weakest_bound: float | None = None
+    """The weakest of the open cases' best bounds: all positive would be a proof."""
+    nearest_point: float | None = None
+    """How far the best point was from being a counterexample: at most zero would be one."""
     layers: dict[str, dict[str, int]] = field(default_factory=dict)
     """By layer of the network: ``neurons``, and how many are unstable by each method of root bounds that was run
     (interval, crown or forward, alpha-crown); the largest over the query's boxes."""
@@ -75,6 +84,54 @@ def _largest(first: dict[str, dict[str, int]], second: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
+class OpenCase:
+    """One way in which the query may be true that is neither found nor refuted."""
+
+    case: int
+    """Its number, from 0."""
+    condition: str
+    """Its atoms, as VNN-LIB writes them."""
+    bound: float | None
+    """Best lower bound of its atoms' combination: a positive one would refute it; None without any."""
+    nearest: float | None
+    """The largest atom at the best point tried: at most zero would be a counterexample; None without any."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What is known where nothing decided."""
+
+    phase: str
+    """What was being done last."""
+    cases: int
+    open_cases: int
+    described: tuple[OpenCase, ...]
+    """Some of the open cases, the weakest bounds first."""
+    weakest: float | None
+    """Of the bounds of all open cases."""
+    nearest: float | None
+    """Over all open cases."""
+    domains: int
+    """Domains that the last search bounded."""
+    open_domains: int
+    """Domains that it left open."""
+    suggestions: tuple[str, ...]
+    """What may decide the query."""
+
+    def lines(self, most: int = 5) -> list[str]:
+        """The explanation for people; of the open cases so many."""
+        searched = f", {self.domains:,} domains bounded and {self.open_domains:,} open" if self.domains else ""
+        lines = [f"{self.open_cases:,} of {self.cases:,} cases are open; last: {self.phase or 'reading'}{searched}"]
+        for one in self.described[:most]:
+            bound = "no bound" if one.bound is None else f"bound {one.bound:.4g}"
+            nearest = "no point tried" if one.nearest is None else f"nearest point misses by {one.nearest:.4g}"
+            lines.append(f"  case {one.case}: {one.condition}: {bound}, {nearest}")
+        if self.open_cases > len(self.described[:most]):
+            lines.append(f"  ... and {self.open_cases - len(self.described[:most])} more")
+        return [*lines, *(f"try: {text}" for text in self.suggestions)]
+
+
+@dataclass(frozen=True)
 class Result:
     """Verdict of one query. ``sat`` always carries a witness that onnxruntime replayed."""
 
@@ -82,3 +139,16 @@ class Result:
     reason: str = ""
     witness: Witness | None = None
     statistics: Statistics = field(default_factory=Statistics)
+    explanation: Explanation | None = None
+    """What is known where nothing decided; None where something did."""
+
+    def to_json(self) -> str:
+        """Everything about the answer as one JSON object; values of a witness are lists, flat, by tensor."""
+        values = {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "statistics": asdict(self.statistics),
+            "explanation": None if self.explanation is None else asdict(self.explanation),
+            "witness": None if self.witness is None else self.witness.to_lists(),
+        }
+        return json.dumps(values, indent=1)

@@ -122,6 +122,15 @@ def extra_tables(
     return {heading: table for heading, table in tables.items() if table.rows}
 
 
+def pruned_and_dense(models: Sequence[ModelRecord]) -> dict[str, set[str]]:
+    """The exported files of each chain's pruned networks, and by architecture of the dense ones, which chains share."""
+    groups = {chain: {m.network for m in models if chain in m.chains and m.state > 0} for chain in chain_names(models)}
+    for model in models:
+        if model.state == 0:
+            groups.setdefault(f"{model.architecture}, dense", set()).add(model.network)
+    return {name: networks for name, networks in groups.items() if networks}
+
+
 @dataclass(frozen=True)
 class Plot:
     """A figure with its file name and caption."""
@@ -144,18 +153,24 @@ def write_report(
     write_text_atomically(out / "stability.csv", stability_csv(models))
     write_text_atomically(out / "unstable.csv", unstable_csv(models, records))
     layers = layer_rows(models, records)
-    networks = {chain: {model.network for model in models if chain in model.chains} for chain in chain_names(models)}
+    networks = pruned_and_dense(models)
     plots = (
-        Plot("certified", "Certified accuracy against density, with 95 % intervals.", certified_versus_density(means)),
+        Plot(
+            "certified",
+            "Certified accuracy against the part of all parameters that is left, with 95 % intervals.",
+            certified_versus_density(means),
+        ),
         Plot("instability", "Unstable ReLUs: root bounds solid, intervals dotted.", instability_versus_density(means)),
         Plot("layers", "Unstable ReLUs by layer: CROWN bounds solid, intervals dotted.", unstable_by_layer(layers)),
         Plot("networks", "Every network, with its density: accuracies and unstable ReLUs.", every_network(means)),
         Plot(
             "cactus",
-            "Time of the k-th fastest decided instance, by chain (lower and further right is better).",
+            "Time of the k-th fastest decided instance of each chain's pruned networks, and of the dense ones (lower "
+            "and further right is better). Instances whose root bounds were computed together share that time equally.",
             cactus({name: [r for r in records if r.onnx in group] for name, group in networks.items()}),
         ),
     )
+    plots = tuple(plot for plot in plots if layers or plot.name != "layers")
     for plot in plots:
         save_png(plot.figure, out / "plots" / f"{plot.name}.png")
     run = read_run(out) if (out / RUN).is_file() else None

@@ -39,8 +39,9 @@ from toolkit.numpy_prover.crown_proof import LayerQuestion, proof
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.run.events import NoBounds, Observer, ProblemBegun, silent
+from toolkit.run.events import NoBounds, Observer, ObserverGroup, PhaseBegun, ProblemBegun, silent
 from toolkit.run.memory_limits import refused
+from toolkit.search.explanation import CaseTracker, explain
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
 
@@ -224,7 +225,8 @@ def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Obse
         loaded = replace(loaded, known_root=None, computed=True)
     sessions = {network.name: loaded.networks[network.name].session(hidden_names(network))
                 for network in loaded.query.networks}  # fmt: skip
-    result = QueryAttempt(loaded, sessions, settings, clock, observer).decide()
+    tracker = CaseTracker(loaded.cases, clock)
+    result = QueryAttempt(loaded, sessions, settings, clock, ObserverGroup((tracker, observer)), tracker).decide()
     spent = replace(result.statistics, seconds=clock.seconds, passes=clock.passes.done)
     return replace(result, statistics=spent)
 
@@ -250,6 +252,8 @@ class QueryAttempt:
     settings: Settings
     clock: Clock
     observer: Observer
+    tracker: CaseTracker
+    """One of those that the observer tells: knows what is open where nothing decides."""
     statistics: Statistics = field(default_factory=Statistics)
     witness: Witness | None = None
     candidates: list[Candidate] = field(default_factory=list)
@@ -304,6 +308,7 @@ class QueryAttempt:
         if not len(self.cases.region):
             return self._unsat("specification")
         obstacle = self._obstacle()
+        self.observer(PhaseBegun("random points"))
         if sample(self.losses, self.settings.seed, self.clock.soon(tuned().points.seconds), self._accept_array):
             return self._sat("sampling")
         if self._follow_secants():
@@ -312,6 +317,7 @@ class QueryAttempt:
             raise obstacle
         if (question := self._prove_lightly()) is not None:
             return self._unsat("light-crown", BoundedLayers(question, self.loaded.imported))
+        self.observer(PhaseBegun("import of the networks"))
         return self._prove()
 
     def _follow_secants(self) -> bool:
@@ -511,7 +517,16 @@ class QueryAttempt:
         return Result(Verdict.SAT, "", self.witness, replace(self.statistics, decided_by=by))
 
     def _undecided(self, verdict: Verdict, reason: str) -> Result:
-        return Result(verdict, "; ".join(filter(None, [reason, *self.remarks])), None, self.statistics)
+        reason = "; ".join(filter(None, [reason, *self.remarks]))
+        if verdict == Verdict.ERROR:
+            return Result(verdict, reason, None, self.statistics)
+        for name in ("score_losses",) if self.loaded.by_scores else ("score_losses", "losses"):
+            if name in vars(self):  # what was never asked of a network is not asked now
+                self.tracker.come_near(getattr(self, name).least)
+        found = explain(self.query, self.tracker)
+        self._note(cases=found.cases, open_cases=found.open_cases, weakest_bound=found.weakest,
+                   nearest_point=found.nearest)  # fmt: skip
+        return Result(verdict, reason, None, self.statistics, found)
 
     def _unsat(self, by: str, *bounded: Bounded) -> Result:
         return self.loaded.refuted(bounded, replace(self.statistics, decided_by=by), self.candidates)

@@ -86,7 +86,9 @@ def test_what_has_no_bounds_is_said_on_stderr(
     (folder / "never.vnnlib").write_text((folder / "sat.vnnlib").read_text() + "(assert (>= Y_0 2.0))")
     code, out, err = run(capsys, "verify", folder / "never.vnnlib", "--network", folder / "odd.onnx", "--timeout", 3)
     assert (code, out) == (0, "unknown\n")
-    first, last = err.splitlines()
+    first, last, *explanation = err.splitlines()
+    assert "cases are open" in explanation[0]
+    assert explanation[-1].startswith("try: no bounds exist")
     reason = f"{folder}/odd.onnx: operator Hardmax (opset 13, node 'y'): not supported: no bounding rule"
     assert (first, last) == (f"cannot be proved, only refuted by points: {reason}", f"unsupported: {reason}")
 

@@ -21,7 +21,7 @@ from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.vnncomp.witness import open_sessions, replay
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Result, Statistics, Verdict
-from toolkit.run.events import Event, MemoryShort, NoBounds, RootBounded, RoundDone
+from toolkit.run.events import Event, MemoryShort, NoBounds, PhaseBegun, RootBounded, RoundDone
 from toolkit.search import box_frontier, phase_frontier
 from toolkit.settings import Settings
 from toolkit.verify import QueryAttempt, load_networks, load_query, pick_device, silent, verify, verify_files
@@ -189,6 +189,9 @@ def test_an_unsupported_operator_is_named(tmp_path: Path) -> None:
     result = decide(path, header(2, 2) + "(assert (<= Y_0 -100.0))", FAST.model_copy(update={"timeout": 2.0}))
     assert result.verdict == Verdict.UNKNOWN
     assert "unsupported" in result.reason
+    assert result.explanation is not None
+    assert all(case.bound is None and case.nearest is not None for case in result.explanation.described)
+    assert "no bounds exist" in result.explanation.suggestions[0]
     assert "cosh" in result.reason.lower()
 
 
@@ -215,6 +218,7 @@ def test_what_has_no_bounds_is_said_before_anything_is_tried(
         order[0].reason
         == f"{tmp_path}/net.onnx: operator Hardmax (opset 13, node 'y'): not supported: no bounding rule"
     )
+    order = [step for step in order if not isinstance(step, PhaseBegun)]
     assert order[1] == "sample"
     assert "prove" not in order
     assert verdict == Verdict.SAT or order[0].reason in result.reason
@@ -339,10 +343,36 @@ def test_observers_hear_of_bounds_and_rounds(tmp_path: Path) -> None:
     events: list[Event] = []
     text = header(3, 1, -0.9) + "(assert (<= Y_0 0.0))"
     result = decide(absolute(tmp_path, 3, 0.01), text, BY_PHASES, events.append)
-    assert isinstance(events[0], RootBounded)
+    assert any(isinstance(event, RootBounded) for event in events)
     rounds = [event for event in events if isinstance(event, RoundDone)]
     assert rounds
     assert rounds[-1].bounded == result.statistics.domains > 0
+
+
+def test_open_cases_are_explained(tmp_path: Path, tune: Callable[..., None]) -> None:
+    tune(strategy={"gap_worth_waiting": 2.0})
+    path, text = hard(tmp_path)
+    settings = BY_PHASES.model_copy(update={"max_domains": 1, "attack_restarts": 2})
+    result = decide(path, text, settings)
+    found = result.explanation
+    assert found is not None
+    assert (found.cases, found.open_cases) == (1, 1)
+    assert found.domains == result.statistics.domains > 0
+    [case] = found.described
+    assert case.condition.startswith("(<= Y_0 ")
+    assert case.bound is not None
+    assert case.nearest is not None
+    # What holds of the query: no point is a counterexample, and a bound is below every value that a point has.
+    assert case.bound < 0 < case.nearest
+    told = result.statistics
+    assert (told.cases, told.open_cases, told.weakest_bound, told.nearest_point) == (1, 1, case.bound, case.nearest)
+
+
+def test_what_is_decided_needs_no_explanation(tmp_path: Path) -> None:
+    result = decide(absolute(tmp_path, 2), header(2, 1) + "(assert (<= Y_0 -1.0))")
+    assert result.verdict == Verdict.UNSAT
+    assert result.explanation is None
+    assert result.statistics.open_cases == 0
 
 
 def test_the_answer_is_the_same_twice(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,11 @@ class CaseLosses:
     cases: Cases
     sessions: Mapping[str, Session]
     """By name of the network."""
+    least: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    """The least loss of each case at the points so far, ``(C,)``; infinite where there were none."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "least", np.full(len(self.cases), np.inf))
 
     def of(self, points: Points, clock: Clock) -> NDArray[np.float64]:
         """Losses ``(B, C)`` of many points, computed some at a time. Raises OutOfTime."""
@@ -56,7 +61,9 @@ class CaseLosses:
     def at(self, points: Points) -> NDArray[np.float64]:
         """Losses ``(B, C)`` of points ``(B, n)``; infinite where something is not a number."""
         values = np.nan_to_num(self.atoms(points)[:, self.cases.rows], nan=np.inf, posinf=np.inf, neginf=-np.inf)
-        return reduce_rows(np.maximum, values, self.cases.starts, -np.inf)
+        losses = reduce_rows(np.maximum, values, self.cases.starts, -np.inf)
+        np.minimum(self.least, losses.min(0, initial=np.inf), out=self.least)
+        return losses
 
     def atoms(self, points: Points) -> NDArray[np.float64]:
         """Left-hand sides of all atoms, ``(B, m)``, at points ``(B, n)``."""

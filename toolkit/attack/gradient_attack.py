@@ -19,6 +19,7 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
+from toolkit.run.events import AttackTried
 from toolkit.tuning import tuned
 
 Accept = Callable[[Tensor, int], bool]
@@ -89,7 +90,10 @@ def diversify(problem: Problem, case: Tensor, points: Tensor, directions: Tensor
 
 
 def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, budget: Budget) -> bool:
-    """Whether some point of the given cases was accepted as a witness: the first ends the search. Raises OutOfTime."""
+    """Whether some point of the given cases was accepted as a witness: the first ends the search. Raises OutOfTime.
+
+    Observers hear where points end that are none.
+    """
     if restarts == 0 or not len(cases):
         return False
     generator = torch.Generator(device="cpu").manual_seed(budget.seed)
@@ -101,6 +105,7 @@ def attack(problem: Problem, cases: Tensor, restarts: int, steps: int, budget: B
         for points, loss in descend(problem, part, start, steps, budget.clock):
             if accept_best(points, loss, problem.region[part], budget.accept):
                 return True
+        budget.observer(AttackTried(part, loss))
     return False
 
 

@@ -50,5 +50,5 @@ def _answer_line(record: JournalRecord, expected: str) -> dict[str, object]:
 
 
 def write_answers(path: Path, records: Sequence[JournalRecord], expected: Mapping[str, Verdict]) -> None:
-    """Write ``answers.csv``, atomically."""
+    """Write ``answers.csv``, so that it is there completely or not at all."""
     write_text_atomically(path, answers_csv(records, expected))

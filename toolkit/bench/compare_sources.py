@@ -135,7 +135,7 @@ class SourceComparison:
 
     @property
     def labels(self) -> list[str]:
-        """The sources' names."""
+        """The names of the sources, in their order."""
         return [source.label for source in self.sources]
 
     @property

@@ -10,7 +10,7 @@ from toolkit.errors import InputError
 from toolkit.formats.vnnlib.read import read_query
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
-from toolkit.run.events import Event, Observer
+from toolkit.run.events import Observer, ObserverGroup
 from toolkit.settings import Settings
 from toolkit.verify import LoadedNetwork, verify
 
@@ -54,11 +54,7 @@ def verify_with_certificate(
     except OSError as error:
         raise InputError(f"{files.certificate}: {error.strerror}") from None
 
-    def both(event: Event) -> None:
-        observer(event)
-        recorder(event)
-
-    result = verify(networks, query, settings, both, clock)
+    result = verify(networks, query, settings, ObserverGroup((observer, recorder)), clock)
     recorder.close(result.verdict is Verdict.UNSAT)
     if result.verdict is Verdict.SAT:
         files.certificate.unlink()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,19 +16,35 @@ from cyclopts import Parameter
 from toolkit.commands.arguments import MemoryLimit, memory_of
 from toolkit.errors import ExitCode, ToolkitError
 from toolkit.result import Result, Verdict
-from toolkit.run.clock import Clock
+from toolkit.run.alarm import out_of_time_after
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.forked_query import ProcessCrashed, ProcessLimits, ProcessOverdue, run_forked, seconds_passed
 from toolkit.run.memory_limits import refused
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 
 if TYPE_CHECKING:
     from toolkit.formats.vnncomp.witness import Witness
-    from toolkit.run.events import Event
+    from toolkit.run.events import Event, Observer
 
 DEFAULTS = Settings()
 WORDS = {
     Verdict.SAT: "sat", Verdict.UNSAT: "unsat", Verdict.UNKNOWN: "unknown", Verdict.TIMEOUT: "timed-out",
 }  # fmt: skip
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Telling:
+    """What is told of a query besides its answer."""
+
+    json: Annotated[bool, Parameter(negative=())] = False
+    """Print one JSON object instead: verdict, reason, statistics, open cases, and the values of a counterexample."""
+    events: Path | None = None
+    """Write what happens to this file, a JSON object a line: phases, root bounds, rounds of branch and bound."""
+
+
+NOTHING_MORE = Telling()
 
 
 def verify(
@@ -39,12 +56,13 @@ def verify(
     memory_limit: MemoryLimit = None,
     certificate: Path | None = None,
     certified: Annotated[bool, Parameter(negative=())] = False,
+    telling: Telling = NOTHING_MORE,
     settings: Annotated[Settings, Parameter(name="*")] = DEFAULTS,
 ) -> ExitCode:
     """Decide a VNN-LIB query about ONNX networks.
 
     The first line on stdout is sat, unsat, unknown or timed-out; after sat follows the assignment. Everything else
-    goes to stderr.
+    goes to stderr: on a terminal, how far the query is; after unknown or timed-out, what is open and what to try.
 
     Parameters
     ----------
@@ -69,19 +87,24 @@ def verify(
     # Starting up counts, but a short limit is not over before anything was done.
     spent = min(seconds_passed(), settings.timeout / 2)
     clock = Clock.started(settings.timeout, spent, settings.passes)
-    work = partial(_decide, query, tuple(network), serialise_assignments, (certificate, certified), settings, clock)
+    proof = (certificate, certified)
+    work = partial(_decide, query, tuple(network), serialise_assignments, proof, telling, settings, clock)
+    return _tell(_guarded(work, settings, clock, memory_limit), telling.json)
+
+
+def _guarded(work: Callable[[], _Answer], settings: Settings, clock: Clock, memory_limit: float | None) -> _Answer:
+    """The answer of work in a process of its own, or what became of that process."""
     try:
-        answer = run_forked(work, ProcessLimits(settings.timeout - clock.seconds, memory_of(memory_limit)))
+        return run_forked(work, ProcessLimits(settings.timeout - clock.seconds, memory_of(memory_limit)))
     except ProcessOverdue:
-        answer = _Answer(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s")
+        return _Answer.of(Result(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s"))
     except ProcessCrashed as error:
         hint = "" if memory_limit is None else f", with {memory_limit:g} GiB to work in"
-        answer = _Answer(Verdict.UNKNOWN, f"{error}{hint}")
+        return _Answer.of(Result(Verdict.UNKNOWN, f"{error}{hint}"))
     except Exception as error:
         if isinstance(error, ToolkitError) or not refused(error):
             raise
-        answer = _Answer(Verdict.UNKNOWN, f"out of memory: {' '.join(str(error).split())[:200]}")
-    return _tell(answer)
+        return _Answer.of(Result(Verdict.UNKNOWN, f"out of memory: {' '.join(str(error).split())[:200]}"))
 
 
 @dataclass(frozen=True)
@@ -90,8 +113,18 @@ class _Answer:
 
     verdict: Verdict
     reason: str
+    explanation: tuple[str, ...]
+    """Lines about what stays open."""
+    json: str
+    """Everything about the result."""
     assignment: str = ""
     """Text of the witness, where it is to be printed."""
+
+    @classmethod
+    def of(cls, result: Result, assignment: str = "") -> _Answer:
+        """What is told of a result and the text of its witness."""
+        lines = () if result.explanation is None else tuple(result.explanation.lines())
+        return cls(result.verdict, result.reason, lines, result.to_json(), assignment)
 
 
 def _decide(
@@ -99,6 +132,7 @@ def _decide(
     network: Sequence[str],
     folder: Path | None,
     proof: tuple[Path | None, bool],
+    telling: Telling,
     settings: Settings,
     clock: Clock,
 ) -> _Answer:
@@ -108,19 +142,48 @@ def _decide(
     from toolkit.verify import load_networks, verify
 
     paths = network_paths(network)
-    networks, notes, (certificate, certified) = load_networks(paths), _Notes(), proof
-    if certificate is None and not certified:
-        return _answer(verify(networks, read_query(query), settings, notes, clock), folder)
-    from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
+    late = clock.seconds_left + tuned().processes.grace_seconds / 2
+    try:
+        with _watchers(telling, clock) as observer, out_of_time_after(late):
+            networks, (certificate, certified) = load_networks(paths), proof
+            if certificate is None and not certified:
+                return _answer(verify(networks, read_query(query), settings, observer, clock), folder)
+            from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 
-    with TemporaryDirectory() as name:
-        files = ProofFiles(paths, query, certificate or Path(name) / "certificate")
-        result = verify_with_certificate(files, networks, settings, notes, clock, _say, certified)
-    return _answer(result, folder)
+            with TemporaryDirectory() as name:
+                files = ProofFiles(paths, query, certificate or Path(name) / "certificate")
+                result = verify_with_certificate(files, networks, settings, observer, clock, _say, certified)
+            return _answer(result, folder)
+    except OutOfTime:
+        return _Answer.of(Result(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s"))
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _watchers(telling: Telling, clock: Clock) -> Iterator[Observer]:
+    """Everything that listens to the query. Raises OSError for a file that cannot be written."""
+    from toolkit.run.events import ObserverGroup
+
+    observers: list[Observer] = [_Notes()]
+    if telling.events is not None:
+        from toolkit.run.watching import EventLog
+
+        observers.append(EventLog.opened(telling.events, clock))
+    if not sys.stderr.isatty():
+        yield ObserverGroup(observers)
+        return
+    from rich.console import Console
+
+    from toolkit.run.watching import ProgressLine
+
+    line = ProgressLine(Console(stderr=True), clock)
+    try:
+        yield ObserverGroup([*observers, line])
+    finally:
+        line.erase()
 
 
 @dataclass
@@ -146,17 +209,21 @@ def _answer(result: Result, folder: Path | None) -> _Answer:
         write_tensors(result.witness, folder)
     elif result.witness is not None:
         assignment = witness_text(result.witness)
-    return _Answer(result.verdict, result.reason, assignment)
+    return _Answer.of(result, assignment)
 
 
-def _tell(answer: _Answer) -> ExitCode:
-    if answer.reason:
-        print(answer.reason, file=sys.stderr)
-    if answer.verdict == Verdict.ERROR:
-        return ExitCode.INTERNAL_ERROR
-    print(WORDS[answer.verdict])
-    print(answer.assignment, end="")
-    return ExitCode.DONE
+def _tell(answer: _Answer, as_json: bool) -> ExitCode:
+    if sys.stderr.isatty():  # a process that was ended leaves its line of progress
+        print(end="\r\x1b[2K", file=sys.stderr)
+    for line in (answer.reason, *answer.explanation) if not as_json else ():
+        if line:
+            print(line, file=sys.stderr)
+    if as_json:
+        print(answer.json)
+    elif answer.verdict != Verdict.ERROR:
+        print(WORDS[answer.verdict])
+        print(answer.assignment, end="")
+    return ExitCode.INTERNAL_ERROR if answer.verdict == Verdict.ERROR else ExitCode.DONE
 
 
 def write_tensors(witness: Witness, folder: Path) -> None:

@@ -184,9 +184,13 @@ def _pair(one: JudgedInstance, number: int) -> TimePair:
     first, second = one.answers[0], one.answers[number]
     assert first is not None
     assert second is not None
-    times = [answer.seconds if answer.right else math.inf for answer in (first, second)]
     kind = first.verdict if first.right else second.verdict
-    return TimePair(*times, "differ" if one.contradicts or kind not in DECIDED else kind)
+    return TimePair(_time(first), _time(second), "differ" if one.contradicts or kind not in DECIDED else kind)
+
+
+def _time(answer: JudgedAnswer) -> float:
+    """Seconds of a right answer; infinity of others."""
+    return answer.seconds if answer.right else math.inf
 
 
 def comparison_csv(found: SourceComparison) -> str:

@@ -57,12 +57,14 @@ Draw = Callable[[Axes, Sequence[SummaryRow], str, dict[str, str]], None]
 
 
 def certified_versus_density(rows: Sequence[SummaryRow]) -> Figure:
-    """Certified accuracy against density, a panel per architecture and a line per chain; bars are 95 % intervals."""
+    """Certified accuracy against the part of all parameters that is left, a panel per architecture and a line per
+    chain; bars are 95 % intervals."""
     return _panels(rows, _draw_certified, "certified accuracy (%)")
 
 
 def instability_versus_density(rows: Sequence[SummaryRow]) -> Figure:
-    """Mean number of unstable ReLUs against density: by the root bounds (solid) and by intervals (dotted)."""
+    """Mean number of unstable ReLUs against the part of all parameters that is left: by the root bounds (solid) and by
+    intervals (dotted). On the right, percent of the dense network's ReLUs."""
     return _panels(rows, _draw_instability, "unstable ReLUs (mean per image)")
 
 
@@ -96,23 +98,36 @@ def every_network(rows: Sequence[SummaryRow]) -> Figure:
 
 def _draw_certified(axes: Axes, rows: Sequence[SummaryRow], chain: str, look: dict[str, str]) -> None:
     # Chains stand a little apart, or their intervals would hide each other.
-    density = [row.density * (1 + 0.02 * len(axes.lines)) for row in rows]
+    left = [part_left(row) * (1 + 0.02 * len(axes.lines)) for row in rows]
     value = [100 * row.certified_accuracy for row in rows]
     axes.vlines(
-        density,
+        left,
         [100 * row.certified_low for row in rows],
         [100 * row.certified_high for row in rows],
         color=look["color"],
         alpha=0.35,
         linewidth=1.4,
     )
-    axes.plot(density, value, markersize=5, label=chain, **look)  # type: ignore[arg-type]
+    axes.plot(left, value, markersize=5, label=chain, **look)  # type: ignore[arg-type]
 
 
 def _draw_instability(axes: Axes, rows: Sequence[SummaryRow], chain: str, look: dict[str, str]) -> None:
-    density = [row.density for row in rows]
-    axes.plot(density, [row.mean_unstable for row in rows], markersize=5, label=chain, **look)  # type: ignore[arg-type]
-    axes.plot(density, [row.mean_unstable_interval for row in rows], color=look["color"], linestyle=":", linewidth=1.2)
+    left = [part_left(row) for row in rows]
+    axes.plot(left, [row.mean_unstable for row in rows], markersize=5, label=chain, **look)  # type: ignore[arg-type]
+    axes.plot(left, [row.mean_unstable_interval for row in rows], color=look["color"], linestyle=":", linewidth=1.2)
+
+
+def part_left(row: SummaryRow) -> float:
+    """The part of all parameters that is left; where there is no dense network to compare with, the density."""
+    return row.density if math.isnan(row.parameters_left) else row.parameters_left
+
+
+def _percent_of_dense(axes: Axes, rows: Sequence[SummaryRow]) -> None:
+    """A second scale on the right of a panel: percent of the dense network's ReLUs."""
+    dense = max((row.relus for row in rows if row.state == 0), default=0)
+    if dense:
+        functions = (lambda count: 100 * count / dense, lambda percent: percent * dense / 100)
+        axes.secondary_yaxis("right", functions=functions).set_ylabel(f"% of the dense network's {dense:,} ReLUs")
 
 
 def _panels(rows: Sequence[SummaryRow], draw: Draw, label: str) -> Figure:
@@ -121,18 +136,20 @@ def _panels(rows: Sequence[SummaryRow], draw: Draw, label: str) -> Figure:
         figure = Figure(figsize=(1.2 + 4.4 * len(names), 3.5), layout="constrained")
         panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
         for axes, name in zip(panels, names, strict=True):
-            _panel(axes, name, [row for row in rows if row.architecture == name], draw)
+            own = [row for row in rows if row.architecture == name]
+            _panel(axes, name, own, draw)
+            if draw is _draw_instability:
+                _percent_of_dense(axes, own)
         figure.axes[0].set_ylabel(label)
     return figure
 
 
 def _panel(axes: Axes, name: str, rows: Sequence[SummaryRow], draw: Draw) -> None:
     for index, chain in enumerate(chain_names(rows)):
-        line = sorted((row for row in rows if chain in row.chains), key=lambda row: -row.density)
+        line = sorted((row for row in rows if chain in row.chains), key=lambda row: -part_left(row))
         draw(axes, line, chain, _look(index))
-    densities = sorted({round(row.density, 2) for row in rows})
-    axes.set(title=name, xlabel="density (part of the weights left; sparser to the right)", xscale="log")
-    ticks = _spread(densities)
+    axes.set(title=name, xlabel="part of all parameters left (sparser to the right)", xscale="log")
+    ticks = _spread(sorted({round(part_left(row), 2) or part_left(row) for row in rows}))
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
     axes.minorticks_off()
     axes.invert_xaxis()

@@ -97,12 +97,28 @@ class SummaryRow:
     fgsm_accuracy: float = math.nan
     certified_most: float = math.nan
     """Proved and undecided: the upper end of the certified accuracy, whatever the verifier's limits left open."""
+    parameters_left: float = math.nan
+    """Part of all parameters of the dense network that are left; ``density`` is what the method prunes by."""
 
 
 def summarise(models: Sequence[ModelRecord], records: Sequence[JournalRecord]) -> list[SummaryRow]:
     """One row per model, from the records of its network."""
     rows = [_row(model, [record for record in records if record.onnx == model.network]) for model in models]
-    return with_tickets(models, rows)
+    return with_tickets(models, with_parameters_left(rows))
+
+
+def with_parameters_left(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+    """The rows with the part of all parameters that each network has left, of its architecture's largest dense one."""
+    dense: dict[str, int] = {}
+    for row in rows:
+        if row.state == 0:
+            dense[row.architecture] = max(row.parameters, dense.get(row.architecture, 0))
+    return [
+        replace(
+            row, parameters_left=row.parameters / dense[row.architecture] if dense.get(row.architecture) else math.nan
+        )
+        for row in rows
+    ]
 
 
 def _row(model: ModelRecord, records: Sequence[JournalRecord]) -> SummaryRow:

@@ -86,6 +86,7 @@ SUMMARY_COLUMNS = (
     word("method", "pruning method", lambda row: row.method),
     number("density", "part of the prunable weights or channels left", lambda row: row.density, short),
     number("parameters", "parameters other than zero", lambda row: row.parameters, "{:,}".format),
+    number("left", "part of all parameters of the dense network that is left", lambda row: row.parameters_left, short),
     number("standard", "accuracy on the whole test set", lambda row: row.standard_accuracy, percent),
     number("FGSM", "accuracy under a one-step attack, on the whole test set", lambda row: row.fgsm_accuracy, percent),
     number("PGD", "accuracy under a gradient attack, on the verified images", lambda row: row.pgd_accuracy, percent),

@@ -72,6 +72,11 @@ class Clock:
         return -math.inf if self.overdue else self.limit - self.elapsed
 
     @property
+    def seconds_left(self) -> float:
+        """Seconds until work ends at the latest, by the machine's clock, whatever is counted."""
+        return (self.limit if self.most_seconds is None else self.most_seconds) - self.seconds
+
+    @property
     def overdue(self) -> bool:
         """Whether the time is over although passes are left."""
         return self.most_seconds is not None and self.seconds > self.most_seconds

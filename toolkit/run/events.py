@@ -7,6 +7,7 @@ processes are not told one by one: who wants all of them asks for one process.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -134,6 +135,23 @@ class NoBounds:
     reason: str
 
 
+@dataclass(frozen=True)
+class PhaseBegun:
+    """The query goes on in another way: a word or two that people understand."""
+
+    phase: str
+    search: bool = False
+    """Whether it is a search, which goes on after other phases in between."""
+
+
+@dataclass(frozen=True)
+class AttackTried:
+    """Points were moved towards witnesses, and none is one: the case of each, and its loss at the end of the way."""
+
+    cases: Any
+    losses: Any
+
+
 Event = (
     ProblemBegun
     | RootBounded
@@ -147,6 +165,8 @@ Event = (
     | RoundDone
     | MemoryShort
     | NoBounds
+    | PhaseBegun
+    | AttackTried
 )
 
 
@@ -159,3 +179,15 @@ class Observer(Protocol):
 
 def silent(event: Event) -> None:
     """The observer that does not care."""
+
+
+@dataclass(frozen=True)
+class ObserverGroup:
+    """Several observers as one; each hears of every event, in their order."""
+
+    observers: Sequence[Observer]
+
+    def __call__(self, event: Event) -> None:
+        """Tell all of them."""
+        for observer in self.observers:
+            observer(event)

@@ -11,6 +11,7 @@ from torch import Tensor
 from toolkit.attack.evolution_attack import evolve
 from toolkit.attack.gradient_attack import attack
 from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.events import PhaseBegun
 from toolkit.search.search_task import SearchTask
 from toolkit.tuning import tuned
 
@@ -57,6 +58,7 @@ def _restart(task: SearchTask, cases: Tensor, part: float, clock: Clock, seed: i
     share = min(1.0, tuned().attack.most_full_cases / max(1, len(cases)))
     restarts = math.ceil(part * share**2 * settings.attack_restarts)
     steps = math.ceil(share * settings.attack_steps)
+    task.observer(PhaseBegun("attack by gradients"))
     try:
         if attack(task.problem, cases, restarts, steps, budget):
             return True

@@ -38,7 +38,7 @@ from toolkit.search.input_domains import (
     unrefuted,
     weakest_last,
 )
-from toolkit.search.loop import BoundedChildren, Frontier, LeafOutcome, PickedDomains
+from toolkit.search.loop import BoundedChildren, Frontier, LeafOutcome, PickedDomains, weakest_of_cases
 from toolkit.search.root import RootBounds
 from toolkit.tuning import tuned
 
@@ -112,6 +112,13 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
     def weakest(self) -> float:
         """The weakest bound of all open boxes."""
         return self.open.weakest()
+
+    def weakest_by_case(self) -> dict[int, float]:
+        """The weakest bound of the open boxes of each case."""
+        parts = self.open.parts
+        if not parts:
+            return {}
+        return weakest_of_cases(torch.cat([part.case for part in parts]), torch.cat([part.bound for part in parts]))
 
     def __len__(self) -> int:
         return len(self.open)

@@ -170,6 +170,10 @@ class Frontier(ABC, Generic[D, C]):
     def weakest(self) -> float:
         """The weakest bound of all open domains."""
 
+    def weakest_by_case(self) -> dict[int, float]:
+        """The weakest bound of the open domains of each case of the problem; empty of searches about something else."""
+        return {}
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of open domains."""
@@ -199,6 +203,14 @@ class Frontier(ABC, Generic[D, C]):
         """Go on from what is left of the shares."""
         self.open = self.joined([part for part, _ in states])
         self.progress = self.progress.with_parts([progress for _, progress in states])
+
+
+def weakest_of_cases(case: Tensor, lower: Tensor) -> dict[int, float]:
+    """The weakest of the bounds ``(B,)`` of domains with the same ``case``, ``(B,)``, by that."""
+    cases, number = case.unique(return_inverse=True)
+    weakest = torch.full((len(cases),), torch.inf, dtype=lower.dtype, device=lower.device)
+    weakest = weakest.scatter_reduce(0, number, lower, "amin")
+    return dict(zip(cases.tolist(), weakest.tolist(), strict=True))
 
 
 def branch_and_bound(frontier: Frontier[Any, Any], budget: Budget) -> SearchOutcome:

@@ -24,7 +24,7 @@ from toolkit.run.cuda_graphs import RECORDERS
 from toolkit.run.events import DomainsRefuted, Observer
 from toolkit.search.branching import RULES, BranchingRule, branch, candidates
 from toolkit.search.clip_domains import Clipping, narrow
-from toolkit.search.loop import BoundedChildren, Frontier, LeafOutcome, PickedDomains
+from toolkit.search.loop import BoundedChildren, Frontier, LeafOutcome, PickedDomains, weakest_of_cases
 from toolkit.search.lp_leaf import close_leaves
 from toolkit.search.phase_domains import (
     PhaseDomains,
@@ -137,6 +137,10 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
     def weakest(self) -> float:
         """The weakest bound of all open domains."""
         return float(self.open.lower.min()) if len(self.open) else float("inf")
+
+    def weakest_by_case(self) -> dict[int, float]:
+        """The weakest bound of the open domains of each case."""
+        return weakest_of_cases(self.open.case, self.open.lower)
 
     def __len__(self) -> int:
         return len(self.open)

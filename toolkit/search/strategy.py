@@ -11,6 +11,7 @@ from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
 from toolkit.run.clock import OutOfTime
+from toolkit.run.events import PhaseBegun
 from toolkit.search.attack_budget import attack_first, attack_part
 from toolkit.search.box_frontier import BoxFrontier, root_boxes
 from toolkit.search.input_domains import BoxStack
@@ -28,6 +29,7 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     attacked = attack_first(task) if root is None else None
     if attacked:
         return SearchResult(True, False, "attack")
+    task.observer(PhaseBegun("root bounds"))
     if root is None:
         root = root_bounds(task.problem, task.clock, task.observer, task.double)
     else:
@@ -70,6 +72,7 @@ def in_turn(task: SearchTask, root: RootBounds) -> SearchResult:
     """One strategy after the other, each for its share of the time that is left, until one decides."""
     found: SearchResult | None = None
     for strategy, share in turns(task, root):
+        task.observer(PhaseBegun(NAMES[strategy], search=True))
         try:
             found = STRATEGIES[strategy](replace(task, clock=task.clock.part(share)), root)
         except OutOfTime:
@@ -243,3 +246,9 @@ STRATEGIES: dict[str, Strategy] = {
     "mixed-integer": by_mixed_integers,
 }
 """Strategies by name; the settings can give the first two."""
+NAMES = {
+    "relu": "search over ReLU phases",
+    "input": "search over input boxes",
+    "mixed-integer": "mixed-integer programs",
+}
+"""What people are told of each strategy."""

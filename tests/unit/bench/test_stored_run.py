@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -68,6 +69,12 @@ def test_the_table_of_answers_has_all_that_is_known_of_each(out: Path) -> None:
     assert lines[0]["verifier_seconds"] == "0.25"
     assert (out / lines[1]["witness"]).is_file()
     assert lines[0]["witness"] == ""
+
+
+def test_every_column_of_the_table_is_documented() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text().partition("## The columns of answers.csv")[2]
+    cells = re.findall(r"^\| ([a-z_, ]+) \|", page.partition("\n## ")[0], re.MULTILINE)
+    assert [name for cell in cells for name in cell.split(", ")][1:] == [*HEADER]
 
 
 def test_a_run_describes_itself(out: Path) -> None:

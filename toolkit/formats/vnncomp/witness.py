@@ -36,6 +36,13 @@ class Witness:
         pairs = zip(self.tensors, self.values, strict=True)
         return np.concatenate([v.reshape(-1).astype(np.float64) for t, v in pairs if t.kind == TensorKind.INPUT])
 
+    def to_lists(self) -> dict[str, list[Any]]:
+        """The values of each tensor, flat, by its name, as JSON has them: what is not finite is a word."""
+        return {
+            tensor.name: [number if np.isfinite(number) else str(number) for number in value.reshape(-1).tolist()]
+            for tensor, value in zip(self.tensors, self.values, strict=True)
+        }
+
 
 def open_sessions(models: Mapping[str, OnnxModel], query: Query, threads: int = 1) -> dict[str, Session]:
     """A session for every network of ``query``, with its hidden tensors; ``models`` by name as given by the user."""

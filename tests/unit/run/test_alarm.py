@@ -1,0 +1,43 @@
+"""Work that never looks at its clock ends all the same."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from toolkit.run.alarm import out_of_time_after
+from toolkit.run.clock import OutOfTime
+
+
+def test_work_without_checks_is_interrupted() -> None:
+    start = time.monotonic()
+    with pytest.raises(OutOfTime), out_of_time_after(0.05):
+        while time.monotonic() - start < 20:
+            pass
+    assert time.monotonic() - start < 10
+
+
+def test_nothing_is_left_of_an_alarm_that_was_not_needed() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with out_of_time_after(0.05):
+        pass
+    assert signal.getsignal(signal.SIGALRM) == before
+    time.sleep(0.1)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_other_threads_have_no_alarm() -> None:
+    done: list[bool] = []
+
+    def work() -> None:
+        with out_of_time_after(0.001):
+            time.sleep(0.05)
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
