@@ -7,6 +7,7 @@ answer is certain.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,9 +15,16 @@ import numpy as np
 import pytest
 from random_networks import NetworkBuilder, save
 
+from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.vnnlib.read import parse_query
+from toolkit.problem.compile import Problem, compile_problem
+from toolkit.problem.torch_binding import bind_module
 from toolkit.result import Result, Verdict
+from toolkit.run.clock import Clock
 from toolkit.search.farkas import LinearSystem, refute, solve
+from toolkit.search.root import root_bounds
+from toolkit.search.search_task import SearchTask, UnmergedProblem
+from toolkit.search.strict_atoms import closed_by_images
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 
@@ -29,12 +37,17 @@ LEAST = 2.0**-10
 
 def ask(path: Path, lower: np.ndarray, upper: np.ndarray, *assertions: str, settings: Settings) -> Result:
     """The answer about a network with two outputs on a box."""
+    return verify(load_networks({"": path}), parse_query(query_about(lower, upper, *assertions)), settings)
+
+
+def query_about(lower: np.ndarray, upper: np.ndarray, *assertions: str) -> str:
+    """The text of a query about a network with two outputs on a box."""
     lines = [f"(declare-const X_{k} Real)" for k in range(len(lower))]
     lines += ["(declare-const Y_0 Real)", "(declare-const Y_1 Real)"]
     for k, (low, high) in enumerate(zip(lower, upper, strict=True)):
         lines += [f"(assert (>= X_{k} {low}))", f"(assert (<= X_{k} {high}))"]
     lines += [f"(assert {assertion})" for assertion in assertions]
-    return verify(load_networks({"": path}), parse_query("\n".join(lines)), settings)
+    return "\n".join(lines)
 
 
 def integers(generator: np.random.Generator, low: int, high: int, *shape: int) -> np.ndarray:
@@ -137,6 +150,33 @@ def test_sums_of_what_is_not_negative_are_not_negative(tmp_path: Path) -> None:
     last[0] = -last[0]
     path = wide(generator, tmp_path, last)
     assert ask(path, *box, "(< Y_0 0)", settings=SETTINGS[0]).verdict == Verdict.SAT
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_images_refute_what_is_strict_and_nothing_that_holds_at_zero(seed: int, tmp_path: Path) -> None:
+    """A sum of ReLUs is zero at one point of the box, where an atom that is not strict holds."""
+    generator = np.random.default_rng(seed)
+    inputs = int(generator.integers(1, 5))
+    zero, rows = integers(generator, -7, 7, inputs) / 8, np.concatenate([np.eye(inputs), -3 * np.eye(inputs)])
+    builder = NetworkBuilder(generator, (1, inputs))
+    last = np.stack([np.ones(2 * inputs), np.zeros(2 * inputs)])
+    path = save(builder.model(hidden_layer(builder, rows, np.concatenate([-zero, 3 * zero]), last), 2), tmp_path)
+    for comparison, refuted in (("<", True), ("<=", False)):
+        text = query_about(np.full(inputs, -1.0), np.full(inputs, 1.0), f"({comparison} Y_0 0)")
+        query = parse_query(text)
+        problem = compile_problem(query, {query.networks[0].name: bind_module(load_model(path))})
+        task = replace(task_of(problem), original=UnmergedProblem(problem, lambda point, region: False))
+        root = root_bounds(problem, task.clock, task.observer)
+        assert not bool((root.lower > 0).any())
+        assert bool((closed_by_images(task, root).lower > 0).any()) == refuted
+
+
+def task_of(problem: Problem) -> SearchTask:
+    """A task that nobody watches."""
+    return SearchTask(
+        problem, Settings(), Clock.started(60), lambda point, region: False, lambda event: None, lambda **facts: None,
+        lambda *spent: None,
+    )  # fmt: skip
 
 
 def box_system(rows: list[list[int]], strict: list[bool]) -> LinearSystem:

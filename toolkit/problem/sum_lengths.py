@@ -73,6 +73,13 @@ def _repeats_if_any(node: fx.Node) -> int:
     return found if found > 1 else 0
 
 
+def _of_overlaps(node: fx.Node) -> int:
+    """How many windows of ``unfold(x, axis, size, step)`` read one element; those at the ends are in fewer."""
+    size, step = cast(int, node.args[2]), cast(int, node.args[3])
+    found = -(-size // step)
+    return found if found > 1 else 0
+
+
 def _of_operands(node: fx.Node) -> int:
     """Two operands, and the broadcasting of the smaller one."""
     return 1 + _repeats(node)
@@ -126,7 +133,8 @@ LENGTHS: dict[AffineForm | None, tuple[Count, Count]] = {
         [AffineForm.MOVE, AffineForm.JOIN, AffineForm.SPLIT, AffineForm.REARRANGE, AffineForm.NEGATE, AffineForm.PAD],
         (_none, _none),
     ),
-    **dict.fromkeys([AffineForm.COPY, AffineForm.WINDOWS], (_none, _repeats_if_any)),
+    AffineForm.COPY: (_none, _repeats_if_any),
+    AffineForm.WINDOWS: (_none, _of_overlaps),
     **dict.fromkeys(
         [AffineForm.ADD, AffineForm.SUBTRACT, AffineForm.FACTOR, AffineForm.DIVIDE, AffineForm.CHOOSE],
         (_none, _of_operands),

@@ -70,6 +70,17 @@ def test_map_is_the_operator(
     torch.testing.assert_close(found.select(index)[0], jacobian[index].unsqueeze(0))
 
 
+@pytest.mark.parametrize("form", FORMS[:2])
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_as_many_terms_are_counted_as_meet_in_a_value_or_in_a_coefficient(
+    example: OperatorExample, form: str, monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
+) -> None:
+    """Of what is added up: a value that is moved is none."""
+    jacobian, _ = truth(example)
+    most = max(int((jacobian != 0).sum(dim).max()) for dim in (0, 1))
+    assert compiled(example, monkeypatch, tune, form).terms >= (most if most > 1 else 0)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("example", EXAMPLES[::3], ids=str)
 def test_single_precision_is_the_same_map(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,17 @@ def test_boxes_are_rounded_outward() -> None:
     assert low.dtype == high.dtype == torch.float32
     assert bool((low.double() <= lower).all() and (high.double() >= lower).all())
     assert low[2] == high[2] == 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_problem_in_single_precision_has_no_smaller_boxes(seed: int, tmp_path: Path) -> None:
+    model, generator = random_network("mlp", 0), np.random.default_rng(seed)
+    (case, *_) = random_cases(generator, *sizes(model))
+    shift = generator.random(len(case.lower)) * 1e-3
+    case = replace(case, lower=case.lower + shift, upper=case.upper + shift)
+    problem = compiled(query_text([case]), save(model, tmp_path))
+    single = problem.to(torch.device("cpu"), torch.float32)
+    assert bool((single.lower.double() <= problem.lower).all() and (single.upper.double() >= problem.upper).all())
 
 
 def test_a_case_without_atoms_is_always_true(tmp_path: Path) -> None:

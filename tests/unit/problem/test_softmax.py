@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -89,6 +91,9 @@ def test_a_score_far_below_another_has_no_share(gap: float) -> None:
     box = Bounds(torch.full((1, 3), -0.1, dtype=torch.float64), torch.full((1, 3), 0.1, dtype=torch.float64))
     _, features = interval_bounds(program, box)
     assert float(features.upper[0, 0]) < 1e-30 and float(features.lower[0, 1]) > 1 - 1e-12
+    rows = torch.eye(3, dtype=torch.float64).unsqueeze(0)
+    _, low = bound_features(program, rows, box, crown_bounds(program, box))
+    assert float(low[0, 0]) <= math.exp(-2 * gap)  # the share at the centre of the box is no larger
 
 
 @pytest.mark.parametrize("gap", [1.0, 800.0, 1e5, 2.0**100])
