@@ -402,7 +402,17 @@ def affine_image(bounds: ContextBounds, step: AffineStep) -> tuple[Array, Array]
     return arithmetic.down(middle - radius), arithmetic.up(middle + radius)
 
 
-def fresh_bounds(model: Model, lower: Array, upper: Array, facts: Sequence[Fact]) -> ContextBounds:
+Watch = Callable[[int, int], None]
+"""Called before backward passes, with the value that they narrow and how many of them are left."""
+
+
+def unwatched(value: int, passes: int) -> None:
+    """Let all passes happen."""
+
+
+def fresh_bounds(
+    model: Model, lower: Array, upper: Array, facts: Sequence[Fact], watch: Watch = unwatched
+) -> ContextBounds:
     """Intervals and CROWN bounds with adaptive slopes, in the order of the steps, within what is known."""
     bounds = ContextBounds(model, len(lower), crossed=np.zeros(len(lower), bool))
     known: dict[int, list[Fact]] = {}
@@ -423,7 +433,7 @@ def fresh_bounds(model: Model, lower: Array, upper: Array, facts: Sequence[Fact]
             put(step.value, *image(bounds, step))
             reach = reach + bounds.size[step.value].sum(1)
             if step.value in model.read:
-                put(step.value, *crown(bounds, step.value))
+                put(step.value, *crown(bounds, step.value, watch))
                 reach = reach + bounds.size[step.value].sum(1)
         bounds.lost = model.arithmetic.floor * (1 + reach)
     return bounds
@@ -437,7 +447,7 @@ def nonlinear_in(step: Activation | MaxStep, l: Array, u: Array) -> Array:
     return np.logical_or.reduce([(l < end) & (u > end) for end in ends])
 
 
-def crown(bounds: ContextBounds, value: int) -> tuple[Array, Array]:
+def crown(bounds: ContextBounds, value: int, watch: Watch) -> tuple[Array, Array]:
     """The ranges of a value, narrowed by a backward pass for each element that needs it."""
     l, u, arithmetic = bounds.lower[value].copy(), bounds.upper[value].copy(), bounds.model.arithmetic
     needed = np.logical_or.reduce([nonlinear_in(step, l, u) for step in bounds.model.read[value]])
@@ -445,6 +455,7 @@ def crown(bounds: ContextBounds, value: int) -> tuple[Array, Array]:
     widest = max(bounds.model.network.sizes)
     rows = max(1, ELEMENTS // widest)
     for start in range(0, len(contexts), rows):
+        watch(value, 2 * (len(contexts) - start))
         owner, index = contexts[start : start + rows], elements[start : start + rows]
         for sign, ends in ((1, l), (-1, u)):
             unit = arithmetic.zeros(len(owner), l.shape[1])

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -177,10 +177,8 @@ class CertificateChecker:
         try:
             for kind, data in stream:
                 require(kind in self.readers, f"a record of kind {kind} is not known")
-                require(
-                    (kind == RecordKind.HEADER) == (self.record == 0),
-                    "the header is not the first record, or not the only one",
-                )
+                first = (kind == RecordKind.HEADER) == (self.record == 0)
+                require(first, "the header is not the first record, or not the only one")
                 require(not self.finished, "there is a record after the last one")
                 self.readers[kind](Payload(data))
                 self.record += 1
@@ -197,9 +195,8 @@ class CertificateChecker:
     def outcome(self) -> CheckOutcome:
         """What is to be said after the last record."""
         if not self.open_cases and self.record:
-            return CheckOutcome(
-                CHECKED, f"{len(self.formula.cases)} cases, {self.leaves} leaves, {self.record} records"
-            )
+            counts = f"{len(self.formula.cases)} cases, {self.leaves} leaves, {self.record} records"
+            return CheckOutcome(CHECKED, counts)
         without = ", ".join(map(str, sorted(self.open_cases)[:10]))
         contexts = [number for number, context in self.contexts.items() if not context.open_children][:10]
         where = f"; contexts that are open: {', '.join(map(str, contexts))}" if contexts else ""
@@ -228,15 +225,21 @@ class CertificateChecker:
         self.contexts[self.next_context] = ProofContext(self.next_context, number)
         self.next_context += 1
 
-    def value(self, tensor: int) -> int:
-        """The value of a tensor that the header names."""
-        require(tensor < len(self.values), f"the header names no tensor {tensor}")
-        return self.values[tensor]
-
     def context(self, number: int) -> ProofContext:
         """A context that is open."""
         require(number in self.contexts, f"context {number} is not open")
         return self.contexts[number]
+
+    def leaf(self, number: int) -> ProofContext:
+        """A context that is open, and neither split nor about to be refuted."""
+        context = self.context(number)
+        require(not (context.open_children or context.waiting), f"context {number} is split, or refuted, already")
+        return context
+
+    def value(self, tensor: int) -> int:
+        """The value of a tensor that the header names."""
+        require(tensor < len(self.values), f"the header names no tensor {tensor}")
+        return self.values[tensor]
 
     def element(self, tensor: int, index: int) -> tuple[int, int]:
         """An element of a tensor."""
@@ -252,9 +255,8 @@ class CertificateChecker:
         payload.end()
         require(len(self.contexts) + 2 * count <= MOST_CONTEXTS, "there are too many contexts")
         for number, tensor, index, point in zip(contexts, tensors, indices, points, strict=True):
-            context, place = self.context(number), self.element(tensor, index)
+            context, place = self.leaf(number), self.element(tensor, index)
             require(bool(np.isfinite(point)), "a context is split at no number")
-            require(not (context.open_children or context.waiting), f"context {number} is split, or refuted, already")
             context.open_children = 2
             for above in (False, True):
                 half = Half(*place, point, above)
@@ -277,47 +279,38 @@ class CertificateChecker:
 
     def rows(self, record: LinearRows) -> Iterator[ProofRow]:
         """The rows of a record, with what they refer to."""
-        parts = [record.atoms, record.splits, record.halves]
-        ends = [np.concatenate([[0], np.cumsum(part.counts)]).tolist() for part in parts]
-        for row, (number, slot) in enumerate(zip(record.contexts.tolist(), record.slots.tolist(), strict=True)):
-            context = self.context(number)
+        references = [record.atoms, record.splits, record.halves]
+        ends = [np.cumsum(part.counts)[:-1] for part in references]
+        cut = [
+            zip(np.split(part.numbers, end), np.split(part.values, end), strict=True)
+            for part, end in zip(references, ends, strict=True)
+        ]
+        listed = zip(record.contexts.tolist(), record.slots.tolist(), *cut, strict=True)
+        for row, (number, slot, atoms, splits, halves) in enumerate(listed):
+            context, target = self.context(number), None
             require(slot in self.slots, f"slot {slot} is empty")
-            chosen = [slice(end[row], end[row + 1]) for end in ends]
-            atoms, splits, halves = (
-                (part.numbers[place], part.values[place]) for part, place in zip(parts, chosen, strict=True)
-            )
-            above = {other.number: other for other in context.path()} if len(splits[0]) or len(halves[0]) else {}
-            target = None
             if record.indices is not None and record.upper is not None:
                 place = self.element(record.tensor, int(record.indices[row]))
                 target = (*place, -1 if record.upper[row] else 1)
-            constants = self.case_arrays(context.case)
-            require(bool((atoms[0] < len(constants.constant)).all()), f"case {context.case} has no such atom")
+            known = len(self.case_arrays(context.case).constant)
+            require(bool((atoms[0] < known).all()), f"case {context.case} has no such atom")
+            above = {other.number: other for other in context.path()} if len(splits[0]) or len(halves[0]) else {}
             for half in halves[0].tolist():
-                require(
-                    half in self.half_spaces and self.half_spaces[half][0] in above,
-                    f"half-space {half} is not known in context {number}",
-                )
-            used = list(self.used(splits, above, number))
+                stated = half in self.half_spaces and self.half_spaces[half][0] in above
+                require(stated, f"half-space {half} is not known in context {number}")
+            used = []
+            for split, factor in zip(splits[0].tolist(), splits[1].tolist(), strict=True):
+                side = above[split].half if split in above else None
+                if side is None:
+                    raise Damaged(f"context {number} is not below a split {split}")
+                used.append((side, factor))
             yield ProofRow((self.record, row), context, self.slots[slot], atoms, used, halves, target)
-
-    def used(self, splits: Multipliers, above: dict[int, ProofContext], number: int) -> Iterator[tuple[Half, float]]:
-        """The splits that a row multiplies, which have to be those of its context."""
-        for split, factor in zip(splits[0].tolist(), splits[1].tolist(), strict=True):
-            half = above[split].half if split in above else None
-            require(half is not None, f"context {number} is not below a split {split}")
-            if half is not None:
-                yield half, factor
 
     def refute(self, payload: Payload) -> None:
         """Leaves, which wait until there are enough of them."""
         record = payload.linear(RecordKind.REFUTE)
         for row in self.rows(record):
-            context = row.context
-            require(
-                not (context.open_children or context.waiting),
-                f"context {context.number} is split, or refuted, already",
-            )
+            context = self.leaf(row.context.number)
             context.waiting = True
             self.leaves += 1
             if (self.leaves - 1) // SHARE % self.jobs != self.job:
@@ -416,24 +409,25 @@ class CertificateChecker:
             if context.open_children:
                 return
 
+    @cached_property
+    def common_box(self) -> tuple[Array, Array]:
+        """The box of the atoms that all cases have."""
+        return self.arithmetic.box(self.formula.common_part.lower, self.formula.common_part.upper)
+
     def case_arrays(self, number: int) -> CaseArrays:
         """A case as arrays."""
         if number not in self.arrays:
-            case, inputs, zeros = self.formula.case(number), self.formula.inputs, self.arithmetic.zeros
-            table = zeros(len(case.atoms), inputs + self.formula.outputs)
-            constant = zeros(len(case.atoms))
+            case, inputs = self.formula.case(number), self.formula.inputs
+            box = self.common_box if case.common else self.arithmetic.box(case.lower, case.upper)
+            table = self.arithmetic.zeros(len(case.atoms), inputs + self.formula.outputs + 1)
             for row, atom in enumerate(case.atoms):
-                for weight in (atom.constant, *(weight for _, weight in atom.coefficients)):
+                for place, weight in (*atom.coefficients, (-1, atom.constant)):
                     if weight and not 2.0**-900 < abs(weight) < 2.0**900:
-                        raise UnreadableError(
-                            f"{self.formula.name}: a number of case {number} is too large or too small"
-                        )
-                constant[row] = atom.constant if self.arithmetic.exact else nearest(atom.constant)
-                for variable, weight in atom.coefficients:
-                    table[row, variable] = weight if self.arithmetic.exact else nearest(weight)
+                        raise UnreadableError(f"{self.formula.name}: case {number} has a number that is too large "
+                                              "or too small")  # fmt: skip
+                    table[row, place] = weight if self.arithmetic.exact else nearest(weight)
             strict = np.array([atom.strict for atom in case.atoms], bool)
-            box = self.arithmetic.box(case.lower, case.upper)
-            self.arrays[number] = CaseArrays(*box, table[:, :inputs], table[:, inputs:], constant, strict)
+            self.arrays[number] = CaseArrays(*box, table[:, :inputs], table[:, inputs:-1], table[:, -1], strict)
         return self.arrays[number]
 
     def base(self, context: ProofContext) -> ContextBounds:
@@ -461,8 +455,7 @@ class CertificateChecker:
                 if inherited:
                     break
                 if other.half is not None:
-                    point = np.array([other.half.point])
-                    point = self.arithmetic.numbers(point)
+                    point = self.arithmetic.numbers(np.array([other.half.point]))
                     nothing = np.array([np.inf], object if exact else float)
                     ends = (point, nothing) if other.half.above else (-nothing, point)
                     found.append(Fact(number, other.half.value, np.array([other.half.index]), *ends))
@@ -488,11 +481,8 @@ class CertificateChecker:
             sums = RowSums(self, bounds, owner)
             for number, row in enumerate(rows):
                 sums.add(number, row)
-        return (
-            bounds,
-            owner,
-            backward(bounds, Rows(owner, sums.start, sums.constant, sums.loss, partial(slopes_of, rows))),
-        )
+        ready = Rows(owner, sums.start, sums.constant, sums.loss, partial(slopes_of, rows))
+        return bounds, owner, backward(bounds, ready)
 
 
 class RefutedStatement(Exception):  # noqa: N818

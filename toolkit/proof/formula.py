@@ -13,46 +13,50 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolkit.proof.network import UnreadableError, unpacked
 
 MOST_CASES = 1 << 20
 MOST_NESTED = 200
+MOST_VARIABLES = 1 << 24
 TOKEN = re.compile(
-    r'\s+|;[^\n]*|("[^"]*"|[A-Za-z_][\w.-]*\s*\[[^\]()]*\]|\[[^\]()]*\]|[()]|<\s*2\.\d\s*>|[^\s()\[\];"]+)'
+    r"""\s+|;[^\n]*|("[^"]*"|[A-Za-z_][\w.-]*\s*\[[^\]()]*\]|\[[^\]()]*\]|[()]|<\s*2\.\d\s*>|[^\s()\[\];"]+)|(.)"""
 )
 NUMBER = re.compile(r"[+-]?(?:\d{1,400}\.?\d{0,400}|\.\d{1,400})(?:[eE][+-]?\d{1,3})?", re.ASCII)
 SIGNS = {"<=", "<", ">=", ">", "=", "==", "!="}
 SILENT = {"set-logic", "set-info", "set-option", "check-sat", "get-model", "exit"}
+CONSTANT = -1
+"""In place of a variable's number, in a linear expression."""
 
 
-@dataclass(frozen=True)
-class FormulaAtom:
+class FormulaAtom(NamedTuple):
     """``sum of coefficients * variables + constant <= 0``, or ``< 0`` where it is strict."""
 
-    coefficients: tuple[tuple[int, Fraction], ...]
-    constant: Fraction
+    coefficients: tuple[tuple[int, Any], ...]
+    """Variables in ascending order with their rational weights, none of them zero."""
+    constant: Any
     strict: bool
 
 
 @dataclass(frozen=True)
 class FormulaCase:
-    """One disjunct: a box, and the atoms in the order of the text. ``lower > upper`` somewhere: it has no points."""
+    """One disjunct: a box, and the atoms in the order of the text."""
 
-    lower: list[Fraction]
-    upper: list[Fraction]
+    lower: list[Any]
+    upper: list[Any]
+    """Rational ends; infinite where an input has no bound."""
     atoms: list[FormulaAtom]
-
-    @property
-    def empty(self) -> bool:
-        """Whether the box has no points."""
-        return any(low > high for low, high in zip(self.lower, self.upper, strict=True))
+    empty: bool
+    """Whether the box has no points."""
+    common: bool
+    """Whether the box is that of the atoms that all cases have."""
 
 
 @dataclass(frozen=True)
@@ -71,26 +75,38 @@ class CaseFormula:
     digest: bytes
     name: str
 
+    @cached_property
+    def common_part(self) -> FormulaCase:
+        """The box and the atoms that all cases have."""
+        everywhere = FormulaCase([-math.inf] * self.inputs, [math.inf] * self.inputs, [], False, True)
+        return self._within(everywhere, self.common)
+
     def case(self, number: int) -> FormulaCase:
         """A case with its box. Raises UnreadableError where an input has no bound."""
-        lower: list[Any] = [-math.inf] * self.inputs
-        upper: list[Any] = [math.inf] * self.inputs
-        atoms = []
-        for index in (*self.common, *self.cases[number]):
-            atom = self.atoms[index]
-            if len(atom.coefficients) == 1 and atom.coefficients[0][0] < self.inputs:
-                variable, weight = atom.coefficients[0]
-                end = -atom.constant / weight
-                if weight > 0:
-                    upper[variable] = min(upper[variable], end)
-                else:
-                    lower[variable] = max(lower[variable], end)
+        found = self._within(self.common_part, self.cases[number])
+        for ends in (found.lower, found.upper):
+            for variable, end in enumerate(ends):
+                if isinstance(end, float):
+                    raise UnreadableError(f"{self.name}: case {number}: input {variable} has no bound")
+        return found
+
+    def _within(self, outer: FormulaCase, indices: Sequence[int]) -> FormulaCase:
+        """A case with more atoms."""
+        atoms, bounding = list(outer.atoms), []
+        for atom in map(self.atoms.__getitem__, indices):
+            alone = len(atom.coefficients) == 1 and atom.coefficients[0][0] < self.inputs
+            (bounding if alone else atoms).append(atom)
+        if not bounding:
+            return FormulaCase(outer.lower, outer.upper, atoms, outer.empty, outer.common)
+        lower, upper, empty = list(outer.lower), list(outer.upper), outer.empty
+        for ((variable, weight),), constant, _ in bounding:
+            end = Fraction(-constant) / weight
+            if weight > 0:
+                upper[variable] = min(upper[variable], end)
             else:
-                atoms.append(atom)
-        for variable, (low, high) in enumerate(zip(lower, upper, strict=True)):
-            if math.inf in (-low, high):
-                raise UnreadableError(f"{self.name}: case {number}: input {variable} has no bound")
-        return FormulaCase(lower, upper, atoms)
+                lower[variable] = max(lower[variable], end)
+            empty = empty or lower[variable] > upper[variable]
+        return FormulaCase(lower, upper, atoms, empty, indices is self.common)
 
 
 def load_formula(path: Path) -> CaseFormula:
@@ -101,36 +117,35 @@ def load_formula(path: Path) -> CaseFormula:
     except UnicodeDecodeError as error:
         raise UnreadableError(f"{path}: {error}") from None
     common, cases = reader.cases()
-    sizes, digest = [math.prod(shape) for _, shape in reader.tensors.values()], hashlib.sha256(data).digest()
-    return CaseFormula(reader.inputs, reader.outputs, reader.atoms, common, cases, sizes, digest, str(path))
+    digest = hashlib.sha256(data).digest()
+    return CaseFormula(reader.inputs, reader.outputs, reader.atoms, common, cases, reader.tensors, digest, str(path))
 
 
-@dataclass(frozen=True)
-class Word:
-    """A word of the text and its line."""
+class Word(NamedTuple):
+    """A word of the text, and where it begins."""
 
     text: str
-    line: int
+    place: int
 
 
 Tree = Any
 """A `Word`, or a list of trees."""
-Linear = tuple[dict[int, Fraction], Fraction]
+Linear = dict[int, Any]
+"""Rational weights of variables, and of `CONSTANT`."""
 
 
 class SpecificationReader:
-    """Declarations, then assertions."""
+    """Declarations, then assertions. Numbers are rational: integers where they are 1 or -1 times a variable."""
 
     def __init__(self, text: str, name: str) -> None:
-        self.name = name
+        self.name, self.text = name, text
         self.atoms: list[FormulaAtom] = []
         self.variables: dict[str, int] = {}
-        self.tensors: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self.tensors: list[int] = []
         self.inputs = self.outputs = 0
         self.asserted: list[Tree] = []
-        statements = self._trees(text)
-        first = self._words(statements[0]) if statements else []
-        self.version = 2 if first[:1] == ["vnnlib-version"] else 1
+        statements = self._trees()
+        self.version = 2 if statements and self._words(statements[0])[:1] == ["vnnlib-version"] else 1
         for statement in statements[self.version - 1 :]:
             self._statement(statement)
         if self.version == 1:
@@ -138,30 +153,27 @@ class SpecificationReader:
 
     def fail(self, tree: Tree, reason: str) -> UnreadableError:
         """The error that names the line."""
-        while isinstance(tree, list) and tree:
+        while not isinstance(tree, Word) and tree:
             tree = tree[0]
-        return UnreadableError(f"{self.name}:{tree.line if isinstance(tree, Word) else '?'}: {reason}")
+        line = self.text.count("\n", 0, tree.place) + 1 if tree else "?"
+        return UnreadableError(f"{self.name}:{line}: {reason}")
 
     def _words(self, tree: Tree) -> list[str]:
         """The words of a list, "()" for empty lists, other lists left out."""
-        parts = tree if isinstance(tree, list) else [tree]
+        parts = [tree] if isinstance(tree, Word) else tree
         return [part.text if isinstance(part, Word) else "()" for part in parts if isinstance(part, Word) or not part]
 
-    def _tokens(self, text: str) -> Iterator[Word]:
-        place, line = 0, 1
-        while place < len(text):
-            match = TOKEN.match(text, place)
-            if match is None:
-                raise UnreadableError(f"{self.name}:{line}: cannot be read")
-            if match[1] is not None:
-                yield Word(re.sub(r"\s", "", match[1]), line)
-            line += text.count("\n", place, match.end())
-            place = match.end()
+    def _tokens(self) -> Iterator[Word]:
+        for match in TOKEN.finditer(self.text):
+            if match[1]:
+                yield Word("".join(match[1].split()), match.start())
+            elif match[2]:
+                raise self.fail(Word(match[2], match.start()), "cannot be read")
 
-    def _trees(self, text: str) -> list[Tree]:
+    def _trees(self) -> list[Tree]:
         """The statements of the text."""
         stack: list[list[Tree]] = [[]]
-        for word in self._tokens(text):
+        for word in self._tokens():
             if word.text == "(":
                 stack.append([])
                 if len(stack) > MOST_NESTED:
@@ -177,7 +189,7 @@ class SpecificationReader:
             raise UnreadableError(f"{self.name}: a parenthesis is missing at the end")
         return stack[0]
 
-    # Declarations
+    # Declarations: both versions end in names of variables, X_3 or X[0,3]
 
     def _statement(self, tree: Tree) -> None:
         words = self._words(tree)
@@ -187,7 +199,7 @@ class SpecificationReader:
         elif self.version == 1 and head in {"declare-const", "declare-fun"} and words[-1] == "Real":
             if words[1] in self.variables or not re.fullmatch(r"[XY]_(0|[1-9]\d{0,8})", words[1], re.ASCII):
                 raise self.fail(tree, f"cannot declare {words[1]}")
-            self.variables[words[1]] = -1
+            self.variables[words[1]] = 0
         elif self.version == 2 and head == "declare-network" and not self.tensors:
             for part in tree[2:]:
                 self._declare(part)
@@ -202,14 +214,19 @@ class SpecificationReader:
         known = kind == "declare-output" or (kind == "declare-input" and not self.outputs)
         if sizes is None or not known:
             raise self.fail(tree, "only inputs, then outputs (declare-input NAME TYPE [sizes]) are read")
-        shape = tuple(int(size) for size in sizes[1].split(",") if size)
-        if words[1] in self.tensors:
-            raise self.fail(tree, f"{words[1]} is declared twice")
-        self.tensors[words[1]] = (self.inputs + self.outputs, shape)
+        shape = [int(size) for size in sizes[1].split(",") if size]
+        count, first = math.prod(shape), self.inputs + self.outputs
+        elements = [f"{words[1]}[{','.join(map(str, place))}]" for place in product(*map(range, shape))] if (
+            shape and count <= MOST_VARIABLES
+        ) else [words[1]]  # fmt: skip
+        if count > MOST_VARIABLES or not self.variables.keys().isdisjoint(elements):
+            raise self.fail(tree, f"{words[1]} is declared twice, or too large")
+        self.variables.update(zip(elements, range(first, first + count), strict=True))
+        self.tensors.append(count)
         if kind == "declare-input":
-            self.inputs += math.prod(shape)
+            self.inputs += count
         else:
-            self.outputs += math.prod(shape)
+            self.outputs += count
 
     def _number_variables(self) -> None:
         """Inputs and outputs of version 1 by their numbers, none left out."""
@@ -220,32 +237,16 @@ class SpecificationReader:
             raise UnreadableError(f"{self.name}: the numbers of the variables have gaps")
         self.variables = {name: number for number, name in enumerate(wanted)}
 
-    def _variable(self, word: Word) -> int:
-        if self.version == 1:
-            if word.text not in self.variables:
-                raise self.fail(word, f"{word.text} is not declared, or no number")
-            return self.variables[word.text]
-        match = re.fullmatch(r"([A-Za-z_][\w.-]*)(?:\[(\d+(?:,\d+)*)\])?", word.text, re.ASCII)
-        tensor = self.tensors.get(match[1]) if match else None
-        if match is None or tensor is None:
-            raise self.fail(word, f"{word.text} is not declared, or no number")
-        first, shape = tensor
-        indices = [int(index) for index in match[2].split(",")] if match[2] else []
-        if len(indices) != len(shape) or any(i >= size for i, size in zip(indices, shape, strict=True)):
-            raise self.fail(word, f"{word.text} is no element of a tensor of shape {list(shape)}")
-        flat = 0
-        for index, size in zip(indices, shape, strict=True):
-            flat = flat * size + index
-        return first + flat
-
     # Assertions
 
     def _linear(self, tree: Tree) -> Linear:
         """An expression as coefficients and a constant."""
         if isinstance(tree, Word):
-            if NUMBER.fullmatch(tree.text):
-                return {}, Fraction(tree.text)
-            return {self._variable(tree): Fraction(1)}, Fraction(0)
+            if tree.text in self.variables:
+                return {self.variables[tree.text]: 1}
+            if not NUMBER.fullmatch(tree.text):
+                raise self.fail(tree, f"{tree.text} is not declared, or no number")
+            return {CONSTANT: Fraction(tree.text)}
         words = self._words(tree[:1])
         parts = [self._linear(part) for part in tree[1:]]
         if len(tree) == 1 and not words:
@@ -254,57 +255,45 @@ class SpecificationReader:
             raise self.fail(tree, "this expression is not read")
         if words[0] == "*":
             return self._product(tree, parts)
-        total: dict[int, Fraction] = {}
-        constant = Fraction(0)
-        for number, (coefficients, part) in enumerate(parts):
-            sign = -1 if words[0] == "-" and (number > 0 or len(parts) == 1) else 1
-            constant += sign * part
-            for variable, weight in coefficients.items():
-                total[variable] = total.get(variable, Fraction(0)) + sign * weight
-        return total, constant
+        if words[0] == "-" and len(parts) == 1:
+            return difference({}, parts[0])
+        total = parts[0]
+        for part in parts[1:]:
+            total = difference(total, part if words[0] == "-" else difference({}, part))
+        return total
 
     def _product(self, tree: Tree, parts: list[Linear]) -> Linear:
-        factor, variable = Fraction(1), None
-        for part in parts:
-            if not part[0]:
-                factor *= part[1]
-            elif variable is None:
-                variable = part
-            else:
-                raise self.fail(tree, "products of variables are not read")
-        if variable is None:
-            return {}, factor
-        return {number: weight * factor for number, weight in variable[0].items()}, variable[1] * factor
+        """The product of numbers and at most one other expression."""
+        numbers = [part[CONSTANT] for part in parts if part.keys() == {CONSTANT}]
+        others = [part for part in parts if part.keys() != {CONSTANT}]
+        if len(others) > 1:
+            raise self.fail(tree, "products of variables are not read")
+        factor = math.prod(numbers)
+        return {number: weight * factor for number, weight in (others or [{CONSTANT: 1}])[0].items()}
 
-    def _atom(self, coefficients: dict[int, Fraction], constant: Fraction, strict: bool) -> int:
-        kept = tuple((variable, weight) for variable, weight in sorted(coefficients.items()) if weight)
-        self.atoms.append(FormulaAtom(kept, constant, strict))
+    def _atom(self, below: Linear, strict: bool) -> int:
+        kept = tuple(sorted((variable, weight) for variable, weight in below.items() if weight and variable >= 0))
+        self.atoms.append(FormulaAtom(kept, below.get(CONSTANT, 0), strict))
         return len(self.atoms) - 1
 
     def _comparison(self, tree: Tree) -> list[tuple[int, ...]]:
         """The cases of one comparison."""
         if len(tree) != 3:
             raise self.fail(tree, "a comparison has two sides")
-        (left, a), (right, b) = self._linear(tree[1]), self._linear(tree[2])
-        below = {
-            variable: left.get(variable, Fraction(0)) - right.get(variable, Fraction(0))
-            for variable in {**left, **right}
-        }
-        above = {variable: -weight for variable, weight in below.items()}
+        left, right = self._linear(tree[1]), self._linear(tree[2])
         sign = tree[0].text
-        strict = sign in {"<", ">", "!="}
-        atoms = []
+        strict, atoms = sign in {"<", ">", "!="}, []
         if sign not in {">=", ">"}:
-            atoms.append(self._atom(below, a - b, strict))
+            atoms.append(self._atom(difference(left, right), strict))
         if sign not in {"<=", "<"}:
-            atoms.append(self._atom(above, b - a, strict))
+            atoms.append(self._atom(difference(right, left), strict))
         return [(atom,) for atom in atoms] if sign == "!=" else [tuple(atoms)]
 
     def _cases(self, tree: Tree) -> list[tuple[int, ...]]:
         """The cases of a formula, as atoms."""
-        if not isinstance(tree, list) or not tree:
+        if isinstance(tree, Word) or not tree:
             raise self.fail(tree, "this formula is not read")
-        if isinstance(tree[0], list) and len(tree) == 1:
+        if not isinstance(tree[0], Word) and len(tree) == 1:
             return self._cases(tree[0])
         head = tree[0].text if isinstance(tree[0], Word) else ""
         if head in SIGNS:
@@ -312,17 +301,28 @@ class SpecificationReader:
         if head not in {"and", "or"} or len(tree) == 1:
             raise self.fail(tree, "this formula is not read")
         parts = [self._cases(part) for part in tree[1:]]
-        if (sum if head == "or" else math.prod)(map(len, parts)) > MOST_CASES:
+        count: Callable[..., int] = sum if head == "or" else math.prod
+        if count(map(len, parts)) > MOST_CASES:
             raise self.fail(tree, "there are too many cases")
-        if head == "or":
-            return [case for part in parts for case in part]
-        return [tuple(atom for atoms in chosen for atom in atoms) for chosen in product(*parts)]
+        return [case for part in parts for case in part] if head == "or" else combinations(parts)
 
     def cases(self) -> tuple[list[int], list[tuple[int, ...]]]:
         """The atoms of all cases, and the others of each."""
         parts = [self._cases(tree) for tree in self.asserted]
-        common = [atom for part in parts if len(part) == 1 for atom in part[0]]
         several = [part for part in parts if len(part) > 1]
         if math.prod(map(len, several)) > MOST_CASES:
             raise UnreadableError(f"{self.name}: there are too many cases")
-        return common, [tuple(atom for atoms in chosen for atom in atoms) for chosen in product(*several)]
+        return [atom for part in parts if len(part) == 1 for atom in part[0]], combinations(several)
+
+
+def difference(left: Linear, right: Linear) -> Linear:
+    """One linear expression less another."""
+    result = dict(left)
+    for variable, weight in right.items():
+        result[variable] = result[variable] - weight if variable in result else -weight
+    return result
+
+
+def combinations(parts: Sequence[list[tuple[int, ...]]]) -> list[tuple[int, ...]]:
+    """The cases of a conjunction: one case of each part, the last part changing fastest."""
+    return [tuple(atom for atoms in chosen for atom in atoms) for chosen in product(*parts)]
