@@ -383,21 +383,23 @@ class ProblemTuning(TuningGroup):
     """Elements of a matrix up to which those that are not zero are counted."""
 
 
-class NumpyProverTuning(TuningGroup):
+class QuickProofTuning(TuningGroup):
     """Proofs in numpy, before torch is imported."""
 
     seconds: float = choice(0.5, "seconds", least=0, measured="search_2026_11_26.json:light_layers")
     """Time after which the proof in numpy is left to stronger means."""
-    most_multiplications: int = choice(1 << 30, "multiplications", least=0, measured="no")
-    """Multiplications for one box up to which a proof in numpy is tried."""
-    most_bisected_inputs: int = choice(64, "inputs", least=0, measured="no")
+    most_multiplications: int = choice(1 << 29, "multiplications", least=0, measured="quick_proof.json:layers")
+    """Multiplications of the backward passes for one layer of one box up to which a proof in numpy is tried."""
+    window_factor: float = choice(8.0, "multiplications", least=1, measured="quick_proof.json:layers")
+    """Multiplications in a product of matrices that take as long as one of a convolution."""
+    most_bisected_inputs: int = choice(24, "inputs", least=0, measured="quick_proof.json:digits")
     """Most varying inputs of boxes that are halved."""
-    most_coefficients: int = choice(1 << 20, "coefficients", least=1, measured="no")
-    """Coefficients that are held at once: about what fits into a processor's cache."""
-    most_numbers: int = choice(1 << 22, "numbers", least=1, measured="no")
-    """Most numbers of one expression."""
-    narrow_image_width: float = choice(1e-3, "width", least=0, measured="no")
-    """Width of an image in [-1, 1] that better bounds of a neuron would hardly change."""
+    most_values: int = choice(1 << 19, "values", least=1, measured="no")
+    """Values of the network in all boxes that are bounded at once."""
+    most_numbers: int = guard(1 << 22, "numbers", least=1)
+    """Most coefficients of all atoms."""
+    most_bytes: int = guard(1 << 26, "bytes", least=0)
+    """Size of a network's file up to which a proof in numpy is tried."""
 
 
 class RecordingTuning(TuningGroup):
@@ -759,7 +761,7 @@ class TuningTable(NamedTuple):
     networks: NetworkTuning = NetworkTuning()
     specifications: SpecificationTuning = SpecificationTuning()
     problem: ProblemTuning = ProblemTuning()
-    numpy_prover: NumpyProverTuning = NumpyProverTuning()
+    quick_proof: QuickProofTuning = QuickProofTuning()
     recordings: RecordingTuning = RecordingTuning()
     memory: MemoryTuning = MemoryTuning()
     training: TrainingTuning = TrainingTuning()

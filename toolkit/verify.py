@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.agreement.against_onnxruntime import Bounded, check_agreement
-from toolkit.agreement.bounded_layers import BoundedLayers
+from toolkit.agreement.bounded_steps import BoundedSteps
 from toolkit.agreement.query_samples import Candidate, OnnxReference
 from toolkit.agreement.real_semantics import holds_over_reals
 from toolkit.attack.case_losses import CaseLosses
@@ -35,8 +35,8 @@ from toolkit.formats.vnncomp.model_binding import bind, check_binding
 from toolkit.formats.vnncomp.witness import Witness, hidden_names, replay
 from toolkit.formats.vnnlib.query import Network, Query
 from toolkit.formats.vnnlib.read import read_query
-from toolkit.numpy_prover.crown_proof import LayerQuestion, proof
 from toolkit.problem.cases import Cases, compile_cases
+from toolkit.quick_proof import StepQuestion, quick_proof
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import NoBounds, Observer, ObserverGroup, PhaseBegun, ProblemBegun, silent
@@ -316,7 +316,7 @@ class QueryAttempt:
         if obstacle is not None:
             raise obstacle
         if (question := self._prove_lightly()) is not None:
-            return self._unsat("light-crown", BoundedLayers(question, self.loaded.imported))
+            return self._unsat("light-crown", BoundedSteps(question, self.cases, self.loaded.imported))
         self.observer(PhaseBegun("import of the networks"))
         return self._prove()
 
@@ -327,17 +327,15 @@ class QueryAttempt:
             self.score_losses, clock, seed, self._accept_array
         )
 
-    def _prove_lightly(self) -> LayerQuestion | None:
+    def _prove_lightly(self) -> StepQuestion | None:
         """What was bounded for a proof in less time than importing torch takes; pointless where that was done."""
         settings = self.settings
         if self.loaded.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
             return None
-        if settings.certifiable:
+        if settings.certifiable or settings.device == "cuda" or len(self.loaded.needed) > 1:
             return None
-        models = {name: network.model for name, network in self.loaded.needed.items()}
-        if settings.device == "cuda":
-            return None
-        return proof(self.score_losses, models, self.clock.soon(tuned().numpy_prover.seconds))
+        [network] = self.loaded.needed.values()
+        return quick_proof(self.query, self.cases, network.model, self.clock.soon(tuned().quick_proof.seconds))
 
     def _obstacle(self) -> UnsupportedError | None:
         """What is known at once to keep our own bounds from the networks; whoever watches is told before anything."""

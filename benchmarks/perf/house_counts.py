@@ -24,7 +24,7 @@ APART = {
     "processes and devices": ("parallel_search", "batch_size"),
 }
 """Modules of `CORE` that are counted apart, by their file names."""
-WITH_CONSTANTS = ("bounds", "search", "problem", "numpy_prover", "run", "attack", "ops", "backends")
+WITH_CONSTANTS = ("bounds", "search", "problem", "run", "attack", "ops", "backends")
 """Packages whose numeric constants are listed."""
 TUNING = "tuning"
 """Module that numeric constants belong in; those of a module of this name are not listed."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.certificates.writer import CertificateWriter, references
 from toolkit.proof.bounds import nonlinear_in
 from toolkit.proof.check import CertificateChecker, Half, ProofContext, ProofRow
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import load_network
 from toolkit.proof.stream import LinearRows
-from toolkit.proof.writer import CertificateWriter, references
 
 NOTHING = (np.zeros(0, int), np.zeros(0))
 

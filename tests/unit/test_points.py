@@ -10,13 +10,11 @@ import pytest
 from random_networks import PIECEWISE_LINEAR, SMOOTH, NetworkBuilder, random_network, save, sizes
 from random_queries import QueryCase, query_text
 
-from toolkit.attack.case_losses import CaseLosses
 from toolkit.batched_queries import bound_together
 from toolkit.formats.onnx.model_file import load_model
-from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.vnnlib.read import parse_query
-from toolkit.numpy_prover.crown_proof import proof
 from toolkit.problem.cases import compile_cases
+from toolkit.quick_proof import quick_proof
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
 from toolkit.settings import Settings
@@ -79,8 +77,7 @@ def test_points_are_proved_lightly_and_surveyed(name: str, tmp_path: Path) -> No
         specs[-1].write_text(query_text(cases))
         expected.append(satisfiable)
         query = parse_query(specs[-1].read_text())
-        losses = CaseLosses(query, compile_cases(query), {"N": Session(model)})
-        found = proof(losses, {"N": model}, Clock.started(5)) is not None
+        found = quick_proof(query, compile_cases(query), model, Clock.started(5)) is not None
         assert not (found and satisfiable)
     answers = bound_together(load_networks({"": path}), specs, SETTINGS[0], Clock.started(20))
     for answer, satisfiable in zip(answers, expected, strict=True):

@@ -50,7 +50,7 @@ def nothing_remembered() -> Iterator[None]:
 def test_every_module_that_a_worker_loads_is_among_the_sources() -> None:
     done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     loaded = {Path(line) for line in done.stdout.split()}
-    assert ROOT / "numpy_prover" / "crown_proof.py" in loaded
+    assert ROOT / "quick_proof.py" in loaded
     assert ROOT / "batched_queries.py" in loaded
     assert loaded <= set(sources.sources_of(VERIFIER))
 
@@ -68,9 +68,10 @@ def test_what_only_shows_answers_is_no_part_of_them() -> None:
     assert parts >= {
         "bounds",
         "formats",
-        "numpy_prover",
         "problem",
+        "proof",
         "search",
+        "quick_proof.py",
         "verify.py",
         "batched_queries.py",
         "settings.py",

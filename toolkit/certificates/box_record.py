@@ -9,8 +9,8 @@ import torch
 
 from toolkit.certificates.leaf_rows import ProofNode, array
 from toolkit.certificates.recorded_problem import RecordedProblem
+from toolkit.certificates.writer import references
 from toolkit.proof.stream import LinearRows
-from toolkit.proof.writer import references
 from toolkit.run.events import LeafClosed
 from toolkit.search.box_frontier import BoxFrontier
 from toolkit.search.input_domains import InputBoxes, bisect

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.proof.writer import CertificateWriter, WriterMark
+from toolkit.certificates.writer import CertificateWriter, WriterMark
 from toolkit.tuning import tuned
 
 

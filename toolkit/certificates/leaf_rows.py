@@ -12,10 +12,10 @@ from torch import Tensor
 from toolkit.certificates.certificate_file import CertificateFile
 from toolkit.certificates.formula_cases import StatedCase
 from toolkit.certificates.neuron_elements import NeuronElements
+from toolkit.certificates.writer import references
 from toolkit.problem.program import Program
 from toolkit.proof.bounds import ADAPTIVE
 from toolkit.proof.stream import LinearRows
-from toolkit.proof.writer import references
 
 Array = NDArray[np.float64]
 STEEPEST = ADAPTIVE - 1

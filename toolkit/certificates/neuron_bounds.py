@@ -12,9 +12,9 @@ from toolkit.bounds.bounder import TightenedRows
 from toolkit.certificates.certificate_file import CertificateFile
 from toolkit.certificates.leaf_rows import SearchedNeurons, array
 from toolkit.certificates.neuron_elements import NeuronElements
+from toolkit.certificates.writer import references
 from toolkit.problem.program import Program
 from toolkit.proof.stream import LinearRows
-from toolkit.proof.writer import references
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from toolkit.certificates.leaf_rows import ProofNode, RefutedDomains, SearchedNeurons, array
 from toolkit.certificates.recorded_problem import RecordedProblem
+from toolkit.certificates.writer import references
 from toolkit.proof.stream import LinearRows
-from toolkit.proof.writer import references
 from toolkit.run.events import LeafClosed
 from toolkit.search.clip_domains import ClippedRows, Clipping
 from toolkit.search.phase_domains import PhaseDomains, proved

@@ -19,11 +19,11 @@ from toolkit.certificates.neuron_bounds import NeuronBounds
 from toolkit.certificates.neuron_elements import neuron_elements
 from toolkit.certificates.phase_record import PhaseRecord
 from toolkit.certificates.recorded_problem import RecordedProblem
+from toolkit.certificates.writer import CertificateWriter
 from toolkit.problem.compile import Problem
 from toolkit.proof.bounds import Model
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import load_network
-from toolkit.proof.writer import CertificateWriter
 from toolkit.run.events import DomainsBounded, LeafClosed, NeuronsBounded, ProblemBegun, RootBounded, SearchBegun
 from toolkit.search.box_frontier import BoxFrontier
 from toolkit.search.phase_domains import proved

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from toolkit.certificates.quick_certificate import certificate
 from toolkit.errors import InputError
+from toolkit.formats.vnnlib.query import Query
 from toolkit.formats.vnnlib.read import read_query
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
 from toolkit.run.events import Observer, ObserverGroup
 from toolkit.settings import Settings
+from toolkit.tuning import tuned
 from toolkit.verify import LoadedNetwork, verify
 
 
@@ -38,10 +41,12 @@ def verify_with_certificate(
     There is no file after `sat`. ``say`` is told why there is no certificate, or what it leaves open. Raises InputError
     where the file cannot be written, and what `toolkit.verify.verify` raises.
     """
-    from toolkit.certificates.recorder import CertificateRecorder
+    from toolkit.certificates.recorder import CertificateRecorder  # which takes torch
     from toolkit.proof.network import UnreadableError
 
     query = read_query(files.specification)
+    if (result := _quickly(files, networks, query, settings, observer, clock)) is not None:
+        return checked(files, result) if certified else result
     settings = settings.changed({"certifiable": True, "bounds": "native"})
     try:
         if len(files.networks) > 1:
@@ -79,3 +84,27 @@ def checked(files: ProofFiles, result: Result) -> Result:
 def without_proof(result: Result, reason: str) -> Result:
     """An answer that is not `unsat`, for this reason, where it was."""
     return replace(result, verdict=Verdict.UNKNOWN, reason=reason) if result.verdict is Verdict.UNSAT else result
+
+
+def _quickly(
+    files: ProofFiles,
+    networks: Mapping[str, LoadedNetwork],
+    query: Query,
+    settings: Settings,
+    observer: Observer,
+    clock: Clock,
+) -> Result | None:
+    """The answer, and its certificate where it is `unsat`, if the bounds that the checker computes itself prove it."""
+    if len(files.networks) > 1 or (settings.strategy, settings.bounds) != ("auto", "native"):
+        return None
+    seconds = clock.soon(tuned().quick_proof.seconds).left
+    found = certificate(next(iter(files.networks.values())), files.specification, seconds)
+    if found is None:
+        return None
+    result = verify(networks, query, settings, observer, clock)
+    if result.verdict is Verdict.UNSAT:
+        try:
+            files.certificate.write_bytes(found)
+        except OSError as error:
+            raise InputError(f"{files.certificate}: {error.strerror}") from None
+    return result

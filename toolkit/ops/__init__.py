@@ -2,7 +2,7 @@
 
 A new activation is an entry in the file of its shape here, or a new file and its entry below; a new operator of ONNX
 that is rewritten with others is an entry in `toolkit.ops.onnx_operators`. Names, imports, bounds, attacks, exactness,
-the comparison with onnxruntime, the proofs in numpy and the commands that print what is supported derive from these.
+the comparison with onnxruntime and the commands that print what is supported derive from these.
 """
 
 from __future__ import annotations

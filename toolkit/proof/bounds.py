@@ -452,15 +452,16 @@ def crown(bounds: ContextBounds, value: int, watch: Watch) -> tuple[Array, Array
     l, u, arithmetic = bounds.lower[value].copy(), bounds.upper[value].copy(), bounds.model.arithmetic
     needed = np.logical_or.reduce([nonlinear_in(step, l, u) for step in bounds.model.read[value]])
     contexts, elements = np.nonzero(needed & ~bounds.crossed[:, None])
-    widest = max(bounds.model.network.sizes)
-    rows = max(1, ELEMENTS // widest)
-    for start in range(0, len(contexts), rows):
+    most = max(1, ELEMENTS // (2 * max(bounds.model.network.sizes)))
+    for start in range(0, len(contexts), most):
         watch(value, 2 * (len(contexts) - start))
-        owner, index = contexts[start : start + rows], elements[start : start + rows]
-        for sign, ends in ((1, l), (-1, u)):
-            unit = arithmetic.zeros(len(owner), l.shape[1])
-            unit[np.arange(len(owner)), index] = sign
-            found = sign * backward(bounds, Rows(owner, {value: unit}, arithmetic.zeros(len(owner)))).least
+        owner, index = contexts[start : start + most], elements[start : start + most]
+        rows = np.arange(len(owner))
+        unit = arithmetic.zeros(2 * len(owner), l.shape[1])
+        unit[rows, index], unit[len(owner) + rows, index] = 1, -1
+        both = Rows(np.concatenate([owner, owner]), {value: unit}, arithmetic.zeros(2 * len(owner)))
+        least = backward(bounds, both).least
+        for found, ends, sign in ((least[: len(owner)], l, 1), (-least[len(owner) :], u, -1)):
             better = arithmetic.finite(found) & (found * sign > ends[owner, index] * sign)
             ends[owner[better], index[better]] = found[better]
     return l, u

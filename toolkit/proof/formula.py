@@ -92,7 +92,7 @@ class CaseFormula:
 
     def _within(self, outer: FormulaCase, indices: Sequence[int]) -> FormulaCase:
         """A case with more atoms."""
-        atoms, bounding = list(outer.atoms), []
+        atoms, bounding = list(outer.atoms), list[FormulaAtom]()
         for atom in map(self.atoms.__getitem__, indices):
             alone = len(atom.coefficients) == 1 and atom.coefficients[0][0] < self.inputs
             (bounding if alone else atoms).append(atom)

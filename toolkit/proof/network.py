@@ -479,17 +479,17 @@ def _shape(node: NodeView) -> Operand:
     return np.array(operand.shape, np.int64)[slice(node.get("start", 0), node.get("end"))]
 
 
-ACTIVATIONS = {
-    "Relu": ("bend", 0.0),
-    "Abs": ("bend", -1.0),
-    "Sigmoid": ("tanh", 0.5, 0.5, 0.5),
-    "Tanh": ("tanh", 1.0, 1.0, 0.0),
+ACTIVATIONS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "Relu": ("bend", (0.0,)),
+    "Abs": ("bend", (-1.0,)),
+    "Sigmoid": ("tanh", (0.5, 0.5, 0.5)),
+    "Tanh": ("tanh", (1.0, 1.0, 0.0)),
 }
 
 
 @handler("LeakyRelu", *ACTIVATIONS)
 def _activation(node: NodeView) -> Operand:
-    name, *parameters = ACTIVATIONS.get(node.op) or ("bend", node.get("alpha", float(np.float32(0.01))))
+    name, parameters = ACTIVATIONS.get(node.op) or ("bend", (node.get("alpha", float(np.float32(0.01))),))
     return node.reader.activation(node.computed(), name, *parameters)
 
 

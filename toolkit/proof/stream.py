@@ -1,8 +1,8 @@
 """The certificate file: a line that names the format, then a zlib stream of records.
 
 A record is a byte for its kind, four for the length of its payload, and the payload; all numbers are little-endian.
-`records` reads them and trusts no length; `toolkit.proof.writer` makes them. docs/certificate.md has the layout of each
-record and what it states.
+`records` reads them and trusts no length; whoever writes them does so elsewhere. docs/certificate.md has the layout of
+each record and what it states.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolkit.certificates.certificate_file import CertificateFile
+from toolkit.certificates.writer import CertificateWriter
 from toolkit.proof.stream import HashedFile, RecordKind, records
-from toolkit.proof.writer import CertificateWriter
 
 
 def read(path: Path) -> list[tuple[int, bytes]]:

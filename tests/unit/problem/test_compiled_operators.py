@@ -18,9 +18,8 @@ from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.vnncomp.model_binding import bind
 from toolkit.formats.vnnlib.read import read_query
-from toolkit.numpy_prover.crown_proof import read_question
-from toolkit.numpy_prover.expressions import NotRead
 from toolkit.problem.cases import compile_cases
+from toolkit.quick_proof import TooLarge, read_question
 
 LARGEST = float(np.finfo(np.float32).max)
 LIMITS = [0.0, -0.0, 1.0, -0.5, 0.25, 1e-38, -1e-38, 20.0, -20.0, 1e9, -1e9, LARGEST, -LARGEST]
@@ -284,12 +283,12 @@ def test_the_prover_without_torch_does_not_read_half_precision(tmp_path: Path, k
         + "(assert (<= Y_0 -1))"
     )
     query = read_query(tmp_path / "query.vnnlib")
-    models = bind(query, {"": model})
+    [model] = bind(query, {"": model}).values()
     if kind == TensorProto.FLOAT:
-        read_question(query, compile_cases(query), models)
+        read_question(query, compile_cases(query), model)
         return
-    with pytest.raises(NotRead, match="float16"):
-        read_question(query, compile_cases(query), models)
+    with pytest.raises(TooLarge, match="element types"):
+        read_question(query, compile_cases(query), model)
 
 
 def test_unused_outputs_are_no_operands(tmp_path: Path) -> None:

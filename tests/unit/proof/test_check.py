@@ -16,12 +16,12 @@ from certificate_prover import CertificateProver
 from onnx import TensorProto, helper, numpy_helper
 
 import toolkit.proof
+from toolkit.certificates.writer import CertificateWriter, references
 from toolkit.proof.bounds import Model, fresh_bounds
 from toolkit.proof.check import check, main
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import load_network
 from toolkit.proof.stream import HEAD, MAGIC, LinearRows, RecordKind
-from toolkit.proof.writer import CertificateWriter, references
 
 ROOT = Path(toolkit.proof.__file__).parent
 

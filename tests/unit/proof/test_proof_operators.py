@@ -52,6 +52,8 @@ CASES = {
     "max-pool": one("MaxPool", (1, 2, 5, 6), kernel_shape=[2, 3], strides=[2, 1], pads=[0, 1, 1, 1]),
     "max-pool-dilated": one("MaxPool", (1, 2, 7), kernel_shape=[3], dilations=[2]),
     "batch-norm": one("BatchNormalization", (2, 3, 4), (f(3), f(3), f(3), abs(f(3)) + 0.1)),
+    "batch-norm-flat": one("BatchNormalization", (1, 3), (f(3), f(3), f(3), abs(f(3)) + 0.1), epsilon=0.01),
+    "batch-norm-image": one("BatchNormalization", (1, 3, 2, 4), (f(3), f(3), f(3), abs(f(3)) + 0.1)),
     "relu": one("Relu", (2, 9)),
     "leaky": one("LeakyRelu", (2, 9), alpha=0.2),
     "leaky-default": one("LeakyRelu", (2, 9)),
@@ -117,6 +119,32 @@ CASES = {
          ("Add", ["c", "x"], ["d"], {}), ("Tanh", ["d"], ["e"], {}), ("Abs", ["e"], ["g"], {}),
          ("MatMul", ["g", "w"], ["y"], {})], (1, 4), {"w": f(4, 4)}),
 }  # fmt: skip
+
+
+def random_convolution(generator: np.random.Generator, axes: int) -> onnx.ModelProto:
+    """A convolution with random windows and groups."""
+    groups, inside, outside = (int(n) for n in generator.integers(1, 4, 3))
+    kernel = generator.integers(1, 4, axes).tolist()
+    attributes = {
+        "group": groups,
+        "strides": generator.integers(1, 4, axes).tolist(),
+        "dilations": generator.integers(1, 3, axes).tolist(),
+        "pads": generator.integers(0, 3, 2 * axes).tolist(),
+    }
+    size = [int(n) + 5 for n in generator.integers(0, 4, axes)]
+    operands = [f(groups * outside, inside, *kernel)]
+    if generator.random() < 0.7:
+        operands.append(f(groups * outside))
+    if generator.random() < 0.5:
+        attributes["kernel_shape"] = kernel
+    return one("Conv", (1, groups * inside, *size), operands, **attributes)
+
+
+CASES |= {
+    f"conv-random-{axes}-{seed}": random_convolution(np.random.default_rng(100 * axes + seed), axes)
+    for axes in (1, 2)
+    for seed in range(12)
+}
 
 
 @pytest.fixture(params=CASES)

@@ -140,6 +140,55 @@ def test_lines_of_tanh(sigmoid):
     assert loose < 40
 
 
+TANHS = {"Tanh": (1.0, 1.0, 0.0), "Sigmoid": (0.5, 0.5, 0.5)}
+
+
+def smooth(name: str, z: float) -> Fraction:
+    """A sigmoid or tanh to more digits than a double has."""
+    value = tanh(Fraction(z) / (2 if name == "Sigmoid" else 1))
+    return Fraction(value / 2 + Decimal("0.5")) if name == "Sigmoid" else Fraction(value)
+
+
+@pytest.mark.parametrize("name", TANHS)
+def test_images_of_tanh(tmp_path, name):
+    """Of ranges of very different widths, near zero and far in the tails."""
+    rng = np.random.default_rng(3)
+    centre = rng.choice([-1.0, 1.0], (1, 200)) * 10.0 ** rng.uniform(-9, 2.8, (1, 200))
+    radius = rng.choice([1e-15, 1e-9, 1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3], (1, 200)) / 2
+    model = model_of([(name, ["x"], ["y"], {})], (1, 200), dtype=DOUBLE)
+    (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
+    network = load_network(tmp_path / "n.onnx")
+    bounds = fresh_bounds(Model.of(network), centre - radius, centre + radius, [])
+    for number in range(200):
+        assert Fraction(bounds.lower[network.output][0, number]) <= smooth(name, (centre - radius)[0, number])
+        assert Fraction(bounds.upper[network.output][0, number]) >= smooth(name, (centre + radius)[0, number])
+
+
+@pytest.mark.parametrize("name", TANHS)
+def test_lines_of_tanh_touch(name):
+    """They are not just the image's ends: a tangent's or a chord's distance from the function is of second order."""
+    lower = np.array([[-3.0, -1.0, -0.01, 0.5, 2.0]])
+    for width in (1e-1, 1e-2, 1e-3):
+        upper = lower + width
+        lines = lines_of(Activation(1, 0, "tanh", TANHS[name]), lower, upper, None, NumberSystem())
+        slope, offset = lines.upper_slope - lines.lower_slope, lines.upper_offset - lines.lower_offset
+        assert (np.maximum(slope * lower, slope * upper) + offset <= width**2 + 1e-11).all()
+
+
+@pytest.mark.parametrize("name", ["Relu", *TANHS])
+@pytest.mark.parametrize("reach", [800.0, 1e6, 1e308])
+def test_far_out_lines_are_true_or_no_numbers(name, reach):
+    lower, upper = np.array([[-reach, -reach, 0.5 * reach, 0.0]]), np.array([[-0.5 * reach, reach, reach, reach]])
+    step = Activation(1, 0, "tanh", TANHS[name]) if name in TANHS else Activation(1, 0, "bend", (0.0,))
+    lines = lines_of(step, lower, upper, None, NumberSystem())
+    for z in (lower, upper):
+        scale, height, shift = TANHS.get(name, (1.0, 1.0, 0.0))
+        value = np.maximum(z, 0) if name == "Relu" else shift + height * np.tanh(scale * z)
+        with np.errstate(all="ignore"):
+            assert not (lines.lower_slope * z + lines.lower_offset > value).any()
+            assert not (lines.upper_slope * z + lines.upper_offset < value).any()
+
+
 QUOTIENTS = {
     "mean": (one("ReduceMean", (1, 3), axes=[1]), lambda x: [sum(x) / 3]),
     "div": (one("Div", (1, 3), (np.array([3.0, 7.0, 11.0], np.float32),)), lambda x: [x[0] / 3, x[1] / 7, x[2] / 11]),
