@@ -1,5 +1,6 @@
 """The command line: outputs of the standard, one line and exit code 2 for bad input, light commands without torch."""
 
+import json
 import os
 import resource
 import subprocess
@@ -91,6 +92,24 @@ def test_what_has_no_bounds_is_said_on_stderr(
     assert explanation[-1].startswith("try: no bounds exist")
     reason = f"{folder}/odd.onnx: operator Hardmax (opset 13, node 'y'): not supported: no bounding rule"
     assert (first, last) == (f"cannot be proved, only refuted by points: {reason}", f"unsupported: {reason}")
+
+
+def test_an_answer_as_json_and_what_happened_on_the_way(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.run.forked_query.can_fork", lambda: False)
+    net, log = folder / "net.onnx", folder / "events.jsonl"
+    code, out, err = run(
+        capsys, "verify", folder / "sat.vnnlib", "--network", net, "--json", "--events", log, "--timeout", 20
+    )
+    assert (code, err) == (0, "")
+    values = json.loads(out)
+    assert (values["verdict"], values["explanation"]) == ("sat", None)
+    assert values["statistics"]["decided_by"]
+    assert len(values["witness"]["X"]) == 2
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert events[0]["event"] == "PhaseBegun"
+    assert run(capsys, "verify", folder / "sat.vnnlib", "--network", net, "--events", folder / "no" / "log")[0] == 2
 
 
 def test_serialised_assignments(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

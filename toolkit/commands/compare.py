@@ -121,7 +121,8 @@ def _print_tables(found: SourceComparison, notes: Sequence[str], options: Compar
 
 def _print_table(console: Console, name: str, table: Table, most: int, style: str) -> None:
     """A heading with the number of lines, and the first of them."""
-    console.print(f"{len(table.rows)} {name}", style=style if table.rows else "", highlight=False)
+    shown = name.removesuffix("s") if len(table.rows) == 1 else name
+    console.print(f"{len(table.rows)} {shown}", style=style if table.rows else "", highlight=False)
     if table.rows and most:
         console.print(to_rich(Table(table.columns, table.rows[:most]), wrap=True))
         if len(table.rows) > most:
