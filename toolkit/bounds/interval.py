@@ -71,7 +71,7 @@ class Bounds:
 def affine_interval(affine: Affine, sources: Sequence[Bounds]) -> Bounds:
     """Interval image ``(B, size)`` of the intervals of a map's sources, rounded outward.
 
-    Where sources are unbounded, so is the image: no bound is NaN.
+    Where sources are unbounded, so is the image, as is that of a constant beyond the precision: no bound is NaN.
     """
     centre = affine.apply([source.centre for source in sources])
     # Of the sums of the centres, and of those of the radii.
@@ -80,7 +80,7 @@ def affine_interval(affine: Affine, sources: Sequence[Bounds]) -> Bounds:
     radii = [source.radius + allowance * r for source, r in zip(sources, reach, strict=True)]
     lost = affine.uncertainty(reach) + allowance * affine.bias.abs() + _underflow(reach, affine.terms)
     radius = affine.radius(radii) + lost
-    unknown = torch.isnan(centre - radius)
+    unknown = torch.isnan(centre - radius) | torch.isnan(centre + radius)
     low, high = without_overflow(centre - radius), -without_overflow(-centre - radius)
     return Bounds(torch.where(unknown, -torch.inf, low), torch.where(unknown, torch.inf, high))
 

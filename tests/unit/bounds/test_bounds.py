@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import program_of
 from programs_to_bound import (
     FEATURES,
     INPUTS,
@@ -21,7 +22,7 @@ from programs_to_bound import (
     split_domain,
     splittable,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolkit.bounds.crown import bound_features, crown_bounds, rows_per_pass
 from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule, StepRule, evaluate, optimise, relax, supergradient
@@ -215,3 +216,15 @@ def test_points_are_where_the_relaxation_is_least() -> None:
     bound = evaluate(program, relax(program, domain), random_multipliers(domain, 3)).bound
     assert bound.point.shape == (4, INPUTS)
     assert contains(box, bound.point)
+
+
+@pytest.mark.parametrize("constant", [1.7e308, -1.7e308])
+def test_constants_beyond_the_precision_bound_nothing(constant: float) -> None:
+    """What is finite in double precision may overflow in single: such a bound is infinite, and not NaN."""
+    program = program_of(nn.Linear(2, 3), 2)
+    affine = replace(program.features, bias=torch.full_like(program.features.bias, constant))
+    single = replace(program, features=affine).to(torch.device("cpu"), torch.float32)
+    box = Bounds(torch.zeros(1, 2), torch.ones(1, 2))
+    features = interval_bounds(single, box)[1]
+    assert bool((features.lower == -torch.inf).all())
+    assert bool((features.upper == torch.inf).all())
