@@ -32,7 +32,7 @@ FACTS = {
     "OVERFLOW_SUMMANDS", "LEAST_SQUARED_GRADIENT", "LEAST_MEAN_MAGNITUDE",
     # limits and codes of systems, solvers and formats, units, and numbers that stand for something
     "LONGEST_WAIT_SECONDS", "DIE_WITH_PARENT", "GIB", "TOLERANCES", "INFEASIBLE", "SEED_STRIDE", "REFUTED_BOUND",
-    "INPUT", "_BIASED", "_ALL",
+    "INPUT", "SLOPE_STEPS", "_BIASED", "_ALL",
 }  # fmt: skip
 """Names of numbers that are no choices, and stay beside the code."""
 
