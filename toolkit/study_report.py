@@ -154,7 +154,7 @@ def write_report(
     write_text_atomically(out / "unstable.csv", unstable_csv(models, records))
     layers = layer_rows(models, records)
     networks = pruned_and_dense(models)
-    plots = (
+    plots: tuple[Plot, ...] = (
         Plot(
             "certified",
             "Certified accuracy against the part of all parameters that is left, with 95 % intervals.",
