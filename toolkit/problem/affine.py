@@ -255,8 +255,8 @@ def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
             node.args = tuple(abs(a) if isinstance(a, (int, float)) else a for a in node.args)
             node.kwargs = {k: abs(v) if isinstance(v, (int, float)) else v for k, v in node.kwargs.items()}
         elif form_of(node) == AffineForm.PAD:  # its other numbers are positions, and may crop
-            node.args = (*node.args[:2], *(abs(value) for value in node.args[2:]))  # type: ignore[arg-type]
-            node.kwargs = {name: abs(value) for name, value in node.kwargs.items()}  # type: ignore[arg-type]
+            node.args = (*node.args[:2], *(abs(value) for value in node.args[2:]))
+            node.kwargs = {name: abs(value) for name, value in node.kwargs.items()}
     return with_buffers(graph, {k: v.abs() if v.is_floating_point() else v for k, v in constants_of(module).items()})
 
 
