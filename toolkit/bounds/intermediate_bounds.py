@@ -61,9 +61,12 @@ def refine_layer(
     for part in _sample_first(index, max(1, rows_per_pass(program, 1) // 4)):
         rows = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)
         old = Bounds(lower[:, layer.start + part], upper[:, layer.start + part])
-        low, negated = rows.lower.unsqueeze(0).split(len(part), 1)
+        known, width = torch.cat([old.lower, -old.upper], 1)[0], (old.upper - old.lower)[0].repeat(2)
+        least = tuned().neuron_bounds.least_stated_gain if schedule.in_bytes else 0.0
+        better = rows.lower > known + least * width
+        low, negated = torch.where(better, rows.lower, known).unsqueeze(0).split(len(part), 1)
         new = old.intersect(Bounds(low, -negated))
-        tell(TightenedRows(number, part, rows.multipliers.alpha, rows.lower > torch.cat([old.lower, -old.upper], 1)[0]))
+        tell(TightenedRows(number, part, rows.multipliers.alpha, better))
         lower[:, layer.start + part], upper[:, layer.start + part] = new.lower, new.upper
         least = 1 - tuned().neuron_bounds.least_width_gain
         if float((new.upper - new.lower).sum()) > least * float((old.upper - old.lower).sum()):

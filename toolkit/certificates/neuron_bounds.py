@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,12 +73,6 @@ class NeuronBounds:
             self.rows.append(StatedRows(int(chosen) + 1, neurons.elements.index[number[at]], upper[at], slots))
 
     def state(self, context: int) -> None:
-        """State all bounds in a context, one layer after the other, and have its ranges computed within them."""
-        for record in self._records(context):
-            self.file.add(record)
-
-    def _records(self, context: int) -> Iterator[bytes]:
+        """State all bounds in a context, one layer after the other."""
         for rows in self.rows:
-            yield self.file.writer.bound(rows.of(context))
-        if self.rows:
-            yield self.file.writer.recompute(context)
+            self.file.add(self.file.writer.bound(rows.of(context)))

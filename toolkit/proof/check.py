@@ -346,14 +346,18 @@ class CertificateChecker:
         """Bounds of elements, for the contexts and all below them."""
         record = payload.linear(RecordKind.BOUND)
         for rows, least in self.evaluated(record):
+            found: dict[int, list[tuple[int, Any, Any]]] = {}
             for row, low in zip(rows, least.least, strict=True):
                 assert row.target is not None
-                value, index, sign = row.target
+                _, index, sign = row.target
                 if self.arithmetic.finite(np.asarray(low)):
                     ends = (low, np.inf) if sign > 0 else (-np.inf, -low)
-                    kind = object if self.arithmetic.exact else float
-                    lower, upper = (np.array([end], kind) for end in ends)
-                    row.context.facts.append((value, np.array([index]), lower, upper))
+                    found.setdefault(row.context.number, []).append((index, *ends))
+            kind = object if self.arithmetic.exact else float
+            for number, ranges in found.items():
+                indices, lower, upper = zip(*ranges, strict=True)
+                fact = (self.value(record.tensor), np.array(indices), np.array(lower, kind), np.array(upper, kind))
+                self.contexts[number].facts.append(fact)
 
     def half_space(self, payload: Payload) -> None:
         """Linear functions of the input, for the contexts and all below them."""
