@@ -647,7 +647,9 @@ class NeuronBoundTuning(TuningGroup):
     """Rows of a layer whose bounds are improved first, to see whether it pays."""
     least_width_gain: float = choice(0.005, "share", least=0, most=1, measured="no")
     """Share of their width that the rows tried first must lose for the other rows to follow."""
-    least_stated_gain: float = choice(0.005, "share of the width", least=0, most=1, measured="no")
+    least_stated_gain: float = choice(
+        0.005, "share of the width", least=0, most=1, measured="certificates_2026_11_29.json:least_stated_gain"
+    )
     """What a certified search asks of an end of a neuron's range: less is not worth a row in each case."""
 
 

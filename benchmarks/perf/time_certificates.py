@@ -49,8 +49,8 @@ def main() -> None:
 def measured(network: Path, specification: Path, limit: float) -> dict[str, Any] | None:
     """One instance; None where it has a witness."""
     paths, settings = {"": network}, Settings(timeout=limit, device="cpu", processes=1)
-    networks, query = load_networks(paths), read_query(specification)
-    plain, without = timed(lambda: verify(networks, query, settings, silent, Clock.started(limit)))
+    query = read_query(specification)
+    plain, without = timed(lambda: verify(load_networks(paths), query, settings, silent, Clock.started(limit)))
     if plain.verdict is Verdict.SAT:
         return None
     found: dict[str, Any] = {"network": network.name, "specification": specification.name,
@@ -60,7 +60,9 @@ def measured(network: Path, specification: Path, limit: float) -> dict[str, Any]
         certificate = Path(name) / "certificate"
         files = ProofFiles(paths, specification, certificate)
         result, seconds = timed(
-            lambda: verify_with_certificate(files, networks, settings, silent, Clock.started(limit), said.append)
+            lambda: verify_with_certificate(
+                files, load_networks(paths), settings, silent, Clock.started(limit), said.append
+            )
         )
         found["with"] = [result.verdict.value, seconds, result.statistics.domains]
         if result.verdict is Verdict.UNSAT and certificate.exists():
