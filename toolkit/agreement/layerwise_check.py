@@ -7,6 +7,7 @@ a program, at the first query's points, where the tensors are not too large.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,7 +23,7 @@ from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.onnx.torch_import import ImportedModel
 from toolkit.formats.vnnlib.query import Network
-from toolkit.problem.compile import Binding, shared_program
+from toolkit.problem.compile import Binding, example_point, shared_program
 from toolkit.problem.evaluate_graph import evaluate_operators
 from toolkit.problem.evaluate_program import evaluate
 from toolkit.problem.program import Program, traced_operators
@@ -32,7 +33,8 @@ from toolkit.tuning import tuned
 
 def check_inside(networks: BoundedNetworks, samples: QuerySamples, original: OnnxReference) -> None:
     """Raise DisagreementError naming the first tensor, or the first layer, that is not what it should be."""
-    program = shared_program(networks.query, networks.bindings, networks.cases)
+    shared = shared_program(networks.query, networks.bindings, networks.cases)
+    program = shared.program
     seen = next(iter(networks.bindings.values())).inspected
     if id(program) in seen:
         return
@@ -41,7 +43,7 @@ def check_inside(networks: BoundedNetworks, samples: QuerySamples, original: Onn
         for network in networks.query.networks:
             binding = networks.bindings[network.name]
             _check_tensors(network, networks.models[network.name], binding, some, original)
-        _check_layers(networks, program, some)
+        _check_layers(replace(networks, cases=shared.cases), program, some)
     seen.add(id(program))
 
 
@@ -115,8 +117,11 @@ def _traced_tensors(
 
 
 def _check_layers(networks: BoundedNetworks, program: Program, samples: QuerySamples) -> None:
-    """Compare the pre-activations of layers with what the operators before them compute."""
-    graph = traced_operators(networks.graph(samples.points[0]))
+    """Compare the pre-activations of layers with what the operators before them compute.
+
+    ``networks`` has the boxes that the program was traced for, which decide in what units products are bounded.
+    """
+    graph = traced_operators(networks.graph(example_point(networks.cases)))
     points, error = torch.as_tensor(samples.points), torch.zeros(samples.points.shape, dtype=torch.float64)
     operators = evaluate_operators(graph, points, error, 0.0, copies=0)
     _, layers = evaluate(program, points, error, 0.0, copies=0)

@@ -16,6 +16,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from toolkit.errors import InputError, UnsupportedError
@@ -92,6 +93,14 @@ class Problem(FeatureQuestion):
         return replace(super().to(device, dtype), program=self.program.to(device, dtype))
 
 
+@dataclass(frozen=True, eq=False)
+class SharedProgram:
+    """A program with the boxes of the query that it was traced for, whose magnitudes are the units of its products."""
+
+    program: Program
+    cases: Cases
+
+
 @dataclass(frozen=True)
 class Binding:
     """A network's module and the shapes it takes, in the order of the ONNX model's inputs."""
@@ -100,7 +109,7 @@ class Binding:
     input_shapes: tuple[tuple[int, ...], ...]
     input_dtypes: tuple[torch.dtype, ...]
     """Element types of the inputs; tracing happens in them, bounding in the program's own."""
-    programs: dict[Hashable, Program] = field(init=False, default_factory=dict, repr=False, compare=False)
+    programs: dict[Hashable, SharedProgram] = field(init=False, default_factory=dict, repr=False, compare=False)
     """Programs compiled for earlier queries, by what these take from the networks."""
     inspected: set[int] = field(init=False, default_factory=set, repr=False, compare=False)
     """Which of these were compared with the network tensor by tensor (`toolkit.agreement.layerwise_check`), by
@@ -188,10 +197,10 @@ def compile_problem(query: Query, networks: Mapping[str, Binding], cases: Cases 
     out. Raises InputError where sizes disagree, UnsupportedError for what has no bounding rule.
     """
     cases = compile_cases(query) if cases is None else cases
-    return Problem(**vars(compile_question(cases)), program=shared_program(query, networks, cases))
+    return Problem(**vars(compile_question(cases)), program=shared_program(query, networks, cases).program)
 
 
-def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) -> Program:
+def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) -> SharedProgram:
     """The program of a query's features: one and the same for all queries that take the same of the same networks.
 
     It depends on the declared tensors and on the variables and products that are used, on no coefficient and, but for
@@ -203,7 +212,7 @@ def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) 
     if key not in kept:
         if len(kept) >= tuned().problem.most_programs:
             kept.pop(next(iter(kept)))
-        kept[key] = build_program(traced_features(query, networks, cases))
+        kept[key] = SharedProgram(build_program(traced_features(query, networks, cases)), cases)
     return kept[key]
 
 
@@ -225,10 +234,12 @@ def traced_features(query: Query, networks: Mapping[str, Binding], cases: Cases)
     It is in double precision: what tracing folds is rounded as little as can be.
     """
     features = FeatureNetwork(query, in_double(networks), cases)
-    example = torch.as_tensor(
-        (cases.lower[0] + cases.upper[0]) / 2 if len(cases.lower) else np.zeros(len(cases.inputs))
-    )
-    return trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [example.double()])
+    return trace(lambda x: features(x.unsqueeze(0)).squeeze(0), [torch.as_tensor(example_point(cases)).double()])
+
+
+def example_point(cases: Cases) -> NDArray[np.float64]:
+    """The point at which the features of a query are traced: the middle of its first box."""
+    return (cases.lower[0] + cases.upper[0]) / 2 if len(cases.lower) else np.zeros(len(cases.inputs))
 
 
 def _variables(query: Query, networks: Mapping[str, Binding], asked: Container[int], x: Tensor) -> Tensor:

@@ -397,3 +397,18 @@ def test_close_accepts_nothing_beside_infinity() -> None:
     assert not close(np.array([np.nan, 1.0, 2.0]), reference)
     assert close(np.array([np.nan, 1.0]), np.array([np.nan, 1.0]))
     assert not close(np.array([1.0, 2.0]), np.array([[1.0, 2.0]]))
+
+
+def test_quotients_agree_wherever_the_boxes_of_later_queries_are(tmp_path: Path) -> None:
+    """The program of a network is traced in one query's box, and the units of its products are of that magnitude."""
+    path = tmp_path / "net.onnx"
+    load_text(path, "main (float[1,2] x) => (float[1,2] y) { n = ReduceL2<axes = [1]>(x) y = Div(x, n) }")
+    networks = load_networks({"": path})
+    for least in (1.0, 40.0):
+        box = "".join(f"(assert (>= X_{i} {least}))(assert (<= X_{i} {1.01 * least}))" for i in range(2))
+        names = "".join(f"(declare-const {name} Real)" for name in ("X_0", "X_1", "Y_0", "Y_1"))
+        result = verify(networks, parse_query(f"{names}{box}(assert (<= Y_0 0.5))"), SETTINGS)
+        assert (result.verdict, result.reason) == (Verdict.UNSAT, "")
+        assert result.statistics.decided_by != "light-crown"
+        for network in networks.values():
+            network.binding.inspected.clear()
