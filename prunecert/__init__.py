@@ -5,9 +5,10 @@
 >>> result.verdict
 <Verdict.UNSAT: 'unsat'>
 
-`verify` decides one question about a network, `bench` runs a recipe or a benchmark folder, and `prune` prunes a network
-of yours and says what that did to its certified accuracy; the commands of the same names do the same. The rest are the
-records that go in and come out, the errors, and `export`, which makes a network's file of a torch module.
+`verify` decides one question about a network, `certify` tells its certified accuracy on rows of data, `bench` runs a
+recipe or a benchmark folder, and `prune` prunes a network of yours and says what that did to its certified accuracy;
+the commands of the same names do the same. The rest are the records that go in and come out, the errors, and `export`,
+which makes a network's file of a torch module.
 
 What is stable: the names in ``__all__``, their arguments and fields, and the words of `Verdict` follow semantic
 versioning. From 1.0.0 on, nothing of that is removed or changes its meaning without a new major version; before, not
@@ -23,6 +24,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from prunecert._certify import certify
 from prunecert._models import export
 from prunecert._runs import Run, bench, prune
 from prunecert._verify import Robustness, verify
@@ -33,16 +35,23 @@ from toolkit.settings import Settings
 
 if TYPE_CHECKING:
     from toolkit.bench.run_options import Options
+    from toolkit.certification import Certified, CertifiedRow
+    from toolkit.commands.certify import Verification
     from toolkit.commands.prune import Check, Pruning, Tuning
+    from toolkit.commands.row_options import Reading
     from toolkit.formats.vnncomp.instances import ResultRow
     from toolkit.formats.vnncomp.witness import Witness
 else:
     _LATER = {
+        "Certified": "toolkit.certification",
+        "CertifiedRow": "toolkit.certification",
         "Check": "toolkit.commands.prune",
         "Options": "toolkit.bench.run_options",
         "Pruning": "toolkit.commands.prune",
+        "Reading": "toolkit.commands.row_options",
         "ResultRow": "toolkit.formats.vnncomp.instances",
         "Tuning": "toolkit.commands.prune",
+        "Verification": "toolkit.commands.certify",
         "Witness": "toolkit.formats.vnncomp.witness",
     }
 
@@ -57,11 +66,14 @@ else:
 
 
 __all__ = [
+    "Certified",
+    "CertifiedRow",
     "Check",
     "InputError",
     "MachineError",
     "Options",
     "Pruning",
+    "Reading",
     "Result",
     "ResultRow",
     "Robustness",
@@ -72,9 +84,11 @@ __all__ = [
     "Tuning",
     "UnsupportedError",
     "Verdict",
+    "Verification",
     "Witness",
     "__version__",
     "bench",
+    "certify",
     "export",
     "prune",
     "verify",

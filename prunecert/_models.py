@@ -42,6 +42,17 @@ def load(model: Model, input_shape: Sequence[int] | None = None) -> OnnxModel:
             raise type(error)(str(error).replace(f"{folder}{os.sep}", "")) from error.__cause__
 
 
+def as_file(model: Model, folder: Path, input_shape: Sequence[int] | None = None) -> Path:
+    """The path of the model's file; one in memory is written to the folder. Raises as `load`."""
+    if isinstance(model, str | os.PathLike):
+        _no_shape(input_shape, f"{os.fspath(model)}: the file")
+        return Path(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "network.onnx"
+    _save(model, path, input_shape)
+    return path
+
+
 def export(module: nn.Module, path: str | os.PathLike[str], input_shape: Sequence[int]) -> Path:
     """Write a torch module to an ``.onnx`` or ``.onnx.gz`` file, which is what gets verified.
 

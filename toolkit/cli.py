@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": "Compare runs and published results, instance by instance.",
     "report": "Make the tables and the page of a run again; print them as LaTeX or CSV.",
     "prune": "Prune an ONNX network, fine-tune, export and verify it; compare with the original.",
+    "certify": "Certified accuracy of a network as it is, on rows of a file or a data set.",
     "inspect": "Show what a network and a specification contain and what would be tried.",
     "check-witness": "Judge a counterexample file with onnxruntime, as VNN-COMP's scorer does.",
     "check": "Check the certificate of an `unsat` answer with code that shares nothing with the verifier.",

@@ -50,7 +50,7 @@ def test_recipes_are_valid(recipe):
 def test_the_examples_of_the_programming_interface_run(tmp_path, monkeypatch, capsys):
     """One after the other, as in one script; only pruning, which needs images of the reader's, stops at its recipe."""
     examples = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert len(examples) == 7
+    assert len(examples) == 8
     recipes = []
     monkeypatch.setattr("toolkit.study.run_parsed", lambda recipe, _options: recipes.append(recipe) or 0)
     monkeypatch.chdir(tmp_path)

@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "proof": set(),
 }
 """Package -> the others it may import. The command line, its commands and studies may import all of them."""
-TOP = {"", "cli", "commands", "study", "study_networks", "study_report"}
+TOP = {"", "cli", "commands", "study", "study_networks", "study_report", "row_questions", "certification"}
 TORCH_FREE = [
     "prunecert", "toolkit", "toolkit.errors", "toolkit.result", "toolkit.settings", "toolkit.tuning", "toolkit.cli",
     "toolkit.ops", "toolkit.ops.softmax_parts",
@@ -66,6 +66,7 @@ TORCH_FREE = [
     "toolkit.formats.vnnlib.specs", "toolkit.commands.spec", "toolkit.formats.points", "toolkit.commands.inspect",
     "toolkit.commands.convert", "toolkit.commands.check_witness", "toolkit.commands.ops",
     "toolkit.commands.check", "toolkit.proof.check", "toolkit.certificates.quick_certificate",
+    "toolkit.row_questions", "toolkit.commands.row_options",
 ]  # fmt: skip
 """Modules that must not import torch."""
 

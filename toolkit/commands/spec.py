@@ -11,6 +11,7 @@ import numpy as np
 from cyclopts import App, Parameter
 from numpy.typing import NDArray
 
+from toolkit.commands.row_options import READING, Reading
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel, TensorInfo, load_model
 from toolkit.formats.onnx.runtime import Session
@@ -19,6 +20,7 @@ from toolkit.formats.vnnlib import specs
 from toolkit.formats.vnnlib.convert_versions import beside_others, upgrade
 from toolkit.formats.vnnlib.query import Query
 from toolkit.formats.vnnlib.write import write_query
+from toolkit.row_questions import ask, write_folder
 
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -198,6 +200,50 @@ def monotonicity(
     wrong = f"{'rise' if decreasing else 'fall'}{f' by more than {tolerance}' if tolerance else ''}"
     property_ = f"output {output_index} does not {wrong} when input {feature} rises"
     return _write(query, file, [model], region, property_)
+
+
+@spec.command
+def benchmark(
+    network: Path,
+    /,
+    *,
+    data: str,
+    epsilon: str,
+    output: Annotated[Path, Parameter(alias="-o")],
+    labels: str | None = None,
+    reading: Reading = READING,
+    timeout: float = 30.0,
+    vnnlib: Literal["1.0", "2.0"] = "1.0",
+) -> int:
+    """A whole folder: the network's answer stays the same around each row of a file or a data set.
+
+    It has the network, one specification for each row, instances.csv, and rows.csv, which says which row is which.
+
+    Parameters
+    ----------
+    network
+        The network, .onnx or .onnx.gz.
+    data
+        FILE.npy, FILE.npz:KEY, FILE.csv with a header, a folder of images in folders named by their classes, or a data
+        set by name (digits, mnist, cifar10, ...).
+    epsilon
+        Radius in the maximum norm, of values divided by --scale: a number, numbers between commas, or a file of them;
+        one for all features, or one for each channel or feature.
+    labels
+        File of the labels (.npy, .npz:KEY, or a text of one a line), or `predicted` for the network's own answers.
+    output
+        The folder to write; one that was written so before is written again.
+    timeout
+        Seconds for each row, in instances.csv.
+    vnnlib
+        Version of VNN-LIB.
+    """
+    questions = ask(reading.question(network, data, labels, epsilon))
+    write_folder(questions, output, timeout, vnnlib)
+    for remark in questions.classifier.remarks:
+        print(f"{network}: {remark}")
+    print(f"{output}: {len(questions.labels)} specifications of {questions.points.rows.total} rows")
+    return 0
 
 
 def _load(path: Path) -> OnnxModel:

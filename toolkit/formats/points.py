@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +24,32 @@ def read_numbers(place: str) -> NDArray[np.float64]:
     ``place`` is a ``.npy`` file, ``FILE.npz:KEY`` (the key may be missing when there is one array), or a text of
     numbers between commas, semicolons or white space, whatever its suffix. Raises InputError.
     """
-    file, _, key = place.rpartition(":") if ".npz:" in place else (place, "", "")
-    path = Path(file)
-    try:
+    path, key = split_place(place)
+    with readable(path):
         if path.suffix in {".npy", ".npz"}:
-            return _as_numbers(_array(path, key), place)
+            return _as_numbers(read_array(path, key), place)
         return _parse(path.read_text(encoding="utf-8"), place)
+
+
+def split_place(place: str) -> tuple[Path, str]:
+    """File and key of ``FILE.npz:KEY``; the key is empty where there is none."""
+    file, _, key = place.rpartition(":") if ".npz:" in place else (place, "", "")
+    return Path(file), key
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns whatever goes wrong while a file is read into an InputError that names it."""
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
 
 
-def _array(path: Path, key: str) -> NDArray[Any]:
+def read_array(path: Path, key: str) -> NDArray[Any]:
+    """An array of a ``.npy`` file, or the one of this name in a ``.npz`` file; without a name its only one."""
     loaded = np.load(path, allow_pickle=False)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         return np.asarray(loaded)

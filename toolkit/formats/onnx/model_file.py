@@ -71,20 +71,42 @@ def load_model(path: str | Path) -> OnnxModel:
     :class:`UnsupportedError` for inputs or outputs that are not tensors and for what would take more memory than any
     machine has (`toolkit.formats.onnx.size_limits`).
     """
-    path = Path(path)
+    return model_of(load_proto(Path(path)))
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """A file's graph with all weights inside, before anything is said about its inputs and outputs."""
+
+    path: Path
+    proto: onnx.ModelProto = field(repr=False)
+    data: bytes = field(repr=False)
+    """The serialised graph."""
+    sha256: str
+    """As :class:`OnnxModel` has it."""
+
+
+def load_proto(path: Path) -> ModelFile:
+    """Read a ``.onnx`` or ``.onnx.gz`` file, whatever its inputs and outputs are. Raises as `load_model`."""
     data = read_bytes(path)
     proto = _parse(path, data)
     digest = hashlib.sha256(data)
     if _load_external_data(path, proto, digest):
         data = _serialise(path, proto)
     check_size(path, proto)
+    return ModelFile(path, proto, data, digest.hexdigest())
+
+
+def model_of(file: ModelFile) -> OnnxModel:
+    """The model with its inputs and outputs. Raises InputError and UnsupportedError, as `load_model` says."""
+    path, proto = file.path, file.proto
     initializers = {tensor.name for tensor in proto.graph.initializer}
     initializers |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     inputs = tuple(_tensor_info(path, value) for value in proto.graph.input if value.name not in initializers)
     outputs = _output_infos(path, proto)
     if not inputs:
         raise InputError(f"{path}: the model has no input besides its weights")
-    return OnnxModel(path, digest.hexdigest(), proto, data, inputs, outputs)
+    return OnnxModel(path, file.sha256, proto, file.data, inputs, outputs)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -186,7 +208,10 @@ def at_concrete_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _tensor_info(path: Path, value: onnx.ValueInfoProto) -> TensorInfo:
     if not value.type.HasField("tensor_type"):
-        raise UnsupportedError(f"{path}: {value.name!r} is not a tensor; only tensor inputs and outputs are supported")
+        raise UnsupportedError(
+            f"{path}: {value.name!r} is not a tensor; only tensor inputs and outputs are supported (prunecert certify "
+            "and prunecert spec benchmark set the output of a ZipMap aside)"
+        )
     tensor = value.type.tensor_type
     declared = tuple(_dimension(dim) for dim in tensor.shape.dim) if tensor.HasField("shape") else None
     shape = tuple(dim if isinstance(dim, int) else 1 for dim in declared or ())

@@ -21,6 +21,7 @@ from toolkit.formats.onnx.dependence import STANDARD, record
 from toolkit.formats.onnx.functions import expanded
 from toolkit.formats.onnx.graph_builder import REWRITES, STATIC, GraphBuilder
 from toolkit.formats.onnx.half_precision import check_precision
+from toolkit.formats.onnx.ml_operators import without_ml_operators
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.probe import TensorFacts, probe
 from toolkit.formats.onnx.runtime import Session
@@ -100,9 +101,9 @@ def _copy(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> No
 
 
 def _plain(model: OnnxModel) -> OnnxModel:
-    """The model without functions, and without the choices among branches that are known."""
+    """The model without functions and scikit-learn's operators, and without choices among branches that are known."""
     while True:
-        model = expanded(model)
+        model = without_ml_operators(expanded(model))
         chosen = with_known_branches(model)
         if chosen is model:
             return model

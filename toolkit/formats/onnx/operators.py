@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import onnx
+
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.dependence import STANDARD, constant_names, describe, live_nodes, refusal
+from toolkit.formats.onnx.ml_operators import ML_DOMAIN, RULES
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.ops import ONNX, OperatorKind
 
@@ -41,11 +44,26 @@ def check_operators(model: OnnxModel, outputs: Iterable[str] | None = None) -> N
     for node in nodes:
         if all(name in constants for name in node.output if name) or (node.domain, node.op_type) in functions:
             continue
-        reason = refusal(node, constants)
-        if not reason and (node.domain not in STANDARD or node.op_type not in BOUNDED):
-            reason = "not supported: no bounding rule"
-        if reason:
+        if reason := refusal(node, constants) or _unbounded(node):
             raise UnsupportedError(f"{describe(model.path, model.opset, node)}: {reason}")
+
+
+def _unbounded(node: onnx.NodeProto) -> str:
+    """Why a node's operator has no bounds; empty where it may have some."""
+    if (node.domain in STANDARD and node.op_type in BOUNDED) or (node.domain == ML_DOMAIN and node.op_type in RULES):
+        return ""
+    reason = next((text for part, text in _REASONS if part in node.op_type), "no bounding rule")
+    return f"not supported: {reason}"
+
+
+_RECURRENT = "recurrent layers have no bounding rule; write their steps out with MatMul, Sigmoid, Tanh and Mul"
+_INTEGERS = "arithmetic of a quantised network has no bounding rule; take the network of floats that was quantised"
+_REASONS = (
+    ("LSTM", _RECURRENT), ("GRU", _RECURRENT), ("RNN", _RECURRENT), ("Quant", _INTEGERS), ("Integer", _INTEGERS),
+    ("QLinear", _INTEGERS), ("QGemm", _INTEGERS), ("TreeEnsemble", "decision trees have no bounding rule"),
+    ("SVM", "support vector machines have no bounding rule"),
+)  # fmt: skip
+"""Reasons by a part of an operator's name."""
 
 
 def onnx_operators() -> list[str]:

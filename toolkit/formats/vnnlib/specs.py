@@ -46,9 +46,9 @@ class InputBox:
 
 
 def linf_box(
-    center: ArrayLike, epsilon: ArrayLike, low: float = 0.0, high: float = 1.0, dtype: str = "float32"
+    center: ArrayLike, epsilon: ArrayLike, low: ArrayLike = 0.0, high: ArrayLike = 1.0, dtype: str = "float32"
 ) -> InputBox:
-    """The points of ``[low, high]`` within ``epsilon`` (a number, or one for each element) of the centre.
+    """The points of ``[low, high]`` within ``epsilon`` of the centre; each of these a number, or one for each element.
 
     Bounds are rounded inwards to ``dtype``, so that no reading of the decimals, in double or in single precision,
     leaves the ball. Where it holds no value of ``dtype`` (``epsilon`` near zero) it becomes the centre's nearest value.
@@ -58,9 +58,12 @@ def linf_box(
     radius = np.broadcast_to(np.asarray(epsilon, dtype=np.float64), np.shape(center)).reshape(-1)
     if not (np.isfinite(x).all() and np.isfinite(radius).all() and (radius >= 0).all()):
         raise InputError("centre and epsilon must be finite numbers, and epsilon not negative")
-    if ((x < low) | (x > high)).any():
-        raise InputError(f"the centre leaves the range [{low}, {high}]")
-    edges = interval_box(np.full_like(x, low), np.full_like(x, high), dtype)
+    least, most = (np.broadcast_to(np.asarray(edge, np.float64).reshape(-1), x.shape) for edge in (low, high))
+    outside = (x < least) | (x > most)
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise InputError(f"the centre leaves the range [{least[first]:g}, {most[first]:g}]: it is {x[first]:g} there")
+    edges = interval_box(least, most, dtype)
     lower = np.maximum(_inward(*_exact_sum(x, -radius), dtype), edges.lower)
     upper = np.minimum(-_inward(*_exact_sum(-x, -radius), dtype), edges.upper)
     nearest = x.astype(dtype).astype(np.float64)

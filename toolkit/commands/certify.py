@@ -1,0 +1,101 @@
+"""``prunecert certify``: certified accuracy of a network as it is, on rows of one's own data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from toolkit.bench.run_options import Options
+from toolkit.commands.row_options import READING, Reading
+from toolkit.errors import ExitCode, InputError
+
+Flag = Annotated[bool, Parameter(negative=())]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Verification:
+    """How the rows are verified."""
+
+    timeout: float = 30.0
+    """Seconds for each row."""
+    device: Literal["auto", "cpu", "cuda"] | None = None
+    """Where to bound."""
+    workers: int | None = None
+    """Processes that verify at the same time; by default one per core, at most four per GPU."""
+    memory_limit: float | None = None
+    """Memory of the run in GiB, divided among its workers."""
+    executor: str = "processes"
+    """How rows are run: processes, or in-process for debugging (no time limit from outside)."""
+    seed: int | None = None
+    """Seed of attacks."""
+    setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    """Any setting of the verifier as NAME=VALUE; may be repeated."""
+    retry_errors: Flag = False
+    """Run rows again whose answer was error."""
+    retry_undecided: Flag = False
+    """Run rows that stay undecided once more, with ten times the time; what is decided stands."""
+    fresh: Flag = False
+    """Forget the answers of an earlier run."""
+
+    def options(self) -> Options:
+        """The options of a run. Raises InputError."""
+        if not self.timeout > 0:
+            raise InputError(f"--timeout {self.timeout:g}: a number above 0 is needed")
+        options = Options(
+            device=self.device,
+            workers=self.workers,
+            memory_limit=self.memory_limit,
+            executor=self.executor,
+            seed=self.seed,
+            setting=self.setting,
+            retry_errors=self.retry_errors,
+            retry_undecided=self.retry_undecided,
+            fresh=self.fresh,
+        )
+        options.check()
+        return options
+
+
+VERIFICATION = Verification()
+
+
+def certify(
+    network: Path,
+    /,
+    *,
+    data: str,
+    epsilon: str,
+    labels: str | None = None,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    reading: Reading = READING,
+    verification: Verification = VERIFICATION,
+) -> int:
+    """Certified accuracy of an ONNX classifier on rows of data: no point within --epsilon has another class.
+
+    The folder gets benchmark/ (network and specifications in VNN-COMP layout), certified.csv, certified.json,
+    results.csv, witnesses/ and report.html. The same command continues a run that was interrupted.
+
+    Parameters
+    ----------
+    network
+        The network, .onnx or .onnx.gz: a classifier whose largest output is its answer, or one with a single score.
+    data
+        FILE.npy, FILE.npz:KEY, FILE.csv with a header, a folder of images in folders named by their classes, or a data
+        set by name (digits, mnist, cifar10, ...).
+    epsilon
+        Radius in the maximum norm, of values divided by --scale: a number, numbers between commas, or a file of them;
+        one for all features, or one for each channel or feature.
+    labels
+        File of the labels (.npy, .npz:KEY, or a text of one a line), or `predicted` for the network's own answers.
+    output
+        Folder for everything; results/NAME by default.
+    """
+    from toolkit.certification import certify_rows
+
+    question = reading.question(network, data, labels, epsilon)
+    certified = certify_rows(question, verification.timeout, verification.options(), output)
+    return ExitCode.DONE if certified.consistent else ExitCode.CONTRADICTION
