@@ -173,6 +173,7 @@ def _export(
         seed=recipe.seed,
         tested=len(dataset.test),
         retrained=model.retrained,
+        control=model.control or "",
         layers=tuple(asdict(layer) for layer in model.stability.layers),
         chains=model.chains,
         architecture=model.architecture,

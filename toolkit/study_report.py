@@ -67,11 +67,12 @@ def conclude(
     found += late(recipe.verification, records)
     wrong = impossible(rows)
     write_report(recipe, out, models, records, StudyFindings(tuple(wrong), tuple(found)))
+    console.print(*found[:1], highlight=False, soft_wrap=True)
     console.print(to_rich(summary_table(means)))
     beside = paper_table(means, paper_keys(recipe))
     if beside.rows:
         console.print(to_rich(beside, "beside the paper's networks, whose training may be another"))
-    for line in found:
+    for line in found[1:]:
         console.print(line, highlight=False, soft_wrap=True)
     for line in wrong:
         console.print(line, style="bold red", highlight=False, soft_wrap=True)
@@ -124,7 +125,7 @@ def extra_tables(
 
 def pruned_and_dense(models: Sequence[ModelRecord]) -> dict[str, set[str]]:
     """The exported files of each chain's pruned networks, and by architecture of the dense ones, which chains share."""
-    groups = {chain: {m.network for m in models if chain in m.chains and m.state > 0} for chain in chain_names(models)}
+    groups = {chain: {m.network for m in models if chain in m.chains and m.is_pruned} for chain in chain_names(models)}
     for model in models:
         if model.state == 0:
             groups.setdefault(f"{model.architecture}, dense", set()).add(model.network)
@@ -140,6 +141,38 @@ class Plot:
     figure: Figure
 
 
+def study_plots(
+    models: Sequence[ModelRecord],
+    records: Sequence[JournalRecord],
+    means: Sequence[SummaryRow],
+    layers: Sequence[LayerRow],
+) -> tuple[Plot, ...]:
+    """The figures of a study; lines over densities leave controls out, which stand among all networks."""
+    networks = pruned_and_dense(models)
+    uncontrolled = [row for row in means if not row.control]
+    plots: tuple[Plot, ...] = (
+        Plot(
+            "certified",
+            "Certified accuracy against the part of all parameters that is left, with 95 % intervals.",
+            certified_versus_density(uncontrolled),
+        ),
+        Plot(
+            "instability",
+            "Unstable ReLUs: root bounds solid, intervals dotted.",
+            instability_versus_density(uncontrolled),
+        ),
+        Plot("layers", "Unstable ReLUs by layer: CROWN bounds solid, intervals dotted.", unstable_by_layer(layers)),
+        Plot("networks", "Every network, with its density: accuracies and unstable ReLUs.", every_network(means)),
+        Plot(
+            "cactus",
+            "Time of the k-th fastest decided instance of each chain's pruned networks, and of the dense ones (lower "
+            "and further right is better). Instances whose root bounds were computed together share that time equally.",
+            cactus({name: [r for r in records if r.onnx in group] for name, group in networks.items()}),
+        ),
+    )
+    return tuple(plot for plot in plots if layers or plot.name != "layers")
+
+
 def write_report(
     recipe: Recipe, out: Path, models: Sequence[ModelRecord], records: Sequence[JournalRecord], said: StudyFindings
 ) -> None:
@@ -153,24 +186,7 @@ def write_report(
     write_text_atomically(out / "stability.csv", stability_csv(models))
     write_text_atomically(out / "unstable.csv", unstable_csv(models, records))
     layers = layer_rows(models, records)
-    networks = pruned_and_dense(models)
-    plots: tuple[Plot, ...] = (
-        Plot(
-            "certified",
-            "Certified accuracy against the part of all parameters that is left, with 95 % intervals.",
-            certified_versus_density(means),
-        ),
-        Plot("instability", "Unstable ReLUs: root bounds solid, intervals dotted.", instability_versus_density(means)),
-        Plot("layers", "Unstable ReLUs by layer: CROWN bounds solid, intervals dotted.", unstable_by_layer(layers)),
-        Plot("networks", "Every network, with its density: accuracies and unstable ReLUs.", every_network(means)),
-        Plot(
-            "cactus",
-            "Time of the k-th fastest decided instance of each chain's pruned networks, and of the dense ones (lower "
-            "and further right is better). Instances whose root bounds were computed together share that time equally.",
-            cactus({name: [r for r in records if r.onnx in group] for name, group in networks.items()}),
-        ),
-    )
-    plots = tuple(plot for plot in plots if layers or plot.name != "layers")
+    plots = study_plots(models, records, means, layers)
     for plot in plots:
         save_png(plot.figure, out / "plots" / f"{plot.name}.png")
     run = read_run(out) if (out / RUN).is_file() else None

@@ -51,16 +51,19 @@ def weights(path: Path) -> list[tuple[int, int]]:
 def test_weights_of_a_given_network(network, tmp_path, capsys):
     rows = prune(network, tmp_path / "out", "--density", "0.5", "--density", "0.25")
     assert [(row["method"], row["seed"]) for row in rows] == [
-        ("dense", "0"), ("retrained", "0"), ("magnitude", "0"), ("magnitude", "0"),
+        (method, "0") for method in ("dense", *("magnitude", "retrained", "random_masks") * 2)
     ]  # fmt: skip
-    assert [float(row["density"]) for row in rows] == pytest.approx([1, 1, 0.5, 0.25], abs=0.01)
+    assert [float(row["density"]) for row in rows] == pytest.approx([1, 0.5, 1, 0.5, 0.25, 1, 0.25], abs=0.01)
     folder = tmp_path / "out" / "benchmark"
-    for name, kept in (("original-dense", 1), ("magnitude-02", 0.5), ("magnitude-03", 0.25)):
+    for name, kept in (("original-dense", 1), ("magnitude-01", 0.5), ("magnitude-02", 0.25)):
         found = weights(folder / "onnx" / f"{name}.onnx")
         assert 1 - sum(zeros for _, zeros in found) / sum(size for size, _ in found) == pytest.approx(kept, abs=0.01)
-    assert len((folder / "instances.csv").read_text().splitlines()) == 4 * 4
+    assert len((folder / "instances.csv").read_text().splitlines()) == 7 * 4
     text = capsys.readouterr().out
-    assert "magnitude-02 (magnitude, density 0.5" in text
+    [first] = [line for line in text.splitlines() if "certified accuracy" in line][:1]
+    assert "(as many epochs without pruning) to" in first
+    assert "training alone" in text
+    assert "magnitude-01 (magnitude, density 0.5" in text
     assert text.count("standard accuracy") >= 4
     assert "lottery ticket" in text
     assert all(float(row["standard_accuracy"]) > 0.5 for row in rows[:3])
@@ -80,9 +83,9 @@ def test_the_original_is_as_it_was_given(network, tmp_path):
 
 def test_channels_are_removed(network, tmp_path):
     rows = prune(network, tmp_path / "out", "--method", "slim", "--density", "0.6")
-    assert rows[2]["method"] == "slim"
-    assert int(rows[2]["parameters"]) < int(rows[0]["parameters"])
-    first = load_model(tmp_path / "out/benchmark/onnx/slim-02.onnx")
+    assert [row["method"] for row in rows] == ["dense", "slim", "retrained", "random_masks"]
+    assert int(rows[1]["parameters"]) < int(rows[0]["parameters"])
+    first = load_model(tmp_path / "out/benchmark/onnx/slim-01.onnx")
     shapes = [tuple(tensor.dims) for tensor in first.proto.graph.initializer if len(tensor.dims) == 4]
     assert sum(shape[0] for shape in shapes if shape[2] == 3) == 6
 
@@ -98,8 +101,8 @@ def pruned(monkeypatch, network: Path, out: Path, *arguments: str) -> dict[str, 
 @pytest.mark.parametrize("method", ["magnitude", "random", "snip", "taylor", "hydra", *sorted(CHANNELS)])
 def test_every_method_prunes_a_given_network(network, tmp_path, monkeypatch, method):
     models = pruned(monkeypatch, network, tmp_path, "--method", method, "--density", "0.6")
-    assert list(models) == ["original-dense", f"{method}-01", f"{method}-02"]
-    dense, last = models["original-dense"], models[f"{method}-02"]
+    assert list(models) == ["original-dense", *(f"{method}-01{kind}" for kind in ("", "-retrained", "-random_masks"))]
+    dense, last = models["original-dense"], models[f"{method}-01"]
     assert last.method == method
     assert last.density == pytest.approx(0.6, abs=0.1)
     assert last.parameters < dense.parameters
@@ -123,7 +126,7 @@ def residual(tmp_path_factory) -> Path:
 
 def test_weights_of_a_residual_network(residual, tmp_path, monkeypatch):
     models = pruned(monkeypatch, residual, tmp_path, "--method", "snip", "--loss", "fgsm_gradalign")
-    assert models["snip-02"].density == pytest.approx(0.5, abs=0.01)
+    assert models["snip-01"].density == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(

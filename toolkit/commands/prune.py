@@ -28,6 +28,12 @@ class Pruning:
     """Part of the weights (or channels) to keep; may be repeated, from the largest down."""
     layers: Annotated[tuple[Literal["conv", "linear"], ...], Parameter(negative=())] = ("conv", "linear")
     """Kinds of layers whose weights are pruned; may be repeated."""
+    control: Annotated[tuple[Literal["retrained", "random_masks"], ...], Parameter(negative=())] = (
+        "retrained",
+        "random_masks",
+    )
+    """Networks beside each pruned one: the unpruned one after as many epochs, and one pruned at random to the same
+    density in every layer; may be repeated."""
 
 
 @Parameter(name="*")
@@ -82,8 +88,9 @@ def prune(
     """Prune and fine-tune an ONNX classifier, export and verify it, and compare it with the original.
 
     The folder gets benchmark/ (networks and specifications in VNN-COMP layout), results.csv, summary.csv and
-    report.html. The original is also fine-tuned without pruning, which tells what pruning does from what training
-    does. The same command continues a run that was interrupted.
+    report.html. Beside each pruned network stand the original after as many epochs without pruning, which tells what
+    pruning does from what training does, and one pruned at random. The same command continues a run that was
+    interrupted.
 
     Parameters
     ----------
@@ -139,5 +146,5 @@ def chain(pruning: Pruning) -> dict[str, Any]:
         "method": pruning.method if pruning.method in CHANNELS else single,
         "densities": pruning.density,
         "rewind": "finetune",
-        "control": True,
+        "controls": pruning.control,
     }

@@ -16,10 +16,11 @@ from torch import nn
 from toolkit.data.dataset import Dataset, Split
 from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.models.build import build_model
+from toolkit.pruning.compress import compress
 from toolkit.pruning.graft import graft, grafted_job
 from toolkit.pruning.masks import Masks, density, live_channels
 from toolkit.pruning.methods import PruningRound, prune
-from toolkit.pruning.pruning_options import Chain, Graft, MethodOptions, Structured
+from toolkit.pruning.pruning_options import Chain, Control, Graft, MethodOptions, Structured
 from toolkit.sources import code_hash, library_versions
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.schedule import learning_rate_at
@@ -32,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 
 Masked = tuple[nn.Module, Masks]
 
-MAKERS = ("toolkit.pruning.chain",)
+MAKERS = ("toolkit.pruning.controls",)
 """The module whose imports make the states: their source and the versions of their libraries are part of every key."""
 
 
@@ -51,6 +52,8 @@ class ChainState:
     """Hash of everything that made this state."""
     grafted: bool = False
     """Whether some of its ReLUs were made linear."""
+    control: Control | None = None
+    """What it is beside the pruned network of its round, where it is no pruned network itself."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,7 @@ def prune_chain(context: ChainContext, options: ModelOptions, chain: Chain, trai
         InputError: the method does not fit the network or the data, or training diverged.
     """
     initial = initial_model(context, options, training)
-    job = TrainingJob(
-        training,
-        context.split("train"),
-        context.dataset.augmentation,
-        derive_seed(context.seed, "train", 0),
-        validation=context.split("validation"),
-    )
+    job = chain_job(context, training)
     key = dense_key(context, options, training)
     first = replace(job, epochs=0) if isinstance(options, OnnxNet) else job
     dense, _ = trained(context, f"{chain.model} dense", key, (initial, {}), first)
@@ -97,12 +94,21 @@ def prune_chain(context: ChainContext, options: ModelOptions, chain: Chain, trai
         start = stored(context, f"{key}.start", initial, make)
         name = f"{chain.name} {index}/{len(chain.targets)}"
         model, masks = trained(context, name, key, start, rewound_job(job, chain, context, index))
-        made = ChainState(index, state_density(chain.method, model, masks), model, masks, key)
-        yield made
-        # The control is no parent: what is pruned next was not trained more often than the control itself.
-        state = made if masks else state
+        state = ChainState(index, state_density(chain.method, model, masks), model, masks, key)
+        yield state
     if chain.graft is not None:
         yield grafted_state(context, chain, chain.graft, state, job)
+
+
+def chain_job(context: ChainContext, training: Training) -> TrainingJob:
+    """The training of a chain's dense network, and of every pruned one that starts as it did."""
+    return TrainingJob(
+        training,
+        context.split("train"),
+        context.dataset.augmentation,
+        derive_seed(context.seed, "train", 0),
+        validation=context.split("validation"),
+    )
 
 
 def grafted_state(
@@ -161,8 +167,7 @@ def _start(
     source, old, number = (initial, {}, 0) if chain.one_shot else (state.model, state.masks, state.index)
     seed = derive_seed(context.seed, "prune", number)
     round_ = PruningRound(copy.deepcopy(source), old, target, job, context.split("validation"), seed)
-    masks = prune(chain.method, round_) if target < 1 else {}
-    return rewind(chain, job, initial, dense, state.model), masks
+    return rewind(chain, job, initial, dense, state.model), prune(chain.method, round_)
 
 
 def rewind(chain: Chain, job: TrainingJob, initial: nn.Module, dense: nn.Module, current: nn.Module) -> nn.Module:
@@ -216,3 +221,12 @@ def stored(context: ChainContext, file: str, template: nn.Module, make: Callable
     model, masks = make()
     save({"model": model.state_dict(), "masks": masks}, path)
     return model, masks
+
+
+def exported_module(context: ChainContext, chain: Chain, state: ChainState) -> nn.Module:
+    """The state's network on the CPU, without its pruned channels where the method removes any."""
+    module = copy.deepcopy(state.model).cpu()
+    if isinstance(chain.method, Structured) and chain.method.compress and state.masks and not state.grafted:
+        live = {name: kept.cpu() for name, kept in live_channels(state.model, state.masks).items()}
+        return compress(module, live, context.dataset.input_shape)
+    return module

@@ -23,7 +23,7 @@ from toolkit.tuning import tuned
 
 
 def keep_channels(options: Structured, round_: PruningRound, scores: Scores) -> Masks:
-    """Masks of the channels with the largest scores; the best channel of each layer always stays.
+    """Masks of the channels with the largest scores; of each layer the best channel always stays, and the floor.
 
     Raises:
         InputError: the network has no prunable channels.
@@ -31,13 +31,16 @@ def keep_channels(options: Structured, round_: PruningRound, scores: Scores) -> 
     live = live_channels(round_.model, round_.masks)
     if not live:
         raise InputError("chains.method: channels need a convolution, batch normalisation and ReLU in a row; none here")
-    kept = {name: _protect_best(scores[name], live[name]) for name in live}
+    floor = min(options.floor, round_.density)
+    kept = {name: _protect_best(scores[name], live[name], int(floor * len(live[name]))) for name in live}
     return channel_masks(round_.model, select(kept, live, round_.density, layerwise=options.layerwise))
 
 
-def _protect_best(scores: Tensor, live: Tensor) -> Tensor:
-    alive = scores.masked_fill(~live, -torch.inf)
-    return alive.index_fill(0, alive.argmax(), torch.inf)
+def _protect_best(scores: Tensor, live: Tensor, count: int) -> Tensor:
+    """The scores with so many of the best live ones above all others, and the very best above these."""
+    alive = scores.double().masked_fill(~live, -torch.inf)
+    best = alive.argsort(descending=True, stable=True)[: max(1, min(count, int(live.sum())))]
+    return alive.index_fill(0, best, torch.finfo(alive.dtype).max).index_fill(0, best[:1], torch.inf)
 
 
 @prune.register

@@ -20,7 +20,8 @@ from toolkit.data.dataset import Dataset
 from toolkit.data.load import load_dataset
 from toolkit.devices import take_gpu
 from toolkit.errors import ToolkitError
-from toolkit.pruning.chain import ChainContext, prune_chain
+from toolkit.pruning.chain import ChainContext
+from toolkit.pruning.controls import chain_with_controls
 from toolkit.pruning.recipe_networks import dense_networks
 from toolkit.recipe import Recipe
 from toolkit.run.lifetime import die_with_spawner, safe_path
@@ -102,7 +103,7 @@ def train_piece(piece: ChainWork, crew: TrainingProcesses) -> None:
     [chain] = [chain for chain in recipe.all_chains if chain.name == piece.chain]
     told = EpochLines(prefix=f"seed {recipe.seed}: ")
     context = ChainContext(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache, told)
-    states = prune_chain(context, recipe.models[chain.model], chain, recipe.training_of(chain))
+    states = chain_with_controls(context, recipe.models[chain.model], chain, recipe.training_of(chain))
     for _ in states:
         if piece.dense_only:
             break

@@ -16,6 +16,8 @@ from toolkit.paper import paper_rows
 
 Density = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Control = Literal["retrained", "random_masks", "narrow"]
+"""Kinds of networks that stand beside pruned ones (`toolkit.pruning.controls`)."""
 
 
 class Unstructured(RecipeRecord):
@@ -60,6 +62,8 @@ class Structured(RecipeRecord):
     """Options that all methods which prune channels share."""
 
     layerwise: bool = False
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Part of each layer's channels that stays at least, or the density where that is less; one always does."""
     compress: bool = True
     """Remove pruned channels physically from the networks handed out (exact); training keeps the masked network."""
 
@@ -134,8 +138,10 @@ class Rounds(RecipeRecord):
     """Weights a pruned network starts from: the initial ones, those after ``rewind_epoch`` epochs of dense training,
     the trained dense ones, or those it has (learning rate and epsilon then stay where they ended)."""
     rewind_epoch: PositiveInt = 8
-    control: bool = False
-    """After the dense network, train it once more without pruning: what training alone does to it."""
+    controls: tuple[Control, ...] = ()
+    """Networks beside each pruned one: the unpruned network after as many epochs in all (``retrained``), one with as
+    many weights or channels in each layer, chosen at random (``random_masks``), and a dense one with as many parameters
+    (``narrow``)."""
     graft: Graft | None = None
     """After the sparsest network, graft it: one more network, of the same density; channels are then not removed."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
@@ -153,17 +159,20 @@ class Rounds(RecipeRecord):
             raise ValueError("give either densities, or rate and states")
         if self.densities is not None and not _falls(self.densities):
             raise ValueError(f"densities must be a falling list of numbers between 0 and 1, not {list(self.densities)}")
+        if self.one_shot and "retrained" in self.controls:
+            raise ValueError(
+                "controls: networks of one_shot chains train as long as the dense one, which is their control"
+            )
         return self
 
     @property
     def targets(self) -> tuple[float, ...]:
-        """Densities of states 1, 2, ...; state 0 is dense, and so is state 1 where it is the control."""
-        first = (1.0,) if self.control else ()
+        """Densities of states 1, 2, ...; state 0 is dense."""
         if self.densities is not None:
-            return first + self.densities
+            return self.densities
         assert self.rate is not None
         assert self.states is not None
-        return first + tuple((1 - self.rate) ** state for state in range(1, self.states))
+        return tuple((1 - self.rate) ** state for state in range(1, self.states))
 
 
 class Chain(Rounds):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,10 +13,9 @@ from toolkit.data.dataset import Dataset, Split
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.models.architecture_options import OnnxNet
 from toolkit.models.structure import count_relus
-from toolkit.pruning.chain import ChainContext, ChainState, Progress, dense_key, prune_chain
-from toolkit.pruning.compress import compress
-from toolkit.pruning.masks import live_channels
-from toolkit.pruning.pruning_options import Chain, Structured
+from toolkit.pruning.chain import ChainContext, ChainState, Progress, dense_key, exported_module
+from toolkit.pruning.controls import chain_with_controls
+from toolkit.pruning.pruning_options import Chain, Control
 from toolkit.recipe import Recipe
 from toolkit.training.accuracy import accuracy, fgsm_accuracy, pgd_accuracy
 from toolkit.training.stats import NetworkStability, measure_stability
@@ -34,7 +32,7 @@ class ChainModel:
     architecture: str
     """Name of the model in the recipe."""
     method: str
-    """Pruning method; ``dense`` for state 0, ``retrained`` for the control."""
+    """Pruning method; ``dense`` for state 0, and for a control what it is."""
     state: int
     """Rounds of pruning behind it; 0 is dense."""
     density: float
@@ -53,6 +51,8 @@ class ChainModel:
     """By interval bounds at the specification's radius, over the test images that are verified."""
     retrained: bool
     """Trained from the initial weights, of which pruning took some away: what a lottery ticket is."""
+    control: Control | None
+    """What it is beside the pruned network of its round, where it is none itself."""
     metadata: dict[str, str]
     """What was pruned, how, and out of which recipe: for the exported file."""
 
@@ -80,7 +80,7 @@ def build_chains(
     shared = dense_networks(recipe, context)
     seen: set[str] = set()
     for chain in recipe.all_chains:
-        for state in prune_chain(context, recipe.models[chain.model], chain, recipe.training_of(chain)):
+        for state in chain_with_controls(context, recipe.models[chain.model], chain, recipe.training_of(chain)):
             if state.index > 0 or state.key not in seen:
                 yield finished(recipe, context, chain, state, shared)
             seen.add(state.key)
@@ -140,7 +140,7 @@ def finished(
         "nonzero_parameters": str(parameters),
     }
     return ChainModel(
-        name=f"{chain.name}-{state.index:02d}" if dense is None else dense.name,
+        name="-".join(filter(None, [chain.name, f"{state.index:02d}", state.control])) if dense is None else dense.name,
         chains=(chain.name,) if dense is None else dense.chains,
         architecture=chain.model,
         method=method,
@@ -152,7 +152,8 @@ def finished(
         standard_accuracy=accuracy(module, test),
         fgsm_accuracy=fgsm_accuracy(module, test, wanted.epsilon),
         stability=stability(module, test.first(wanted.images).images, wanted.epsilon),
-        retrained=state.density < 1 and chain.rewind == "lt" and not (given or state.grafted),
+        retrained=state.density < 1 and chain.rewind == "lt" and not (given or state.grafted or state.control),
+        control=state.control,
         metadata=metadata,
     )
 
@@ -161,7 +162,7 @@ def _method(chain: Chain, state: ChainState) -> str:
     """How the table names what was done to a network."""
     if state.index == 0:
         return "dense"
-    name = chain.method.name if state.density < 1 else "retrained"
+    name = state.control or chain.method.name
     return f"{name}+graft" if state.grafted else name
 
 
@@ -171,12 +172,3 @@ def stability(module: nn.Module, images: Tensor, epsilon: float) -> NetworkStabi
         return measure_stability(module, images, epsilon)
     except UnsupportedError:
         return NetworkStability(epsilon, ())
-
-
-def exported_module(context: ChainContext, chain: Chain, state: ChainState) -> nn.Module:
-    """The state's network on the CPU, without its pruned channels where the method removes any."""
-    module = copy.deepcopy(state.model).cpu()
-    if isinstance(chain.method, Structured) and chain.method.compress and state.masks and not state.grafted:
-        live = {name: kept.cpu() for name, kept in live_channels(state.model, state.masks).items()}
-        return compress(module, live, context.dataset.input_shape)
-    return module

@@ -7,7 +7,7 @@ and at most what remains when none is. Where that leaves its sign open, it is sa
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -90,15 +90,16 @@ def _certified(verdict: Verdict, undecided: bool) -> bool:
 
 
 @dataclass(frozen=True)
-class DenseToBestChange:
-    """How the best pruned model of a chain compares with an unpruned one, on the same images."""
+class NetworkChange:
+    """How certified accuracy differs between two networks, on the same images."""
 
-    chain: str
-    best: SummaryRow
-    dense: SummaryRow
+    subject: str
+    """What the sentence about it begins with."""
+    before: SummaryRow
+    after: SummaryRow
     images: PairedVerdicts
-    tried: int
-    """Pruned models that the best was chosen from."""
+    tried: int = 1
+    """Networks that the second was chosen from, as the best."""
 
     @property
     def p_value(self) -> float:
@@ -112,18 +113,24 @@ class DenseToBestChange:
         return 100 * self.images.least / count, 100 * self.images.most / count
 
     def __str__(self) -> str:
-        count = len(self.images.pairs)
         least, most = self.points
         strength = "significant" if self.p_value < 0.05 else "within chance"
         verdict = f"{strength} (p = {self.p_value:.2g})"
         if is_within_limit(least, most):
             verdict = f"within the limit (the sign depends on {self.images.undecided} undecided images)"
+        choice = f", the best of {self.tried}" if self.tried > 1 else ""
         return (
-            f"{self.chain}: certified accuracy {direction(least, most)} from {certified_text(self.dense)} "
-            f"({self.dense.method}) to {certified_text(self.best)} (density {self.best.density:.3g}, the best of "
-            f"{self.tried}): {range_text(least, most)} points, {self.images.gained} gained and {self.images.lost} "
-            f"lost of {count} images, {verdict}"
+            f"{self.subject}: certified accuracy {direction(least, most)} from {certified_text(self.before)} "
+            f"({described(self.before)}) to {certified_text(self.after)} ({described(self.after)}{choice}): "
+            f"{range_text(least, most)} points, {self.images.gained} gained and {self.images.lost} lost of "
+            f"{len(self.images.pairs)} images, {verdict}"
         )
+
+
+def described(row: SummaryRow) -> str:
+    """What a network is, in a sentence."""
+    density = "" if row.density == 1 else f", density {row.density:.3g}"
+    return {"retrained": "as many epochs without pruning"}.get(row.control, row.method.replace("_", " ") + density)
 
 
 def is_within_limit(least: float, most: float) -> bool:
@@ -145,30 +152,51 @@ def range_text(least: float, most: float) -> str:
 
 def changes(
     models: Sequence[ModelRecord], rows: Sequence[SummaryRow], records: Sequence[JournalRecord]
-) -> list[DenseToBestChange]:
-    """For each chain and seed with an unpruned and a pruned model: did certified accuracy rise?"""
-    found = []
+) -> list[NetworkChange]:
+    """What pruning did to certified accuracy, for each chain and seed: the best pruned network beside its controls and
+    the dense one. First of all come those beside the control of equal epochs, and what training alone did."""
+    found = list[NetworkChange]()
+    pairs = list(zip(models, rows, strict=True))
     seeds = list(dict.fromkeys(model.seed for model in models))
     for chain, seed in itertools.product(chain_names(models), seeds):
-        pairs = [
-            (model, row)
-            for model, row in zip(models, rows, strict=True)
-            if chain in model.chains and model.seed == seed
-        ]
         label = chain if len(seeds) == 1 else f"{chain} (seed {seed})"
-        pruned = [pair for pair in pairs if pair[0].density < 1]
-        for model, row in [pair for pair in pairs if pair[0].density == 1 and pruned and pair[1].images]:
-            best, best_row = max(pruned, key=lambda pair: (pair[1].certified, -pair[1].density))
-            images = PairedVerdicts.of(model.network, best.network, records)
-            found.append(DenseToBestChange(label, best_row, row, images, len(pruned)))
-    return found
+        own = [pair for pair in pairs if chain in pair[0].chains and pair[0].seed == seed]
+        found += _chain_changes(label, own, records)
+    return sorted(found, key=lambda change: "retrained" not in (change.before.control, change.after.control))
+
+
+def _chain_changes(
+    label: str, pairs: Sequence[tuple[ModelRecord, SummaryRow]], records: Sequence[JournalRecord]
+) -> Iterator[NetworkChange]:
+    """The changes of one chain and seed, those beside the control of equal epochs first."""
+    pruned = [pair for pair in pairs if pair[0].is_pruned]
+    if not pruned:
+        return
+    best = max(pruned, key=lambda pair: (pair[1].certified, -pair[1].density))
+    controls = {model.control: (model, row) for model, row in pairs if model.control and model.state == best[0].state}
+    dense = [pair for pair in pairs if pair[0].state == 0]
+
+    def change(
+        subject: str, before: tuple[ModelRecord, SummaryRow], after: tuple[ModelRecord, SummaryRow], tried: int
+    ) -> NetworkChange:
+        images = PairedVerdicts.of(before[0].network, after[0].network, records)
+        return NetworkChange(subject, before[1], after[1], images, tried)
+
+    for before in (*controls.values(), *dense):
+        if before[1].images:
+            yield change(label, before, best, len(pruned))
+        if before[0].control == "retrained":
+            yield from (change(f"{label}, training alone", first, before, 1) for first in dense if first[1].images)
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How certified accuracy changes from the dense to the best pruned network of a chain, paired by seed."""
+    """How certified accuracy changes to the best pruned network of a chain, paired by seed: from the unpruned one of as
+    many epochs where there is such a control, else from the dense one."""
 
     chain: str
+    against: str
+    """What the pruned networks are compared with."""
     density: float
     seeds: int
     tried: int
@@ -185,7 +213,7 @@ class Gain:
     def __str__(self) -> str:
         limit = ", within the limit" if is_within_limit(self.least, self.most) else ""
         return (
-            f"{self.chain}: over {self.seeds} seeds, certified accuracy changes by "
+            f"{self.chain}: over {self.seeds} seeds, certified accuracy changes against {self.against} by "
             f"{range_text(100 * self.least, 100 * self.most)} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}] "
             f"at density {self.density:.3g} (the best of {self.tried}){limit}; the interval is about other seeds on "
             "these images"
@@ -200,19 +228,22 @@ def gains(models: Sequence[ModelRecord], rows: Sequence[SummaryRow]) -> list[Gai
 
 def _gain(chain: str, pairs: Sequence[tuple[ModelRecord, SummaryRow]]) -> list[Gain]:
     dense = {row.seed: row for _, row in pairs if row.state == 0}
-    states = sorted({row.state for _, row in pairs} - {0})
+    retrained = {(row.seed, row.state): row for _, row in pairs if row.control == "retrained"}
+    pruned = [row for _, row in pairs if row.is_pruned and row.seed in dense]
+    states = sorted({row.state for row in pruned})
     if len(dense) < 2 or not states:
         return []
     ends = {
-        state: [_ends(dense[row.seed], row) for _, row in pairs if row.state == state and row.seed in dense]
+        state: [_ends(retrained.get((row.seed, state), dense[row.seed]), row) for row in pruned if row.state == state]
         for state in states
     }
     best = max(states, key=lambda state: fmean(least for least, _ in ends[state]))
     least, most = ([pair[end] for pair in ends[best]] for end in (0, 1))
     level = 1 - 0.05 / len(states)
-    density = fmean(row.density for _, row in pairs if row.state == best)
+    density = fmean(row.density for row in pruned if row.state == best)
     interval = student(least, level)[0], student(most, level)[1]
-    return [Gain(chain, density, len(least), len(states), fmean(least), fmean(most), *interval)]
+    against = "as many epochs without pruning" if retrained else "dense"
+    return [Gain(chain, against, density, len(least), len(states), fmean(least), fmean(most), *interval)]
 
 
 def _ends(dense: SummaryRow, row: SummaryRow) -> tuple[float, float]:

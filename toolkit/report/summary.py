@@ -50,6 +50,13 @@ class ModelRecord:
     """Under a one-step attack, on the whole test set: the adversarial accuracy of the paper."""
     content: str = ""
     """Hash of the exported file."""
+    control: str = ""
+    """What it is beside the pruned network of its chain and state; empty where it is pruned, or dense."""
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether it is a network that a method pruned."""
+        return self.state > 0 and not self.control
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,12 @@ class SummaryRow:
     """Proved and undecided: the upper end of the certified accuracy, whatever the verifier's limits left open."""
     parameters_left: float = math.nan
     """Part of all parameters of the dense network that are left; ``density`` is what the method prunes by."""
+    control: str = ""
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether it is a network that a method pruned."""
+        return self.state > 0 and not self.control
 
 
 def summarise(models: Sequence[ModelRecord], records: Sequence[JournalRecord]) -> list[SummaryRow]:
@@ -225,7 +238,7 @@ def ticket_findings(rows: Sequence[SummaryRow]) -> list[str]:
     """One sentence for each chain: which of its networks are certified lottery tickets."""
     found = []
     for chain in chain_names(rows):
-        own = [row for row in rows if chain in row.chains and row.density < 1]
+        own = [row for row in rows if chain in row.chains and row.is_pruned]
         tickets = [row for row in own if row.ticket]
         which = ", ".join(f"{row.density:.3g}" for row in tickets)
         many = f"certified lottery tickets at density {which}" if tickets else "no certified lottery ticket"

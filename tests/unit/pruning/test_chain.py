@@ -16,10 +16,12 @@ import torch
 from small_models import relu_net
 from torch import nn
 
-from toolkit.data.dataset import Dataset
+from toolkit.data.dataset import Dataset, Split
 from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
 from toolkit.models.architecture_options import OnnxNet, identity
+from toolkit.models.build import build_model
+from toolkit.models.narrow import narrowed
 from toolkit.pruning import ChainModel, build_chains
 from toolkit.pruning.chain import (
     ChainContext,
@@ -31,6 +33,7 @@ from toolkit.pruning.chain import (
     rewind,
     rewound_job,
 )
+from toolkit.pruning.controls import chain_with_controls, random_like
 from toolkit.pruning.masks import density
 from toolkit.pruning.pruning_options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
@@ -239,6 +242,66 @@ def test_networks_of_a_recipe(digits: Dataset) -> None:
         correct = model.module(digits.test.images).argmax(1) == digits.test.labels
         assert model.standard_accuracy == pytest.approx(correct.float().mean().item())
     _check_attacked(dense, digits)
+
+
+def test_controls_stand_beside_each_pruned_network(digits: Dataset, tmp_path: Path) -> None:
+    recipe = _recipe({"method": "magnitude", "controls": ["retrained", "random_masks", "narrow"]})
+    models = {model.name: model for model in build_chains(recipe, digits, cache=tmp_path)}
+    kinds = ("", "-retrained", "-random_masks", "-narrow")
+    assert list(models) == ["net-dense", *(f"c0-{state}{kind}" for state in ("01", "02") for kind in kinds)]
+    for state in ("01", "02"):
+        pruned, retrained, random, narrow = (models[f"c0-{state}{kind}"] for kind in kinds)
+        assert (retrained.method, retrained.density, retrained.control) == ("retrained", 1.0, "retrained")
+        assert random.density == pruned.density < 1
+        assert random.parameters == pruned.parameters
+        assert not torch.equal(random.module[1].weight != 0, pruned.module[1].weight != 0)
+        assert narrow.density == 1.0
+        assert abs(narrow.parameters - pruned.parameters) < 0.2 * pruned.parameters
+        assert not any(control.retrained for control in (retrained, random, narrow))
+    random_conv = [models[f"c0-{state}-random_masks"].module[1].weight != 0 for state in ("01", "02")]
+    assert bool((random_conv[1] <= random_conv[0]).all())
+    again = list(build_chains(recipe, digits, cache=tmp_path))
+    assert all(_equal(model.module, models[model.name].module) for model in again)
+
+
+def test_the_unpruned_control_is_trained_for_as_many_epochs_as_the_chain(digits: Dataset) -> None:
+    recipe = _recipe({"method": "magnitude", "rewind": "finetune", "controls": ["retrained"]})
+    chain, options = recipe.chains[0], recipe.models["net"]
+    context = ChainContext(digits)
+    states = list(chain_with_controls(context, options, chain, recipe.training_of(chain)))
+    dense, *later = states
+    job = TrainingJob(recipe.training_of(chain), digits.train, validation=digits.validation)
+    expected = copy.deepcopy(dense.model)
+    for index, control in enumerate([state for state in later if state.control], 1):
+        expected = train(expected, rewound_job(job, chain, context, index))
+        assert _equal(control.model, expected)
+
+
+def test_random_masks_have_the_densities_of_each_layer() -> None:
+    wanted = {"a": torch.rand(9, 7) < 0.3, "b": torch.rand(40) < 0.9}
+    live = {"a": torch.rand(9, 7) < 0.8}
+    masks = random_like(wanted, live, torch.Generator().manual_seed(1))
+    for name, mask in masks.items():
+        assert mask.sum() == wanted[name].sum()
+        assert bool((mask <= live.get(name, torch.ones_like(mask))).all())
+    assert not torch.equal(masks["a"], wanted["a"])
+
+
+def test_a_file_has_no_narrow_version(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leave out 'narrow'"):
+        narrowed(OnnxNet(file=tmp_path / "net.onnx"), digits, 100)
+
+
+@pytest.mark.parametrize("options", [CONV, "paper7", {"architecture": "mlp", "hidden": [30, 20]}, "resnet"])
+def test_narrow_networks_have_as_many_parameters_as_asked_for(options: Any) -> None:
+    images = torch.zeros(1, 3, 32, 32)
+    split = Split(images, torch.zeros(1, dtype=torch.long))
+    dataset = Dataset("colour", split, split, split, 10, (0.0,) * 3, (1.0,) * 3)
+    given = _recipe({"method": "magnitude"}, models={"net": options}).models["net"]
+    whole = sum(parameter.numel() for parameter in build_model(given, dataset, 0).parameters())
+    for part in (0.6, 0.25):
+        found = build_model(narrowed(given, dataset, round(part * whole)), dataset, 0)
+        assert sum(parameter.numel() for parameter in found.parameters()) == pytest.approx(part * whole, rel=0.2)
 
 
 def _check_attacked(model: ChainModel, digits: Dataset) -> None:

@@ -146,6 +146,19 @@ def test_slimming_drops_the_smallest_scales_but_never_a_whole_layer(first: Pruni
     assert kept[site.batch_norm].tolist() == [False] * 5 + [True]
 
 
+def test_channel_methods_leave_a_floor_of_every_layer(first: PruningRound) -> None:
+    """The layer with the smaller scores keeps its part, although one threshold is for all layers."""
+    sites = channel_sites(first.model)
+    modules = dict(first.model.named_modules())
+    for number, site in enumerate(sites):
+        modules[site.batch_norm].weight.data = torch.linspace(1, 2, site.channels) * 10.0 ** -(6 * number)
+    for floor in (0.0, 0.35):
+        live = live_channels(first.model, prune(Slim(floor=floor), replace(first, density=0.5)))
+        last = live[sites[-1].batch_norm]
+        assert int(last.sum()) == max(1, int(floor * len(last)))
+        assert bool(last[-1])
+
+
 def test_refill_makes_whole_channels_live(first: PruningRound) -> None:
     masks = prune(Refill(), first)
     for site in channel_sites(first.model):

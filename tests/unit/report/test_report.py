@@ -95,8 +95,8 @@ def test_a_row_counts_its_own_instances_only(experiment):
 def test_chains_share_their_dense_network(experiment):
     models, records, rows = experiment
     found = changes(models, rows, records)
-    assert [change.chain for change in found] == [chain for chain, _, _ in CHAINS]
-    assert found[0].dense == found[1].dense == rows[0]
+    assert [change.subject for change in found] == [chain for chain, _, _ in CHAINS]
+    assert found[0].before == found[1].before == rows[0]
 
 
 def test_changes_are_paired_and_corrected_for_choosing(experiment):
@@ -111,6 +111,31 @@ def test_changes_are_paired_and_corrected_for_choosing(experiment):
     assert change.p_value == pytest.approx(3 * 2 * 12 / 2048)
     assert "rises" in str(change)
     assert "significant" in str(change)
+
+
+def test_the_first_line_is_about_the_control_of_equal_epochs():
+    dense = ModelRecord("d", ("c",), "conv", "dense", 0, 1.0, 9, "d.onnx", 0.9, 1.0)
+    kinds = [("", "magnitude", 0.5), ("retrained", "retrained", 1.0), ("random_masks", "random_masks", 0.5)]
+    models = [dense] + [
+        changed(dense, name=f"{kind or 'p'}{state}", network=f"{kind or 'p'}{state}.onnx", method=method, state=state,
+                density=density, control=kind)
+        for state in (1, 2) for kind, method, density in kinds
+    ]  # fmt: skip
+    certified = {"d.onnx": 3, "p1.onnx": 5, "p2.onnx": 8, "retrained2.onnx": 6, "random_masks2.onnx": 1}
+    records = [
+        make_record(model.network, n, "unsat" if n < certified.get(model.network, 0) else "sat")
+        for model in models for n in range(10)
+    ]  # fmt: skip
+    first, alone, *others = changes(models, summarise(models, records), records)
+    assert [first.before.model, first.after.model] == ["retrained2", "p2"]
+    assert "from 60.0 % [31, 83] (as many epochs without pruning) to 80.0 %" in str(first)
+    assert "the best of 2" in str(first)
+    assert [alone.before.model, alone.after.model] == ["d", "retrained2"]
+    assert str(alone).startswith("c, training alone: certified accuracy rises from 30.0 %")
+    assert {change.before.model for change in others} == {"random_masks2", "d"}
+    assert all(change.after.model == "p2" for change in others)
+    [tickets] = ticket_findings(summarise(models, records))
+    assert "of 2 networks" in tickets
 
 
 def compared(before: list[str], after: list[str]) -> str:
@@ -213,7 +238,7 @@ def test_seeds_are_averaged_with_students_interval():
     assert (gain.seeds, gain.tried, gain.least, gain.most) == (3, 1, pytest.approx(7 / 30), pytest.approx(7 / 30))
     assert gain.low < gain.least < gain.high
     assert "+23.3 points" in str(gain)
-    assert [change.chain for change in changes(models, rows, records)] == [f"c (seed {n})" for n in (1, 2, 3)]
+    assert [change.subject for change in changes(models, rows, records)] == [f"c (seed {n})" for n in (1, 2, 3)]
 
 
 def test_one_seed_keeps_its_row():
