@@ -29,6 +29,8 @@ class ConvNet(RecipeRecord):
     architecture: Literal["conv"] = "conv"
     blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
     hidden: tuple[PositiveInt, ...] = ()
+    hidden_batch_norm: bool = False
+    """Batch normalisation after the fully connected layers, too, but for the classifier."""
     normalise: bool = True
 
 
@@ -82,7 +84,8 @@ class OnnxNet(RecipeRecord):
     file: Path
     """The network, ``.onnx`` or ``.onnx.gz``; a relative path starts at the recipe's folder."""
     batch_norm: bool = False
-    """Insert batch normalisation, without effect at first, between convolutions and ReLUs: channel pruning needs it."""
+    """Insert batch normalisation, without effect at first, between convolutions or linear layers and ReLUs: pruning
+    of channels and neurons needs it, and an export folds it away."""
     normalise: bool = False
     """Put the data set's normalisation before the network."""
 

@@ -40,7 +40,7 @@ PRESETS: dict[PresetName, ConvNet] = {
         ),
         hidden=(100,),
     ),
-    # Shi et al. (NeurIPS 2021), used by most certified training since.
+    # Shi et al. (NeurIPS 2021), used by most certified training since: batch normalisation after every layer.
     "cnn_7layer_bn": ConvNet(
         blocks=(
             Block(channels=64),
@@ -50,6 +50,7 @@ PRESETS: dict[PresetName, ConvNet] = {
             Block(channels=128),
         ),
         hidden=(512,),
+        hidden_batch_norm=True,
     ),
     "cnn_b": ConvNet(
         blocks=(
@@ -84,8 +85,8 @@ def build_model(options: ModelOptions, dataset: Dataset, seed: int) -> nn.Sequen
     network = nn.Sequential(*row)
     if isinstance(options, OnnxNet) and options.batch_norm and not channel_sites(network):
         raise InputError(
-            f"{options.file}: channels need a convolution followed by a ReLU, in a straight line of layers; "
-            "there is none, so prune weights"
+            f"{options.file}: channels and neurons need a convolution or linear layer followed by a ReLU, in a line of "
+            "layers with residual additions; there is none, so prune weights"
         )
     return network
 
@@ -119,7 +120,7 @@ def _(options: ConvNet, shape: Shape, classes: int) -> Iterator[nn.Module]:
         if height < 1 or width < 1:
             raise InputError(f"images of {shape[1]}x{shape[2]} are too small for architecture {options.architecture!r}")
     yield nn.Flatten()
-    yield from _head(channels * height * width, options.hidden, classes)
+    yield from _head(channels * height * width, options.hidden, classes, options.hidden_batch_norm)
 
 
 @layers.register
@@ -168,9 +169,11 @@ def _(options: Vgg, shape: Shape, classes: int) -> Iterator[nn.Module]:
     yield nn.Linear(channels * (shape[1] // 32) * (shape[2] // 32), classes)
 
 
-def _head(features: int, hidden: tuple[int, ...], classes: int) -> Iterator[nn.Module]:
+def _head(features: int, hidden: tuple[int, ...], classes: int, batch_norm: bool = False) -> Iterator[nn.Module]:
     for width in hidden:
         yield nn.Linear(features, width)
+        if batch_norm:
+            yield nn.BatchNorm1d(width)
         yield nn.ReLU()
         features = width
     yield nn.Linear(features, classes)

@@ -1,14 +1,15 @@
 """A network read from ONNX as a network to train: batched, with parameters, and in a row where it is one.
 
 The importer's network runs at the file's concrete shapes and has constants. Here weights are parameters, reshapes keep
-the batch apart, and a straight line of layers becomes a ``Sequential``, which interval propagation, channel pruning
-and stability statistics understand. Any other graph can be trained and its weights pruned.
+the batch apart, and a straight line of layers, with residual additions, becomes a ``Sequential``, which interval
+propagation, channel pruning and stability statistics understand. Any other graph can be trained and its weights pruned.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,29 +22,17 @@ from toolkit.formats.onnx.converters.static import Expression, output, view
 from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.onnx.runtime import close
 from toolkit.formats.onnx.torch_import import ImportedModel, import_module
-from toolkit.models.layers import Normalise
+from toolkit.models.layers import BatchReshape, Normalise, Residual
 from toolkit.tuning import tuned
 
 KNOWN = (
-    nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.Flatten, nn.Identity, nn.MaxPool2d, nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d, Normalise,
+    nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.Flatten, nn.Identity, nn.MaxPool2d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d, Normalise, BatchReshape,
 )  # fmt: skip
 """Layers of a ``Sequential`` that all of training and pruning understands."""
 
 Step = tuple[nn.Module, tuple[str, ...], tuple[str, ...]]
 """A layer, the names of its operands and of its results."""
-
-
-class BatchReshape(nn.Module):
-    """A layer that reshapes each sample of a batch and keeps the batch dimension."""
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__()
-        self.shape = tuple(shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Reshape a batch to ``(B, *shape)``."""
-        return x.reshape(len(x), *self.shape)
 
 
 class LayerGraph(nn.Module):
@@ -80,7 +69,7 @@ def read_network(path: Path, shape: tuple[int, int, int], classes: int) -> list[
     assert isinstance(imported, ImportedModel)
     graph = _trainable(imported)
     rank = model.inputs[0].shape
-    row = straight_line(graph)
+    row = in_rows(graph)
     layers: list[nn.Module] = [graph] if row is None else row
     if len(rank) != 4 and not isinstance(layers[0], nn.Flatten):  # which any shape is as good as another for
         layers = [BatchReshape(rank[1:]) if len(rank) != 2 else nn.Flatten(), *layers]
@@ -173,24 +162,95 @@ def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     return layer
 
 
-def straight_line(graph: LayerGraph) -> list[nn.Module] | None:
-    """The layers in a row, or None where the graph is no straight line of layers known to training."""
-    current, row = graph.source, list[nn.Module]()
-    arithmetic: list[tuple[str, Tensor]] = []
-    for layer, (operands, results) in zip(graph.layers, graph.wiring, strict=True):
+class NotInRows(Exception):  # noqa: N818 - not an error: the graph is trained as it is
+    """A graph is no series of layers known to training, with residual additions."""
+
+
+def in_rows(graph: LayerGraph) -> list[nn.Module] | None:
+    """The layers in a row, residual additions as layers of two rows each; None where the graph is nothing like that."""
+    try:
+        found = RowReader(graph).read(graph.source)
+    except NotInRows:
+        return None
+    return found.row if found.end == graph.target and found.join is None else None
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """Layers in a row, the tensor that they end with, and the addition that reads it, where they are one's branch."""
+
+    row: list[nn.Module]
+    end: str
+    join: int | None
+
+
+class RowReader:
+    """Reads a graph as rows of layers. Steps are named by their positions."""
+
+    def __init__(self, graph: LayerGraph) -> None:
+        self.graph = graph
+        self.readers: dict[str, list[int]] = {}
+        for index, (operands, _) in enumerate(graph.wiring):
+            for name in operands:
+                self.readers.setdefault(name, []).append(index)
+
+    def read(self, current: str, index: int | None = None) -> LayerRow:
+        """The row from a tensor on, by its reader ``index`` where it has several. Raises NotInRows."""
+        row, arithmetic = list[nn.Module](), list[tuple[str, Tensor]]()
+        while index is not None or current in self.readers:
+            readers = self.readers[current] if index is None else [index]
+            if len(readers) > 1:
+                self._settle(row, arithmetic)
+                layer, current = self._residual(current, readers)
+                row.append(layer)
+                continue
+            if self._is_join(readers[0]):
+                self._settle(row, arithmetic)
+                return LayerRow(row, current, readers[0])
+            current = self._step(readers[0], current, row, arithmetic)
+            index = None
+        self._settle(row, arithmetic)
+        return LayerRow(row, current, None)
+
+    def _is_join(self, index: int) -> bool:
+        operands, _ = self.graph.wiring[index]
+        return len(operands) == 2 and not self.graph.constants.keys() & set(operands)
+
+    def _step(self, index: int, current: str, row: list[nn.Module], arithmetic: list[tuple[str, Tensor]]) -> str:
+        """Add a step to the row; the tensor that it gives."""
+        layer, (operands, results) = self.graph.layers[index], self.graph.wiring[index]
         if operands[0] != current or len(results) != 1:
-            return None
+            raise NotInRows
         if isinstance(layer, KNOWN) and len(operands) == 1:
-            row += [*_collect(arithmetic, row), layer]
-            arithmetic = []
-        elif len(operands) == 2 and operands[1] in graph.constants:
-            arithmetic.append((_operation(layer), getattr(graph, graph.constants[operands[1]])))
+            self._settle(row, arithmetic)
+            row += [] if isinstance(layer, nn.Identity) else [layer]
+        elif len(operands) == 2 and operands[1] in self.graph.constants:
+            arithmetic.append((_operation(layer), getattr(self.graph, self.graph.constants[operands[1]])))
         else:
-            return None
-        current = results[0]
-    row += _collect(arithmetic, row)
-    joined = None in row or current != graph.target
-    return None if joined else [layer for layer in row if not isinstance(layer, nn.Identity)]
+            raise NotInRows
+        return results[0]
+
+    def _settle(self, row: list[nn.Module], arithmetic: list[tuple[str, Tensor]]) -> None:
+        """Make layers of the arithmetic with constants so far."""
+        row += _collect(arithmetic, row)
+        arithmetic.clear()
+
+    def _residual(self, current: str, readers: list[int]) -> tuple[nn.Module, str]:
+        """The addition that the two branches from a tensor end in, as a layer, and the tensor that it gives."""
+        if len(readers) != 2:
+            raise NotInRows
+        branches = [
+            LayerRow([], current, index) if self._is_join(index) else self.read(current, index) for index in readers
+        ]
+        shortcut, main = sorted(branches, key=lambda branch: len(branch.row))
+        join = main.join
+        if join is None or join != shortcut.join or _operation(self.graph.layers[join]) != "add":
+            raise NotInRows
+        operands, results = self.graph.wiring[join]
+        if sorted(operands) != sorted((main.end, shortcut.end)):
+            raise NotInRows
+        beside = nn.Sequential(*shortcut.row) if shortcut.row else nn.Identity()
+        return Residual(nn.Sequential(*main.row), beside), results[0]
 
 
 def _operation(layer: nn.Module) -> str:
@@ -201,7 +261,7 @@ def _operation(layer: nn.Module) -> str:
 def _collect(arithmetic: list[tuple[str, Tensor]], row: list[nn.Module]) -> list[nn.Module]:
     """Arithmetic with constants as layers: a standardisation, or the bias of the linear layer before it.
 
-    A list that holds None stands for what is neither.
+    Raises NotInRows for what is neither.
     """
     names = [name for name, _ in arithmetic]
     if not arithmetic:
@@ -215,7 +275,7 @@ def _collect(arithmetic: list[tuple[str, Tensor]], row: list[nn.Module]) -> list
         if bias.numel() in (1, last.out_features) and bias.numel() == (bias.shape[-1] if bias.dim() else 1):
             row[-1] = _linear(last.weight, bias.reshape(-1).expand(last.out_features))  # [1, N] adds what [N] does
             return []
-    return [None]  # type: ignore[list-item]
+    raise NotInRows
 
 
 def _check_batched(network: nn.Module, imported: nn.Module, model: OnnxModel, shape: tuple[int, int, int]) -> None:
@@ -235,26 +295,38 @@ def _check_batched(network: nn.Module, imported: nn.Module, model: OnnxModel, sh
         raise UnsupportedError(f"{model.path}: computes something else on several images at once; it cannot be trained")
 
 
-def insert_batch_norms(layers: Sequence[nn.Module], images: Tensor) -> list[nn.Module]:
-    """The layers with a batch normalisation between each convolution and its ReLU that has none, for channel pruning.
+def insert_batch_norms(layers: Iterable[nn.Module], inputs: Tensor) -> list[nn.Module]:
+    """The layers with a batch normalisation between each convolution or linear layer and its ReLU that has none, for
+    pruning channels and neurons; in the rows of residual additions, too.
 
-    Its scale and shift undo what its statistics, those of ``images``, do: the network stays the same function.
+    Its scale and shift undo what its statistics, those of ``inputs``, do: the network stays the same function.
     """
-    row, x = list[nn.Module](), images
+    row, x = list[nn.Module](), inputs
     with torch.no_grad():
         for layer, following in pairwise((*layers, None)):
             assert layer is not None
-            row.append(layer)
+            row.append(_with_batch_norms(layer, x))
             x = layer(x)
-            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.ReLU):
+            if isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(following, nn.ReLU):
                 row.append(_neutral(x))
     return row
 
 
-def _neutral(x: Tensor) -> nn.BatchNorm2d:
+def _with_batch_norms(layer: nn.Module, x: Tensor) -> nn.Module:
+    if not isinstance(layer, Residual):
+        return layer
+    main, shortcut = (
+        nn.Sequential(*insert_batch_norms(branch, x)) if isinstance(branch, nn.Sequential) else branch
+        for branch in (layer.main, layer.shortcut)
+    )
+    assert isinstance(main, nn.Sequential)
+    return Residual(main, shortcut)
+
+
+def _neutral(x: Tensor) -> nn.BatchNorm1d | nn.BatchNorm2d:
     """Batch normalisation with the statistics of ``x`` that gives ``x`` back."""
-    norm = nn.BatchNorm2d(x.shape[1]).eval()
-    variance, mean = torch.var_mean(x, (0, 2, 3))
+    norm = (nn.BatchNorm1d if x.ndim == 2 else nn.BatchNorm2d)(x.shape[1]).eval()
+    variance, mean = torch.var_mean(x, (0, *range(2, x.ndim)))
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.running_mean.copy_(mean)

@@ -1,4 +1,4 @@
-"""The two layers that torch does not have: normalisation of the input, and the residual addition."""
+"""Layers that torch does not have: normalisation of the input, reshaping, the residual addition, grafted ReLUs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ class Normalise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images of the same shape."""
         return (x - self.mean) / self.std
+
+
+class BatchReshape(nn.Module):
+    """A layer that reshapes each sample of a batch and keeps the batch dimension, in an exported file, too."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reshape a batch to ``(B, *shape)``."""
+        return x.reshape(-1, *self.shape)
 
 
 class Residual(nn.Module):

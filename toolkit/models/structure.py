@@ -16,21 +16,26 @@ PASSING = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 """Layers that keep channels apart and map zero to zero."""
 
 
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+"""Batch normalisation of features ``(B, n)`` or of channels ``(B, C, H, W)``."""
+
+
 @dataclass(frozen=True)
 class ReluSite:
     """A ReLU, and the batch normalisation directly before it if there is one."""
 
     relu: nn.ReLU
-    batch_norm: nn.BatchNorm2d | None
+    batch_norm: BatchNorm | None
     before: nn.Module | None = None
     """The layer directly before it; None where some of its units are grafted and do not reach the ReLU."""
 
 
 @dataclass(frozen=True)
 class ChannelSite:
-    """Output channels that can be pruned: convolution, batch normalisation and ReLU in a row (module names)."""
+    """Output channels, or neurons, that can be pruned: a convolution or a linear layer, batch normalisation and ReLU in
+    a row (module names)."""
 
-    conv: str
+    layer: str
     batch_norm: str
     channels: int
 
@@ -47,7 +52,7 @@ def relu_sites(model: nn.Module) -> list[ReluSite]:
     return [
         ReluSite(module.relu, None)
         if isinstance(module, GraftedReLU)
-        else ReluSite(module, before if isinstance(before, nn.BatchNorm2d) else None, before)
+        else ReluSite(module, before if isinstance(before, BatchNorm) else None, before)
         for _, sequence in sequences(model)
         for before, module in pairwise((None, *sequence))
         if isinstance(module, nn.ReLU | GraftedReLU)
@@ -57,10 +62,10 @@ def relu_sites(model: nn.Module) -> list[ReluSite]:
 def channel_sites(model: nn.Module) -> list[ChannelSite]:
     """All groups of channels that can be removed exactly once their batch normalisation makes them zero.
 
-    That asks for a reader that adds channels up: of a depthwise or grouped convolution, a zero channel becomes a
-    constant, which the layers after it read. Channels that a residual addition couples are not among them either:
-    their sum stays alive as long as one summand does. Nor are those of layers that the network uses more than once, or
-    whose weights others share.
+    Neurons of linear layers are such channels, too. It asks for a reader that adds channels up: of a depthwise or
+    grouped convolution, a zero channel becomes a constant, which the layers after it read. Channels that a residual
+    addition couples are not among them either: their sum stays alive as long as one summand does. Nor are those of
+    layers that the network uses more than once, or whose weights others share.
     """
     used = _uses(model)
     return [
@@ -77,25 +82,29 @@ def _uses(model: nn.Module) -> Counter[int]:
     found: Counter[int] = Counter()
     for module in model.modules():
         found.update(id(child) for child in module._modules.values())
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+        if isinstance(module, nn.Conv2d | nn.Linear | BatchNorm):
             found.update({id(parameter) for parameter in module.parameters()})
     return found
 
 
 def _is_prunable(modules: list[nn.Module], used: Counter[int]) -> bool:
-    conv, batch_norm, relu, *rest = modules
-    reader = _reader(rest)
-    if not (isinstance(conv, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d) and isinstance(relu, nn.ReLU)):
+    layer, batch_norm, relu, *rest = modules
+    if not (isinstance(batch_norm, BatchNorm) and isinstance(relu, nn.ReLU)):
         return False
-    if conv.groups != 1 or reader is None:
+    if not (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)):
         return False
-    parts = [part for module in (conv, batch_norm, reader) for part in (module, *module.parameters())]
+    reader = _reader(rest, flat=isinstance(layer, nn.Linear))
+    if reader is None:
+        return False
+    parts = [part for module in (layer, batch_norm, reader) for part in (module, *module.parameters())]
     return all(used[id(part)] == 1 for part in parts)
 
 
-def _reader(modules: list[nn.Module]) -> nn.Module | None:
-    """The layer that adds up the channels of what goes into a row of layers, or None where none does."""
-    flat = False
+def _reader(modules: list[nn.Module], flat: bool) -> nn.Module | None:
+    """The layer that adds up the channels of what goes into a row of layers, or None where none does.
+
+    ``flat`` says whether that are features ``(B, n)`` and not channels.
+    """
     for module in modules:
         if isinstance(module, nn.Flatten) and not flat:
             flat = (module.start_dim, module.end_dim) == (1, -1)
@@ -111,7 +120,7 @@ def _reader(modules: list[nn.Module]) -> nn.Module | None:
 
 
 def _width(module: nn.Module) -> int:
-    assert isinstance(module, nn.BatchNorm2d)
+    assert isinstance(module, BatchNorm)
     return module.num_features
 
 

@@ -1,6 +1,8 @@
-"""Certified losses: IBP, CROWN-IBP with loss fusion, SABR and MTL-IBP."""
+"""Certified losses: IBP, CROWN-IBP with loss fusion, SABR, and the expressive losses MTL-IBP, CC-IBP and EXP-IBP."""
 
 from __future__ import annotations
+
+from functools import singledispatch
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from toolkit.training.differentiable_crown import upper_bound
 from toolkit.training.differentiable_intervals import Interval, Trace, image_box, propagate
 from toolkit.training.training_attack import pgd
-from toolkit.training.training_options import CrownIbp, Ibp, MtlIbp, Sabr
+from toolkit.training.training_options import CcIbp, CrownIbp, ExpIbp, ExpressiveLoss, Ibp, MtlIbp, Sabr
 from toolkit.training.training_step import TrainingStep, robust_loss
 
 
@@ -70,21 +72,53 @@ def _(options: Sabr, step: TrainingStep) -> Tensor:
     radius = options.ratio * step.epsilon
     reach = step.epsilon - radius
     centre = torch.clamp(x, step.images - reach, step.images + reach)
-    logits, _ = propagate(step.model, image_box(centre, radius, centre.clamp(0, 1)))
+    logits, _ = propagate(step.model, image_box(centre, radius, centre.clamp(0, 1)), options.relu_share)
     return cross_entropy(worst_logits(logits, step.labels), step.labels)
 
 
-@robust_loss.register
-def _(options: MtlIbp, step: TrainingStep) -> Tensor:
+@robust_loss.register(MtlIbp)
+@robust_loss.register(CcIbp)
+@robust_loss.register(ExpIbp)
+def _expressive(options: ExpressiveLoss, step: TrainingStep) -> Tensor:
+    """A loss between the adversarial and the IBP loss; bounds come first, so that batch statistics are the images'."""
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
-    adversarial = cross_entropy(step.model(_attack(options, step, options.attack_range * step.epsilon)), step.labels)
-    logits, _ = step.bounds("scheduled")
-    certified = cross_entropy(worst_logits(logits, step.labels), step.labels)
-    return options.mix * certified + (1 - options.mix) * adversarial
+    bounds, _ = step.bounds("scheduled")
+    adversarial = step.model(_attack(options, step, options.attack_range * step.epsilon))
+    return between(options, adversarial, worst_logits(bounds, step.labels), step.labels)
 
 
-def _attack(options: Sabr | MtlIbp, step: TrainingStep, epsilon: float) -> Tensor:
+@singledispatch
+def between(options: ExpressiveLoss, adversarial: Tensor, worst: Tensor, labels: Tensor) -> Tensor:
+    """The loss of logits ``(B, K)`` at adversarial points and at the worst that bounds allow, a scalar.
+
+    From the adversarial loss, where ``mix`` is 0, to the IBP loss, where it is 1.
+    """
+    raise NotImplementedError(type(options).__name__)
+
+
+@between.register
+def _(options: MtlIbp, adversarial: Tensor, worst: Tensor, labels: Tensor) -> Tensor:
+    losses = cross_entropy(adversarial, labels), cross_entropy(worst, labels)
+    return (1 - options.mix) * losses[0] + options.mix * losses[1]
+
+
+@between.register
+def _(options: CcIbp, adversarial: Tensor, worst: Tensor, labels: Tensor) -> Tensor:
+    """Of differences to the label's logit: the cross-entropy of logits and of their differences is the same."""
+    differences = [logits - logits.gather(1, labels[:, None]) for logits in (adversarial, worst)]
+    return cross_entropy((1 - options.mix) * differences[0] + options.mix * differences[1], labels)
+
+
+@between.register
+def _(options: ExpIbp, adversarial: Tensor, worst: Tensor, labels: Tensor) -> Tensor:
+    """Of each image; losses are kept from zero, where powers have no derivative."""
+    least = torch.finfo(adversarial.dtype).tiny
+    losses = [cross_entropy(logits, labels, reduction="none").clamp_min(least) for logits in (adversarial, worst)]
+    return (losses[0] ** (1 - options.mix) * losses[1] ** options.mix).mean()
+
+
+def _attack(options: Sabr | ExpressiveLoss, step: TrainingStep, epsilon: float) -> Tensor:
     return pgd(
         step.model,
         step.images,

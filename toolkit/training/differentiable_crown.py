@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import UnsupportedError
-from toolkit.models.layers import Normalise, Residual
+from toolkit.models.layers import BatchReshape, Normalise, Residual
+from toolkit.models.structure import BatchNorm
 from toolkit.training.differentiable_intervals import Trace, batch_norm_affine
 from toolkit.training.precision import single
 
@@ -49,6 +50,7 @@ def backward(module: nn.Module, a: Tensor, trace: Trace) -> Backward:
 @backward.register(nn.AvgPool2d)
 @backward.register(nn.AdaptiveAvgPool2d)
 @backward.register(Normalise)
+@backward.register(BatchReshape)
 def _affine(module: nn.Module, a: Tensor, trace: Trace) -> Backward:
     """An affine layer needs no rule of its own: its coefficients are a vector-Jacobian product."""
     with torch.enable_grad():
@@ -58,8 +60,9 @@ def _affine(module: nn.Module, a: Tensor, trace: Trace) -> Backward:
     return product, _sum(a * value)
 
 
-@backward.register
-def _(module: nn.BatchNorm2d, a: Tensor, trace: Trace) -> Backward:
+@backward.register(nn.BatchNorm1d)
+@backward.register(nn.BatchNorm2d)
+def _batch_norm(module: BatchNorm, a: Tensor, trace: Trace) -> Backward:
     scale, shift = batch_norm_affine(module, trace[module])
     return a * scale, _sum(a * shift)
 

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from toolkit.errors import UnsupportedError
 from toolkit.models.imported import LayerGraph
-from toolkit.models.layers import GraftedReLU, Normalise, Residual
+from toolkit.models.layers import BatchReshape, GraftedReLU, Normalise, Residual
+from toolkit.models.structure import BatchNorm
 from toolkit.training.precision import single
 
 
@@ -41,8 +42,16 @@ class Interval:
         return (self.upper - self.lower) / 2
 
 
-Trace = dict[nn.Module, Interval]
-"""The interval at the input of each layer."""
+class Trace(dict[nn.Module, Interval]):
+    """The interval at the input of each layer, as bounds have it.
+
+    ``share`` is what is left of each radius at the input of a ReLU, whose output is that of the smaller interval: less
+    than 1 gives no bounds, but what training with small boxes follows (Mueller et al., ICLR 2023, section 5).
+    """
+
+    def __init__(self, share: float = 1.0) -> None:
+        super().__init__()
+        self.share = share
 
 
 def image_box(images: Tensor, epsilon: float, point: Tensor | None = None) -> Interval:
@@ -50,23 +59,25 @@ def image_box(images: Tensor, epsilon: float, point: Tensor | None = None) -> In
     return Interval((images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1), point)
 
 
-def propagate(module: nn.Module, box: Interval) -> tuple[Interval, Trace]:
+def propagate(module: nn.Module, box: Interval, share: float = 1.0) -> tuple[Interval, Trace]:
     """Bounds of a module's output over a box, and the intervals before each of its layers.
 
     Batch normalisation uses its running statistics, or those of ``box.point`` when that is given and the layer is in
     training mode; its running statistics are then updated, as by a forward pass on the point. Mixed precision does not
-    reach in here.
+    reach in here. A ``share`` below 1 shrinks intervals before ReLUs, and gives no bounds (:class:`Trace`).
 
     Raises:
         UnsupportedError: a layer has no rule here.
     """
-    trace: Trace = {}
+    trace = Trace(share)
     with single(box.lower.device):
         return _step(module, box, trace), trace
 
 
 def _step(module: nn.Module, x: Interval, trace: Trace) -> Interval:
     trace[module] = x
+    if isinstance(module, nn.ReLU) and trace.share < 1:
+        x = Interval(x.centre - trace.share * x.radius, x.centre + trace.share * x.radius, x.point)
     return transfer(module, x, trace)
 
 
@@ -91,6 +102,7 @@ def _(module: LayerGraph, x: Interval, trace: Trace) -> Interval:
 @transfer.register(nn.AvgPool2d)
 @transfer.register(nn.AdaptiveAvgPool2d)
 @transfer.register(Normalise)
+@transfer.register(BatchReshape)
 def _monotone(module: nn.Module, x: Interval, trace: Trace) -> Interval:
     return Interval(module(x.lower), module(x.upper), None if x.point is None else module(x.point))
 
@@ -110,8 +122,9 @@ def _(module: nn.Conv2d, x: Interval, trace: Trace) -> Interval:
     return Interval(centre - radius, centre + radius, None if x.point is None else module(x.point))
 
 
-@transfer.register
-def _(module: nn.BatchNorm2d, x: Interval, trace: Trace) -> Interval:
+@transfer.register(nn.BatchNorm1d)
+@transfer.register(nn.BatchNorm2d)
+def _batch_norm(module: BatchNorm, x: Interval, trace: Trace) -> Interval:
     scale, shift = batch_norm_affine(module, x)
     centre, radius = x.centre * scale + shift, x.radius * scale.abs()
     return Interval(centre - radius, centre + radius, None if x.point is None else module(x.point))
@@ -144,13 +157,18 @@ def _(module: Residual, x: Interval, trace: Trace) -> Interval:
     return Interval(main.lower + shortcut.lower, main.upper + shortcut.upper, point)
 
 
-def batch_norm_affine(module: nn.BatchNorm2d, x: Interval) -> tuple[Tensor, Tensor]:
-    """Scale and shift ``(1, C, 1, 1)`` that the layer applies to the interval at its input."""
+def batch_norm_affine(module: BatchNorm, x: Interval) -> tuple[Tensor, Tensor]:
+    """Scale and shift ``(1, C, 1, 1)``, or ``(1, n)``, that the layer applies to the interval at its input."""
     if module.training and x.point is not None:
-        variance, mean = torch.var_mean(x.point, (0, 2, 3), unbiased=False)
+        variance, mean = torch.var_mean(x.point, (0, *range(2, x.point.ndim)), unbiased=False)
     else:
         assert module.running_var is not None
         assert module.running_mean is not None
         variance, mean = module.running_var, module.running_mean
     scale = module.weight / (variance + module.eps).sqrt()
-    return scale.reshape(1, -1, 1, 1), (module.bias - mean * scale).reshape(1, -1, 1, 1)
+    return per_channel(scale, x.lower), per_channel(module.bias - mean * scale, x.lower)
+
+
+def per_channel(values: Tensor, like: Tensor) -> Tensor:
+    """Values ``(C,)`` as they are multiplied with values ``(B, C, ...)``."""
+    return values.reshape(1, -1, *[1] * (like.ndim - 2))

@@ -7,8 +7,9 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
-from toolkit.models.structure import ReluSite, relu_sites
-from toolkit.training.differentiable_intervals import Interval
+from toolkit.models.layers import Normalise
+from toolkit.models.structure import BatchNorm, ReluSite, relu_sites
+from toolkit.training.differentiable_intervals import Interval, Trace, per_channel
 from toolkit.training.training_options import L1, FastIbp, RegulariserOptions, Slimming, Stability, Volume
 from toolkit.training.training_step import TrainingStep
 
@@ -39,13 +40,13 @@ def stability_terms(options: Stability, site: ReluSite, bounds: Interval) -> Ten
         if options.detach == "gamma":
             lower, upper = (_stop_gamma(site.batch_norm, bound) for bound in (lower, upper))
         square = site.batch_norm.weight.detach().square().clamp_min(SMALLEST_SQUARE)
-        return -torch.tanh(1 + lower * upper / square.reshape(1, -1, 1, 1))
+        return -torch.tanh(1 + lower * upper / per_channel(square, lower))
     return -torch.tanh(1 + lower * upper)
 
 
-def _stop_gamma(batch_norm: nn.BatchNorm2d, bound: Tensor) -> Tensor:
+def _stop_gamma(batch_norm: BatchNorm, bound: Tensor) -> Tensor:
     """The bound ``gamma * h + beta`` without a gradient to gamma; h is cut off from gamma."""
-    gamma, beta = (p.reshape(1, -1, 1, 1) for p in (batch_norm.weight, batch_norm.bias))
+    gamma, beta = (per_channel(p, bound) for p in (batch_norm.weight, batch_norm.bias))
     # d(bound)/d(gamma) = (bound - beta) / gamma; subtracting gamma times it (a constant) removes just this gradient.
     slope = ((bound - beta) / torch.where(gamma == 0, 1, gamma)).detach()
     return bound - slope * (gamma - gamma.detach())
@@ -86,9 +87,16 @@ def _(options: FastIbp, step: TrainingStep) -> Tensor:
     if fading <= 0 or step.epsilon == 0:
         return torch.zeros((), device=step.images.device)
     _, trace = step.bounds("scheduled")
-    first = trace[step.model].radius.mean()
+    first = input_radius(step.model, trace)
     terms = [_warm_up(trace[site.relu], first, options.tolerance) for site in relu_sites(step.model)]
     return options.weight * fading * torch.stack(terms).mean()
+
+
+def input_radius(model: nn.Module, trace: Trace) -> Tensor:
+    """Mean radius of the network's input, after its normalisation where it begins with one, a scalar."""
+    layers = list(model) if isinstance(model, nn.Sequential) else []
+    first = next((layer for layer in layers if not isinstance(layer, Normalise)), model)
+    return trace[first].radius.mean()
 
 
 def _warm_up(bounds: Interval, first_radius: Tensor, tolerance: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, isfinite
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from toolkit.data.augment import AUGMENTATIONS
 from toolkit.data.dataset import Split
 from toolkit.errors import InputError
+from toolkit.models.structure import BatchNorm
 from toolkit.training.accuracy import pgd_accuracy
 from toolkit.training.losses import robust_loss
 from toolkit.training.precision import make_scaler, mixed
@@ -180,11 +182,33 @@ def objective(
     """Robust loss plus regularisers of one batch, a scalar; the model is in training mode."""
     assert training.epsilon is not None
     step = TrainingStep(model, images, labels, epsilon, training.epsilon, generator)
-    with mixed(images.device, training.precision):
+    with one_update(model), mixed(images.device, training.precision):
         loss = robust_loss(training.loss, step)
         for options in training.regularisers:
             loss = loss + regulariser(options, step)
     return loss
+
+
+@contextmanager
+def one_update(model: nn.Module) -> Iterator[None]:
+    """Inside, the first pass in training mode updates the running statistics of batch normalisation, and no other.
+
+    A step of training takes several passes: of images, of attacked images, of bounds.
+    """
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+
+    def stop(norm: nn.Module, *_: object) -> None:
+        if norm.training:
+            norm.momentum = 0.0  # type: ignore[assignment]
+
+    hooks = [norm.register_forward_hook(stop) for norm in norms]
+    try:
+        yield
+    finally:
+        for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
+            norm.momentum = momentum
+            hook.remove()
 
 
 def batches(job: TrainingJob, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

@@ -58,22 +58,43 @@ class Sabr(RecipeRecord):
     """Radius of the small box in multiples of epsilon."""
     steps: PositiveInt = 8
     step_size: PositiveFloat = 0.25
+    relu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of the radius that is left before each ReLU; the authors take 0.8 for CIFAR-10 at 2/255."""
 
 
-class MtlIbp(RecipeRecord):
-    """Convex combination of the IBP and the adversarial loss (De Palma et al., ICLR 2024)."""
+class ExpressiveLoss(RecipeRecord):
+    """Options of losses between an adversarial and the IBP loss (De Palma et al., ICLR 2024)."""
 
-    name: Literal["mtl_ibp"] = "mtl_ibp"
     mix: Fraction = 0.01
-    """Weight of the IBP loss; the adversarial loss has weight 1 - mix."""
+    """How near the loss is to the IBP loss: 0 is adversarial, 1 is IBP."""
     attack_range: PositiveFloat = 1.0
     """Radius of the attack in multiples of epsilon."""
     steps: PositiveInt = 8
     step_size: PositiveFloat = 0.25
 
 
+class MtlIbp(ExpressiveLoss):
+    """Convex combination of both losses: ``(1 - mix) L_adversarial + mix L_IBP``."""
+
+    name: Literal["mtl_ibp"] = "mtl_ibp"
+
+
+class CcIbp(ExpressiveLoss):
+    """The loss of a convex combination of both logit differences, adversarial and IBP."""
+
+    name: Literal["cc_ibp"] = "cc_ibp"
+
+
+class ExpIbp(ExpressiveLoss):
+    """Convex combination of the losses' logarithms: ``L_adversarial^(1 - mix) L_IBP^mix``."""
+
+    name: Literal["exp_ibp"] = "exp_ibp"
+
+
 LossOptions = Annotated[
-    Standard | FgsmGradAlign | Pgd | Ibp | CrownIbp | Sabr | MtlIbp, Field(discriminator="name"), shorthand("name")
+    Standard | FgsmGradAlign | Pgd | Ibp | CrownIbp | Sabr | MtlIbp | CcIbp | ExpIbp,
+    Field(discriminator="name"),
+    shorthand("name"),
 ]
 
 Bounds = Literal["maximum", "scheduled"]
@@ -165,7 +186,7 @@ class Training(RecipeRecord):
     loss: LossOptions = Pgd()
     epsilon: NonNegativeFloat | None = None
     """Radius in [0, 1] pixels; None takes the radius of the specification."""
-    epochs: PositiveInt = 200
+    epochs: NonNegativeInt = 200
     batch: PositiveInt = 128
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: PositiveFloat = 0.01

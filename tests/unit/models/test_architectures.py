@@ -77,7 +77,7 @@ def test_resnet20_has_the_usual_size() -> None:
 def test_only_channels_inside_residual_blocks_are_prunable() -> None:
     sites = channel_sites(build_model(ResNet(depth=8, width=4), _dataset(3, 32), 0))
     assert [site.channels for site in sites] == [4, 8, 16]
-    assert all(".main." in site.conv for site in sites)
+    assert all(".main." in site.layer for site in sites)
 
 
 @pytest.mark.parametrize("options", [PresetNet(architecture="paper7"), Vgg()], ids=lambda o: o.architecture)

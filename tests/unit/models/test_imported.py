@@ -14,10 +14,10 @@ from toolkit.data.dataset import Dataset
 from toolkit.data.load import load_dataset
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.export import export_model
-from toolkit.models.architecture_options import Mlp, OnnxNet, PresetNet, ResNet
+from toolkit.models.architecture_options import Mlp, OnnxNet, PresetNet
 from toolkit.models.build import build_model
 from toolkit.models.imported import LayerGraph, insert_batch_norms
-from toolkit.models.layers import Normalise
+from toolkit.models.layers import Normalise, Residual
 from toolkit.models.structure import channel_sites, count_relus
 from toolkit.pruning.masks import weight_masks
 from toolkit.recipe import Data
@@ -77,21 +77,68 @@ def test_matrix_products_become_linear_layers(digits: Dataset, tmp_path: Path) -
     assert set(weight_masks(network, ["linear"])) == {"1.weight", "3.weight"}
 
 
+class Gated(nn.Module):
+    """A product of two branches, which is no line of layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, 2), nn.ReLU(), nn.Flatten())
+        self.first, self.second = nn.Linear(16, 10), nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x)
+        return self.first(x) * self.second(x)
+
+
+def residual() -> nn.Sequential:
+    """Two residual additions, one inside of the other's branch, one with a layer in its shortcut."""
+    torch.manual_seed(0)
+    inner = Residual(nn.Sequential(nn.Conv2d(4, 4, 3, 1, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 1, 1)), nn.Identity())
+    outer = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), inner, nn.ReLU(), nn.Conv2d(4, 4, 1))
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, 1, 1),
+        nn.ReLU(),
+        Residual(outer, nn.Sequential(nn.Conv2d(3, 4, 1, 2))),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 7),
+        nn.ReLU(),
+        nn.Linear(7, 10),
+    )
+
+
+def test_residual_additions_come_back_as_layers(digits: Dataset, tmp_path: Path) -> None:
+    original = export(residual(), tmp_path / "net.onnx")
+    network = build_model(OnnxNet(file=tmp_path / "net.onnx"), digits, 0).eval()
+    assert [type(layer) for layer in network] == [type(layer) for layer in original]
+    images = digits.test.images[:30]
+    assert torch.allclose(network(images), original(images), atol=1e-5)
+    bounds, reference = (propagate(net, image_box(images, 0.02))[0] for net in (network, original))
+    assert torch.allclose(bounds.upper, reference.upper, atol=1e-4)
+    normed = build_model(OnnxNet(file=tmp_path / "net.onnx", batch_norm=True), digits, 0).eval()
+    assert torch.allclose(normed(images), original(images), atol=1e-4)
+    sites = channel_sites(normed)
+    assert [(type(dict(normed.named_modules())[site.layer]), site.channels) for site in sites] == [
+        (nn.Linear, 7), (nn.Conv2d, 4),
+    ]  # fmt: skip
+
+
 def test_other_graphs_can_be_trained_too(digits: Dataset, tmp_path: Path) -> None:
-    original = export(build_model(ResNet(depth=8, width=4), digits, 1), tmp_path / "net.onnx")
+    original = export(Gated(), tmp_path / "net.onnx")
     network = build_model(OnnxNet(file=tmp_path / "net.onnx"), digits, 0)
     assert isinstance(network[0], LayerGraph)
     images = digits.test.images[:20]
     assert torch.allclose(network(images), original(images), atol=1e-4)
     network(images).sum().backward()
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    assert len(weight_masks(network, ["conv"])) == len(convolutions) == 9
+    assert len(weight_masks(network, ["conv"])) == len(convolutions) == 2
     assert all(module.weight.grad is not None for module in convolutions)
     assert count_relus(network, SHAPE) == count_relus(original, SHAPE)
 
 
 def test_other_graphs_say_what_they_cannot_do(digits: Dataset, tmp_path: Path) -> None:
-    export(build_model(ResNet(depth=8, width=4), digits, 1), tmp_path / "net.onnx")
+    export(Gated(), tmp_path / "net.onnx")
     network = build_model(OnnxNet(file=tmp_path / "net.onnx"), digits, 0)
     with pytest.raises(UnsupportedError, match="use the loss standard"):
         propagate(network, image_box(digits.test.images[:2], 0.02))
@@ -102,7 +149,7 @@ def test_other_graphs_say_what_they_cannot_do(digits: Dataset, tmp_path: Path) -
 def test_inserted_batch_normalisation_changes_nothing(digits: Dataset, tmp_path: Path) -> None:
     original = export(build_model(PresetNet(architecture="digits_conv"), digits, 1), tmp_path / "net.onnx")
     network = build_model(OnnxNet(file=tmp_path / "net.onnx", batch_norm=True), digits, 0).eval()
-    assert [site.channels for site in channel_sites(network)] == [8, 16]
+    assert [site.channels for site in channel_sites(network)] == [8, 16, 32]
     images = digits.test.images[:50]
     assert torch.allclose(network(images), original(images), atol=1e-4)
 

@@ -13,7 +13,7 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     """The model in evaluation mode, in float64, with random scales (some negative) and running statistics."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.weight.data = torch.randn(module.num_features, generator=generator)
             module.bias.data = torch.randn(module.num_features, generator=generator)
             module.running_mean = torch.randn(module.num_features, generator=generator)
@@ -22,7 +22,8 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def residual_net() -> nn.Sequential:
-    """Normalisation, convolutions, a residual block with a projection, average pooling; input (2, 6, 6), 3 classes."""
+    """Normalisation, convolutions, a residual block with a projection, average pooling, a hidden
+    layer with batch normalisation; input (2, 6, 6), 3 classes."""
     torch.manual_seed(0)
     main = nn.Sequential(nn.Conv2d(4, 5, 3, 2, 1), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 5, 3, 1, 1))
     return nn.Sequential(
@@ -35,6 +36,7 @@ def residual_net() -> nn.Sequential:
         nn.AvgPool2d(2, ceil_mode=True),
         nn.Flatten(),
         nn.Linear(20, 6),
+        nn.BatchNorm1d(6),
         nn.ReLU(),
         nn.Linear(6, 3),
     )

@@ -12,9 +12,13 @@ from torch.nn.functional import cross_entropy
 
 from toolkit.training import certified
 from toolkit.training.adversarial import misalignment
+from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.losses import robust_loss
 from toolkit.training.training_options import (
+    CcIbp,
     CrownIbp,
+    ExpIbp,
+    ExpressiveLoss,
     FgsmGradAlign,
     Ibp,
     LossOptions,
@@ -25,7 +29,8 @@ from toolkit.training.training_options import (
 )
 from toolkit.training.training_step import TrainingStep
 
-LOSSES = [Standard(), FgsmGradAlign(), Pgd(steps=2), Ibp(), CrownIbp(), Sabr(steps=2), MtlIbp(steps=2)]
+LOSSES = [Standard(), FgsmGradAlign(), Pgd(steps=2), Ibp(), CrownIbp(), Sabr(steps=2, relu_share=0.8), MtlIbp(steps=2)]
+LOSSES += [CcIbp(steps=2), ExpIbp(steps=2)]
 
 
 def _step(net: nn.Module, epsilon: float = 0.03, maximum: float = 0.05) -> TrainingStep:
@@ -82,11 +87,56 @@ def test_sabr_with_the_whole_radius_is_ibp(net: nn.Module) -> None:
     assert robust_loss(Sabr(ratio=1.0), step).item() == pytest.approx(robust_loss(Ibp(), step).item(), rel=1e-6)
 
 
-def test_mtl_ibp_mixes_its_two_losses(net: nn.Module) -> None:
-    low, half, high = (robust_loss(MtlIbp(mix=mix), _step(net)).item() for mix in (0.0, 0.5, 1.0))
-    assert half == pytest.approx((low + high) / 2)
+@pytest.mark.parametrize("kind", [MtlIbp, CcIbp, ExpIbp])
+def test_expressive_losses_go_from_the_adversarial_to_the_ibp_loss(
+    net: nn.Module, kind: type[MtlIbp | CcIbp | ExpIbp]
+) -> None:
+    low, *between, high = (robust_loss(kind(mix=mix), _step(net)).item() for mix in (0.0, 0.3, 0.6, 1.0))
+    # EXP-IBP's powers are taken image by image, before the mean.
     assert low == pytest.approx(robust_loss(Pgd(steps=8), _step(net)).item())
     assert high == pytest.approx(robust_loss(Ibp(), _step(net)).item())
+    assert low < between[0] < between[1] < high
+
+
+LABEL = torch.tensor([1])
+ADVERSARIAL = torch.tensor([[0.3, 1.1, -0.4]], dtype=torch.float64)
+WORST = torch.tensor([[2.0, 0.5, 1.5]], dtype=torch.float64)
+"""Logits of an image: at an adversarial point, and the worst that bounds allow (label at its lower, others upper)."""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        # De Palma et al. (ICLR 2024), with z the differences of the label's logit to the others: -0.8, -1.5 and 1.5, 1.
+        (MtlIbp(mix=0.2), 0.8 * math.log(1 + math.exp(-0.8) + math.exp(-1.5))
+         + 0.2 * math.log(1 + math.exp(1.5) + math.exp(1.0))),
+        (CcIbp(mix=0.2), math.log(1 + math.exp(0.8 * -0.8 + 0.2 * 1.5) + math.exp(0.8 * -1.5 + 0.2 * 1.0))),
+        (ExpIbp(mix=0.2), math.log(1 + math.exp(-0.8) + math.exp(-1.5)) ** 0.8
+         * math.log(1 + math.exp(1.5) + math.exp(1.0)) ** 0.2),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)  # fmt: skip
+def test_expressive_losses_by_their_formulas(options: ExpressiveLoss, expected: float) -> None:
+    assert certified.between(options, ADVERSARIAL, WORST, LABEL).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_exp_ibp_loss_that_vanishes_has_a_gradient() -> None:
+    adversarial = torch.tensor([[-800.0, 800.0]], dtype=torch.float64, requires_grad=True)
+    loss = certified.between(ExpIbp(mix=0.5), adversarial, adversarial + 1, LABEL)
+    (gradient,) = torch.autograd.grad(loss, adversarial)
+    assert bool(gradient.isfinite().all())
+
+
+def test_sabr_shrinks_boxes_before_relus() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU())
+    net[1].weight.data.fill_(2.0)
+    net[1].bias.data.fill_(-1.0)
+    box = image_box(torch.full((1, 1, 1, 1), 0.6), 0.2)  # 2 x - 1 is 0.2 with radius 0.4
+    out, trace = propagate(net, box, 0.5)
+    assert (trace[net[2]].lower.item(), trace[net[2]].upper.item()) == pytest.approx((-0.2, 0.6))
+    assert (out.lower.item(), out.upper.item()) == pytest.approx((0.0, 0.4), abs=1e-6)
+    whole, _ = propagate(net, box)
+    assert (whole.lower.item(), whole.upper.item()) == pytest.approx((0.0, 0.6), abs=1e-6)
 
 
 def test_misalignment_of_known_gradients() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from toolkit.models.layers import Normalise
 from toolkit.models.structure import ReluSite, relu_sites
 from toolkit.training.differentiable_intervals import Interval
 from toolkit.training.regularisers import regulariser, stability_terms
@@ -97,6 +98,16 @@ def test_fastibp_fades_out(net: nn.Module) -> None:
     early, late, end = (regulariser(FastIbp(), _step(net, epsilon)).item() for epsilon in (1e-3, 0.04, 0.05))
     assert early > late > 0
     assert end == 0
+
+
+def test_fastibp_measures_the_input_after_its_normalisation() -> None:
+    """Shi et al. (2021), section 3.2: D0 is the half-width of what the first layer reads."""
+    net = nn.Sequential(Normalise([0.5], [0.25]), nn.Flatten(), nn.Linear(1, 1, bias=False), nn.ReLU())
+    net[2].weight.data.fill_(3.0)
+    step = TrainingStep(net, torch.full((1, 1, 1, 1), 0.5), torch.tensor([0]), 0.05, 0.1, torch.Generator())
+    # D0 = 0.05 / 0.25 = 0.2 and D1 = 0.6, half of the ramp is over, no neuron is stable.
+    expected = 0.5 * (1 - 0.5) * (0.5 - 0.2 / 0.6) / 0.5
+    assert regulariser(FastIbp(), step).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_volume_of_one_relu() -> None:

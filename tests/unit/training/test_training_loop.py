@@ -21,8 +21,19 @@ from toolkit.training.accuracy import accuracy, fgsm_accuracy, pgd_accuracy
 from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.stats import measure_stability
-from toolkit.training.training_loop import TrainingJob, batches, train
-from toolkit.training.training_options import Pgd, Ramp, Standard, Training
+from toolkit.training.training_loop import TrainingJob, batches, objective, train
+from toolkit.training.training_options import (
+    CcIbp,
+    FastIbp,
+    FgsmGradAlign,
+    Ibp,
+    LossOptions,
+    MtlIbp,
+    Pgd,
+    Ramp,
+    Standard,
+    Training,
+)
 
 QUICK = Training(
     loss=Pgd(steps=2, step_size=0.6),
@@ -55,6 +66,18 @@ def _same(first: nn.Module, second: nn.Module) -> bool:
     return all(
         torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
+
+
+@pytest.mark.parametrize("loss", [MtlIbp(steps=2), CcIbp(steps=2), FgsmGradAlign(), Ibp()], ids=lambda loss: loss.name)
+def test_a_step_updates_batch_statistics_once_and_by_the_images(loss: LossOptions) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm2d(1), nn.ReLU(), nn.Flatten(), nn.Linear(9, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    images, labels = torch.rand(20, 1, 3, 3), torch.arange(20) % 3
+    training = Training(loss=loss, epsilon=0.1, regularisers=(FastIbp(),))
+    objective(net.train(), training, images, labels, 0.05, torch.Generator().manual_seed(0))
+    assert net[0].running_mean.item() == pytest.approx(0.1 * images.mean().item(), rel=1e-5)
+    assert (net[0].momentum, net[4].momentum) == (0.1, 0.1)
+    assert not net[0]._forward_hooks
 
 
 def test_a_tiny_run_learns(digits: Dataset) -> None:
