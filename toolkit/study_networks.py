@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +15,13 @@ from rich.console import Console
 from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.executors import available_cores
 from toolkit.bench.fingerprint import file_hash, fingerprint, model_hash, versions
+from toolkit.bench.scoring import wilson
 from toolkit.bench.write_benchmark import RobustnessBenchmark, write_benchmark
 from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.onnx.runtime import Session
+from toolkit.models.architecture_options import ModelOptions, OnnxNet
 from toolkit.recipe import Data, Recipe
 from toolkit.report.summary import (
     ModelRecord,
@@ -26,6 +29,8 @@ from toolkit.report.summary import (
 from toolkit.report.tables import percent
 
 if TYPE_CHECKING:
+    import torch
+
     from toolkit.data.dataset import Dataset, Split
     from toolkit.pruning import ChainModel
 
@@ -156,16 +161,43 @@ def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -
                 highlight=False,
                 soft_wrap=True,
             )
+            if warning := near_chance(exported, dataset.classes):
+                console.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
             yield exported
+
+
+def near_chance(model: ModelRecord, classes: int) -> str:
+    """What to look at where a network that was not pruned is hardly better than guessing; empty of others."""
+    right = round(model.standard_accuracy * model.tested)
+    if model.state > 0 or wilson(right, model.tested)[0] > 1 / classes:
+        return ""
+    return (
+        f"{model.name}: standard accuracy {percent(model.standard_accuracy)} is near chance ({percent(1 / classes)}): "
+        "does the network expect another scale (--normalise), layout or order of classes?"
+    )
+
+
+def own_shape(options: ModelOptions, images: torch.Tensor) -> tuple[int, ...]:
+    """The shape of one input, without the batch: as in the user's file where each of its inputs is one image."""
+    if not isinstance(options, OnnxNet):
+        return tuple(images.shape[1:])
+    _, *shape = load_model(options.file).inputs[0].shape
+    return tuple(shape) if math.prod(shape) == images[0].numel() else tuple(images.shape[1:])
 
 
 def _export(
     name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, folder: Path
 ) -> ModelRecord:
-    from toolkit.formats.onnx.export import export_model
+    from torch import nn
 
-    network = f"onnx/{name}.onnx"
-    export_model(model.module, dataset.test.images[:1], folder / network, model.metadata)
+    from toolkit.formats.onnx.export import export_model
+    from toolkit.models.layers import BatchReshape
+
+    network, images = f"onnx/{name}.onnx", dataset.test.images[:1]
+    shape = own_shape(recipe.models[model.architecture], images)
+    any_shape = shape == images.shape[1:] or isinstance(next(model.module.children()), nn.Flatten)
+    module = model.module if any_shape else nn.Sequential(BatchReshape(images.shape[1:]), model.module)
+    export_model(module, images.reshape(1, *shape), folder / network, model.metadata)
     return ModelRecord(
         content=model_hash(folder / network),
         name=name,

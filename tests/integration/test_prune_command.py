@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -86,8 +87,10 @@ def test_channels_are_removed(network, tmp_path):
     assert [row["method"] for row in rows] == ["dense", "slim", "retrained", "random_masks"]
     assert int(rows[1]["parameters"]) < int(rows[0]["parameters"])
     first = load_model(tmp_path / "out/benchmark/onnx/slim-01.onnx")
-    shapes = [tuple(tensor.dims) for tensor in first.proto.graph.initializer if len(tensor.dims) == 4]
-    assert sum(shape[0] for shape in shapes if shape[2] == 3) == 6
+    shapes = [tuple(tensor.dims) for tensor in first.proto.graph.initializer]
+    channels = sum(shape[0] for shape in shapes if len(shape) == 4 and shape[2] == 3)
+    neurons = sum(shape[0] for shape in shapes if len(shape) == 2 and shape[0] != 10)
+    assert channels + neurons == 14  # 0.6 of 4 + 6 channels and 12 neurons, by one threshold
 
 
 def pruned(monkeypatch, network: Path, out: Path, *arguments: str) -> dict[str, ChainModel]:
@@ -129,12 +132,29 @@ def test_weights_of_a_residual_network(residual, tmp_path, monkeypatch):
     assert models["snip-01"].density == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.fixture(scope="module")
+def product(tmp_path_factory) -> Path:
+    """A network that is no line of layers."""
+
+    class Square(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(64, 10), torch.nn.Linear(64, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.first(x).relu() * self.second(x).relu()
+
+    path = tmp_path_factory.mktemp("product") / "product.onnx"
+    export_model(Square(), torch.zeros(1, 64), path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["--method", "slim"], "prune weights"), (["--loss", "ibp"], "use the loss standard, pgd or fgsm_gradalign")],
 )
-def test_what_a_residual_network_cannot_do_is_said(residual, tmp_path, capsys, arguments, words):
-    assert run(["prune", str(residual), "--data", "digits", "-o", str(tmp_path / "out"), *QUICK, *arguments]) == 2
+def test_what_a_product_of_branches_cannot_do_is_said(product, tmp_path, capsys, arguments, words):
+    assert run(["prune", str(product), "--data", "digits", "-o", str(tmp_path / "out"), *QUICK, *arguments]) == 2
     message = capsys.readouterr().err
     assert words in message
     assert message.count("\n") == 1
@@ -171,4 +191,53 @@ def test_channels_need_convolutions(tmp_path, capsys):
         )
         == 2
     )
-    assert "channels need a convolution" in capsys.readouterr().err
+    assert "need a convolution or linear layer" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory) -> Path:
+    """A fully connected network for columns of numbers, not much trained."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Flatten(), torch.nn.Linear(64, 12), torch.nn.ReLU(), torch.nn.Linear(12, 10)]
+    path = tmp_path_factory.mktemp("flat") / "flat.onnx"
+    export_model(torch.nn.Sequential(*layers), torch.zeros(1, 64, 1), path)
+    return path
+
+
+def test_neurons_are_removed_and_the_input_keeps_its_shape(flat, tmp_path, capsys):
+    arguments = ["--method", "slim", "--loss", "ibp", "--control", "retrained"]
+    rows = prune(flat, tmp_path / "out", *arguments)
+    assert "near chance" in capsys.readouterr().out
+    assert [row["method"] for row in rows] == ["dense", "slim", "retrained"]
+    assert int(rows[1]["parameters"]) == 64 * 6 + 6 + 6 * 10 + 10
+    path = tmp_path / "out/benchmark/onnx/slim-01.onnx"
+    assert load_model(path).inputs[0].shape == (1, 64, 1)
+    assert {node.op_type for node in onnx.load(path).graph.node} <= {"Flatten", "Gemm", "Relu", "Identity"}
+    images = load_dataset(Data(name="digits")).test.images.numpy().reshape(-1, 64, 1)
+    session = onnxruntime.InferenceSession(path)
+    [many] = session.run(None, {"input": images})
+    [one] = session.run(None, {"input": images[3:4]})
+    assert many.shape == (len(images), 10)
+    assert many[3] == pytest.approx(one[0], abs=1e-5)
+
+
+def test_without_epochs_networks_stay_as_they_are_pruned(flat, tmp_path, monkeypatch):
+    recipes: list[Recipe] = []
+    monkeypatch.setattr(toolkit.study, "run_parsed", lambda recipe, options: recipes.append(recipe) or 0)
+    arguments = ["--data", "digits", "-o", str(tmp_path), "--epsilon", "0.02", "--epochs", "0"]
+    assert run(["prune", str(flat), *arguments]) == 0
+    models = {model.name: model for model in build_chains(recipes[0], load_dataset(recipes[0].data))}
+    assert list(models) == ["original-dense", "magnitude-01", "magnitude-01-random_masks"]
+    before, after = (dict(models[name].module.named_parameters()) for name in ("original-dense", "magnitude-01"))
+    for name, weight in after.items():
+        assert torch.equal(weight, torch.where(weight == 0, 0, before[name]))
+
+
+@pytest.mark.parametrize(("loss", "length"), [("crown_ibp", 2), ("pgd", None)])
+def test_losses_with_bounds_have_a_ramp(flat, tmp_path, monkeypatch, loss, length):
+    recipes: list[Recipe] = []
+    monkeypatch.setattr(toolkit.study, "run_parsed", lambda recipe, options: recipes.append(recipe) or 0)
+    arguments = ["--data", "digits", "-o", str(tmp_path), "--epsilon", "0.02", "--epochs", "5", "--loss", loss]
+    assert run(["prune", str(flat), *arguments]) == 0
+    assert run(["prune", str(flat), *arguments, "--ramp", "3"]) == 0
+    assert [chain.ramp and chain.ramp.length for recipe in recipes for chain in recipe.chains] == [length, 3]

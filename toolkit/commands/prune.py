@@ -12,6 +12,8 @@ from toolkit.bench.run_options import Options
 from toolkit.errors import InputError
 
 Flag = Annotated[bool, Parameter(negative=())]
+WITH_BOUNDS = {"ibp", "crown_ibp", "sabr", "mtl_ibp", "cc_ibp", "exp_ibp"}
+"""Losses that follow bounds, which a network that was not trained with them makes wide at the full radius."""
 CHANNELS = {"slim", "refill", "nrs_channel", "upper_bound", "hydra_filter"}
 """Methods that remove whole channels."""
 
@@ -22,8 +24,8 @@ class Pruning:
     """What is taken away, and by which method."""
 
     method: str = "magnitude"
-    """Of weights: magnitude, random, snip, taylor, hydra. Of channels, which are removed: slim, refill, nrs_channel,
-    upper_bound, hydra_filter."""
+    """Of weights: magnitude, random, snip, taylor, hydra. Of channels and neurons, which are removed: slim, refill,
+    nrs_channel, upper_bound, hydra_filter."""
     density: Annotated[tuple[float, ...], Parameter(negative=())] = (0.5,)
     """Part of the weights (or channels) to keep; may be repeated, from the largest down."""
     layers: Annotated[tuple[Literal["conv", "linear"], ...], Parameter(negative=())] = ("conv", "linear")
@@ -41,10 +43,14 @@ class Pruning:
 class Tuning:
     """Training after each step of pruning."""
 
-    loss: Literal["standard", "pgd", "fgsm_gradalign", "ibp", "crown_ibp", "sabr", "mtl_ibp"] = "pgd"
-    """Loss of the fine-tuning; those with bounds need a network that is a straight line of layers."""
+    loss: Literal["standard", "pgd", "fgsm_gradalign", "ibp", "crown_ibp", "sabr", "mtl_ibp", "cc_ibp", "exp_ibp"] = (
+        "pgd"
+    )
+    """Loss of the fine-tuning; those with bounds need a network that is a line of layers with residual additions."""
     epochs: int = 10
-    """Epochs after each step."""
+    """Epochs after each step; 0 leaves the pruned networks as they are."""
+    ramp: int | None = None
+    """Epochs of each step in which the radius grows from 0; by default half of them for losses with bounds, else 0."""
     learning_rate: float = 1e-3
     """Learning rate of Adam."""
     batch: int = 128
@@ -89,8 +95,7 @@ def prune(
 
     The folder gets benchmark/ (networks and specifications in VNN-COMP layout), results.csv, summary.csv and
     report.html. Beside each pruned network stand the original after as many epochs without pruning, which tells what
-    pruning does from what training does, and one pruned at random. The same command continues a run that was
-    interrupted.
+    pruning does from what training does, and one pruned at random. The same command continues an interrupted run.
 
     Parameters
     ----------
@@ -117,8 +122,8 @@ def prune(
         "seed": check.seed,
         "data": {"name": data},
         "models": {"original": network(model, pruning, normalise)},
-        "training": vars(tuning) | {"optimizer": "adam", "weight_decay": 0.0},
-        "chains": [chain(pruning)],
+        "training": training(tuning),
+        "chains": [chain(pruning, tuning)],
         "specification": {"epsilon": epsilon, "images": check.images},
         "verification": {"timeout": check.timeout},
     }
@@ -137,8 +142,16 @@ def network(model: Path, pruning: Pruning, normalise: bool) -> dict[str, Any]:
     return {"architecture": "onnx", "file": model.resolve(), "batch_norm": whole, "normalise": normalise}
 
 
-def chain(pruning: Pruning) -> dict[str, Any]:
-    """The chain of the recipe."""
+def training(tuning: Tuning) -> dict[str, Any]:
+    """The training of the recipe; its ramp is the chain's, for the network from the file is not trained first."""
+    values = {name: value for name, value in vars(tuning).items() if name != "ramp"}
+    return values | {"optimizer": "adam", "weight_decay": 0.0}
+
+
+def chain(pruning: Pruning, tuning: Tuning) -> dict[str, Any]:
+    """The chain of the recipe. Without epochs there is no training to compare with."""
+    length = (tuning.epochs // 2 if tuning.loss in WITH_BOUNDS else 0) if tuning.ramp is None else tuning.ramp
+    controls = [control for control in pruning.control if tuning.epochs or control != "retrained"]
     single = {"name": pruning.method, "layers": pruning.layers}
     return {
         "name": pruning.method,
@@ -146,5 +159,6 @@ def chain(pruning: Pruning) -> dict[str, Any]:
         "method": pruning.method if pruning.method in CHANNELS else single,
         "densities": pruning.density,
         "rewind": "finetune",
-        "controls": pruning.control,
+        "ramp": {"start": 1, "length": length} if length else None,
+        "controls": controls,
     }

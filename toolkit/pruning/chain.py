@@ -16,7 +16,7 @@ from torch import nn
 from toolkit.data.dataset import Dataset, Split
 from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.models.build import build_model
-from toolkit.pruning.compress import compress
+from toolkit.pruning.compress import compress, without_dense_norms
 from toolkit.pruning.graft import graft, grafted_job
 from toolkit.pruning.masks import Masks, density, live_channels
 from toolkit.pruning.methods import PruningRound, prune
@@ -135,7 +135,7 @@ def dense_key(context: ChainContext, options: ModelOptions, training: Training) 
 
 
 def _round_key(state: ChainState, chain: Chain, index: int, target: float) -> str:
-    options = chain.model_dump(include={"method", "rewind", "rewind_epoch", "one_shot"})
+    options = chain.model_dump(include={"method", "rewind", "rewind_epoch", "one_shot", "ramp"})
     options["method"].pop("compress", None)
     return digest({"parent": state.key, "index": index, "density": target, "options": options})
 
@@ -178,11 +178,12 @@ def rewind(chain: Chain, job: TrainingJob, initial: nn.Module, dense: nn.Module,
 
 
 def rewound_job(job: TrainingJob, chain: Chain, context: ChainContext, index: int) -> TrainingJob:
-    """The training of a pruned state: schedules start again, or stay at their end when fine-tuning."""
+    """The training of a pruned state: schedules start again, or stay at their end when fine-tuning, but for the ramp
+    that the chain gives that."""
     training = job.training
     if chain.rewind == "finetune":
         last_rate = learning_rate_at(training, training.epochs)
-        training = training.model_copy(update={"learning_rate": last_rate, "milestones": (), "ramp": None})
+        training = training.model_copy(update={"learning_rate": last_rate, "milestones": (), "ramp": chain.ramp})
     return replace(job, training=training, seed=derive_seed(context.seed, "train", index))
 
 
@@ -228,5 +229,5 @@ def exported_module(context: ChainContext, chain: Chain, state: ChainState) -> n
     module = copy.deepcopy(state.model).cpu()
     if isinstance(chain.method, Structured) and chain.method.compress and state.masks and not state.grafted:
         live = {name: kept.cpu() for name, kept in live_channels(state.model, state.masks).items()}
-        return compress(module, live, context.dataset.input_shape)
-    return module
+        module = compress(module, live, context.dataset.input_shape)
+    return without_dense_norms(module)

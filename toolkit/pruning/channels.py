@@ -1,6 +1,6 @@
 """Methods that prune channels by a score: slimming, refill, instability, upper bound.
 
-A channel is a convolution's output with the batch normalisation and the ReLU that follow it.
+A channel is an output of a convolution or of a linear layer, with the batch normalisation and the ReLU that follow it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import InputError
-from toolkit.models.structure import ReluSite, channel_sites, relu_sites
+from toolkit.models.structure import BatchNorm, ReluSite, channel_sites, relu_sites
 from toolkit.pruning.masks import Masks, Scores, channel_masks, live_channels, select
 from toolkit.pruning.pruning_options import NrsChannel, Refill, Slim, Structured, UpperBound
 from toolkit.pruning.round import PruningRound, prune
@@ -30,7 +30,10 @@ def keep_channels(options: Structured, round_: PruningRound, scores: Scores) -> 
     """
     live = live_channels(round_.model, round_.masks)
     if not live:
-        raise InputError("chains.method: channels need a convolution, batch normalisation and ReLU in a row; none here")
+        raise InputError(
+            "chains.method: channels need a convolution or linear layer, batch normalisation and ReLU in a row; "
+            "there is none"
+        )
     floor = min(options.floor, round_.density)
     kept = {name: _protect_best(scores[name], live[name], int(floor * len(live[name]))) for name in live}
     return channel_masks(round_.model, select(kept, live, round_.density, layerwise=options.layerwise))
@@ -57,15 +60,15 @@ def _(options: Refill, round_: PruningRound) -> Masks:
     """
     modules = dict(round_.model.named_modules())
     sites = channel_sites(round_.model)
-    weights = {site.batch_norm: _weight(modules[site.conv]) for site in sites}
+    weights = {site.batch_norm: _weight(modules[site.layer]).flatten(1) for site in sites}
     channels = live_channels(round_.model, round_.masks)
-    live = {name: channels[name].reshape(-1, 1, 1, 1).expand_as(weight) for name, weight in weights.items()}
+    live = {name: channels[name].reshape(-1, 1).expand_as(weight) for name, weight in weights.items()}
     total = sum(mask.numel() for mask in live.values())
     remaining = sum(int(mask.sum()) for mask in live.values()) / max(1, total)
     kept = select(
         {name: weight.abs() for name, weight in weights.items()}, live, (1 - options.rate) * remaining, layerwise=False
     )
-    scores = {name: (weight.abs() * kept[name]).mean((1, 2, 3)) for name, weight in weights.items()}
+    scores = {name: (weight.abs() * kept[name]).mean(1) for name, weight in weights.items()}
     return keep_channels(options, round_, scores)
 
 
@@ -79,23 +82,26 @@ def _(options: NrsChannel, round_: PruningRound) -> Masks:
 @prune.register
 def _(options: UpperBound, round_: PruningRound) -> Masks:
     """Mean over images of the largest upper bound in the channel: small for channels that are nearly inactive."""
-    return keep_channels(options, round_, _mean_over_bounds(round_, lambda _, x: x.upper.amax((2, 3), keepdim=True)))
+    return keep_channels(options, round_, _mean_over_bounds(round_, lambda _, x: _positions(x.upper).amax(2)))
 
 
-def _batch_norms(model: nn.Module) -> dict[str, nn.BatchNorm2d]:
+def _batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
     names = {site.batch_norm for site in channel_sites(model)}
-    return {
-        name: module for name, module in model.named_modules() if name in names and isinstance(module, nn.BatchNorm2d)
-    }
+    return {name: module for name, module in model.named_modules() if name in names and isinstance(module, BatchNorm)}
+
+
+def _positions(values: Tensor) -> Tensor:
+    """Values ``(B, C, positions)`` of channels ``(B, C, H, W)``, or of neurons ``(B, n)``, which have one each."""
+    return values.reshape(*values.shape[:2], -1)
 
 
 def _weight(module: nn.Module) -> Tensor:
-    assert isinstance(module, nn.Conv2d)
+    assert isinstance(module, nn.Conv2d | nn.Linear)
     return module.weight.detach()
 
 
 def _mean_over_bounds(round_: PruningRound, score: Callable[[ReluSite, Interval], Tensor]) -> Scores:
-    """Mean over held-out images and positions of a score ``(B, C, H, W)`` of the bounds before each ReLU.
+    """Mean over held-out images and positions of a score ``(B, C, ...)`` of the bounds before each ReLU.
 
     Raises:
         InputError: there are no held-out images.
@@ -111,7 +117,7 @@ def _mean_over_bounds(round_: PruningRound, score: Callable[[ReluSite, Interval]
         for images in round_.validation.images.split(tuned().training.scored_images):
             _, trace = propagate(round_.model, image_box(images, epsilon))
             for name, site in sites.items():
-                sums[name] += score(site, trace[site.relu]).mean((2, 3)).sum(0)
+                sums[name] += _positions(score(site, trace[site.relu])).mean(2).sum(0)
     return {name: total / len(round_.validation) for name, total in sums.items()}
 
 

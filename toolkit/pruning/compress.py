@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from toolkit.errors import UnsupportedError
-from toolkit.models.structure import channel_sites
+from toolkit.models.structure import channel_sites, sequences
 from toolkit.tuning import tuned
 
 
@@ -28,9 +30,28 @@ def compress(model: nn.Module, live: dict[str, Tensor], input_shape: tuple[int, 
     for site in channel_sites(model):
         dropped = (~live[site.batch_norm]).nonzero().flatten().tolist()
         if dropped:
-            graph.get_pruning_group(modules[site.conv], torch_pruning.prune_conv_out_channels, dropped).prune()
+            layer = modules[site.layer]
+            prune = (
+                torch_pruning.prune_linear_out_channels
+                if isinstance(layer, nn.Linear)
+                else torch_pruning.prune_conv_out_channels
+            )
+            graph.get_pruning_group(layer, prune, dropped).prune()
     _check_equal(model, small, example)
     return small
+
+
+def without_dense_norms(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose linear layers have taken in the batch normalisation that follows them.
+
+    Exporters fold that of convolutions themselves.
+    """
+    folded: nn.Module = copy.deepcopy(model).eval()
+    for _, row in list(sequences(folded)):
+        for index, (layer, following) in enumerate(pairwise(list(row))):
+            if isinstance(layer, nn.Linear) and isinstance(following, nn.BatchNorm1d):
+                row[index], row[index + 1] = fuse_linear_bn_eval(layer, following), nn.Identity()
+    return folded
 
 
 def _check_equal(model: nn.Module, small: nn.Module, example: Tensor) -> None:

@@ -57,8 +57,9 @@ class ControlRound:
 
     def key(self, control: Control, **more: object) -> str:
         """Hash of everything that makes the control."""
-        parents = {"before": self.before.key, "pruned": self.pruned.key, "rewind": self.chain.rewind}
-        return digest({"control": control, "index": self.pruned.index} | parents | more)
+        training = self.chain.model_dump(include={"rewind", "rewind_epoch", "ramp"})
+        parents = {"before": self.before.key, "pruned": self.pruned.key}
+        return digest({"control": control, "index": self.pruned.index, "training": training} | parents | more)
 
     def state(self, control: Control, key: str, start: nn.Module, masks: Masks, job: TrainingJob) -> ChainState:
         """The control, trained from ``start`` or taken from the cache."""

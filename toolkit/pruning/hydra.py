@@ -73,7 +73,7 @@ def _(options: HydraFilter, round_: PruningRound) -> Masks:
     modules = dict(round_.model.named_modules())
     scores: dict[str, nn.Parameter] = {}
     for site in channel_sites(round_.model):
-        kept, norm, weight = live[site.batch_norm], modules[site.batch_norm], modules[site.conv].weight
+        kept, norm, weight = live[site.batch_norm], modules[site.batch_norm], modules[site.layer].weight
         assert isinstance(weight, Tensor)
         size = weight.detach().flatten(1).norm(dim=1) * kept
         scores[site.batch_norm] = nn.Parameter(size / size.max().clamp_min(1e-12))

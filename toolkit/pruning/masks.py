@@ -59,7 +59,7 @@ def channel_masks(model: nn.Module, keep: Mapping[str, Tensor]) -> Masks:
 
 
 def _parameter_names(site: ChannelSite) -> tuple[str, ...]:
-    names = ((site.conv, "weight"), (site.conv, "bias"), (site.batch_norm, "weight"), (site.batch_norm, "bias"))
+    names = ((site.layer, "weight"), (site.layer, "bias"), (site.batch_norm, "weight"), (site.batch_norm, "bias"))
     return tuple(f"{module}.{parameter}" for module, parameter in names)
 
 

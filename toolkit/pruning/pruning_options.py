@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_v
 
 from toolkit.options import RecipeRecord, shorthand
 from toolkit.paper import paper_rows
+from toolkit.training.training_options import Ramp
 
 Density = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -138,6 +139,8 @@ class Rounds(RecipeRecord):
     """Weights a pruned network starts from: the initial ones, those after ``rewind_epoch`` epochs of dense training,
     the trained dense ones, or those it has (learning rate and epsilon then stay where they ended)."""
     rewind_epoch: PositiveInt = 8
+    ramp: Ramp | None = None
+    """Schedule of epsilon in each round of fine-tuning; None trains at the full epsilon from the first step."""
     controls: tuple[Control, ...] = ()
     """Networks beside each pruned one: the unpruned network after as many epochs in all (``retrained``), one with as
     many weights or channels in each layer, chosen at random (``random_masks``), and a dense one with as many parameters

@@ -8,11 +8,11 @@ from torch import nn
 
 from toolkit.data.dataset import Dataset, Split
 from toolkit.errors import UnsupportedError
-from toolkit.models.architecture_options import ModelOptions, PresetNet, ResNet, Vgg
+from toolkit.models.architecture_options import ConvNet, ModelOptions, PresetNet, ResNet, Vgg
 from toolkit.models.build import build_model
 from toolkit.models.structure import ChannelSite, channel_sites, relu_sites
 from toolkit.pruning import compress as compressing
-from toolkit.pruning.compress import compress
+from toolkit.pruning.compress import compress, without_dense_norms
 from toolkit.pruning.masks import channel_masks
 from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.training_loop import apply_masks
@@ -24,7 +24,7 @@ def _masked(options: ModelOptions, channels: int, size: int) -> tuple[nn.Module,
     model = build_model(options, dataset, 0).double()
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.weight.data.normal_(generator=generator)
             module.bias.data.normal_(generator=generator)
             module.running_mean.normal_(generator=generator)
@@ -43,8 +43,9 @@ def _masked(options: ModelOptions, channels: int, size: int) -> tuple[nn.Module,
         (PresetNet(architecture="digits_conv"), 1, 8),
         (ResNet(depth=14, width=6), 3, 32),
         (Vgg(width=3), 3, 32),
+        (ConvNet(blocks=({"channels": 4},), hidden=(9, 7), hidden_batch_norm=True), 1, 8),
     ],
-    ids=["paper7-rgb", "paper7-grey", "digits", "resnet14", "vgg16"],
+    ids=["paper7-rgb", "paper7-grey", "digits", "resnet14", "vgg16", "dense"],
 )
 def test_compressed_equals_masked(options: ModelOptions, channels: int, size: int) -> None:
     model, live = _masked(options, channels, size)
@@ -58,6 +59,9 @@ def test_compressed_equals_masked(options: ModelOptions, channels: int, size: in
     for name, kept in live.items():
         assert modules[name].num_features == int(kept.sum())
     assert len(relu_sites(small)) == len(relu_sites(model))
+    folded = without_dense_norms(small)
+    assert torch.allclose(folded(images), model(images), rtol=1e-9, atol=1e-9)
+    assert not any(isinstance(module, nn.BatchNorm1d) for module in folded.modules())
 
 
 def test_the_original_is_left_alone() -> None:

@@ -162,7 +162,7 @@ def test_channel_methods_leave_a_floor_of_every_layer(first: PruningRound) -> No
 def test_refill_makes_whole_channels_live(first: PruningRound) -> None:
     masks = prune(Refill(), first)
     for site in channel_sites(first.model):
-        rows = masks[f"{site.conv}.weight"].flatten(1)
+        rows = masks[f"{site.layer}.weight"].flatten(1)
         assert torch.equal(rows.all(1), rows.any(1))
         assert torch.equal(rows.all(1), masks[f"{site.batch_norm}.bias"])
 
