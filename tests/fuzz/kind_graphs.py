@@ -83,7 +83,7 @@ def in_single_precision(program: Program, points: torch.Tensor) -> int:
     """Judge the intervals of points in single precision: the values in double precision lie in them."""
     values, box = forward(program, points), Bounds(points.float(), points.float())
     neurons, features = interval_bounds(program.to(torch.device("cpu"), torch.float32), box)
-    rounding = 1e-12 * (1 + values.abs().amax(1, keepdim=True))
+    rounding = 1e-12 * (1 + values.abs().sum(1, keepdim=True))
     if not bool((neurons.lower <= neurons.upper).all()):
         raise Wrong("crossed intervals", f"of neurons, at {points.tolist()}")
     if not bool(((features.lower <= values + rounding) & (values - rounding <= features.upper)).all()):
