@@ -76,6 +76,7 @@ def _name_or_help(app: App) -> Callable[..., int]:
 def main(argv: Sequence[str] | None = None) -> Never:
     """Run one command and exit with an `ExitCode`."""
     note_start()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported, whose small products wait longer
     gc.set_threshold(tuned().processes.collector_objects)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names that a terminal cannot show must not end a run

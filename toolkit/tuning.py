@@ -386,7 +386,7 @@ class ProblemTuning(TuningGroup):
 class QuickProofTuning(TuningGroup):
     """Proofs in numpy, before torch is imported."""
 
-    seconds: float = choice(0.5, "seconds", least=0, measured="search_2026_11_26.json:light_layers")
+    seconds: float = choice(1.5, "seconds", least=0, measured="quick_proof.json:seconds")
     """Time after which the proof in numpy is left to stronger means."""
     most_multiplications: int = choice(1 << 29, "multiplications", least=0, measured="quick_proof.json:layers")
     """Multiplications of the backward passes for one layer of one box up to which a proof in numpy is tried."""
