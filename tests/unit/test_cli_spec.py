@@ -253,7 +253,7 @@ BAD = {
     ),
     "negative radius": (["robustness", *BALL[:4], "--epsilon", "-1"], "epsilon"),
     "crossed clip": (["robustness", *BALL, "--clip", "1", "0"], "--clip"),
-    "centre outside": (["robustness", *BALL, "--clip", "0.5", "1"], "[0.5, 1.0]"),
+    "centre outside": (["robustness", *BALL, "--clip", "0.5", "1"], "[0.5, 1]"),
     "no such label": (["robustness", *BALL, "--label", "3"], "output 3 is not one of 3"),
     "label as target": (["robustness", *BALL, "--target", "0"], "nothing competes"),
     "large k": (["robustness", *BALL, "--top-k", "3"], "k = 3"),

@@ -22,6 +22,7 @@ from toolkit.result import Result, Verdict
 from toolkit.run import cuda_graphs
 from toolkit.run.events import Event, Observer, RoundDone
 from toolkit.search import batch_size
+from toolkit.search.explanation import CaseTracker
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, silent, verify
 
@@ -146,7 +147,11 @@ class Watch:
 
 
 @pytest.mark.parametrize(("strategy", "margin", "batch"), [("relu", 0.1, 1024), ("input", 0.5, 16)])
-def test_rounds_stay_on_the_device(strategy: str, margin: float, batch: int, tmp_path: Path, device: Pretend) -> None:
+def test_rounds_stay_on_the_device(
+    strategy: str, margin: float, batch: int, tmp_path: Path, device: Pretend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Bounds of open cases are looked at four times a second, however many rounds these are; here each takes longer.
+    monkeypatch.setattr(CaseTracker, "look", lambda tracker, frontier: None)
     watch, path = Watch(device), wide_model(tmp_path)
     text = hard_query(path, np.random.default_rng(0), margin)
     with device, pytest.raises(Enough):

@@ -423,10 +423,15 @@ def test_statistics_of_two_parts_are_joined() -> None:
 def test_gpus_may_not_round_factors_while_bounds_are_taken(tmp_path: Path) -> None:
     backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before, seen = [backend.allow_tf32 for backend in backends], list[list[bool]]()
+
+    def look(event: Event) -> None:
+        if not isinstance(event, PhaseBegun):  # points are tried before
+            seen.append([backend.allow_tf32 for backend in backends])
+
     text = header(3, 1) + "(assert (<= Y_0 0.0))"
     try:
         torch.backends.cudnn.allow_tf32 = True
-        decide(absolute(tmp_path, 3, 0.01), text, FAST, lambda event: seen.append([b.allow_tf32 for b in backends]))
+        decide(absolute(tmp_path, 3, 0.01), text, FAST, look)
         assert torch.backends.cudnn.allow_tf32
     finally:
         torch.backends.cudnn.allow_tf32 = before[0]

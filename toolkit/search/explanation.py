@@ -108,7 +108,7 @@ def _search_begun(tracker: CaseTracker, event: SearchBegun) -> None:
     if tracker._frontier() is not event.frontier:
         tracker._frontier, tracker._searched = weakref.ref(event.frontier), set()
         tracker.rise = (math.nan, math.nan)
-    tracker._searched |= {case for domains in event.bounded for case in domains.case.tolist()}
+    tracker._searched |= {case for domains in event.bounded for case in domains.case.cpu().numpy().tolist()}
 
 
 def _round_done(tracker: CaseTracker, event: RoundDone) -> None:

@@ -210,7 +210,7 @@ def weakest_of_cases(case: Tensor, lower: Tensor) -> dict[int, float]:
     cases, number = case.unique(return_inverse=True)
     weakest = torch.full((len(cases),), torch.inf, dtype=lower.dtype, device=lower.device)
     weakest = weakest.scatter_reduce(0, number, lower, "amin")
-    return dict(zip(cases.tolist(), weakest.tolist(), strict=True))
+    return dict(zip(cases.cpu().numpy().tolist(), weakest.cpu().numpy().tolist(), strict=True))
 
 
 def branch_and_bound(frontier: Frontier[Any, Any], budget: Budget) -> SearchOutcome:
