@@ -39,7 +39,7 @@ class CaseTracker:
     cases: Cases
     clock: Clock
     every: float = 0.25
-    """Least time between two looks at all open domains, in seconds."""
+    """Least time between two looks at all open domains, in seconds, or those that passes count as."""
     phase: str = ""
     lower: NDArray[np.float64] = field(init=False)
     """Best lower bounds, ``(C,)``; a positive one refutes its case."""
@@ -116,8 +116,8 @@ def _round_done(tracker: CaseTracker, event: RoundDone) -> None:
     first = event.lower if math.isnan(tracker.rise[0]) else tracker.rise[0]
     tracker.rise = (first, event.lower)
     frontier = tracker._frontier()
-    if frontier is not None and tracker.clock.seconds - tracker._looked >= tracker.every:
-        tracker._looked = tracker.clock.seconds
+    if frontier is not None and tracker.clock.elapsed - tracker._looked >= tracker.every:
+        tracker._looked = tracker.clock.elapsed
         tracker.look(frontier)
 
 
