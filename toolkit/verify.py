@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.quick_proof import StepQuestion, quick_proof
 from toolkit.result import Result, Statistics, Verdict
+from toolkit.run.alarm import Overdue
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import NoBounds, Observer, ObserverGroup, PhaseBegun, ProblemBegun, silent
 from toolkit.run.memory_limits import refused
@@ -291,7 +292,7 @@ class QueryAttempt:
             return self._phases()
         except DisagreementError as error:
             return self._undecided(Verdict.ERROR, str(error))
-        except OutOfTime:
+        except (OutOfTime, Overdue):
             if self.settings.passes and not self.clock.overdue:
                 return self._undecided(Verdict.UNKNOWN, f"limit of {self.settings.passes} bounding passes")
             return self._undecided(Verdict.TIMEOUT, f"time limit of {self.settings.timeout:g} s")
@@ -351,8 +352,9 @@ class QueryAttempt:
     def _without_bounds(self, error: UnsupportedError) -> Result:
         """What can still be said about a network that cannot be bounded: that a witness was found."""
         self.observer(NoBounds(str(error)))
-        if sample_longer(self.losses, self.settings.seed, self.clock, self._accept_array):
-            return self._sat("sampling")
+        with suppress(Overdue):
+            if sample_longer(self.losses, self.settings.seed, self.clock, self._accept_array):
+                return self._sat("sampling")
         return self._undecided(Verdict.UNKNOWN, f"unsupported: {error}")
 
     def _prove(self) -> Result:

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from toolkit.commands.arguments import MemoryLimit, memory_of
 from toolkit.errors import ExitCode, ToolkitError
 from toolkit.result import Result, Verdict
-from toolkit.run.alarm import out_of_time_after
+from toolkit.run.alarm import Overdue, out_of_time_after
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.forked_query import ProcessCrashed, ProcessLimits, ProcessOverdue, run_forked, seconds_passed
 from toolkit.run.memory_limits import refused
@@ -154,7 +154,7 @@ def _decide(
                 files = ProofFiles(paths, query, certificate or Path(name) / "certificate")
                 result = verify_with_certificate(files, networks, settings, observer, clock, _say, certified)
             return _answer(result, folder)
-    except OutOfTime:
+    except (OutOfTime, Overdue):
         return _Answer.of(Result(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s"))
 
 

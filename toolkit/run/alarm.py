@@ -7,19 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from toolkit.run.clock import OutOfTime
+
+class Overdue(BaseException):
+    """Work was interrupted wherever it was.
+
+    It is no `OutOfTime`, which may end a turn of a search and let another one go on from what is left: this one comes
+    at any place, and what is left may be half of a change. Only what gives the whole query up may catch it.
+    """
 
 
 @contextmanager
 def out_of_time_after(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime inside, wherever the work is, after so many seconds.
+    """Raise Overdue inside, wherever the work is, after so many seconds.
 
     A call into a library ends first. Nothing happens where the system has no such alarms, and outside of the main
     thread; processes that are forked inside have none.
     """
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise OutOfTime
+        raise Overdue
 
     try:
         before = signal.signal(signal.SIGALRM, interrupt)

@@ -8,16 +8,27 @@ import time
 
 import pytest
 
-from toolkit.run.alarm import out_of_time_after
+from toolkit.run.alarm import Overdue, out_of_time_after
 from toolkit.run.clock import OutOfTime
 
 
 def test_work_without_checks_is_interrupted() -> None:
     start = time.monotonic()
-    with pytest.raises(OutOfTime), out_of_time_after(0.05):
+    with pytest.raises(Overdue), out_of_time_after(0.05):
         while time.monotonic() - start < 20:
             pass
     assert time.monotonic() - start < 10
+
+
+def test_no_turn_of_a_search_goes_on_from_work_that_was_interrupted() -> None:
+    """A turn that is out of time leaves a search for another to go on with; an interrupted one may leave half."""
+    start = time.monotonic()
+    with pytest.raises(Overdue), out_of_time_after(0.05):
+        try:
+            while time.monotonic() - start < 20:
+                pass
+        except (OutOfTime, Exception):
+            pytest.fail("taken for the end of a turn")
 
 
 def test_nothing_is_left_of_an_alarm_that_was_not_needed() -> None:
