@@ -35,6 +35,22 @@ WORDS = {
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class Proving:
+    """What becomes of the proof of an unsat answer."""
+
+    certificate: Path | None = None
+    """Write a proof of unsat to this file, for `prunecert check`, which shares nothing with the search. It implies
+    --certifiable."""
+    certified: Annotated[bool, Parameter(negative=())] = False
+    """Answer unsat only after the checker has accepted the certificate, within the time limit; else the answer is
+    unknown."""
+
+
+NOTHING_WRITTEN = Proving()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Telling:
     """What is told of a query besides its answer."""
 
@@ -54,8 +70,7 @@ def verify(
     network: Annotated[list[str], Parameter(negative=())],
     serialise_assignments: Annotated[Path | None, Parameter(alias="--assignments")] = None,
     memory_limit: MemoryLimit = None,
-    certificate: Path | None = None,
-    certified: Annotated[bool, Parameter(negative=())] = False,
+    proving: Proving = NOTHING_WRITTEN,
     telling: Telling = NOTHING_MORE,
     settings: Annotated[Settings, Parameter(name="*")] = DEFAULTS,
 ) -> ExitCode:
@@ -75,36 +90,31 @@ def verify(
     memory_limit
         Memory of each process in GiB, by default what the machine has left, and without a limit beside GPUs. Where it
         is short, batches become smaller, and then the answer is unknown.
-    certificate
-        Write a proof of unsat to this file, for `prunecert check`, which shares nothing with the search. It implies
-        --certifiable.
-    certified
-        Answer unsat only after the checker has accepted the certificate, within the time limit; else the answer is
-        unknown.
     settings
         Settings of the verifier.
     """
     # Starting up counts, but a short limit is not over before anything was done.
     spent = min(seconds_passed(), settings.timeout / 2)
     clock = Clock.started(settings.timeout, spent, settings.passes)
-    proof = (certificate, certified)
-    work = partial(_decide, query, tuple(network), serialise_assignments, proof, telling, settings, clock)
-    return _tell(_guarded(work, settings, clock, memory_limit), telling.json)
+    work = partial(_decide, query, tuple(network), serialise_assignments, proving, telling, settings, clock)
+    return _tell(_guarded(work, settings, clock, memory_limit, telling), telling)
 
 
-def _guarded(work: Callable[[], _Answer], settings: Settings, clock: Clock, memory_limit: float | None) -> _Answer:
+def _guarded(
+    work: Callable[[], _Answer], settings: Settings, clock: Clock, memory_limit: float | None, telling: Telling
+) -> _Answer:
     """The answer of work in a process of its own, or what became of that process."""
     try:
         return run_forked(work, ProcessLimits(settings.timeout - clock.seconds, memory_of(memory_limit)))
     except ProcessOverdue:
-        return _Answer.of(Result(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s"))
+        return _Answer.of(Result(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s"), telling)
     except ProcessCrashed as error:
         hint = "" if memory_limit is None else f", with {memory_limit:g} GiB to work in"
-        return _Answer.of(Result(Verdict.UNKNOWN, f"{error}{hint}"))
+        return _Answer.of(Result(Verdict.UNKNOWN, f"{error}{hint}"), telling)
     except Exception as error:
         if isinstance(error, ToolkitError) or not refused(error):
             raise
-        return _Answer.of(Result(Verdict.UNKNOWN, f"out of memory: {' '.join(str(error).split())[:200]}"))
+        return _Answer.of(Result(Verdict.UNKNOWN, f"out of memory: {' '.join(str(error).split())[:200]}"), telling)
 
 
 @dataclass(frozen=True)
@@ -115,23 +125,25 @@ class _Answer:
     reason: str
     explanation: tuple[str, ...]
     """Lines about what stays open."""
-    json: str
-    """Everything about the result."""
+    json: str = ""
+    """Everything about the result, where it is to be printed so."""
     assignment: str = ""
     """Text of the witness, where it is to be printed."""
 
     @classmethod
-    def of(cls, result: Result, assignment: str = "") -> _Answer:
+    def of(cls, result: Result, telling: Telling, assignment: str = "") -> _Answer:
         """What is told of a result and the text of its witness."""
+        if telling.json:
+            return cls(result.verdict, result.reason, (), result.to_json())
         lines = () if result.explanation is None else tuple(result.explanation.lines())
-        return cls(result.verdict, result.reason, lines, result.to_json(), assignment)
+        return cls(result.verdict, result.reason, lines, assignment=assignment)
 
 
 def _decide(
     query: Path,
     network: Sequence[str],
     folder: Path | None,
-    proof: tuple[Path | None, bool],
+    proving: Proving,
     telling: Telling,
     settings: Settings,
     clock: Clock,
@@ -145,17 +157,17 @@ def _decide(
     late = clock.seconds_left + tuned().processes.grace_seconds / 2
     try:
         with _watchers(telling, clock) as observer, out_of_time_after(late):
-            networks, (certificate, certified) = load_networks(paths), proof
-            if certificate is None and not certified:
-                return _answer(verify(networks, read_query(query), settings, observer, clock), folder)
+            networks = load_networks(paths)
+            if proving == NOTHING_WRITTEN:
+                return _answer(verify(networks, read_query(query), settings, observer, clock), folder, telling)
             from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 
             with TemporaryDirectory() as name:
-                files = ProofFiles(paths, query, certificate or Path(name) / "certificate")
-                result = verify_with_certificate(files, networks, settings, observer, clock, _say, certified)
-            return _answer(result, folder)
+                files = ProofFiles(paths, query, proving.certificate or Path(name) / "certificate")
+                result = verify_with_certificate(files, networks, settings, observer, clock, _say, proving.certified)
+            return _answer(result, folder, telling)
     except (OutOfTime, Overdue):
-        return _Answer.of(Result(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s"))
+        return _Answer.of(Result(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s"), telling)
 
 
 def _say(line: str) -> None:
@@ -200,25 +212,25 @@ class _Notes:
             print(f"cannot be proved, only refuted by points: {event.reason}", file=sys.stderr, flush=True)
 
 
-def _answer(result: Result, folder: Path | None) -> _Answer:
+def _answer(result: Result, folder: Path | None, telling: Telling) -> _Answer:
     """The result without its witness, which is written to the folder or becomes text."""
     from toolkit.formats.vnncomp.witness import witness_text
 
     assignment = ""
     if result.witness is not None and folder is not None:
         write_tensors(result.witness, folder)
-    elif result.witness is not None:
+    elif result.witness is not None and not telling.json:
         assignment = witness_text(result.witness)
-    return _Answer.of(result, assignment)
+    return _Answer.of(result, telling, assignment)
 
 
-def _tell(answer: _Answer, as_json: bool) -> ExitCode:
+def _tell(answer: _Answer, telling: Telling) -> ExitCode:
     if sys.stderr.isatty():  # a process that was ended leaves its line of progress
         print(end="\r\x1b[2K", file=sys.stderr)
-    for line in (answer.reason, *answer.explanation) if not as_json else ():
+    for line in (answer.reason, *answer.explanation) if not telling.json else ():
         if line:
             print(line, file=sys.stderr)
-    if as_json:
+    if telling.json:
         print(answer.json)
     elif answer.verdict != Verdict.ERROR:
         print(WORDS[answer.verdict])
