@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from toolkit.bench.run_options import Options
-from toolkit.commands.row_options import READING, Reading
+from toolkit.commands.row_options import READING, Reading, RowBalls
 from toolkit.errors import ExitCode, InputError
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -67,9 +67,7 @@ def certify(
     network: Path,
     /,
     *,
-    data: str,
-    epsilon: str,
-    labels: str | None = None,
+    balls: RowBalls,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
     reading: Reading = READING,
     verification: Verification = VERIFICATION,
@@ -83,19 +81,11 @@ def certify(
     ----------
     network
         The network, .onnx or .onnx.gz: a classifier whose largest output is its answer, or one with a single score.
-    data
-        FILE.npy, FILE.npz:KEY, FILE.csv with a header, a folder of images in folders named by their classes, or a data
-        set by name (digits, mnist, cifar10, ...).
-    epsilon
-        Radius in the maximum norm, of values divided by --scale: a number, numbers between commas, or a file of them;
-        one for all features, or one for each channel or feature.
-    labels
-        File of the labels (.npy, .npz:KEY, or a text of one a line), or `predicted` for the network's own answers.
     output
         Folder for everything; results/NAME by default.
     """
     from toolkit.certification import certify_rows
 
-    question = reading.question(network, data, labels, epsilon)
+    question = reading.question(network, balls.data, balls.labels, balls.epsilon)
     certified = certify_rows(question, verification.timeout, verification.options(), output)
     return ExitCode.DONE if certified.consistent else ExitCode.CONTRADICTION

@@ -18,6 +18,21 @@ Numbers = str | tuple[float, ...] | None
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class RowBalls:
+    """Which balls are asked about."""
+
+    data: str
+    """FILE.npy, FILE.npz:KEY, FILE.csv with a header, a folder of images in folders named by their classes, or a data
+    set by name (digits, mnist, cifar10, ...)."""
+    epsilon: str
+    """Radius in the maximum norm, of values divided by --scale: a number, numbers between commas, or a file of them;
+    one for all features, or one for each channel or feature."""
+    labels: str | None = None
+    """File of the labels (.npy, .npz:KEY, or a text of one a line), or `predicted` for the network's own answers."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Reading:
     """Which rows are meant, how they become inputs of the network, and how its outputs are read."""
 

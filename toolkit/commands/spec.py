@@ -11,7 +11,7 @@ import numpy as np
 from cyclopts import App, Parameter
 from numpy.typing import NDArray
 
-from toolkit.commands.row_options import READING, Reading
+from toolkit.commands.row_options import READING, Reading, RowBalls
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel, TensorInfo, load_model
 from toolkit.formats.onnx.runtime import Session
@@ -207,10 +207,8 @@ def benchmark(
     network: Path,
     /,
     *,
-    data: str,
-    epsilon: str,
+    balls: RowBalls,
     output: Annotated[Path, Parameter(alias="-o")],
-    labels: str | None = None,
     reading: Reading = READING,
     timeout: float = 30.0,
     vnnlib: Literal["1.0", "2.0"] = "1.0",
@@ -223,14 +221,6 @@ def benchmark(
     ----------
     network
         The network, .onnx or .onnx.gz.
-    data
-        FILE.npy, FILE.npz:KEY, FILE.csv with a header, a folder of images in folders named by their classes, or a data
-        set by name (digits, mnist, cifar10, ...).
-    epsilon
-        Radius in the maximum norm, of values divided by --scale: a number, numbers between commas, or a file of them;
-        one for all features, or one for each channel or feature.
-    labels
-        File of the labels (.npy, .npz:KEY, or a text of one a line), or `predicted` for the network's own answers.
     output
         The folder to write; one that was written so before is written again.
     timeout
@@ -238,7 +228,7 @@ def benchmark(
     vnnlib
         Version of VNN-LIB.
     """
-    questions = ask(reading.question(network, data, labels, epsilon))
+    questions = ask(reading.question(network, balls.data, balls.labels, balls.epsilon))
     write_folder(questions, output, timeout, vnnlib)
     for remark in questions.classifier.remarks:
         print(f"{network}: {remark}")
