@@ -158,7 +158,7 @@ class OpenBoxes:
     case: Integers
 
     def part(self, start: int, stop: int) -> OpenBoxes:
-        """Some boxes."""
+        """The boxes from one position to another, with their pairs of box and case."""
         pairs = slice(*np.searchsorted(self.box, [start, stop]).tolist())
         cut = slice(start, stop)
         return OpenBoxes(self.lower[cut], self.upper[cut], self.region[cut], self.box[pairs] - start, self.case[pairs])

@@ -40,8 +40,11 @@ class CaseLosses:
         return np.concatenate([part for _, part in self.parts(len(points), lambda i, j: points[i:j], clock)])
 
     def parts(self, count: int, points_of: PointsOf, clock: Clock) -> Iterator[tuple[Points, NDArray[np.float64]]]:
-        """So many points and their losses, as many at a time as take little time, or a fixed number where passes are
-        counted. Raises OutOfTime."""
+        """Losses of ``count`` points, in parts ``(B, n)`` and ``(B, C)``. Raises OutOfTime.
+
+        A part has as many points as can be evaluated between two looks at the clock, or a fixed number of them where
+        passes are counted in place of time.
+        """
         start, size = 0, 1
         while start < count:
             clock.check()

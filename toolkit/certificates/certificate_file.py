@@ -42,7 +42,7 @@ class CertificateFile:
         self._flushed = time.monotonic()
 
     def mark(self) -> FileMark:
-        """This place."""
+        """The end of the file as it is now, to come back to."""
         self.flush()
         return FileMark(self._file.tell(), self.writer.mark())
 

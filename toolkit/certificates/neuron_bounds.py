@@ -21,7 +21,7 @@ class StatedRows:
     """Bounds of elements of one tensor, ``(n,)``, by slopes that are in slots of the file."""
 
     tensor: int
-    """As the file numbers it."""
+    """Number of the tensor in the certificate, 0 for the input."""
     index: NDArray[np.int64]
     upper: NDArray[np.bool_]
     slots: NDArray[np.int64]

@@ -143,7 +143,7 @@ class CertificateRecorder:
 
     @record.register
     def leaf_closed(self, event: LeafClosed) -> None:
-        """Refute a leaf."""
+        """Write the row that refutes a domain with nothing left to split."""
         if self.search is not None:
             self.search.closed(event)
 

@@ -87,7 +87,7 @@ class Program:
     """What rounding can change in bounds for the boxes of one problem (`toolkit.bounds.backward_rounding`): made last,
     too."""
     origin: ProgramOrigin | None = field(default=None, repr=False, compare=False)
-    """What its inputs and neurons are in the program that it was reduced from; None: it is not a reduced one."""
+    """Where the inputs and neurons of a reduced program are in the program that it was made of; None for others."""
     merged: list[Program] = field(init=False, default_factory=list, repr=False, compare=False)
     """This program with its neurons merged, once that has been asked for (`toolkit.problem.merge_neurons`)."""
 

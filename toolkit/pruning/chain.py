@@ -53,7 +53,7 @@ class ChainState:
     grafted: bool = False
     """Whether some of its ReLUs were made linear."""
     control: Control | None = None
-    """What it is beside the pruned network of its round, where it is no pruned network itself."""
+    """Which control of the round's pruned network this one is; None for a pruned network, and for the dense one."""
 
 
 @dataclass(frozen=True)

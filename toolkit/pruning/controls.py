@@ -97,7 +97,7 @@ def _retrained(round_: ControlRound) -> ChainState:
 
 
 def _random_masks(round_: ControlRound) -> ChainState:
-    """As many live entries of each layer as the pruned network has, chosen at random, started as that one was."""
+    """The control with random masks: each layer keeps as many entries as in the pruned network, and starts as there."""
     context, chain, before = round_.context, round_.chain, round_.before
     seed = derive_seed(context.seed, "random masks", 0 if chain.one_shot else round_.pruned.index)
     generator = torch.Generator(device=context.device).manual_seed(seed)

@@ -52,7 +52,7 @@ class ChainModel:
     retrained: bool
     """Trained from the initial weights, of which pruning took some away: what a lottery ticket is."""
     control: Control | None
-    """What it is beside the pruned network of its round, where it is none itself."""
+    """Which control of the round's pruned network this one is; None for a pruned network, and for the dense one."""
     metadata: dict[str, str]
     """What was pruned, how, and out of which recipe: for the exported file."""
 

@@ -51,7 +51,7 @@ class ModelRecord:
     content: str = ""
     """Hash of the exported file."""
     control: str = ""
-    """What it is beside the pruned network of its chain and state; empty where it is pruned, or dense."""
+    """Which control of its chain's pruned network, at the same state, this one is; empty for pruned and dense ones."""
 
     @property
     def is_pruned(self) -> bool:

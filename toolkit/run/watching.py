@@ -94,7 +94,7 @@ class ProgressLine:
                 self._draw()
 
     def text(self) -> str:
-        """The line."""
+        """What the line on the terminal says."""
         parts = [f"{self.clock.seconds:.1f} s", self.phase]
         if not math.isnan(self.weakest):
             parts.append(f"weakest bound {self.weakest:.4g}")

@@ -65,7 +65,7 @@ def test_years_are_no_part_of_a_category() -> None:
 
 
 def matched(*lists: list[ToolAnswer]) -> list[tuple[bool, ...]]:
-    """Of each instance, which sources have it."""
+    """For each instance of a comparison, whether each source of answers has one for it."""
     return [tuple(a is not None for a in one.answers) for one in compared(*lists).matching.instances]
 
 
