@@ -26,6 +26,7 @@ from toolkit.attack.case_losses import CaseLosses
 from toolkit.attack.point_sampling import sample, sample_longer
 from toolkit.attack.secant_attack import follow_secants
 from toolkit.errors import DisagreementError, UnsupportedError
+from toolkit.explanation import CaseTracker, explain
 from toolkit.formats.onnx.batching import batch_session
 from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.onnx.operators import check_inputs, check_operators
@@ -42,7 +43,6 @@ from toolkit.run.alarm import Overdue
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import NoBounds, Observer, ObserverGroup, PhaseBegun, ProblemBegun, silent
 from toolkit.run.memory_limits import refused
-from toolkit.search.explanation import CaseTracker, explain
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
 

@@ -17,12 +17,12 @@ from random_networks import FAMILIES, NetworkBuilder, random_network, save
 from random_queries import hard_query
 from recorders import Again
 
+from toolkit.explanation import CaseTracker
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.result import Result, Verdict
 from toolkit.run import cuda_graphs
 from toolkit.run.events import Event, Observer, RoundDone
 from toolkit.search import batch_size
-from toolkit.search.explanation import CaseTracker
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, silent, verify
 

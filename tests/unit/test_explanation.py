@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from toolkit.explanation import CaseTracker, case_text, explain
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.cases import compile_cases
 from toolkit.result import Explanation, OpenCase, Result, Statistics, Verdict
@@ -31,7 +32,6 @@ from toolkit.run.events import (
     SearchBegun,
 )
 from toolkit.run.watching import EventLog, ProgressLine, event_values
-from toolkit.search.explanation import CaseTracker, case_text, explain
 from toolkit.search.loop import weakest_of_cases
 
 QUERY = parse_query("""
