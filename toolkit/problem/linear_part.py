@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from toolkit.problem.operator_table import depends_on_input
+from toolkit.ops import AffineForm
+from toolkit.problem.operator_table import depends_on_input, form_of
 
 aten = torch.ops.aten
 
@@ -55,8 +56,9 @@ def linear_part(module: fx.GraphModule) -> fx.GraphModule:
     """
     rewriting = GraphRewriting(module)
     for node in list(rewriting.graph.nodes):
-        if node.target in _ADDED:
-            _ADDED[node.target](rewriting, node)
+        form = form_of(node)
+        if form is not None and form in _ADDED:
+            _ADDED[form](rewriting, node)
     for node in list(rewriting.graph.nodes):
         if node.target is aten.mul.Tensor:
             _fold_factor(rewriting, node)
@@ -136,20 +138,16 @@ def _in_choice(rewriting: GraphRewriting, node: fx.Node) -> None:
     node.args = (condition, _zero(rewriting, node, chosen), _zero(rewriting, node, other))
 
 
-_ADDED: dict[Any, Callable[[GraphRewriting, fx.Node], None]] = {
-    aten.add.Tensor: _in_sum,
-    aten.add.Scalar: _in_sum,
-    aten.sub.Tensor: _in_sum,
-    aten.sub.Scalar: _in_sum,
-    aten.convolution.default: _in_convolution,
-    aten.addmm.default: _in_product,
-    aten.baddbmm.default: _in_product,
-    aten.cat.default: _in_list,
-    aten.stack.default: _in_list,
-    aten.constant_pad_nd.default: _in_padding,
-    aten.where.self: _in_choice,
+_ADDED: dict[AffineForm, Callable[[GraphRewriting, fx.Node], None]] = {
+    AffineForm.ADD: _in_sum,
+    AffineForm.SUBTRACT: _in_sum,
+    AffineForm.CONVOLUTION: _in_convolution,
+    AffineForm.BIASED_PRODUCT: _in_product,
+    AffineForm.JOIN: _in_list,
+    AffineForm.PAD: _in_padding,
+    AffineForm.CHOOSE: _in_choice,
 }
-"""Operators that add constants (or put them beside values), and how to leave these out."""
+"""Forms of operators that add constants, or put them beside values, and how to leave these out."""
 
 
 def _replace(rewriting: GraphRewriting, node: fx.Node, by: fx.Node) -> None:
