@@ -186,6 +186,7 @@ def refute(question: StepQuestion, clock: Clock) -> list[RoundOfBoxes]:
         left = together([halves for _, halves in done])
         if len(left.box) and not 0 < varying <= tuned().quick_proof.most_bisected_inputs:
             raise TooLarge("a case is open")
+        clock = clock if len(rounds) > 1 else clock.soon(tuned().quick_proof.halving_seconds)
         if clock.left * len(boxes.lower) < (clock.elapsed - began) * len(left.lower):
             raise OutOfTime  # one more round would not end in time
         boxes = left

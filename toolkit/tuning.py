@@ -388,6 +388,8 @@ class QuickProofTuning(TuningGroup):
 
     seconds: float = choice(1.5, "seconds", least=0, measured="quick_proof.json:seconds")
     """Time after which the proof in numpy is left to stronger means."""
+    halving_seconds: float = choice(0.5, "seconds", least=0, measured="quick_proof.json:halving")
+    """Time for parts of the boxes, once the whole ones are bounded."""
     most_multiplications: int = choice(1 << 29, "multiplications", least=0, measured="quick_proof.json:layers")
     """Multiplications of the backward passes for one layer of one box up to which a proof in numpy is tried."""
     window_factor: float = choice(8.0, "multiplications", least=1, measured="quick_proof.json:layers")

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.agreement.against_onnxruntime import Bounded, check_agreement
-from toolkit.agreement.bounded_steps import BoundedSteps
 from toolkit.agreement.query_samples import Candidate, OnnxReference
 from toolkit.agreement.real_semantics import holds_over_reals
 from toolkit.attack.case_losses import CaseLosses
@@ -37,7 +36,6 @@ from toolkit.formats.vnncomp.witness import Witness, hidden_names, replay
 from toolkit.formats.vnnlib.query import Network, Query
 from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.cases import Cases, compile_cases
-from toolkit.quick_proof import StepQuestion, quick_proof
 from toolkit.result import Result, Statistics, Verdict
 from toolkit.run.alarm import Overdue
 from toolkit.run.clock import Clock, OutOfTime
@@ -51,6 +49,7 @@ if TYPE_CHECKING:
 
     from toolkit.agreement.bounded_networks import BoundedNetworks
     from toolkit.agreement.bounded_programs import BoundedModule, BoundedProgram
+    from toolkit.agreement.bounded_steps import BoundedSteps
     from toolkit.backends.auto_lirpa import LirpaRootBounds
     from toolkit.problem.compile import Binding, Problem
     from toolkit.problem.specialise_cases import ProblemPart
@@ -316,8 +315,8 @@ class QueryAttempt:
             return self._sat("secants")
         if obstacle is not None:
             raise obstacle
-        if (question := self._prove_lightly()) is not None:
-            return self._unsat("light-crown", BoundedSteps(question, self.cases, self.loaded.imported))
+        if (bounded := self._prove_lightly()) is not None:
+            return self._unsat("light-crown", bounded)
         self.observer(PhaseBegun("import of the networks"))
         return self._prove()
 
@@ -328,15 +327,20 @@ class QueryAttempt:
             self.score_losses, clock, seed, self._accept_array
         )
 
-    def _prove_lightly(self) -> StepQuestion | None:
+    def _prove_lightly(self) -> BoundedSteps | None:
         """What was bounded for a proof in less time than importing torch takes; pointless where that was done."""
         settings = self.settings
         if self.loaded.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
             return None
         if settings.certifiable or settings.device == "cuda" or len(self.loaded.needed) > 1:
             return None
+        from toolkit.agreement.bounded_steps import BoundedSteps
+        from toolkit.quick_proof import quick_proof
+
         [network] = self.loaded.needed.values()
-        return quick_proof(self.query, self.cases, network.model, self.clock.soon(tuned().quick_proof.seconds))
+        clock = self.clock.soon(tuned().quick_proof.seconds)
+        question = quick_proof(self.query, self.cases, network.model, clock)
+        return None if question is None else BoundedSteps(question, self.cases, self.loaded.imported)
 
     def _obstacle(self) -> UnsupportedError | None:
         """What is known at once to keep our own bounds from the networks; whoever watches is told before anything."""
