@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,7 +19,7 @@ class Overdue(BaseException):
 
 @contextmanager
 def out_of_time_after(seconds: float) -> Iterator[None]:
-    """Raise Overdue inside, wherever the work is, after so many seconds.
+    """Raise Overdue inside, wherever the work is, after so many seconds, or when an alarm around this one ends.
 
     A call into a library ends first. Nothing happens where the system has no such alarms, and outside of the main
     thread; processes that are forked inside have none.
@@ -32,9 +33,18 @@ def out_of_time_after(seconds: float) -> Iterator[None]:
     except (AttributeError, ValueError):  # not POSIX; not the main thread
         yield
         return
+    around, _ = signal.getitimer(signal.ITIMER_REAL)
+    began = time.monotonic()
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+        _ring_after(min(seconds, around or seconds))
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if around:
+            _ring_after(around - (time.monotonic() - began))
+
+
+def _ring_after(seconds: float) -> None:
+    """Set the alarm, at once where the time has passed."""
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))

@@ -52,3 +52,21 @@ def test_other_threads_have_no_alarm() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_an_alarm_inside_of_another_leaves_that_one_as_it_was() -> None:
+    start = time.monotonic()
+    with pytest.raises(Overdue), out_of_time_after(0.3):
+        with pytest.raises(Overdue), out_of_time_after(0.05):
+            time.sleep(20)
+        with out_of_time_after(20):
+            pass
+        time.sleep(20)
+    assert 0.2 < time.monotonic() - start < 10
+
+
+def test_an_alarm_inside_of_a_shorter_one_is_no_later() -> None:
+    start = time.monotonic()
+    with pytest.raises(Overdue), out_of_time_after(0.05), out_of_time_after(20):
+        time.sleep(20)
+    assert time.monotonic() - start < 10
