@@ -7,6 +7,7 @@ What a run leaves in its folder::
     answers.csv      all that is known of each answer, with a header
     run.json         what was asked, by which command and on which machine
     witnesses/       counterexamples, one file each
+    certificates/    proofs, one file each, where they were asked for
     plots/           PNG
     report.html      everything on one page
 """
@@ -28,7 +29,7 @@ from toolkit.bench.expected import VerdictComparison, compare
 from toolkit.bench.folder import Benchmark, find_benchmarks, make_jobs
 from toolkit.bench.job import InstanceJob, WorkerTask
 from toolkit.bench.journal import JournalRecord
-from toolkit.bench.results import SUFFIX, WITNESSES, write_results
+from toolkit.bench.results import CERTIFICATE_SUFFIX, CERTIFICATES, SUFFIX, UNFINISHED, WITNESSES, write_results
 from toolkit.bench.run_options import Options
 from toolkit.bench.run_progress import make_observer
 from toolkit.bench.runner import RunPlan, answered, claimed, run_jobs
@@ -131,6 +132,7 @@ def execute(
     path = out / journal.NAME
     if options.fresh:
         forget(out)
+    jobs = with_drafts(jobs, out)
     done = len(answered(jobs, out))
     if done:
         text = f"{done} of {len(jobs)} instances are answered in {path} (--fresh starts over)"
@@ -163,14 +165,26 @@ def with_more(jobs: Sequence[InstanceJob], records: Sequence[JournalRecord], fac
     return [job if record.verdict in DECIDED else job.times(factor) for job, record in pairs]
 
 
+def with_drafts(jobs: Sequence[InstanceJob], out: Path) -> list[InstanceJob]:
+    """The jobs, each with a place for its certificate where the settings ask for one; what a killed run left there
+    goes."""
+    for path in (out / CERTIFICATES).glob(f"*{UNFINISHED}"):
+        path.unlink()
+    if any(job.settings.certifiable for job in jobs):
+        (out / CERTIFICATES).mkdir(parents=True, exist_ok=True)
+    drafts = (out / CERTIFICATES / f"{job.key}{UNFINISHED}" if job.settings.certifiable else None for job in jobs)
+    return [replace(job, draft=draft) for job, draft in zip(jobs, drafts, strict=True)]
+
+
 def forget(out: Path) -> None:
     """Remove the answers of an earlier run, and no file that a run does not make."""
     (out / journal.NAME).unlink(missing_ok=True)
-    for path in (out / WITNESSES).glob(f"*/*{SUFFIX}.gz"):
-        path.unlink()
-    for folder in (*(out / WITNESSES).glob("*"), out / WITNESSES):
-        with suppress(OSError):  # it holds something else, or is not there
-            folder.rmdir()
+    for kind, suffix in ((WITNESSES, f"{SUFFIX}.gz"), (CERTIFICATES, CERTIFICATE_SUFFIX)):
+        for path in (out / kind).glob(f"*/*{suffix}"):
+            path.unlink()
+        for folder in (*(out / kind).glob("*"), out / kind):
+            with suppress(OSError):  # it holds something else, or is not there
+                folder.rmdir()
 
 
 def print_comparison(comparison: VerdictComparison, known: bool, console: Console) -> None:
@@ -231,4 +245,11 @@ def cards(records: Sequence[JournalRecord], contradictions: int | None = None) -
         ("undecided", f"{open_ones:,}"),
         ("seconds in total", short(sum(record.seconds for record in records))),
     ]
+    if any(record.statistics.certificate for record in records):
+        shown.insert(1, ("proofs checked", f"{proofs_checked(records):,} of {count[Verdict.UNSAT]:,}"))
     return (*shown, ("contradictions", str(contradictions))) if contradictions is not None else tuple(shown)
+
+
+def proofs_checked(records: Sequence[JournalRecord]) -> int:
+    """How many answers `unsat` have a certificate that the checker accepted."""
+    return sum(record.verdict is Verdict.UNSAT and record.statistics.certificate == "checked" for record in records)

@@ -58,6 +58,13 @@ class Statistics:
     (interval, crown or forward, alpha-crown); the largest over the query's boxes."""
     passes: int = 0
     """Bounding passes of the process that the query was put to, which ``Settings.passes`` limits."""
+    certificate: str = ""
+    """What is known of the certificate of ``unsat``: checked, complete (the checker was not asked) or incomplete (it
+    leaves something open); empty without one."""
+    certificate_bytes: int = 0
+    """Size of the certificate."""
+    checking_seconds: float = 0.0
+    """Time that the checker took afterwards."""
 
     def plus(self, other: Statistics) -> Statistics:
         """Of both parts of a verification: work is added, sizes are the largest, methods the later part's."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from toolkit.errors import InputError
 
 LONGEST_TIMEOUT = 2_000_000
 """Seconds, 23 days: operating systems wait for an event no longer than 2^31 milliseconds."""
+
+
+def _or_certified(certifiable: bool, before: ValidationInfo) -> bool:
+    """Whether there are certificates: where they are asked for, and where they are to be accepted."""
+    return certifiable or (before.data or {}).get("certified", False)  # there is none for a value on its own
 
 
 class Settings(BaseModel):
@@ -68,9 +73,18 @@ class Settings(BaseModel):
             "counterexamples for onnxruntime's"
         ),
     ] = False
+    certified: Annotated[
+        bool,
+        Field(description="answer unsat only after the checker has accepted its certificate, within the time limit"),
+    ] = False
     certifiable: Annotated[
         bool,
-        Field(description="use only what a certificate can state, in one process: the search takes longer"),
+        Field(
+            validate_default=True,
+            description="use only what a certificate can state, in one process: the search takes longer, and a run "
+            "keeps the certificate of each unsat; certified implies it",
+        ),
+        AfterValidator(_or_certified),
     ] = False
     max_domains: Annotated[int, Field(ge=1, description="domains after which the answer is unknown")] = 10_000_000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from toolkit.report.plots import (
     certified_versus_density,
     every_network,
     instability_versus_density,
+    proofs_versus_density,
     save_png,
     unstable_by_layer,
 )
@@ -40,7 +42,7 @@ from toolkit.report.summary import (
     summary_csv,
     ticket_findings,
 )
-from toolkit.report.tables import Table, summary_table, to_rich
+from toolkit.report.tables import Table, proof_table, summary_table, to_rich
 from toolkit.result import Verdict
 from toolkit.settings import Settings
 
@@ -114,10 +116,12 @@ def extra_tables(
     rows: Sequence[SummaryRow],
     layers: Sequence[LayerRow],
 ) -> dict[str, Table]:
-    """What the page shows besides the summary: the paper's figures, every seed on its own, and layer by layer."""
+    """What the page shows besides the summary: the paper's figures, every seed on its own, certificates, and layer by
+    layer."""
     tables = {"Beside the paper": paper_table(means, paper_keys(recipe))}
     if len(means) < len(rows):
         tables["Every seed"] = summary_table(rows)
+    tables["Certificates of the proofs"] = proof_table(rows)
     tables["Unstable ReLUs by layer and bound method"] = unstable_table(layers)
     tables["Interval bounds by layer"] = width_table(models)
     return {heading: table for heading, table in tables.items() if table.rows}
@@ -170,7 +174,11 @@ def study_plots(
             cactus({name: [r for r in records if r.onnx in group] for name, group in networks.items()}),
         ),
     )
-    return tuple(plot for plot in plots if layers or plot.name != "layers")
+    plots = tuple(plot for plot in plots if layers or plot.name != "layers")
+    if all(math.isnan(row.mean_certificate_bytes) for row in uncontrolled):
+        return plots
+    proofs = proofs_versus_density(uncontrolled)
+    return (*plots, Plot("proofs", "Mean size of a certificate of a proof (see the table for checking times).", proofs))
 
 
 def write_report(

@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "certificates": {"verify", "quick_proof", "search", "bounds", "problem", "formats", "proof"},
     "batched_queries": {"verify", "agreement", "search", "attack", "bounds", "problem", "formats"},
-    "bench": {"batched_queries", "verify", "search", "formats"},
+    "bench": {"batched_queries", "certificates", "verify", "search", "formats"},
     "report": {"bench", "formats"},
     "campaign": {"bench", "report", "verify", "formats"},
     "data": {"recipe", "formats"},

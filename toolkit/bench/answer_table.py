@@ -17,7 +17,7 @@ _STATISTICS = tuple(entry.name for entry in fields(Statistics) if entry.name not
 """All statistics that are one number or word each; those by layer are in the journal."""
 HEADER = (
     "category", "network", "specification", "verdict", "expected", "seconds", "timeout", "reason", *_STATISTICS,
-    "verifier_seconds", "witness", "finished", "device",
+    "verifier_seconds", "witness", "certificate_file", "finished", "device",
 )  # fmt: skip
 """The columns. ``seconds`` is measured outside of the verifier, ``verifier_seconds`` inside."""
 
@@ -44,6 +44,7 @@ def _answer_line(record: JournalRecord, expected: str) -> dict[str, object]:
         **{name: getattr(record.statistics, name) for name in _STATISTICS},
         "verifier_seconds": round(record.statistics.seconds, 4),
         "witness": record.witness,
+        "certificate_file": record.certificate,
         "finished": record.finished,
         "device": record.provenance.get("device", ""),
     }

@@ -29,6 +29,16 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def move_to_disk(source: Path, target: Path) -> None:
+    """Give a file another name in the same file system, where another file of that name is replaced; on return it is
+    on disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    source.replace(target)
+    sync_folder(target.parent)
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a text file in UTF-8, compressed when its name ends in ``.gz`` (without a time stamp: same text, same
     bytes). Parts of file names that are no text are written as they are."""

@@ -74,8 +74,9 @@ def surveyed(task: WorkerTask, jobs: Sequence[InstanceJob]) -> Sequence[Answer |
 
 
 def line_up(jobs: Sequence[InstanceJob], task: WorkerTask, workers: int = 1) -> JobQueue:
-    """The jobs as they wait for workers, who survey them where the task can."""
-    return queue(jobs, tuned().bench.most_surveyed_jobs if task.survey else 1, workers)
+    """The jobs as they wait for workers, who survey them where the task can and none needs a certificate."""
+    together = task.survey is not None and all(job.draft is None for job in jobs)
+    return queue(jobs, tuned().bench.most_surveyed_jobs if together else 1, workers)
 
 
 def begin(jobs: Sequence[InstanceJob]) -> list[Event]:

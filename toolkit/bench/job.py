@@ -33,6 +33,8 @@ class InstanceJob:
     """The key without limits, under which a proof or a counterexample found in less time, or fewer passes, stands."""
     memory: float | None = field(default=None, compare=False)
     """Limit of the whole run in GiB, if there is one."""
+    draft: Path | None = field(default=None, compare=False)
+    """Where the worker writes the certificate, if there is to be one; whoever keeps the answer gives it its name."""
 
     def times(self, factor: float) -> InstanceJob:
         """The job with limits of time and passes so many times as large."""

@@ -43,6 +43,10 @@ class JournalRecord:
     """Counterexample file, relative to the folder of the run; empty without one."""
     witness_sha256: str = ""
     """Of that file, as it is on disk."""
+    certificate: str = ""
+    """Certificate file, relative to the folder of the run; empty without one."""
+    certificate_sha256: str = ""
+    """Of that file."""
     question: str = ""
     """The key without limits; empty in journals of before there was one."""
     finished: str = ""
@@ -60,8 +64,8 @@ class JournalRecord:
         return self.category, self.onnx, self.vnnlib
 
 
-def make_record(job: InstanceJob, answer: Answer, witness: str = "", digest: str = "") -> JournalRecord:
-    """The record of a finished job; of a counterexample with its file and the file's SHA-256."""
+def make_record(job: InstanceJob, answer: Answer, **files: str) -> JournalRecord:
+    """The record of a finished job, with its counterexample and certificate by the record's fields."""
     return JournalRecord(
         key=job.key,
         category=job.category,
@@ -72,11 +76,10 @@ def make_record(job: InstanceJob, answer: Answer, witness: str = "", digest: str
         reason=answer.reason,
         seconds=round(answer.seconds, 4),
         statistics=answer.statistics,
-        witness=witness,
-        witness_sha256=digest,
         question=job.question,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         provenance=dict(job.origin),
+        **files,
     )
 
 

@@ -1,20 +1,22 @@
-"""What a run leaves besides its journal: ``results.csv``, and counterexamples named as VNN-COMP names them."""
+"""What a run leaves besides its journal: ``results.csv``, and counterexamples and certificates by their instances."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.bench.atomic_files import file_digest, packed, write_bytes_atomically, write_text_atomically
+from toolkit.bench.atomic_files import file_digest, move_to_disk, packed, write_bytes_atomically, write_text_atomically
 from toolkit.bench.job import InstanceJob
 from toolkit.bench.journal import JournalRecord
 from toolkit.formats.vnncomp.instances import ResultRow, format_results, witness_name
 
-WITNESSES = "witnesses"
-SUFFIX = ".counterexample"
+WITNESSES, CERTIFICATES = "witnesses", "certificates"
+SUFFIX, CERTIFICATE_SUFFIX = ".counterexample", ".certificate"
+UNFINISHED = ".part"
+"""What the name of a certificate ends in while a worker writes it."""
 LONGEST_NAME = 200
 """Bytes of a file's name without what is added to it; file systems take 255 in all."""
 
@@ -22,19 +24,27 @@ Row = tuple[str, str, str]
 
 
 def witness_path(job: InstanceJob, tag: str = "") -> str:
-    """Where the counterexample of a job goes, relative to the folder of the run; ``tag`` tells equal names apart.
+    """Where the counterexample of a job goes, relative to the folder of the run; ``tag`` tells equal names apart."""
+    return f"{WITNESSES}/{job.category}/{_instance_name(job)}{tag and '_'}{tag}{SUFFIX}.gz"
 
-    Specifications in subfolders of ``vnnlib/`` carry the subfolder's name, since their stems repeat.
-    """
+
+def certificate_path(job: InstanceJob, tag: str = "") -> str:
+    """Where the certificate of a job goes, relative to the folder of the run; ``tag`` tells equal names apart."""
+    return f"{CERTIFICATES}/{job.category}/{_instance_name(job)}{tag and '_'}{tag}{CERTIFICATE_SUFFIX}"
+
+
+def _instance_name(job: InstanceJob) -> str:
+    """As VNN-COMP names an instance's files. Specifications in subfolders of ``vnnlib/`` carry the subfolder's name,
+    since their stems repeat."""
     inner = [part for part in Path(job.vnnlib).parent.parts if part not in (".", "vnnlib")]
     name = "_".join([*inner, witness_name(dict(job.networks), job.spec)]).removesuffix(SUFFIX)
-    name = os.fsdecode(os.fsencode(name.replace("/", "_").replace("\0", "_"))[:LONGEST_NAME])
-    return f"{WITNESSES}/{job.category}/{name}{tag and '_'}{tag}{SUFFIX}.gz"
+    return os.fsdecode(os.fsencode(name.replace("/", "_").replace("\0", "_"))[:LONGEST_NAME])
 
 
 @dataclass
-class WitnessFolder:
-    """The counterexamples of a run: each instance has a file of its own, which no other instance writes or removes."""
+class EvidenceFolder:
+    """The counterexamples and certificates of a run: each instance has files of its own, which no other instance
+    writes or removes."""
 
     out: Path
     owners: dict[str, Row]
@@ -43,32 +53,47 @@ class WitnessFolder:
     """Names that several instances of the run would have: none of them gets it."""
 
     @classmethod
-    def of(cls, out: Path, jobs: Iterable[InstanceJob], records: Iterable[JournalRecord]) -> WitnessFolder:
+    def of(cls, out: Path, jobs: Iterable[InstanceJob], records: Iterable[JournalRecord]) -> EvidenceFolder:
         """For the jobs of a run and what its journal says so far."""
         first: dict[str, Row] = {}
-        shared = {path for job in jobs if first.setdefault(path := witness_path(job), job.row) != job.row}
-        owners = {record.witness: record.row for record in records if record.witness}
-        return cls(out, owners, frozenset(shared))
+        names = ((path, job.row) for job in jobs for path in (witness_path(job), certificate_path(job)))
+        shared = {path for path, row in names if first.setdefault(path, row) != row}
+        files = ((path, record.row) for record in records for path in (record.witness, record.certificate))
+        return cls(out, {path: row for path, row in files if path}, frozenset(shared))
 
-    def put(self, job: InstanceJob, text: str) -> tuple[str, str]:
+    def put_witness(self, job: InstanceJob, text: str) -> tuple[str, str]:
         """Write the counterexample of a job; its file, relative to the folder of the run, and the file's SHA-256.
 
         On return it is on disk. An earlier one of the same instance is replaced.
         """
-        path = witness_path(job)
-        if path in self.shared or self.owners.get(path, job.row) != job.row:
-            path = witness_path(job, hashlib.sha256("\0".join(job.row).encode()).hexdigest()[:12])
+        path = self._own(job, witness_path)
         data = packed(self.out / path, text)
         write_bytes_atomically(self.out / path, data)
-        self.owners[path] = job.row
         return path, hashlib.sha256(data).hexdigest()
 
+    def keep_certificate(self, job: InstanceJob, draft: Path) -> tuple[str, str]:
+        """Give the certificate that a worker wrote its name; its file, relative to the folder of the run, and SHA-256.
 
-def has_its_witness(record: JournalRecord, out: Path) -> bool:
-    """Whether the counterexample that a record names is there as it was written; true of one that names none."""
-    if not record.witness:
-        return True
-    return bool(record.witness_sha256) and file_digest(out / record.witness) == record.witness_sha256
+        On return it is on disk. An earlier one of the same instance is replaced. Raises OSError where it is gone.
+        """
+        path = self._own(job, certificate_path)
+        move_to_disk(draft, self.out / path)
+        return path, file_digest(self.out / path)
+
+    def _own(self, job: InstanceJob, name: Callable[[InstanceJob, str], str]) -> str:
+        """The name of a job's file, which is from now on its own."""
+        path = name(job, "")
+        if path in self.shared or self.owners.get(path, job.row) != job.row:
+            path = name(job, hashlib.sha256("\0".join(job.row).encode()).hexdigest()[:12])
+        self.owners[path] = job.row
+        return path
+
+
+def has_its_files(record: JournalRecord, out: Path) -> bool:
+    """Whether counterexample and certificate that a record names are there as they were written; true of one that
+    names none."""
+    named = ((record.witness, record.witness_sha256), (record.certificate, record.certificate_sha256))
+    return all(bool(digest) and file_digest(out / path) == digest for path, digest in named if path)
 
 
 def write_results(path: Path, records: Sequence[JournalRecord], folders: Mapping[str, Path]) -> None:

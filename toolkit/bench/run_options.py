@@ -48,6 +48,10 @@ class Options:
     """Version of the specifications to run where a benchmark has both."""
     setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     """Any setting of the verifier as NAME=VALUE (strategy=input, batch=4096); may be repeated."""
+    certificates: Flag = False
+    """Write a certificate of each unsat to certificates/, for `prunecert check`: the setting certifiable."""
+    certified: Flag = False
+    """Answer unsat only where the checker accepts the certificate, within the time limit: the setting certified."""
     retry_errors: Flag = False
     """Run instances again whose answer was error."""
     retry_undecided: Flag = False
@@ -64,6 +68,8 @@ class Options:
         """The settings with what the command line says; :class:`InputError` for a value out of range."""
         options = {"device": self.device, "timeout": self.timeout, "seed": self.seed}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        asked = {"certifiable": self.certificates, "certified": self.certified}
+        given |= {name: True for name, flag in asked.items() if flag}
         given |= dict(_pair(text) for text in self.setting)
         return base.changed(given)
 

@@ -16,7 +16,7 @@ from toolkit.bench.executors import Executor, ExecutorLimits
 from toolkit.bench.fingerprint import provenance
 from toolkit.bench.job import Answer, Event, Finished, InstanceJob, WorkerTask
 from toolkit.bench.journal import JournalRecord
-from toolkit.bench.results import WitnessFolder, has_its_witness
+from toolkit.bench.results import EvidenceFolder, has_its_files
 from toolkit.errors import InputError
 from toolkit.result import Verdict
 
@@ -84,20 +84,21 @@ class RunRecorder:
     """The journal of a run and its counterexamples."""
 
     out: Path
-    shelf: WitnessFolder
+    evidence: EvidenceFolder
     records: dict[str, list[JournalRecord]]
     """What is in the journal and counts, by the question that it answers, in order."""
 
     @classmethod
     def of(cls, out: Path, jobs: Iterable[InstanceJob]) -> RunRecorder:
-        """With what earlier runs left. A counterexample whose file is gone, or another's by now, does not count."""
+        """With what earlier runs left. An answer whose counterexample or certificate is gone, or another's by now,
+        does not count."""
         history = journal.history(out / journal.NAME)
         wanted = {about(job) for job in jobs}
         records: dict[str, list[JournalRecord]] = {}
         for record in history:
-            if record.about in wanted and has_its_witness(record, out):
+            if record.about in wanted and has_its_files(record, out):
                 records.setdefault(record.about, []).append(record)
-        return cls(out, WitnessFolder.of(out, jobs, history), records)
+        return cls(out, EvidenceFolder.of(out, jobs, history), records)
 
     def answers(self, jobs: Iterable[InstanceJob], retry_errors: bool = False) -> dict[str, JournalRecord]:
         """The answers of the jobs that need not be run, by their keys."""
@@ -106,23 +107,34 @@ class RunRecorder:
         return {key: record for key, record in found.items() if record and record.verdict not in again}
 
     def keep(self, job: InstanceJob, answer: Answer) -> JournalRecord:
-        """Write one answer down: the counterexample first, then the journal line that names it."""
+        """Write one answer down: its counterexample or certificate first, then the journal line that names it."""
         if job.origin and provenance(job.networks, job.spec, job.settings) != job.origin:
             reason = f"{CHANGED}: it said {answer.verdict}; start the run again"
             answer = replace(answer, verdict=Verdict.ERROR, reason=reason, witness=None)
-        file = ("", "") if answer.witness is None else self._witness(job, answer.witness)
-        record = journal.make_record(job, answer, *file)
+        files = self._certificate(job, answer) if answer.witness is None else self._witness(job, answer.witness)
+        record = journal.make_record(job, answer, **files)
         journal.append(self.out / journal.NAME, record)
         self.records.setdefault(record.about, []).append(record)
         return record
 
-    def _witness(self, job: InstanceJob, text: str) -> tuple[str, str]:
+    def _witness(self, job: InstanceJob, text: str) -> dict[str, str]:
         """The counterexample's file and its SHA-256. One that is there for this very question is as good, and another
         line of the journal names it."""
         for record in self.records.get(about(job), ()):
-            if record.witness and has_its_witness(record, self.out):
-                return record.witness, record.witness_sha256
-        return self.shelf.put(job, text)
+            if record.witness and has_its_files(record, self.out):
+                return {"witness": record.witness, "witness_sha256": record.witness_sha256}
+        path, digest = self.evidence.put_witness(job, text)
+        return {"witness": path, "witness_sha256": digest}
+
+    def _certificate(self, job: InstanceJob, answer: Answer) -> dict[str, str]:
+        """The certificate's file and its SHA-256, where an answer `unsat` has one; else what was written goes."""
+        if job.draft is None:
+            return {}
+        if answer.verdict is not Verdict.UNSAT or not answer.statistics.certificate:
+            job.draft.unlink(missing_ok=True)
+            return {}
+        path, digest = self.evidence.keep_certificate(job, job.draft)
+        return {"certificate": path, "certificate_sha256": digest}
 
 
 CHANGED = "its files, or the verifier, changed while it was answered"

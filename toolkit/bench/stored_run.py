@@ -21,7 +21,7 @@ from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.executors import available_cores
 from toolkit.bench.job import InstanceJob
 from toolkit.bench.journal import JournalRecord, answer_to
-from toolkit.bench.results import has_its_witness
+from toolkit.bench.results import has_its_files
 from toolkit.devices import gpu_models
 from toolkit.errors import InputError
 from toolkit.result import Verdict
@@ -160,12 +160,12 @@ def read_run(out: Path) -> StoredRun:
 def stored_records(out: Path, run: StoredRun) -> list[JournalRecord]:
     """The answers that a run has so far, in the order of its instances; instances without one are absent.
 
-    A counterexample whose file is gone or changed does not count.
+    An answer whose counterexample or certificate is gone or changed does not count.
     """
     by_question: dict[str, list[JournalRecord]] = {}
     wanted = {instance.question or instance.key for instance in run.instances}
     for record in journal.history(out / journal.NAME):
-        if record.about in wanted and has_its_witness(record, out):
+        if record.about in wanted and has_its_files(record, out):
             by_question.setdefault(record.about, []).append(record)
     answers = (answer_to(one, by_question.get(one.question or one.key, ())) for one in run.instances)
     return [answer for answer in answers if answer is not None]

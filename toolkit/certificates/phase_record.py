@@ -106,12 +106,15 @@ class PhaseRecord:
             self.problem.refute(self.neurons, found)
 
     def closed(self, event: LeafClosed) -> None:
-        """Refute a leaf by its multipliers."""
+        """Refute a leaf by its multipliers; of leaves that were decided together when the time of a turn ended, some
+        are told again."""
+        [key] = node_keys(event.leaf)
+        node = self.nodes.pop(key, None)
+        if node is None:
+            return
         if event.multipliers is None:
             self.problem.gaps[f"leaves are closed by {event.by}"] += 1
             return
-        [key] = node_keys(event.leaf)
-        node = self.nodes.pop(key)
         alpha, beta = (array(self.space.of(part)) for part in (event.multipliers.alpha, event.multipliers.beta))
         for neuron in sorted(set(np.flatnonzero(beta[0] > 0).tolist()) - node.splits().keys()):
             node = self.implied(node, neuron, bool(event.leaf.neuron_lower[0, neuron] >= 0))

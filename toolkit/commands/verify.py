@@ -35,22 +35,6 @@ WORDS = {
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Proving:
-    """What becomes of the proof of an unsat answer."""
-
-    certificate: Path | None = None
-    """Write a proof of unsat to this file, for `prunecert check`, which shares nothing with the search. It implies
-    --certifiable."""
-    certified: Annotated[bool, Parameter(negative=())] = False
-    """Answer unsat only after the checker has accepted the certificate, within the time limit; else the answer is
-    unknown."""
-
-
-NOTHING_WRITTEN = Proving()
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
 class Telling:
     """What is told of a query besides its answer."""
 
@@ -58,6 +42,9 @@ class Telling:
     """Print one JSON object instead: verdict, reason, statistics, open cases, and the values of a counterexample."""
     events: Path | None = None
     """Write what happens to this file, a JSON object a line: phases, root bounds, rounds of branch and bound."""
+    certificate: Path | None = None
+    """Write a proof of unsat to this file, for `prunecert check`, which shares nothing with the search. It implies
+    --certifiable."""
 
 
 NOTHING_MORE = Telling()
@@ -70,7 +57,6 @@ def verify(
     network: Annotated[list[str], Parameter(negative=())],
     serialise_assignments: Annotated[Path | None, Parameter(alias="--assignments")] = None,
     memory_limit: MemoryLimit = None,
-    proving: Proving = NOTHING_WRITTEN,
     telling: Telling = NOTHING_MORE,
     settings: Annotated[Settings, Parameter(name="*")] = DEFAULTS,
 ) -> ExitCode:
@@ -96,7 +82,7 @@ def verify(
     # Starting up counts, but a short limit is not over before anything was done.
     spent = min(seconds_passed(), settings.timeout / 2)
     clock = Clock.started(settings.timeout, spent, settings.passes)
-    work = partial(_decide, query, tuple(network), serialise_assignments, proving, telling, settings, clock)
+    work = partial(_decide, query, tuple(network), serialise_assignments, telling, settings, clock)
     return _tell(_guarded(work, settings, clock, memory_limit, telling), telling)
 
 
@@ -143,7 +129,6 @@ def _decide(
     query: Path,
     network: Sequence[str],
     folder: Path | None,
-    proving: Proving,
     telling: Telling,
     settings: Settings,
     clock: Clock,
@@ -158,20 +143,16 @@ def _decide(
     try:
         with _watchers(telling, clock) as observer, out_of_time_after(late):
             networks = load_networks(paths)
-            if proving == NOTHING_WRITTEN:
+            if telling.certificate is None and not settings.certified:
                 return _answer(verify(networks, read_query(query), settings, observer, clock), folder, telling)
             from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 
             with TemporaryDirectory() as name:
-                files = ProofFiles(paths, query, proving.certificate or Path(name) / "certificate")
-                result = verify_with_certificate(files, networks, settings, observer, clock, _say, proving.certified)
+                files = ProofFiles(paths, query, telling.certificate or Path(name) / "certificate")
+                result = verify_with_certificate(files, networks, settings, observer, clock)
             return _answer(result, folder, telling)
     except (OutOfTime, Overdue):
         return _Answer.of(Result(Verdict.TIMEOUT, f"time limit of {settings.timeout:g} s"), telling)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

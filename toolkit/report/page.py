@@ -44,7 +44,7 @@ class Page:
     alarms: tuple[str, ...] = ()
     """What cannot be true, above everything else."""
     links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Where ``network``, ``specification`` and ``witness`` of an instance are, from the page, by the records' keys."""
+    """Where network, specification, witness and certificate of an instance are, from the page, by the records' keys."""
     more_tables: Mapping[str, Table] = field(default_factory=dict)
     """Further tables by heading."""
 
@@ -57,6 +57,7 @@ def render(page: Page) -> str:
         figures=inline(page.figures),
         wrong=_contradictions(page),
         categories=len({record.category for record in page.records}),
+        proofs=any(record.certificate for record in page.records),
         by_network=network_table(page.records),
         facts=page.facts,
     )
@@ -109,6 +110,7 @@ def instance_links(records: Sequence[JournalRecord], run: StoredRun | None, out:
         folder = Path(run.working_folder, run.folders.get(record.category, ""))
         files = {"network": folder / record.onnx, "specification": folder / record.vnnlib}
         files |= {"witness": out.resolve() / record.witness} if record.witness else {}
+        files |= {"certificate": out.resolve() / record.certificate} if record.certificate else {}
         found[record.key] = {name: _link(path, out) for name, path in files.items() if present(path).is_file()}
     return found
 

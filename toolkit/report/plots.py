@@ -68,6 +68,12 @@ def instability_versus_density(rows: Sequence[SummaryRow]) -> Figure:
     return _panels(rows, _draw_instability, "unstable ReLUs (mean per image)")
 
 
+def proofs_versus_density(rows: Sequence[SummaryRow]) -> Figure:
+    """Mean size of a certificate against the part of all parameters that is left; rows without certificates are left
+    out."""
+    return _panels([row for row in rows if not math.isnan(row.mean_certificate_bytes)], _draw_proofs, "KiB per proof")
+
+
 def every_network(rows: Sequence[SummaryRow]) -> Figure:
     """A line for each network: its accuracies, certified with its 95 % interval, and its unstable ReLUs."""
     with _style():
@@ -115,6 +121,11 @@ def _draw_instability(axes: Axes, rows: Sequence[SummaryRow], chain: str, look: 
     left = [part_left(row) for row in rows]
     axes.plot(left, [row.mean_unstable for row in rows], markersize=5, label=chain, **look)  # type: ignore[arg-type]
     axes.plot(left, [row.mean_unstable_interval for row in rows], color=look["color"], linestyle=":", linewidth=1.2)
+
+
+def _draw_proofs(axes: Axes, rows: Sequence[SummaryRow], chain: str, look: dict[str, str]) -> None:
+    left = [part_left(row) for row in rows]
+    axes.plot(left, [row.mean_certificate_bytes / 1024 for row in rows], markersize=5, label=chain, **look)  # type: ignore[arg-type]
 
 
 def part_left(row: SummaryRow) -> float:

@@ -35,9 +35,8 @@ def _average(name: str, rows: Sequence[SummaryRow]) -> SummaryRow:
     low, high = student([row.certified_accuracy for row in rows])[0], student([row.certified_most for row in rows])[1]
     first = rows[0]
     means = {f.name: fmean(getattr(row, f.name) for row in rows) for f in fields(SummaryRow) if f.type == "float"}
-    sums = {
-        count: sum(getattr(row, count) for row in rows) for count in ("images", "certified", "falsified", "undecided")
-    }
+    counts = ("images", "certified", "falsified", "undecided", "checked")
+    sums = {count: sum(getattr(row, count) for row in rows) for count in counts}
     ends = {"certified_low": max(0.0, low), "certified_high": min(1.0, high)}
     parameters = round(fmean(row.parameters for row in rows))
     return replace(first, model=name, seeds=len(rows), parameters=parameters, **(means | sums | ends))

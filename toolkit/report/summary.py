@@ -107,6 +107,12 @@ class SummaryRow:
     parameters_left: float = math.nan
     """Part of all parameters of the dense network that are left; ``density`` is what the method prunes by."""
     control: str = ""
+    checked: int = 0
+    """Proofs whose certificate the checker accepted."""
+    mean_certificate_bytes: float = math.nan
+    """Size of a certificate, mean over those that there are."""
+    mean_checking_seconds: float = math.nan
+    """Time that the checker took for one, mean over those that it saw."""
 
     @property
     def is_pruned(self) -> bool:
@@ -140,6 +146,8 @@ def _row(model: ModelRecord, records: Sequence[JournalRecord]) -> SummaryRow:
     undecided = sum(record.verdict not in DECIDED for record in records)
     low, high = wilson(certified, images)[0], wilson(certified + undecided, images)[1]
     bounded = [record.statistics for record in records if record.statistics.bounds]
+    proofs = [record.statistics for record in records if record.certificate]
+    accepted = [proof.checking_seconds for proof in proofs if proof.certificate == "checked"]
     return SummaryRow(
         model=model.name,
         **{name: value for name, value in vars(model).items() if name in _COMMON},
@@ -157,6 +165,9 @@ def _row(model: ModelRecord, records: Sequence[JournalRecord]) -> SummaryRow:
         mean_unstable=_mean([statistics.unstable for statistics in bounded]),
         bounds=", ".join(sorted({statistics.bounds for statistics in bounded})),
         mean_domains=_mean([record.statistics.domains for record in records]),
+        checked=len(accepted),
+        mean_certificate_bytes=_mean([proof.certificate_bytes for proof in proofs]),
+        mean_checking_seconds=_mean(accepted),
     )
 
 

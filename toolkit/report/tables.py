@@ -107,6 +107,15 @@ SUMMARY_COLUMNS = (
     number("domains", "mean branch-and-bound domains per image", lambda row: row.mean_domains, short),
 )
 
+PROOF_COLUMNS = (
+    word("model", "name of the exported network", lambda row: row.model),
+    number("density", "part of the prunable weights or channels left", lambda row: row.density, short),
+    number("proved", "images proved robust", lambda row: row.certified),
+    number("checked", "of these, those with a certificate that the checker accepted", lambda row: row.checked),
+    number("KiB", "mean size of a certificate", lambda row: row.mean_certificate_bytes / 1024, short),
+    number("checking", "mean seconds of the checker", lambda row: row.mean_checking_seconds, short),
+)
+
 SCORE_COLUMNS = (
     word("category", "benchmark", lambda score: score.category),
     number("instances", "instances run", lambda score: score.instances),
@@ -124,6 +133,11 @@ SCORE_COLUMNS = (
 def summary_table(rows: Sequence[SummaryRow]) -> Table:
     """The table of an experiment."""
     return make_table(SUMMARY_COLUMNS, rows)
+
+
+def proof_table(rows: Sequence[SummaryRow]) -> Table:
+    """The certificates of an experiment: empty where none were written."""
+    return make_table(PROOF_COLUMNS, [row for row in rows if not math.isnan(row.mean_certificate_bytes)])
 
 
 def score_table(scores: Sequence[CategoryScore]) -> Table:

@@ -178,7 +178,7 @@ def test_the_same_content_compressed_is_the_same(folder: Path, tmp_path: Path) -
 OTHER = {
     "device": "cpu", "seed": 1, "strategy": "relu", "bounds": "auto-lirpa", "batch": 7, "processes": 1,
     "attack_restarts": 1, "attack_steps": 1, "alpha_iterations": 1, "beta_iterations": 1, "clipped_neurons": 1,
-    "branching": "babsr", "max_domains": 1, "real_semantics": True, "passes": 9, "certifiable": True,
+    "branching": "babsr", "max_domains": 1, "real_semantics": True, "passes": 9, "certifiable": True, "certified": True,
 }  # fmt: skip
 
 

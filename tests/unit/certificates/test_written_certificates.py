@@ -10,12 +10,14 @@ import pytest
 from random_networks import random_network, save
 from random_queries import hard_query
 
+from toolkit.certificates.recorder import CertificateRecorder
 from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 from toolkit.errors import InputError
 from toolkit.proof.check import CHECKED, INCOMPLETE, REFUTED, check
 from toolkit.proof.stream import HashedFile, RecordKind, records
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
+from toolkit.run.events import LeafClosed
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, silent
 
@@ -28,17 +30,13 @@ def posed(folder: Path, family: str, seed: int, margin: float = 0.05) -> tuple[P
     return network, specification
 
 
-def written(
-    network: Path, specification: Path, timeout: float = 10.0, certified: bool = False, **settings: object
-) -> tuple[Result, Path, list[str]]:
-    """The answer, its certificate and what was said."""
-    certificate, said = specification.with_suffix(".certificate"), list[str]()
+def written(network: Path, specification: Path, timeout: float = 10.0, **settings: object) -> tuple[Result, Path]:
+    """The answer and its certificate."""
+    certificate = specification.with_suffix(".certificate")
     files = ProofFiles({"": network}, specification, certificate)
     chosen = Settings(timeout=timeout, device="cpu").changed({"strategy": "relu"} | settings)
-    result = verify_with_certificate(
-        files, load_networks(files.networks), chosen, silent, Clock.started(timeout), said.append, certified
-    )
-    return result, certificate, said
+    result = verify_with_certificate(files, load_networks(files.networks), chosen, silent, Clock.started(timeout))
+    return result, certificate
 
 
 def accepted(folder: Path, family: str, strategy: str, seeds: range) -> int:
@@ -47,12 +45,12 @@ def accepted(folder: Path, family: str, strategy: str, seeds: range) -> int:
     count = 0
     for seed in seeds:
         network, specification = posed(folder, family, seed)
-        result, certificate, said = written(network, specification, strategy=strategy)
-        if result.verdict is Verdict.UNSAT and not said:
+        result, certificate = written(network, specification, strategy=strategy)
+        if result.verdict is Verdict.UNSAT and not result.reason:
             outcome = check(network, specification, certificate)
             assert outcome.status == CHECKED, (seed, outcome.message)
             count += 1
-        assert all("operator is not known" in line for line in said)
+        assert result.verdict is not Verdict.UNSAT or not result.reason or "operator is not known" in result.reason
     return count
 
 
@@ -72,7 +70,7 @@ def test_a_search_that_stops_leaves_a_readable_beginning(tmp_path: Path) -> None
     outcomes = []
     for seed in range(4):
         network, specification = posed(tmp_path, "residual", seed)
-        result, certificate, _ = written(network, specification, strategy="input", batch=2, max_domains=2)
+        result, certificate = written(network, specification, strategy="input", batch=2, max_domains=2)
         if result.verdict is Verdict.UNKNOWN:
             outcomes.append(check(network, specification, certificate))
     assert outcomes and {outcome.status for outcome in outcomes} == {INCOMPLETE}
@@ -82,7 +80,7 @@ def test_a_search_that_stops_leaves_a_readable_beginning(tmp_path: Path) -> None
 def test_a_certificate_is_of_its_files_alone(tmp_path: Path) -> None:
     network, specification = posed(tmp_path, "tiny", 0)
     other, question = posed(tmp_path, "tiny", 1)
-    result, certificate, _ = written(network, specification)
+    result, certificate = written(network, specification)
     assert result.verdict is Verdict.UNSAT and check(network, specification, certificate).status == CHECKED
     assert check(other, specification, certificate).status == REFUTED
     assert check(network, question, certificate).status == REFUTED
@@ -93,10 +91,10 @@ def test_what_cannot_be_stated_is_left_open_and_said(tmp_path: Path) -> None:
     answers = []
     for seed in (1, 8):
         network, specification = posed(tmp_path, "pooled", seed, margin=0.02)
-        result, certificate, said = written(network, specification)
+        result, certificate = written(network, specification)
         if result.verdict is Verdict.UNSAT:
             status = check(network, specification, certificate).status
-            assert status == (INCOMPLETE if said else CHECKED)
+            assert status == (INCOMPLETE if result.reason else CHECKED)
             answers.append(status)
     assert set(answers) == {CHECKED, INCOMPLETE}
 
@@ -112,7 +110,7 @@ def test_every_kind_of_statement_is_written_and_accepted(tmp_path: Path) -> None
     found: Counter[RecordKind] = Counter()
     for seed in (0, 2):
         network, specification = posed(tmp_path, "residual", seed, margin=0.02)
-        result, certificate, _ = written(network, specification)
+        result, certificate = written(network, specification)
         assert result.verdict is Verdict.UNSAT and check(network, specification, certificate).status == CHECKED
         found += kinds(certificate)
     assert set(found) == set(RecordKind) - {RecordKind.RECOMPUTE}
@@ -122,14 +120,32 @@ def test_only_what_the_checker_accepts_is_certified(tmp_path: Path, monkeypatch:
     network, specification = posed(tmp_path, "tiny", 0)
     assert written(network, specification, certified=True)[0].verdict is Verdict.UNSAT
     monkeypatch.setattr("toolkit.certificates.recorder.CertificateRecorder.__call__", lambda self, event: None)
-    result, _, _ = written(network, specification, certified=True)
+    result, _ = written(network, specification, certified=True)
     assert result.verdict is Verdict.UNKNOWN and "the certificate is incomplete" in result.reason
 
 
 def test_there_is_no_certificate_after_sat_or_where_none_can_be_written(tmp_path: Path) -> None:
     network, specification = posed(tmp_path, "residual", 3, margin=0.02)
-    result, certificate, _ = written(network, specification)
+    result, certificate = written(network, specification)
     assert result.verdict is Verdict.SAT and not certificate.exists()
     certificate.mkdir()
     with pytest.raises(InputError, match="directory"):
         written(network, specification)
+
+
+def test_a_leaf_that_is_told_twice_is_refuted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn whose time ends while leaves are decided leaves them open, and the next one tells all of them."""
+    record, told = CertificateRecorder.__call__, []
+
+    def twice(self: CertificateRecorder, event: object) -> None:
+        record(self, event)
+        if isinstance(event, LeafClosed):
+            told.append(event)
+            record(self, event)
+
+    monkeypatch.setattr(CertificateRecorder, "__call__", twice)
+    for seed in (0, 2):
+        network, specification = posed(tmp_path, "residual", seed, margin=0.02)
+        result, certificate = written(network, specification)
+        assert result.verdict is Verdict.UNSAT and check(network, specification, certificate).status == CHECKED
+    assert told
