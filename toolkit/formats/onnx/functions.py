@@ -61,6 +61,8 @@ def _complete_operators(proto: onnx.ModelProto, opset: int) -> None:
             schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=opset)
             values = (attribute.default_value for attribute in schema.attributes.values())
             _complete(node, (value for value in values if value.type != onnx.AttributeProto.UNDEFINED))
+            if node.op_type == "Celu" and any(value.name == "alpha" and value.f == 0 for value in node.attribute):
+                raise UnsupportedError(f"Celu {node.name!r} divides by alpha, which is 0")
 
 
 def _complete(node: onnx.NodeProto, defaults: Iterable[onnx.AttributeProto]) -> None:
