@@ -19,6 +19,7 @@ from typing import Any
 from toolkit.bench import journal
 from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.executors import available_cores
+from toolkit.bench.folder import present
 from toolkit.bench.job import InstanceJob
 from toolkit.bench.journal import JournalRecord, answer_to
 from toolkit.bench.results import has_its_files
@@ -58,6 +59,11 @@ class StoredRun:
     machine: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, Any] | None = None
     """Values of the recipe that the run is about; None for a benchmark folder."""
+
+    def files_of(self, record: JournalRecord) -> tuple[Path, Path]:
+        """Where network and specification of an answer were, in their compressed form if only that is there."""
+        folder = Path(self.working_folder, self.folders.get(record.category, ""))
+        return present(folder / record.onnx), present(folder / record.vnnlib)
 
 
 def describe_run(

@@ -107,8 +107,7 @@ def instance_links(records: Sequence[JournalRecord], run: StoredRun | None, out:
         return {}
     found = {}
     for record in records:
-        folder = Path(run.working_folder, run.folders.get(record.category, ""))
-        files = {"network": folder / record.onnx, "specification": folder / record.vnnlib}
+        files = dict(zip(("network", "specification"), run.files_of(record), strict=True))
         files |= {"witness": out.resolve() / record.witness} if record.witness else {}
         files |= {"certificate": out.resolve() / record.certificate} if record.certificate else {}
         found[record.key] = {name: _link(path, out) for name, path in files.items() if present(path).is_file()}

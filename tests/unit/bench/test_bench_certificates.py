@@ -16,6 +16,7 @@ from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
 from toolkit.bench.verify_job import VERIFY
 from toolkit.campaign import run_folder
+from toolkit.cli import run as prunecert
 from toolkit.proof.check import CHECKED, check
 from toolkit.result import Statistics, Verdict
 
@@ -65,6 +66,27 @@ def test_each_proof_of_a_run_is_a_file_that_the_checker_accepts(folder: Path, tm
     rows = list(csv.DictReader((out / "answers.csv").read_text().splitlines()))
     assert [row["certificate_file"] for row in rows if row["verdict"] == "unsat"] == [one.certificate for one in proofs]
     assert f"{len(proofs)} of {len(proofs)}" in (out / "report.html").read_text()
+
+
+def test_all_certificates_of_a_run_are_checked_by_one_command(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run_folder(folder, options(out, certificates=True))
+    count = len(refuted(out))
+    assert prunecert(["check", str(out)]) == 0
+    assert f"{count} of {count} answers unsat have a certificate that is accepted" in capsys.readouterr().out
+    specification = folder / refuted(out)[0].vnnlib
+    before = specification.read_text()
+    specification.write_text(before + "; another one\n")
+    assert prunecert(["check", str(out), "--jobs", "2"]) == 1
+    said = capsys.readouterr().out
+    assert "refuted: toy net" in said and f"{count - 1} of {count}" in said
+    specification.write_text(before)
+    run_folder(folder, options(out, fresh=True))
+    assert prunecert(["check", str(out)]) == 2
+    assert "there is no certificate" in capsys.readouterr().out
+    assert prunecert(["check", str(tmp_path)]) == prunecert(["check", str(specification)]) == 2
 
 
 def test_certificates_can_be_written_and_not_checked(folder: Path, tmp_path: Path) -> None:
