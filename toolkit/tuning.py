@@ -348,6 +348,8 @@ class ProblemTuning(TuningGroup):
     """Box bounds in memory: 128 MiB for each side, and several times that on the way."""
     most_blocks: int = guard(1 << 23, "runs", least=1)
     """Runs of atoms in all cases together, each a few objects."""
+    most_exponent: int = guard(1 << 10, "exponent", least=3)
+    """Largest power that is written as a chain of squares and products; larger ones leave double precision."""
     most_monomials: int = guard(1 << 24, "monomials", least=0)
     """Most monomials bounded to find empty cases, over all boxes."""
     most_exact_atoms: int = guard(1 << 12, "atoms", least=0)

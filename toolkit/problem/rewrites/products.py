@@ -76,8 +76,11 @@ def power(x: Tensor, exponent: float) -> Tensor:
         return torch.reciprocal(power(x, -exponent))
     if exponent == 0.5:
         return torch.sqrt(x)
-    if not float(exponent).is_integer():
-        raise UnsupportedError(f"a power with exponent {exponent:g} has no bounding rule; integers and 0.5 have")
+    most = tuned().problem.most_exponent
+    if not float(exponent).is_integer() or exponent > most:
+        raise UnsupportedError(
+            f"a power with exponent {exponent:g} has no bounding rule; integers of at most {most} and 0.5 have"
+        )
     return _natural_power(x, int(exponent))
 
 
