@@ -11,17 +11,11 @@ import pytest
 from toolkit.errors import InputError
 from toolkit.models.architecture_options import PresetNet
 from toolkit.paper import dense_key, paper_rows
-from toolkit.pruning.pruning_options import (
-    Chain,
-    Hydra,
-    Magnitude,
-    MethodOptions,
-    Random,
-    Refill,
-    Sensitivity,
-    Slim,
-    Structured,
-)
+from toolkit.pruning.criteria.channels import Refill, Slim
+from toolkit.pruning.criteria.hydra import Hydra
+from toolkit.pruning.criteria.weights import Magnitude, Random, Sensitivity
+from toolkit.pruning.criterion import Structured
+from toolkit.pruning.pruning_options import Chain, MethodOptions
 from toolkit.recipe import load_recipe
 from toolkit.settings import Settings
 from toolkit.training.training_options import CrownIbp, FgsmGradAlign, Ibp, Pgd, Ramp, Stability, Training

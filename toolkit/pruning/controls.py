@@ -30,8 +30,9 @@ from toolkit.pruning.chain import (
     state_density,
     trained,
 )
+from toolkit.pruning.criterion import Structured
 from toolkit.pruning.masks import Masks, channel_masks, live_channels
-from toolkit.pruning.pruning_options import Chain, Control, Structured
+from toolkit.pruning.pruning_options import Chain, Control
 from toolkit.training.training_loop import TrainingJob, derive_seed
 from toolkit.training.training_options import Training
 

@@ -6,109 +6,32 @@ Defaults are those of Li et al., "Can pruning improve certified robustness of ne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from operator import attrgetter, or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from toolkit.options import RecipeRecord, shorthand
 from toolkit.paper import paper_rows
+from toolkit.pruning.criterion import CRITERIA, CriterionOptions, Density
 from toolkit.training.training_options import Ramp
 
-Density = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Control = Literal["retrained", "random_masks", "narrow"]
 """Kinds of networks that stand beside pruned ones (`toolkit.pruning.controls`)."""
 
 
-class Unstructured(RecipeRecord):
-    """Options that all methods which prune single weights share."""
-
-    layers: Annotated[tuple[Literal["conv", "linear"], ...], Field(min_length=1)] = ("conv",)
-    """Kinds of layers whose weights are pruned; the paper prunes convolutions only."""
-    layerwise: bool = False
-    """Prune every layer to the same density, instead of by one threshold over all of them."""
-
-
-class Random(Unstructured):
-    """A uniformly random choice among the live weights."""
-
-    name: Literal["random"] = "random"
-
-
-class Magnitude(Unstructured):
-    """Smallest absolute weight after training (IMP; Frankle & Carbin, ICLR 2019)."""
-
-    name: Literal["magnitude"] = "magnitude"
-
-
-class Sensitivity(Unstructured):
-    """Smallest ``|w dL/dw|``: SNIP (Lee et al., ICLR 2019) and the first-order Taylor score are this same number."""
-
-    name: Literal["snip", "taylor"]
-    batches: PositiveInt = 1
-    """Training batches that the gradient is averaged over."""
-
-
-class Hydra(RecipeRecord):
-    """Learned scores, one density per layer (Sehwag et al., NeurIPS 2020)."""
-
-    name: Literal["hydra"] = "hydra"
-    layers: Annotated[tuple[Literal["conv", "linear"], ...], Field(min_length=1)] = ("conv",)
-    epochs: PositiveInt = 20
-    learning_rate: PositiveFloat = 0.01
-
-
-class Structured(RecipeRecord):
-    """Options that all methods which prune channels share."""
-
-    layerwise: bool = False
-    floor: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Part of each layer's channels that stays at least, or the density where that is less; one always does."""
-    compress: bool = True
-    """Remove pruned channels physically from the networks handed out (exact); training keeps the masked network."""
-
-
-class Slim(Structured):
-    """Smallest ``|gamma|`` of the batch normalisation (network slimming; Liu et al., ICCV 2017)."""
-
-    name: Literal["slim"] = "slim"
-
-
-class Refill(Structured):
-    """IMP decides, whole channels go, kept channels are refilled (Chen et al., 2022, "IMP-Refill")."""
-
-    name: Literal["refill"] = "refill"
-    rate: Density = 0.2
-    """Part of the live convolution weights that the magnitude step ignores in the ranking."""
-
-
-class NrsChannel(Structured):
-    """Most unstable channels first: largest NRSLoss on held-out images."""
-
-    name: Literal["nrs_channel"] = "nrs_channel"
-
-
-class UpperBound(Structured):
-    """Channels with the smallest upper bound first, as they are nearly inactive (Xu et al., TACAS 2024)."""
-
-    name: Literal["upper_bound"] = "upper_bound"
-
-
-class HydraFilter(Structured):
-    """Learned scores, one per channel, with the same density in every layer: their sizes are not comparable."""
-
-    name: Literal["hydra_filter"] = "hydra_filter"
-    layerwise: Literal[True] = True
-    epochs: PositiveInt = 20
-    learning_rate: PositiveFloat = 0.01
-
-
-MethodOptions = Annotated[
-    Random | Magnitude | Sensitivity | Hydra | Slim | Refill | NrsChannel | UpperBound | HydraFilter,
-    Field(discriminator="name"),
-    shorthand("name"),
-]
+if TYPE_CHECKING:
+    MethodOptions = CriterionOptions
+else:
+    MethodOptions = Annotated[
+        reduce(or_, sorted(CRITERIA.loaded(), key=attrgetter("__name__"))),
+        Field(discriminator="name"),
+        shorthand("name"),
+    ]
+"""The options of any criterion, told apart by their names."""
 
 
 class Graft(RecipeRecord):

@@ -1,20 +1,15 @@
-"""The frame that every pruning method fits in: what it sees of a round, and the function that it registers with.
-
-Import ``prune`` from ``toolkit.pruning.methods``, which knows all methods.
-"""
+"""What a pruning criterion sees of a round (`toolkit.pruning.criterion`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import singledispatch
 
 import torch
 from torch import Tensor, nn
 
 from toolkit.data.dataset import Split
 from toolkit.pruning.masks import Masks
-from toolkit.pruning.pruning_options import MethodOptions
 from toolkit.training.training_loop import TrainingJob, batches, derive_seed, objective
 
 
@@ -51,9 +46,3 @@ class PruningRound:
             for images, labels in batches(self.job, generator):
                 model.train()
                 yield objective(model, training, images, labels, epsilon, generator)
-
-
-@singledispatch
-def prune(options: MethodOptions, round_: PruningRound) -> Masks:
-    """New masks for a round; one implementation for each type of options."""
-    raise NotImplementedError(type(options).__name__)

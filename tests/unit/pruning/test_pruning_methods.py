@@ -17,22 +17,15 @@ from toolkit.errors import InputError
 from toolkit.models.architecture_options import ConvNet, Mlp
 from toolkit.models.build import build_model
 from toolkit.models.structure import channel_sites
-from toolkit.pruning import hydra
+from toolkit.pruning import learned_scores as hydra
+from toolkit.pruning.criteria.channels import NrsChannel, Refill, Slim, UpperBound
+from toolkit.pruning.criteria.hydra import Hydra, HydraFilter
+from toolkit.pruning.criteria.wanda import Wanda, input_norms
+from toolkit.pruning.criteria.weights import Magnitude, Random, Sensitivity
+from toolkit.pruning.criterion import Structured, prune
 from toolkit.pruning.masks import Masks, density, live_channels
-from toolkit.pruning.methods import PruningRound, prune
-from toolkit.pruning.pruning_options import (
-    Hydra,
-    HydraFilter,
-    Magnitude,
-    MethodOptions,
-    NrsChannel,
-    Random,
-    Refill,
-    Sensitivity,
-    Slim,
-    Structured,
-    UpperBound,
-)
+from toolkit.pruning.pruning_options import MethodOptions
+from toolkit.pruning.round import PruningRound
 from toolkit.recipe import Data
 from toolkit.training.training_loop import TrainingJob, apply_masks, train
 from toolkit.training.training_options import Standard, Training
@@ -50,6 +43,7 @@ METHODS: list[MethodOptions] = [
     NrsChannel(),
     UpperBound(),
     HydraFilter(epochs=1),
+    Wanda(),
 ]
 NET = ConvNet(blocks=({"channels": 6}, {"channels": 8, "stride": 2}), hidden=(16,))
 TRAINING = Training(loss=Standard(), epsilon=0.05, epochs=1, batch=100, optimizer="adam", learning_rate=0.01)
@@ -243,3 +237,18 @@ def test_scores_keep_the_informative_inputs(seed: int) -> None:
         (inputs @ gate(weight) - target).square().mean().backward()
         optimizer.step()
     assert scores.detach().abs().topk(4).indices.sort().values.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_norm_is_that_of_what_a_weight_is_multiplied_with(groups: int) -> None:
+    """Without an input channel, the weights that read it get nothing."""
+    x, layer = torch.rand(3, 4, 5, 5) + 0.1, nn.Conv2d(4, 8, 3, groups=groups)
+    for channel in range(4):
+        without = x.clone()
+        without[:, channel] = 0
+        gone = input_norms(without, layer.weight, groups).expand_as(layer.weight) == 0
+        before, after = layer(x), layer(without)
+        changed = (before - after).abs().amax((0, 2, 3)) > 1e-6
+        assert gone.flatten(1).any(1).equal(changed) and int(gone.sum()) == 9 * 8 // groups
+    plain = nn.Linear(4, 2)
+    assert torch.allclose(input_norms(x[:, :, 0, 0], plain.weight, 1), x[:, :, 0, 0].norm(dim=0).expand(2, 4))

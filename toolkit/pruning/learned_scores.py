@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from itertools import islice
 from math import sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from toolkit.models.structure import channel_sites
-from toolkit.pruning.channels import keep_channels
+from toolkit.pruning.channel_scores import keep_channels
 from toolkit.pruning.masks import Masks, live_channels, prunable_weights, select
-from toolkit.pruning.pruning_options import Hydra, HydraFilter
-from toolkit.pruning.round import PruningRound, prune
+from toolkit.pruning.round import PruningRound
+
+if TYPE_CHECKING:
+    from toolkit.pruning.criteria.hydra import Hydra, HydraFilter
 
 
 class StraightThrough(torch.autograd.Function):
@@ -51,8 +53,8 @@ class Gate(nn.Module):
         return parameter * mask.reshape(*mask.shape, *[1] * (parameter.ndim - mask.ndim))
 
 
-@prune.register
-def _(options: Hydra, round_: PruningRound) -> Masks:
+def learned_weights(options: Hydra, round_: PruningRound) -> Masks:
+    """Masks of the weights with the largest learned scores."""
     live = prunable_weights(round_.model, options.layers) | round_.masks
     modules = dict(round_.model.named_modules())
     scores: dict[str, nn.Parameter] = {}
@@ -66,9 +68,9 @@ def _(options: Hydra, round_: PruningRound) -> Masks:
     return select({name: s.detach().abs() for name, s in scores.items()}, live, round_.density, layerwise=True)
 
 
-@prune.register
-def _(options: HydraFilter, round_: PruningRound) -> Masks:
-    """One score for each channel, which scales both parameters of its batch normalisation."""
+def learned_channels(options: HydraFilter, round_: PruningRound) -> Masks:
+    """Masks of the channels with the largest learned scores, each of which scales both parameters of its batch
+    normalisation."""
     live = live_channels(round_.model, round_.masks)
     modules = dict(round_.model.named_modules())
     scores: dict[str, nn.Parameter] = {}
