@@ -14,7 +14,8 @@ What a run leaves in its folder::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from toolkit.bench.answer_table import write_answers
 from toolkit.bench.executor_table import find_executor
 from toolkit.bench.executors import default_limits
 from toolkit.bench.expected import VerdictComparison, compare
-from toolkit.bench.folder import Benchmark, find_benchmarks, make_jobs
+from toolkit.bench.folder import Benchmark, find_benchmarks, list_jobs, with_key
 from toolkit.bench.job import InstanceJob, WorkerTask
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.results import CERTIFICATE_SUFFIX, CERTIFICATES, SUFFIX, UNFINISHED, WITNESSES, write_results
@@ -34,8 +35,9 @@ from toolkit.bench.run_options import Options
 from toolkit.bench.run_progress import make_observer
 from toolkit.bench.runner import RunPlan, answered, claimed, run_jobs
 from toolkit.bench.scoring import CategoryScore, score
+from toolkit.bench.shards import Shard
 from toolkit.bench.stored_run import NAME as RUN
-from toolkit.bench.stored_run import describe_run, note_limits, read_run, store_run
+from toolkit.bench.stored_run import InstanceList, StoredRun, as_part, describe_run, note_limits, read_run, store_run
 from toolkit.bench.verify_job import VERIFY
 from toolkit.errors import InputError
 from toolkit.report.page import Page, facts, instance_links, write_page
@@ -54,15 +56,27 @@ def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY) -> int:
     benchmarks = find_benchmarks(path, options.spec_version, options.category)
     settings = options.settings(Settings())
     limits = (options.timeout, options.limit, options.memory_limit)
-    jobs = {b.category: make_jobs(b, settings, *limits) for b in benchmarks}
+    listed = [job for benchmark in benchmarks for job in list_jobs(benchmark, settings, *limits)]
     name = benchmarks[0].category if len(benchmarks) == 1 else path.resolve().name
-    out = options.out or Path("results") / name
+    shard = options.part()
+    out = options.out or Path("results") / (name if shard is None else f"{name}-{shard.index}-of-{shard.count}")
     with claimed(out):
-        every = [job for group in jobs.values() for job in group]
+        jobs = [with_key(job) for job in (listed if shard is None else part_of(listed, shard, out))]
         where, known = folders(benchmarks), expected_verdicts(benchmarks, jobs)
-        store_run(out, describe_run(name, every, where, known))
-        records = execute(every, out, options, where, task)
+        store_run(out, as_part(describe_run(name, jobs, where, known), shard, InstanceList.of(listed)))
+        if not jobs:
+            print(f"part {shard} has none of the {len(listed)} instances", file=sys.stderr)
+            return 0
+        records = execute(jobs, out, options, where, task, listed)
         return int(conclude(name, out, records, known, make_console()))
+
+
+def part_of(listed: Sequence[InstanceJob], shard: Shard, out: Path) -> list[InstanceJob]:
+    """The jobs of a part, to be run in a folder; :class:`InputError` where the folder has another part."""
+    before = read_run(out).shard if (out / RUN).is_file() else ""
+    if before not in ("", str(shard)):
+        raise InputError(f"{out}: part {before} of a run is there; choose another --out for part {shard}")
+    return [listed[position] for position in shard.positions(len(listed))]
 
 
 def conclude(
@@ -110,22 +124,28 @@ def folders(benchmarks: Sequence[Benchmark]) -> dict[str, Path]:
     return {benchmark.category: benchmark.folder for benchmark in benchmarks}
 
 
-def expected_verdicts(benchmarks: Sequence[Benchmark], jobs: Mapping[str, Sequence[InstanceJob]]) -> dict[str, Verdict]:
+def expected_verdicts(benchmarks: Sequence[Benchmark], jobs: Iterable[InstanceJob]) -> dict[str, Verdict]:
     """Known verdicts by the jobs' keys."""
+    known = {benchmark.category: benchmark.expected for benchmark in benchmarks}
     return {
-        job.key: benchmark.expected[job.onnx, job.vnnlib]
-        for benchmark in benchmarks
-        for job in jobs[benchmark.category]
-        if (job.onnx, job.vnnlib) in benchmark.expected
+        job.key: known[job.category][job.onnx, job.vnnlib]
+        for job in jobs
+        if (job.onnx, job.vnnlib) in known[job.category]
     }
 
 
 def execute(
-    jobs: Sequence[InstanceJob], out: Path, options: Options, where: Mapping[str, Path], task: WorkerTask
+    jobs: Sequence[InstanceJob],
+    out: Path,
+    options: Options,
+    where: Mapping[str, Path],
+    task: WorkerTask,
+    undivided: Sequence[InstanceJob] = (),
 ) -> list[JournalRecord]:
     """Answer the jobs and write ``results.csv``, also for what is done when the run is interrupted.
 
-    The records have the keys of the jobs, whatever limits these were answered under in the end.
+    The records have the keys of the jobs, whatever limits these were answered under in the end. The jobs may be a part
+    of those of an ``undivided`` run.
     """
     for settings in {job.settings for job in jobs}:
         check_settings(settings)
@@ -144,6 +164,7 @@ def execute(
         limits=default_limits(options.workers, jobs[0].settings.device, in_bytes(options.memory_limit)),
         observer=make_observer(),
         retry_errors=options.retry_errors,
+        undivided=undivided,
     )
     try:
         records = run_jobs(jobs, plan)
@@ -221,7 +242,7 @@ def write_folder_report(
     run = read_run(out) if (out / RUN).is_file() else None
     page = Page(
         title=name,
-        subtitle=f"{len(records)} instances of {len(groups)} benchmark{'s' * (len(groups) > 1)}",
+        subtitle=subtitle(len(records), len(groups), run),
         cards=cards(records, contradictions=scores[-1].contradictions if expected else None),
         alarms=tuple(describe_contradiction(*pair) for pair in compared(records, expected).contradictions),
         findings=(),
@@ -233,6 +254,14 @@ def write_folder_report(
         links=instance_links(records, run, out),
     )
     write_page(page, out / "report.html")
+
+
+def subtitle(count: int, categories: int, run: StoredRun | None) -> str:
+    """How many instances of how many benchmarks a page is about, and of how many where some are not answered."""
+    total = run.undivided.total if run and run.undivided else count
+    answered_ones = f"{count} of {total}" if count < total else str(count)
+    part = f" (part {run.shard})" if run and run.shard else ""
+    return f"{answered_ones} instances{part} of {categories} benchmark{'s' * (categories > 1)}"
 
 
 def cards(records: Sequence[JournalRecord], contradictions: int | None = None) -> tuple[tuple[str, str], ...]:

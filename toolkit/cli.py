@@ -27,6 +27,7 @@ NAME = "prunecert"
 COMMANDS = {
     "verify": "Decide a VNN-LIB query about ONNX networks.",
     "bench": "Run a recipe, or all instances of a benchmark folder.",
+    "merge": "Make one run of those of its parts (bench --shard).",
     "compare": "Compare runs and published results, instance by instance.",
     "report": "Make the tables and the page of a run again; print them as LaTeX or CSV.",
     "prune": "Prune an ONNX network, fine-tune, export and verify it; compare with the original.",

@@ -61,6 +61,12 @@ def adapt(recipe: Recipe, options: Options) -> Recipe:
     """The recipe with what the command line says."""
     if options.category:
         raise InputError("--category: a recipe makes one benchmark only")
+    if options.shard is not None:
+        out = options.out or Path("results") / recipe.name
+        raise InputError(
+            f"--shard: every part of a recipe would train its networks anew; run it without, until it verifies, which "
+            f"may be interrupted, and then the parts of the folder that it has made: {out / 'benchmark'}"
+        )
     images = min(recipe.specification.images, options.limit or recipe.specification.images)
     recipe = recipe if options.seed is None else recipe.only_seed(options.seed)
     return recipe.model_copy(

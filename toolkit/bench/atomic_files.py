@@ -5,18 +5,31 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import io
 import os
+import shutil
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is there completely or not at all; on return it is on disk."""
+    _write_atomically(path, io.BytesIO(data))
+
+
+def copy_to_disk(source: Path, target: Path) -> None:
+    """Copy a file so that it is there completely or not at all; on return it is on disk."""
+    with source.open("rb") as file:
+        _write_atomically(target, file)
+
+
+def _write_atomically(path: Path, data: BinaryIO) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            shutil.copyfileobj(data, file)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)

@@ -7,7 +7,7 @@ Three layouts are read: ``instances.csv`` in the folder itself (2021 to 2025), `
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit.bench.expected import Expected, read_expected
@@ -82,27 +82,38 @@ def make_jobs(
 
     ``memory`` is the limit of the whole run in GiB, if there is one: what decides nothing under it may under another.
     """
-    return [_make_job(benchmark, instance, settings, timeout, memory) for instance in benchmark.instances[:limit]]
+    return [with_key(job) for job in list_jobs(benchmark, settings, timeout, limit, memory)]
 
 
-def _make_job(
+def list_jobs(
+    benchmark: Benchmark,
+    settings: Settings,
+    timeout: float | None = None,
+    limit: int | None = None,
+    memory: float | None = None,
+) -> list[InstanceJob]:
+    """The first ``limit`` instances as jobs that have no key yet, for which no network or specification is read."""
+    return [_list_job(benchmark, instance, settings, timeout, memory) for instance in benchmark.instances[:limit]]
+
+
+def with_key(job: InstanceJob) -> InstanceJob:
+    """The job with what its answer depends on, and its keys; its files are read for that."""
+    origin = provenance(job.networks, job.spec, job.settings)
+    question = fingerprint(job.category, job.onnx, job.vnnlib, origin)
+    return replace(job, key=limited_key(question, job.settings, job.memory), origin=origin, question=question)
+
+
+def _list_job(
     benchmark: Benchmark, instance: Instance, settings: Settings, timeout: float | None, memory: float | None
 ) -> InstanceJob:
-    settings = settings.model_copy(update={"timeout": timeout or instance.timeout})
-    networks = tuple((name, present(path)) for name, path in instance.networks.items())
-    spec = present(instance.spec)
-    origin = provenance(networks, spec, settings)
-    question = fingerprint(benchmark.category, instance.onnx_field, instance.spec_field, origin)
     return InstanceJob(
-        key=limited_key(question, settings, memory),
+        key="",
         category=benchmark.category,
         onnx=instance.onnx_field,
         vnnlib=instance.spec_field,
-        networks=networks,
-        spec=spec,
-        settings=settings,
-        origin=origin,
-        question=question,
+        networks=tuple((name, present(path)) for name, path in instance.networks.items()),
+        spec=present(instance.spec),
+        settings=settings.model_copy(update={"timeout": timeout or instance.timeout}),
         memory=memory,
     )
 

@@ -17,7 +17,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
-from toolkit.bench.atomic_files import sync_folder
+from toolkit.bench.atomic_files import sync_folder, write_bytes_atomically
 from toolkit.bench.job import Answer, InstanceJob
 from toolkit.errors import InputError
 from toolkit.result import DECIDED, Statistics, Verdict
@@ -83,9 +83,19 @@ def make_record(job: InstanceJob, answer: Answer, **files: str) -> JournalRecord
     )
 
 
+def line_of(record: JournalRecord) -> bytes:
+    """The line of a journal that a record is."""
+    return json.dumps(asdict(record)).encode() + b"\n"
+
+
+def write(path: Path, records: Iterable[JournalRecord]) -> None:
+    """Write a whole journal, in place of what is there; on return it is on disk."""
+    write_bytes_atomically(path, b"".join(map(line_of, records)))
+
+
 def append(path: Path, record: JournalRecord) -> None:
     """Add one record; on return it is on disk. Where that fails, nothing of it is left, and the error is raised."""
-    line = json.dumps(asdict(record)).encode() + b"\n"
+    line = line_of(record)
     new = not path.exists()
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from toolkit.bench.executor_table import find_executor
+from toolkit.bench.shards import Shard, parse_shard
 from toolkit.errors import InputError
 from toolkit.settings import Settings
 
@@ -44,6 +45,9 @@ class Options:
     """Only this benchmark of a folder of benchmarks; may be repeated."""
     limit: int | None = None
     """Only the first N instances of each benchmark; of a recipe, the first N images."""
+    shard: str | None = None
+    """Only part I of N equal parts of the instances, as in 2/4; `prunecert merge` makes one run of the parts. For
+    benchmark folders."""
     spec_version: Literal["1.0", "2.0"] | None = None
     """Version of the specifications to run where a benchmark has both."""
     setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
@@ -73,9 +77,14 @@ class Options:
         given |= dict(_pair(text) for text in self.setting)
         return base.changed(given)
 
+    def part(self) -> Shard | None:
+        """Which part of the instances is asked for, None for all; :class:`InputError` for what is no part."""
+        return None if self.shard is None else parse_shard(self.shard)
+
     def check(self) -> None:
         """Raise :class:`InputError` for an option out of range, before any work starts."""
         find_executor(self.executor)
+        self.part()
         for name, value in (("workers", self.workers), ("trainers", self.trainers), ("limit", self.limit)):
             if value is not None and value < 1:
                 raise InputError(f"--{name}: at least 1, not {value}")

@@ -45,6 +45,8 @@ class RunPlan:
     observer: RunObserver
     retry_errors: bool = False
     """Run instances again whose answer in the journal is ``error``."""
+    undivided: Sequence[InstanceJob] = ()
+    """All jobs of the run that this is a part of, whose counterexamples may need the same names; empty for no part."""
 
 
 def run_jobs(jobs: Sequence[InstanceJob], run: RunPlan) -> list[JournalRecord]:
@@ -53,7 +55,7 @@ def run_jobs(jobs: Sequence[InstanceJob], run: RunPlan) -> list[JournalRecord]:
     ``KeyboardInterrupt`` (Ctrl-C, or SIGTERM) passes through after the workers are gone; what was answered until then
     is in the journal. So does an ``OSError`` of a journal or counterexample that cannot be written.
     """
-    keeper = RunRecorder.of(run.out, jobs)
+    keeper = RunRecorder.of(run.out, jobs, run.undivided or jobs)
     done = keeper.answers(jobs, run.retry_errors)
     todo = list({job.key: job for job in jobs if job.key not in done}.values())
     run.observer.begin(len(todo) + len(done), list(done.values()))
@@ -75,7 +77,7 @@ def about(job: InstanceJob) -> str:
 
 def answered(jobs: Sequence[InstanceJob], out: Path) -> list[JournalRecord]:
     """The answers that a run left in its journal, in the order of the jobs; the others are absent."""
-    known = RunRecorder.of(out, jobs).answers(jobs)
+    known = RunRecorder.of(out, jobs, jobs).answers(jobs)
     return [known[job.key] for job in jobs if job.key in known]
 
 
@@ -89,16 +91,16 @@ class RunRecorder:
     """What is in the journal and counts, by the question that it answers, in order."""
 
     @classmethod
-    def of(cls, out: Path, jobs: Iterable[InstanceJob]) -> RunRecorder:
+    def of(cls, out: Path, jobs: Iterable[InstanceJob], undivided: Iterable[InstanceJob]) -> RunRecorder:
         """With what earlier runs left. An answer whose counterexample or certificate is gone, or another's by now,
-        does not count."""
+        does not count; names are told apart among all jobs of the undivided run."""
         history = journal.history(out / journal.NAME)
         wanted = {about(job) for job in jobs}
         records: dict[str, list[JournalRecord]] = {}
         for record in history:
             if record.about in wanted and has_its_files(record, out):
                 records.setdefault(record.about, []).append(record)
-        return cls(out, EvidenceFolder.of(out, jobs, history), records)
+        return cls(out, EvidenceFolder.of(out, undivided, history), records)
 
     def answers(self, jobs: Iterable[InstanceJob], retry_errors: bool = False) -> dict[str, JournalRecord]:
         """The answers of the jobs that need not be run, by their keys."""

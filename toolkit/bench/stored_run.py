@@ -5,13 +5,14 @@ With the journal it is all that is needed to make the run's page again, and to c
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from toolkit.bench.folder import present
 from toolkit.bench.job import InstanceJob
 from toolkit.bench.journal import JournalRecord, answer_to
 from toolkit.bench.results import has_its_files
+from toolkit.bench.shards import Shard
 from toolkit.devices import gpu_models
 from toolkit.errors import InputError
 from toolkit.result import Verdict
@@ -41,6 +43,28 @@ class AskedInstance:
     settings: Settings
     expected: str = ""
     """The known verdict, empty where there is none."""
+    position: int = 0
+    """Its place, counted from 0, among all instances that an undivided run has."""
+
+    @property
+    def about(self) -> str:
+        """Key of the question, limits left out."""
+        return self.question or self.key
+
+
+@dataclass(frozen=True)
+class InstanceList:
+    """The instances of an undivided run, of which a run may have a part (`toolkit.bench.shards`)."""
+
+    total: int
+    digest: str
+    """Hash of their names, settings and limits, which those of all parts have to be."""
+
+    @classmethod
+    def of(cls, jobs: Sequence[InstanceJob]) -> InstanceList:
+        """Of all jobs of the undivided run, in order; they need no keys."""
+        rows = [[*job.row, job.memory, job.settings.model_dump(mode="json")] for job in jobs]
+        return cls(len(jobs), hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest())
 
 
 @dataclass(frozen=True)
@@ -59,6 +83,10 @@ class StoredRun:
     machine: dict[str, str] = field(default_factory=dict)
     recipe: dict[str, Any] | None = None
     """Values of the recipe that the run is about; None for a benchmark folder."""
+    shard: str = ""
+    """Which part of the instances was asked for, as in 2/4; empty for all of them."""
+    undivided: InstanceList | None = None
+    """What the run may be a part of; None where it cannot be divided."""
 
     def files_of(self, record: JournalRecord) -> tuple[Path, Path]:
         """Where network and specification of an answer were, in their compressed form if only that is there."""
@@ -87,6 +115,13 @@ def describe_run(
         machine=machine_facts(),
         recipe=recipe,
     )
+
+
+def as_part(run: StoredRun, shard: Shard | None, undivided: InstanceList) -> StoredRun:
+    """The run as that part of an undivided one, or, without a shard, as all of it."""
+    places = range(undivided.total) if shard is None else shard.positions(undivided.total)
+    instances = tuple(replace(one, position=place) for one, place in zip(run.instances, places, strict=True))
+    return replace(run, instances=instances, shard="" if shard is None else str(shard), undivided=undivided)
 
 
 def machine_facts() -> dict[str, str]:
@@ -118,13 +153,17 @@ def store_run(out: Path, run: StoredRun) -> None:
     """
     common = run.instances[0].settings.model_dump(mode="json") if run.instances else {}
     instances = [
-        {"key": one.key, "question": one.question, "expected": one.expected, "settings": _others(one.settings, common)}
+        {**{name: getattr(one, name) for name in _ASKED}, "settings": _others(one.settings, common)}
         for one in run.instances
     ]
     values = {entry.name: getattr(run, entry.name) for entry in fields(run)}
+    values["undivided"] = run.undivided and asdict(run.undivided)
     write_text_atomically(
         out / NAME, json.dumps({**values, "settings": common, "instances": instances}, indent=1) + "\n"
     )
+
+
+_ASKED = tuple(entry.name for entry in fields(AskedInstance) if entry.name != "settings")
 
 
 def _others(settings: Settings, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,10 +189,11 @@ def read_run(out: Path) -> StoredRun:
         values = json.loads(path.read_text(encoding="utf-8"))
         common = values.pop("settings")
         instances = tuple(
-            AskedInstance(one["key"], one["question"], Settings(**common | one["settings"]), one["expected"])
-            for one in values.pop("instances")
+            AskedInstance(**{"position": place, **one, "settings": Settings(**common | one["settings"])})
+            for place, one in enumerate(values.pop("instances"))
         )
-        return StoredRun(instances=instances, **values)
+        whole = values.pop("undivided", None)
+        return StoredRun(instances=instances, undivided=whole and InstanceList(**whole), **values)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{out}: no {NAME} in it, so no run of prunecert bench that can be read; the command that made the folder "
@@ -168,13 +208,19 @@ def stored_records(out: Path, run: StoredRun) -> list[JournalRecord]:
 
     An answer whose counterexample or certificate is gone or changed does not count.
     """
-    by_question: dict[str, list[JournalRecord]] = {}
-    wanted = {instance.question or instance.key for instance in run.instances}
+    found = records_that_count(out, run)
+    answers = (answer_to(one, found.get(one.about, ())) for one in run.instances)
+    return [answer for answer in answers if answer is not None]
+
+
+def records_that_count(out: Path, run: StoredRun) -> dict[str, list[JournalRecord]]:
+    """The journal's records about each question of a run, in order, without those whose files are gone or changed."""
+    found: dict[str, list[JournalRecord]] = {}
+    wanted = {instance.about for instance in run.instances}
     for record in journal.history(out / journal.NAME):
         if record.about in wanted and has_its_files(record, out):
-            by_question.setdefault(record.about, []).append(record)
-    answers = (answer_to(one, by_question.get(one.question or one.key, ())) for one in run.instances)
-    return [answer for answer in answers if answer is not None]
+            found.setdefault(record.about, []).append(record)
+    return found
 
 
 def expected_by_key(run: StoredRun) -> dict[str, Verdict]:
