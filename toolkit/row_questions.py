@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from toolkit.bench.atomic_files import write_bytes_atomically, write_text_atomically
 from toolkit.data.row_units import RowPoints, RowUnits, in_network_units
-from toolkit.data.rows import RowSource, class_numbers, read_rows
+from toolkit.data.rows import RowSource, class_numbers, in_order, read_rows
 from toolkit.errors import InputError
 from toolkit.formats.onnx.classifier import Classifier, load_classifier
 from toolkit.formats.onnx.runtime import Session
@@ -99,7 +99,12 @@ class RowQuestions:
 def ask(question: RowQuestion) -> RowQuestions:
     """Read network and data. Raises InputError and UnsupportedError."""
     classifier = load_classifier(question.network, question.output_name)
-    rows = read_rows(question.source, classifier.input.size)
+    rows = in_order(read_rows(question.source, classifier.input.size), classifier.features)
+    if rows.features and len(rows.features) != classifier.input.size:
+        raise InputError(
+            f"{question.source.data}: {len(rows.features)} columns of features ({', '.join(rows.features)[:200]}), but "
+            f"{question.network} has {classifier.input.size} inputs; --drop NAME leaves a column out"
+        )
     points = in_network_units(rows, question.units, classifier.input.shape, classifier.input.dtype)
     threshold = question.threshold if question.threshold is not None else 0.5 * classifier.ends_in_sigmoid
     answers = _answers(classifier, points.points, threshold)

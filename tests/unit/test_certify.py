@@ -139,7 +139,7 @@ MISTAKES = {
     "a class too many": (["--data", "rows.csv", "--epsilon", "0.1", "--classes", "a,b,c"], "3 names of classes"),
     "no such class": (["--data", "rows.csv", "--epsilon", "0.1", "--classes", "a,b"], "the label 'yes' is none"),
     "no such output": (["--data", "rows.csv", "--epsilon", "0.1", "--output-name", "z"], "no output 'z'"),
-    "a wide table": (["--data", "wide.csv", "--epsilon", "0.1"], "a row has 3 numbers"),
+    "a wide table": (["--data", "wide.csv", "--epsilon", "0.1"], "3 columns of features (a, b, c), but"),
     "beyond the range": (["--data", "rows.csv", "--epsilon", "0.1", "--clip", "0", "0.7"], "row 0: the centre leaves"),
     "no time": (["--data", "rows.csv", "--epsilon", "0.1", "--timeout", "0"], "--timeout 0"),
     "no executor": (["--data", "rows.csv", "--epsilon", "0.1", "--executor", "magic"], "magic"),

@@ -7,6 +7,7 @@ data sets by name.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -80,6 +81,8 @@ class Rows:
     """Rows that the data has."""
     class_names: tuple[str, ...] = ()
     """Names of the classes in their order, where the data has one."""
+    features: tuple[str, ...] = ()
+    """Names of the features in their order, of a table."""
     pixels: bool = field(default=False)
     """Whether values are known to be pixels: between 0 and 255 in whole numbers, or else between 0 and 1."""
 
@@ -154,9 +157,14 @@ def _label_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _from_table(source: RowSource, path: Path, key: str, size: int) -> Rows:
-    """A table with a header: one column of labels, the others features in their order."""
+    """A table with a header: one column of labels, the others features in their order.
+
+    A column without a name numbers the rows, as pandas writes it, and is no feature.
+    """
     with readable(path), path.open(newline="", encoding="utf-8-sig") as file:
-        lines = [line for line in csv.reader(file, skipinitialspace=True) if line]
+        delimiter = _delimiter(file.readline())
+        file.seek(0)
+        lines = [line for line in csv.reader(file, skipinitialspace=True, delimiter=delimiter) if line]
     if len(lines) < 2:
         raise InputError(f"{path}: no rows below a header")
     header, body = [name.strip() for name in lines[0]], lines[1:]
@@ -166,7 +174,7 @@ def _from_table(source: RowSource, path: Path, key: str, size: int) -> Rows:
     unknown = [name for name in source.drop if name not in header]
     if unknown:
         raise InputError(f"--drop {unknown[0]}: {path} has the columns {', '.join(header)}")
-    features = [k for k, name in enumerate(header) if name not in source.drop and k != label]
+    features = [k for k, name in enumerate(header) if name and name not in source.drop and k != label]
     chosen = source.chosen(len(body))
     values = np.empty((len(chosen), len(features)))
     for row, number in zip(values, chosen, strict=True):
@@ -174,7 +182,12 @@ def _from_table(source: RowSource, path: Path, key: str, size: int) -> Rows:
     labels = None if label is None else np.array([body[number][label].strip() for number in chosen])
     every = () if label is None else tuple(sorted({line[label].strip() for line in body if len(line) > label}))
     named = () if all(_is_number(name) for name in every) else every
-    return Rows(values, labels, chosen, len(body), named)
+    return Rows(values, labels, chosen, len(body), named, tuple(header[k] for k in features))
+
+
+def _delimiter(header: str) -> str:
+    """What stands between the columns: a comma, or where a header has none, a semicolon or a tabulator."""
+    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _label_column(source: RowSource, path: Path, header: Sequence[str]) -> int | None:
@@ -190,7 +203,8 @@ def _label_column(source: RowSource, path: Path, header: Sequence[str]) -> int |
         return None
     which = "several columns that may be" if found else "no column that is plainly"
     raise InputError(
-        f"{path}: {which} the label; add --label-column NAME, one of {', '.join(header)}, or --labels predicted"
+        f"{path}: {which} the label; add --label-column NAME, one of {', '.join(filter(None, header))}, or "
+        "--labels predicted"
     )
 
 
@@ -292,6 +306,23 @@ def _one_each(labels: NDArray[Any], where: str) -> NDArray[Any]:
     if flat.shape[1:] != (1,):
         raise InputError(f"{where}: an array of shape {labels.shape}, not one label for each row")
     return flat[:, 0]
+
+
+def in_order(rows: Rows, names: Sequence[str]) -> Rows:
+    """Rows of a table with these features, whatever else it has, where it has them all; else the rows as they are.
+
+    Names count as equal where they differ in blanks and marks only, which exporters replace.
+    """
+    own = {_plain_name(name): k for k, name in enumerate(rows.features)}
+    wanted = [own.get(_plain_name(name)) for name in names]
+    positions = [position for position in wanted if position is not None]
+    if not names or len(set(positions)) != len(names) or len(own) != len(rows.features):
+        return rows
+    return replace(rows, values=rows.values[:, positions], features=tuple(rows.features[k] for k in positions))
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"\W", "_", name)
 
 
 def class_numbers(labels: NDArray[Any], rows: Rows, names: Sequence[str], classes: int) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from toolkit.data.row_units import RowUnits, arranged, given_numbers, in_network_units
-from toolkit.data.rows import Rows, RowSource, class_numbers, read_rows
+from toolkit.data.rows import Rows, RowSource, class_numbers, in_order, read_rows
 from toolkit.errors import InputError
 
 IMAGES = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
@@ -72,6 +73,26 @@ def test_a_table_has_features_and_labels(folder: Path) -> None:
     assert found.class_names == ("rose", "tulip")
     assert class_numbers(found.labels, found, (), 2).tolist() == [0, 1, 0]
     assert class_numbers(found.labels, found, ("tulip", "rose"), 2).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["width;class;height\n1.5;rose;2\n-1;tulip;30\n", ",width,class,height\n0,1.5,rose,2\n1,-1,tulip,30\n"],
+    ids=["semicolons", "numbered rows"],
+)
+def test_tables_as_other_programs_write_them(folder: Path, text: str) -> None:
+    Path("table.csv").write_text(text)
+    found = rows_of("table.csv", 2)
+    assert found.values.tolist() == [[1.5, 2.0], [-1.0, 30.0]]
+    assert found.features == ("width", "height")
+
+
+def test_features_are_found_by_their_names() -> None:
+    rows = Rows(np.array([[1.0, 2.0, 3.0]]), None, range(1), 1, features=("id", "petal (cm)", "width"))
+    assert in_order(rows, ("width", "petal__cm_")).values.tolist() == [[3.0, 2.0]]
+    assert in_order(rows, ("width", "height")) is rows, "one of them is not there"
+    alike = replace(rows, features=("width", "petal (cm)", "petal [cm]"))
+    assert in_order(alike, ("width", "petal__cm_")) is alike, "which column is meant is not known"
 
 
 def test_labels_may_be_numbers_in_a_table_or_a_file(folder: Path) -> None:

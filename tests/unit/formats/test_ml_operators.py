@@ -62,7 +62,8 @@ def same(path: Path, rows: np.ndarray) -> bool:
 
 
 def test_every_rule_is_tried() -> None:
-    assert {op_type for op_type, _ in NODES.values()} | {"LinearClassifier"} == set(RULES)
+    others = {"LinearClassifier", "ArrayFeatureExtractor", "FeatureVectorizer"}
+    assert {op_type for op_type, _ in NODES.values()} | others == set(RULES)
 
 
 @pytest.mark.parametrize("opset", [11, 17, 21])
@@ -110,6 +111,59 @@ def test_what_has_no_rule_is_refused(tmp_path: Path, case: str, monkeypatch: pyt
     monkeypatch.setattr("toolkit.formats.onnx.ml_operators._operand_types", lambda *_: {"x": (TensorProto.FLOAT, 2)})
     with pytest.raises(UnsupportedError, match=reason):
         without_ml_operators(model)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (4, 1)])
+def test_columns_are_taken_by_their_numbers(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    node = helper.make_node("ArrayFeatureExtractor", ["x", "columns"], ["y"], domain=ML_DOMAIN)
+    model = model_of([node], [tensor("y", 4)])
+    columns = np.array([2, 0, 0, 1]).reshape(shape)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(columns, "columns"))
+    assert same(saved(tmp_path / "net.onnx", model), np.random.default_rng(0).normal(0, 1, (20, FEATURES)))
+
+
+def of_features(kinds: list[int], opset: int = 17, widths: tuple[int, ...] = (1, 1, 1)) -> onnx.ModelProto:
+    """A network of one input for each feature, as a data frame is exported."""
+    names = ["a", "b (cm)", "c"]
+    nodes = [
+        helper.make_node("FeatureVectorizer", names, ["v"], domain=ML_DOMAIN, inputdimensions=list(widths)),
+        helper.make_node("Scaler", ["v"], ["y"], domain=ML_DOMAIN, **NODES["scaler"][1]),
+    ]
+    model = model_of(nodes, [tensor("y", FEATURES)], opset)
+    del model.graph.input[:]
+    model.graph.input.extend(
+        helper.make_tensor_value_info(name, kind, [None, 1]) for name, kind in zip(names, kinds, strict=True)
+    )
+    return model
+
+
+@pytest.mark.parametrize("opset", [11, 13, 21])
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.DOUBLE])
+def test_features_of_an_input_each_become_one_input(tmp_path: Path, opset: int, kind: int) -> None:
+    """The joined network computes of a row what onnxruntime computes of the file and the row's features."""
+    path = saved(tmp_path / "net.onnx", of_features([kind] * 3, opset))
+    found = load_classifier(path)
+    assert found.features == ("a", "b (cm)", "c")
+    assert found.input.shape == (1, 3)
+    assert found.input.batched
+    rows = np.random.default_rng(0).normal(0, 1, (20, FEATURES))
+    [ours] = Session(found.model).run_batch([rows])
+    [theirs] = Session(load_model(path)).run_batch(list(np.split(rows, 3, axis=1)))
+    assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (of_features([TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT]), "b .cm. int64"),
+        (of_features([TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.STRING]), "'c' holds text"),
+        (of_features([TensorProto.FLOAT] * 3, widths=(1, 2, 0)), "one feature each"),
+    ],
+    ids=["whole numbers", "text", "widths"],
+)
+def test_features_that_cannot_be_joined_are_told(tmp_path: Path, model: onnx.ModelProto, message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        load_classifier(saved(tmp_path / "net.onnx", model))
 
 
 SURE = {**CLASSIFIER, "intercepts": [1.0, -1.0]}
@@ -197,8 +251,34 @@ def test_a_plain_classifier_keeps_its_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "advice"), [(TensorProto.BFLOAT16, "in float32"), (TensorProto.UINT8, "from where on")]
+)
+def test_inputs_of_other_types_are_refused_with_what_to_do(tmp_path: Path, kind: int, advice: str) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    net = saved(tmp_path / "net.onnx", model_of([node], [tensor("y", 3, kind)], kind=kind))
+    with pytest.raises(UnsupportedError, match=f"has element type .*{advice}"):
+        load_classifier(net)
+
+
+def test_an_operator_that_onnxruntime_lacks_for_a_type_is_told_with_what_to_do(tmp_path: Path) -> None:
+    weight = helper.make_node("ConstantOfShape", ["shape"], ["w"], value=helper.make_tensor("v", 11, [1], [1.0]))
+    model = model_of(
+        [weight, helper.make_node("Conv", ["x", "w"], ["y"])],
+        [tensor("y", 1, TensorProto.DOUBLE)],
+        17,
+        TensorProto.DOUBLE,
+    )
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.DOUBLE, [1, 1, 4, 4]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.DOUBLE, [1, 1, 4, 4]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 1, 1, 1]), "shape"))
+    with pytest.raises(UnsupportedError, match=r"cannot load the model .*for float32"):
+        Session(load_model(saved(tmp_path / "net.onnx", model)))
+
+
+@pytest.mark.parametrize(
     ("node", "reason"),
     [
+        (helper.make_node("Not", ["x"], ["y"]), "raw_scores"),
         (helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=1), "recurrent layers"),
         (helper.make_node("GRU", ["x", "w", "r"], ["y"], hidden_size=1), "recurrent layers"),
         (helper.make_node("QuantizeLinear", ["x", "w"], ["y"]), "quantised network"),

@@ -15,6 +15,7 @@ import onnx
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.dependence import live_nodes, operands
+from toolkit.formats.onnx.joined_inputs import with_one_input
 from toolkit.formats.onnx.ml_operators import ML_DOMAIN, without_ml_operators
 from toolkit.formats.onnx.model_file import ModelFile, OnnxModel, TensorInfo, load_proto, model_of
 from toolkit.formats.onnx.operators import check_inputs, check_operators
@@ -33,6 +34,8 @@ class Classifier:
     """Names of the classes in the order of the scores, where the file has them."""
     remarks: tuple[str, ...] = ()
     """What was set aside or written in another way."""
+    features: tuple[str, ...] = ()
+    """Names of the features in their order, of a file that has an input for each."""
 
     @property
     def input(self) -> TensorInfo:
@@ -62,19 +65,20 @@ def load_classifier(path: Path, output: str | None = None) -> Classifier:
     Raises InputError and UnsupportedError where there is no such output, for several inputs, and for operators that
     are known to have no bounds.
     """
-    file = load_proto(path)
+    file, features = with_one_input(load_proto(path))
     names = _class_names(file.proto)
+    joined = [f"its {len(features)} inputs joined to one: {', '.join(features)}"] if features else []
     model, remarks = _with_tensors(file)
+    check_inputs(model)
     model, chosen = _with_one_output(model, output)
     if len(model.inputs) != 1:
         raise UnsupportedError(
             f"{path}: has {len(model.inputs)} inputs ({', '.join(info.name for info in model.inputs)}); export it with "
             "one that has all features"
         )
-    check_inputs(model)
     check_operators(model)
     model, plain = _plain(model)
-    return Classifier(model, names, (*remarks, *chosen, *plain))
+    return Classifier(model, names, (*joined, *remarks, *chosen, *plain), features)
 
 
 def _with_tensors(file: ModelFile) -> tuple[OnnxModel, list[str]]:
@@ -119,7 +123,10 @@ def _with_one_output(model: OnnxModel, wanted: str | None) -> tuple[OnnxModel, l
     chosen = [info for info in model.outputs if (info.name == wanted if wanted else info.dtype in FLOATS)]
     if len(chosen) != 1:
         few = "several outputs of numbers" if chosen else "no output of floating-point numbers among its outputs"
-        raise InputError(f"{model.path}: has {few}, {', '.join(names)}; say which one is meant with --output-name NAME")
+        raise InputError(
+            f"{model.path}: has {few}, {', '.join(names)}; say which one has the scores of all classes with "
+            "--output-name NAME; of scikit-learn's classifiers, to_onnx(..., options={'zipmap': False}) makes one"
+        )
     [kept] = chosen
     if kept.dtype not in FLOATS:
         raise UnsupportedError(f"{model.path}: its output {kept.name!r} is of type {kept.dtype}, not of floats")

@@ -1,8 +1,9 @@
 """Operators of ``ai.onnx.ml``, in which scikit-learn's models are exported, as operators of the ONNX standard.
 
 A rule writes what onnxruntime computes, up to rounding, for one row or several: ``Scaler``, ``Normalizer``,
-``LinearClassifier`` (its scores), ``LinearRegressor``, and ``Imputer`` where it replaces NaN alone, which no finite
-input has. Names of results stay, so that every tensor can be compared with the file's.
+``LinearClassifier`` (its scores), ``LinearRegressor``, ``ArrayFeatureExtractor``, ``FeatureVectorizer`` of single
+features, and ``Imputer`` where it replaces NaN alone, which no finite input has. Names of results stay, so that every
+tensor can be compared with the file's.
 """
 
 from __future__ import annotations
@@ -202,6 +203,24 @@ def _imputer(ml: MlNode) -> None:
     if not math.isnan(ml.attribute("replaced_value_float", 0.0)):
         raise ml.refuse("it replaces a number; only the replacement of NaN is supported")
     ml.emit("Identity", [ml.x], ml.node.output[0])
+
+
+@_rule("ArrayFeatureExtractor")
+def _array_feature_extractor(ml: MlNode) -> None:
+    """Columns by their numbers."""
+    if ml.rank != 2:
+        raise ml.refuse("supported for rows of features only")
+    columns = ml.emit("Reshape", [ml.node.input[1], ml.constant(np.array([-1], dtype=np.int64))])
+    ml.emit("Gather", [ml.x, columns], ml.node.output[0], axis=1)
+
+
+@_rule("FeatureVectorizer")
+def _feature_vectorizer(ml: MlNode) -> None:
+    """Single features side by side, as float32; onnxruntime cuts and fills operands whose width is another."""
+    if ml.rank != 2 or list(ml.attribute("inputdimensions", ())) != [1] * len(ml.node.input):
+        raise ml.refuse("supported for operands of one feature each only")
+    columns = [ml.emit("Cast", [name], to=onnx.TensorProto.FLOAT) for name in ml.node.input]
+    ml.emit("Concat", columns, ml.node.output[0], axis=1)
 
 
 def _linear(ml: MlNode, rows: int) -> str:

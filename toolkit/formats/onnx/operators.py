@@ -27,8 +27,11 @@ def check_inputs(model: OnnxModel) -> None:
     """Raise UnsupportedError for inputs that are not floating-point numbers."""
     for info in model.inputs:
         if info.dtype not in FLOATS:
-            raise UnsupportedError(f"{model.path}: input {info.name!r} has element type {info.dtype}; only floating "
-                                   "point inputs can be bounded")  # fmt: skip
+            instead = "in float32" if "float" in info.dtype else "from where on its values are floats"
+            raise UnsupportedError(
+                f"{model.path}: input {info.name!r} has element type {info.dtype}; only inputs of float16, float32 and "
+                f"float64 can be bounded: export the network {instead}"
+            )
 
 
 def check_operators(model: OnnxModel, outputs: Iterable[str] | None = None) -> None:
@@ -57,11 +60,13 @@ def _unbounded(node: onnx.NodeProto) -> str:
 
 
 _RECURRENT = "recurrent layers have no bounding rule; write their steps out with MatMul, Sigmoid, Tanh and Mul"
+_TREES = "decision trees have no bounding rule; certify a network or a linear classifier of the same data"
+_LOGIC = "no bounding rule; of scikit-learn's classifiers, to_onnx(..., options={'raw_scores': True}) leaves it out"
 _INTEGERS = "arithmetic of a quantised network has no bounding rule; take the network of floats that was quantised"
 _REASONS = (
     ("LSTM", _RECURRENT), ("GRU", _RECURRENT), ("RNN", _RECURRENT), ("Quant", _INTEGERS), ("Integer", _INTEGERS),
-    ("QLinear", _INTEGERS), ("QGemm", _INTEGERS), ("TreeEnsemble", "decision trees have no bounding rule"),
-    ("SVM", "support vector machines have no bounding rule"),
+    ("QLinear", _INTEGERS), ("QGemm", _INTEGERS), ("TreeEnsemble", _TREES),
+    ("SVM", "support vector machines have no bounding rule; LinearSVC has"), ("Not", _LOGIC),
 )  # fmt: skip
 """Reasons by a part of an operator's name."""
 

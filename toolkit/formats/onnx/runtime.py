@@ -159,7 +159,10 @@ def _open(model: OnnxModel, options: onnxruntime.SessionOptions, hidden: Sequenc
     except Exception as error:  # onnxruntime's exceptions have no common base class
         if refused(error):
             raise MemoryError(f"onnxruntime loads {model.path}") from None
-        raise UnsupportedError(f"{model.path}: onnxruntime cannot load the model ({_one_line(error)})") from None
+        advice = "; most operators have one for float32: export the network so" if "NOT_IMPL" in str(error) else ""
+        raise UnsupportedError(
+            f"{model.path}: onnxruntime cannot load the model ({_one_line(error)}){advice}"
+        ) from None
 
 
 def _with_outputs(model: OnnxModel, names: Sequence[str]) -> bytes:
