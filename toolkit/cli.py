@@ -30,6 +30,7 @@ COMMANDS = {
     "merge": "Make one run of those of its parts (bench --shard).",
     "compare": "Compare runs and published results, instance by instance.",
     "report": "Make the tables and the page of a run again; print them as LaTeX or CSV.",
+    "explain": "Say what is open of a run's undecided instances, and what to try.",
     "prune": "Prune an ONNX network, fine-tune, export and verify it; compare with the original.",
     "certify": "Certified accuracy of a network as it is, on rows of a file or a data set.",
     "inspect": "Show what a network and a specification contain and what would be tried.",
@@ -39,6 +40,7 @@ COMMANDS = {
     "convert": "Convert a specification between VNN-LIB 1.0 and 2.0.",
     "supports": "Say what the verifier supports, as the VNN-LIB standard asks.",
     "ops": "Print the operators that the verifier can bound, and how.",
+    "doctor": "Show versions, devices and memory, and verify two tiny networks.",
 }
 """Name of each command and its one line of help; the code is ``toolkit.commands.NAME``."""
 

@@ -206,8 +206,16 @@ def _of_rise(first: float, last: float) -> str:
 def _of_nearest(tracker: CaseTracker) -> str:
     """Whether points came nearer to a counterexample than the bounds to a proof."""
     still_open = ~(tracker.lower > 0)
-    nearest, weakest = (values[still_open].min(initial=np.inf) for values in (tracker.nearest, tracker.lower))
-    if not (math.isfinite(nearest) and 0 < 2 * nearest < -weakest):
+    return advice_of_points(*(values[still_open].min(initial=np.inf) for values in (tracker.nearest, tracker.lower)))
+
+
+def advice_of_points(nearest: float | None, weakest: float | None) -> str:
+    """To try harder attacks, where a point misses a counterexample by less than half of what a proof is missed by.
+
+    ``nearest`` is how far the best point was from a counterexample, ``weakest`` the weakest bound of the open cases;
+    either may be unknown. Empty where this does not hold.
+    """
+    if nearest is None or weakest is None or not (math.isfinite(nearest) and 0 < 2 * nearest < -weakest):
         return ""
     return (
         "some point comes much nearer to a counterexample than the bounds to a proof: more --attack-restarts and "
