@@ -24,6 +24,7 @@ from toolkit.report.layer_stability import LayerRow, layer_rows, unstable_csv, u
 from toolkit.report.page import Page, facts, instance_links, write_page
 from toolkit.report.paper_comparison import paper_table
 from toolkit.report.plots import (
+    accuracy_and_work,
     cactus,
     certified_versus_density,
     every_network,
@@ -155,6 +156,12 @@ def study_plots(
     networks = pruned_and_dense(models)
     uncontrolled = [row for row in means if not row.control]
     plots: tuple[Plot, ...] = (
+        Plot(
+            "work",
+            "Certified accuracy, and the work of a proof, against the part of all parameters that is left; controls "
+            "are hollow.",
+            accuracy_and_work(means),
+        ),
         Plot(
             "certified",
             "Certified accuracy against the part of all parameters that is left, with 95 % intervals.",

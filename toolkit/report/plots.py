@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
 
 from toolkit.bench.atomic_files import write_bytes_atomically
 from toolkit.report.layer_stability import LayerRow
@@ -25,6 +26,7 @@ from toolkit.result import DECIDED, Verdict
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
 DASHES = ("-", "--", ":")
+CONTROL_MARKERS = {"retrained": "o", "random_masks": "s", "narrow": "D"}
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -121,6 +123,71 @@ def _draw_instability(axes: Axes, rows: Sequence[SummaryRow], chain: str, look: 
     left = [part_left(row) for row in rows]
     axes.plot(left, [row.mean_unstable for row in rows], markersize=5, label=chain, **look)  # type: ignore[arg-type]
     axes.plot(left, [row.mean_unstable_interval for row in rows], color=look["color"], linestyle=":", linewidth=1.2)
+
+
+def accuracy_and_work(rows: Sequence[SummaryRow]) -> Figure:
+    """Certified accuracy with its 95 % interval, and below it the work of a proof in domains and in seconds, mean per
+    image, against the part of all parameters that is left: a column per architecture, a line per chain.
+
+    Controls are hollow: unpruned networks that trained on, networks with masks at random, small dense ones.
+    """
+    names = list(dict.fromkeys(row.architecture for row in rows))
+    with _style():
+        figure = Figure(figsize=(1.2 + 4.4 * len(names), 6.6), layout="constrained")
+        panels = figure.subplots(3, len(names), squeeze=False, sharex="col", sharey="row", height_ratios=(3, 2, 2))
+        for column, name in zip(panels.T, names, strict=True):
+            own = [row for row in rows if row.architecture == name]
+            for index, chain in enumerate(chain_names(own)):
+                _draw_chain_work(column, [row for row in own if chain in row.chains], chain, _look(index))
+            _finish_work(column, name, own)
+        for axes, label in zip(panels[:, 0], ("certified accuracy (%)", "domains", "seconds"), strict=True):
+            axes.set_ylabel(label)
+        figure.supxlabel("part of all parameters left (sparser to the right)", fontsize=9.5, color="#334155")
+    return figure
+
+
+def _draw_chain_work(column: NDArray[Any], rows: Sequence[SummaryRow], chain: str, look: dict[str, str]) -> None:
+    """The line of a chain in all panels of a column, with its controls as points."""
+    line = sorted((row for row in rows if not row.control), key=lambda row: -part_left(row))
+    _draw_certified(column[0], line, chain, look)
+    for axes, work in zip(column[1:], (_domains, _seconds), strict=True):
+        axes.plot([part_left(row) for row in line], [work(row) for row in line], markersize=5, **look)
+    for control in dict.fromkeys(row.control for row in rows if row.control):
+        beside = [row for row in rows if row.control == control]
+        hollow = {**look, "linestyle": "", "markerfacecolor": "none", "marker": CONTROL_MARKERS.get(control, "h")}
+        left = [part_left(row) for row in beside]
+        column[0].plot(
+            left,
+            [100 * row.certified_accuracy for row in beside],
+            label=f"{chain}: {control.replace('_', ' ')}",
+            **hollow,
+        )
+        for axes, work in zip(column[1:], (_domains, _seconds), strict=True):
+            axes.plot(left, [work(row) for row in beside], **hollow)
+
+
+def _finish_work(column: NDArray[Any], name: str, rows: Sequence[SummaryRow]) -> None:
+    ticks = _spread(sorted({round(part_left(row), 2) or part_left(row) for row in rows}))
+    column[0].set(title=name, xscale="log")
+    column[0].set_ylim(bottom=0)
+    column[0].legend(fontsize=7.5, loc="lower left")
+    column[1].set_yscale("symlog", linthresh=0.1)
+    column[1].set_ylim(0, 2 * max([1.0, *(row.mean_domains for row in rows if not math.isnan(row.mean_domains))]))
+    column[2].set_ylim(bottom=0)
+    for axes in column:
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axes.minorticks_off()
+    for axes in column[1:]:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    column[0].invert_xaxis()
+
+
+def _domains(row: SummaryRow) -> float:
+    return row.mean_domains
+
+
+def _seconds(row: SummaryRow) -> float:
+    return row.mean_seconds
 
 
 def _draw_proofs(axes: Axes, rows: Sequence[SummaryRow], chain: str, look: dict[str, str]) -> None:
