@@ -81,7 +81,7 @@ class StepQuestion:
         total, found = 0, {0: 0}
         for step in self.network.steps:
             if isinstance(step, AffineStep):
-                total += sum(linear.outputs * max(1, linear.forward_terms) for _, linear in step.terms)
+                total += sum(linear.outputs * max(1, linear.terms[0]) for _, linear in step.terms)
             found[step.value] = total + self.network.sizes[step.value]
         return found
 

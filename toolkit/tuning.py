@@ -746,8 +746,10 @@ class RelaxationTuning(TuningGroup):
 class CertificateTuning(TuningGroup):
     """How certificates are written."""
 
-    points: int = guard(8, "points", least=2)
+    points: int = guard(32, "points", least=2)
     """Points at which neurons are compared with tensors of the file."""
+    compared_values: int = guard(8, "values", least=2)
+    """Combinations of the values at these points by which the nearest element is looked for."""
     same_value: float = guard(1e-9, "share", least=0, most=1e-6)
     """Relative difference of values that are one and the same."""
     flushed_seconds: float = guard(2.0, "seconds", least=0)

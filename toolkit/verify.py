@@ -365,7 +365,7 @@ class QueryAttempt:
         import torch
 
         from toolkit.problem.compile import compile_problem
-        from toolkit.problem.specialise_cases import specialised, unspecialised
+        from toolkit.problem.specialise_cases import merged_whole, specialised
 
         device = pick_device(self.settings.device)
         with torch.no_grad(), full_precision():
@@ -384,7 +384,7 @@ class QueryAttempt:
             if self.loaded.computed:
                 whole = self._with_room(whole)
             self._note(relus=whole.program.num_neurons)
-            parts = [unspecialised(whole)] if self.settings.certifiable else specialised(whole)
+            parts = [merged_whole(whole)] if self.settings.certifiable else specialised(whole)
             return self._prove_parts(parts, whole.num_cases, device, beside=beside)
 
     def _prove_parts(

@@ -55,14 +55,11 @@ def measured(network: Path, specification: Path, limit: float) -> dict[str, Any]
         return None
     found: dict[str, Any] = {"network": network.name, "specification": specification.name,
                              "without": [plain.verdict.value, without, plain.statistics.domains]}  # fmt: skip
-    said: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         certificate = Path(name) / "certificate"
         files = ProofFiles(paths, specification, certificate)
         result, seconds = timed(
-            lambda: verify_with_certificate(
-                files, load_networks(paths), settings, silent, Clock.started(limit), said.append
-            )
+            lambda: verify_with_certificate(files, load_networks(paths), settings, silent, Clock.started(limit))
         )
         found["with"] = [result.verdict.value, seconds, result.statistics.domains]
         if result.verdict is Verdict.UNSAT and certificate.exists():
@@ -71,7 +68,7 @@ def measured(network: Path, specification: Path, limit: float) -> dict[str, Any]
                 found |= {"status": outcome.status, "message": outcome.message, "bytes": certificate.stat().st_size}
             except UnreadableError as error:
                 found |= {"status": "unreadable", "message": str(error)}
-    return found | ({"said": said} if said else {})
+    return found | ({"said": result.reason} if result.reason else {})
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

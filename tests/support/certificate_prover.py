@@ -94,7 +94,7 @@ class CertificateProver:
         children, record = self.writer.split(numbers, [self.tensors[v] for v in values], indices, points)
         self.data.append(record)
         return [
-            ProofContext(int(child), context.case, context, Half(*place, above))
+            self.checker.below(context, int(child), Half(*place, above))
             for (context, place), pair in zip(places, children, strict=True)
             for child, above in zip(pair, (False, True), strict=True)
         ]

@@ -78,7 +78,7 @@ class StepEvaluation:
     def _affine(self, step: AffineStep) -> StepValues:
         bias = np.zeros(self.network.sizes[step.value]) if step.bias is None else step.bias
         sources = [(self.values[source], linear) for source, linear in step.terms]
-        count = sum(linear.forward_terms + 1 for _, linear in step.terms) + ROUNDINGS_BESIDE_SUM
+        count = sum(linear.terms[0] + 1 for _, linear in step.terms) + ROUNDINGS_BESIDE_SUM
         factor = count * self.unit / (1 - count * self.unit) if count * self.unit < 1 else math.inf
         usual = min(factor, ROUNDINGS_BESIDE_SUM * math.ceil(math.sqrt(count)) * self.unit)
         sizes = [(linear.magnitude(), np.abs(source.value), source.error) for source, linear in sources]

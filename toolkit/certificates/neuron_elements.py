@@ -8,7 +8,7 @@ the checker bounds everything again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,21 @@ class NeuronElements:
     def __len__(self) -> int:
         return len(self.tensor)
 
+    @property
+    def mostly(self) -> set[int]:
+        """The tensor of most neurons, if they are elements of any."""
+        known = self.tensor[self.tensor >= 0]
+        return {int(np.bincount(known).argmax())} if len(known) else set()
+
+    def shared(self, program: Program) -> set[int]:
+        """Tensors of which an element is several neurons of one layer."""
+        found = set[int]()
+        for layer in program.layers:
+            pairs = np.stack([self.tensor[layer.neurons], self.index[layer.neurons]], 1)
+            pairs, count = np.unique(pairs[pairs[:, 0] >= 0], axis=0, return_counts=True)
+            found.update(pairs[count > 1, 0].tolist())
+        return found
+
 
 def neuron_elements(program: Program, model: Model, lower: Array, upper: Array) -> NeuronElements:
     """The elements of all neurons of a compiled program, in the order of the network's names.
@@ -47,7 +62,11 @@ def neuron_elements(program: Program, model: Model, lower: Array, upper: Array) 
     given = torch.as_tensor(points)
     with torch.no_grad():
         _, layers = evaluate(program, given, torch.zeros_like(given), 0.0)
-    parts = [layer_elements(z.value.double().cpu().numpy(), values) for z in layers]
+    parts: list[NeuronElements] = []
+    taken: set[int] = set()
+    for z in reversed(layers):  # of equal tensors, layers that come later are the later ones
+        parts.insert(0, layer_elements(z.value.double().cpu().numpy(), values, taken))
+        taken |= parts[0].mostly
     if not parts:
         return NeuronElements(*(np.zeros(0, kind) for kind in (np.int64, np.int64, float, float)))
     columns = zip(*((part.tensor, part.index, part.scale, part.offset) for part in parts), strict=True)
@@ -73,13 +92,16 @@ def tensor_values(model: Model, points: Array) -> Mapping[str, Array]:
         return {name: (bounds.lower[v] + bounds.upper[v]) / 2 for name, v in model.network.names.items()}
 
 
-def layer_elements(neurons: Array, tensors: Sequence[Array]) -> NeuronElements:
-    """The elements of one layer's neurons, ``(B, n)``: a whole tensor where it is one, else each neuron's own."""
+def layer_elements(neurons: Array, tensors: Sequence[Array], taken: Collection[int] = ()) -> NeuronElements:
+    """The elements of one layer's neurons, ``(B, n)``: a whole tensor where it is one, else each neuron's own.
+
+    Later tensors come first, and after all others those that are ``taken`` by other layers.
+    """
     size = neurons.shape[1]
-    for number, values in enumerate(tensors):
-        if values.shape == neurons.shape and bool(same(neurons, values).all()):
+    for number in sorted(range(len(tensors)), key=lambda number: (number in taken, -number)):
+        if tensors[number].shape == neurons.shape and bool(same(neurons, tensors[number]).all()):
             return NeuronElements(np.full(size, number), np.arange(size), np.ones(size), np.zeros(size))
-    return single_elements(neurons, tensors)
+    return single_elements(neurons, tensors, taken)
 
 
 def same(found: Array, expected: Array) -> NDArray[np.bool_]:
@@ -88,41 +110,46 @@ def same(found: Array, expected: Array) -> NDArray[np.bool_]:
     return np.abs(found - expected).max(0) <= tuned().certificates.same_value * size
 
 
-def single_elements(neurons: Array, tensors: Sequence[Array]) -> NeuronElements:
-    """For each neuron the element whose values at the points, moved and scaled, are the nearest, where they agree."""
+def single_elements(neurons: Array, tensors: Sequence[Array], taken: Collection[int] = ()) -> NeuronElements:
+    """For each neuron the element that it is a multiple of at the points, else one that it is an affine function of.
+
+    Of several ones, that in the tensor of most neurons.
+    """
+    size = neurons.shape[1]
+    found = NeuronElements(np.full(size, -1), np.zeros(size, np.int64), np.ones(size), np.zeros(size))
+    for moved in (False, True):
+        left = np.flatnonzero(found.tensor < 0)
+        fits = [fitted(neurons[:, left], part, moved) for part in tensors]
+        agreeing = [int((fit.tensor >= 0).sum()) for fit in fits]
+        for number in sorted(range(len(fits)), key=lambda number: (number in taken, -agreeing[number], -number)):
+            fit, new = fits[number], (fits[number].tensor >= 0) & (found.tensor[left] < 0)
+            found.tensor[left[new]], found.index[left[new]] = number, fit.index[new]
+            found.scale[left[new]], found.offset[left[new]] = fit.scale[new], fit.offset[new]
+    return found
+
+
+def fitted(neurons: Array, elements: Array, moved: bool) -> NeuronElements:
+    """For each neuron, ``(B, n)``, the element whose values, scaled (and moved), are the nearest, where they agree."""
     from scipy.spatial import cKDTree  # most programs need no search
 
-    size = neurons.shape[1]
-    nothing = NeuronElements(np.full(size, -1), np.zeros(size, np.int64), np.ones(size), np.zeros(size))
-    if not tensors:
-        return nothing
-    elements = np.concatenate(tensors, 1)
-    owner = np.repeat(np.arange(len(tensors)), [part.shape[1] for part in tensors])
-    place = np.concatenate([np.arange(part.shape[1]) for part in tensors])
-    _, nearest = cKDTree(directions(elements).T).query(directions(neurons).T)
-    found = elements[:, nearest]
-    scale, offset = affine_fit(found, neurons)
-    agrees = same(scale * found + offset, neurons) & (scale != 0) & np.isfinite(scale)
-    tensor = np.where(agrees, owner[nearest], -1)
-    return NeuronElements(tensor, place[nearest], np.where(agrees, scale, 1.0), np.where(agrees, offset, 0.0))
+    middles = [part.mean(0) if moved else np.zeros(part.shape[1]) for part in (elements, neurons)]
+    known, wanted = elements - middles[0], neurons - middles[1]
+    mixing = np.random.default_rng(0).normal(size=(len(known), tuned().certificates.compared_values))
+    _, nearest = cKDTree(directions(known).T @ mixing).query(directions(wanted).T @ mixing)
+    given = known[:, nearest]
+    square = (given**2).sum(0)
+    scale = (given * wanted).sum(0) / np.where(square > 0, square, 1.0)
+    rounded = np.round(scale)
+    limit = tuned().certificates.same_value
+    scale = np.where(np.abs(scale - rounded) <= limit * np.abs(scale), rounded, scale)
+    offset = middles[1] - scale * middles[0][nearest]
+    offset = np.where(np.abs(offset) <= limit * np.abs(neurons).max(0), 0.0, offset)
+    agrees = same(scale * elements[:, nearest] + offset, neurons) & (scale != 0) & np.isfinite(scale)
+    return NeuronElements(np.where(agrees, 0, -1), nearest, scale, offset)
 
 
 def directions(values: Array) -> Array:
-    """Columns ``(B, n)`` without what moving and scaling changes: their mean is 0, their length 1, the first is not
-    negative."""
-    values = values - values.mean(0)
+    """Columns ``(B, n)`` without what scaling changes: their length is 1, their largest element is positive."""
     length = np.linalg.norm(values, axis=0)
-    sign = np.where(values[0] < 0, -1.0, 1.0)
-    return np.where(length > 0, sign * values / np.where(length > 0, length, 1.0), 0.0)
-
-
-def affine_fit(given: Array, wanted: Array) -> tuple[Array, Array]:
-    """Scale and offset, ``(n,)`` each, with which columns ``(B, n)`` come nearest to others."""
-    moved, target = given - given.mean(0), wanted - wanted.mean(0)
-    square = (moved**2).sum(0)
-    scale = (moved * target).sum(0) / np.where(square > 0, square, 1.0)
-    rounded = np.round(scale)
-    scale = np.where(np.abs(scale - rounded) <= tuned().certificates.same_value * np.abs(scale), rounded, scale)
-    offset = wanted.mean(0) - scale * given.mean(0)
-    size = np.abs(wanted).max(0)
-    return scale, np.where(np.abs(offset) <= tuned().certificates.same_value * size, 0.0, offset)
+    largest = np.take_along_axis(values, np.abs(values).argmax(0)[None], 0)
+    return np.where(length > 0, np.where(largest < 0, -1.0, 1.0) * values / np.where(length > 0, length, 1.0), 0.0)

@@ -13,8 +13,9 @@ import torch
 
 from toolkit.certificates.box_record import BoxRecord
 from toolkit.certificates.certificate_file import CertificateFile, FileMark
+from toolkit.certificates.equal_elements import merged_network
 from toolkit.certificates.formula_cases import formula_cases
-from toolkit.certificates.leaf_rows import RefutedDomains, SearchedNeurons, array
+from toolkit.certificates.leaf_rows import Array, RefutedDomains, SearchedNeurons, array
 from toolkit.certificates.neuron_bounds import NeuronBounds
 from toolkit.certificates.neuron_elements import neuron_elements
 from toolkit.certificates.phase_record import PhaseRecord
@@ -58,12 +59,10 @@ class CertificateRecorder:
 
     def __init__(self, network: Path, specification: Path, certificate: Path) -> None:
         """Raises `toolkit.proof.network.UnreadableError` for what the checker does not read, OSError for files."""
-        self.model = Model.of(load_network(network))
-        self.formula = load_formula(specification)
-        names = self.model.network.names
-        sizes = [self.model.network.sizes[value] for value in names.values()]
-        self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        writer = CertificateWriter(self.model.network.digest, self.formula.digest, list(names))
+        self.network, self.formula = load_network(network), load_formula(specification)
+        self.model: Model | None = None
+        """Of the network as it is once equal elements have been stated."""
+        writer = CertificateWriter(self.network.digest, self.formula.digest, list(self.network.names))
         self.file = CertificateFile(certificate, writer)
         self.gaps: Counter[str] = Counter()
         self.problem: RecordedProblem | None = None
@@ -96,11 +95,32 @@ class CertificateRecorder:
             self.gaps["problems are about some of the cases alone"] += 1
             return
         lower, upper = (array(end[0]) for end in (problem.lower, problem.upper))
+        if self.model is None:
+            self.model = self.with_equal_elements(problem, lower, upper)
         elements = neuron_elements(problem.program, self.model, lower, upper)
         cases, rows = formula_cases(self.formula, event.cases), problem.rows.cpu().numpy()
-        bounds = NeuronBounds(self.file, self.starts, elements)
-        self.problem = RecordedProblem(self.file, self.starts, rows, cases, self.gaps, bounds)
+        sizes = [self.model.network.sizes[value] for value in self.model.network.names.values()]
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        bounds = NeuronBounds(self.file, starts, elements)
+        self.problem = RecordedProblem(self.file, starts, rows, cases, self.gaps, bounds)
         self.refuted = set()
+
+    def with_equal_elements(self, problem: Problem, lower: Array, upper: Array) -> Model:
+        """State equal elements of tensors, but where the search has a neuron for each of some that are equal: their
+        slopes and splits are different ones."""
+        without: set[str] = set()
+        names = list(self.network.names)
+        while True:
+            network, stated = merged_network(self.network, without)
+            model = Model.of(network)
+            elements = neuron_elements(problem.program, model, lower, upper)
+            shared = {names[tensor] for tensor in elements.shared(problem.program)}
+            if not shared & stated.keys():
+                break
+            without |= shared
+        for name, multiples in stated.items():
+            self.file.add(self.file.writer.equal(self.file.writer.tensors[name], multiples))
+        return model
 
     @record.register
     def neurons_bounded(self, event: NeuronsBounded) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.proof.identities import Multiples
 from toolkit.proof.linear_maps import Array
 from toolkit.proof.stream import HEAD, MAGIC, LinearRows, RecordKind, References
 
@@ -57,6 +58,11 @@ class CertificateWriter:
     def flush(self) -> bytes:
         """What makes everything so far readable; costs a few bytes."""
         return self._packer.flush(zlib.Z_SYNC_FLUSH)
+
+    def equal(self, tensor: int, stated: Multiples) -> bytes:
+        """State that elements of a tensor are multiples of others; what is left of the tensor is numbered anew."""
+        payload = struct.pack("<II", tensor, len(stated.elements)) + integers(stated.elements) + integers(stated.models)
+        return self._record(RecordKind.EQUAL, payload + np.asarray(stated.factors, "<f8").tobytes())
 
     def case(self, number: int) -> tuple[int, bytes]:
         """Begin the proof of a case: its context."""

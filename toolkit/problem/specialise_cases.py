@@ -39,7 +39,7 @@ def specialised(problem: Problem) -> Iterator[ProblemPart]:
     columns = _fixed_factors(problem)
     values, part = _groups(problem.lower[:, columns])
     if len(values) > tuned().problem.most_parts:
-        yield ProblemPart(replace(problem, program=merged(problem.program)), torch.arange(len(problem.lower)), problem)
+        yield merged_whole(problem)
         return
     for number, value in enumerate(values):
         regions = (part == number).nonzero().squeeze(1)
@@ -50,9 +50,9 @@ def specialised(problem: Problem) -> Iterator[ProblemPart]:
         yield ProblemPart(replace(restricted, program=program), regions, restricted)
 
 
-def unspecialised(problem: Problem) -> ProblemPart:
-    """All of a problem as one part, with its neurons as they are."""
-    return ProblemPart(problem, torch.arange(len(problem.lower)), problem)
+def merged_whole(problem: Problem) -> ProblemPart:
+    """All of a problem as one part, with its neurons merged."""
+    return ProblemPart(replace(problem, program=merged(problem.program)), torch.arange(len(problem.lower)), problem)
 
 
 def merged(program: Program) -> Program:

@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -123,12 +124,9 @@ class Model:
             if any(isinstance(step, Activation) and step.name == "tanh" for step in steps):
                 raise ValueError("a sigmoid or tanh")
             steps = [exact_step(step) if isinstance(step, AffineStep) else step for step in steps]
-        affine = [step for step in steps if isinstance(step, AffineStep)]
-        read: dict[int, list[Activation | MaxStep]] = {}
-        for step in steps:
-            if not isinstance(step, AffineStep):
-                read.setdefault(step.source, []).append(step)
-        magnitudes = {step.value: [linear.magnitude() for _, linear in step.terms] for step in affine}
+        others = [step for step in steps if not isinstance(step, AffineStep)]
+        read = {value: [step for step in others if step.source == value] for value in {step.source for step in others}}
+        magnitudes = {s.value: [by.magnitude() for _, by in s.terms] for s in steps if isinstance(s, AffineStep)}
         return cls(network, NumberSystem(exact), steps, magnitudes, read)
 
 
@@ -171,12 +169,13 @@ class ContextBounds:
         """These bounds, of one context, for many below it, with what is known there. Magnitudes stay those here."""
         result = replace(self, count=count, lower=dict(self.lower), upper=dict(self.upper), lines={})
         result.crossed = np.broadcast_to(self.crossed, count).copy()
+        values = {fact.value for fact in facts}
+        for value in values:
+            for ends in (result.lower, result.upper):
+                ends[value] = np.repeat(ends[value][:1], count, 0)
         for fact in facts:
-            if len(result.lower[fact.value]) < count or result.lower[fact.value] is self.lower[fact.value]:
-                for ends in (result.lower, result.upper):
-                    ends[fact.value] = np.repeat(ends[fact.value][:1], count, 0)
             fact.apply(result.lower[fact.value], result.upper[fact.value])
-        for value in {fact.value for fact in facts}:
+        for value in values:
             result.crossed |= (result.lower[value] > result.upper[value]).any(1)
         return result
 
@@ -194,9 +193,9 @@ class Fact:
 
     context: int
     value: int
-    indices: Array
-    lower: Array
-    upper: Array
+    indices: Any
+    lower: Any
+    upper: Any
 
     def apply(self, lower: Array, upper: Array) -> None:
         """Intersect ranges with this, in place."""
@@ -246,21 +245,19 @@ def offset(arithmetic: NumberSystem, slope: Array, points: Sequence[tuple[Array,
 
     The function may be off by a unit in the last place.
     """
-    found = None
-    for z, f in points:
-        product = slope * z
-        slack = 4 * arithmetic.gamma(2) * (abs(f) + abs(product)) + arithmetic.floor
-        here = f - product - slack if least else f - product + slack
-        found = here if found is None else np.minimum(found, here) if least else np.maximum(found, here)
-    assert found is not None
-    return found
+    sign = 1 if least else -1
+    pairs = ((f, slope * z) for z, f in points)
+    offsets = (f - y - sign * (4 * arithmetic.gamma(2) * (abs(f) + abs(y)) + arithmetic.floor) for f, y in pairs)
+    return reduce(np.minimum if least else np.maximum, offsets)
 
 
-def bend_lines(
-    parameters: Sequence[Any], l: Array, u: Array, alpha: tuple[Array, Array], arithmetic: NumberSystem
-) -> RangeLines:
+SlopeParts = tuple[Array, Array]
+"""Where slopes are adaptive; elsewhere which part of those that are allowed."""
+
+
+def bend_lines(factor: Sequence[Any], l: Array, u: Array, alpha: SlopeParts, arithmetic: NumberSystem) -> RangeLines:
     """``max(z, a z)``, or min where a > 1: a ReLU with a = 0, a leaky one, the absolute value with a = -1."""
-    (a,), (adaptive, part), one = parameters, alpha, 1 + 0 * l
+    (a,), (adaptive, part), one = factor, alpha, 1 + 0 * l
     active, unstable = l >= 0, ~((l >= 0) | (u <= 0))
     stable = np.where(active, one, a * one)
     chord = np.where(unstable, (u - a * l) / np.where(unstable, u - l, one), stable)
@@ -272,11 +269,9 @@ def bend_lines(
     return RangeLines(low, np.where(unstable, below, 0 * one), high, np.where(unstable, above, 0 * one))
 
 
-def clip_lines(
-    parameters: Sequence[Any], l: Array, u: Array, alpha: tuple[Array, Array], arithmetic: NumberSystem
-) -> RangeLines:
+def clip_lines(ends: Sequence[Any], l: Array, u: Array, alpha: SlopeParts, arithmetic: NumberSystem) -> RangeLines:
     """Lines of the clip ``min(max(z, a), b)``, on intervals [l, u]."""
-    (a, b), (adaptive, part) = parameters, alpha
+    (a, b), (adaptive, part) = ends, alpha
 
     def f(z: Array) -> Array:
         return np.minimum(np.maximum(z, a), b)
@@ -288,12 +283,13 @@ def clip_lines(
         return np.where(y > z, (f(y) - f(z)) / np.where(y > z, y - z, 1 + 0 * z), 0 * z)
 
     steep_low, steep_high = steepness(first, u), steepness(l, last)
-    low = np.where(
-        first > l, np.where(adaptive, np.where(u - first > first - l, steep_low, 0 * l), part * steep_low), steep_low
-    )
-    high = np.where(
-        last < u, np.where(adaptive, np.where(last - l > u - last, steep_high, 0 * l), part * steep_high), steep_high
-    )
+
+    def slope(steep: Array, bent: Array, straight: Array) -> Array:
+        """A slope from 0 to the steepest one, where a part of this length of the range has a bend before it."""
+        chosen = np.where(adaptive, np.where(straight > bent, steep, 0 * l), part * steep)
+        return np.where(bent > 0, chosen, steep)
+
+    low, high = slope(steep_low, first - l, u - first), slope(steep_high, u - last, last - l)
     inside = (l >= a) & (u <= b)
     low, high = np.where(inside, 1 + 0 * l, low), np.where(inside, 1 + 0 * l, high)
     points = [(z, f(z)) for z in (l, first, last, u)]
@@ -350,11 +346,9 @@ def image(bounds: ContextBounds, step: Step) -> tuple[Array, Array]:
         return affine_image(bounds, step)
     l, u = bounds.lower[step.source], bounds.upper[step.source]
     if isinstance(step, MaxStep):
-        ends = []
-        for end in (l, u):
-            taps = [np.where(tap >= 0, end[:, tap], -np.inf) for tap in step.windows.T]
-            ends.append(np.maximum.reduce(taps))
-        return ends[0], ends[1]
+        taps = step.windows.T
+        low, high = (np.maximum.reduce([np.where(tap >= 0, x[:, tap], -np.inf) for tap in taps]) for x in (l, u))
+        return low, high
     if step.name == "clip":
         a, b = bounds.model.arithmetic.parameters(step)
         return np.minimum(np.maximum(l, a), b), np.minimum(np.maximum(u, a), b)
@@ -378,17 +372,15 @@ def affine_image(bounds: ContextBounds, step: AffineStep) -> tuple[Array, Array]
     """The range by midpoints and radii (Rump, Fast and parallel interval arithmetic, 1999), and the step's errors."""
     arithmetic, total = bounds.model.arithmetic, 1 + len(step.terms)
     half = Fraction(1, 2) if arithmetic.exact else 0.5
-    middle: Array = 0  # type: ignore[assignment]
-    radius: Array = 0  # type: ignore[assignment]
-    error: Array = 0  # type: ignore[assignment]
+    middle = radius = error = arithmetic.zeros(1, bounds.model.network.sizes[step.value])
     for (source, linear), magnitude in zip(step.terms, bounds.model.magnitudes[step.value], strict=True):
         l, u, size = bounds.lower[source], bounds.upper[source], bounds.size[source]
         m = l * half + u * half
         r = arithmetic.up(np.maximum(arithmetic.up(u - m), arithmetic.up(m - l)))
-        loss = arithmetic.gamma(linear.forward_terms + total + 2) + linear.slack
-        back = arithmetic.gamma(linear.adjoint_terms + 2) + linear.slack
+        terms = linear.terms[0] + 2
+        loss = arithmetic.gamma(terms + total) + linear.slack
+        back = arithmetic.gamma(linear.terms[1] + 2) + linear.slack
         spread, reach = np.split(magnitude.forward(np.concatenate([r, size])), 2)
-        terms = linear.forward_terms + 2
         middle = middle + linear.forward(m)
         radius = radius + arithmetic.wider(spread, terms) + arithmetic.wider(reach, terms) * loss
         error = error + arithmetic.wider(reach, terms) * back
@@ -406,12 +398,8 @@ Watch = Callable[[int, int], None]
 """Called before backward passes, with the value that they narrow and how many of them are left."""
 
 
-def unwatched(value: int, passes: int) -> None:
-    """Let all passes happen."""
-
-
 def fresh_bounds(
-    model: Model, lower: Array, upper: Array, facts: Sequence[Fact], watch: Watch = unwatched
+    model: Model, lower: Array, upper: Array, facts: Sequence[Fact], watch: Watch = lambda value, passes: None
 ) -> ContextBounds:
     """Intervals and CROWN bounds with adaptive slopes, in the order of the steps, within what is known."""
     bounds = ContextBounds(model, len(lower), crossed=np.zeros(len(lower), bool))
@@ -450,7 +438,8 @@ def nonlinear_in(step: Activation | MaxStep, l: Array, u: Array) -> Array:
 def crown(bounds: ContextBounds, value: int, watch: Watch) -> tuple[Array, Array]:
     """The ranges of a value, narrowed by a backward pass for each element that needs it."""
     l, u, arithmetic = bounds.lower[value].copy(), bounds.upper[value].copy(), bounds.model.arithmetic
-    needed = np.logical_or.reduce([nonlinear_in(step, l, u) for step in bounds.model.read[value]])
+    needed = reduce(np.logical_or, [nonlinear_in(step, l, u) for step in bounds.model.read[value]])
+    needed = needed | (value in bounds.model.network.loose)
     contexts, elements = np.nonzero(needed & ~bounds.crossed[:, None])
     most = max(1, ELEMENTS // (2 * max(bounds.model.network.sizes)))
     for start in range(0, len(contexts), most):
@@ -508,8 +497,6 @@ class Pass:
         """Inner products of each functional's coefficients with its context's row."""
         if len(table) == 1:
             return coefficients @ table[0]
-        if self.arithmetic.exact:
-            return (coefficients * table[self.rows.owner]).sum(1)
         return np.einsum("rn,rn->r", coefficients, table[self.rows.owner])
 
     def add_constant(self, more: Array) -> None:

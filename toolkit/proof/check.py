@@ -11,31 +11,22 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.proof.bounds import (
-    ADAPTIVE,
-    ContextBounds,
-    Fact,
-    LowerBound,
-    Model,
-    Rows,
-    backward,
-    fresh_bounds,
-    nearest,
-)
+from toolkit.proof.bounds import ADAPTIVE, ContextBounds, Fact, LowerBound, Model, Rows, backward, fresh_bounds, nearest
 from toolkit.proof.formula import CaseFormula, load_formula
+from toolkit.proof.identities import Multiples, are_multiples, merged, reader_of
 from toolkit.proof.linear_maps import Array
-from toolkit.proof.network import ProofNetwork, UnreadableError, load_network
+from toolkit.proof.network import ProofNetwork, UnreadableError, load_network, readable
 from toolkit.proof.stream import Damaged, HashedFile, LinearRows, Payload, RecordKind, records
 
 CHECKED, REFUTED, INCOMPLETE = "checked", "refuted", "incomplete"
@@ -88,8 +79,8 @@ class ProofContext:
     open_children: int = 0
     waiting: bool = False
     """A leaf that is about to be checked."""
-    facts: list[tuple[int, Array, Array, Array]] = field(default_factory=list)
-    """Value, indices, lower and upper ends."""
+    facts: list[tuple[int, Any, Any, Any]] = field(default_factory=list)
+    """Value, indices, lower and upper ends: numbers of the half, arrays of other bounds."""
     halves: list[int] = field(default_factory=list)
     base: ContextBounds | None = None
     included: int = 0
@@ -103,6 +94,8 @@ class ProofContext:
             context = context.parent
 
 
+Share = tuple[int, int]
+"""Number of one of several processes, and how many there are."""
 Multipliers = tuple[Array, Array]
 """Numbers of what is multiplied, and factors."""
 
@@ -145,15 +138,13 @@ class CertificateChecker:
     Of several checkers, each bounds its share of the leaves and takes it that the others do theirs.
     """
 
-    def __init__(
-        self, network: ProofNetwork, formula: CaseFormula, *, exact: bool = False, job: int = 0, jobs: int = 1
-    ) -> None:
+    def __init__(self, network: ProofNetwork, formula: CaseFormula, exact: bool = False, share: Share = (0, 1)) -> None:
         check_match(network, formula)
         try:
             self.model = Model.of(network, exact)
         except ValueError as error:
             raise UnreadableError(f"no exact arithmetic for {error}") from None
-        self.formula, self.job, self.jobs = formula, job, jobs
+        self.formula, (self.job, self.jobs) = formula, share
         self.arithmetic = self.model.arithmetic
         self.values: list[int] = []
         self.contexts: dict[int, ProofContext] = {}
@@ -165,7 +156,6 @@ class CertificateChecker:
         self.arrays: dict[int, CaseArrays] = {}
         self.roots: dict[bytes, ContextBounds] = {}
         self.queue: dict[tuple[int, bool], list[ProofRow]] = {}
-        self.batch = max(1, min(LEAVES, NUMBERS // sum(network.sizes)))
         self.finished = False
         self.readers: dict[int, Callable[[Payload], None]] = {
             kind: getattr(self, kind.name.lower()) for kind in RecordKind
@@ -187,8 +177,8 @@ class CertificateChecker:
                     progress(f"{self.record} records, {self.leaves} leaves, {len(self.contexts)} contexts open")
             self.flush()
         except RefutedStatement as error:
-            return CheckOutcome(REFUTED, f"record {error.place[0]}, row {error.place[1]}: {error}", error.place)
-        except Damaged as error:
+            return CheckOutcome(REFUTED, *error.args)
+        except (Damaged, zlib.error) as error:
             return CheckOutcome(REFUTED, f"record {self.record}: {error}", (self.record, 0))
         return self.outcome()
 
@@ -203,6 +193,11 @@ class CertificateChecker:
         ended = "" if self.finished else "; the file ends too early"
         return CheckOutcome(INCOMPLETE, f"cases without a proof: {without or 'none'}{where}{ended}")
 
+    @property
+    def batch(self) -> int:
+        """Leaves that are bounded at once."""
+        return max(1, min(LEAVES, NUMBERS // sum(self.model.network.sizes)))
+
     # Records
 
     def header(self, payload: Payload) -> None:
@@ -215,6 +210,20 @@ class CertificateChecker:
             require(name in self.model.network.names, f"no nonlinear operator reads a tensor {name!r}")
             self.values.append(self.model.network.names[name])
         payload.end()
+
+    def equal(self, payload: Payload) -> None:
+        """Elements of a tensor that are multiples of others of it: the tensor is what is left of it from now on."""
+        value, count = self.value(payload.number()), payload.number()
+        stated = Multiples(payload.array(count), payload.array(count), payload.array(count, "<f8"))
+        payload.end()
+        network = self.model.network
+        require(not self.begun, "a case has begun")
+        require(stated.well_formed(network.sizes[value]), "these are no elements, or no powers of two, or stated twice")
+        require(reader_of(network, value, stated) is not None, "the operator that reads the tensor does not allow it")
+        wrong = stated.elements[~are_multiples(network, value, stated)][:1].tolist()
+        require(not wrong, f"elements {wrong} are not such multiples of others")
+        self.model = Model.of(merged(network, value, stated), self.arithmetic.exact)
+        self.values = [len(network.sizes) if known == value else known for known in self.values]
 
     def case(self, payload: Payload) -> None:
         """Read the record with which the proof of a case begins."""
@@ -259,9 +268,14 @@ class CertificateChecker:
             require(bool(np.isfinite(point)), "a context is split at no number")
             context.open_children = 2
             for above in (False, True):
-                half = Half(*place, point, above)
-                self.contexts[self.next_context] = ProofContext(self.next_context, context.case, context, half)
+                self.contexts[self.next_context] = self.below(context, self.next_context, Half(*place, point, above))
                 self.next_context += 1
+
+    def below(self, context: ProofContext, number: int, half: Half) -> ProofContext:
+        """A half of a context, where its element is in a smaller range."""
+        end = self.arithmetic.numbers(np.array([half.point]))[0]
+        fact = (half.value, half.index, *((end, np.inf) if half.above else (-np.inf, end)))
+        return ProofContext(number, context.case, context, half, facts=[fact])
 
     def slopes(self, payload: Payload) -> None:
         """Read the slopes that later bounds name by the number of their slot."""
@@ -279,13 +293,8 @@ class CertificateChecker:
 
     def rows(self, record: LinearRows) -> Iterator[ProofRow]:
         """The rows of a record, with what they refer to."""
-        references = [record.atoms, record.splits, record.halves]
-        ends = [np.cumsum(part.counts)[:-1] for part in references]
-        cut = [
-            zip(np.split(part.numbers, end), np.split(part.values, end), strict=True)
-            for part, end in zip(references, ends, strict=True)
-        ]
-        listed = zip(record.contexts.tolist(), record.slots.tolist(), *cut, strict=True)
+        references = (part.rows() for part in (record.atoms, record.splits, record.halves))
+        listed = zip(record.contexts.tolist(), record.slots.tolist(), *references, strict=True)
         for row, (number, slot, atoms, splits, halves) in enumerate(listed):
             context, target = self.context(number), None
             require(slot in self.slots, f"slot {slot} is empty")
@@ -338,50 +347,41 @@ class CertificateChecker:
             least = found.least[number]
             positive = bool(self.arithmetic.finite(np.asarray(least)) and (least > 0 or (strict and least >= 0)))
             if not positive and not bool(bounds.crossed[owner[number]]):
-                where = f"context {row.context.number} of case {row.context.case}"
-                raise RefutedStatement(f"{where} is not refuted: the bound is {float(least)}", row.place)
+                where = f"record {row.place[0]}, row {row.place[1]}: context {row.context.number}"
+                why = f"{where} of case {row.context.case} is not refuted: the bound is {float(least)}"
+                raise RefutedStatement(why, row.place)
             self.close(row.context)
 
     def bound(self, payload: Payload) -> None:
         """Bounds of elements, for the contexts and all below them."""
         record = payload.linear(RecordKind.BOUND)
-        for rows, least in self.evaluated(record):
-            found: dict[int, list[tuple[int, Any, Any]]] = {}
-            for row, low in zip(rows, least.least, strict=True):
-                assert row.target is not None
-                _, index, sign = row.target
-                if self.arithmetic.finite(np.asarray(low)):
-                    ends = (low, np.inf) if sign > 0 else (-np.inf, -low)
-                    found.setdefault(row.context.number, []).append((index, *ends))
-            kind = object if self.arithmetic.exact else float
-            for number, ranges in found.items():
-                indices, lower, upper = zip(*ranges, strict=True)
-                fact = (self.value(record.tensor), np.array(indices), np.array(lower, kind), np.array(upper, kind))
-                self.contexts[number].facts.append(fact)
+        for rows, found in self.evaluated(record):
+            owner, index, sign = np.array([(row.context.number, *row.target[1:]) for row in rows if row.target]).T
+            lower = np.where(sign > 0, found.least, -np.inf)
+            upper = np.where(sign > 0, np.inf, -found.least)
+            known = self.arithmetic.finite(found.least)
+            for number in np.unique(owner[known]).tolist():
+                at = known & (owner == number)
+                self.contexts[number].facts.append((self.value(record.tensor), index[at], lower[at], upper[at]))
 
     def half_space(self, payload: Payload) -> None:
         """Linear functions of the input, for the contexts and all below them."""
         for rows, found in self.evaluated(payload.linear(RecordKind.HALF_SPACE)):
             for number, row in enumerate(rows):
-                known = self.arithmetic.finite(found.constant[number : number + 1]).all()
-                known = known and self.arithmetic.finite(found.coefficients[number]).all()
-                require(bool(known), "a half-space has a coefficient that is no number")
+                known = self.arithmetic.finite(np.append(found.coefficients[number], found.constant[number]))
+                require(bool(known.all()), "a half-space has a coefficient that is no number")
                 half = (row.context.number, found.coefficients[number], found.constant[number])
                 self.half_spaces[self.next_half] = half
                 row.context.halves.append(self.next_half)
                 self.next_half += 1
 
-    def evaluated(self, record: LinearRows) -> Iterator[tuple[list[ProofRow], LowerBound]]:
+    def evaluated(self, record: LinearRows) -> list[tuple[list[ProofRow], LowerBound]]:
         """The rows of a record in batches, with their bounds, none of which uses another."""
-        parts: dict[int, list[ProofRow]] = {}
-        order = self.rows(record)
-        results = []
-        while rows := list(islice(order, self.batch)):
-            for row in rows:
-                parts.setdefault(0 if record.fresh else id(self.base(row.context)), []).append(row)
-            require(len(parts) == 1, "the rows of one record begin at different bounds")
-            results.append((rows, self.evaluate(rows, record.fresh)[2]))
-        yield from results
+        rows = list(self.rows(record))
+        require(record.fresh or len({id(self.base(row.context)) for row in rows}) == 1,
+                "the rows of one record begin at different bounds")  # fmt: skip
+        batches = [rows[start : start + self.batch] for start in range(0, len(rows), self.batch)]
+        return [(batch, self.evaluate(batch, record.fresh)[2]) for batch in batches]
 
     def recompute(self, payload: Payload) -> None:
         """Recompute the bounds of a context."""
@@ -451,18 +451,13 @@ class CertificateChecker:
 
     def facts(self, contexts: Sequence[ProofContext], fresh: bool) -> list[Fact]:
         """What is known in contexts beyond the bounds that they begin with."""
-        exact, found = self.arithmetic.exact, []
+        found = []
         for number, context in enumerate(contexts):
             for other in context.path():
                 inherited = other.base is not None and not fresh
                 found += [Fact(number, *fact) for fact in other.facts[other.included if inherited else 0 :]]
                 if inherited:
                     break
-                if other.half is not None:
-                    point = self.arithmetic.numbers(np.array([other.half.point]))
-                    nothing = np.array([np.inf], object if exact else float)
-                    ends = (point, nothing) if other.half.above else (-nothing, point)
-                    found.append(Fact(number, other.half.value, np.array([other.half.index]), *ends))
         return found
 
     def fresh(self, contexts: Sequence[ProofContext]) -> ContextBounds:
@@ -482,78 +477,54 @@ class CertificateChecker:
         else:
             bounds = self.base(different[0]).narrowed(len(different), self.facts(different, fresh=False))
         with np.errstate(all="ignore"):
-            sums = RowSums(self, bounds, owner)
-            for number, row in enumerate(rows):
-                sums.add(number, row)
-        ready = Rows(owner, sums.start, sums.constant, sums.loss, partial(slopes_of, rows))
-        return bounds, owner, backward(bounds, ready)
+            return bounds, owner, backward(bounds, self.sums(rows, bounds, owner))
+
+    def sums(self, rows: Sequence[ProofRow], bounds: ContextBounds, owner: Array) -> Rows:
+        """The functionals of rows, with what adding them up may lose."""
+        zeros, sizes = self.arithmetic.zeros, self.model.network.sizes
+        start: dict[int, Array] = {}
+        constant, loss = zeros(len(rows)), zeros(len(rows))
+        for number, row in enumerate(rows):
+            parts, magnitude = self.parts(row), zeros(1)
+            for value, elements, coefficients, more in parts:
+                size = bounds.size[value]
+                if value not in start:
+                    start[value] = zeros(len(rows), sizes[value])
+                start[value][number, elements] += coefficients
+                constant[number] += more
+                magnitude += abs(coefficients) @ size[0 if len(size) == 1 else owner[number], elements] + abs(more)
+            loss[number] = 2 * self.arithmetic.gamma(len(parts) + 8) * self.arithmetic.wider(magnitude, 1 << 30)[0]
+        return Rows(owner, start, constant, loss, partial(slopes_of, rows))
+
+    def parts(self, row: ProofRow) -> list[tuple[int, Any, Any, Any]]:
+        """What a row is the sum of: value, elements, coefficients and constant of each part."""
+        parts: list[tuple[int, Any, Any, Any]] = []
+        if row.target is not None:
+            value, index, sign = row.target
+            parts.append((value, [index], np.array([sign]), 0))
+        for half, factor in row.splits:
+            beta, point = self.arithmetic.numbers(np.array([-factor if half.above else factor, half.point]))
+            parts.append((half.value, [half.index], np.array([beta]), -beta * point))
+        case, everything = self.case_arrays(row.context.case), slice(None)
+        for atom, factor in zip(row.atoms[0].tolist(), self.arithmetic.numbers(row.atoms[1]), strict=True):
+            parts.append((0, everything, factor * case.input_part[atom], factor * case.constant[atom]))
+            parts.append((self.model.network.output, everything, factor * case.output_part[atom], 0))
+        for number, factor in zip(row.halves[0].tolist(), self.arithmetic.numbers(row.halves[1]), strict=True):
+            _, coefficients, constant = self.half_spaces[number]
+            parts.append((0, everything, factor * coefficients, factor * constant))
+        return parts
 
 
 class RefutedStatement(Exception):  # noqa: N818
-    """A leaf that is not refuted."""
-
-    def __init__(self, message: str, place: tuple[int, int]) -> None:
-        super().__init__(message)
-        self.place = place
-
-
-class RowSums:
-    """The functionals of rows: target, atoms, splits and half-spaces, with what adding them up may lose."""
-
-    def __init__(self, checker: CertificateChecker, bounds: ContextBounds, owner: Array) -> None:
-        self.checker, self.bounds, self.owner = checker, bounds, owner
-        zeros = checker.arithmetic.zeros
-        self.start: dict[int, Array] = {}
-        self.constant, self.loss = zeros(len(owner)), zeros(len(owner))
-
-    def coefficients(self, value: int) -> Array:
-        """The coefficients on a value, zeros at first."""
-        if value not in self.start:
-            self.start[value] = self.checker.arithmetic.zeros(len(self.owner), self.checker.model.network.sizes[value])
-        return self.start[value]
-
-    def add(self, number: int, row: ProofRow) -> None:
-        """Begin a row: put its target, splits and atoms on the values that they are about."""
-        arithmetic, network = self.checker.arithmetic, self.checker.model.network
-        sizes = {value: size[0 if len(size) == 1 else self.owner[number]] for value, size in self.bounds.size.items()}
-        magnitude: Any = 0
-        if row.target is not None:
-            value, index, sign = row.target
-            self.coefficients(value)[number, index] += sign
-            magnitude += sizes[value][index]
-        for half, factor in row.splits:
-            beta, point = (arithmetic.numbers(np.array([x]))[0] for x in (factor, half.point))
-            sign = -1 if half.above else 1
-            self.coefficients(half.value)[number, half.index] += sign * beta
-            self.constant[number] -= sign * beta * point
-            magnitude += beta * (sizes[half.value][half.index] + abs(point))
-        if len(row.atoms[0]):
-            case = self.checker.case_arrays(row.context.case)
-            factors = arithmetic.numbers(row.atoms[1])
-            for value, table in ((0, case.input_part), (network.output, case.output_part)):
-                part = table[row.atoms[0]]
-                self.coefficients(value)[number] += factors @ part
-                magnitude += (factors @ abs(part)) @ sizes[value]
-            self.constant[number] += factors @ case.constant[row.atoms[0]]
-            magnitude += factors @ abs(case.constant[row.atoms[0]])
-        for half, factor in zip(row.halves[0].tolist(), arithmetic.numbers(row.halves[1]), strict=True):
-            _, coefficients, constant = self.checker.half_spaces[half]
-            self.coefficients(0)[number] += factor * coefficients
-            self.constant[number] += factor * constant
-            magnitude += factor * (abs(coefficients) @ sizes[0] + abs(constant))
-        terms = len(row.splits) + len(row.atoms[0]) + len(row.halves[0]) + 8
-        wide = arithmetic.wider(np.asarray(magnitude), 1 << 30) if not arithmetic.exact else 0
-        self.loss[number] += 2 * arithmetic.gamma(terms) * wide
+    """A leaf that is not refuted: why, and its place."""
 
 
 def slopes_of(rows: Sequence[ProofRow], source: int) -> Array | None:
     """The slopes of all rows for steps that read a value."""
     found = [row.slopes.get(source) for row in rows]
     given = next((part for part in found if part is not None), None)
-    if given is None:
-        return None
-    if all(part is given for part in found):
-        return given[None]
+    if given is None or all(part is given for part in found):
+        return None if given is None else given[None]
     return np.stack([np.full_like(given, ADAPTIVE) if part is None else part for part in found])
 
 
@@ -575,19 +546,11 @@ def check_match(network: ProofNetwork, formula: CaseFormula) -> None:
 def check_share(paths: tuple[Path, Path, Path], exact: bool, jobs: int, job: int) -> CheckOutcome:
     """Check a certificate, with one share of the leaves."""
     network, specification, certificate = paths
-    checker = CertificateChecker(load_network(network), load_formula(specification), exact=exact, job=job, jobs=jobs)
-    try:
-        with certificate.open("rb") as opened:
-            file = HashedFile(opened)
-            outcome = checker.run(records(file), report if job == 0 else None)
-    except OSError as error:
-        raise UnreadableError(f"{certificate}: {error.strerror}") from None
+    checker = CertificateChecker(load_network(network), load_formula(specification), exact, (job, jobs))
+    with readable(certificate), certificate.open("rb") as opened:
+        file = HashedFile(opened)
+        outcome = checker.run(records(file), partial(print, file=sys.stderr, flush=True) if job == 0 else None)
     return CheckOutcome(outcome.status, outcome.message, outcome.place, file.hash.digest())
-
-
-def report(line: str) -> None:
-    """Show a line of progress on stderr."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def check(network: Path, specification: Path, certificate: Path, exact: bool = False, jobs: int = 1) -> CheckOutcome:

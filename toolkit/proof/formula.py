@@ -21,7 +21,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toolkit.proof.network import UnreadableError, unpacked
+from toolkit.proof.network import UnreadableError, readable, unpacked
 
 MOST_CASES = 1 << 20
 MOST_NESTED = 200
@@ -84,10 +84,9 @@ class CaseFormula:
     def case(self, number: int) -> FormulaCase:
         """A case with its box. Raises UnreadableError where an input has no bound."""
         found = self._within(self.common_part, self.cases[number])
-        for ends in (found.lower, found.upper):
-            for variable, end in enumerate(ends):
-                if isinstance(end, float):
-                    raise UnreadableError(f"{self.name}: case {number}: input {variable} has no bound")
+        for variable, ends in enumerate(zip(found.lower, found.upper, strict=True)):
+            if any(isinstance(end, float) for end in ends):
+                raise UnreadableError(f"{self.name}: case {number}: input {variable} has no bound")
         return found
 
     def _within(self, outer: FormulaCase, indices: Sequence[int]) -> FormulaCase:
@@ -112,10 +111,8 @@ class CaseFormula:
 def load_formula(path: Path) -> CaseFormula:
     """Read a specification. Raises UnreadableError."""
     data = unpacked(path)
-    try:
+    with readable(path):
         reader = SpecificationReader(data.decode(), str(path))
-    except UnicodeDecodeError as error:
-        raise UnreadableError(f"{path}: {error}") from None
     common, cases = reader.cases()
     digest = hashlib.sha256(data).digest()
     return CaseFormula(reader.inputs, reader.outputs, reader.atoms, common, cases, reader.tensors, digest, str(path))
@@ -158,6 +155,11 @@ class SpecificationReader:
         line = self.text.count("\n", 0, tree.place) + 1 if tree else "?"
         return UnreadableError(f"{self.name}:{line}: {reason}")
 
+    def require(self, true: bool, tree: Tree, reason: str) -> None:
+        """Refuse the text unless a condition holds."""
+        if not true:
+            raise self.fail(tree, reason)
+
     def _words(self, tree: Tree) -> list[str]:
         """The words of a list, "()" for empty lists, other lists left out."""
         parts = [tree] if isinstance(tree, Word) else tree
@@ -176,11 +178,9 @@ class SpecificationReader:
         for word in self._tokens():
             if word.text == "(":
                 stack.append([])
-                if len(stack) > MOST_NESTED:
-                    raise self.fail(word, "nested too deep")
+                self.require(len(stack) <= MOST_NESTED, word, "nested too deep")
             elif word.text == ")":
-                if len(stack) == 1:
-                    raise self.fail(word, "a parenthesis too many")
+                self.require(len(stack) > 1, word, "a parenthesis too many")
                 finished = stack.pop()
                 stack[-1].append(finished)
             else:
@@ -197,8 +197,8 @@ class SpecificationReader:
         if head == "assert" and isinstance(tree, list) and len(tree) == 2:
             self.asserted.append(tree[1])
         elif self.version == 1 and head in {"declare-const", "declare-fun"} and words[-1] == "Real":
-            if words[1] in self.variables or not re.fullmatch(r"[XY]_(0|[1-9]\d{0,8})", words[1], re.ASCII):
-                raise self.fail(tree, f"cannot declare {words[1]}")
+            known = words[1] in self.variables or not re.fullmatch(r"[XY]_(0|[1-9]\d{0,8})", words[1], re.ASCII)
+            self.require(not known, tree, f"cannot declare {words[1]}")
             self.variables[words[1]] = 0
         elif self.version == 2 and head == "declare-network" and not self.tensors:
             for part in tree[2:]:
@@ -219,8 +219,8 @@ class SpecificationReader:
         elements = [f"{words[1]}[{','.join(map(str, place))}]" for place in product(*map(range, shape))] if (
             shape and count <= MOST_VARIABLES
         ) else [words[1]]  # fmt: skip
-        if count > MOST_VARIABLES or not self.variables.keys().isdisjoint(elements):
-            raise self.fail(tree, f"{words[1]} is declared twice, or too large")
+        new = count <= MOST_VARIABLES and self.variables.keys().isdisjoint(elements)
+        self.require(new, tree, f"{words[1]} is declared twice, or too large")
         self.variables.update(zip(elements, range(first, first + count), strict=True))
         self.tensors.append(count)
         if kind == "declare-input":
@@ -244,15 +244,13 @@ class SpecificationReader:
         if isinstance(tree, Word):
             if tree.text in self.variables:
                 return {self.variables[tree.text]: 1}
-            if not NUMBER.fullmatch(tree.text):
-                raise self.fail(tree, f"{tree.text} is not declared, or no number")
+            self.require(bool(NUMBER.fullmatch(tree.text)), tree, f"{tree.text} is not declared, or no number")
             return {CONSTANT: Fraction(tree.text)}
         words = self._words(tree[:1])
         parts = [self._linear(part) for part in tree[1:]]
         if len(tree) == 1 and not words:
             return self._linear(tree[0])
-        if not words or words[0] not in {"+", "-", "*"} or not parts:
-            raise self.fail(tree, "this expression is not read")
+        self.require(words[:1] in (["+"], ["-"], ["*"]) and bool(parts), tree, "this expression is not read")
         if words[0] == "*":
             return self._product(tree, parts)
         if words[0] == "-" and len(parts) == 1:
@@ -266,8 +264,7 @@ class SpecificationReader:
         """The product of numbers and at most one other expression."""
         numbers = [part[CONSTANT] for part in parts if part.keys() == {CONSTANT}]
         others = [part for part in parts if part.keys() != {CONSTANT}]
-        if len(others) > 1:
-            raise self.fail(tree, "products of variables are not read")
+        self.require(len(others) <= 1, tree, "products of variables are not read")
         factor = math.prod(numbers)
         return {number: weight * factor for number, weight in (others or [{CONSTANT: 1}])[0].items()}
 
@@ -278,32 +275,26 @@ class SpecificationReader:
 
     def _comparison(self, tree: Tree) -> list[tuple[int, ...]]:
         """The cases of one comparison."""
-        if len(tree) != 3:
-            raise self.fail(tree, "a comparison has two sides")
+        self.require(len(tree) == 3, tree, "a comparison has two sides")
         left, right = self._linear(tree[1]), self._linear(tree[2])
         sign = tree[0].text
-        strict, atoms = sign in {"<", ">", "!="}, []
-        if sign not in {">=", ">"}:
-            atoms.append(self._atom(difference(left, right), strict))
-        if sign not in {"<=", "<"}:
-            atoms.append(self._atom(difference(right, left), strict))
+        below, above = sign not in {">=", ">"}, sign not in {"<=", "<"}
+        sides = [(left, right)] * below + [(right, left)] * above
+        atoms = [self._atom(difference(*side), sign in {"<", ">", "!="}) for side in sides]
         return [(atom,) for atom in atoms] if sign == "!=" else [tuple(atoms)]
 
     def _cases(self, tree: Tree) -> list[tuple[int, ...]]:
         """The cases of a formula, as atoms."""
-        if isinstance(tree, Word) or not tree:
-            raise self.fail(tree, "this formula is not read")
+        self.require(not isinstance(tree, Word) and len(tree) > 0, tree, "this formula is not read")
         if not isinstance(tree[0], Word) and len(tree) == 1:
             return self._cases(tree[0])
         head = tree[0].text if isinstance(tree[0], Word) else ""
         if head in SIGNS:
             return self._comparison(tree)
-        if head not in {"and", "or"} or len(tree) == 1:
-            raise self.fail(tree, "this formula is not read")
+        self.require(head in {"and", "or"} and len(tree) > 1, tree, "this formula is not read")
         parts = [self._cases(part) for part in tree[1:]]
         count: Callable[..., int] = sum if head == "or" else math.prod
-        if count(map(len, parts)) > MOST_CASES:
-            raise self.fail(tree, "there are too many cases")
+        self.require(count(map(len, parts)) <= MOST_CASES, tree, "there are too many cases")
         return [case for part in parts for case in part] if head == "or" else combinations(parts)
 
     def cases(self) -> tuple[list[int], list[tuple[int, ...]]]:

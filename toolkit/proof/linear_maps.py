@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +28,20 @@ class LinearMap:
 
     inputs: int
     outputs: int
+    slack: float = field(default=0, kw_only=True)
+    """Relative error of the coefficients; an integer where there is none, which rational arithmetic keeps exact."""
+    table: ClassVar[str] = ""
+    """The attribute that has the coefficients, where there are others than 0 and 1."""
 
     @property
-    def slack(self) -> float:
-        """Relative error of the coefficients; an integer where there is none, which rational arithmetic keeps exact."""
-        return 0
+    def coefficients(self) -> Array:
+        """All numbers that the coefficients are taken from, in any shape."""
+        return getattr(self, self.table) if self.table else np.ones(1)
 
     @property
-    def forward_terms(self) -> int:
-        """Most products that meet in one element of `forward`, and roundings of each."""
-        return 0
-
-    @property
-    def adjoint_terms(self) -> int:
-        """Most products that meet in one element of `adjoint`, and roundings of each."""
-        return 0
+    def terms(self) -> tuple[int, int]:
+        """Most products that meet in one element of `forward`, and of `adjoint`, with the roundings of each."""
+        return 0, 0
 
     def forward(self, x: Array) -> Array:
         """``A x`` for every row x."""
@@ -54,36 +53,18 @@ class LinearMap:
 
     def magnitude(self) -> LinearMap:
         """The map with the absolute values of the coefficients."""
-        return self
-
-
-@dataclass(frozen=True)
-class Scale(LinearMap):
-    """A factor for each element, known up to the relative error ``slack``."""
-
-    factors: Array
-    slack: float = 0
-
-    forward_terms = adjoint_terms = 1
-
-    def forward(self, x: Array) -> Array:
-        """Products of x with the factors, ``(B, n)``."""
-        return x * self.factors
-
-    def adjoint(self, y: Array) -> Array:
-        """Products of y with the factors: the map is its own transpose."""
-        return y * self.factors
-
-    def magnitude(self) -> LinearMap:
-        """The map with absolute values of the factors."""
-        return replace(self, factors=np.abs(self.factors))
+        changed: Any = {self.table: np.abs(self.coefficients)} if self.table else {}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
 class Pick(LinearMap):
-    """Output i is input ``source[i]``, or zero where that is -1: reshaping, slicing, padding, repeating."""
+    """Output i is input ``source[i]`` times a factor, zero where that is -1: scaling, slicing, padding, repeating."""
 
     source: Array
+    factors: Array = field(default_factory=lambda: np.ones(1))
+    """One for each output, or for all of them, known up to the relative error ``slack``."""
+    table = "factors"
 
     @cached_property
     def _order(self) -> tuple[Array, Array, Array]:
@@ -94,23 +75,24 @@ class Pick(LinearMap):
         return order, start, read
 
     @cached_property
-    def adjoint_terms(self) -> int:
-        """How often one input is read, less one."""
-        order, start, _ = self._order
-        return int(np.diff(start, append=len(order)).max(initial=1)) - 1
+    def terms(self) -> tuple[int, int]:
+        """One product where factors are other than 1 and -1; how often one input is read, less one."""
+        (order, start, _), products = self._order, int((abs(self.factors) != 1).any())
+        return products, int(np.diff(start, append=len(order)).max(initial=1)) - 1 + products
 
     def forward(self, x: Array) -> Array:
         """The elements of x that are picked, zero where there is none."""
         picked = x[:, np.maximum(self.source, 0)] if self.inputs else np.zeros((len(x), self.outputs), x.dtype)
         picked[:, self.source < 0] = 0
-        return picked
+        return picked * self.factors
 
     def adjoint(self, y: Array) -> Array:
         """Sums of the elements of y that read the same input."""
         result = np.zeros((len(y), self.inputs), y.dtype)
         order, start, read = self._order
         if len(read):
-            result[:, read] = np.add.reduceat(y[:, order], start, axis=1) if len(read) < len(order) else y[:, order]
+            parts = (y * self.factors)[:, order]
+            result[:, read] = np.add.reduceat(parts, start, axis=1) if len(read) < len(order) else parts
         return result
 
 
@@ -120,16 +102,12 @@ class BlockMatrix(LinearMap):
 
     matrix: Array
     blocks: int = 1
+    table = "matrix"
 
     @property
-    def forward_terms(self) -> int:
-        """Rows of the matrix."""
-        return self.matrix.shape[0]
-
-    @property
-    def adjoint_terms(self) -> int:
-        """Columns of the matrix."""
-        return self.matrix.shape[1]
+    def terms(self) -> tuple[int, int]:
+        """Rows and columns of the matrix."""
+        return self.matrix.shape[0], self.matrix.shape[1]
 
     def forward(self, x: Array) -> Array:
         """Blocks of x times the matrix."""
@@ -138,10 +116,6 @@ class BlockMatrix(LinearMap):
     def adjoint(self, y: Array) -> Array:
         """Blocks of y times the transposed matrix."""
         return (y.reshape(-1, self.matrix.shape[1]) @ self.matrix.T).reshape(len(y), self.inputs)
-
-    def magnitude(self) -> LinearMap:
-        """The map with absolute values of the matrix."""
-        return replace(self, matrix=np.abs(self.matrix))
 
 
 @dataclass(frozen=True)
@@ -185,16 +159,13 @@ class Convolution(LinearMap):
     window: Window
     groups: int
     images: int
+    table = "weight"
 
     @property
-    def forward_terms(self) -> int:
-        """Weights of one output channel."""
-        return int(np.prod(self.weight.shape[1:]))
-
-    @property
-    def adjoint_terms(self) -> int:
-        """Weights that one input element meets."""
-        return self.weight.shape[0] // self.groups * math.prod(self.window.kernel)
+    def terms(self) -> tuple[int, int]:
+        """Weights of one output channel, and those that one input element meets."""
+        out, *others = self.weight.shape
+        return math.prod(others), out // self.groups * math.prod(self.window.kernel)
 
     def _tap(self, offset: tuple[int, ...]) -> Array:
         """Weights at one offset, ``(groups, O / groups, C / groups)``."""
@@ -223,10 +194,6 @@ class Convolution(LinearMap):
             padded[(slice(None), slice(None), *place)] += part.reshape(len(rows), channels, *w.out)
         return padded[(slice(None), slice(None), *w.inside())].reshape(len(y), self.inputs)
 
-    def magnitude(self) -> LinearMap:
-        """The map with absolute values of the weights."""
-        return replace(self, weight=np.abs(self.weight))
-
 
 @dataclass(frozen=True)
 class Transposed(LinearMap):
@@ -235,14 +202,14 @@ class Transposed(LinearMap):
     of: LinearMap = field(default_factory=lambda: LinearMap(0, 0))
 
     @property
-    def forward_terms(self) -> int:
-        """Terms of the other direction."""
-        return self.of.adjoint_terms
+    def coefficients(self) -> Array:
+        """Those of the map that is transposed."""
+        return self.of.coefficients
 
     @property
-    def adjoint_terms(self) -> int:
-        """Terms of the other direction."""
-        return self.of.forward_terms
+    def terms(self) -> tuple[int, int]:
+        """Those of the map that is transposed, exchanged."""
+        return self.of.terms[::-1]
 
     def forward(self, x: Array) -> Array:
         """The adjoint of the map that is transposed, at x."""
@@ -266,6 +233,8 @@ def exact_copy(linear: LinearMap, rational: Any) -> LinearMap:
     """
     if linear.slack:
         raise ValueError("a quotient or a square root of constants")
-    if isinstance(linear, Pick) or type(linear) is LinearMap:
+    if isinstance(linear, Pick):
+        return replace(linear, factors=rational(linear.factors))
+    if type(linear) is LinearMap:
         return linear
     return BlockMatrix(linear.inputs, linear.outputs, rational(linear.forward(np.eye(linear.inputs))))

@@ -3,7 +3,8 @@
 A step is affine (`AffineStep`), applies one function to every element (`Activation`), or takes maxima over windows
 (`MaxStep`). Shapes are static; a leading dimension that is left open is one. Constants are the numbers of the file:
 every float type of ONNX that is read here has its numbers among the doubles. What is computed from constants is exact,
-or known up to a relative error (`Scale`), or refused. A node is refused that is not known with all of its attributes.
+or known up to a relative error (`LinearMap.slack`), or refused. A node is refused that is not known with all of its
+attributes.
 
 What the network means is its value in real numbers: no rounding, no overflow, whatever types the file declares.
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -25,16 +27,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from toolkit.proof.linear_maps import (
-    Array,
-    BlockMatrix,
-    Convolution,
-    LinearMap,
-    Pick,
-    Scale,
-    Transposed,
-    Window,
-)
+from toolkit.proof.linear_maps import Array, BlockMatrix, Convolution, LinearMap, Pick, Transposed, Window
 
 
 class UnreadableError(Exception):
@@ -92,6 +85,8 @@ class ProofNetwork:
     output_sizes: list[int]
     digest: bytes = b""
     """Of the file, unpacked, and of the external data that it names."""
+    loose: frozenset[int] = frozenset()
+    """Values that are sums of what cancels, which intervals do not see."""
 
 
 @dataclass(frozen=True)
@@ -106,34 +101,38 @@ class Computed:
 Operand = Computed | Array
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises UnreadableError, which names the file, in place of whatever a malformed one makes of what reads it."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except OSError as error:
+        raise UnreadableError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:
+        raise UnreadableError(f"{path}: {type(error).__name__}: {error}") from None
+
+
 def unpacked(path: Path) -> bytes:
     """The bytes of a file, which may be gzip. Raises UnreadableError."""
-    try:
+    with readable(path):
         data = path.read_bytes()
         return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (OSError, EOFError, ValueError) as error:
-        raise UnreadableError(f"{path}: {error}") from None
 
 
 def load_network(path: Path) -> ProofNetwork:
     """Read a file. Raises UnreadableError."""
     data = unpacked(path)
-    try:
-        model = onnx.ModelProto.FromString(data)
-    except Exception as error:  # whatever protobuf makes of a malformed file
-        raise UnreadableError(f"{path}: {type(error).__name__}: {error}") from None
-    return read_network(model, path, hashlib.sha256(data))
+    with readable(path):
+        return read_network(onnx.ModelProto.FromString(data), path, hashlib.sha256(data))
 
 
 def read_network(model: onnx.ModelProto, path: Path, digest: Any = None) -> ProofNetwork:
     """Read a model, whose external data lie beside ``path``; ``digest`` goes on with these. Raises UnreadableError."""
-    try:
+    with readable(path):
         reader = GraphReader(model, path)
         network = reader.network()
-    except UnreadableError:
-        raise
-    except Exception as error:  # whatever a malformed file makes of numpy
-        raise UnreadableError(f"{path}: {type(error).__name__}: {error}") from None
     if digest is None:
         return network
     for name in sorted(reader.external):
@@ -180,9 +179,7 @@ class NodeView:
         """An operand that has to be there, and not to come from a softmax."""
         operand = self.given(position)
         if operand is None or (isinstance(operand, Computed) and operand.groups is not None):
-            raise self.fail(
-                f"operand {position} is missing, or a softmax, which is only understood as the last operator"
-            )
+            raise self.fail(f"operand {position} is missing, or a softmax, which is only read as the last operator")
         return operand
 
     def computed(self, position: int = 0) -> Computed:
@@ -293,7 +290,9 @@ class GraphReader:
     def scaled(self, x: Computed, factors: Any, slack: float = 0) -> Computed:
         """A tensor times a constant, which is known up to the relative error ``slack``."""
         size, each = self.sizes[x.value], np.broadcast_to(factors, x.shape).ravel()
-        return x if (each == 1).all() and not slack else self.linear(x, Scale(size, size, each, slack), x.shape)
+        if (each == 1).all() and not slack:
+            return x
+        return self.linear(x, Pick(size, size, np.arange(size), each, slack=slack), x.shape)
 
     def positions(self, x: Computed) -> Array:
         """The flat position of each element of a tensor."""
@@ -374,10 +373,8 @@ class GraphReader:
 
     def node(self, node: onnx.NodeProto, number: int) -> None:
         """Read one node of the graph: its outputs become constants or values."""
-        attributes = {}
-        for entry in node.attribute:
-            value = onnx.helper.get_attribute_value(entry)
-            attributes[entry.name] = self.array(value) if isinstance(value, onnx.TensorProto) else value
+        values = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+        attributes = {name: self.array(v) if isinstance(v, onnx.TensorProto) else v for name, v in values.items()}
         label = repr(node.name or (node.output[0] if node.output else number))
         missing = [name for name in node.input if name and name not in self.tensors]
         operands = [self.tensors[name] if name else None for name in node.input if name not in missing]
@@ -404,15 +401,11 @@ class GraphReader:
         if not outputs or len(found) < len(outputs):
             raise UnreadableError(f"{self.path}: an output does not depend on the input")
         output = self.joined(found).value
-        needed, steps = {output, 0}, []
-        for step in reversed(self.steps):
-            if step.value in needed:
-                needed |= set(sources(step))
-                steps.append(step)
+        steps = needed(self.steps, {output})
         read = {step.source for step in steps if not isinstance(step, AffineStep)}
         names = {name: t.value for name, t in self.tensors.items() if isinstance(t, Computed) and t.value in read}
         sizes = [self.sizes[entry.value] for entry in found]
-        return ProofNetwork(self.sizes, steps[::-1], names, output, _compared(found, sizes), counts, sizes)
+        return ProofNetwork(self.sizes, steps, names, output, _compared(found, sizes), counts, sizes)
 
 
 def sources(step: Step) -> list[int]:
@@ -420,12 +413,21 @@ def sources(step: Step) -> list[int]:
     return [source for source, _ in step.terms] if isinstance(step, AffineStep) else [step.source]
 
 
+def needed(steps: Sequence[Step], values: set[int]) -> list[Step]:
+    """The steps that values depend on."""
+    found = []
+    for step in reversed(steps):
+        if step.value in values:
+            values = values | set(sources(step))
+            found.append(step)
+    return found[::-1]
+
+
 def _compared(outputs: Sequence[Computed], sizes: Sequence[int]) -> Array:
     """The numbers of the softmax of all outputs, different for different tensors."""
-    firsts = np.cumsum([0, *sizes])
     parts = [
         np.full(size, -1) if output.groups is None else output.groups + first
-        for output, size, first in zip(outputs, sizes, firsts, strict=False)
+        for output, size, first in zip(outputs, sizes, np.cumsum([0, *sizes]), strict=False)
     ]
     return np.concatenate(parts)
 
@@ -436,8 +438,8 @@ OPERATIONS = {"Add": Fraction.__add__, "Sub": Fraction.__sub__, "Mul": Fraction.
 def exactly(node: NodeView, operation: str, a: Array, b: Array) -> Array:
     """A sum, difference, product or quotient of constants, where it is a double. Raises UnreadableError otherwise."""
     left, right = np.broadcast_arrays(a, b)
-    if left.size > 1 << 20 or (operation == "Div" and (a.dtype.kind == "i" or not right.all())):
-        raise node.fail("such a quotient, or so large a computation, of constants is not read")
+    possible = left.size <= 1 << 20 and (operation != "Div" or (a.dtype.kind != "i" and bool(right.all())))
+    node.require(possible, "such a quotient, or so large a computation, of constants is not read")
     pairs = zip(left.ravel().tolist(), right.ravel().tolist(), strict=True)
     exact = [OPERATIONS[operation](Fraction(x), Fraction(y)) for x, y in pairs]
     found = [float(number) for number in exact]
@@ -453,12 +455,11 @@ def exactly(node: NodeView, operation: str, a: Array, b: Array) -> Array:
 
 @handler("Constant")
 def _constant(node: NodeView) -> Operand:
-    kinds = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float64, "value_floats": np.float64}
     if (value := node.get("value")) is not None:
         return value
-    for name, kind in kinds.items():
+    for name in ("value_int", "value_ints", "value_float", "value_floats"):
         if (value := node.get(name)) is not None:
-            return np.array(value, kind)
+            return np.array(value, np.int64 if "int" in name else np.float64)
     raise node.fail("a constant of this kind is not read")
 
 
@@ -531,7 +532,7 @@ def _arithmetic(node: NodeView) -> Operand:
     if len(wide) == 2:
         node.require(linear, "both operands depend on the input of the network")
         same = LinearMap(size, size)
-        second = same if node.op == "Add" else Scale(size, size, np.full(size, -1.0))
+        second = same if node.op == "Add" else Pick(size, size, np.arange(size), np.full(1, -1.0))
         return reader.affine([(wide[0].value, same), (wide[1].value, second)], shape)
     [x], first = wide, isinstance(a, Computed)
     constant = node.doubles(1 if first else 0)
@@ -584,21 +585,15 @@ def _unsqueeze(node: NodeView) -> Operand:
 
 @handler("Slice")
 def _slice(node: NodeView) -> Operand:
-    starts, ends, axes, steps = (
-        node.integers(position, name) for position, name in enumerate(("starts", "ends", "axes", ""), 1)
-    )
+    operands = enumerate(("starts", "ends", "axes", ""), 1)
+    starts, ends, axes, steps = (node.integers(position, name) for position, name in operands)
     if starts is None or ends is None:
         raise node.fail("an operand is missing")
     axes = list(node.axes(range(len(starts)) if axes is None else axes))
     places = [slice(None)] * node.rank
     for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(starts), strict=True):
-        size = node.operand().shape[axis]
-        first, last = (start + size if start < 0 else start), (end + size if end < 0 else end)
-        if step > 0:
-            places[axis] = slice(min(max(first, 0), size), min(max(last, 0), size), step)
-        else:
-            first, last = min(max(first, 0), size - 1), min(max(last, -1), size - 1)
-            places[axis] = slice(first, None if last == -1 else last, step)
+        node.require(step > 0 or start >= -node.operand().shape[axis], "a slice begins before the first element")
+        places[axis] = slice(start, end, step)
     return node.move(lambda x: x[tuple(places)])
 
 
@@ -631,9 +626,8 @@ def _pad(node: NodeView) -> Operand:
     axes = node.axes(node.integers(3))
     if pads is None or len(pads) != 2 * len(axes) or min(pads, default=0) < 0 or not math.isfinite(value):
         raise node.fail("these pads are not read")
-    widths = [(0, 0)] * node.rank
-    for number, axis in enumerate(axes):
-        widths[axis] = (pads[number], pads[number + len(axes)])
+    ends = dict(zip(axes, zip(pads, pads[len(axes) :], strict=False), strict=True))
+    widths = [ends.get(axis, (0, 0)) for axis in range(node.rank)]
     x = node.computed()
     places = np.pad(node.reader.positions(x), widths, constant_values=-1)
     padded = node.reader.pick(x, places)
@@ -677,8 +671,8 @@ def _reduce(node: NodeView) -> Operand:
 def _matmul(node: NodeView) -> Operand:
     first = isinstance(node.given(0), Computed)
     x, matrix = node.computed(0 if first else 1), node.doubles(1 if first else 0)
-    if matrix.ndim != 2 or len(x.shape) < 1 + (not first):
-        raise node.fail("the constant operand is no matrix, or the other one is a vector on the right")
+    plain = matrix.ndim == 2 and len(x.shape) >= 1 + (not first)
+    node.require(plain, "the constant operand is no matrix, or the other one is a vector on the right")
     return _product(node, x, matrix) if first else _swapped(node, _product(node, _swapped(node, x), matrix.T))
 
 
@@ -718,8 +712,8 @@ def _batch_normalization(node: NodeView) -> Operand:
     epsilon = node.get("epsilon", float(np.float32(1e-5)))
     plain = not node.get("training_mode", 0) and node.get("spatial", 1) == 1 and not any(node.outputs[1:])
     node.require(plain, "only inference is read")
-    if not epsilon >= 0 or not (variance >= 0).all() or not (variance + epsilon > 0).all():
-        raise node.fail("the variance is not positive")
+    positive = epsilon >= 0 and (variance >= 0).all() and (variance + epsilon > 0).all()
+    node.require(bool(positive), "the variance is not positive")
     factors = scale / np.sqrt(variance + epsilon)
     return reader.shift(reader.scaled(reader.shift(x, -mean), factors, 2.0**-50), shift)
 

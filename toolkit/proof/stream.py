@@ -27,7 +27,7 @@ HEAD = struct.Struct("<BI")
 
 
 class RecordKind(IntEnum):
-    """Kinds of records; 16 to 31 are kept for identities of the network."""
+    """Kinds of records; 17 to 31 are kept for more identities of the network."""
 
     HEADER = 1
     CASE = 2
@@ -38,6 +38,7 @@ class RecordKind(IntEnum):
     HALF_SPACE = 7
     RECOMPUTE = 8
     END = 9
+    EQUAL = 16
 
 
 class Damaged(Exception):  # noqa: N818
@@ -51,6 +52,11 @@ class References:
     counts: Array
     numbers: Array
     values: Array
+
+    def rows(self) -> Iterator[tuple[Array, Array]]:
+        """The numbers and multipliers of each row."""
+        ends = np.cumsum(self.counts)[:-1]
+        return zip(np.split(self.numbers, ends), np.split(self.values, ends), strict=True)
 
 
 @dataclass(frozen=True)
@@ -135,23 +141,20 @@ class HashedFile:
 
 
 def unpacked_bytes(file: HashedFile) -> Iterator[bytes]:
-    """The stream, some bytes at a time. A file that ends too early ends it, too; a damaged one raises Damaged."""
+    """The stream, some bytes at a time. A file that ends too early ends it, too; a damaged one raises zlib.error."""
     unpacker = zlib.decompressobj()
     while not unpacker.eof:
         data = unpacker.unconsumed_tail or file.read(CHUNK)
         if not data:
             yield unpacker.flush()
             return
-        try:
-            yield unpacker.decompress(data, 16 * CHUNK)
-        except zlib.error as error:
-            raise Damaged(str(error)) from None
+        yield unpacker.decompress(data, 16 * CHUNK)
     if unpacker.unused_data or file.read(1):
         raise Damaged("there is something after the end")
 
 
 def records(file: HashedFile) -> Iterator[tuple[int, bytes]]:
-    """Kinds and payloads. Raises Damaged; ends without `RecordKind.END` where the file does."""
+    """Kinds and payloads. Raises Damaged and zlib.error; ends without `RecordKind.END` where the file does."""
     if file.read(len(MAGIC)) != MAGIC:
         raise Damaged("this is no certificate of version 1")
     buffer = bytearray()
