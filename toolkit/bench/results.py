@@ -34,8 +34,8 @@ def certificate_path(job: InstanceJob, tag: str = "") -> str:
 
 
 def _instance_name(job: InstanceJob) -> str:
-    """As VNN-COMP names an instance's files. Specifications in subfolders of ``vnnlib/`` carry the subfolder's name,
-    since their stems repeat."""
+    """The name of an instance's files, as VNN-COMP has it. Specifications in subfolders of ``vnnlib/`` carry the
+    subfolder's name, since their stems repeat."""
     inner = [part for part in Path(job.vnnlib).parent.parts if part not in (".", "vnnlib")]
     name = "_".join([*inner, witness_name(dict(job.networks), job.spec)]).removesuffix(SUFFIX)
     return os.fsdecode(os.fsencode(name.replace("/", "_").replace("\0", "_"))[:LONGEST_NAME])

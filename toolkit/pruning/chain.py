@@ -17,11 +17,11 @@ from toolkit.data.dataset import Dataset, Split
 from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.models.build import build_model
 from toolkit.pruning.compress import compress, without_dense_norms
-from toolkit.pruning.criterion import Structured, prune
+from toolkit.pruning.criterion import Structured
 from toolkit.pruning.graft import graft, grafted_job
 from toolkit.pruning.masks import Masks, density, live_channels
 from toolkit.pruning.pruning_options import Chain, Control, Graft, MethodOptions
-from toolkit.pruning.round import PruningRound
+from toolkit.pruning.round import PruningRound, prune
 from toolkit.sources import code_hash, library_versions
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.schedule import learning_rate_at

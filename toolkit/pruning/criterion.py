@@ -14,10 +14,6 @@ from pydantic import Field
 from toolkit.options import RecipeRecord
 from toolkit.registry import Registry
 
-if TYPE_CHECKING:
-    from toolkit.pruning.masks import Masks
-    from toolkit.pruning.round import PruningRound
-
 Density = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -28,11 +24,11 @@ class CriterionOptions(RecipeRecord):
 
         @property
         def name(self) -> str:
-            """Its name."""
+            """Name of the criterion."""
 
 
-Criterion = Callable[[Any, "PruningRound"], "Masks"]
-"""New masks for a round, from the options."""
+Criterion = Callable[[Any, Any], Any]
+"""New masks (`toolkit.pruning.masks.Masks`) from the options, for a `toolkit.pruning.round.PruningRound`."""
 CRITERIA: Registry[type[CriterionOptions], Criterion] = Registry("pruning criterion", "toolkit.pruning.criteria")
 """Criteria by the record of their options."""
 
@@ -57,8 +53,3 @@ class Structured(CriterionOptions):
     """Part of each layer's channels that stays at least, or the density where that is less; one always does."""
     compress: bool = True
     """Remove pruned channels physically from the networks handed out (exact); training keeps the masked network."""
-
-
-def prune(options: CriterionOptions, round_: PruningRound) -> Masks:
-    """New masks for a round, by the criterion of these options."""
-    return CRITERIA.loaded()[type(options)](options, round_)

@@ -7,9 +7,10 @@ until they are chosen, whichever sign their scores have.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from math import sqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,9 @@ from torch.nn.utils import parametrize
 
 from toolkit.models.structure import channel_sites
 from toolkit.pruning.channel_scores import keep_channels
+from toolkit.pruning.criterion import Structured
 from toolkit.pruning.masks import Masks, live_channels, prunable_weights, select
 from toolkit.pruning.round import PruningRound
-
-if TYPE_CHECKING:
-    from toolkit.pruning.criteria.hydra import Hydra, HydraFilter
 
 
 class StraightThrough(torch.autograd.Function):
@@ -53,9 +52,11 @@ class Gate(nn.Module):
         return parameter * mask.reshape(*mask.shape, *[1] * (parameter.ndim - mask.ndim))
 
 
-def learned_weights(options: Hydra, round_: PruningRound) -> Masks:
-    """Masks of the weights with the largest learned scores."""
-    live = prunable_weights(round_.model, options.layers) | round_.masks
+def learned_weights(
+    round_: PruningRound, layers: Sequence[Literal["conv", "linear"]], epochs: int, learning_rate: float
+) -> Masks:
+    """Masks of the weights of these kinds of layers with the largest learned scores."""
+    live = prunable_weights(round_.model, layers) | round_.masks
     modules = dict(round_.model.named_modules())
     scores: dict[str, nn.Parameter] = {}
     for name, mask in live.items():
@@ -64,11 +65,11 @@ def learned_weights(options: Hydra, round_: PruningRound) -> Masks:
         assert isinstance(weight, Tensor)
         scores[name] = nn.Parameter(initial_scores(weight.detach() * mask))
         parametrize.register_parametrization(module, "weight", Gate(scores[name], mask, round_.density))
-    learn(round_, list(scores.values()), options.epochs, options.learning_rate)
+    learn(round_, list(scores.values()), epochs, learning_rate)
     return select({name: s.detach().abs() for name, s in scores.items()}, live, round_.density, layerwise=True)
 
 
-def learned_channels(options: HydraFilter, round_: PruningRound) -> Masks:
+def learned_channels(options: Structured, round_: PruningRound, epochs: int, learning_rate: float) -> Masks:
     """Masks of the channels with the largest learned scores, each of which scales both parameters of its batch
     normalisation."""
     live = live_channels(round_.model, round_.masks)
@@ -82,7 +83,7 @@ def learned_channels(options: HydraFilter, round_: PruningRound) -> Masks:
         for name in ("weight", "bias"):
             gate = Gate(scores[site.batch_norm], kept, round_.density)
             parametrize.register_parametrization(norm, name, gate)
-    learn(round_, list(scores.values()), options.epochs, options.learning_rate)
+    learn(round_, list(scores.values()), epochs, learning_rate)
     for site in channel_sites(round_.model):
         for name in ("weight", "bias"):
             parametrize.remove_parametrizations(modules[site.batch_norm], name, leave_parametrized=False)

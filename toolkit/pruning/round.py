@@ -1,4 +1,4 @@
-"""What a pruning criterion sees of a round (`toolkit.pruning.criterion`)."""
+"""What a pruning criterion (`toolkit.pruning.criterion`) sees of a round, and the masks that it makes of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.data.dataset import Split
+from toolkit.pruning.criterion import CRITERIA, CriterionOptions
 from toolkit.pruning.masks import Masks
 from toolkit.training.training_loop import TrainingJob, batches, derive_seed, objective
 
@@ -46,3 +47,9 @@ class PruningRound:
             for images, labels in batches(self.job, generator):
                 model.train()
                 yield objective(model, training, images, labels, epsilon, generator)
+
+
+def prune(options: CriterionOptions, round_: PruningRound) -> Masks:
+    """New masks for a round, by the criterion of these options."""
+    masks: Masks = CRITERIA.loaded()[type(options)](options, round_)
+    return masks

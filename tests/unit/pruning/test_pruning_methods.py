@@ -22,10 +22,10 @@ from toolkit.pruning.criteria.channels import NrsChannel, Refill, Slim, UpperBou
 from toolkit.pruning.criteria.hydra import Hydra, HydraFilter
 from toolkit.pruning.criteria.wanda import Wanda, input_norms
 from toolkit.pruning.criteria.weights import Magnitude, Random, Sensitivity
-from toolkit.pruning.criterion import Structured, prune
+from toolkit.pruning.criterion import Structured
 from toolkit.pruning.masks import Masks, density, live_channels
 from toolkit.pruning.pruning_options import MethodOptions
-from toolkit.pruning.round import PruningRound
+from toolkit.pruning.round import PruningRound, prune
 from toolkit.recipe import Data
 from toolkit.training.training_loop import TrainingJob, apply_masks, train
 from toolkit.training.training_options import Standard, Training

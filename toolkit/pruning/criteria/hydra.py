@@ -27,7 +27,7 @@ def by_learned_scores(options: Hydra, round_: PruningRound) -> Masks:
     """Masks by a score that is learned for each weight."""
     from toolkit.pruning.learned_scores import learned_weights
 
-    return learned_weights(options, round_)
+    return learned_weights(round_, options.layers, options.epochs, options.learning_rate)
 
 
 class HydraFilter(Structured):
@@ -44,4 +44,4 @@ def by_learned_channel_scores(options: HydraFilter, round_: PruningRound) -> Mas
     """Masks by a score that is learned for each channel."""
     from toolkit.pruning.learned_scores import learned_channels
 
-    return learned_channels(options, round_)
+    return learned_channels(options, round_, options.epochs, options.learning_rate)
