@@ -142,6 +142,8 @@ def accuracy_and_work(rows: Sequence[SummaryRow]) -> Figure:
             _finish_work(column, name, own)
         for axes, label in zip(panels[:, 0], ("certified accuracy (%)", "domains", "seconds"), strict=True):
             axes.set_ylabel(label)
+        # One axis for the columns of a row, whichever of them was drawn last.
+        panels[1, 0].set_ylim(0, 2 * max([1.0, *(row.mean_domains for row in rows if row.mean_domains > 0)]))
         figure.supxlabel("part of all parameters left (sparser to the right)", fontsize=9.5, color="#334155")
     return figure
 
@@ -172,7 +174,6 @@ def _finish_work(column: NDArray[Any], name: str, rows: Sequence[SummaryRow]) ->
     column[0].set_ylim(bottom=0)
     column[0].legend(fontsize=7.5, loc="lower left")
     column[1].set_yscale("symlog", linthresh=0.1)
-    column[1].set_ylim(0, 2 * max([1.0, *(row.mean_domains for row in rows if not math.isnan(row.mean_domains))]))
     column[2].set_ylim(bottom=0)
     for axes in column:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
