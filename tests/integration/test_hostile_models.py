@@ -75,7 +75,7 @@ def test_what_never_ends_is_timed_out(files: Path, name: str) -> None:
     code, answer, said = run(files, name, limit=LIMIT)
     assert (code, answer) == (0, "timed-out\n")
     assert said.splitlines()[-1] == f"time limit of {LIMIT:g} s"  # after what cannot be bounded, which is said at once
-    code, out, err = run(files, name, what="inspect", limit=LIMIT)
+    code, out, err = run(files, name, what="inspect", limit=5 * LIMIT)  # which importing torch alone may take
     assert (code, err) == (0, "")  # nothing is run: the loop is named, and that only points can refute
     assert "operator Loop" in out and "random points only" in out
 
