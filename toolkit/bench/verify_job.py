@@ -27,7 +27,6 @@ def prepare() -> None:
 
 def answer(job: InstanceJob) -> Answer:
     """Verify one job. Reading the files counts as run time."""
-    from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
     from toolkit.formats.vnnlib.read import read_query
     from toolkit.run.clock import Clock
     from toolkit.verify import check_settings, decide, load_query, silent
@@ -35,6 +34,8 @@ def answer(job: InstanceJob) -> Answer:
     clock = Clock.started(job.timeout, job.spent, job.settings.passes)
     check_settings(job.settings)
     if job.draft is not None:
+        from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
+
         files = ProofFiles(dict(job.networks), job.spec, job.draft)
         return to_answer(verify_with_certificate(files, load(job.networks), job.settings, silent, clock))
     posed = _left_open.pop(job.key, None) or load_query(load(job.networks), read_query(job.spec))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit.certificates.quick_certificate import certificate
 from toolkit.errors import InputError
-from toolkit.formats.vnnlib.query import Query
 from toolkit.formats.vnnlib.read import read_query
 from toolkit.proof.check import CHECKED, INCOMPLETE, check
 from toolkit.proof.network import UnreadableError
@@ -30,6 +29,11 @@ class ProofFiles:
     specification: Path
     certificate: Path
 
+    @property
+    def network(self) -> Path:
+        """The first network, which is the only one of a query that has a certificate."""
+        return next(iter(self.networks.values()))
+
 
 def verify_with_certificate(
     files: ProofFiles,
@@ -45,33 +49,31 @@ def verify_with_certificate(
     where the file cannot be written, and what `toolkit.verify.verify` raises.
     """
     query = read_query(files.specification)
-    if (result := _quickly(files, networks, query, settings, observer, clock)) is None:
-        result = _by_search(files, networks, query, settings.changed({"certifiable": True, "bounds": "native"}),
-                            observer, clock)  # fmt: skip
-    return checked(files, result, clock) if settings.certified else result
+
+    def decide(settings: Settings, *listeners: Observer) -> Result:
+        return verify(networks, query, settings, ObserverGroup((observer, *listeners)), clock)
+
+    if (found := _quick_certificate(files, settings, clock)) is not None:
+        result = _with_quick_certificate(files, decide(settings), found)
+    else:
+        result = _by_search(files, decide, settings.changed({"certifiable": True, "bounds": "native"}))
+    return checked(files, result, clock) if settings.certified and result.verdict is Verdict.UNSAT else result
 
 
-def _by_search(
-    files: ProofFiles,
-    networks: Mapping[str, LoadedNetwork],
-    query: Query,
-    settings: Settings,
-    observer: Observer,
-    clock: Clock,
-) -> Result:
-    """The answer of a search that is written down."""
+def _by_search(files: ProofFiles, decide: Callable[..., Result], settings: Settings) -> Result:
+    """The answer of a search that is written down; ``decide`` takes the settings and who else listens."""
     from toolkit.certificates.recorder import CertificateRecorder  # which takes torch
 
     try:
         if len(files.networks) > 1:
             raise UnreadableError("the checker reads specifications of one network")
-        recorder = CertificateRecorder(next(iter(files.networks.values())), files.specification, files.certificate)
+        recorder = CertificateRecorder(files.network, files.specification, files.certificate)
     except UnreadableError as error:
-        result = verify(networks, query, settings, observer, clock)
+        result = decide(settings)
         return _unsat_because(result, f"no certificate: {error}")
     except OSError as error:
         raise InputError(f"{files.certificate}: {error.strerror}") from None
-    result = verify(networks, query, settings, ObserverGroup((observer, recorder)), clock)
+    result = decide(settings, recorder)
     recorder.close(result.verdict is Verdict.UNSAT)
     if result.verdict is Verdict.SAT:
         files.certificate.unlink()
@@ -83,27 +85,20 @@ def _by_search(
 
 
 def checked(files: ProofFiles, result: Result, clock: Clock) -> Result:
-    """An answer that is `unsat` only where the checker accepts its certificate before the time is over."""
-    if result.verdict is not Verdict.UNSAT:
-        return result
+    """An answer `unsat`, or another one where the checker does not accept its certificate before the time is over."""
     if result.statistics.certificate != "complete":
-        return without_proof(result, result.reason)
+        return replace(result, verdict=Verdict.UNKNOWN)
     began = clock.seconds
     try:
         with out_of_time_after(clock.seconds_left):
-            outcome = check(next(iter(files.networks.values())), files.specification, files.certificate)
+            outcome = check(files.network, files.specification, files.certificate)
     except Overdue:
         return replace(result, verdict=Verdict.TIMEOUT, reason="time limit, while the certificate was checked")
     statistics = replace(result.statistics, certificate=outcome.status, checking_seconds=clock.seconds - began)
     result = replace(result, statistics=statistics)
     if outcome.status == CHECKED:
         return result
-    return without_proof(result, f"the certificate is {outcome.status}: {outcome.message}")
-
-
-def without_proof(result: Result, reason: str) -> Result:
-    """An answer that is not `unsat`, for this reason, where it was."""
-    return replace(result, verdict=Verdict.UNKNOWN, reason=reason) if result.verdict is Verdict.UNSAT else result
+    return replace(result, verdict=Verdict.UNKNOWN, reason=f"the certificate is {outcome.status}: {outcome.message}")
 
 
 def _unsat_because(result: Result, reason: str) -> Result:
@@ -117,26 +112,19 @@ def _with_facts(result: Result, files: ProofFiles, status: str) -> Result:
     return replace(result, statistics=replace(result.statistics, certificate=status, certificate_bytes=size))
 
 
-def _quickly(
-    files: ProofFiles,
-    networks: Mapping[str, LoadedNetwork],
-    query: Query,
-    settings: Settings,
-    observer: Observer,
-    clock: Clock,
-) -> Result | None:
-    """The answer, and its certificate where it is `unsat`, if the bounds that the checker computes itself prove it."""
+def _quick_certificate(files: ProofFiles, settings: Settings, clock: Clock) -> bytes | None:
+    """A certificate by the bounds that the checker computes itself, where these prove it before torch is imported."""
     if len(files.networks) > 1 or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
         return None
-    seconds = clock.soon(tuned().quick_proof.seconds).left
-    found = certificate(next(iter(files.networks.values())), files.specification, seconds)
-    if found is None:
-        return None
-    result = verify(networks, query, settings, observer, clock)
-    if result.verdict is Verdict.UNSAT:
-        try:
-            files.certificate.write_bytes(found)
-        except OSError as error:
-            raise InputError(f"{files.certificate}: {error.strerror}") from None
-        return _with_facts(result, files, "complete")
-    return result
+    return certificate(files.network, files.specification, clock.soon(tuned().quick_proof.seconds).left)
+
+
+def _with_quick_certificate(files: ProofFiles, result: Result, found: bytes) -> Result:
+    """An answer with a certificate that was found beforehand, where it is `unsat`."""
+    if result.verdict is not Verdict.UNSAT:
+        return result
+    try:
+        files.certificate.write_bytes(found)
+    except OSError as error:
+        raise InputError(f"{files.certificate}: {error.strerror}") from None
+    return _with_facts(result, files, "complete")
