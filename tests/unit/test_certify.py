@@ -60,6 +60,13 @@ def test_the_whole_way(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verdicts == [row["verdict"] for row in rows]
 
 
+def test_proofs_of_rows_are_checked_where_that_is_asked(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(asked("--epsilon", "0.1", "--certified")) == 0
+    assert len(list(Path("out/certificates").glob("*/*.certificate"))) == 2
+    assert cli.run(["check", "out"]) == 0
+    assert "2 of 2 answers unsat have a certificate that is accepted" in capsys.readouterr().out
+
+
 RADII = [("0.3,0", Verdict.UNSAT), ("0,1.2", Verdict.SAT), ("0.3", Verdict.SAT)]
 
 

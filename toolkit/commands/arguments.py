@@ -14,6 +14,8 @@ from toolkit.errors import InputError
 from toolkit.run.memory_limits import available, in_bytes
 from toolkit.tuning import tuned
 
+Flag = Annotated[bool, Parameter(negative=())]
+"""An option that is there or not, without a form that denies it."""
 MemoryLimit = Annotated[float | None, Parameter(validator=Number(gt=0))]
 """An option for memory in GiB; None for what the machine has left."""
 

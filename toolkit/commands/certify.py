@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from toolkit.bench.run_options import Options
+from toolkit.commands.arguments import Flag
 from toolkit.commands.row_options import READING, Reading, RowBalls
 from toolkit.errors import ExitCode, InputError
-
-Flag = Annotated[bool, Parameter(negative=())]
 
 
 @Parameter(name="*")
@@ -34,6 +33,10 @@ class Verification:
     """Seed of attacks."""
     setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     """Any setting of the verifier as NAME=VALUE; may be repeated."""
+    certificates: Flag = False
+    """Write a certificate of each unsat to certificates/, for `prunecert check`: the setting certifiable."""
+    certified: Flag = False
+    """Answer unsat only where the checker accepts the certificate, within the time limit: the setting certified."""
     retry_errors: Flag = False
     """Run rows again whose answer was error."""
     retry_undecided: Flag = False
@@ -45,17 +48,7 @@ class Verification:
         """The options of a run. Raises InputError."""
         if not self.timeout > 0:
             raise InputError(f"--timeout {self.timeout:g}: a number above 0 is needed")
-        options = Options(
-            device=self.device,
-            workers=self.workers,
-            memory_limit=self.memory_limit,
-            executor=self.executor,
-            seed=self.seed,
-            setting=self.setting,
-            retry_errors=self.retry_errors,
-            retry_undecided=self.retry_undecided,
-            fresh=self.fresh,
-        )
+        options = Options(**{name: value for name, value in vars(self).items() if name != "timeout"})
         options.check()
         return options
 
