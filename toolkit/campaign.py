@@ -275,10 +275,6 @@ def cards(records: Sequence[JournalRecord], contradictions: int | None = None) -
         ("seconds in total", short(sum(record.seconds for record in records))),
     ]
     if any(record.statistics.certificate for record in records):
-        shown.insert(1, ("proofs checked", f"{proofs_checked(records):,} of {count[Verdict.UNSAT]:,}"))
+        checked = sum(record.proof_checked for record in records)
+        shown.insert(1, ("proofs checked", f"{checked:,} of {count[Verdict.UNSAT]:,}"))
     return (*shown, ("contradictions", str(contradictions))) if contradictions is not None else tuple(shown)
-
-
-def proofs_checked(records: Sequence[JournalRecord]) -> int:
-    """How many answers `unsat` have a certificate that the checker accepted."""
-    return sum(record.verdict is Verdict.UNSAT and record.statistics.certificate == "checked" for record in records)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +181,7 @@ def study_plots(
         ),
     )
     plots = tuple(plot for plot in plots if layers or plot.name != "layers")
-    if all(math.isnan(row.mean_certificate_bytes) for row in uncontrolled):
+    if not any(row.has_certificates for row in uncontrolled):
         return plots
     proofs = proofs_versus_density(uncontrolled)
     return (*plots, Plot("proofs", "Mean size of a certificate of a proof (see the table for checking times).", proofs))

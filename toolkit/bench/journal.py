@@ -63,6 +63,17 @@ class JournalRecord:
         """Category, network and specification: what names the instance in a benchmark."""
         return self.category, self.onnx, self.vnnlib
 
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """The files that it names, relative to the folder of the run, with their SHA-256."""
+        named = ((self.witness, self.witness_sha256), (self.certificate, self.certificate_sha256))
+        return [(path, digest) for path, digest in named if path]
+
+    @property
+    def proof_checked(self) -> bool:
+        """Whether it is a proof whose certificate the checker accepted."""
+        return self.verdict is Verdict.UNSAT and self.statistics.certificate == "checked"
+
 
 def make_record(job: InstanceJob, answer: Answer, **files: str) -> JournalRecord:
     """The record of a finished job, with its counterexample and certificate by the record's fields."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from toolkit.bench import journal
@@ -161,24 +161,11 @@ def _write(chosen: Mapping[int, RunPart], out: Path) -> None:
         if part.folder == out:
             continue
         for record in part.records.get(part.asked[position].about, ()):
-            for name, digest in named_files(record):
+            for name, digest in record.files:
                 _copy(part.folder, out, name, digest)
             added[journal.line_of(record)] = record
     records = [*kept, *(record for line, record in added.items() if line not in known)]
     journal.write(out / journal.NAME, sorted(records, key=lambda record: record.finished))
-
-
-_FILES = tuple(
-    entry.name
-    for entry in fields(JournalRecord)
-    if f"{entry.name}_sha256" in {other.name for other in fields(JournalRecord)}
-)
-"""Fields of a journal's record that name a file, each beside one with its hash."""
-
-
-def named_files(record: JournalRecord) -> list[tuple[str, str]]:
-    """The files that an answer names, relative to the folder of its run, with their SHA-256."""
-    return [(path, getattr(record, f"{name}_sha256")) for name in _FILES if (path := getattr(record, name))]
 
 
 def _copy(folder: Path, out: Path, name: str, digest: str) -> None:

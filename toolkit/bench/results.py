@@ -58,8 +58,8 @@ class EvidenceFolder:
         first: dict[str, Row] = {}
         names = ((path, job.row) for job in jobs for path in (witness_path(job), certificate_path(job)))
         shared = {path for path, row in names if first.setdefault(path, row) != row}
-        files = ((path, record.row) for record in records for path in (record.witness, record.certificate))
-        return cls(out, {path: row for path, row in files if path}, frozenset(shared))
+        owners = {path: record.row for record in records for path, _ in record.files}
+        return cls(out, owners, frozenset(shared))
 
     def put_witness(self, job: InstanceJob, text: str) -> tuple[str, str]:
         """Write the counterexample of a job; its file, relative to the folder of the run, and the file's SHA-256.
@@ -92,8 +92,7 @@ class EvidenceFolder:
 def has_its_files(record: JournalRecord, out: Path) -> bool:
     """Whether counterexample and certificate that a record names are there as they were written; true of one that
     names none."""
-    named = ((record.witness, record.witness_sha256), (record.certificate, record.certificate_sha256))
-    return all(bool(digest) and file_digest(out / path) == digest for path, digest in named if path)
+    return all(bool(digest) and file_digest(out / path) == digest for path, digest in record.files)
 
 
 def write_results(path: Path, records: Sequence[JournalRecord], folders: Mapping[str, Path]) -> None:

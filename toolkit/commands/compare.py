@@ -16,6 +16,7 @@ from toolkit.bench.answer_sources import read_sources
 from toolkit.bench.compare_sources import ChangeThresholds, SourceComparison, compare_sources
 from toolkit.bench.match_instances import match_instances
 from toolkit.bench.witness_files import BenchmarkRows, WitnessFiles
+from toolkit.commands.arguments import Flag
 from toolkit.errors import ExitCode, InputError
 from toolkit.report.comparison import (
     change_table,
@@ -27,8 +28,6 @@ from toolkit.report.comparison import (
     write_comparison,
 )
 from toolkit.report.tables import Table, to_latex, to_rich
-
-Flag = Annotated[bool, Parameter(negative=())]
 
 
 @Parameter(name="*")

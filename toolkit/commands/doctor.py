@@ -6,21 +6,20 @@ import json as json_format
 import platform
 import tempfile
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import onnx
-from cyclopts import Parameter
 
 from toolkit import __version__
 from toolkit.bench.stored_run import machine_facts
+from toolkit.commands.arguments import Flag
 from toolkit.errors import ExitCode, ToolkitError
 from toolkit.result import Verdict
 from toolkit.settings import Settings
+from toolkit.sources import library_version
 
 Device = Literal["cpu", "cuda"]
-Flag = Annotated[bool, Parameter(negative=())]
 PACKAGES = ("torch", "onnx", "onnxruntime", "onnx2torch", "numpy", "scipy", "highspy")
 """Libraries that answers depend on."""
 NETWORK = """<ir_version: 8, opset_import: ["" : 13]>
@@ -66,7 +65,11 @@ def doctor(*, json: Flag = False) -> ExitCode:
     json
         Print one JSON object instead.
     """
-    versions = {"prunecert": __version__, "python": platform.python_version(), **package_versions()}
+    versions = {
+        "prunecert": __version__,
+        "python": platform.python_version(),
+        **{name: library_version(name) for name in PACKAGES},
+    }
     facts = machine_facts()
     tests = [test for device in devices() for test in self_tests(device)]
     fine = all(test.passed for test in tests)
@@ -87,17 +90,6 @@ def _lines(facts: dict[str, str], tests: list[SelfTest]) -> list[str]:
         for test in tests
     ]
     return [*(f"{name:<{width}}  {value}" for name, value in facts.items()), *told]
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the libraries that answers depend on, as they are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def devices() -> list[Device]:

@@ -8,19 +8,15 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
 from toolkit.bench.stored_run import StoredRun, read_run, stored_records
+from toolkit.commands.arguments import Flag
 from toolkit.errors import ExitCode, InputError
 from toolkit.explanation import advice_of_points
 from toolkit.result import DECIDED, Statistics, Verdict
 from toolkit.row_questions import ROWS
-
-Flag = Annotated[bool, Parameter(negative=())]
 
 
 def explain(run: Path, instance: str | None = None, /, *, json: Flag = False) -> ExitCode:
@@ -150,18 +146,11 @@ def _suggestions(stored: StoredRun, record: JournalRecord) -> list[str]:
 
 def _command(stored: StoredRun, record: JournalRecord, limit: float) -> str:
     """The command that asks this instance alone, and tells more; empty for several networks."""
-    folder = Path(stored.working_folder) / stored.folders.get(record.category, "")
-    network, specification = (_with_ending(folder / name) for name in (record.onnx, record.vnnlib))
+    network, specification = stored.files_of(record)
     if not (network.is_file() and specification.is_file()):
         return ""
     words = ["prunecert", "verify", str(specification), "--network", str(network), "--timeout", f"{limit:g}"]
     return f"{shlex.join(words)}, which tells each open case"
-
-
-def _with_ending(path: Path) -> Path:
-    """The file, or its compressed form where only that is there."""
-    compressed = path.with_name(path.name + ".gz")
-    return compressed if not path.is_file() and compressed.is_file() else path
 
 
 def _to_json(found: Sequence[ExplainedAnswer]) -> str:

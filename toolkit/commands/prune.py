@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from toolkit.bench.run_options import Options
+from toolkit.commands.arguments import Flag
 from toolkit.errors import InputError
 
-Flag = Annotated[bool, Parameter(negative=())]
 WITH_BOUNDS = {"ibp", "crown_ibp", "sabr", "mtl_ibp", "cc_ibp", "exp_ibp"}
 """Losses that follow bounds, which a network that was not trained with them makes wide at the full radius."""
 CHANNELS = {"slim", "refill", "nrs_channel", "upper_bound", "hydra_filter"}

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.runner import claimed
 from toolkit.bench.stored_run import StoredRun, expected_by_key, read_run, stored_records
+from toolkit.commands.arguments import Flag
 from toolkit.errors import ExitCode, InputError
 from toolkit.report.tables import score_table, summary_table, to_csv, to_latex
-
-Flag = Annotated[bool, Parameter(negative=())]
 
 
 def report(run: Path, /, *, latex: Flag = False, csv: Flag = False) -> ExitCode:

@@ -11,6 +11,7 @@ import numpy as np
 from cyclopts import App, Parameter
 from numpy.typing import NDArray
 
+from toolkit.commands.arguments import Flag
 from toolkit.commands.row_options import READING, Reading, RowBalls
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel, TensorInfo, load_model
@@ -21,8 +22,6 @@ from toolkit.formats.vnnlib.convert_versions import beside_others, upgrade
 from toolkit.formats.vnnlib.query import Query
 from toolkit.formats.vnnlib.write import write_query
 from toolkit.row_questions import ask, write_folder
-
-Flag = Annotated[bool, Parameter(negative=())]
 
 spec = App(name="spec")
 

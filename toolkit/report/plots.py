@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ from toolkit.result import DECIDED, Verdict
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
 DASHES = ("-", "--", ":")
+WORK = (attrgetter("mean_domains"), attrgetter("mean_seconds"))
+"""What a proof costs: domains and seconds, mean per image."""
 CONTROL_MARKERS = {"retrained": "o", "random_masks": "s", "narrow": "D"}
 STYLE = {
     "font.family": "sans-serif",
@@ -73,7 +76,7 @@ def instability_versus_density(rows: Sequence[SummaryRow]) -> Figure:
 def proofs_versus_density(rows: Sequence[SummaryRow]) -> Figure:
     """Mean size of a certificate against the part of all parameters that is left; rows without certificates are left
     out."""
-    return _panels([row for row in rows if not math.isnan(row.mean_certificate_bytes)], _draw_proofs, "KiB per proof")
+    return _panels([row for row in rows if row.has_certificates], _draw_proofs, "KiB per proof")
 
 
 def every_network(rows: Sequence[SummaryRow]) -> Figure:
@@ -152,7 +155,7 @@ def _draw_chain_work(column: NDArray[Any], rows: Sequence[SummaryRow], chain: st
     """The line of a chain in all panels of a column, with its controls as points."""
     line = sorted((row for row in rows if not row.control), key=lambda row: -part_left(row))
     _draw_certified(column[0], line, chain, look)
-    for axes, work in zip(column[1:], (_domains, _seconds), strict=True):
+    for axes, work in zip(column[1:], WORK, strict=True):
         axes.plot([part_left(row) for row in line], [work(row) for row in line], markersize=5, **look)
     for control in dict.fromkeys(row.control for row in rows if row.control):
         beside = [row for row in rows if row.control == control]
@@ -164,31 +167,21 @@ def _draw_chain_work(column: NDArray[Any], rows: Sequence[SummaryRow], chain: st
             label=f"{chain}: {control.replace('_', ' ')}",
             **hollow,
         )
-        for axes, work in zip(column[1:], (_domains, _seconds), strict=True):
+        for axes, work in zip(column[1:], WORK, strict=True):
             axes.plot(left, [work(row) for row in beside], **hollow)
 
 
 def _finish_work(column: NDArray[Any], name: str, rows: Sequence[SummaryRow]) -> None:
-    ticks = _spread(sorted({round(part_left(row), 2) or part_left(row) for row in rows}))
     column[0].set(title=name, xscale="log")
     column[0].set_ylim(bottom=0)
     column[0].legend(fontsize=7.5, loc="lower left")
     column[1].set_yscale("symlog", linthresh=0.1)
     column[2].set_ylim(bottom=0)
     for axes in column:
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
-        axes.minorticks_off()
+        _density_ticks(axes, rows)
     for axes in column[1:]:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     column[0].invert_xaxis()
-
-
-def _domains(row: SummaryRow) -> float:
-    return row.mean_domains
-
-
-def _seconds(row: SummaryRow) -> float:
-    return row.mean_seconds
 
 
 def _draw_proofs(axes: Axes, rows: Sequence[SummaryRow], chain: str, look: dict[str, str]) -> None:
@@ -228,12 +221,17 @@ def _panel(axes: Axes, name: str, rows: Sequence[SummaryRow], draw: Draw) -> Non
         line = sorted((row for row in rows if chain in row.chains), key=lambda row: -part_left(row))
         draw(axes, line, chain, _look(index))
     axes.set(title=name, xlabel="part of all parameters left (sparser to the right)", xscale="log")
-    ticks = _spread(sorted({round(part_left(row), 2) or part_left(row) for row in rows}))
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
-    axes.minorticks_off()
+    _density_ticks(axes, rows)
     axes.invert_xaxis()
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8.5, loc="best")
+
+
+def _density_ticks(axes: Axes, rows: Sequence[SummaryRow]) -> None:
+    """Ticks where networks are, as far as their labels have room."""
+    ticks = _spread(sorted({round(part_left(row), 2) or part_left(row) for row in rows}))
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+    axes.minorticks_off()
 
 
 def _look(index: int) -> dict[str, str]:

@@ -119,6 +119,11 @@ class SummaryRow:
         """Whether it is a network that a method pruned."""
         return self.state > 0 and not self.control
 
+    @property
+    def has_certificates(self) -> bool:
+        """Whether some of its proofs have a certificate."""
+        return not math.isnan(self.mean_certificate_bytes)
+
 
 def summarise(models: Sequence[ModelRecord], records: Sequence[JournalRecord]) -> list[SummaryRow]:
     """One row per model, from the records of its network."""
@@ -147,7 +152,7 @@ def _row(model: ModelRecord, records: Sequence[JournalRecord]) -> SummaryRow:
     low, high = wilson(certified, images)[0], wilson(certified + undecided, images)[1]
     bounded = [record.statistics for record in records if record.statistics.bounds]
     proofs = [record.statistics for record in records if record.certificate]
-    accepted = [proof.checking_seconds for proof in proofs if proof.certificate == "checked"]
+    accepted = [record.statistics.checking_seconds for record in records if record.proof_checked]
     return SummaryRow(
         model=model.name,
         **{name: value for name, value in vars(model).items() if name in _COMMON},

@@ -137,7 +137,7 @@ def summary_table(rows: Sequence[SummaryRow]) -> Table:
 
 def proof_table(rows: Sequence[SummaryRow]) -> Table:
     """The certificates of an experiment: empty where none were written."""
-    return make_table(PROOF_COLUMNS, [row for row in rows if not math.isnan(row.mean_certificate_bytes)])
+    return make_table(PROOF_COLUMNS, [row for row in rows if row.has_certificates])
 
 
 def score_table(scores: Sequence[CategoryScore]) -> Table:

@@ -17,7 +17,7 @@ import pytest
 from toolkit.bench import journal
 from toolkit.bench.executor_table import EXECUTORS
 from toolkit.bench.job import Answer, Finished, InstanceJob, WorkerTask
-from toolkit.bench.merge_runs import merge_runs, named_files
+from toolkit.bench.merge_runs import merge_runs
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.bench.shards import Shard, missing_shards, parse_shard
@@ -373,8 +373,8 @@ def test_a_counterexample_outside_of_its_folder_is_refused(tmp_path: Path, parts
 
 def test_every_file_that_an_answer_names_comes_along(tmp_path: Path, parts: list[Path]) -> None:
     [record] = [one for one in journal.history(parts[1] / "journal.jsonl") if one.witness]
-    assert named_files(record) == [(record.witness, record.witness_sha256)]
-    assert named_files(replace(record, witness="")) == []
+    assert record.files == [(record.witness, record.witness_sha256)]
+    assert replace(record, witness="").files == []
 
 
 def with_proof(job: InstanceJob) -> Answer:
