@@ -17,23 +17,28 @@ from toolkit.pruning.chain import MAKERS
 
 ROOT = Path(sources.__file__).parent
 RUN = """
-import sys
-from toolkit.bench import verify_job
-from toolkit.bench.warmup import warm_up
-from toolkit.settings import Settings
-import toolkit.bench.warmup as warmup, toolkit.verify as verify
+import sys, tempfile
 from pathlib import Path
-import onnx, tempfile
-warm_up()
+import onnx
+import toolkit.bench.warmup as warmup
+from toolkit.bench import verify_job
 from toolkit.bench.job import InstanceJob
+from toolkit.settings import Settings
+from toolkit.verify import verify_files
 with tempfile.TemporaryDirectory() as folder:
-    net, spec = Path(folder) / "net.onnx", Path(folder) / "spec.vnnlib"
+    net, spec, draft = Path(folder) / "net.onnx", Path(folder) / "spec.vnnlib", Path(folder) / "draft"
     onnx.save(warmup._network(), net)
     spec.write_text(warmup.SPEC)
+    verify_files({"": net}, spec, Settings())
+    assert "torch" not in sys.modules, "the first query was to be decided without it"
+    warmup.warm_up()
     for strategy in ("auto", "input"):
         jobs = [InstanceJob(str(n), "c", "n", "s", (("", net),), spec, Settings(strategy=strategy)) for n in range(2)]
         verify_job.survey(jobs)
         verify_job.answer(jobs[0])
+    certified = Settings(certified=True)
+    verify_job.answer(InstanceJob("certified", "c", "n", "s", (("", net),), spec, certified, draft=draft))
+    assert draft.stat().st_size
 for name, module in sorted(sys.modules.items()):
     if name.split(".")[0] == "toolkit":
         print(module.__file__)
@@ -52,6 +57,7 @@ def test_every_module_that_a_worker_loads_is_among_the_sources() -> None:
     loaded = {Path(line) for line in done.stdout.split()}
     assert ROOT / "quick_proof.py" in loaded
     assert ROOT / "batched_queries.py" in loaded
+    assert ROOT / "certificates" / "verify_with_certificate.py" in loaded
     assert loaded <= set(sources.sources_of(VERIFIER))
 
 
