@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import ToolkitError
-from toolkit.formats.onnx.exact_evaluation import NotExact, run_exactly
+from toolkit.formats.onnx.exact_evaluation import run_exactly
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnncomp.witness import Witness, hidden_names, variables
 from toolkit.formats.vnnlib.query import Atoms, Query
+from toolkit.ops.exact_rules import NotExact
 
 if TYPE_CHECKING:
     from toolkit.agreement.bounded_networks import BoundedNetworks

@@ -7,7 +7,7 @@ the comparison with onnxruntime and the commands that print what is supported de
 
 from __future__ import annotations
 
-from toolkit.ops.affine_primitives import AFFINE_FORMS, AffineForm
+from toolkit.ops.affine_primitives import AFFINE_FORMS, EXACT_ON_CONSTANTS, WITHOUT_SIGN, AffineForm
 from toolkit.ops.convex import CONVEX
 from toolkit.ops.float_casts import CASTS
 from toolkit.ops.onnx_operators import OTHERS
@@ -22,8 +22,10 @@ from toolkit.ops.step_functions import STEPS
 __all__ = [
     "AFFINE_FORMS",
     "ELEMENTWISE",
+    "EXACT_ON_CONSTANTS",
     "ONNX",
     "RELAXATIONS",
+    "WITHOUT_SIGN",
     "AffineForm",
     "ElementwiseOperator",
     "OnnxOperator",

@@ -96,3 +96,25 @@ _FORMS: dict[AffineForm, str] = {
 }
 AFFINE_FORMS: dict[str, AffineForm] = {f"aten.{name}": form for form, names in _FORMS.items() for name in names.split()}
 """Traced operator, by name with domain and overload -> its form."""
+WITHOUT_SIGN: dict[str, str] = {
+    "aten.sub.Tensor": "aten.add.Tensor",
+    "aten.sub.Scalar": "aten.add.Scalar",
+    "aten.neg.default": "aten.alias.default",
+}
+"""Operators whose coefficients are negative, and their counterparts with positive ones."""
+_EXACT_FORMS = frozenset(
+    {AffineForm.MOVE, AffineForm.JOIN, AffineForm.SPLIT, AffineForm.NEGATE, AffineForm.PAD, AffineForm.COPY,
+     AffineForm.SELECT}
+)  # fmt: skip
+_CREATED = (
+    "empty.memory_format zeros.default ones.default full.default zeros_like.default ones_like.default "
+    "full_like.default arange.default scalar_tensor.default lift_fresh.default lift_fresh_copy.default fill_.Scalar"
+)
+"""Operators that make constants."""
+_CHOSEN = "abs.default relu.default maximum.default minimum.default"
+"""Operators whose results are among their operands, up to the sign."""
+EXACT_ON_CONSTANTS: frozenset[str] = frozenset(
+    [name for name, form in AFFINE_FORMS.items() if form in _EXACT_FORMS]
+    + [f"aten.{name}" for name in f"{_CREATED} {_CHOSEN}".split()]
+)
+"""Operators whose results of constants are constants without rounding. (Of those that give integers all are.)"""

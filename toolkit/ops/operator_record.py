@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from toolkit.ops.exact_rules import ExactCall, ExactTensor
 from toolkit.ops.relaxation import Relaxation
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class OnnxOperator:
     """Operands that matter by value, of the others only shape, type or length do; None where all matter."""
     shaped_by: tuple[int, ...] = ()
     """Operands whose values decide about the shape of a result (of a sequence: about which tensors are in it)."""
+    same_elements: bool = False
+    """Whether its result has the elements of its first operand and no others, at most converted to another type."""
+    exact_rule: Callable[[ExactCall], ExactTensor] | None = None
+    """How it is evaluated in exact arithmetic, where it can be."""
 
 
 @dataclass(frozen=True)

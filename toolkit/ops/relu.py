@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toolkit.ops import exact_rules
 from toolkit.ops.array_namespace import as_numbers, named, namespace
 from toolkit.ops.operator_record import ElementwiseOperator, OnnxOperator, OperatorKind
 from toolkit.ops.relaxation import Relaxation, RelaxationLines
@@ -51,7 +52,13 @@ RELU = ElementwiseOperator(
     "relu",
     "aten.relu.default",
     Relaxation(named("relu"), _lines, _image, _inexact, piecewise_linear=True, gap=_height),
-    OnnxOperator("Relu", OperatorKind.ELEMENTWISE, plain=True, exact=True),
+    OnnxOperator(
+        "Relu",
+        OperatorKind.ELEMENTWISE,
+        plain=True,
+        exact=True,
+        exact_rule=exact_rules.relu,
+    ),
     nonnegative=True,
     folds=True,
     lipschitz=1.0,

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from toolkit.ops import AffineForm
 from toolkit.problem.exactness import lossless, units_of
 from toolkit.problem.linear_part import constants_of, with_buffers
-from toolkit.problem.operator_table import form_of
+from toolkit.problem.operator_table import WITHOUT_SIGN, form_of
 from toolkit.problem.sum_lengths import is_composed
 from toolkit.problem.sum_rounding import gamma, rounded_up
 from toolkit.problem.transpose import transpose_graph
@@ -228,13 +228,6 @@ def _copy(module: fx.GraphModule) -> fx.GraphModule:
     return with_buffers(module.graph, constants_of(module))
 
 
-_WITHOUT_SIGN = {
-    aten.sub.Tensor: aten.add.Tensor,
-    aten.sub.Scalar: aten.add.Scalar,
-    aten.neg.default: aten.alias.default,
-}
-"""Operators whose coefficients are negative, and their counterparts with positive ones."""
-
 _SCALED_BY_NUMBERS = frozenset({
     AffineForm.ADD, AffineForm.SUBTRACT, AffineForm.NEGATE, AffineForm.FACTOR, AffineForm.DIVIDE,
     AffineForm.BIASED_PRODUCT,
@@ -251,7 +244,7 @@ def absolute_module(module: fx.GraphModule) -> fx.GraphModule:
     graph.output(graph.graph_copy(module.graph, {}))
     for node in graph.nodes:
         if node.op == "call_function" and form_of(node) in _SCALED_BY_NUMBERS:
-            node.target = _WITHOUT_SIGN.get(node.target, node.target)
+            node.target = WITHOUT_SIGN.get(node.target, node.target)
             node.args = tuple(abs(a) if isinstance(a, (int, float)) else a for a in node.args)
             node.kwargs = {k: abs(v) if isinstance(v, (int, float)) else v for k, v in node.kwargs.items()}
         elif form_of(node) == AffineForm.PAD:  # its other numbers are positions, and may crop

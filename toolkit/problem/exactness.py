@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx
 
 from toolkit.ops import AffineForm
-from toolkit.problem.operator_table import AFFINE, form_of
+from toolkit.problem.operator_table import form_of
 
-aten = torch.ops.aten
 MANTISSA = 53
 """Bits of a double."""
 
@@ -161,16 +159,6 @@ _SUMS = frozenset({AffineForm.ADD, AffineForm.SUBTRACT})
 _PRODUCTS = frozenset({AffineForm.FACTOR, AffineForm.PRODUCT})
 _BIASED = {AffineForm.BIASED_PRODUCT: (0, 1, 2), AffineForm.CONVOLUTION: (2, 0, 1)}
 """Positions of what is added to a product, and of its factors."""
-EXACT_ON_CONSTANTS = frozenset(
-    {
-        *(operator for operator, form in AFFINE.items() if form in (_MOVES | _COPIES) - {AffineForm.CONVERT}),
-        aten.empty.memory_format, aten.zeros.default, aten.ones.default, aten.full.default,
-        aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.arange.default,
-        aten.scalar_tensor.default, aten.lift_fresh.default, aten.lift_fresh_copy.default, aten.fill_.Scalar,
-        aten.constant_pad_nd.default, aten.abs.default, aten.relu.default, aten.maximum.default, aten.minimum.default,
-    }
-)  # fmt: skip
-"""Operators whose results of constants are constants without rounding. (Of those that give integers all are.)"""
 
 
 class _Reading:

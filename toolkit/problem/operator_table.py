@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from toolkit import ops
 from toolkit.errors import UnsupportedError
 from toolkit.ops import AFFINE_FORMS, AffineForm
 from toolkit.problem.rewrites import REWRITES, elementwise
@@ -57,6 +58,11 @@ def _to_floating(node: fx.Node) -> bool:
 
 AFFINE: dict[Any, AffineForm] = {elementwise.primitive(name): form for name, form in AFFINE_FORMS.items()}
 """Affine operator -> what it does with elements."""
+
+EXACT_ON_CONSTANTS = frozenset(elementwise.primitive(name) for name in ops.EXACT_ON_CONSTANTS)
+"""Operators whose results of constants are not rounded."""
+WITHOUT_SIGN = {elementwise.primitive(name): elementwise.primitive(other) for name, other in ops.WITHOUT_SIGN.items()}
+"""Operator with negative coefficients -> its counterpart with positive ones."""
 
 CONDITIONS: dict[AffineForm, Callable[[fx.Node], bool]] = {
     AffineForm.FACTOR: _one_factor,

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.origins import current_origin
 from toolkit.ops import ELEMENTWISE
-from toolkit.problem.exactness import EXACT_ON_CONSTANTS
+from toolkit.problem.operator_table import EXACT_ON_CONSTANTS
 from toolkit.problem.rewrites import REWRITES, Rewrite
 from toolkit.problem.rewrites.elementwise import PRIMITIVES, ROUNDING, loses
 from toolkit.problem.value_facts import is_nonnegative, may_be_undefined, minus_infinite

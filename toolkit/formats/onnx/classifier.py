@@ -20,6 +20,7 @@ from toolkit.formats.onnx.ml_operators import ML_DOMAIN, without_ml_operators
 from toolkit.formats.onnx.model_file import ModelFile, OnnxModel, TensorInfo, load_proto, model_of
 from toolkit.formats.onnx.operators import check_inputs, check_operators
 from toolkit.formats.onnx.runtime import expose
+from toolkit.ops import ONNX
 
 FLOATS = frozenset({"float16", "float32", "float64"})
 
@@ -51,12 +52,9 @@ class Classifier:
     def ends_in_sigmoid(self) -> bool:
         """Whether the scores are results of a sigmoid, so that a single one is a probability."""
         maker = _maker(self.model, self.model.outputs[0].name)
-        while maker is not None and maker.op_type in _MOVES:
+        while maker is not None and maker.op_type in ONNX and ONNX[maker.op_type].same_elements:
             maker = _maker(self.model, maker.input[0])
         return maker is not None and maker.op_type == "Sigmoid"
-
-
-_MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast"})
 
 
 def load_classifier(path: Path, output: str | None = None) -> Classifier:
