@@ -1,13 +1,14 @@
 """What each choice of the tuning table is worth: queries decided with half of it, with it, and with twice of it.
 
-    VNNCOMP_DIR=... python benchmarks/perf/sweep_choices.py OUT.json [--groups NAME ...] [--seconds 6] [--timeout 20]
+    VNNCOMP_DIR=... python benchmarks/perf/sweep_choices.py OUT.json [--groups NAME ...] [--seconds 3] [--timeout 20]
 
 Draws instances of VNN-COMP with a published verdict that the defaults decide within ``--seconds``, takes note of which
 choices each of them reads, and decides it again with those halved and doubled, as far as their range allows; a share
 is not made larger than 1. Each query has a process of its own, forked from one that has imported torch, with one
 thread. What is compared is processor time, which a busy machine disturbs least: its sum over the instances, by the sum
-of the defaults on the same ones. The defaults are measured twice, which tells the noise. Results are written after each
-choice, and choices that a file has already are not measured again.
+of the defaults on the same ones. The defaults are measured anew for every group, which tells the noise. Results are
+written after each choice, and choices that a file has already are not measured again; of some that are to be measured
+again, it is enough to take them out of the file.
 """
 
 from __future__ import annotations
@@ -149,12 +150,12 @@ def compared(instances: list[SampledInstance], table: TuningTable, timeout: floa
 
 
 def measured(group: str, name: str, entry: Choice, instances: list[SampledInstance], timeout: float) -> dict[str, Any]:
-    """Half, default and twice of a choice on the instances that read it."""
+    """Half and twice of a choice on the instances that read it."""
     readers = [one for one in instances if f"{group}.{name}" in one.reads]
     result: dict[str, Any] = {"instances": len(readers)}
-    for label, factor in (("half", 0.5), ("default", 1.0), ("twice", 2.0)) if readers else ():
+    for label, factor in (("half", 0.5), ("twice", 2.0)) if readers else ():
         value = scaled(entry, factor)
-        if factor == 1 or value != entry.default:
+        if value != entry.default:
             table = DEFAULTS.changed(**{group: {name: value}})
             shown = value.cpu if isinstance(value, PerDevice) else value
             result[label] = {"value": shown, **compared(readers, table, timeout)}
@@ -168,19 +169,27 @@ def main() -> None:
     parser.add_argument("--groups", nargs="*", default=list(GROUPS))
     parser.add_argument("--each", type=int, default=1, help="instances drawn of each family")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=6, help="most seconds with the defaults")
+    parser.add_argument("--seconds", type=float, default=3, help="most seconds with the defaults")
     parser.add_argument("--timeout", type=float, default=20, help="limit of a query with other values")
     options = parser.parse_args()
     report: Mapping[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
     instances = sample(Path(os.environ["VNNCOMP_DIR"]), options.each, options.seed, options.seconds, options.timeout)
     command = "python benchmarks/perf/sweep_choices.py OUT" + f" --each {options.each} --seed {options.seed}"
     groups = {name: dict(found) for name, found in report.items() if name in GROUPS}
+    noise = dict(report.get("about", {}).get("defaults again", {}))
     for group, name, entry in choices(options.groups):
         if name in groups.setdefault(group, {}):
             continue
+        if group not in noise:
+            noise[group] = compared(instances, DEFAULTS, options.timeout)
         groups[group][name] = measured(group, name, entry, instances, options.timeout)
         print(f"{group}.{name}: {json.dumps(groups[group][name])}", flush=True)
-        about = {**taken(command), "machine": machine(), "sample": {one.name: one.seconds for one in instances}}
+        about = {
+            **taken(command),
+            "machine": machine(),
+            "sample": {one.name: round(one.seconds, 3) for one in instances},
+            "defaults again": noise,
+        }
         options.out.write_text(json.dumps({"about": about, **groups}, indent=1) + "\n")
 
 
