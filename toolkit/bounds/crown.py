@@ -160,20 +160,26 @@ class TightenedBounds(ViolationBounds):
 
 
 def tighten(
-    program: Program, box: Bounds, known: Bounds, spaces: HalfSpaces, check: Callable[[], None] = lambda: None
+    program: Program,
+    box: Bounds,
+    known: Bounds,
+    spaces: HalfSpaces,
+    check: Callable[[], None] = lambda: None,
+    forward: bool = True,
 ) -> TightenedBounds:
     """Pre-activation bounds ``(B, num_neurons)`` of boxes ``(B, n)``, starting from the bounds of larger ones.
 
     They hold at the points of the box in all of its half-spaces (shape ``(B, K, n)``; K may be 0). ``check`` is called
-    between passes and may raise to stop the work.
+    between passes and may raise to stop the work. Forward bounds help where they suit, unless ``forward`` forbids them:
+    by backward passes alone, each bound follows from intervals and lines.
     """
-    if not suits(program):
+    if not (forward and suits(program)):
         return _tighten(program, box, known, spaces, None, check)
     parts = []
     for part in torch.arange(len(box.lower), device=box.lower.device).split(boxes_together(program, box, known)):
         inner = box.select(part)
-        forward = ForwardPass(program, inner)
-        parts.append(_tighten(program, inner, known.select(part), spaces.select(part), forward, check))
+        passed = ForwardPass(program, inner)
+        parts.append(_tighten(program, inner, known.select(part), spaces.select(part), passed, check))
     return parts[0] if len(parts) == 1 else _stacked(parts, box)
 
 

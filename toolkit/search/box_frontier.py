@@ -192,11 +192,12 @@ def bound_boxes(
         return boxes
     program = problem.program
     one = groups.one_of_each(boxes)
-    # Lines of a part may be worse than those of the whole, so that a certificate does not have what a parent knew.
+    # Lines of a part may be worse than those of the whole, so that a certificate does not have what a parent knew; nor
+    # can it state forward bounds.
     known, spaces = one.neurons, one.spaces
     if not clipping:
         known, spaces = interval_bounds(program, one.box)[0], HalfSpaces.none(one.box)
-    tightened = tighten(program, one.box, known, spaces, clock.check)
+    tightened = tighten(program, one.box, known, spaces, clock.check, forward=clipping)
     bounds = Bounds(groups.each(tightened.bounds.lower), groups.each(tightened.bounds.upper))
     atoms = problem.rows[boxes.case]
     errors = errors_for(program, boxes.box, bounds)
