@@ -12,12 +12,10 @@ import numpy as np
 
 from toolkit.certificates.writer import CertificateWriter, references
 from toolkit.proof.bounds import nonlinear_in
-from toolkit.proof.check import CertificateChecker, Half, ProofContext, ProofRow
+from toolkit.proof.check import CertificateChecker, Half, ProofContext, ProofRows
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import load_network
-from toolkit.proof.stream import LinearRows
-
-NOTHING = (np.zeros(0, int), np.zeros(0))
+from toolkit.proof.stream import LinearRows, References
 
 
 class CertificateProver:
@@ -55,11 +53,11 @@ class CertificateProver:
     def round(self, batch: Sequence[ProofContext]) -> list[ProofContext]:
         """Refute contexts, or split them."""
         atoms = len(self.checker.case_arrays(batch[0].case).constant)
-        rows = [
-            ProofRow((0, 0), context, {}, (np.array([atom]), np.ones(1)), [], NOTHING, None)
-            for context in batch
-            for atom in range(atoms)
-        ]
+        contexts = [context for context in batch for _ in range(atoms)]
+        count = len(contexts)
+        each = References(np.ones(count, int), np.tile(np.arange(atoms), len(batch)), np.ones(count))
+        none, slopes = References.none(count), np.array([{}] * count, object)
+        rows = ProofRows(0, np.array(contexts, object), np.zeros((count, 2), int), slopes, none, each, none, none)
         bounds, owner, found = self.checker.evaluate(rows, not self.phases)
         least = np.where(bounds.crossed[owner], 1, found.least).reshape(len(batch), atoms)
         best = least.argmax(1)

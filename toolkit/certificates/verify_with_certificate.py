@@ -94,6 +94,8 @@ def checked(files: ProofFiles, result: Result, clock: Clock) -> Result:
             outcome = check(files.network, files.specification, files.certificate)
     except Overdue:
         return replace(result, verdict=Verdict.TIMEOUT, reason="time limit, while the certificate was checked")
+    except UnreadableError as error:
+        return replace(result, verdict=Verdict.UNKNOWN, reason=f"the certificate cannot be checked: {error}")
     statistics = replace(result.statistics, certificate=outcome.status, checking_seconds=clock.seconds - began)
     result = replace(result, statistics=statistics)
     if outcome.status == CHECKED:

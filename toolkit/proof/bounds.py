@@ -189,18 +189,18 @@ class ContextBounds:
 
 @dataclass(frozen=True)
 class Fact:
-    """In one context of a batch, elements of a value are in these ranges, infinite where nothing is said."""
+    """Elements of a value, each in one context of a batch, are in these ranges, infinite where nothing is said."""
 
-    context: int
     value: int
-    indices: Any
-    lower: Any
-    upper: Any
+    contexts: Array
+    indices: Array
+    lower: Array
+    upper: Array
 
     def apply(self, lower: Array, upper: Array) -> None:
         """Intersect ranges with this, in place."""
-        np.maximum.at(lower[self.context], self.indices, self.lower)
-        np.minimum.at(upper[self.context], self.indices, self.upper)
+        np.maximum.at(lower, (self.contexts, self.indices), self.lower)
+        np.minimum.at(upper, (self.contexts, self.indices), self.upper)
 
 
 # Lines

@@ -27,7 +27,7 @@ from toolkit.proof.formula import CaseFormula, load_formula
 from toolkit.proof.identities import Multiples, are_multiples, merged, reader_of
 from toolkit.proof.linear_maps import Array
 from toolkit.proof.network import ProofNetwork, UnreadableError, load_network, readable
-from toolkit.proof.stream import Damaged, HashedFile, LinearRows, Payload, RecordKind, records
+from toolkit.proof.stream import Damaged, HashedFile, LinearRows, Payload, RecordKind, References, records
 
 CHECKED, REFUTED, INCOMPLETE = "checked", "refuted", "incomplete"
 EXIT_CODES = {CHECKED: 0, REFUTED: 1, INCOMPLETE: 2}
@@ -79,8 +79,8 @@ class ProofContext:
     open_children: int = 0
     waiting: bool = False
     """A leaf that is about to be checked."""
-    facts: list[tuple[int, Any, Any, Any]] = field(default_factory=list)
-    """Value, indices, lower and upper ends: numbers of the half, arrays of other bounds."""
+    facts: list[tuple[int, Array, Array, Array]] = field(default_factory=list)
+    """Value, indices, lower and upper ends."""
     halves: list[int] = field(default_factory=list)
     base: ContextBounds | None = None
     included: int = 0
@@ -96,22 +96,55 @@ class ProofContext:
 
 Share = tuple[int, int]
 """Number of one of several processes, and how many there are."""
-Multipliers = tuple[Array, Array]
-"""Numbers of what is multiplied, and factors."""
 
 
 @dataclass(frozen=True)
-class ProofRow:
-    """One row of a record, with everything that it refers to."""
+class ProofRows:
+    """R rows of records, with everything that they refer to."""
 
-    place: tuple[int, int]
-    context: ProofContext
-    slopes: dict[int, Array]
-    atoms: Multipliers
-    splits: list[tuple[Half, float]]
-    halves: Multipliers
-    target: tuple[int, int, int] | None
-    """Value, element, sign."""
+    value: int
+    """What the targets are elements of."""
+    contexts: Array
+    """Objects, as the slopes are."""
+    places: Array
+    """Record and row, ``(R, 2)``."""
+    slopes: Array
+    targets: References
+    """Of elements, with signs, where there are any."""
+    atoms: References
+    splits: References
+    """Of contexts that are halves, by their numbers."""
+    halves: References
+    """Of half-spaces."""
+
+    @property
+    def columns(self) -> list[Any]:
+        """All that has an entry for each row."""
+        return list(vars(self).values())[1:]
+
+    def select(self, kept: Array) -> ProofRows:
+        """Some of the rows, by their positions."""
+        parts: list[Any] = [part.select(kept) if isinstance(part, References) else part[kept] for part in self.columns]
+        return ProofRows(self.value, *parts)
+
+    def batches(self, most: int) -> Iterator[ProofRows]:
+        """The rows in parts of so many."""
+        ends = range(most, len(self.contexts), most)
+        return (self.select(kept) for kept in np.split(np.arange(len(self.contexts)), ends))
+
+    def by_context(self) -> dict[int, Array]:
+        """The rows of each context, by its number."""
+        owner = np.array([context.number for context in self.contexts])
+        order = np.argsort(owner, kind="stable")
+        found, start = np.unique(owner[order], return_index=True)
+        return dict(zip(found.tolist(), np.split(order, start[1:]), strict=True))
+
+
+def joined(parts: Sequence[ProofRows]) -> ProofRows:
+    """The rows of several records, one after the other."""
+    columns: Any = list(zip(*(part.columns for part in parts), strict=True))
+    joins: list[Any] = [References.joined if isinstance(part, References) else np.concatenate for part, *_ in columns]
+    return ProofRows(0, *(join(column) for join, column in zip(joins, columns, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -151,15 +184,13 @@ class CertificateChecker:
         self.open_cases = {number for number in range(len(formula.cases)) if not formula.case(number).empty}
         self.begun: set[int] = set()
         self.slots: dict[int, dict[int, Array]] = {0: {}}
-        self.half_spaces: dict[int, tuple[int, Array, Any]] = {}
+        self.half_spaces: dict[int, tuple[Array, Any]] = {}
         self.next_context = self.next_half = self.leaves = self.record = self.kept = 0
         self.arrays: dict[int, CaseArrays] = {}
         self.roots: dict[bytes, ContextBounds] = {}
-        self.queue: dict[tuple[int, bool], list[ProofRow]] = {}
+        self.queue: dict[tuple[int, bool], list[ProofRows]] = {}
         self.finished = False
-        self.readers: dict[int, Callable[[Payload], None]] = {
-            kind: getattr(self, kind.name.lower()) for kind in RecordKind
-        }
+        self.readers: dict[int, Any] = {kind: getattr(self, kind.name.lower()) for kind in RecordKind}
 
     def run(self, stream: Iterable[tuple[int, bytes]], progress: Callable[[str], None] | None = None) -> CheckOutcome:
         """Check the records of a certificate in order, and say what they prove."""
@@ -273,8 +304,8 @@ class CertificateChecker:
 
     def below(self, context: ProofContext, number: int, half: Half) -> ProofContext:
         """A half of a context, where its element is in a smaller range."""
-        end = self.arithmetic.numbers(np.array([half.point]))[0]
-        fact = (half.value, half.index, *((end, np.inf) if half.above else (-np.inf, end)))
+        end, none = self.arithmetic.numbers(np.array([half.point])), np.array([np.inf])
+        fact = (half.value, np.array([half.index]), *((end, none) if half.above else (-none, end)))
         return ProofContext(number, context.case, context, half, facts=[fact])
 
     def slopes(self, payload: Payload) -> None:
@@ -291,97 +322,92 @@ class CertificateChecker:
         self.slots[slot] = found
         require(self.kept <= MOST_SLOPES, "there are too many slopes")
 
-    def rows(self, record: LinearRows) -> Iterator[ProofRow]:
+    def rows(self, record: LinearRows) -> ProofRows:
         """The rows of a record, with what they refer to."""
-        references = (part.rows() for part in (record.atoms, record.splits, record.halves))
-        listed = zip(record.contexts.tolist(), record.slots.tolist(), *references, strict=True)
-        for row, (number, slot, atoms, splits, halves) in enumerate(listed):
-            context, target = self.context(number), None
-            require(slot in self.slots, f"slot {slot} is empty")
-            if record.indices is not None and record.upper is not None:
-                place = self.element(record.tensor, int(record.indices[row]))
-                target = (*place, -1 if record.upper[row] else 1)
-            known = len(self.case_arrays(context.case).constant)
-            require(bool((atoms[0] < known).all()), f"case {context.case} has no such atom")
-            above = {other.number: other for other in context.path()} if len(splits[0]) or len(halves[0]) else {}
-            for half in halves[0].tolist():
-                stated = half in self.half_spaces and self.half_spaces[half][0] in above
-                require(stated, f"half-space {half} is not known in context {number}")
-            used = []
-            for split, factor in zip(splits[0].tolist(), splits[1].tolist(), strict=True):
-                side = above[split].half if split in above else None
-                if side is None:
-                    raise Damaged(f"context {number} is not below a split {split}")
-                used.append((side, factor))
-            yield ProofRow((self.record, row), context, self.slots[slot], atoms, used, halves, target)
+        count, slots, (value, targets) = len(record), record.slots.tolist(), (0, References.none(len(record)))
+        require(set(slots) <= self.slots.keys(), "a slot is empty")
+        if record.indices is not None and record.upper is not None:
+            value, _ = self.element(record.tensor, int(record.indices.max()))
+            targets = References(np.ones(count, int), record.indices, np.where(record.upper > 0, -1.0, 1.0))
+        contexts = np.array([self.context(number) for number in record.contexts.tolist()], object)
+        places = np.stack([np.full(count, self.record), np.arange(count)], 1)
+        slopes = np.array([self.slots[slot] for slot in slots], object)
+        rows = ProofRows(value, contexts, places, slopes, targets, record.atoms, record.splits, record.halves)
+        for number, at in rows.by_context().items():
+            context, above = self.contexts[number], list(self.contexts[number].path())
+            atoms, splits, halves = (set(part.select(at).numbers.tolist()) for part in rows.columns[-3:])
+            known = atoms <= set(range(len(self.case_arrays(context.case).constant)))
+            require(known, f"case {context.case} has no such atom")
+            known = splits <= {other.number for other in above if other.half is not None}
+            require(known, f"context {number} is not below such a split")
+            require(halves <= {half for other in above for half in other.halves}, f"no such half-space in {number}")
+        return rows
 
     def refute(self, payload: Payload) -> None:
         """Leaves, which wait until there are enough of them."""
         record = payload.linear(RecordKind.REFUTE)
-        for row in self.rows(record):
-            context = self.leaf(row.context.number)
-            context.waiting = True
+        rows, waiting = self.rows(record), dict[tuple[int, bool], list[int]]()
+        for row, context in enumerate(rows.contexts):
+            self.leaf(context.number).waiting = True
             self.leaves += 1
-            if (self.leaves - 1) // SHARE % self.jobs != self.job:
+            if (self.leaves - 1) // SHARE % self.jobs == self.job:
+                key = context.case if record.fresh else id(self.base(context)), record.fresh
+                waiting.setdefault(key, []).append(row)
+            else:
                 self.close(context)
-                continue
-            base = context.case if record.fresh else id(self.base(context))
-            waiting = self.queue.setdefault((base, record.fresh), [])
-            waiting.append(row)
-            if len(waiting) >= self.batch:
-                self.flush()
+        for key, chosen in waiting.items():
+            self.queue.setdefault(key, []).append(rows.select(np.array(chosen)))
+        if any(sum(len(part.contexts) for part in parts) >= self.batch for parts in self.queue.values()):
+            self.flush()
 
     def flush(self) -> None:
         """Bound the leaves that wait."""
         queue, self.queue = self.queue, {}
-        for (_, fresh), rows in queue.items():
-            for start in range(0, len(rows), self.batch):
-                self.check_leaves(rows[start : start + self.batch], fresh)
+        for (_, fresh), parts in queue.items():
+            for rows in joined(parts).batches(self.batch):
+                self.check_leaves(rows, fresh)
 
-    def check_leaves(self, rows: Sequence[ProofRow], fresh: bool) -> None:
+    def check_leaves(self, rows: ProofRows, fresh: bool) -> None:
         """Refute the contexts of these rows. Raises RefutedStatement for the first that is not."""
         bounds, owner, found = self.evaluate(rows, fresh)
-        for number, row in enumerate(rows):
-            atoms = self.case_arrays(row.context.case).strict[row.atoms[0]]
-            strict = bool((atoms & (row.atoms[1] > 0)).any())
-            least = found.least[number]
-            positive = bool(self.arithmetic.finite(np.asarray(least)) and (least > 0 or (strict and least >= 0)))
-            if not positive and not bool(bounds.crossed[owner[number]]):
-                where = f"record {row.place[0]}, row {row.place[1]}: context {row.context.number}"
-                why = f"{where} of case {row.context.case} is not refuted: the bound is {float(least)}"
-                raise RefutedStatement(why, row.place)
-            self.close(row.context)
+        strict = np.zeros(len(rows.contexts), bool)
+        for row, atom, factor in zip(rows.atoms.rows, rows.atoms.numbers, rows.atoms.values, strict=True):
+            strict[row] |= factor > 0 and self.case_arrays(rows.contexts[row].case).strict[atom]
+        positive = (found.least > 0) | (strict & (found.least >= 0))
+        refuted = (self.arithmetic.finite(found.least) & positive) | bounds.crossed[owner]
+        for row in np.flatnonzero(~refuted)[:1].tolist():
+            (record, number), context = rows.places[row], rows.contexts[row]
+            where = f"record {record}, row {number}: context {context.number} of case {context.case}"
+            raise RefutedStatement(f"{where} is not refuted: the bound is {float(found.least[row])}", (record, number))
+        for context in rows.contexts:
+            self.close(context)
 
     def bound(self, payload: Payload) -> None:
         """Bounds of elements, for the contexts and all below them."""
-        record = payload.linear(RecordKind.BOUND)
-        for rows, found in self.evaluated(record):
-            owner, index, sign = np.array([(row.context.number, *row.target[1:]) for row in rows if row.target]).T
-            lower = np.where(sign > 0, found.least, -np.inf)
-            upper = np.where(sign > 0, np.inf, -found.least)
+        for rows, found in self.evaluated(payload.linear(RecordKind.BOUND)):
+            lower = np.where(rows.targets.values > 0, found.least, -np.inf)
+            upper = np.where(rows.targets.values > 0, np.inf, -found.least)
             known = self.arithmetic.finite(found.least)
-            for number in np.unique(owner[known]).tolist():
-                at = known & (owner == number)
-                self.contexts[number].facts.append((self.value(record.tensor), index[at], lower[at], upper[at]))
+            for number, group in rows.by_context().items():
+                at = group[known[group]]
+                self.contexts[number].facts.append((rows.value, rows.targets.numbers[at], lower[at], upper[at]))
 
     def half_space(self, payload: Payload) -> None:
         """Linear functions of the input, for the contexts and all below them."""
         for rows, found in self.evaluated(payload.linear(RecordKind.HALF_SPACE)):
-            for number, row in enumerate(rows):
+            for number, context in enumerate(rows.contexts):
                 known = self.arithmetic.finite(np.append(found.coefficients[number], found.constant[number]))
                 require(bool(known.all()), "a half-space has a coefficient that is no number")
-                half = (row.context.number, found.coefficients[number], found.constant[number])
-                self.half_spaces[self.next_half] = half
-                row.context.halves.append(self.next_half)
+                self.half_spaces[self.next_half] = found.coefficients[number], found.constant[number]
+                context.halves.append(self.next_half)
                 self.next_half += 1
 
-    def evaluated(self, record: LinearRows) -> list[tuple[list[ProofRow], LowerBound]]:
+    def evaluated(self, record: LinearRows) -> list[tuple[ProofRows, LowerBound]]:
         """The rows of a record in batches, with their bounds, none of which uses another."""
-        rows = list(self.rows(record))
-        require(record.fresh or len({id(self.base(row.context)) for row in rows}) == 1,
-                "the rows of one record begin at different bounds")  # fmt: skip
-        batches = [rows[start : start + self.batch] for start in range(0, len(rows), self.batch)]
-        return [(batch, self.evaluate(batch, record.fresh)[2]) for batch in batches]
+        rows = self.rows(record)
+        begin = {id(self.base(self.contexts[number])) for number in rows.by_context()}
+        require(record.fresh or len(begin) == 1, "the rows of one record begin at different bounds")
+        return [(batch, self.evaluate(batch, record.fresh)[2]) for batch in rows.batches(self.batch)]
 
     def recompute(self, payload: Payload) -> None:
         """Recompute the bounds of a context."""
@@ -427,8 +453,7 @@ class CertificateChecker:
             for row, atom in enumerate(case.atoms):
                 for place, weight in (*atom.coefficients, (-1, atom.constant)):
                     if weight and not 2.0**-900 < abs(weight) < 2.0**900:
-                        raise UnreadableError(f"{self.formula.name}: case {number} has a number that is too large "
-                                              "or too small")  # fmt: skip
+                        raise UnreadableError(f"{self.formula.name}: case {number}: a number is too large or too small")
                     table[row, place] = weight if self.arithmetic.exact else nearest(weight)
             strict = np.array([atom.strict for atom in case.atoms], bool)
             self.arrays[number] = CaseArrays(*box, table[:, :inputs], table[:, inputs:-1], table[:, -1], strict)
@@ -450,15 +475,20 @@ class CertificateChecker:
         return root.base
 
     def facts(self, contexts: Sequence[ProofContext], fresh: bool) -> list[Fact]:
-        """What is known in contexts beyond the bounds that they begin with."""
-        found = []
+        """What is known in contexts beyond the bounds that they begin with, for each value."""
+        found: dict[int, tuple[list[int], list[list[Array]]]] = {}
         for number, context in enumerate(contexts):
             for other in context.path():
                 inherited = other.base is not None and not fresh
-                found += [Fact(number, *fact) for fact in other.facts[other.included if inherited else 0 :]]
+                for value, *fact in other.facts[other.included if inherited else 0 :]:
+                    owners, facts = found.setdefault(value, ([], []))
+                    owners.append(number)
+                    facts.append(fact)
                 if inherited:
                     break
-        return found
+        columns = {value: list(map(np.concatenate, zip(*facts, strict=True))) for value, (_, facts) in found.items()}
+        counts = {value: [len(fact[0]) for fact in facts] for value, (_, facts) in found.items()}
+        return [Fact(value, np.repeat(owners, counts[value]), *columns[value]) for value, (owners, _) in found.items()]
 
     def fresh(self, contexts: Sequence[ProofContext]) -> ContextBounds:
         """Bounds of contexts from nothing but their boxes and what is known in them."""
@@ -466,11 +496,11 @@ class CertificateChecker:
         lower, upper = (np.concatenate([getattr(part, end) for part in arrays]) for end in ("lower", "upper"))
         return fresh_bounds(self.model, lower, upper, self.facts(contexts, fresh=True))
 
-    def evaluate(self, rows: Sequence[ProofRow], fresh: bool) -> tuple[ContextBounds, Array, LowerBound]:
+    def evaluate(self, rows: ProofRows, fresh: bool) -> tuple[ContextBounds, Array, LowerBound]:
         """Bounds of contexts, the context of each row, and what the rows are at least."""
-        contexts = {row.context.number: row.context for row in rows}
+        contexts = {context.number: context for context in rows.contexts}
         places = {number: place for place, number in enumerate(contexts)}
-        owner = np.array([places[row.context.number] for row in rows])
+        owner = np.array([places[context.number] for context in rows.contexts])
         different = list(contexts.values())
         if fresh:
             bounds = self.fresh(different)
@@ -479,49 +509,68 @@ class CertificateChecker:
         with np.errstate(all="ignore"):
             return bounds, owner, backward(bounds, self.sums(rows, bounds, owner))
 
-    def sums(self, rows: Sequence[ProofRow], bounds: ContextBounds, owner: Array) -> Rows:
+    def sums(self, rows: ProofRows, bounds: ContextBounds, owner: Array) -> Rows:
         """The functionals of rows, with what adding them up may lose."""
-        zeros, sizes = self.arithmetic.zeros, self.model.network.sizes
         start: dict[int, Array] = {}
-        constant, loss = zeros(len(rows)), zeros(len(rows))
-        for number, row in enumerate(rows):
-            parts, magnitude = self.parts(row), zeros(1)
-            for value, elements, coefficients, more in parts:
-                size = bounds.size[value]
-                if value not in start:
-                    start[value] = zeros(len(rows), sizes[value])
-                start[value][number, elements] += coefficients
-                constant[number] += more
-                magnitude += abs(coefficients) @ size[0 if len(size) == 1 else owner[number], elements] + abs(more)
-            loss[number] = 2 * self.arithmetic.gamma(len(parts) + 8) * self.arithmetic.wider(magnitude, 1 << 30)[0]
-        return Rows(owner, start, constant, loss, partial(slopes_of, rows))
+        constant = magnitude = self.arithmetic.zeros(len(owner))
+        parts = list(self.terms(rows))
+        for row, number, factor, constants, tables in parts:
+            weights, reach = self.arithmetic.zeros(len(owner), len(constants)), abs(constants)[None]
+            np.add.at(weights, (row, number), self.arithmetic.numbers(factor))
+            constant = constant + weights @ constants
+            for value, table in tables.items():
+                more, size = weights, bounds.size[value]
+                if table is not None:
+                    more, size = weights @ table, size @ abs(table).T
+                start[value] = start[value] + more if value in start else more
+                reach = reach + size
+            each = np.where(weights != 0, reach if len(reach) == 1 else reach[owner], 0)
+            magnitude = magnitude + (abs(weights) * each).sum(1)
+        most = int((rows.targets.counts + rows.atoms.counts + rows.splits.counts + rows.halves.counts).max())
+        loss = 2 * self.arithmetic.gamma(2 * (most + len(parts)) + 8) * self.arithmetic.wider(magnitude, 1 << 30)
+        return Rows(owner, start, constant, loss, partial(slopes_of, rows.slopes))
 
-    def parts(self, row: ProofRow) -> list[tuple[int, Any, Any, Any]]:
-        """What a row is the sum of: value, elements, coefficients and constant of each part."""
-        parts: list[tuple[int, Any, Any, Any]] = []
-        if row.target is not None:
-            value, index, sign = row.target
-            parts.append((value, [index], np.array([sign]), 0))
-        for half, factor in row.splits:
-            beta, point = self.arithmetic.numbers(np.array([-factor if half.above else factor, half.point]))
-            parts.append((half.value, [half.index], np.array([beta]), -beta * point))
-        case, everything = self.case_arrays(row.context.case), slice(None)
-        for atom, factor in zip(row.atoms[0].tolist(), self.arithmetic.numbers(row.atoms[1]), strict=True):
-            parts.append((0, everything, factor * case.input_part[atom], factor * case.constant[atom]))
-            parts.append((self.model.network.output, everything, factor * case.output_part[atom], 0))
-        for number, factor in zip(row.halves[0].tolist(), self.arithmetic.numbers(row.halves[1]), strict=True):
-            _, coefficients, constant = self.half_spaces[number]
-            parts.append((0, everything, factor * coefficients, factor * constant))
-        return parts
+    def terms(self, rows: ProofRows) -> Iterator[tuple[Array, Array, Array, Array, dict[int, Array | None]]]:
+        """What rows are sums of, as multiples of K functions: row, function and factor of each; constants ``(K,)``;
+        coefficients ``(K, n)`` on values, None where functions are the elements of a value."""
+        sizes, zeros = self.model.network.sizes, self.arithmetic.zeros
+        if len(rows.targets.numbers):
+            yield (
+                rows.targets.rows,
+                rows.targets.numbers,
+                rows.targets.values,
+                zeros(sizes[rows.value]),
+                {rows.value: None},
+            )
+        used, number = np.unique(rows.splits.numbers, return_inverse=True)
+        sides = [half for half in (self.contexts[split].half for split in used.tolist()) if half is not None]
+        row, factor = (
+            rows.splits.rows,
+            rows.splits.values * np.array([-1 if half.above else 1 for half in sides])[number],
+        )
+        for value in {half.value for half in sides}:
+            at = np.array([half.value == value for half in sides])[number]
+            index = np.array([half.index for half in sides])[number[at]]
+            yield row[at], index, factor[at], zeros(sizes[value]), {value: None}
+        yield row, number, factor, self.arithmetic.numbers(np.array([-half.point for half in sides])), {}
+        case_of = np.array([context.case for context in rows.contexts])[rows.atoms.rows]
+        for chosen in np.unique(case_of).tolist():
+            case, at = self.case_arrays(chosen), case_of == chosen
+            yield (rows.atoms.rows[at], rows.atoms.numbers[at], rows.atoms.values[at], case.constant,
+                   {0: case.input_part, self.model.network.output: case.output_part})  # fmt: skip
+        used, number = np.unique(rows.halves.numbers, return_inverse=True)
+        if len(used):
+            coefficients, constants = zip(*(self.half_spaces[half] for half in used.tolist()), strict=True)
+            yield rows.halves.rows, number, rows.halves.values, np.array(constants), {0: np.array(coefficients)}
 
 
 class RefutedStatement(Exception):  # noqa: N818
     """A leaf that is not refuted: why, and its place."""
 
 
-def slopes_of(rows: Sequence[ProofRow], source: int) -> Array | None:
+def slopes_of(slopes: Array, source: int) -> Array | None:
     """The slopes of all rows for steps that read a value."""
-    found = [row.slopes.get(source) for row in rows]
+    found = [row.get(source) for row in slopes]
     given = next((part for part in found if part is not None), None)
     if given is None or all(part is given for part in found):
         return None if given is None else given[None]
@@ -532,8 +581,7 @@ def check_match(network: ProofNetwork, formula: CaseFormula) -> None:
     """Check that the specification is about tensors like the network's. Raises UnreadableError."""
     inputs, outputs = sum(network.input_sizes), sum(network.output_sizes)
     if (inputs, outputs) != (formula.inputs, formula.outputs):
-        raise UnreadableError(f"the network has {inputs} inputs and {outputs} outputs, the specification "
-                              f"{formula.inputs} and {formula.outputs}")  # fmt: skip
+        raise UnreadableError(f"{formula.name}: the network has {inputs} inputs and {outputs} outputs, not as many")
     if formula.tensors and formula.tensors != network.input_sizes + network.output_sizes:
         raise UnreadableError("the tensors of the specification are not those of the network")
     for atom in formula.atoms:

@@ -18,14 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from toolkit.proof.linear_maps import Array, BlockMatrix, Convolution, LinearMap, Pick, Transposed, Window
 
@@ -152,6 +151,7 @@ class NodeView:
     """A node with its operands and attributes, each attribute fetched at most once."""
 
     reader: GraphReader
+    proto: onnx.NodeProto
     label: str
     op: str
     inputs: list[Operand | None]
@@ -225,13 +225,6 @@ class NodeView:
         found = tuple(axis + rank if axis < 0 else axis for axis in (range(rank) if given is None else given))
         self.require(len(set(found)) == len(found) and all(0 <= axis < rank for axis in found), "no such axes")
         return found
-
-    def move(self, function: Callable[[Array], Array]) -> Operand:
-        """The first operand after what only moves elements, on constants or on positions."""
-        operand = self.operand()
-        if isinstance(operand, Computed):
-            return self.reader.pick(operand, function(self.reader.positions(operand)))
-        return function(operand)
 
 
 Handler = Callable[[NodeView], Operand | list[Operand]]
@@ -378,7 +371,7 @@ class GraphReader:
         label = repr(node.name or (node.output[0] if node.output else number))
         missing = [name for name in node.input if name and name not in self.tensors]
         operands = [self.tensors[name] if name else None for name in node.input if name not in missing]
-        view = NodeView(self, label, node.op_type, operands, attributes, list(node.output))
+        view = NodeView(self, node, label, node.op_type, operands, attributes, list(node.output))
         read = HANDLERS.get(node.op_type) if node.domain in DOMAINS else None
         if read is None or missing:
             raise view.fail(f"reads {missing}, which nothing gives" if missing else "the operator is not known")
@@ -455,12 +448,11 @@ def exactly(node: NodeView, operation: str, a: Array, b: Array) -> Array:
 
 @handler("Constant")
 def _constant(node: NodeView) -> Operand:
-    if (value := node.get("value")) is not None:
-        return value
-    for name in ("value_int", "value_ints", "value_float", "value_floats"):
-        if (value := node.get(name)) is not None:
-            return np.array(value, np.int64 if "int" in name else np.float64)
-    raise node.fail("a constant of this kind is not read")
+    kinds = ("value", "value_int", "value_ints", "value_float", "value_floats")
+    given = [(kind, value) for kind in kinds if (value := node.get(kind)) is not None]
+    node.require(len(given) == 1, "a constant of this kind is not read")
+    [(kind, value)] = given
+    return value if kind == "value" else np.array(value, np.int64 if "int" in kind else np.float64)
 
 
 @handler("Identity", "Dropout")
@@ -548,74 +540,24 @@ def _arithmetic(node: NodeView) -> Operand:
 # Operators that move elements
 
 
-@handler("Reshape")
-def _reshape(node: NodeView) -> Operand:
-    sizes, keep = enumerate(node.integers(1, "shape") or []), not node.get("allowzero", 0)
-    shape = [node.operand().shape[axis] if size == 0 and keep else size for axis, size in sizes]
-    return node.move(lambda x: x.reshape(shape))
-
-
-@handler("Flatten")
-def _flatten(node: NodeView) -> Operand:
-    axis = node.get("axis", 1)
-    axis += node.rank if axis < 0 else 0
-    node.require(0 <= axis <= node.rank, "no such axis")
-    return node.move(lambda x: x.reshape(math.prod(x.shape[:axis]), -1))
-
-
-@handler("Transpose")
-def _transpose(node: NodeView) -> Operand:
-    order = node.get("perm")
-    return node.move(lambda x: np.transpose(x, order))
-
-
-@handler("Squeeze")
-def _squeeze(node: NodeView) -> Operand:
-    given = node.integers(1, "axes")
-    axes = None if given is None else node.axes(given)
-    return node.move(lambda x: np.squeeze(x, axes))
-
-
-@handler("Unsqueeze")
-def _unsqueeze(node: NodeView) -> Operand:
-    given = node.integers(1, "axes") or []
-    axes = node.axes(given, node.rank + len(given))
-    return node.move(lambda x: np.expand_dims(x, axes))
-
-
-@handler("Slice")
-def _slice(node: NodeView) -> Operand:
-    operands = enumerate(("starts", "ends", "axes", ""), 1)
-    starts, ends, axes, steps = (node.integers(position, name) for position, name in operands)
-    if starts is None or ends is None:
-        raise node.fail("an operand is missing")
-    axes = list(node.axes(range(len(starts)) if axes is None else axes))
-    places = [slice(None)] * node.rank
-    for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(starts), strict=True):
-        node.require(step > 0 or start >= -node.operand().shape[axis], "a slice begins before the first element")
-        places[axis] = slice(start, end, step)
-    return node.move(lambda x: x[tuple(places)])
-
-
-@handler("Gather")
-def _gather(node: NodeView) -> Operand:
-    axis, indices = node.get("axis", 0), node.constant(1)
-    if indices is None or indices.dtype.kind != "i":
-        raise node.fail("the indices are no integers")
-    return node.move(lambda x: np.take(x, indices, axis))
-
-
-@handler("Split")
-def _split(node: NodeView) -> list[Operand]:
-    axis, sizes = node.axes([node.get("axis", 0)])[0], node.integers(1, "split")
-    length, parts = node.operand().shape[axis], node.get("num_outputs", len(node.outputs))
-    if sizes is None:
-        each = -(-length // parts)
-        sizes = [max(0, min(each, length - each * part)) for part in range(parts)]
-    whole = sum(sizes) == length and min(sizes) >= 0 and len(sizes) >= len(node.outputs)
-    node.require(whole, "the parts do not add up")
-    ends = pairwise(np.cumsum([0, *sizes]).tolist())
-    return [node.move(partial(np.take, indices=np.arange(*part), axis=axis)) for part in ends]
+@handler("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Expand", "Tile",
+         "DepthToSpace", "SpaceToDepth")  # fmt: skip
+def _moved(node: NodeView) -> list[Operand]:
+    """What the standard's reference implementation makes of the positions of elements, or of constants."""
+    x, others = node.operand(), [node.constant(position) for position in range(1, len(node.inputs))]
+    arrays = [node.reader.positions(x) if isinstance(x, Computed) else x, *others]
+    if node.op == "Slice" and len(others) > 3 and others[0] is not None and others[3] is not None:
+        inside = (others[3] > 0) | (others[0] >= -min(x.shape, default=0))
+        node.require(bool(inside.all()), "a slice begins before the first element")
+    names = [str(number) if array is not None else "" for number, array in enumerate(arrays)]
+    alone = onnx.helper.make_node(node.op, names, [name or f"_{n}" for n, name in enumerate(node.outputs)])
+    known = onnx.defs.get_schema(node.op, node.reader.opset).attributes
+    alone.attribute.extend(entry for entry in node.proto.attribute if entry.name in known)
+    for entry in alone.attribute:
+        del node.attributes[entry.name]
+    feeds = {name: array for name, array in zip(names, arrays, strict=True) if name}
+    found: Any = ReferenceEvaluator(alone, opsets={"": node.reader.opset}).run(None, feeds)
+    return [node.reader.pick(x, part) if isinstance(x, Computed) else part for part in found]
 
 
 @handler("Pad")

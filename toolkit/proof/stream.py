@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import BinaryIO
@@ -53,10 +53,27 @@ class References:
     numbers: Array
     values: Array
 
-    def rows(self) -> Iterator[tuple[Array, Array]]:
-        """The numbers and multipliers of each row."""
-        ends = np.cumsum(self.counts)[:-1]
-        return zip(np.split(self.numbers, ends), np.split(self.values, ends), strict=True)
+    @property
+    def rows(self) -> Array:
+        """The row of each number."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def select(self, kept: Array) -> References:
+        """Those of some rows, by their positions."""
+        counts, starts = self.counts[kept], (np.cumsum(self.counts) - self.counts)[kept]
+        at = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        return References(counts, self.numbers[at], self.values[at])
+
+    @staticmethod
+    def none(rows: int) -> References:
+        """Nothing for each of some rows."""
+        return References(np.zeros(rows, int), np.zeros(0, int), np.zeros(0))
+
+    @staticmethod
+    def joined(parts: Sequence[References]) -> References:
+        """Those of several records, one after the other."""
+        columns = zip(*((part.counts, part.numbers, part.values) for part in parts), strict=True)
+        return References(*map(np.concatenate, columns))
 
 
 @dataclass(frozen=True)

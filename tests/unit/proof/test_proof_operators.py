@@ -90,6 +90,13 @@ CASES = {
     "unsqueeze": one("Unsqueeze", (3, 2), (ints(0, -1),)),
     "slice": one("Slice", (4, 5, 6), (ints(1, -2), ints(3, 100), ints(0, 2))),
     "slice-steps": one("Slice", (4, 5, 6), (ints(-1, 4, 1), ints(-100, 0, 6), ints(0, 1, 2), ints(-1, -2, 2))),
+    "slice-all-backwards": one("Slice", (3, 2), (ints(-1, 5), ints(-100, -100), ints(0, 1), ints(-1, -1))),
+    "expand": one("Expand", (1, 3), (ints(2, 4, 1),)),
+    "tile": one("Tile", (2, 3), (ints(2, 1),)),
+    "depth-to-space": one("DepthToSpace", (1, 8, 2, 3), blocksize=2, mode="CRD"),
+    "space-to-depth": one("SpaceToDepth", (1, 2, 4, 6), blocksize=2),
+    "split-uneven": model_of([("Split", ["x"], ["a", "b", "c"], {"num_outputs": 3, "axis": -1}),
+                              ("MatMul", ["c", "w"], ["y"], {})], (2, 8), {"w": f(2, 3)}, opset=18),
     "slice-9": one("Slice", (4, 5), opset=9, starts=[1], ends=[-1], axes=[1]),
     "gather": one("Gather", (4, 5), (np.array([[0, -1], [2, 2]]),), axis=1),
     "gather-scalar": one("Gather", (4, 5), (np.array(3),), axis=0),
@@ -215,6 +222,8 @@ def test_adjoint_and_exact_copy(case):
 
 
 REFUSED = {
+    "slice from before the start": one("Slice", (4, 3), (ints(-9), ints(-100), ints(0), ints(-1))),
+    "unknown attribute of a move": one("Transpose", (2, 3), surprise=1),
     "unknown operator": one("Sin", (2, 3)),
     "product of computed": model_of([("Mul", ["x", "x"], ["y"], {})], (2, 3)),
     "softmax inside": model_of([("Softmax", ["x"], ["s"], {}), ("Relu", ["s"], ["y"], {})], (2, 3)),

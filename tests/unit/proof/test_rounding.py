@@ -256,5 +256,5 @@ def test_nothing_is_proved_with_what_is_no_number(tmp_path, value):
     fine = fresh_bounds(Model.of(network), np.zeros((1, 3)), np.ones((1, 3)), [])
     found = backward(fine, Rows(np.zeros(1, int), {network.output: np.array([[value, 1.0, 1.0]])}, np.array([5.0])))
     assert not np.isfinite(found.least).any()
-    nothing = Fact(0, network.names["x"], np.array([0]), np.array([-np.inf]), np.array([np.inf]))
+    nothing = Fact(network.names["x"], np.array([0]), np.array([0]), np.array([-np.inf]), np.array([np.inf]))
     assert not fine.narrowed(3, [nothing]).crossed.any()
