@@ -71,7 +71,7 @@ class NeuronQuestion:
     processes: int = 1
     """How many may share its work."""
     stated: bool = False
-    """Whether slopes are to be those that a byte can state."""
+    """Whether a certificate is to state how bounds come about: by backward passes, and slopes that a byte can state."""
     tell: Callable[[TightenedRows], None] = lambda rows: None
     """Told of rows that got slopes of their own, in the order of the layers."""
 

@@ -165,22 +165,28 @@ def tighten(
     known: Bounds,
     spaces: HalfSpaces,
     check: Callable[[], None] = lambda: None,
-    forward: bool = True,
 ) -> TightenedBounds:
     """Pre-activation bounds ``(B, num_neurons)`` of boxes ``(B, n)``, starting from the bounds of larger ones.
 
     They hold at the points of the box in all of its half-spaces (shape ``(B, K, n)``; K may be 0). ``check`` is called
-    between passes and may raise to stop the work. Forward bounds help where they suit, unless ``forward`` forbids them:
-    by backward passes alone, each bound follows from intervals and lines.
+    between passes and may raise to stop the work.
     """
-    if not (forward and suits(program)):
+    if not suits(program):
         return _tighten(program, box, known, spaces, None, check)
     parts = []
     for part in torch.arange(len(box.lower), device=box.lower.device).split(boxes_together(program, box, known)):
         inner = box.select(part)
-        passed = ForwardPass(program, inner)
-        parts.append(_tighten(program, inner, known.select(part), spaces.select(part), passed, check))
+        forward = ForwardPass(program, inner)
+        parts.append(_tighten(program, inner, known.select(part), spaces.select(part), forward, check))
     return parts[0] if len(parts) == 1 else _stacked(parts, box)
+
+
+def tighten_by_passes(
+    program: Program, box: Bounds, known: Bounds, check: Callable[[], None] = lambda: None
+) -> TightenedBounds:
+    """Pre-activation bounds as `tighten` gives them, but everywhere in boxes ``(B, n)``, and by nothing but the bounds
+    known, intervals of each layer and backward passes: what a checker can find in the same order."""
+    return _tighten(program, box, known, HalfSpaces.none(box), None, check, intervals=True)
 
 
 def _tighten(
@@ -190,6 +196,7 @@ def _tighten(
     spaces: HalfSpaces,
     forward: ForwardPass | None,
     check: Callable[[], None],
+    intervals: bool = False,
 ) -> TightenedBounds:
     earlier, within = EarlierLayers(program, box), polytopes(box, spaces)
     influences: list[InputInfluence] = []
@@ -198,6 +205,8 @@ def _tighten(
     for number, layer in enumerate(program.layers):
         check()
         bounds = _inherited(program, layer, box, known)
+        if intervals:
+            bounds = bounds.meet(map_interval(program, layer.affine, box, earlier.bounds))
         if forward is not None:
             bounds = bounds.meet(forward.bounds(number))
         rows = _doubtful(layer, bounds, values, number)

@@ -95,7 +95,7 @@ def suits(program: Program) -> bool:
 @bounder(
     "forward",
     Stage.FIRST,
-    suits=lambda question: suits(question.program),
+    suits=lambda question: suits(question.program) and not question.stated,
     cost=lambda question: tuned().roots.forward_neurons_per_input * (question.varying + 1),
 )
 def by_zonotopes(question: NeuronQuestion) -> Bounds | None:

@@ -40,7 +40,7 @@ def by_crown(question: NeuronQuestion) -> Bounds | None:
     if question.exact is not None:
         centre = centre_of(question.exact, box) if len(box.lower) == 1 else None
         return None if centre is None else recentred_bounds(program, box, centre, check)
-    if len(box.lower) == 1 or question.alike:
+    if len(box.lower) == 1 or question.alike or question.stated:
         return crown_bounds(program, box, known, check)
     return tighten(program, box, known, HalfSpaces.none(box), check).bounds
 

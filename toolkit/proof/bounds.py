@@ -399,9 +399,11 @@ Watch = Callable[[int, int], None]
 
 
 def fresh_bounds(
-    model: Model, lower: Array, upper: Array, facts: Sequence[Fact], watch: Watch = lambda value, passes: None
-) -> ContextBounds:
-    """Intervals and CROWN bounds with adaptive slopes, in the order of the steps, within what is known."""
+    model: Model, lower: Array, upper: Array, facts: Sequence[Fact], watch: Watch = lambda value, passes: None,
+    above: ContextBounds | None = None,
+) -> ContextBounds:  # fmt: skip
+    """Intervals and CROWN bounds with adaptive slopes, in the order of the steps, within what is known: by facts, and
+    in a context that all of these are in."""
     bounds = ContextBounds(model, len(lower), crossed=np.zeros(len(lower), bool))
     known: dict[int, list[Fact]] = {}
     for fact in facts:
@@ -409,6 +411,8 @@ def fresh_bounds(
 
     def put(value: int, low: Array, high: Array) -> None:
         low, high = low.copy(), high.copy()
+        if above is not None and value in model.read:
+            low, high = np.maximum(low, above.lower[value]), np.minimum(high, above.upper[value])
         for fact in known.get(value, []):
             fact.apply(low, high)
         bounds.put(value, low, high)

@@ -351,8 +351,7 @@ class CertificateChecker:
             self.leaf(context.number).waiting = True
             self.leaves += 1
             if (self.leaves - 1) // SHARE % self.jobs == self.job:
-                key = context.case if record.fresh else id(self.base(context)), record.fresh
-                waiting.setdefault(key, []).append(row)
+                waiting.setdefault((id(self.base(context)), record.fresh), []).append(row)
             else:
                 self.close(context)
         for key, chosen in waiting.items():
@@ -406,7 +405,7 @@ class CertificateChecker:
         """The rows of a record in batches, with their bounds, none of which uses another."""
         rows = self.rows(record)
         begin = {id(self.base(self.contexts[number])) for number in rows.by_context()}
-        require(record.fresh or len(begin) == 1, "the rows of one record begin at different bounds")
+        require(len(begin) == 1, "the rows of one record begin at different bounds")
         return [(batch, self.evaluate(batch, record.fresh)[2]) for batch in rows.batches(self.batch)]
 
     def recompute(self, payload: Payload) -> None:
@@ -491,21 +490,19 @@ class CertificateChecker:
         return [Fact(value, np.repeat(owners, counts[value]), *columns[value]) for value, (owners, _) in found.items()]
 
     def fresh(self, contexts: Sequence[ProofContext]) -> ContextBounds:
-        """Bounds of contexts from nothing but their boxes and what is known in them."""
+        """Bounds of contexts that begin with the same ones, from these, their boxes and what is known in them."""
         arrays = [self.case_arrays(context.case) for context in contexts]
         lower, upper = (np.concatenate([getattr(part, end) for part in arrays]) for end in ("lower", "upper"))
-        return fresh_bounds(self.model, lower, upper, self.facts(contexts, fresh=True))
+        facts, above = self.facts(contexts, fresh=True), self.base(contexts[0])
+        return fresh_bounds(self.model, lower, upper, facts, above=above)
 
     def evaluate(self, rows: ProofRows, fresh: bool) -> tuple[ContextBounds, Array, LowerBound]:
         """Bounds of contexts, the context of each row, and what the rows are at least."""
         contexts = {context.number: context for context in rows.contexts}
         places = {number: place for place, number in enumerate(contexts)}
         owner = np.array([places[context.number] for context in rows.contexts])
-        different = list(contexts.values())
-        if fresh:
-            bounds = self.fresh(different)
-        else:
-            bounds = self.base(different[0]).narrowed(len(different), self.facts(different, fresh=False))
+        different, base = list(contexts.values()), self.base(rows.contexts[0])
+        bounds = self.fresh(different) if fresh else base.narrowed(len(different), self.facts(different, fresh=False))
         with np.errstate(all="ignore"):
             return bounds, owner, backward(bounds, self.sums(rows, bounds, owner))
 

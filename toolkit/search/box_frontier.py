@@ -20,8 +20,8 @@ from toolkit.attack.gradient_attack import accept_best, case_loss, descend
 from toolkit.bounds.backward import LinearBounds, backward, functional, layer_lines
 from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
-from toolkit.bounds.crown import InputInfluence, tighten
-from toolkit.bounds.interval import Bounds, interval_bounds
+from toolkit.bounds.crown import InputInfluence, tighten, tighten_by_passes
+from toolkit.bounds.interval import Bounds
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
@@ -53,8 +53,9 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
     """Boxes are cut along several dimensions at once until they are so many: what keeps the device busy."""
     shared: bool = False
     """Whether the neurons of a box are bounded once for all of its cases."""
-    clipping: bool = True
-    """Whether boxes and neurons are bounded where a violation can be, and not in all of a part that was cut."""
+    stated: Bounds | None = None
+    """Bounds of all neurons in the regions, where each box is to be bounded in a way that a certificate can state: by
+    these, intervals and backward passes, in all of it; otherwise it is clipped to where a violation can be."""
 
     def groups(self, boxes: InputBoxes) -> BoxGroups:
         """The boxes whose neurons are bounded together."""
@@ -69,7 +70,7 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
         boxes, stack, bounded = concat(self.open.parts), BoxStack(), []
         for positions in torch.arange(len(boxes), device=boxes.case.device).split(self.batch):
             part = boxes.select(positions)
-            bounded.append(bound_boxes(self.problem, part, self.groups(part), clock, self.clipping))
+            bounded.append(bound_boxes(self.problem, part, self.groups(part), clock, self.stated))
             stack = self.stacked(unrefuted(bounded[-1]), stack)
         self.open = stack
         return bounded
@@ -87,13 +88,13 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
     def split(self, domains: InputBoxes, clock: Clock) -> InputBoxes:
         """The parts of every box that may have a violation by what its atoms' lines say."""
         boxes = branch(domains, min(self.fill, self.batch))
-        return unrefuted(clip(boxes, self.groups(boxes))) if self.clipping else boxes
+        return boxes if self.stated is not None else unrefuted(clip(boxes, self.groups(boxes)))
 
     def bound(self, children: InputBoxes, clock: Clock) -> BoundedChildren[InputBoxes]:
         """Bound every box, and clip those that stay open."""
-        children = bound_boxes(self.problem, children, self.groups(children), clock, self.clipping)
+        children = bound_boxes(self.problem, children, self.groups(children), clock, self.stated)
         still_open = unrefuted(children)
-        if not self.clipping:
+        if self.stated is not None:
             return BoundedChildren(children, still_open)
         return BoundedChildren(children, unrefuted(clip(still_open, self.groups(still_open))))
 
@@ -185,19 +186,18 @@ def clip(boxes: InputBoxes, groups: BoxGroups) -> InputBoxes:
 
 
 def bound_boxes(
-    problem: Problem, boxes: InputBoxes, groups: BoxGroups, clock: Clock, clipping: bool = True
+    problem: Problem, boxes: InputBoxes, groups: BoxGroups, clock: Clock, stated: Bounds | None = None
 ) -> InputBoxes:
-    """Bound all neurons, once for each group, and the atoms of every box: where a violation can be, if ``clipping``."""
+    """Bound all neurons, once for each group, and the atoms of every box: where a violation can be, or, where bounds of
+    the regions are given for a certificate, everywhere."""
     if not len(boxes):  # which no map of operators takes
         return boxes
     program = problem.program
     one = groups.one_of_each(boxes)
-    # Lines of a part may be worse than those of the whole, so that a certificate does not have what a parent knew; nor
-    # can it state forward bounds.
-    known, spaces = one.neurons, one.spaces
-    if not clipping:
-        known, spaces = interval_bounds(program, one.box)[0], HalfSpaces.none(one.box)
-    tightened = tighten(program, one.box, known, spaces, clock.check, forward=clipping)
+    if stated is None:
+        tightened = tighten(program, one.box, one.neurons, one.spaces, clock.check)
+    else:
+        tightened = tighten_by_passes(program, one.box, stated.select(problem.region[one.case]), clock.check)
     bounds = Bounds(groups.each(tightened.bounds.lower), groups.each(tightened.bounds.upper))
     atoms = problem.rows[boxes.case]
     errors = errors_for(program, boxes.box, bounds)
@@ -205,7 +205,7 @@ def bound_boxes(
     lines = layer_lines(program, bounds)
     linear = backward(program, start, lines, errors)
     atoms_below = HalfSpaces(linear.coefficients, linear.offset)
-    lower = joint_minimum(boxes.box, atoms_below, atoms_below if clipping else HalfSpaces.none(boxes.box))
+    lower = joint_minimum(boxes.box, atoms_below, HalfSpaces.none(boxes.box) if stated is not None else atoms_below)
     contradiction = groups.each(tightened.contradiction)
     lower = torch.where(contradiction > 0, torch.fmax(lower, contradiction), lower)
     error = groups.total(_gaps(program, bounds, lines) * _coefficients(program, linear))

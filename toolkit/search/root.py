@@ -54,20 +54,22 @@ class RootBounds:
         return replace(self, bounds=bounds, lower=lower, multipliers=self.multipliers.map(lambda part: part.to(dtype)))
 
 
-def root_bounds(problem: Problem, clock: Clock, observer: Observer, double: Problem | None = None) -> RootBounds:
+def root_bounds(
+    problem: Problem, clock: Clock, observer: Observer, double: Problem | None = None, stated: bool = False
+) -> RootBounds:
     """Root bounds of every case. Raises OutOfTime.
 
     ``double`` is the problem in double precision, where it is searched in single: neurons are bounded in single
-    precision where that loses little, all else is in double.
+    precision where that loses little, all else is in double. ``stated``: by what a certificate can state.
     """
-    question = NeuronQuestion.of_problem(problem, clock.check)
+    question = replace(NeuronQuestion.of_problem(problem, clock.check), stated=stated)
     question = question if double is None else replace(question, exact=double.program)
     bounder = cheapest(Stage.FIRST, question)
     assert bounder is not None, "CROWN suits every program"
     bounds = bounder.bound(question)
     exact = problem if double is None else double
     if bounds is None:
-        return root_bounds(exact, clock, observer).to(problem.program.dtype)
+        return root_bounds(exact, clock, observer, stated=stated).to(problem.program.dtype)
     check_consistent(problem.program, question.known)
     check_consistent(problem.program, bounds)
     lower, multipliers = first_bounds(exact, bounds.to(exact.program.dtype), clock)

@@ -31,7 +31,7 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
         return SearchResult(True, False, "attack")
     task.observer(PhaseBegun("root bounds"))
     if root is None:
-        root = root_bounds(task.problem, task.clock, task.observer, task.double)
+        root = root_bounds(task.problem, task.clock, task.observer, task.double, task.settings.certifiable)
     else:
         tell(task.problem, root, task.observer)
     task.note(**facts(root))
@@ -42,7 +42,8 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
         return SearchResult(False, True, "images")
     if not task.problem.varying_inputs:
         return exactly(task, root) or at_points(task, root)
-    task, root = reduced(task.counted(root.bounds), root)
+    whole = task.counted(root.bounds), root
+    task, root = reduced(*whole)
     if attacked is None and attack_part(task, open_cases(root), tuned().attack.first_restarts_share):
         return SearchResult(True, False, "attack")
     found = exactly(task, root)
@@ -52,7 +53,7 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
         and attack_part(task, open_cases(root), 1 - tuned().attack.first_restarts_share)
     ):
         return SearchResult(True, False, "attack")
-    return in_turn(task, root) if found is None else found
+    return in_turn(task, root, whole) if found is None else found
 
 
 def exactly(task: SearchTask, root: RootBounds) -> SearchResult | None:
@@ -68,13 +69,18 @@ def at_points(task: SearchTask, root: RootBounds) -> SearchResult:
     return SearchResult(False, False, "", f"{len(open_cases(root))} cases stay open: {why}")
 
 
-def in_turn(task: SearchTask, root: RootBounds) -> SearchResult:
-    """One strategy after the other, each for its share of the time that is left, until one decides."""
+def in_turn(task: SearchTask, root: RootBounds, whole: tuple[SearchTask, RootBounds]) -> SearchResult:
+    """One strategy after the other, each for its share of the time that is left, until one decides.
+
+    ``whole`` is the task on the network as it was compiled. Boxes are bounded there for a certificate: intervals of the
+    maps of a reduced network are narrower than any that the checker computes.
+    """
     found: SearchResult | None = None
     for strategy, share in turns(task, root):
         task.observer(PhaseBegun(NAMES[strategy], search=True))
+        posed, bounds = whole if strategy == "input" and task.settings.certifiable else (task, root)
         try:
-            found = STRATEGIES[strategy](replace(task, clock=task.clock.part(share)), root)
+            found = STRATEGIES[strategy](replace(posed, clock=task.clock.part(share)), bounds)
         except OutOfTime:
             continue
         if decided(found):
@@ -236,7 +242,7 @@ def box_search(task: SearchTask, root: RootBounds) -> BoxFrontier:
         problem=problem,
         fill=min(limits.filling.on(device) or batch, cheap),
         shared=len(cases) > len(problem.lower) and price >= limits.shared_cost,
-        clipping=not task.settings.certifiable,
+        stated=root.bounds if task.settings.certifiable else None,
     )
 
 
