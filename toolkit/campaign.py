@@ -24,7 +24,6 @@ from rich.console import Console
 
 from toolkit.bench import answer_table, journal
 from toolkit.bench.answer_table import write_answers
-from toolkit.bench.executor_table import find_executor
 from toolkit.bench.executors import default_limits
 from toolkit.bench.expected import VerdictComparison, compare
 from toolkit.bench.folder import Benchmark, find_benchmarks, list_jobs, with_key
@@ -160,7 +159,7 @@ def execute(
     plan = RunPlan(
         out=out,
         task=task,
-        execute=find_executor(options.executor),
+        execute=options.execute(),
         limits=default_limits(options.workers, jobs[0].settings.device, in_bytes(options.memory_limit)),
         observer=make_observer(),
         retry_errors=options.retry_errors,

@@ -222,6 +222,10 @@ class BenchTuning(TuningGroup):
     """Share of its time limit that a worker may be late, beside the seconds, before it is stopped."""
     late_seconds: float = guard(1.0, "seconds", least=0)
     """Seconds that a worker may be late, beside the share, before it is stopped."""
+    most_retries: int = guard(2, "times", least=0)
+    """Times that a job is given to another worker after one was lost with its node."""
+    node_seconds: float = guard(5.0, "seconds", least=0)
+    """Seconds that a cluster gets to be reached, and its workers to remove their files at the end."""
 
 
 class FileTuning(TuningGroup):

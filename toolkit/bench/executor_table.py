@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from toolkit.bench.executors import Executor, in_process
+from toolkit.bench.ray_cluster import RayCluster
 from toolkit.bench.worker_processes import processes
 from toolkit.errors import InputError
 
-EXECUTORS: dict[str, Executor] = {"in-process": in_process, "processes": processes}
+EXECUTORS: dict[str, Executor] = {"in-process": in_process, "processes": processes, "ray": RayCluster()}
 
 
 def find_executor(name: str) -> Executor:

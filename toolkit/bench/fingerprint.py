@@ -63,6 +63,14 @@ def model_hash(path: Path) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+def files_beside(path: Path) -> tuple[str, ...]:
+    """The files that a network keeps tensors in, as it names them; none where it cannot be read."""
+    try:
+        return _read_model(path, _stamp(path))[1]
+    except (OSError, ToolkitError):
+        return ()
+
+
 def _stamp(path: Path) -> Stamp:
     """What tells a changed file from an unchanged one without reading it; the time of status change cannot be set
     back, as that of modification can."""

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from toolkit.bench.executor_table import find_executor
+from toolkit.bench.executors import Executor
+from toolkit.bench.ray_cluster import RayCluster
 from toolkit.bench.shards import Shard, parse_shard
 from toolkit.errors import InputError
 from toolkit.settings import Settings
@@ -40,7 +42,14 @@ class Options:
     """Memory of the run in GiB, divided among its workers; where a worker's is short, batches become smaller, and then
     the answer is unknown."""
     executor: str = "processes"
-    """How instances are run: processes, or in-process for debugging (no time limit from outside)."""
+    """How instances are run: processes, ray (on a cluster), or in-process for debugging (no time limit from outside).
+    """
+    ray_address: str | None = None
+    """The ray cluster, as HOST:PORT; by default that of RAY_ADDRESS, and without one, one that is started here."""
+    ray_cpus: int | None = None
+    """CPUs that each worker takes of the ray cluster; 1 by default."""
+    ray_gpus: float | None = None
+    """GPUs that each worker takes of the ray cluster, as in 1 or 0.25; a quarter by default where GPUs are used."""
     category: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     """Only this benchmark of a folder of benchmarks; may be repeated."""
     limit: int | None = None
@@ -81,9 +90,21 @@ class Options:
         """Which part of the instances is asked for, None for all; :class:`InputError` for what is no part."""
         return None if self.shard is None else parse_shard(self.shard)
 
+    def execute(self) -> Executor:
+        """How instances are run; :class:`InputError` for an executor that there is not, or options of another."""
+        found = find_executor(self.executor)
+        if isinstance(found, RayCluster):
+            found = RayCluster(self.ray_address or "", self.workers, self.ray_cpus, self.ray_gpus)
+            found.check()
+            return found
+        for name, value in (("address", self.ray_address), ("cpus", self.ray_cpus), ("gpus", self.ray_gpus)):
+            if value is not None:
+                raise InputError(f"--ray-{name}: only with --executor ray")
+        return found
+
     def check(self) -> None:
         """Raise :class:`InputError` for an option out of range, before any work starts."""
-        find_executor(self.executor)
+        self.execute()
         self.part()
         for name, value in (("workers", self.workers), ("trainers", self.trainers), ("limit", self.limit)):
             if value is not None and value < 1:

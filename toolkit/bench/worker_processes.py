@@ -195,7 +195,7 @@ def processes(jobs: Sequence[InstanceJob], task: WorkerTask, limits: ExecutorLim
                 if worker.ready and not worker.jobs and (taken := take(waiting, number, worker.loaded)):
                     assign(worker, taken, limits)
                     yield from begin(taken)
-            _wait(list(crew.workers.values()))
+            wait_for(list(crew.workers.values()))
             yield from _heard(waiting, crew)
     finally:
         for number in list(crew.workers):
@@ -217,7 +217,7 @@ def _heard(waiting: JobQueue, crew: WorkerPool) -> Generator[Event, None, None]:
             crew.hire(number)
 
 
-def _wait(workers: Sequence[Worker]) -> None:
+def wait_for(workers: Sequence[Worker]) -> None:
     """Sleep until a worker speaks, dies or passes its deadline."""
     busy = [worker for worker in workers if worker.jobs or not worker.ready]
     if busy:

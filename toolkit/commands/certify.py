@@ -28,7 +28,8 @@ class Verification:
     memory_limit: float | None = None
     """Memory of the run in GiB, divided among its workers."""
     executor: str = "processes"
-    """How rows are run: processes, or in-process for debugging (no time limit from outside)."""
+    """How rows are run: processes, ray (on the cluster of RAY_ADDRESS, or one that is started here), or in-process for
+    debugging (no time limit from outside)."""
     seed: int | None = None
     """Seed of attacks."""
     setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
