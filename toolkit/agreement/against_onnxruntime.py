@@ -26,6 +26,9 @@ class ValueComparison:
     tolerance: Array
     """How far apart rounding may put them; infinite or NaN where that is not known."""
     reference: Array
+    jumps: bool = False
+    """Whether functions with jumps take part: where rounding decides on which side of one a sample is, the tolerance is
+    a whole step."""
 
     def within(self, tolerance: Array, largest: float) -> NDArray[np.bool_]:
         """Which values agree: infinities in sign, NaN with NaN alone, finite values up to the tolerance.
@@ -102,9 +105,10 @@ def _agrees(found: ValueComparison, tolerance: Array, largest: float, reach: Cal
         )
     if not loose.any():
         return near
-    return near & found.within(
-        np.fmin(tolerance, tuned().agreement.most_tolerance_of_tensors * reach()[:, None]), largest
-    )
+    small = np.fmin(tolerance, tuned().agreement.most_tolerance_of_tensors * reach()[:, None])
+    closely = near & found.within(small, largest)
+    # A step is explained at samples that are next to its end; it is no measure, so that another one must agree closely.
+    return near & closely.any(0) if found.jumps else closely
 
 
 def _difference(found: ValueComparison, row: int, column: int, what: str) -> str:

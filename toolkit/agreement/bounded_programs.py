@@ -51,7 +51,8 @@ class BoundedProgram:
             names = [*(layer.name for layer in program.layers), "the features"]
             raise DisagreementError(f"the map of {names[wrong]} and its transpose differ: bounds would be of another "
                                     "network; this is a fault of the verifier")  # fmt: skip
-        return ValueComparison(in_numpy(features.value), in_numpy(features.tolerance), self.networks.features(samples))
+        value, tolerance = in_numpy(features.value), in_numpy(features.tolerance)
+        return ValueComparison(value, tolerance, self.networks.features(samples), features.jumps)
 
     def looked_into(self, samples: QuerySamples, original: OnnxReference) -> Array:
         return self.networks.looked_into(samples, original.unit + unit_roundoff(self.problem.program.dtype))

@@ -69,7 +69,7 @@ def _check_tensors(
         return
     if reference.shape != found.value.shape:
         return  # a name that stands for something else after the import is nothing to compare
-    comparison = ValueComparison(found.value.numpy(), found.tolerance.numpy(), reference)
+    comparison = ValueComparison(found.value.numpy(), found.tolerance.numpy(), reference, found.jumps)
     wrong = disagreeing(comparison, original.largest, partial(_reach, reference)).any(0)
     if wrong.any():
         first = int(np.searchsorted(np.cumsum(sizes), int(np.argmax(wrong)), side="right"))

@@ -17,7 +17,7 @@ from small_models import load_text
 
 import toolkit.batched_queries
 import toolkit.verify
-from toolkit.agreement.against_onnxruntime import ValueComparison, check_agreement
+from toolkit.agreement.against_onnxruntime import ValueComparison, check_agreement, disagreeing
 from toolkit.agreement.bounded_programs import BoundedModule, BoundedProgram
 from toolkit.batched_queries import bound_together
 from toolkit.errors import DisagreementError
@@ -387,6 +387,24 @@ def test_what_cancels_between_operators_is_explained_by_rounding(tmp_path: Path)
 def test_infinities_and_nan_agree_with_themselves_alone(value: float, reference: float, same: bool) -> None:
     found = ValueComparison(np.array([[value]]), np.array([[1e-6]]), np.array([[reference]]))
     assert bool(found.within(found.tolerance, 3.4e38).all()) is same
+
+
+@pytest.mark.parametrize(
+    ("values", "jumps", "agrees"),
+    [
+        ([1.0, 3.0], True, True),  # a step that the tolerance explains, and a sample that is none
+        ([1.0, 3.0], False, False),
+        ([2.5, 3.0], True, False),  # nothing but steps
+        ([1.0, 3.5], True, False),  # more than a step
+        ([1.0, np.nan], True, False),
+    ],
+)
+def test_a_step_is_explained_next_to_its_end_where_another_sample_agrees(
+    values: list[float], jumps: bool, agrees: bool
+) -> None:
+    value, reference = np.array([values]).T, np.array([[1.0, 2.0]]).T
+    found = ValueComparison(value, np.array([[1e-6 if values[0] == 1 else 2.0], [1.0]]), reference, jumps)
+    assert disagreeing(found, np.inf, lambda: np.array([2.0, 2.0])).any() != agrees
 
 
 def test_close_accepts_nothing_beside_infinity() -> None:
