@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import mpmath
@@ -76,6 +77,7 @@ EXACT: dict[str, Callable[[Scaled], Scaled]] = {
     "cube": lambda z: Scaled(z.integers**3, 3 * z.shift),
     "sign": lambda z: Scaled(np.where(z.integers > 0, 1, np.where(z.integers < 0, -1, 0)).astype(object), 0),
     "floor": lambda z: Scaled(z.integers // (1 << z.shift), 0),
+    "round": lambda z: Scaled(np.frompyfunc(lambda n: round(Fraction(n, 1 << z.shift)), 1, 1)(z.integers), 0),
 }
 """Operators that keep numbers exact."""
 
@@ -100,6 +102,7 @@ CLOSE: dict[str, Callable[[Any], Any]] = {
     "cube": lambda z: z * z * z,
     "sign": mpmath.sign,
     "floor": mpmath.floor,
+    "round": mpmath.nint,
     "sigmoid": near(lambda z: 1 / (1 + mpmath.exp(-z))),
     "tanh": near(mpmath.tanh),
     "erf": near(mpmath.erf),

@@ -21,7 +21,7 @@ from toolkit.problem.program import INPUT, Layer, Program
 
 Array = NDArray[np.float64]
 CPU = torch.device("cpu")
-TOTAL = ("relu", "sigmoid", "tanh", "square", "sin", "erf", "atan", "exp", "softplus", "cube", "sign", "floor")
+TOTAL = ("relu", "sigmoid", "tanh", "square", "sin", "erf", "atan", "exp", "softplus", "cube", "sign", "floor", "round")
 """Operators that are defined everywhere."""
 PIECEWISE_LINEAR = ("relu",)
 

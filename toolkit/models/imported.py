@@ -64,6 +64,7 @@ def read_network(path: Path, shape: tuple[int, int, int], classes: int) -> list[
     """
     model = load_model(path)
     _check_interface(model, shape, classes)
+    _check_floats(model)
     _check_untied(model)
     imported = import_module(model)
     assert isinstance(imported, ImportedModel)
@@ -89,6 +90,14 @@ def _check_interface(model: OnnxModel, shape: tuple[int, int, int], classes: int
         raise InputError(f"{model.path}: its input has shape {given.shape}, but the images are {shape} each")
     if wanted.size < classes:
         raise InputError(f"{model.path}: has {wanted.size} outputs, but the data set has {classes} classes")
+
+
+def _check_floats(model: OnnxModel) -> None:
+    """Raise UnsupportedError for a quantised network, whose weights training would move off their grid."""
+    for node in model.proto.graph.node:
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+            raise UnsupportedError(f"{model.path}: is quantised ({node.op_type} {node.name or node.output[0]!r}); "
+                                   "prune the network of floats, and quantise what comes of it")  # fmt: skip
 
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -57,6 +57,8 @@ class OnnxOperator:
     """Operands whose values decide about the shape of a result (of a sequence: about which tensors are in it)."""
     same_elements: bool = False
     """Whether its result has the elements of its first operand and no others, at most converted to another type."""
+    picks: bool = False
+    """Whether every element of a result is one of an operand, whatever its type, or zero."""
     exact_rule: Callable[[ExactCall], ExactTensor] | None = None
     """How it is evaluated in exact arithmetic, where it can be."""
 

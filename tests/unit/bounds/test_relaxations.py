@@ -40,6 +40,7 @@ TRUTH: dict[str, Extended] = {
     "sin": np.sin,
     "sign": np.sign,
     "floor": np.floor,
+    "round": np.rint,
     "float32": lambda z: z.astype(np.float32).astype(np.longdouble),
     "float16": lambda z: z.astype(np.float16).astype(np.longdouble),
     "bfloat16": lambda z: torch.from_numpy(z.astype(np.float64)).bfloat16().double().numpy().astype(np.longdouble),
@@ -47,7 +48,7 @@ TRUTH: dict[str, Extended] = {
 DOMAIN = {"sqrt_from_zero": 0.0, "log_from_zero": 0.0, "rsqrt_from_zero": 0.0, "rsqrt_from_one": 1.0, "share": 1.0}
 BELOW_ZERO = ("sqrt", "log", "rsqrt")
 """Operators that have no value there, and whose arguments may be there."""
-EXACT = {"relu", "sign", "floor"}
+EXACT = {"relu", "sign", "floor", "round"}
 """Operators that need no arithmetic; the lines of ReLU rely on the allowance of the sums they enter."""
 ROUNDED = {"float32", "float16", "bfloat16"}
 """Roundings, which are as far from their lines as a unit in the last place, however narrow the interval."""
@@ -205,6 +206,34 @@ def test_a_rounding_is_bounded_by_its_last_place_and_not_beyond_overflow(name: s
         lines, image = RELAXATIONS[name].lines(l, u), RELAXATIONS[name].image(l, u)
         assert float(lines.lower_offset) == float(image[0]) == -torch.inf
         assert float(lines.upper_offset) == float(image[1]) == torch.inf
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rounding_next_to_a_tie_may_go_either_way(dtype: torch.dtype) -> None:
+    """A quotient in single precision may be a tie where the exact one is none, and the other way round."""
+    z = torch.tensor([[0.5, 1.5, -2.5, 2.4999998, 100.50001, -7.5000005]], dtype=dtype)
+    low, high = RELAXATIONS["round"].image(z, z)
+    assert low.tolist() == [[0, 1, -3, 2, 100, -8]] and high.tolist() == [[1, 2, -2, 3, 101, -7]]
+    z = torch.tensor([[0.49, 1.51, -2.51, 100.49, 3e4 + 0.4]], dtype=dtype)
+    low, high = RELAXATIONS["round"].image(z, z)
+    assert low.tolist() == high.tolist() == [[0, 2, -3, 100, 3e4]]
+    assert not bool(RELAXATIONS["round"].inexact(z, z).any())
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "worst"),
+    [(-0.4, 0.4, 0.0), (2.6, 3.4, 0.0), (0.1, 0.6, 1.0), (0.45, 0.55, 1.0), (-0.4, 1.4, 1.35), (-3.0, 40.0, 1.001)],
+)
+def test_lines_of_rounding_are_those_through_corners(lower: float, upper: float, worst: float) -> None:
+    """Constant within a step; within one step's length around a jump, its two values; else as near as two corners."""
+    l, u = torch.tensor([[lower]], dtype=torch.float64), torch.tensor([[upper]], dtype=torch.float64)
+    for sign in (1, -1):
+        ends = (l, u) if sign > 0 else (-u, -l)
+        lines, (low, high) = RELAXATIONS["round"].lines(*ends), RELAXATIONS["round"].image(*ends)
+        assert float(distance(lines, *ends)) <= worst
+        if upper - lower < 1:
+            assert (lines.lower_slope, lines.upper_slope) == (0, 0)
+            assert (lines.lower_offset, lines.upper_offset) == (low, high)
 
 
 @pytest.mark.parametrize("name", BELOW_ZERO)

@@ -92,6 +92,8 @@ TEXTS = {
     "Optional": "o = Optional(x) y = OptionalGetElement(o)",
     "OptionalGetElement": "o = Optional(x) y = OptionalGetElement(o)",
     "OptionalHasElement": "o = Optional(x) h = OptionalHasElement(o) f = Cast<to = 1>(h) y = Mul(x, f)",
+    "DequantizeLinear": "s = Constant<value_float = 0.1>() q = QuantizeLinear(x, s) y = DequantizeLinear(q, s)",
+    "QuantizeLinear": "s = Constant<value_float = 0.1>() q = QuantizeLinear(x, s) y = DequantizeLinear(q, s)",
     "Range": "o = Constant<value_float = 1.0>() e = Constant<value_float = 2.0>() r = Range(o, e, o) y = Mul(x, r)",
     "RotaryEmbedding": """d = Unsqueeze(x, axis) c = Constant<value_floats = [1.0]>()
              s = Unsqueeze(c, axis)
@@ -190,7 +192,7 @@ def test_every_operator_of_the_standard(tmp_path: Path, op_type: str) -> None:
 
 REFUSED = {
     "Less": "zero = Sub(x, x) c = Less(zero, x) y = Where(c, x, zero)",
-    "Round": "y = Round(x)",
+    "ThresholdedRelu": "y = ThresholdedRelu(x)",
     "ConvTranspose": 'y = ConvTranspose<auto_pad = "SAME_UPPER">(x, w)',
     "GatherElements": "i = Cast<to = 7>(x) y = GatherElements(x, i)",
 }  # fmt: skip

@@ -270,7 +270,7 @@ def test_the_clock_runs_out() -> None:
     assert Clock.started(100).soon(1000).limit == 100
 
 
-@pytest.mark.parametrize("op", ["sign", "floor", "exp", "exp_below_cap", "share"])
+@pytest.mark.parametrize("op", ["sign", "floor", "round", "exp", "exp_below_cap", "share"])
 def test_the_attack_has_the_values_of_an_operator_and_a_gradient(op: str) -> None:
     z = torch.tensor([[1.5, 2.0, 80.0, 900.0], [1.0, 3.5, 5.0, 2000.0]], requires_grad=True)
     value = activation(op, z)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -33,15 +33,19 @@ def mentioned_types(proto: onnx.ModelProto) -> set[int]:
     return types
 
 
-def bfloat16_tensors(model: OnnxModel) -> frozenset[str]:
-    """Names of the tensors that have the type. Raises UnsupportedError where types cannot be inferred."""
+FEW_BITS = {number for name, number in onnx.TensorProto.DataType.items() if name in {"INT4", "UINT4", "INT2", "UINT2"}}
+"""Integers of less than a byte, which onnxruntime computes with, but does not return."""
+
+
+def tensors_of(model: OnnxModel, types: Container[int]) -> frozenset[str]:
+    """Names of the tensors that have one of some types. Raises UnsupportedError where types cannot be inferred."""
     try:
         graph = onnx.shape_inference.infer_shapes(model.proto).graph
     except Exception as error:  # the library raises errors of several kinds
         reason = " ".join(str(error).split())[:200]
         raise UnsupportedError(f"{model.path}: the types of its tensors cannot be inferred ({reason})") from None
     values = (*graph.input, *graph.output, *graph.value_info)
-    return frozenset(value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16)
+    return frozenset(value.name for value in values if value.type.tensor_type.elem_type in types)
 
 
 def as_float32(model: OnnxModel, names: Sequence[str]) -> tuple[OnnxModel, dict[str, str]]:

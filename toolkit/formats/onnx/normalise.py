@@ -24,6 +24,7 @@ from toolkit.formats.onnx.half_precision import check_precision
 from toolkit.formats.onnx.ml_operators import without_ml_operators
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.probe import TensorFacts, probe
+from toolkit.formats.onnx.quantised_tensors import check_quantised
 from toolkit.formats.onnx.runtime import Session
 
 OPSET = 17
@@ -56,6 +57,7 @@ def normalise(model: OnnxModel) -> Normalised:
         )
     facts = probe(model)
     check_precision(facts)
+    check_quantised(model, facts)
     builder = GraphBuilder(facts)
     origins: list[onnx.NodeProto] = []
     for node in facts.nodes:

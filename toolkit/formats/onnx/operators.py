@@ -55,20 +55,28 @@ def _unbounded(node: onnx.NodeProto) -> str:
     """Why a node's operator has no bounds; empty where it may have some."""
     if (node.domain in STANDARD and node.op_type in BOUNDED) or (node.domain == ML_DOMAIN and node.op_type in RULES):
         return ""
-    reason = next((text for part, text in _REASONS if part in node.op_type), "no bounding rule")
+    reason = next((text for part, text in _REASONS if part in f"{node.domain}.{node.op_type}"), "no bounding rule")
     return f"not supported: {reason}"
 
 
 _RECURRENT = "recurrent layers have no bounding rule; write their steps out with MatMul, Sigmoid, Tanh and Mul"
 _TREES = "decision trees have no bounding rule; certify a network or a linear classifier of the same data"
 _LOGIC = "no bounding rule; of scikit-learn's classifiers, to_onnx(..., options={'raw_scores': True}) leaves it out"
-_INTEGERS = "arithmetic of a quantised network has no bounding rule; take the network of floats that was quantised"
+_INTEGERS = (
+    "arithmetic in integers has no bounding rule; quantise statically in QDQ form, which has QuantizeLinear and "
+    "DequantizeLinear around operators of floats (onnxruntime: quantize_static(..., quant_format=QuantFormat.QDQ))"
+)
+_OLD_FORM = (
+    "it is bounded as an operator of the standard, which has 16 bits from operator set 21 on; convert the network to "
+    "that set before it is quantised"
+)
 _REASONS = (
+    ("com.microsoft.QuantizeLinear", _OLD_FORM), ("com.microsoft.DequantizeLinear", _OLD_FORM),
     ("LSTM", _RECURRENT), ("GRU", _RECURRENT), ("RNN", _RECURRENT), ("Quant", _INTEGERS), ("Integer", _INTEGERS),
     ("QLinear", _INTEGERS), ("QGemm", _INTEGERS), ("TreeEnsemble", _TREES),
     ("SVM", "support vector machines have no bounding rule; LinearSVC has"), ("Not", _LOGIC),
 )  # fmt: skip
-"""Reasons by a part of an operator's name."""
+"""Reasons by a part of an operator's domain and name."""
 
 
 def onnx_operators() -> list[str]:

@@ -26,7 +26,7 @@ from toolkit.formats.onnx.dependence import (
     operands,
     refusal,
 )
-from toolkit.formats.onnx.element_types import BFLOAT16, NARROWEST, as_float32, bfloat16_tensors, mentioned_types
+from toolkit.formats.onnx.element_types import BFLOAT16, FEW_BITS, NARROWEST, as_float32, mentioned_types, tensors_of
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.runtime import Session
 
@@ -123,7 +123,8 @@ def probe(model: OnnxModel) -> TensorFacts:
     for node in nodes:
         if reason := refusal(node, constants):
             raise UnsupportedError(f"{describe(model.path, model.opset, node)}: {reason}")
-    names = [name for node in nodes for name in node.output if name]
+    unread = _few_bits(model, constants)
+    names = [name for node in nodes for name in node.output if name and name not in unread]
     inputs = sample_inputs(model)
     computed = {info.name: array for info, array in zip(model.inputs, inputs, strict=True)}
     computed.update(_run(model, names, inputs))
@@ -133,13 +134,24 @@ def probe(model: OnnxModel) -> TensorFacts:
     return TensorFacts(model.path, model.opset, values, constants, nodes, used)
 
 
+def _few_bits(model: OnnxModel, constants: frozenset[str]) -> frozenset[str]:
+    """Constants of less than a byte, whose values are not asked for. Raises UnsupportedError where others are so."""
+    if not mentioned_types(model.proto) & FEW_BITS:
+        return frozenset()
+    found = tensors_of(model, FEW_BITS)
+    if varying := sorted(found - constants):
+        raise UnsupportedError(f"{model.path}: the tensor {varying[0]!r} is quantised to less than 8 bits, which is "
+                               "supported for constants only; quantise activations to 8 or 16 bits")  # fmt: skip
+    return found
+
+
 def _run(model: OnnxModel, names: list[str], inputs: list[NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
     """Values of the outputs and of all other tensors, by name."""
     outputs = [info.name for info in model.outputs]
     types = mentioned_types(model.proto)
     if narrow := sorted(NARROWEST[kind] for kind in types if kind in NARROWEST):
         raise UnsupportedError(f"{model.path}: the element type {narrow[0]} is not supported")
-    unreadable = bfloat16_tensors(model) if onnx.TensorProto.BFLOAT16 in types else frozenset()
+    unreadable = tensors_of(model, {onnx.TensorProto.BFLOAT16}) if onnx.TensorProto.BFLOAT16 in types else frozenset()
     refused = sorted(unreadable & {*outputs, *(info.name for info in model.inputs)})
     if refused:
         raise UnsupportedError(f"{model.path}: the tensor {refused[0]!r} has element type bfloat16, which onnxruntime "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,19 @@ def close(output: NDArray[Any], reference: NDArray[Any], slack: float = 0.0) -> 
 class Session:
     """An onnxruntime session of one model at its concrete shapes."""
 
-    def __init__(self, model: OnnxModel, threads: int = 1, hidden: Sequence[str] = (), optimise: bool = True) -> None:
+    def __init__(
+        self,
+        model: OnnxModel,
+        threads: int = 1,
+        hidden: Sequence[str] = (),
+        optimise: bool = True,
+        fuse_quantised: bool = False,
+    ) -> None:
         """Load ``model``; ``hidden`` names tensors inside the graph that are returned after the outputs.
 
-        ``optimise=False`` leaves the graph as it is, which opens faster and runs slower.
+        ``optimise=False`` leaves the graph as it is, which opens faster and runs slower. ``fuse_quantised`` lets
+        onnxruntime replace operators between DequantizeLinear and QuantizeLinear by operators of integers, which is its
+        habit; their results may be whole steps away from what the standard says.
         Raises :class:`UnsupportedError` when onnxruntime cannot load the model.
         """
         self.model = model
@@ -50,7 +60,15 @@ class Session:
         self.outputs: tuple[TensorInfo, ...] = model.outputs
         self.hidden = tuple(hidden)
         self._names = [info.name for info in model.outputs] + list(hidden)
-        self._session = _open(model, _options(threads, optimise), hidden)
+        self._threads, self._fuses = threads, fuse_quantised
+        self._session = _open(model, _options(threads, optimise, fuse_quantised), hidden)
+
+    @cached_property
+    def fused(self) -> Session:
+        """A session as onnxruntime opens one by itself: this one, unless activations of the model are quantised."""
+        if self._fuses or b"QuantizeLinear" not in self.model.data:
+            return self
+        return Session(self.model, self._threads, self.hidden, fuse_quantised=True)
 
     @property
     def batched(self) -> bool:
@@ -139,13 +157,16 @@ class Session:
             raise InputError(f"{self.model.path}: onnxruntime failed ({_one_line(error)})") from None
 
 
-def _options(threads: int, optimise: bool) -> onnxruntime.SessionOptions:
+def _options(threads: int, optimise: bool, fuse_quantised: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     # Waiting threads must not take cores from the other processes of a benchmark run.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not fuse_quantised:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry("session.disable_double_qdq_remover", "1")
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options

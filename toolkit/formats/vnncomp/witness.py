@@ -79,12 +79,24 @@ def replay(
     value whose rounding the model gets; VNN-COMP's scorer reads it so too.
 
     The query holds when it does in exact arithmetic on the rounded values and also when its constants are rounded to
-    the element types. Outputs that are not finite never hold.
+    the element types. Outputs that are not finite never hold. Of a quantised network it has to hold as well for what
+    onnxruntime makes of it with operators of integers, as others will run it.
     """
     if not np.isfinite(inputs).all():
         return None
     sessions = bind(query, models)
     rounded, real = _round(query, sessions, inputs, lower, upper)
+    witness = _computed(sessions, query, rounded)
+    if not _holds(query, witness, real):
+        return None
+    fused = {name: session.fused for name, session in sessions.items()}
+    if any(fused[name] is not session for name, session in sessions.items()):
+        return witness if _holds(query, _computed(fused, query, rounded), real) else None
+    return witness
+
+
+def _computed(sessions: Mapping[str, Session], query: Query, rounded: Sequence[NDArray[Any]]) -> Witness:
+    """The values of all tensors for arrays that the models get."""
     values: list[NDArray[Any]] = []
     position = 0
     for network in query.networks:
@@ -96,8 +108,7 @@ def replay(
             array.reshape(tensor.shape if tensor.shape is not None else array.shape)
             for tensor, array in zip(network.tensors, [*fed, *hidden, *outputs], strict=True)
         ]
-    witness = Witness(query.version, query.tensors, tuple(values))
-    return witness if _holds(query, witness, real) else None
+    return Witness(query.version, query.tensors, tuple(values))
 
 
 def variables(query: Query, values: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
