@@ -27,7 +27,7 @@ FACTS = {
     # what a proof relies on: how many roundings, and how far outward
     "ROUNDINGS_BESIDE_SUM", "ROUNDINGS_OF_FUNCTION", "OUTWARD_ULPS", "MARGIN", "MOST_ATOMS", "UNKNOWN_ERROR_SHARE",
     "ALLOWED_SUM_TERMS", "MOST_LOST", "SMALL_LOSS", "ERROR_OF_ERROR_BOUND", "BLOCKED_SUM_TERMS", "BLOCK_TERMS",
-    "QUOTIENT_ROUNDING", "LEAST_NORMAL_NUMBERS", "LEAST_EXPONENTIAL", "MANTISSA", "CAP",
+    "QUOTIENT_ROUNDING", "MOST_STEP_ERROR", "LEAST_NORMAL_NUMBERS", "LEAST_EXPONENTIAL", "MANTISSA", "CAP",
     # guards of an arithmetic operation
     "OVERFLOW_SUMMANDS", "LEAST_SQUARED_GRADIENT", "LEAST_MEAN_MAGNITUDE",
     # limits and codes of systems, solvers and formats, units, and numbers that stand for something

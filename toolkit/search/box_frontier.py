@@ -27,6 +27,7 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, split_layers
 from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
+from toolkit.search.input_cells import InputCells
 from toolkit.search.input_domains import (
     UNGROUPED,
     BoxGroups,
@@ -56,6 +57,8 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
     stated: Bounds | None = None
     """Bounds of all neurons in the regions, where each box is to be bounded in a way that a certificate can state: by
     these, intervals and backward passes, in all of it; otherwise it is clipped to where a violation can be."""
+    cells: InputCells | None = None
+    """Which inputs are only read rounded; None where none is, or where a certificate is to be stated."""
 
     def groups(self, boxes: InputBoxes) -> BoxGroups:
         """The boxes whose neurons are bounded together."""
@@ -65,11 +68,15 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
         """The boxes on top of others, the weakest first in turn."""
         return below.with_top(weakest_last(boxes, self.groups(boxes)))
 
+    def shrunk(self, boxes: InputBoxes) -> InputBoxes:
+        """The boxes without parts that repeat what others have: of inputs that are rounded, a point a step is left."""
+        return boxes if self.cells is None else self.cells.shrink(self.problem, boxes)
+
     def begin(self, clock: Clock) -> list[InputBoxes]:
         """Bound all open boxes."""
         boxes, stack, bounded = concat(self.open.parts), BoxStack(), []
         for positions in torch.arange(len(boxes), device=boxes.case.device).split(self.batch):
-            part = boxes.select(positions)
+            part = self.shrunk(boxes.select(positions))
             bounded.append(bound_boxes(self.problem, part, self.groups(part), clock, self.stated))
             stack = self.stacked(unrefuted(bounded[-1]), stack)
         self.open = stack
@@ -88,7 +95,7 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
     def split(self, domains: InputBoxes, clock: Clock) -> InputBoxes:
         """The parts of every box that may have a violation by what its atoms' lines say."""
         boxes = branch(domains, min(self.fill, self.batch))
-        return boxes if self.stated is not None else unrefuted(clip(boxes, self.groups(boxes)))
+        return boxes if self.stated is not None else unrefuted(self.shrunk(clip(boxes, self.groups(boxes))))
 
     def bound(self, children: InputBoxes, clock: Clock) -> BoundedChildren[InputBoxes]:
         """Bound every box, and clip those that stay open."""
@@ -96,15 +103,19 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
         still_open = unrefuted(children)
         if self.stated is not None:
             return BoundedChildren(children, still_open)
-        return BoundedChildren(children, unrefuted(clip(still_open, self.groups(still_open))))
+        return BoundedChildren(children, unrefuted(self.shrunk(clip(still_open, self.groups(still_open)))))
 
     def find_witness(self, bounded: BoundedChildren[InputBoxes], budget: Budget) -> bool:
         """Try points of the boxes that stay open."""
         return accept_points(self.problem, bounded.still_open, budget)
 
     def decide(self, leaves: InputBoxes, budget: Budget) -> LeafOutcome:
-        """Nothing decides what is too narrow to be cut."""
-        return LeafOutcome(False, len(leaves))
+        """Bound again what was shrunk to a point after it was bounded; nothing else decides what is too narrow."""
+        if self.cells is None:
+            return LeafOutcome(False, len(leaves))
+        found = bound_boxes(self.problem, leaves, self.groups(leaves), budget.clock, self.stated)
+        still_open = unrefuted(found)
+        return LeafOutcome(accept_points(self.problem, still_open, budget), len(still_open))
 
     def put(self, rest: BoxStack, children: InputBoxes) -> None:
         """Put open boxes on top, the weakest first in turn."""

@@ -14,6 +14,7 @@ from toolkit.run.clock import OutOfTime
 from toolkit.run.events import PhaseBegun
 from toolkit.search.attack_budget import attack_first, attack_part
 from toolkit.search.box_frontier import BoxFrontier, root_boxes
+from toolkit.search.input_cells import input_cells
 from toolkit.search.input_domains import BoxStack
 from toolkit.search.mixed_integer import by_mixed_integers, suits
 from toolkit.search.root import RootBounds, facts, open_cases, root_bounds, tell
@@ -243,6 +244,7 @@ def box_search(task: SearchTask, root: RootBounds) -> BoxFrontier:
         fill=min(limits.filling.on(device) or batch, cheap),
         shared=len(cases) > len(problem.lower) and price >= limits.shared_cost,
         stated=root.bounds if task.settings.certifiable else None,
+        cells=None if task.settings.certifiable else input_cells(problem),
     )
 
 
