@@ -24,11 +24,12 @@ from rich.console import Console
 
 from toolkit.bench import answer_table, journal
 from toolkit.bench.answer_table import write_answers
-from toolkit.bench.executors import default_limits
+from toolkit.bench.executors import Executor, default_limits
 from toolkit.bench.expected import VerdictComparison, compare
 from toolkit.bench.folder import Benchmark, find_benchmarks, list_jobs, with_key
 from toolkit.bench.job import InstanceJob, WorkerTask
 from toolkit.bench.journal import JournalRecord
+from toolkit.bench.other_tools import Tool
 from toolkit.bench.results import CERTIFICATE_SUFFIX, CERTIFICATES, SUFFIX, UNFINISHED, WITNESSES, write_results
 from toolkit.bench.run_options import Options
 from toolkit.bench.run_progress import make_observer
@@ -48,8 +49,11 @@ from toolkit.settings import Settings
 from toolkit.verify import check_settings
 
 
-def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY) -> int:
-    """Run the benchmark folder; the exit code is 1 when an answer contradicts ``expected.csv``, else 0."""
+def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY, tool: Tool | None = None) -> int:
+    """Run the benchmark folder; the exit code is 1 when an answer contradicts ``expected.csv``, else 0.
+
+    The task is the tool's where there is one.
+    """
     if options.freeze is not None:
         raise InputError("--freeze: only the benchmark of a recipe can be frozen")
     benchmarks = find_benchmarks(path, options.spec_version, options.category)
@@ -60,13 +64,14 @@ def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY) -> int:
     shard = options.part()
     out = options.out or Path("results") / (name if shard is None else f"{name}-{shard.index}-of-{shard.count}")
     with claimed(out):
-        jobs = [with_key(job) for job in (listed if shard is None else part_of(listed, shard, out))]
+        keyed = tool.keyed if tool else with_key
+        jobs = [keyed(job) for job in (listed if shard is None else part_of(listed, shard, out))]
         where, known = folders(benchmarks), expected_verdicts(benchmarks, jobs)
         store_run(out, as_part(describe_run(name, jobs, where, known), shard, InstanceList.of(listed)))
         if not jobs:
             print(f"part {shard} has none of the {len(listed)} instances", file=sys.stderr)
             return 0
-        records = execute(jobs, out, options, where, task, listed)
+        records = execute(jobs, out, options, where, task, listed, tool.execute if tool else None)
         return int(conclude(name, out, records, known, make_console()))
 
 
@@ -140,11 +145,12 @@ def execute(
     where: Mapping[str, Path],
     task: WorkerTask,
     undivided: Sequence[InstanceJob] = (),
+    executor: Executor | None = None,
 ) -> list[JournalRecord]:
     """Answer the jobs and write ``results.csv``, also for what is done when the run is interrupted.
 
     The records have the keys of the jobs, whatever limits these were answered under in the end. The jobs may be a part
-    of those of an ``undivided`` run.
+    of those of an ``undivided`` run. Without an executor, the one of the options runs them.
     """
     for settings in {job.settings for job in jobs}:
         check_settings(settings)
@@ -159,7 +165,7 @@ def execute(
     plan = RunPlan(
         out=out,
         task=task,
-        execute=options.execute(),
+        execute=executor or options.execute(),
         limits=default_limits(options.workers, jobs[0].settings.device, in_bytes(options.memory_limit)),
         observer=make_observer(),
         retry_errors=options.retry_errors,

@@ -224,6 +224,12 @@ class BenchTuning(TuningGroup):
     """Seconds that a worker may be late, beside the share, before it is stopped."""
     most_retries: int = guard(2, "times", least=0)
     """Times that a job is given to another worker after one was lost with its node."""
+    preparing_seconds: float = guard(600.0, "seconds", least=0)
+    """Seconds that another verifier's preparation of an instance may take, as in VNN-COMP."""
+    replaying_seconds: float = guard(120.0, "seconds", least=0)
+    """Seconds that ending another verifier and replaying its counterexample may take."""
+    shown_output_bytes: int = guard(4096, "bytes", least=1)
+    """Bytes at the end of what another verifier printed among which its last line is looked for."""
     node_seconds: float = guard(5.0, "seconds", least=0)
     """Seconds that a cluster gets to be reached, and its workers to remove their files at the end."""
 

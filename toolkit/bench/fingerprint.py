@@ -164,6 +164,15 @@ def provenance(networks: tuple[tuple[str, Path], ...], spec: Path, settings: Set
     }
 
 
+def is_about(
+    origin: Mapping[str, object], networks: tuple[tuple[str, Path], ...], spec: Path, settings: Settings
+) -> bool:
+    """Whether what an answer depends on is what these files and settings are now; what is known of another verifier,
+    and stands beside that, is not looked at."""
+    now = provenance(networks, spec, settings) if origin else {}
+    return all(now.get(name, value) == value for name, value in origin.items())
+
+
 def fingerprint(category: str, onnx: str, vnnlib: str, origin: Mapping[str, object]) -> str:
     """What one instance asks, as a key: its names and its provenance."""
     text = json.dumps([category, onnx, vnnlib, origin], sort_keys=True)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.bench.executors import ExecutorLimits, available_cores, begin, conclude, line_up
-from toolkit.bench.fingerprint import device_kind, files_beside, provenance, versions
+from toolkit.bench.fingerprint import device_kind, files_beside, is_about, versions
 from toolkit.bench.job import Answer, Event, Finished, InstanceJob, WorkerTask, settle, survey_limit
 from toolkit.bench.job_queue import JobQueue, Networks, put_back, take
 from toolkit.bench.worker_processes import Message, Worker, WorkerPool, assign, must_be_replaced, receive, wait_for
@@ -176,9 +176,7 @@ def _translated(answer: Answer, here: InstanceJob, asked: InstanceJob) -> Answer
     for local, original in pairs:
         reason = reason.replace(str(local), str(original))
     answer = replace(answer, reason=reason)
-    if answer.verdict is Verdict.ERROR or not asked.origin:
-        return answer
-    if provenance(here.networks, here.spec, here.settings) == asked.origin:
+    if answer.verdict is Verdict.ERROR or is_about(asked.origin, here.networks, here.spec, here.settings):
         return answer
     reason = f"its files, or the verifier, are others on the worker's node: it said {answer.verdict}; start again"
     return replace(answer, verdict=Verdict.ERROR, reason=reason, witness=None)

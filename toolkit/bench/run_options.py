@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from toolkit.bench.executor_table import find_executor
 from toolkit.bench.executors import Executor
+from toolkit.bench.other_tools import OURS, parse_tools
 from toolkit.bench.ray_cluster import RayCluster
 from toolkit.bench.shards import Shard, parse_shard
 from toolkit.errors import InputError
@@ -59,6 +60,10 @@ class Options:
     benchmark folders."""
     spec_version: Literal["1.0", "2.0"] | None = None
     """Version of the specifications to run where a benchmark has both."""
+    tool: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    """Another verifier to run instead, into a folder of its own in --out: a folder with VNN-COMP's scripts, or a
+    command line with {network}, {specification}, {results}; `prunecert` is this one. NAME=... names it; may be
+    repeated."""
     setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     """Any setting of the verifier as NAME=VALUE (strategy=input, batch=4096); may be repeated."""
     certificates: Flag = False
@@ -105,6 +110,9 @@ class Options:
     def check(self) -> None:
         """Raise :class:`InputError` for an option out of range, before any work starts."""
         self.execute()
+        parse_tools([text for text in self.tool if text != OURS])
+        if self.tool and self.executor != "processes":
+            raise InputError("--tool: other verifiers run on this machine; leave --executor out")
         self.part()
         for name, value in (("workers", self.workers), ("trainers", self.trainers), ("limit", self.limit)):
             if value is not None and value < 1:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from toolkit.bench import journal
 from toolkit.bench.executors import Executor, ExecutorLimits
-from toolkit.bench.fingerprint import provenance
+from toolkit.bench.fingerprint import is_about
 from toolkit.bench.job import Answer, Event, Finished, InstanceJob, WorkerTask
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.results import EvidenceFolder, has_its_files
@@ -110,7 +110,7 @@ class RunRecorder:
 
     def keep(self, job: InstanceJob, answer: Answer) -> JournalRecord:
         """Write one answer down: its counterexample or certificate first, then the journal line that names it."""
-        if job.origin and provenance(job.networks, job.spec, job.settings) != job.origin:
+        if not is_about(job.origin, job.networks, job.spec, job.settings):
             reason = f"{CHANGED}: it said {answer.verdict}; start the run again"
             answer = replace(answer, verdict=Verdict.ERROR, reason=reason, witness=None)
         files = self._certificate(job, answer) if answer.witness is None else self._witness(job, answer.witness)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from toolkit.bench.run_options import Options
 from toolkit.catalogue import find_target
-from toolkit.errors import ExitCode, MachineError
+from toolkit.errors import ExitCode, InputError, MachineError
 
 NO_OPTIONS = Options()
 
@@ -40,6 +42,8 @@ def run_target(target: Path | None, options: Options) -> int:
     options.check()
     path = find_target(target)
     with machine_failures():
+        if options.tool:
+            return run_tools(path, options)
         if path.suffix == ".toml":
             from toolkit.study import run_recipe
 
@@ -47,6 +51,32 @@ def run_target(target: Path | None, options: Options) -> int:
         from toolkit.campaign import run_folder
 
         return run_folder(path, options)
+
+
+def run_tools(path: Path, options: Options) -> int:
+    """Run the benchmark folder with each verifier of the options, one after the other, each into a folder of its own;
+    the exit code is the largest of theirs."""
+    from toolkit.bench.other_tools import OURS, parse_tools
+    from toolkit.campaign import run_folder
+
+    if path.suffix == ".toml":
+        raise InputError("--tool: verifiers are run over a benchmark folder; a recipe leaves one in benchmark/")
+    if options.certificates or options.certified:
+        raise InputError("--tool: other verifiers write no certificates; run this one without --tool")
+    out = options.out or Path("results") / path.resolve().name
+    tools = {tool.label: tool for tool in parse_tools([text for text in options.tool if text != OURS])}
+    labels = [*([OURS] if OURS in options.tool else []), *tools]
+    codes = []
+    for label in labels:
+        print(f"{label}:", flush=True)
+        chosen = replace(options, tool=(), out=out / label, workers=options.workers or 1)
+        if label == OURS:
+            codes.append(run_folder(path, chosen))
+        else:
+            others = replace(chosen, device="cpu", setting=(), seed=None)
+            codes.append(run_folder(path, others, tools[label].task, tools[label]))
+    print("prunecert compare " + shlex.join(str(out / label) for label in labels))
+    return max(codes)
 
 
 @contextmanager

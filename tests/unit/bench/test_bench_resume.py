@@ -374,7 +374,7 @@ def test_whatever_write_fails_no_answer_before_it_is_lost(
 ) -> None:
     oracle = Oracle({ALL[1]: Verdict.SAT, ALL[3]: Verdict.SAT})
     task = WorkerTask(lambda: None, oracle.answer)
-    monkeypatch.setattr("toolkit.campaign.run_folder.__defaults__", (task,))
+    monkeypatch.setattr("toolkit.campaign.run_folder.__defaults__", (task, None))
     monkeypatch.setattr("toolkit.campaign.write_folder_report", lambda *arguments: None)
     outcomes = []
     for number in range(40):
