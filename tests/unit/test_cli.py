@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from quantised_networks import dequantise, pair, qdq_model
 
 from toolkit import __version__, cli
 from toolkit.commands.arguments import network_paths
@@ -168,6 +169,19 @@ def test_inspect(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     ):
         assert expected in lines
     assert "branch and bound" in lines[-1]
+
+
+def test_inspect_counts_quantised_weights_and_not_their_scales(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    matrix, scale, zero = np.ones((2, 3), dtype=np.int8), np.full(3, 0.1, dtype=np.float32), np.zeros(3, dtype=np.int8)
+    weights = dequantise("w", "t", "z", to="d", axis=1)
+    nodes = [*pair("s", to="c"), weights, onnx.helper.make_node("MatMul", ["c", "d"], ["y"])]
+    net = qdq_model(folder / "quantised.onnx", nodes, (1, 2), s=scale[0], w=matrix, t=scale, z=zero)
+    code, out, _ = run(capsys, "inspect", net)
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert code == 0
+    assert {"parameters 6", "QuantizeLinear 1 relaxation", "DequantizeLinear 1 affine", "MatMul 1 affine"} <= set(lines)
 
 
 def test_inspect_names_what_is_not_supported(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

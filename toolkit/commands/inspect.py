@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import onnx
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -107,8 +107,20 @@ def _plan(reason: str) -> str:
     return "random points, root bounds, gradient attack, branch and bound"
 
 
+def _parameters(graph: onnx.GraphProto) -> int:
+    """Numbers that the network was trained to: floats, and integers that are dequantised, without their scales."""
+    dequantising = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+    quantised = {node.input[0] for node in dequantising}
+    scales = {name for node in graph.node if node.op_type == "QuantizeLinear" for name in node.input[1:]}
+    scales.update(name for node in dequantising for name in node.input[1:])
+    return sum(
+        math.prod(tensor.dims)
+        for tensor in graph.initializer
+        if tensor.name not in scales and (tensor.data_type in _FLOATS or tensor.name in quantised)
+    )
+
+
 def _describe_model(model: OnnxModel, found: OperatorSurvey) -> Iterator[str]:
-    floats = [tensor for tensor in model.proto.graph.initializer if tensor.data_type in _FLOATS]
     yield f"network         {model.path}"
     yield f"  sha256        {model.sha256}"
     yield f"  operator set  {model.opset}, by {model.proto.producer_name or 'unknown'} {model.proto.producer_version}"
@@ -117,7 +129,7 @@ def _describe_model(model: OnnxModel, found: OperatorSurvey) -> Iterator[str]:
     for title, infos in (("input", model.inputs), ("output", model.outputs)):
         for info in infos:
             yield f"  {title:<13} {_describe_tensor(info)}"
-    yield f"  parameters    {sum(int(np.prod(tensor.dims)) for tensor in floats):,}"
+    yield f"  parameters    {_parameters(model.proto.graph):,}"
     yield f"  ReLU neurons  {sum(row.neurons for row in found.rows if row.op_type == 'Relu'):,}"
     for row in found.rows:
         mark = " " if row.supported else "!"
