@@ -492,8 +492,11 @@ def _connected(address: str, cpus: int) -> Iterator[None]:
 
 
 def _reached(address: str) -> None:
-    """Raise InputError where nothing answers at HOST:PORT, for which ray itself would wait for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    """Raise InputError where nothing answers at HOST:PORT, for which ray itself would wait for minutes, and for ray's
+    remote client, which does not lead to all of it."""
+    if address.startswith("ray://"):
+        raise InputError(f"--ray-address {address}: call the command on a machine of the cluster, and give HOST:PORT")
+    host, colon, port = address.rpartition(":")
     if not colon:
         return
     try:
@@ -503,7 +506,10 @@ def _reached(address: str) -> None:
 
 
 def _unreachable(address: str, error: Exception) -> InputError:
-    return InputError(f"--executor ray: no cluster at the address '{address}': {' '.join(str(error).split())}")
+    return InputError(
+        f"--executor ray: no cluster at the address '{address}' lets this machine in: {' '.join(str(error).split())}; "
+        "one that asks for a token needs RAY_AUTH_MODE=token"
+    )
 
 
 @contextmanager

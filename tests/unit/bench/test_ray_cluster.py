@@ -275,6 +275,8 @@ def test_what_no_node_has_is_told(tmp_path: Path, cluster: RayCluster) -> None:
     jobs = made(tmp_path, ["ok"])
     with pytest.raises(InputError, match=r"no node .* 64 CPUs .*at most 2 CPUs"):
         run_jobs(jobs, plan(tmp_path, replace(cluster, cpus=64)))
+    with pytest.raises(InputError, match="on a machine of the cluster"):
+        run_jobs(jobs, plan(tmp_path, RayCluster("ray://127.0.0.1:10001")))
     with pytest.raises(InputError, match="no cluster at the address"):
         run_jobs(jobs, plan(tmp_path, RayCluster("127.0.0.1:1")))
 
@@ -284,6 +286,18 @@ def test_a_worker_gets_its_threads_and_its_share_of_the_memory(tmp_path: Path, c
     jobs = made(tmp_path, ["threads", "memory"])
     records = run_jobs(jobs, plan(tmp_path, replace(cluster, workers=None, cpus=2), limits))
     assert [record.reason for record in records] == ["2", "False"]
+
+
+def test_workers_get_their_gpus(tmp_path: Path, nodes: Any, cluster: RayCluster) -> None:
+    """Those that the cluster counts; whether there is such a device does not matter."""
+    extra = nodes.add_node(num_cpus=2, num_gpus=2)
+    nodes.wait_for_nodes()
+    try:
+        jobs = made(tmp_path, ["gpu"] * 12)
+        records = run_jobs(jobs, plan(tmp_path, replace(cluster, workers=None, gpus=1.0), LIMITS))
+        assert {record.reason for record in records} <= {"0", "1"}
+    finally:
+        nodes.remove_node(extra)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
