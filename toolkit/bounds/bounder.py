@@ -49,6 +49,30 @@ class TightenedRows:
 
 
 @dataclass(frozen=True)
+class NeuronTrees:
+    """Neurons of one layer that were bounded by trees of splits of neurons before it: n trees for the lower ends, then
+    n for the upper ones."""
+
+    layer: int
+    index: Tensor
+    """Position of each neuron in the layer, ``(n,)``."""
+    unstable: Tensor
+    """Numbers of the neurons that are split, ``(U,)``."""
+    tree: Tensor
+    """The tree of each leaf, ``(L,)``."""
+    phase: Tensor
+    """Phases of the split neurons: 1 active, -1 inactive, 0 both, ``(L, U)``."""
+    alpha: Tensor
+    """Lower slopes, ``(L, U)``, as a byte can state them."""
+    beta: Tensor
+    """Split multipliers, ``(L, U)``."""
+    ends: Tensor
+    """What every leaf of a tree is above: the neuron, or its negative, ``(2 n,)``."""
+    better: Tensor
+    """Trees whose ends are better than those known, ``(2 n,)`` bool."""
+
+
+@dataclass(frozen=True)
 class NeuronQuestion:
     """What is asked: pre-activation bounds of all neurons of a program, ``(B, num_neurons)``, in boxes ``(B, n)``."""
 
@@ -72,8 +96,8 @@ class NeuronQuestion:
     """How many may share its work."""
     stated: bool = False
     """Whether a certificate is to state how bounds come about: by backward passes, and slopes that a byte can state."""
-    tell: Callable[[TightenedRows], None] = lambda rows: None
-    """Told of rows that got slopes of their own, in the order of the layers."""
+    tell: Callable[[TightenedRows | NeuronTrees], None] = lambda rows: None
+    """Told of rows that got slopes of their own, and of trees whose bounds are stated, in the order of the layers."""
 
     @classmethod
     def of_problem(cls, problem: Problem, check: Callable[[], None]) -> NeuronQuestion:

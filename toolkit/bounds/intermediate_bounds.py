@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from toolkit.bounds.bounder import NeuronQuestion, Stage, TightenedRows, bounder
+from toolkit.bounds.bounder import NeuronQuestion, NeuronTrees, Stage, TightenedRows, bounder
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.dual_ascent import Adam, Schedule, optimise
 from toolkit.bounds.interval import Bounds, inexact
@@ -44,7 +44,7 @@ def refine_layer(
     bounds: Bounds,
     schedule: Schedule,
     check: Callable[[], None] = lambda: None,
-    tell: Callable[[TightenedRows], None] = lambda rows: None,
+    tell: Callable[[TightenedRows | NeuronTrees], None] = lambda rows: None,
 ) -> Bounds:
     """The bounds with those of one layer's inexact rows tightened, for one box (batch 1), from sound bounds.
 

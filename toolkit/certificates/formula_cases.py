@@ -58,6 +58,14 @@ def formula_cases(formula: CaseFormula, cases: Cases) -> list[list[StatedCase]]:
     return found
 
 
+def common_case(formula: CaseFormula, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> int | None:
+    """The number of what all cases have in common, where that has this box; None where it has another, or none."""
+    part = formula.common_part
+    ends = [np.array([float(end) for end in ends]) for ends in (part.lower, part.upper)]
+    same = all(np.isfinite(end).all() for end in ends) and _near(ends[0], lower) and _near(ends[1], upper)
+    return len(formula.cases) if same else None
+
+
 def _bounds_input(cases: Cases, row: int) -> bool:
     """Whether an atom is about one input alone: the formula has it in its box."""
     monomials = cases.atoms.monomial[int(cases.atoms.starts[row]) : int(cases.atoms.starts[row + 1])]
@@ -89,5 +97,8 @@ def _key(variables: Sequence[int], weights: Sequence[float], constant: float) ->
 def _same_box(cases: Cases, case: int, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> bool:
     """Whether the box of a case is this one, but for the rounding of its ends."""
     own = cases.lower[cases.region[case]], cases.upper[cases.region[case]]
-    limit = tuned().certificates.same_value
-    return all(np.allclose(mine, other, rtol=limit, atol=0) for mine, other in zip(own, (lower, upper), strict=True))
+    return _near(own[0], lower) and _near(own[1], upper)
+
+
+def _near(mine: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    return np.allclose(mine, other, rtol=tuned().certificates.same_value, atol=0)

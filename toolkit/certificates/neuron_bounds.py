@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.bounds.bounder import TightenedRows
 from toolkit.certificates.certificate_file import CertificateFile
-from toolkit.certificates.leaf_rows import SearchedNeurons, array
+from toolkit.certificates.leaf_rows import ProofNode, SearchedNeurons, array
 from toolkit.certificates.neuron_elements import NeuronElements
 from toolkit.certificates.writer import references
 from toolkit.problem.program import Program
 from toolkit.proof.stream import LinearRows
+
+if TYPE_CHECKING:
+    from toolkit.certificates.recorded_problem import RecordedProblem
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,20 @@ class StatedRows:
     upper: NDArray[np.bool_]
     slots: NDArray[np.int64]
 
-    def of(self, context: int) -> LinearRows:
-        """The rows of a record that states them in a context."""
-        count = len(self.index)
-        none = references([{}] * count)
-        contexts = np.full(count, context)
-        return LinearRows(False, contexts, self.slots, none, none, none, self.tensor, self.index, self.upper)
+    def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:
+        """State them in a node, which stays the same."""
+        none = references([{}] * len(self.index))
+        contexts = np.full(len(self.index), node.context)
+        rows = LinearRows(False, contexts, self.slots, none, none, none, self.tensor, self.index, self.upper)
+        problem.file.add(problem.file.writer.bound(rows))
+        return node
+
+
+class Statement(Protocol):
+    """Bounds of neurons that can be stated in the context of a case."""
+
+    def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:
+        """State them in a node; what is left of it is returned."""
 
 
 @dataclass
@@ -43,16 +56,14 @@ class NeuronBounds:
     """Where each tensor's elements begin among all, and where the last one's end."""
     elements: NeuronElements
     """Of the program as it was compiled."""
-    rows: list[StatedRows] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+    """In the order in which they were found, which is that of the layers."""
     slots: int = 0
     """Slots that they take, from 1."""
 
-    def clear(self) -> None:
-        """State none of them any more."""
-        self.rows, self.slots = [], 0
-
-    def add(self, program: Program, rows: TightenedRows) -> None:
-        """Write the slopes of neurons of a program, maybe a reduced one, that are elements of the file's tensors."""
+    def stated(self, program: Program, rows: TightenedRows) -> Iterator[StatedRows]:
+        """Bounds of neurons of a program, maybe a reduced one, as far as they are elements of the file's tensors, whose
+        slopes are written."""
         neurons = SearchedNeurons.of(program, self.elements)
         layer = program.layers[rows.layer]
         better = np.flatnonzero(rows.better.cpu().numpy())
@@ -70,9 +81,10 @@ class NeuronBounds:
                 self.file.add(
                     self.file.writer.slopes(slot, neurons.by_tensor(row, self.starts, list(self.file.writer.tensors)))
                 )
-            self.rows.append(StatedRows(int(chosen) + 1, neurons.elements.index[number[at]], upper[at], slots))
+            yield StatedRows(int(chosen) + 1, neurons.elements.index[number[at]], upper[at], slots)
 
-    def state(self, context: int) -> None:
-        """State all bounds in a context, one layer after the other."""
-        for rows in self.rows:
-            self.file.add(self.file.writer.bound(rows.of(context)))
+    def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:
+        """State all bounds in the node of a case: what is left of it."""
+        for statement in self.statements:
+            node = statement.state(problem, node)
+        return node

@@ -18,7 +18,7 @@ from toolkit.certificates.leaf_rows import (
     SearchedNeurons,
     atom_multipliers,
 )
-from toolkit.certificates.neuron_bounds import NeuronBounds
+from toolkit.certificates.neuron_bounds import NeuronBounds, Statement
 from toolkit.certificates.neuron_elements import NeuronElements
 from toolkit.proof.stream import LinearRows
 
@@ -37,6 +37,10 @@ class RecordedProblem:
     """Why something is left open, and how often."""
     bounds: NeuronBounds
     """Ranges of neurons that each case is given where it begins."""
+    common_case: int | None = None
+    """The number of what all cases have in common, where it has the box of the problem and no context yet."""
+    common: ProofNode | None = None
+    """What is left of its context, in which bounds of neurons are stated for all cases."""
     begun: dict[int, ProofNode] = field(default_factory=dict)
     """The contexts of cases."""
 
@@ -45,15 +49,27 @@ class RecordedProblem:
         """What the neurons are, of the program as it was compiled."""
         return self.bounds.elements
 
+    def state(self, statement: Statement) -> None:
+        """State bounds of neurons for all cases that begin from now on: once, where these have a context in common."""
+        if self.common is None and self.common_case is not None:
+            context, record = self.file.writer.case(self.common_case)
+            self.file.add(record)
+            self.common = ProofNode(context, -1)
+        if self.common is None:
+            self.bounds.statements.append(statement)
+        else:
+            self.common = statement.state(self, self.common)
+
     def case_node(self, case: int) -> ProofNode:
         """The context of a case, which begins with it; -1 where the formula has no such case."""
         if case not in self.begun:
-            context = -1
+            node = ProofNode(-1, case)
             if self.cases[case]:
-                context, record = self.file.writer.case(self.cases[case][0].number)
+                above = None if self.common is None else self.common.context
+                context, record = self.file.writer.case(self.cases[case][0].number, above)
                 self.file.add(record)
-                self.bounds.state(context)
-            self.begun[case] = ProofNode(context, case)
+                node = self.bounds.state(self, ProofNode(context, case))
+            self.begun[case] = node
         return self.begun[case]
 
     def split(
@@ -99,4 +115,6 @@ class RecordedProblem:
 
     def atoms(self, node: ProofNode, weights: Sequence[float]) -> dict[int, float]:
         """Multipliers of a case's atoms, as the formula numbers them."""
+        if not any(weights):
+            return {}
         return atom_multipliers(self.cases[node.case][0], self.rows[node.case].tolist(), weights)

@@ -11,13 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from toolkit.bounds.bounder import NeuronTrees
 from toolkit.certificates.box_record import BoxRecord
 from toolkit.certificates.certificate_file import CertificateFile, FileMark
 from toolkit.certificates.equal_elements import merged_network
-from toolkit.certificates.formula_cases import formula_cases
+from toolkit.certificates.formula_cases import common_case, formula_cases
 from toolkit.certificates.leaf_rows import Array, RefutedDomains, SearchedNeurons, array
 from toolkit.certificates.neuron_bounds import NeuronBounds
 from toolkit.certificates.neuron_elements import neuron_elements
+from toolkit.certificates.neuron_trees import StatedTrees
 from toolkit.certificates.phase_record import PhaseRecord
 from toolkit.certificates.recorded_problem import RecordedProblem
 from toolkit.certificates.writer import CertificateWriter
@@ -66,6 +68,8 @@ class CertificateRecorder:
         self.file = CertificateFile(certificate, writer)
         self.gaps: Counter[str] = Counter()
         self.problem: RecordedProblem | None = None
+        self.common_begun = False
+        """Whether what all cases have in common may have a context already."""
         self.refuted: set[int] = set()
         """Cases of the problem that root bounds refute."""
         self.frontier: Any = None
@@ -102,7 +106,8 @@ class CertificateRecorder:
         sizes = [self.model.network.sizes[value] for value in self.model.network.names.values()]
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         bounds = NeuronBounds(self.file, starts, elements)
-        self.problem = RecordedProblem(self.file, starts, rows, cases, self.gaps, bounds)
+        common, self.common_begun = None if self.common_begun else common_case(self.formula, lower, upper), True
+        self.problem = RecordedProblem(self.file, starts, rows, cases, self.gaps, bounds, common)
         self.refuted = set()
 
     def with_equal_elements(self, problem: Problem, lower: Array, upper: Array) -> Model:
@@ -127,7 +132,12 @@ class CertificateRecorder:
         """Keep ranges of neurons for the cases that begin from now on."""
         if self.problem is not None:
             self.forget_search(self.problem)
-            self.problem.bounds.add(event.problem.program, event.rows)
+            problem, program = self.problem, event.problem.program
+            if isinstance(event.rows, NeuronTrees):
+                problem.state(StatedTrees.of(program, problem.elements, event.rows))
+                return
+            for rows in problem.bounds.stated(program, event.rows):
+                problem.state(rows)
 
     @record.register
     def root_bounded(self, event: RootBounded) -> None:
@@ -172,7 +182,6 @@ class CertificateRecorder:
         if self.before_search is not None:
             mark, gaps = self.before_search
             self.file.back_to(mark)
-            known.bounds.clear()
             self.gaps.clear()
             self.gaps.update(gaps)
             known.begun = {case: node for case, node in known.begun.items() if case in self.refuted}

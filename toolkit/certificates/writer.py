@@ -64,10 +64,12 @@ class CertificateWriter:
         payload = struct.pack("<II", tensor, len(stated.elements)) + integers(stated.elements) + integers(stated.models)
         return self._record(RecordKind.EQUAL, payload + np.asarray(stated.factors, "<f8").tobytes())
 
-    def case(self, number: int) -> tuple[int, bytes]:
-        """Begin the proof of a case: its context."""
+    def case(self, number: int, above: int | None = None) -> tuple[int, bytes]:
+        """Begin the proof of a case, or of what all have in common, where the number is that after the last: its
+        context. It has the bounds of the context ``above``, all that is left of what the cases have in common."""
         self.contexts += 1
-        return self.contexts - 1, self._record(RecordKind.CASE, struct.pack("<I", number))
+        payload = struct.pack("<II", number, 0 if above is None else above + 1)
+        return self.contexts - 1, self._record(RecordKind.CASE, payload)
 
     def split(self, contexts: Array, tensors: Array, indices: Array, points: Array) -> tuple[Array, bytes]:
         """Split contexts at ``element <= point`` and ``>=``; the numbers of the two halves, ``(n, 2)``."""
@@ -108,9 +110,9 @@ class CertificateWriter:
         self.halves += len(rows)
         return np.arange(self.halves - len(rows), self.halves), self._linear(RecordKind.HALF_SPACE, rows)
 
-    def recompute(self, context: int) -> bytes:
-        """Have the bounds of a context recomputed, and kept for all below it."""
-        return self._record(RecordKind.RECOMPUTE, struct.pack("<I", context))
+    def recompute(self, context: int, anew: bool = True) -> bytes:
+        """Have the bounds of a context computed anew, or what is known of it put together, for all below it."""
+        return self._record(RecordKind.RECOMPUTE, struct.pack("<IB", context, anew))
 
     def end(self) -> bytes:
         """The last record and the end of the stream."""

@@ -9,14 +9,16 @@ docs/certificate.md says what statements there are and what `checked` means.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from toolkit.proof.formula import CaseFormula, load_formula
 from toolkit.proof.identities import Multiples, are_multiples, merged, reader_of
 from toolkit.proof.linear_maps import Array
 from toolkit.proof.network import ProofNetwork, UnreadableError, load_network, readable
-from toolkit.proof.stream import Damaged, HashedFile, LinearRows, Payload, RecordKind, References, records
+from toolkit.proof.stream import Damaged, LinearRows, Payload, RecordKind, References, records
 
 CHECKED, REFUTED, INCOMPLETE = "checked", "refuted", "incomplete"
 EXIT_CODES = {CHECKED: 0, REFUTED: 1, INCOMPLETE: 2}
@@ -257,13 +259,19 @@ class CertificateChecker:
         self.values = [len(network.sizes) if known == value else known for known in self.values]
 
     def case(self, payload: Payload) -> None:
-        """Read the record with which the proof of a case begins."""
-        number = payload.number()
+        """Read the record with which the proof of a case begins, or what all cases have in common."""
+        number, above, common = payload.number(), payload.number(), len(self.formula.cases)
         payload.end()
-        require(number < len(self.formula.cases) and number not in self.begun, f"no case {number}, or a second time")
+        require(number <= common and number not in self.begun, f"no case {number}, or a second time")
         self.begun.add(number)
-        self.contexts[self.next_context] = ProofContext(self.next_context, number)
+        begun = self.contexts[self.next_context] = ProofContext(self.next_context, number)
         self.next_context += 1
+        if above:
+            self.flush()
+            start = self.leaf(above - 1)
+            alone = start.case == common and all(other.open_children < 2 for other in start.path())
+            require(alone, f"context {start.number} is not all that is left of what the cases have in common")
+            begun.base = self.base(start).narrowed(1, self.facts([start], fresh=False))
 
     def context(self, number: int) -> ProofContext:
         """A context that is open."""
@@ -404,17 +412,17 @@ class CertificateChecker:
     def evaluated(self, record: LinearRows) -> list[tuple[ProofRows, LowerBound]]:
         """The rows of a record in batches, with their bounds, none of which uses another."""
         rows = self.rows(record)
-        begin = {id(self.base(self.contexts[number])) for number in rows.by_context()}
-        require(len(begin) == 1, "the rows of one record begin at different bounds")
+        require(len({id(self.base(self.contexts[n])) for n in rows.by_context()}) == 1, "rows of different bounds")
         return [(batch, self.evaluate(batch, record.fresh)[2]) for batch in rows.batches(self.batch)]
 
     def recompute(self, payload: Payload) -> None:
-        """Recompute the bounds of a context."""
-        context = self.context(payload.number())
+        """Bounds of a context for all below it: computed anew, or what is known of it already."""
+        context, anew = self.context(payload.number()), payload.take(1) != b"\0"
         payload.end()
         self.flush()
         if context.number in self.contexts:
-            context.base, context.included = self.fresh([context]), len(context.facts)
+            known = self.base(context).narrowed(1, self.facts([context], fresh=False))
+            context.base, context.included = self.fresh([context]) if anew else known, len(context.facts)
 
     def end(self, payload: Payload) -> None:
         """Read the last record, which nothing follows."""
@@ -592,10 +600,10 @@ def check_share(paths: tuple[Path, Path, Path], exact: bool, jobs: int, job: int
     """Check a certificate, with one share of the leaves."""
     network, specification, certificate = paths
     checker = CertificateChecker(load_network(network), load_formula(specification), exact, (job, jobs))
-    with readable(certificate), certificate.open("rb") as opened:
-        file = HashedFile(opened)
-        outcome = checker.run(records(file), partial(print, file=sys.stderr, flush=True) if job == 0 else None)
-    return CheckOutcome(outcome.status, outcome.message, outcome.place, file.hash.digest())
+    with readable(certificate):
+        data = certificate.read_bytes()
+        outcome = checker.run(records(BytesIO(data)), partial(print, file=sys.stderr, flush=True) if job == 0 else None)
+    return replace(outcome, digest=hashlib.sha256(data).digest())
 
 
 def check(network: Path, specification: Path, certificate: Path, exact: bool = False, jobs: int = 1) -> CheckOutcome:

@@ -82,8 +82,11 @@ class CaseFormula:
         return self._within(everywhere, self.common)
 
     def case(self, number: int) -> FormulaCase:
-        """A case with its box. Raises UnreadableError where an input has no bound."""
-        found = self._within(self.common_part, self.cases[number])
+        """A case with its box; for the number after the last, what all have in common.
+
+        Raises UnreadableError where an input has no bound.
+        """
+        found = self._within(self.common_part, self.cases[number] if number < len(self.cases) else ())
         for variable, ends in enumerate(zip(found.lower, found.upper, strict=True)):
             if any(isinstance(end, float) for end in ends):
                 raise UnreadableError(f"{self.name}: case {number}: input {variable} has no bound")

@@ -7,7 +7,6 @@ each record and what it states.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -144,20 +143,7 @@ class Payload:
             raise Damaged("a record is longer than it says")
 
 
-class HashedFile:
-    """A file whose bytes are hashed as they are read."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.hash = file, hashlib.sha256()
-
-    def read(self, size: int) -> bytes:
-        """The next bytes of the file, at most so many."""
-        data = self.file.read(size)
-        self.hash.update(data)
-        return data
-
-
-def unpacked_bytes(file: HashedFile) -> Iterator[bytes]:
+def unpacked_bytes(file: BinaryIO) -> Iterator[bytes]:
     """The stream, some bytes at a time. A file that ends too early ends it, too; a damaged one raises zlib.error."""
     unpacker = zlib.decompressobj()
     while not unpacker.eof:
@@ -170,7 +156,7 @@ def unpacked_bytes(file: HashedFile) -> Iterator[bytes]:
         raise Damaged("there is something after the end")
 
 
-def records(file: HashedFile) -> Iterator[tuple[int, bytes]]:
+def records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Kinds and payloads. Raises Damaged and zlib.error; ends without `RecordKind.END` where the file does."""
     if file.read(len(MAGIC)) != MAGIC:
         raise Damaged("this is no certificate of version 1")

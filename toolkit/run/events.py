@@ -44,7 +44,7 @@ class RootBounded:
 @dataclass(frozen=True)
 class NeuronsBounded:
     """Some neurons of a problem's program have better bounds in its only box, by slopes of their own
-    (`toolkit.bounds.bounder.TightenedRows`)."""
+    (`toolkit.bounds.bounder.TightenedRows`), or by trees (`toolkit.bounds.bounder.NeuronTrees`)."""
 
     problem: Any
     rows: Any

@@ -19,11 +19,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from toolkit.bounds.bounder import NeuronQuestion, Stage, bounder
-from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule
+from toolkit.bounds.bounder import NeuronQuestion, NeuronTrees, Stage, bounder
+from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule, evaluate, relax
 from toolkit.bounds.intermediate_bounds import refine_layer
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.optimised_bound import adaptive
+from toolkit.bounds.optimised_bound import Multipliers, adaptive
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
@@ -33,7 +33,7 @@ from toolkit.run.forked_processes import side_by_side, worth_starting
 from toolkit.search.batch_size import refusals
 from toolkit.search.branching import BranchingRule, chord
 from toolkit.search.loop import BoundedChildren, PickedDomains, branch_and_bound
-from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, proved, root_domains
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, proved, root_domains
 from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
 from toolkit.tuning import tuned
 
@@ -61,7 +61,8 @@ def branch_neurons(question: NeuronQuestion) -> Bounds:
     for position, number in enumerate(layers):
         if turn.left <= 0:
             break
-        bounds = refine_layer(program, number, question.box, question.known, ROOT_SCHEDULE, question.check)
+        schedule = replace(ROOT_SCHEDULE, in_bytes=question.stated)
+        bounds = refine_layer(program, number, question.box, question.known, schedule, question.check, question.tell)
         question = replace(question, known=bounds)
         question = replace(question, known=_branch_layer(question, number, turn.part(1 / (len(layers) - position))))
     return question.known
@@ -74,6 +75,8 @@ def _branch_layer(question: NeuronQuestion, number: int, clock: Clock) -> Bounds
     unstable = _unstable(bounds.of(layer.neurons))
     if not len(unstable) or not RELAXATIONS[layer.op].piecewise_linear:
         return bounds
+    if question.stated:
+        return _stated(question, number, unstable, clock)
     most = min(question.processes, len(unstable) // tuned().sharing.least_domains, worth_starting(clock.left))
     count = max(1, most)
     hands = [unstable[hand::count] for hand in range(count)]
@@ -84,6 +87,30 @@ def _branch_layer(question: NeuronQuestion, number: int, clock: Clock) -> Bounds
             at = layer.start + hand
             new = Bounds(lower[:, at], upper[:, at]).intersect(found)
             lower[:, at], upper[:, at] = new.lower, new.upper
+    return Bounds(lower, upper)
+
+
+def _stated(question: NeuronQuestion, number: int, rows: Tensor, clock: Clock) -> Bounds:
+    """The bounds with those of some rows of a layer that leaves prove with slopes that a byte can state, by a margin
+    for what rounding does to those who compute them again; the trees are told."""
+    program, bounds = question.program, question.known
+    try:
+        with refusals():
+            trees = plant(program, number, question.box, bounds, rows, question.batch)
+            grown(trees, clock)
+            multipliers, ends = trees.with_stated_slopes()
+    except torch.OutOfMemoryError:
+        return bounds
+    at = program.layers[number].start + rows
+    known = torch.cat([bounds.lower[:, at], -bounds.upper[:, at]], 1)[0]
+    margin = tuned().neuron_bounds.least_stated_gain * (bounds.upper - bounds.lower)[0, at].repeat(2)
+    ends = ends - margin
+    better = ends > known + margin
+    told = multipliers.alpha, multipliers.beta, ends, better
+    question.tell(NeuronTrees(number, rows, trees.space.unstable, trees.open.case, trees.open.phase, *told))
+    lower, upper = bounds.lower.clone(), bounds.upper.clone()
+    low, negated = torch.where(better, ends, known).unsqueeze(0).chunk(2, 1)
+    lower[:, at], upper[:, at] = low, -negated
     return Bounds(lower, upper)
 
 
@@ -126,6 +153,16 @@ class TreeFrontier(PhaseFrontier):
         """Bounds of the neurons, ``(1, n)``."""
         low, negated = self.heights().unsqueeze(0).chunk(2, 1)
         return Bounds(low, -negated)
+
+    def with_stated_slopes(self) -> tuple[Multipliers, Tensor]:
+        """The leaves' multipliers, with slopes that a byte can state, and the trees' least bounds by these."""
+        problem, found = self.space.problem, list[Tensor]()
+        for part in self.open.parts(self.batch):
+            domain, multipliers = expand(self.space, part)
+            bound = evaluate(problem.program, relax(problem.program, domain), multipliers.stated()).bound
+            found.append(bound.lower.nan_to_num(nan=-torch.inf))
+        ends = torch.full_like(problem.offsets, torch.inf).scatter_reduce(0, self.open.case, torch.cat(found), "amin")
+        return Multipliers(self.open.alpha, self.open.beta, self.open.weight).stated(), ends
 
     def begin(self, clock: Clock) -> list[PhaseDomains]:
         """Bound the unsplit roots of all trees, more thoroughly than leaves."""

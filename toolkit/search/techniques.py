@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolkit.bounds.bounder import Bounder, NeuronQuestion, Stage, cheapest
 from toolkit.bounds.dual_ascent import Polyak, Schedule
 from toolkit.bounds.interval import Bounds, unstable_neurons
 from toolkit.run.clock import OutOfTime
+from toolkit.run.events import NeuronsBounded
 from toolkit.run.forked_processes import cores
 from toolkit.run.threads import suited_threads
 from toolkit.search import neuron_branching  # noqa: F401 - importing it registers what bounds neurons by a search
@@ -66,11 +67,8 @@ class PhaseAttempt:
 
     @property
     def tightener(self) -> Bounder | None:
-        """What improves on the bounds of all neurons by a search of its own; None where nothing does, and where a
-        certificate is to be written, which has no place for such bounds."""
+        """What improves on the bounds of all neurons by a search of its own; None where nothing does."""
         problem = self.task.problem
-        if self.task.settings.certifiable:
-            return None
         box = Bounds(problem.lower, problem.upper)
         return cheapest(Stage.BRANCHING, NeuronQuestion(problem.program, box, self.root.bounds))
 
@@ -197,6 +195,11 @@ def gave_up(attempt: PhaseAttempt) -> bool:
     return attempt.found is not None and (hopeless or attempt.tightener is None)
 
 
+def begins_again(attempt: PhaseAttempt) -> bool:
+    """Whether better bounds pay for a new search, or the old one ended; a certificate states them before a search."""
+    return attempt.restart_pays or attempt.found is not None or attempt.task.settings.certifiable
+
+
 TECHNIQUES = (
     #         name            due                                                                     act
     Technique("refine",       lambda attempt: attempt.frontier is None,                               refine),
@@ -206,7 +209,7 @@ TECHNIQUES = (
     Technique("search on",    lambda attempt: attempt.tightener is None,                              search_on),
     Technique("attack more",  lambda attempt: attempt.awaits("attack more"),                          attack_more),
     Technique("tighten",      lambda attempt: attempt.awaits("tighten"),                              tighten),
-    Technique("restart",      lambda attempt: attempt.restart_pays or attempt.found is not None,      restart),
+    Technique("restart",      begins_again,                                                           restart),
     Technique("inherit",      lambda attempt: True,                                                   inherit),
 )  # fmt: skip
 """The techniques; those above come first."""
@@ -227,11 +230,15 @@ def tightened(
     That is on the problem as a search over phases has it already, in batches of its size.
     """
     problem, turn, check = search.space.problem, task.clock.soon(seconds), task.clock.check
-    box = Bounds(problem.lower, problem.upper)
-    bounds = tightener.bound(NeuronQuestion(problem.program, box, root.bounds, check,
-                                            turn=turn, batch=search.batch, processes=processes_of(task)))  # fmt: skip
+    box, stated = Bounds(problem.lower, problem.upper), task.settings.certifiable
+    question = NeuronQuestion(problem.program, box, root.bounds, check, turn=turn, batch=search.batch, stated=stated)
+    question = replace(
+        question, processes=processes_of(task), tell=lambda rows: task.observer(NeuronsBounded(problem, rows))
+    )
+    bounds = tightener.bound(question)
     assert bounds is not None, "these are in the precision of the search"
-    root = optimised_root(task.problem, root, bounds, task.settings.alpha_iterations, task.clock, task.observer)
+    steps = task.settings.alpha_iterations
+    root = optimised_root(task.problem, root, bounds, steps, task.clock, task.observer, in_bytes=stated)
     task.note(unstable=root.unstable, bounds=root.method, layers=root.layers)
     return root
 

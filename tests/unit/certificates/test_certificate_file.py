@@ -6,12 +6,12 @@ from pathlib import Path
 
 from toolkit.certificates.certificate_file import CertificateFile
 from toolkit.certificates.writer import CertificateWriter
-from toolkit.proof.stream import HashedFile, RecordKind, records
+from toolkit.proof.stream import RecordKind, records
 
 
 def read(path: Path) -> list[tuple[int, bytes]]:
     with path.open("rb") as file:
-        return list(records(HashedFile(file)))
+        return list(records(file))
 
 
 def test_what_is_taken_back_was_never_there(tmp_path: Path) -> None:
@@ -33,4 +33,4 @@ def test_what_is_taken_back_was_never_there(tmp_path: Path) -> None:
     file.end()
     file.close()
     assert [kind for kind, _ in read(path)] == [RecordKind.HEADER, RecordKind.CASE, RecordKind.CASE, RecordKind.END]
-    assert read(path)[2][1] == (2).to_bytes(4, "little")
+    assert read(path)[2][1] == (2).to_bytes(8, "little")

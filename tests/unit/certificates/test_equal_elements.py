@@ -15,7 +15,7 @@ from toolkit.certificates.equal_elements import merged_network, proportional
 from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 from toolkit.proof.check import CHECKED, check
 from toolkit.proof.network import load_network
-from toolkit.proof.stream import HashedFile, RecordKind, records
+from toolkit.proof.stream import RecordKind, records
 from toolkit.result import Verdict
 from toolkit.run.clock import Clock
 from toolkit.settings import Settings
@@ -86,7 +86,7 @@ def answered(folder: Path, model: onnx.ModelProto, seed: int, **settings: object
 
 def kinds(certificate: Path) -> Counter[RecordKind]:
     with certificate.open("rb") as file:
-        return Counter(RecordKind(kind) for kind, _ in records(HashedFile(file)))
+        return Counter(RecordKind(kind) for kind, _ in records(file))
 
 
 @pytest.mark.parametrize("strategy", ["relu", "input"])

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from random_networks import random_network, save
+from random_networks import NetworkBuilder, random_network, save
 from random_queries import hard_query
 
 from toolkit.certificates.recorder import CertificateRecorder
 from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 from toolkit.errors import InputError
 from toolkit.proof.check import CHECKED, INCOMPLETE, REFUTED, check
-from toolkit.proof.stream import HashedFile, RecordKind, records
+from toolkit.proof.stream import RecordKind, records
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
 from toolkit.run.events import LeafClosed
 from toolkit.settings import Settings
+from toolkit.tuning import tuned, using
 from toolkit.verify import load_networks, silent
 
 
@@ -102,7 +104,7 @@ def test_what_cannot_be_stated_is_left_open_and_said(tmp_path: Path) -> None:
 def kinds(certificate: Path) -> Counter[RecordKind]:
     """How many records of each kind there are."""
     with certificate.open("rb") as file:
-        return Counter(RecordKind(kind) for kind, _ in records(HashedFile(file)))
+        return Counter(RecordKind(kind) for kind, _ in records(file))
 
 
 def test_every_kind_of_statement_is_written_and_accepted(tmp_path: Path) -> None:
@@ -114,6 +116,26 @@ def test_every_kind_of_statement_is_written_and_accepted(tmp_path: Path) -> None
         assert result.verdict is Verdict.UNSAT and check(network, specification, certificate).status == CHECKED
         found += kinds(certificate)
     assert set(found) == set(RecordKind) - {RecordKind.RECOMPUTE, RecordKind.EQUAL}
+
+
+def test_trees_of_neurons_are_stated(tmp_path: Path) -> None:
+    """Where searches get next to no time before neurons are bounded by trees, ends of neurons are what proves."""
+    trees, few = 0, {"strategy": {"first_turn_seconds": 0.0}, "certificates": {"trees_put_together": 3}}
+    for width, seed, margin in ((12, 0, 0.3), (12, 1, 0.3), (16, 3, 0.1)):
+        generator = np.random.default_rng(seed)
+        builder, x, widths = NetworkBuilder(generator, (1, 6)), "x", [6, width, width, width]
+        for size, following in pairwise(widths):
+            x = builder.op("Relu", builder.dense(x, size, following))
+        network = save(builder.model(builder.dense(x, width, 3), 3), tmp_path, f"{width}{seed}.onnx")
+        specification = network.with_suffix(".vnnlib")
+        specification.write_text(hard_query(network, generator, margin))
+        with using(tuned().changed(**few)):
+            result, certificate = written(network, specification, timeout=60.0, beta_iterations=1, batch=2)
+        assert result.verdict is Verdict.UNSAT and not result.reason
+        outcome = check(network, specification, certificate)
+        assert outcome.status == CHECKED, outcome.message
+        trees += kinds(certificate)[RecordKind.RECOMPUTE]
+    assert trees
 
 
 def test_only_what_the_checker_accepts_is_certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,8 +114,8 @@ class Scribe:
         self.data, self.folder = [self.writer.header()], net.parent
         self.net, self.spec = net, spec
 
-    def case(self, number: int) -> int:
-        context, record = self.writer.case(number)
+    def case(self, number: int, above: int | None = None) -> int:
+        context, record = self.writer.case(number, above)
         self.data.append(record)
         return context
 
@@ -224,6 +224,34 @@ def test_slopes(tmp_path):
         scribe.refute([root], [{0: 1.0}], slots=[1])
         assert scribe.check().status == status
         assert scribe.check(exact=True).status == status
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_all_cases_have_in_common_is_proved_once(tmp_path, exact):
+    """x - 2 relu(x) - relu(-x) <= 0 needs a split: stated as a bound of a neuron for two cases, if it is proved."""
+    net = relu_network(
+        tmp_path / "n.onnx",
+        (np.array([[1, -1, 1]], np.float32), np.array([0, 0, 2], np.float32)),
+        (np.array([[-2], [-1], [1]], np.float32), np.array([-2.1], np.float32)),
+        (np.array([[1]], np.float32), np.zeros(1, np.float32)),
+    )
+    spec = specification(tmp_path / "s.vnnlib", 1, 1, [(-1, 1)], "(assert (or (>= Y_0 0.2) (>= (* 2 Y_0) 0.3)))")
+    for kind in ("whole", "half", "beyond", "waiting", "without", "twice", "not common"):
+        scribe = Scribe(net, spec)
+        common = scribe.case(2)
+        within, beyond = scribe.split(common, "z1", 0, -0.05)
+        halves = scribe.split(beyond, "", 0, 0.0)[: 1 if kind == "half" else 2]
+        scribe.refute(halves, [{}] * len(halves), splits=[{beyond: 1.0}] * len(halves), fresh=True)
+        scribe.data.append(scribe.writer.recompute(within, anew=False))
+        if kind == "waiting":
+            scribe.refute([within], [{}])
+        if kind == "twice":
+            scribe.case(2)
+        above = {"beyond": beyond, "without": None}.get(kind, within)
+        cases = [scribe.case(0, above), scribe.case(1, common if kind == "not common" else above)]
+        scribe.refute(cases, [{0: 1.0}, {0: 1.0}])
+        outcome = scribe.check(exact=exact)
+        assert outcome.status == ("checked" if kind == "whole" else "refuted"), (kind, outcome)
 
 
 @pytest.mark.parametrize("exact", [False, True])

@@ -1,0 +1,133 @@
+"""Ends of neurons that trees of splits give, stated as splits of a case's context at these ends.
+
+A context is split where a neuron is at the end that a tree proves. The half beyond the end has no point: it is split
+further as the tree is, and each leaf refuted by its slopes and multipliers. The other half is the case from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.bounds.bounder import NeuronTrees
+from toolkit.certificates.leaf_rows import Array, ProofNode, RefutedDomains, SearchedNeurons, array
+from toolkit.certificates.neuron_elements import NeuronElements
+from toolkit.certificates.recorded_problem import RecordedProblem
+from toolkit.problem.program import Program
+from toolkit.tuning import tuned
+
+
+@dataclass(frozen=True)
+class StatedTree:
+    """A tree for one end of a neuron, by the columns of neurons that its search had, and one for the neuron itself."""
+
+    column: int
+    """Of the neuron."""
+    upper: bool
+    """Whether it bounds the neuron's element from above."""
+    point: float
+    """The end, in units of the element."""
+    phase: NDArray[np.int8]
+    """Phases of the leaves, ``(L, columns)``."""
+    alpha: Array
+    beta: Array
+    """Multipliers of the splits, and 1 for the neuron."""
+
+    def sides(self, rows: NDArray[np.int64]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """A neuron that parts some leaves, and those of them where it is active and inactive.
+
+        The one that was split first is such a neuron, and so there is one for all leaves, and for those of each side.
+        """
+        phase = self.phase[rows]
+        parting = (phase != 0).all(0) & (phase > 0).any(0) & (phase < 0).any(0)
+        column = int(parting.argmax())
+        assert parting[column], "leaves of a tree are parted by the neuron that was split first"
+        return column, rows[phase[:, column] > 0], rows[phase[:, column] < 0]
+
+
+@dataclass(frozen=True)
+class StatedTrees:
+    """Trees of neurons of one layer."""
+
+    neurons: SearchedNeurons
+    trees: list[StatedTree]
+
+    @classmethod
+    def of(cls, program: Program, compiled: NeuronElements, grown: NeuronTrees) -> StatedTrees:
+        """The trees with better ends; ``compiled`` are the elements of the program that this one was reduced from."""
+        split = grown.unstable.cpu().numpy()
+        targets = program.layers[grown.layer].start + grown.index.cpu().numpy()
+        neurons = SearchedNeurons.of(program, compiled, np.concatenate([split, targets])).before(len(split))
+        return cls(neurons, list(_better(grown, neurons.elements, len(split))))
+
+    def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:
+        """Refute all halves beyond the ends, one tree after the other: what is left of the node."""
+        every = tuned().certificates.trees_put_together
+        for number, tree in enumerate(self.trees, 1):
+            node = self.cut(problem, node, tree)
+            if node.context >= 0 and (number % every == 0 or number == len(self.trees)):
+                problem.file.add(problem.file.writer.recompute(node.context, anew=False))
+        return node
+
+    def cut(self, problem: RecordedProblem, node: ProofNode, tree: StatedTree) -> ProofNode:
+        """The half of a node within the end that a tree proves; the other one is refuted."""
+        halves = self.split(problem, [node], np.array([tree.column]), np.array([tree.point]))[0]
+        kept, beyond = halves if tree.upper else halves[::-1]
+        leaves: dict[int, ProofNode] = {}
+        parts = [(ProofNode(int(beyond), node.case, node, tree.column), np.arange(len(tree.phase)))]
+        while parts:
+            leaves |= {int(rows[0]): leaf for leaf, rows in parts if len(rows) == 1}
+            parts = self.children(problem, tree, [part for part in parts if len(part[1]) > 1])
+        weight = np.zeros((len(leaves), problem.rows.shape[1]))
+        found = RefutedDomains([leaves[row] for row in range(len(leaves))], tree.alpha, tree.beta, weight)
+        problem.refute(self.neurons, found)
+        return ProofNode(int(kept), node.case)
+
+    def children(
+        self, problem: RecordedProblem, tree: StatedTree, parts: list[tuple[ProofNode, NDArray[np.int64]]]
+    ) -> list[tuple[ProofNode, NDArray[np.int64]]]:
+        """Nodes with some leaves each, split at neurons that part these."""
+        if not parts:
+            return []
+        elements, sides = self.neurons.elements, [tree.sides(rows) for _, rows in parts]
+        columns = np.array([column for column, _, _ in sides])
+        points = -elements.offset[columns] / elements.scale[columns]
+        halves = self.split(problem, [node for node, _ in parts], columns, points)
+        found = []
+        for (node, _), (column, active, inactive), contexts in zip(parts, sides, halves, strict=True):
+            below, above = (active, inactive) if elements.scale[column] < 0 else (inactive, active)
+            for context, rows in zip(contexts.tolist(), (below, above), strict=True):
+                found.append((ProofNode(context, node.case, node, column), rows))
+        return found
+
+    def split(
+        self, problem: RecordedProblem, nodes: list[ProofNode], columns: NDArray[np.int64], points: Array
+    ) -> NDArray[np.int64]:
+        """Split nodes at neurons: contexts of the halves ``<=`` and ``>=`` of their elements, ``(B, 2)``."""
+        elements = self.neurons.elements
+        tensors = np.where(elements.tensor[columns] >= 0, elements.tensor[columns] + 1, -1)
+        return problem.split(nodes, tensors, elements.index[columns], points)
+
+
+def _better(grown: NeuronTrees, elements: NeuronElements, split: int) -> Iterator[StatedTree]:
+    """The trees whose ends are better than those known, of neurons with columns from ``split`` on."""
+    tree, phase = grown.tree.cpu().numpy(), grown.phase.cpu().numpy()
+    alpha, beta, ends = array(grown.alpha), array(grown.beta), array(grown.ends)
+    count = len(grown.index)
+    for number in np.flatnonzero(grown.better.cpu().numpy()).tolist():
+        column, rows = split + number % count, np.flatnonzero(tree == number)
+        sign = 1 if number < count else -1
+        scale, zeros = float(elements.scale[column]), np.zeros((len(rows), count))
+        own = zeros.copy()
+        own[:, column - split] = 1
+        yield StatedTree(
+            column,
+            (sign < 0) == (scale > 0),
+            (sign * float(ends[number]) - float(elements.offset[column])) / scale,
+            np.concatenate([phase[rows], zeros.astype(np.int8)], 1),
+            np.concatenate([alpha[rows], zeros], 1),
+            np.concatenate([beta[rows], own], 1),
+        )
