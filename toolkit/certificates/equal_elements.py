@@ -22,22 +22,27 @@ DIGITS = 7
 """To which values are compared."""
 
 
-def merged_network(network: ProofNetwork, without: Collection[str] = ()) -> tuple[ProofNetwork, dict[str, Multiples]]:
-    """The network as it is once the multiples in all of its tensors but some have been stated; these, in order."""
+def merged_network(
+    network: ProofNetwork, without: Collection[str] = (), sure: bool = True
+) -> tuple[ProofNetwork, dict[str, Multiples]]:
+    """The network as it is once the multiples in all of its tensors but some have been stated; these, in order.
+
+    Unless they are to be ``sure``, which takes the most time, they are what values at points make likely.
+    """
     found: dict[str, Multiples] = {}
     random = RandomValues()
     for name in network.names:
         value = network.names[name]
         candidates = proportional(random.of(network, value))
-        if name not in without and (stated := verified(network, value, candidates)) is not None:
+        if name in without or not len(candidates.elements) or reader_of(network, value, candidates) is None:
+            continue
+        if (stated := verified(network, value, candidates) if sure else candidates) is not None:
             network, found[name] = merged(network, value, stated), stated
     return network, found
 
 
 def verified(network: ProofNetwork, value: int, candidates: Multiples) -> Multiples | None:
-    """Those of the candidates that the checker accepts; None where there are none, or no ReLU reads the tensor."""
-    if not len(candidates.elements) or reader_of(network, value, candidates) is None:
-        return None
+    """Those of the candidates that the checker accepts; None where there are none."""
     sure = are_multiples(network, value, candidates)
     stated = Multiples(*(part[sure] for part in (candidates.elements, candidates.models, candidates.factors)))
     return stated if sure.any() else None

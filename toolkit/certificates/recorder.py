@@ -115,14 +115,16 @@ class CertificateRecorder:
         slopes and splits are different ones."""
         without: set[str] = set()
         names = list(self.network.names)
+        sure = False
         while True:
-            network, stated = merged_network(self.network, without)
+            network, stated = merged_network(self.network, without, sure)
             model = Model.of(network)
             elements = neuron_elements(problem.program, model, lower, upper)
-            shared = {names[tensor] for tensor in elements.shared(problem.program)}
-            if not shared & stated.keys():
+            shared = {names[tensor] for tensor in elements.shared(problem.program)} & stated.keys()
+            if sure and not shared:
                 break
             without |= shared
+            sure = not shared
         for name, multiples in stated.items():
             self.file.add(self.file.writer.equal(self.file.writer.tensors[name], multiples))
         return model
