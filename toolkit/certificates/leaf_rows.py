@@ -71,9 +71,9 @@ class SearchedNeurons:
     def by_tensor(
         self, slopes: NDArray[np.uint8], starts: NDArray[np.int64], names: Sequence[str]
     ) -> dict[str, NDArray[np.uint8]]:
-        """Bytes for all elements of all tensors as those of each tensor that has some of the neurons."""
+        """Bytes for the elements of all tensors, ``(B, elements)``, by the name of each tensor with some neurons."""
         used = np.unique(self.elements.tensor[self.sloped]).tolist()
-        return {names[tensor]: slopes[starts[tensor] : starts[tensor + 1]] for tensor in used}
+        return {names[tensor]: slopes[:, starts[tensor] : starts[tensor + 1]] for tensor in used}
 
     def slopes(self, alpha: Array, starts: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Lower slopes ``(B, U)`` of ReLUs as bytes for all elements of all tensors, which begin at ``starts``.
@@ -135,8 +135,9 @@ class Functionals:
     def write_slopes(self, file: CertificateFile, starts: NDArray[np.int64]) -> None:
         """Write a slot for each; ``starts`` is where each tensor's elements begin among all."""
         names = list(file.writer.tensors)
-        for slot, row in enumerate(self.neurons.slopes(self.found.alpha, starts), self.first_slot):
-            file.add(file.writer.slopes(slot, self.neurons.by_tensor(row, starts, names)))
+        slopes = self.neurons.slopes(self.found.alpha, starts)
+        tensors = self.neurons.by_tensor(slopes, starts, names)
+        file.add(file.writer.slopes(self.first_slot, tensors, len(slopes)))
 
     def rows(self) -> LinearRows:
         """The rows of a record, for slopes that are written."""

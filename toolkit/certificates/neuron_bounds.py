@@ -77,10 +77,8 @@ class NeuronBounds:
             at = np.flatnonzero(tensor == chosen)
             slots = self.slots + 1 + np.arange(len(at))
             self.slots += len(at)
-            for slot, row in zip(slots.tolist(), slopes[at], strict=True):
-                self.file.add(
-                    self.file.writer.slopes(slot, neurons.by_tensor(row, self.starts, list(self.file.writer.tensors)))
-                )
+            tensors = neurons.by_tensor(slopes[at], self.starts, list(self.file.writer.tensors))
+            self.file.add(self.file.writer.slopes(int(slots[0]), tensors, len(at)))
             yield StatedRows(int(chosen) + 1, neurons.elements.index[number[at]], upper[at], slots)
 
     def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from toolkit.certificates.leaf_rows import ProofNode, RefutedDomains, SearchedNeurons, array
 from toolkit.certificates.recorded_problem import RecordedProblem
 from toolkit.certificates.writer import references
-from toolkit.proof.stream import LinearRows
+from toolkit.proof.stream import LinearRows, References
 from toolkit.run.events import LeafClosed
 from toolkit.search.clip_domains import ClippedRows, Clipping
 from toolkit.search.phase_domains import PhaseDomains, proved
@@ -88,9 +88,8 @@ class PhaseRecord:
             at = np.flatnonzero(tensors == tensor)
             scale = elements.scale[neuron[at]]
             multiplier = array(rows.multiplier)[at] / np.abs(scale)
-            used = references(
-                [{int(halves[o]): m} if m > 0 else {} for o, m in zip(owner[at], multiplier, strict=True)]
-            )
+            positive = multiplier > 0
+            used = References(positive.astype(int), halves[owner[at]][positive], multiplier[positive])
             none, slots = references([{}] * len(at)), np.zeros(len(at))
             upper = (array(rows.sign)[at] < 0) ^ (scale < 0)
             index = elements.index[neuron[at]]

@@ -79,12 +79,15 @@ class CertificateWriter:
         payload = struct.pack("<I", count) + integers(contexts) + integers(tensors) + integers(indices)
         return children, self._record(RecordKind.SPLIT, payload + np.asarray(points, "<f8").tobytes())
 
-    def slopes(self, slot: int, layers: Mapping[str, Array]) -> bytes:
-        """Put slopes, bytes for all elements of some tensors, into a slot."""
-        parts = [struct.pack("<II", slot, len(layers))]
+    def slopes(self, first: int, layers: Mapping[str, Array], rows: int = 1) -> bytes:
+        """Put slopes, bytes for all elements of some tensors, ``(rows, n)`` each, into slots from the first one on."""
+        slots = (first + np.arange(rows)).astype("<u4")
+        parts = [slots.view(np.uint8).reshape(rows, 4), repeated(struct.pack("<I", len(layers)), rows)]
         for name, values in layers.items():
-            parts += [struct.pack("<II", self.tensors[name], len(values)), np.asarray(values, np.uint8).tobytes()]
-        return self._record(RecordKind.SLOPES, b"".join(parts))
+            table = np.asarray(values, np.uint8).reshape(rows, -1)
+            parts += [repeated(struct.pack("<II", self.tensors[name], table.shape[1]), rows), table]
+        head = HEAD.pack(RecordKind.SLOPES, sum(part.shape[1] for part in parts))
+        return self._packer.compress(np.concatenate([repeated(head, rows), *parts], 1).tobytes())
 
     def _linear(self, kind: RecordKind, rows: LinearRows) -> bytes:
         count = len(rows)
@@ -117,6 +120,11 @@ class CertificateWriter:
     def end(self) -> bytes:
         """The last record and the end of the stream."""
         return self._record(RecordKind.END, b"") + self._packer.flush()
+
+
+def repeated(data: bytes, rows: int) -> Array:
+    """Bytes in so many rows."""
+    return np.broadcast_to(np.frombuffer(data, np.uint8), (rows, len(data)))
 
 
 def integers(numbers: Any) -> bytes:

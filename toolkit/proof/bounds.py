@@ -411,7 +411,7 @@ def fresh_bounds(
 
     def put(value: int, low: Array, high: Array) -> None:
         low, high = low.copy(), high.copy()
-        if above is not None and value in model.read:
+        if above is not None and (value in model.read or value == 0):
             low, high = np.maximum(low, above.lower[value]), np.minimum(high, above.upper[value])
         for fact in known.get(value, []):
             fact.apply(low, high)

@@ -81,12 +81,10 @@ class ProofContext:
     open_children: int = 0
     waiting: bool = False
     """A leaf that is about to be checked."""
-    facts: list[tuple[int, Array, Array, Array]] = field(default_factory=list)
-    """Value, indices, lower and upper ends."""
+    known: dict[int, tuple[Array, ...]] = field(default_factory=dict)
+    """Indices, lower and upper ends of elements of values, beyond `base` or that of a context above."""
     halves: list[int] = field(default_factory=list)
     base: ContextBounds | None = None
-    included: int = 0
-    """The facts that `base` knows already."""
 
     def path(self) -> Iterator[ProofContext]:
         """This context and all above it."""
@@ -159,6 +157,12 @@ class CaseArrays:
     output_part: Array
     constant: Array
     strict: Array
+
+
+def with_fact(known: dict[int, tuple[Array, ...]], value: int, fact: tuple[Array, ...]) -> dict[int, tuple[Array, ...]]:
+    """What is known of values, and one thing more."""
+    both = (known[value], fact) if value in known else (fact,)
+    return {**known, value: tuple(map(np.concatenate, zip(*both, strict=True)))}
 
 
 def require(true: bool, message: str) -> None:
@@ -271,7 +275,7 @@ class CertificateChecker:
             start = self.leaf(above - 1)
             alone = start.case == common and all(other.open_children < 2 for other in start.path())
             require(alone, f"context {start.number} is not all that is left of what the cases have in common")
-            begun.base = self.base(start).narrowed(1, self.facts([start], fresh=False))
+            begun.base = self.base(start).narrowed(1, self.facts([start]))
 
     def context(self, number: int) -> ProofContext:
         """A context that is open."""
@@ -313,8 +317,8 @@ class CertificateChecker:
     def below(self, context: ProofContext, number: int, half: Half) -> ProofContext:
         """A half of a context, where its element is in a smaller range."""
         end, none = self.arithmetic.numbers(np.array([half.point])), np.array([np.inf])
-        fact = (half.value, np.array([half.index]), *((end, none) if half.above else (-none, end)))
-        return ProofContext(number, context.case, context, half, facts=[fact])
+        fact = (np.array([half.index]), *((end, none) if half.above else (-none, end)))
+        return ProofContext(number, context.case, context, half, known=with_fact(context.known, half.value, fact))
 
     def slopes(self, payload: Payload) -> None:
         """Read the slopes that later bounds name by the number of their slot."""
@@ -343,7 +347,8 @@ class CertificateChecker:
         rows = ProofRows(value, contexts, places, slopes, targets, record.atoms, record.splits, record.halves)
         for number, at in rows.by_context().items():
             context, above = self.contexts[number], list(self.contexts[number].path())
-            atoms, splits, halves = (set(part.select(at).numbers.tolist()) for part in rows.columns[-3:])
+            parts = (part.select(at).numbers.tolist() if len(part.numbers) else () for part in rows.columns[-3:])
+            atoms, splits, halves = map(set[int], parts)
             known = atoms <= set(range(len(self.case_arrays(context.case).constant)))
             require(known, f"case {context.case} has no such atom")
             known = splits <= {other.number for other in above if other.half is not None}
@@ -397,7 +402,8 @@ class CertificateChecker:
             known = self.arithmetic.finite(found.least)
             for number, group in rows.by_context().items():
                 at = group[known[group]]
-                self.contexts[number].facts.append((rows.value, rows.targets.numbers[at], lower[at], upper[at]))
+                context, fact = self.contexts[number], (rows.targets.numbers[at], lower[at], upper[at])
+                context.known = with_fact(context.known, rows.value, fact)
 
     def half_space(self, payload: Payload) -> None:
         """Linear functions of the input, for the contexts and all below them."""
@@ -421,8 +427,8 @@ class CertificateChecker:
         payload.end()
         self.flush()
         if context.number in self.contexts:
-            known = self.base(context).narrowed(1, self.facts([context], fresh=False))
-            context.base, context.included = self.fresh([context]) if anew else known, len(context.facts)
+            known = self.base(context).narrowed(1, self.facts([context]))
+            context.base, context.known = self.fresh([context]) if anew else known, {}
 
     def end(self, payload: Payload) -> None:
         """Read the last record, which nothing follows."""
@@ -481,27 +487,19 @@ class CertificateChecker:
         root.base = self.roots[key]
         return root.base
 
-    def facts(self, contexts: Sequence[ProofContext], fresh: bool) -> list[Fact]:
+    def facts(self, contexts: Sequence[ProofContext]) -> list[Fact]:
         """What is known in contexts beyond the bounds that they begin with, for each value."""
-        found: dict[int, tuple[list[int], list[list[Array]]]] = {}
+        found: dict[int, list[tuple[Array, ...]]] = {}
         for number, context in enumerate(contexts):
-            for other in context.path():
-                inherited = other.base is not None and not fresh
-                for value, *fact in other.facts[other.included if inherited else 0 :]:
-                    owners, facts = found.setdefault(value, ([], []))
-                    owners.append(number)
-                    facts.append(fact)
-                if inherited:
-                    break
-        columns = {value: list(map(np.concatenate, zip(*facts, strict=True))) for value, (_, facts) in found.items()}
-        counts = {value: [len(fact[0]) for fact in facts] for value, (_, facts) in found.items()}
-        return [Fact(value, np.repeat(owners, counts[value]), *columns[value]) for value, (owners, _) in found.items()]
+            for value, fact in context.known.items():
+                found.setdefault(value, []).append((np.full(len(fact[0]), number), *fact))
+        return [Fact(value, *map(np.concatenate, zip(*facts, strict=True))) for value, facts in found.items()]
 
     def fresh(self, contexts: Sequence[ProofContext]) -> ContextBounds:
         """Bounds of contexts that begin with the same ones, from these, their boxes and what is known in them."""
         arrays = [self.case_arrays(context.case) for context in contexts]
         lower, upper = (np.concatenate([getattr(part, end) for part in arrays]) for end in ("lower", "upper"))
-        facts, above = self.facts(contexts, fresh=True), self.base(contexts[0])
+        facts, above = self.facts(contexts), self.base(contexts[0])
         return fresh_bounds(self.model, lower, upper, facts, above=above)
 
     def evaluate(self, rows: ProofRows, fresh: bool) -> tuple[ContextBounds, Array, LowerBound]:
@@ -510,7 +508,7 @@ class CertificateChecker:
         places = {number: place for place, number in enumerate(contexts)}
         owner = np.array([places[context.number] for context in rows.contexts])
         different, base = list(contexts.values()), self.base(rows.contexts[0])
-        bounds = self.fresh(different) if fresh else base.narrowed(len(different), self.facts(different, fresh=False))
+        bounds = self.fresh(different) if fresh else base.narrowed(len(different), self.facts(different))
         with np.errstate(all="ignore"):
             return bounds, owner, backward(bounds, self.sums(rows, bounds, owner))
 

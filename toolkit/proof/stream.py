@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import BinaryIO
 
 import numpy as np
@@ -52,15 +53,20 @@ class References:
     numbers: Array
     values: Array
 
-    @property
+    @cached_property
+    def starts(self) -> Array:
+        """Where each row's numbers begin."""
+        return np.cumsum(self.counts) - self.counts
+
+    @cached_property
     def rows(self) -> Array:
         """The row of each number."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
     def select(self, kept: Array) -> References:
         """Those of some rows, by their positions."""
-        counts, starts = self.counts[kept], (np.cumsum(self.counts) - self.counts)[kept]
-        at = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        counts = self.counts[kept]
+        at = np.repeat(self.starts[kept] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
         return References(counts, self.numbers[at], self.values[at])
 
     @staticmethod
