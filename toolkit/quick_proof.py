@@ -21,7 +21,7 @@ from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import Query, offsets, ranges
 from toolkit.problem.cases import Cases
 from toolkit.proof.bounds import ELEMENTS, ContextBounds, Model, Rows, Watch, backward, fresh_bounds
-from toolkit.proof.linear_maps import Array, BlockMatrix, Convolution, LinearMap, Transposed
+from toolkit.proof.linear_maps import Array, BlockMatrix, Convolution, LinearMap
 from toolkit.proof.network import AffineStep, ProofNetwork, UnreadableError, read_network
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.tuning import tuned
@@ -89,7 +89,7 @@ class StepQuestion:
     def affordable(self) -> float:
         """Multiplications that the passes for one layer of one box may take: those of windows take longer."""
         steps = [step for step in self.network.steps if isinstance(step, AffineStep)]
-        windows = any(isinstance(linear, Convolution | Transposed) for step in steps for _, linear in step.terms)
+        windows = any(isinstance(linear, Convolution) for step in steps for _, linear in step.terms)
         return tuned().quick_proof.most_multiplications / (tuned().quick_proof.window_factor if windows else 1)
 
     @property

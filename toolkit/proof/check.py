@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -452,16 +452,10 @@ class CertificateChecker:
             if context.open_children:
                 return
 
-    @cached_property
-    def common_box(self) -> tuple[Array, Array]:
-        """The box of the atoms that all cases have."""
-        return self.arithmetic.box(self.formula.common_part.lower, self.formula.common_part.upper)
-
     def case_arrays(self, number: int) -> CaseArrays:
         """A case as arrays."""
         if number not in self.arrays:
             case, inputs = self.formula.case(number), self.formula.inputs
-            box = self.common_box if case.common else self.arithmetic.box(case.lower, case.upper)
             table = self.arithmetic.zeros(len(case.atoms), inputs + self.formula.outputs + 1)
             for row, atom in enumerate(case.atoms):
                 for place, weight in (*atom.coefficients, (-1, atom.constant)):
@@ -469,6 +463,7 @@ class CertificateChecker:
                         raise UnreadableError(f"{self.formula.name}: case {number}: a number is too large or too small")
                     table[row, place] = weight if self.arithmetic.exact else nearest(weight)
             strict = np.array([atom.strict for atom in case.atoms], bool)
+            box = self.arithmetic.box(case.lower, case.upper)
             self.arrays[number] = CaseArrays(*box, table[:, :inputs], table[:, inputs:-1], table[:, -1], strict)
         return self.arrays[number]
 
@@ -624,9 +619,8 @@ def check(network: Path, specification: Path, certificate: Path, exact: bool = F
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the first line on stdout is the status."""
     parser = argparse.ArgumentParser(description="Check a certificate: exit code 0 checked, 1 refuted, 2 neither.")
-    parser.add_argument("network", type=Path)
-    parser.add_argument("specification", type=Path)
-    parser.add_argument("certificate", type=Path)
+    for name in ("network", "specification", "certificate"):
+        parser.add_argument(name, type=Path)
     parser.add_argument("--jobs", type=int, default=1, choices=range(1, 257), metavar="N", help="processes")
     parser.add_argument("--exact", action="store_true", help="rational arithmetic, for tiny networks")
     given = parser.parse_args(arguments)

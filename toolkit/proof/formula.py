@@ -55,8 +55,6 @@ class FormulaCase:
     atoms: list[FormulaAtom]
     empty: bool
     """Whether the box has no points."""
-    common: bool
-    """Whether the box is that of the atoms that all cases have."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class CaseFormula:
     @cached_property
     def common_part(self) -> FormulaCase:
         """The box and the atoms that all cases have."""
-        everywhere = FormulaCase([-math.inf] * self.inputs, [math.inf] * self.inputs, [], False, True)
+        everywhere = FormulaCase([-math.inf] * self.inputs, [math.inf] * self.inputs, [], False)
         return self._within(everywhere, self.common)
 
     def case(self, number: int) -> FormulaCase:
@@ -99,7 +97,7 @@ class CaseFormula:
             alone = len(atom.coefficients) == 1 and atom.coefficients[0][0] < self.inputs
             (bounding if alone else atoms).append(atom)
         if not bounding:
-            return FormulaCase(outer.lower, outer.upper, atoms, outer.empty, outer.common)
+            return FormulaCase(outer.lower, outer.upper, atoms, outer.empty)
         lower, upper, empty = list(outer.lower), list(outer.upper), outer.empty
         for ((variable, weight),), constant, _ in bounding:
             end = Fraction(-constant) / weight
@@ -108,7 +106,7 @@ class CaseFormula:
             else:
                 lower[variable] = max(lower[variable], end)
             empty = empty or lower[variable] > upper[variable]
-        return FormulaCase(lower, upper, atoms, empty, indices is self.common)
+        return FormulaCase(lower, upper, atoms, empty)
 
 
 def load_formula(path: Path) -> CaseFormula:

@@ -159,13 +159,24 @@ class Convolution(LinearMap):
     window: Window
     groups: int
     images: int
+    turned: bool = False
+    """Whether it is the transposed map."""
     table = "weight"
 
     @property
     def terms(self) -> tuple[int, int]:
         """Weights of one output channel, and those that one input element meets."""
         out, *others = self.weight.shape
-        return math.prod(others), out // self.groups * math.prod(self.window.kernel)
+        found = math.prod(others), out // self.groups * math.prod(self.window.kernel)
+        return found[::-1] if self.turned else found
+
+    def forward(self, x: Array) -> Array:
+        """The convolution of images, or of what it leads to."""
+        return self.spread(x) if self.turned else self.slide(x)
+
+    def adjoint(self, y: Array) -> Array:
+        """The other one of the two."""
+        return self.slide(y) if self.turned else self.spread(y)
 
     def _tap(self, offset: tuple[int, ...]) -> Array:
         """Weights at one offset, ``(groups, O / groups, C / groups)``."""
@@ -173,7 +184,7 @@ class Convolution(LinearMap):
         place: Any = (slice(None), slice(None), *offset)
         return self.weight[place].reshape(self.groups, out // self.groups, inner)
 
-    def forward(self, x: Array) -> Array:
+    def slide(self, x: Array) -> Array:
         """The convolution, offset by offset."""
         w, channels = self.window, self.groups * self.weight.shape[1]
         padded = np.zeros((len(x) * self.images, channels, *w.padded), x.dtype)
@@ -182,9 +193,9 @@ class Convolution(LinearMap):
         for offset, place in w.taps():
             part = padded[(slice(None), slice(None), *place)]
             total += self._tap(offset) @ part.reshape(len(padded), self.groups, self.weight.shape[1], -1)
-        return total.reshape(len(x), self.outputs)
+        return total.reshape(len(x), -1)
 
-    def adjoint(self, y: Array) -> Array:
+    def spread(self, y: Array) -> Array:
         """The transposed convolution, offset by offset."""
         w, channels = self.window, self.groups * self.weight.shape[1]
         rows = y.reshape(len(y) * self.images, self.groups, self.weight.shape[0] // self.groups, -1)
@@ -192,36 +203,7 @@ class Convolution(LinearMap):
         for offset, place in w.taps():
             part = np.swapaxes(self._tap(offset), 1, 2) @ rows
             padded[(slice(None), slice(None), *place)] += part.reshape(len(rows), channels, *w.out)
-        return padded[(slice(None), slice(None), *w.inside())].reshape(len(y), self.inputs)
-
-
-@dataclass(frozen=True)
-class Transposed(LinearMap):
-    """The adjoint of a map, as a map."""
-
-    of: LinearMap = field(default_factory=lambda: LinearMap(0, 0))
-
-    @property
-    def coefficients(self) -> Array:
-        """Those of the map that is transposed."""
-        return self.of.coefficients
-
-    @property
-    def terms(self) -> tuple[int, int]:
-        """Those of the map that is transposed, exchanged."""
-        return self.of.terms[::-1]
-
-    def forward(self, x: Array) -> Array:
-        """The adjoint of the map that is transposed, at x."""
-        return self.of.adjoint(x)
-
-    def adjoint(self, y: Array) -> Array:
-        """The map that is transposed, at y."""
-        return self.of.forward(y)
-
-    def magnitude(self) -> LinearMap:
-        """The transposed map of absolute values."""
-        return replace(self, of=self.of.magnitude())
+        return padded[(slice(None), slice(None), *w.inside())].reshape(len(y), -1)
 
 
 def exact_copy(linear: LinearMap, rational: Any) -> LinearMap:

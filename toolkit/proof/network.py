@@ -24,9 +24,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 
-from toolkit.proof.linear_maps import Array, BlockMatrix, Convolution, LinearMap, Pick, Transposed, Window
+from toolkit.proof.linear_maps import Array, BlockMatrix, Convolution, LinearMap, Pick, Window
 
 
 class UnreadableError(Exception):
@@ -101,16 +100,16 @@ Operand = Computed | Array
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Raises UnreadableError, which names the file, in place of whatever a malformed one makes of what reads it."""
+def readable(place: Path | str) -> Iterator[None]:
+    """Raises UnreadableError, which names the place, in place of whatever a malformed one makes of what reads it."""
     try:
         yield
     except UnreadableError:
         raise
     except OSError as error:
-        raise UnreadableError(f"{path}: {error.strerror or error}") from None
+        raise UnreadableError(f"{place}: {error.strerror or error}") from None
     except Exception as error:
-        raise UnreadableError(f"{path}: {type(error).__name__}: {error}") from None
+        raise UnreadableError(f"{place}: {type(error).__name__}: {error}") from None
 
 
 def unpacked(path: Path) -> bytes:
@@ -225,6 +224,13 @@ class NodeView:
         found = tuple(axis + rank if axis < 0 else axis for axis in (range(rank) if given is None else given))
         self.require(len(set(found)) == len(found) and all(0 <= axis < rank for axis in found), "no such axes")
         return found
+
+    def move(self, function: Callable[[Array], Array]) -> Operand:
+        """The first operand after what only moves elements, on constants or on positions."""
+        operand = self.operand()
+        if isinstance(operand, Computed):
+            return self.reader.pick(operand, function(self.reader.positions(operand)))
+        return function(operand)
 
 
 Handler = Callable[[NodeView], Operand | list[Operand]]
@@ -466,10 +472,7 @@ def _identity(node: NodeView) -> Operand:
 
 @handler("Shape")
 def _shape(node: NodeView) -> Operand:
-    operand = node.given(0)
-    if operand is None:
-        raise node.fail("an operand is missing")
-    return np.array(operand.shape, np.int64)[slice(node.get("start", 0), node.get("end"))]
+    return np.array(node.operand().shape, np.int64)[slice(node.get("start", 0), node.get("end"))]
 
 
 ACTIVATIONS: dict[str, tuple[str, tuple[float, ...]]] = {
@@ -540,40 +543,60 @@ def _arithmetic(node: NodeView) -> Operand:
 # Operators that move elements
 
 
-@handler("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Expand", "Tile",
-         "DepthToSpace", "SpaceToDepth")  # fmt: skip
-def _moved(node: NodeView) -> list[Operand]:
-    """What the standard's reference implementation makes of the positions of elements, or of constants."""
-    x, others = node.operand(), [node.constant(position) for position in range(1, len(node.inputs))]
-    arrays = [node.reader.positions(x) if isinstance(x, Computed) else x, *others]
-    if node.op == "Slice" and len(others) > 3 and others[0] is not None and others[3] is not None:
-        inside = (others[3] > 0) | (others[0] >= -min(x.shape, default=0))
-        node.require(bool(inside.all()), "a slice begins before the first element")
+@handler("Reshape")
+def _reshape(node: NodeView) -> Operand:
+    sizes, keep = enumerate(node.integers(1, "shape") or []), not node.get("allowzero", 0)
+    shape = [node.operand().shape[axis] if size == 0 and keep else size for axis, size in sizes]
+    return node.move(lambda x: x.reshape(shape))
+
+
+@handler("Flatten")
+def _flatten(node: NodeView) -> Operand:
+    axis = node.get("axis", 1)
+    axis += node.rank if axis < 0 else 0
+    node.require(0 <= axis <= node.rank, "no such axis")
+    return node.move(lambda x: x.reshape(math.prod(x.shape[:axis]), -1))
+
+
+@handler("Transpose")
+def _transpose(node: NodeView) -> Operand:
+    order = node.get("perm")
+    return node.move(lambda x: np.transpose(x, order))
+
+
+def referenced(node: NodeView, arrays: Sequence[Array | None]) -> list[Array]:
+    """What the standard's reference implementation of a node makes of operands, None for one that is left out."""
+    from onnx.reference import ReferenceEvaluator  # which takes a quarter of a second
+
     names = [str(number) if array is not None else "" for number, array in enumerate(arrays)]
     alone = onnx.helper.make_node(node.op, names, [name or f"_{n}" for n, name in enumerate(node.outputs)])
     known = onnx.defs.get_schema(node.op, node.reader.opset).attributes
-    alone.attribute.extend(entry for entry in node.proto.attribute if entry.name in known)
-    for entry in alone.attribute:
-        del node.attributes[entry.name]
+    alone.attribute.extend(e for e in node.proto.attribute if e.name in known and e.name in node.attributes)
+    node.attributes = {name: value for name, value in node.attributes.items() if name not in known}
     feeds = {name: array for name, array in zip(names, arrays, strict=True) if name}
-    found: Any = ReferenceEvaluator(alone, opsets={"": node.reader.opset}).run(None, feeds)
+    with readable(f"node {node.label} ({node.op})"):
+        found: Any = ReferenceEvaluator(alone, opsets={"": node.reader.opset}).run(None, feeds)
+    return found
+
+
+@handler("Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Expand", "Tile", "DepthToSpace", "SpaceToDepth")
+def _moved(node: NodeView) -> list[Operand]:
+    x, others = node.operand(), [node.constant(position) for position in range(1, len(node.inputs))]
+    if node.op == "Slice" and len(others) > 3 and others[0] is not None and others[3] is not None:
+        inside = (others[3] > 0) | (others[0] >= -min(x.shape, default=0))
+        node.require(bool(inside.all()), "a slice begins before the first element")
+    found = referenced(node, [node.reader.positions(x) if isinstance(x, Computed) else x, *others])
     return [node.reader.pick(x, part) if isinstance(x, Computed) else part for part in found]
 
 
 @handler("Pad")
 def _pad(node: NodeView) -> Operand:
-    node.require(node.get("mode", b"constant") == b"constant", "only constant padding is read")
-    pads, filling = node.integers(1, "pads"), node.get("value", 0.0)
+    x, filling = node.computed(), node.get("value", 0.0)
     value = float(filling if node.constant(2) is None else node.doubles(2).reshape(()))
-    axes = node.axes(node.integers(3))
-    if pads is None or len(pads) != 2 * len(axes) or min(pads, default=0) < 0 or not math.isfinite(value):
-        raise node.fail("these pads are not read")
-    ends = dict(zip(axes, zip(pads, pads[len(axes) :], strict=False), strict=True))
-    widths = [ends.get(axis, (0, 0)) for axis in range(node.rank)]
-    x = node.computed()
-    places = np.pad(node.reader.positions(x), widths, constant_values=-1)
-    padded = node.reader.pick(x, places)
-    return node.reader.shift(padded, np.where(places < 0, value, 0.0)) if value and (places < 0).any() else padded
+    arrays = [node.reader.positions(x) + 1, node.constant(1), None, node.constant(3)]
+    [places] = referenced(node, arrays[: len(node.inputs)])
+    padded = node.reader.pick(x, places - 1)
+    return node.reader.shift(padded, np.where(places > 0, 0.0, value)) if value and not places.all() else padded
 
 
 @handler("Concat")
@@ -719,8 +742,8 @@ def _conv_transpose(node: NodeView) -> Operand:
     window = _window(node, tuple(sizes), weight.shape[2:])
     node.require(min(sizes, default=1) >= 1 and window.out == x.shape[2:], "these windows are not read")
     shape = (x.shape[0], weight.shape[1] * groups, *sizes)
-    inner = Convolution(math.prod(shape), math.prod(x.shape), weight, window, groups, x.shape[0])
-    return _with_bias(node, node.reader.linear(x, Transposed(inner.outputs, inner.inputs, inner), shape))
+    linear = Convolution(math.prod(x.shape), math.prod(shape), weight, window, groups, x.shape[0], turned=True)
+    return _with_bias(node, node.reader.linear(x, linear, shape))
 
 
 def _pool(node: NodeView, x: Computed) -> Window:
