@@ -185,8 +185,9 @@ def tighten_by_passes(
     program: Program, box: Bounds, known: Bounds, check: Callable[[], None] = lambda: None
 ) -> TightenedBounds:
     """Pre-activation bounds as `tighten` gives them, but everywhere in boxes ``(B, n)``, and by nothing but the bounds
-    known, intervals of each layer and backward passes: what a checker can find in the same order."""
-    return _tighten(program, box, known, HalfSpaces.none(box), None, check, intervals=True)
+    known and backward passes for what these leave inexact: what a checker can find in the same order, on a network that
+    is not reduced, whose intervals are other ones."""
+    return _tighten(program, box, known, HalfSpaces.none(box), None, check)
 
 
 def _tighten(
@@ -196,7 +197,6 @@ def _tighten(
     spaces: HalfSpaces,
     forward: ForwardPass | None,
     check: Callable[[], None],
-    intervals: bool = False,
 ) -> TightenedBounds:
     earlier, within = EarlierLayers(program, box), polytopes(box, spaces)
     influences: list[InputInfluence] = []
@@ -205,8 +205,6 @@ def _tighten(
     for number, layer in enumerate(program.layers):
         check()
         bounds = _inherited(program, layer, box, known)
-        if intervals:
-            bounds = bounds.meet(map_interval(program, layer.affine, box, earlier.bounds))
         if forward is not None:
             bounds = bounds.meet(forward.bounds(number))
         rows = _doubtful(layer, bounds, values, number)

@@ -402,8 +402,10 @@ def fresh_bounds(
     model: Model, lower: Array, upper: Array, facts: Sequence[Fact], watch: Watch = lambda value, passes: None,
     above: ContextBounds | None = None,
 ) -> ContextBounds:  # fmt: skip
-    """Intervals and CROWN bounds with adaptive slopes, in the order of the steps, within what is known: by facts, and
-    in a context that all of these are in."""
+    """Bounds in the order of the steps: intervals, then CROWN with adaptive slopes, within what is known by facts.
+
+    Where a context is given that all of these are in, its ranges take the place of intervals.
+    """
     bounds = ContextBounds(model, len(lower), crossed=np.zeros(len(lower), bool))
     known: dict[int, list[Fact]] = {}
     for fact in facts:
@@ -422,7 +424,9 @@ def fresh_bounds(
         reach = abs(bounds.size[0]).sum(1)
         for step in model.steps:
             bounds.lost = model.arithmetic.floor * (1 + reach)
-            put(step.value, *image(bounds, step))
+            low, high = image(bounds, step)
+            wider = 0 if above is None or step.value not in model.read else np.inf  # where `above` takes its place
+            put(step.value, low - wider, high + wider)
             reach = reach + bounds.size[step.value].sum(1)
             if step.value in model.read:
                 put(step.value, *crown(bounds, step.value, watch))

@@ -56,7 +56,7 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
     """Whether the neurons of a box are bounded once for all of its cases."""
     stated: Bounds | None = None
     """Bounds of all neurons in the regions, where each box is to be bounded in a way that a certificate can state: by
-    these, intervals and backward passes, in all of it; otherwise it is clipped to where a violation can be."""
+    these and backward passes, in all of it; otherwise it is clipped to where a violation can be."""
     cells: InputCells | None = None
     """Which inputs are only read rounded; None where none is, or where a certificate is to be stated."""
 

@@ -43,8 +43,7 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
         return SearchResult(False, True, "images")
     if not task.problem.varying_inputs:
         return exactly(task, root) or at_points(task, root)
-    whole = task.counted(root.bounds), root
-    task, root = reduced(*whole)
+    task, root = reduced(task.counted(root.bounds), root)
     if attacked is None and attack_part(task, open_cases(root), tuned().attack.first_restarts_share):
         return SearchResult(True, False, "attack")
     found = exactly(task, root)
@@ -54,7 +53,7 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
         and attack_part(task, open_cases(root), 1 - tuned().attack.first_restarts_share)
     ):
         return SearchResult(True, False, "attack")
-    return in_turn(task, root, whole) if found is None else found
+    return in_turn(task, root) if found is None else found
 
 
 def exactly(task: SearchTask, root: RootBounds) -> SearchResult | None:
@@ -70,18 +69,13 @@ def at_points(task: SearchTask, root: RootBounds) -> SearchResult:
     return SearchResult(False, False, "", f"{len(open_cases(root))} cases stay open: {why}")
 
 
-def in_turn(task: SearchTask, root: RootBounds, whole: tuple[SearchTask, RootBounds]) -> SearchResult:
-    """One strategy after the other, each for its share of the time that is left, until one decides.
-
-    ``whole`` is the task on the network as it was compiled. Boxes are bounded there for a certificate: intervals of the
-    maps of a reduced network are narrower than any that the checker computes.
-    """
+def in_turn(task: SearchTask, root: RootBounds) -> SearchResult:
+    """One strategy after the other, each for its share of the time that is left, until one decides."""
     found: SearchResult | None = None
     for strategy, share in turns(task, root):
         task.observer(PhaseBegun(NAMES[strategy], search=True))
-        posed, bounds = whole if strategy == "input" and task.settings.certifiable else (task, root)
         try:
-            found = STRATEGIES[strategy](replace(posed, clock=task.clock.part(share)), bounds)
+            found = STRATEGIES[strategy](replace(task, clock=task.clock.part(share)), root)
         except OutOfTime:
             continue
         if decided(found):
