@@ -100,33 +100,39 @@ class AgreementTuning(TuningGroup):
     """What was bounded, compared with onnxruntime before any ``unsat``: how many points, and what counts as a
     difference."""
 
-    most_points: int = choice(12, "points", least=1, measured="no")
+    most_points: int = choice(12, "points", least=1, measured="choices_2026_11_29.json:agreement:most_points")
     """Most samples of one thing that was bounded."""
-    fewest_points: int = choice(2, "points", least=1, measured="no")
+    fewest_points: int = choice(2, "points", least=1, measured="choices_2026_11_29.json:agreement:fewest_points")
     """Fewest samples of one thing that was bounded, however much they cost."""
-    most_multiplications: int = choice(1 << 26, "multiplications", least=0, measured="no")
+    most_multiplications: int = choice(
+        1 << 26, "multiplications", least=0, measured="choices_2026_11_29.json:agreement:most_multiplications"
+    )
     """Multiplications that the samples may take, as long as they are no fewer than the fewest."""
     large_tolerance: float = guard(1e-3, "share", least=0, most=1e-3)
     """Tolerance, relative to a value or 1, beyond which it must be small beside the tensors of the network too."""
     most_tolerance_of_tensors: float = guard(2.0**-10, "share", least=0, most=2.0**-10)
     """Largest tolerance relative to the largest number of any tensor: rounding alone is much less."""
-    most_cases: int = choice(256, "cases", least=1, measured="no")
+    most_cases: int = choice(256, "cases", least=1, measured="choices_2026_11_29.json:agreement:most_cases")
     """Cases whose atoms are looked at."""
     tried_points: int = choice(64, "points", least=1, measured="no")
     """Points at which room is looked for between a proof's bound and what rounding inside the network changes."""
-    most_elements: int = choice(1 << 16, "elements", least=0, measured="no")
+    most_elements: int = choice(
+        1 << 16, "elements", least=0, measured="choices_2026_11_29.json:agreement:most_elements"
+    )
     """Most elements of all tensors of a network that are compared one by one."""
-    layerwise_samples: int = choice(4, "points", least=1, measured="no")
+    layerwise_samples: int = choice(
+        4, "points", least=1, measured="choices_2026_11_29.json:agreement:layerwise_samples"
+    )
     """Samples at which the tensors inside a network are compared."""
-    kept_candidates: int = choice(8, "points", least=0, measured="no")
+    kept_candidates: int = choice(8, "points", least=0, measured="choices_2026_11_29.json:agreement:kept_candidates")
     """Points that an attack liked best, of which so many are among the samples."""
-    most_regions: int = choice(16, "regions", least=1, measured="no")
+    most_regions: int = choice(16, "regions", least=1, measured="choices_2026_11_29.json:agreement:most_regions")
     """Most regions of which samples are taken, evenly over all."""
-    disturbed_copies: int = choice(4, "copies", least=1, measured="no")
+    disturbed_copies: int = choice(4, "copies", least=1, measured="choices_2026_11_29.json:agreement:disturbed_copies")
     """Disturbed copies of each point, whose spread tells how far rounding reaches."""
     spread_factor: float = guard(4.0, "spreads", least=0, most=4.0)
     """Spreads of the disturbed copies that an error may be away from a value."""
-    compared_boxes: int = choice(3, "boxes", least=1, measured="no")
+    compared_boxes: int = choice(3, "boxes", least=1, measured="choices_2026_11_29.json:agreement:compared_boxes")
     """Boxes in which a reduced program is compared with the one it was made of, evenly over all."""
     reduced_tolerances: float = guard(4.0, "tolerances", least=0, most=4.0)
     """Tolerances that the values of a reduced program may be apart: its sums are rounded in another order, and
@@ -136,26 +142,32 @@ class AgreementTuning(TuningGroup):
 class PointTuning(TuningGroup):
     """Random points of the boxes, the first look for a witness."""
 
-    seconds_between_clock_checks: float = choice(0.02, "seconds", least=0, measured="no")
+    seconds_between_clock_checks: float = choice(
+        0.02, "seconds", least=0, measured="choices_2026_11_29.json:points:seconds_between_clock_checks"
+    )
     """Seconds of runs between two looks at the clock."""
-    most_numbers: int = choice(1 << 22, "numbers", least=1, measured="no")
+    most_numbers: int = choice(1 << 22, "numbers", least=1, measured="choices_2026_11_29.json:points:most_numbers")
     """Numbers of points and atoms that are held at once."""
-    per_region: int = choice(64, "points", least=1, measured="no")
+    per_region: int = choice(64, "points", least=1, measured="choices_2026_11_29.json:points:per_region")
     """Points tried for each region, as long as time and the number of regions allow."""
-    seconds: float = choice(0.3, "seconds", least=0, measured="no")
+    seconds: float = choice(0.3, "seconds", least=0, measured="choices_2026_11_29.json:points:seconds")
     """Time after which sampling gives way to stronger means."""
-    last_resort_time_share: float = choice(0.25, "share", least=0, most=1, measured="no")
+    last_resort_time_share: float = choice(
+        0.25, "share", least=0, most=1, measured="choices_2026_11_29.json:points:last_resort_time_share"
+    )
     """Share of the time left that sampling gets where no stronger means exist."""
 
 
 class SecantTuning(TuningGroup):
     """Walks along secants, the second look for a witness."""
 
-    followed_cases: int = choice(16, "cases", least=1, measured="no")
+    followed_cases: int = choice(16, "cases", least=1, measured="choices_2026_11_29.json:secants:followed_cases")
     """Cases of a box that are followed: those whose loss is least where the walk starts."""
-    steps_per_walk: int = choice(8, "steps", least=1, measured="no")
+    steps_per_walk: int = choice(8, "steps", least=1, measured="choices_2026_11_29.json:secants:steps_per_walk")
     """Steps of one walk along secants."""
-    most_walks_per_box: int = choice(16, "walks", least=1, measured="no")
+    most_walks_per_box: int = choice(
+        16, "walks", least=1, measured="choices_2026_11_29.json:secants:most_walks_per_box"
+    )
     """Most walks through each box."""
     seconds: float = choice(0.2, "seconds", least=0, measured="start_2026_11_26.json:secants")
     """Time after which walking gives way to stronger means."""
@@ -164,11 +176,11 @@ class SecantTuning(TuningGroup):
 class EvolutionTuning(TuningGroup):
     """Populations of points that evolve, where few inputs vary."""
 
-    least_population: int = choice(64, "points", least=1, measured="no")
+    least_population: int = choice(64, "points", least=1, measured="choices_2026_11_29.json:evolution:least_population")
     """Points below which a population is not worth having: of so many cases there are too many."""
-    parents: int = choice(32, "points", least=1, measured="no")
+    parents: int = choice(32, "points", least=1, measured="choices_2026_11_29.json:evolution:parents")
     """Points of a population that survive."""
-    generations: int = choice(12, "generations", least=1, measured="no")
+    generations: int = choice(12, "generations", least=1, measured="choices_2026_11_29.json:evolution:generations")
     """Generations of a population."""
     most_multiplications: int = choice(
         1 << 33,
@@ -177,22 +189,30 @@ class EvolutionTuning(TuningGroup):
         measured="witnesses_2026_11_25.json:evolution:cost where there is no witness",
     )
     """Multiplications that all points of all generations may take together: some tenths of a second of one core."""
-    first_deviation: float = choice(0.25, "box widths", least=0, measured="no")
+    first_deviation: float = choice(
+        0.25, "box widths", least=0, measured="choices_2026_11_29.json:evolution:first_deviation"
+    )
     """Deviation of the first children from their parents."""
-    deviation_decay: float = choice(0.8, "factor", least=0, most=1, measured="no")
+    deviation_decay: float = choice(
+        0.8, "factor", least=0, most=1, measured="choices_2026_11_29.json:evolution:deviation_decay"
+    )
     """Factor by which the deviation decreases from one generation to the next."""
-    mutated_share: float = choice(0.7, "share", least=0, most=1, measured="no")
+    mutated_share: float = choice(
+        0.7, "share", least=0, most=1, measured="choices_2026_11_29.json:evolution:mutated_share"
+    )
     """Share of the coordinates in which a child differs from its parent."""
 
 
 class GradientTuning(TuningGroup):
     """Points that follow gradients."""
 
-    most_points: int = choice(4096, "points", least=1, measured="no")
+    most_points: int = choice(4096, "points", least=1, measured="choices_2026_11_29.json:gradients:most_points")
     """Most points moved at once."""
-    least_points: int = choice(16, "points", least=1, measured="no")
+    least_points: int = choice(16, "points", least=1, measured="choices_2026_11_29.json:gradients:least_points")
     """Fewest points moved at once."""
-    most_multiplications: int = choice(1 << 31, "multiplications", least=0, measured="no")
+    most_multiplications: int = choice(
+        1 << 31, "multiplications", least=0, measured="choices_2026_11_29.json:gradients:most_multiplications"
+    )
     """Multiplications of one pass for all points that are moved at once, beyond the fewest."""
     diversifying_steps: int = choice(5, "steps", least=0, measured="clipping_2026_11_25.json:attack")
     """Steps that spread starts over the outputs."""
@@ -366,16 +386,22 @@ class ProblemTuning(TuningGroup):
     """Most atoms that are bounded in rational arithmetic."""
     most_passes: int = guard(100, "passes", least=0)
     """Passes over the atoms; a longer chain of them, listed in reverse, leaves bounds missing."""
-    small_output: int = choice(256, "elements", least=0, measured="no")
+    small_output: int = choice(256, "elements", least=0, measured="choices_2026_11_29.json:problem:small_output")
     """Elements of an output up to which it is looked at as a whole."""
-    most_programs: int = choice(4, "programs", least=1, measured="no")
+    most_programs: int = choice(4, "programs", least=1, measured="choices_2026_11_29.json:problem:most_programs")
     """Programs kept of one network. Most specifications of a network mention the same outputs, and share one."""
-    most_dense_elements: int = choice(1 << 26, "elements", least=0, measured="no")
+    most_dense_elements: int = choice(
+        1 << 26, "elements", least=0, measured="choices_2026_11_29.json:problem:most_dense_elements"
+    )
     """Largest number of matrix elements of a map without convolutions that is written out."""
-    most_dense_convolution_elements: int = choice(1 << 19, "elements", least=0, measured="no")
+    most_dense_convolution_elements: int = choice(
+        1 << 19, "elements", least=0, measured="choices_2026_11_29.json:problem:most_dense_convolution_elements"
+    )
     """Largest number of matrix elements of a map with convolutions that is written out: operators are cheaper
     beyond."""
-    least_dividend_share: float = choice(1 / 16, "share", least=0, most=1, measured="no")
+    least_dividend_share: float = choice(
+        1 / 16, "share", least=0, most=1, measured="choices_2026_11_29.json:problem:least_dividend_share"
+    )
     """Share of the divisor's magnitude below which a dividend is not scaled up: it may be small by chance."""
     most_filled_map: float = choice(0.12, "share", least=0, most=1, measured="choices.json:problem:most_filled_map")
     """Share of a map's elements that are not zero below which compressed rows are the faster ones."""
@@ -383,7 +409,9 @@ class ProblemTuning(TuningGroup):
         0.02, "share", least=0, most=1, measured="choices.json:problem:most_filled_product"
     )
     """Share of a matrix's elements that are not zero below which a sparse product is the faster one."""
-    least_counted_elements: int = choice(1 << 16, "elements", least=0, measured="no")
+    least_counted_elements: int = choice(
+        1 << 16, "elements", least=0, measured="choices_2026_11_29.json:problem:least_counted_elements"
+    )
     """Elements of a matrix from which on it is worth counting the zeros."""
     most_parts: int = choice(64, "parts", least=1, measured="few_inputs.json:queries")
     """Parts beyond which a problem stays whole: each is a program of its own."""
@@ -457,10 +485,12 @@ class TrainingTuning(TuningGroup):
 class PrecisionTuning(TuningGroup):
     """Which programs are bounded in double precision."""
 
-    widest_double: int = choice(128, "neurons", least=0, measured="no")
+    widest_double: int = choice(128, "neurons", least=0, measured="choices_2026_11_29.json:precision:widest_double")
     """Widest layer of networks that are bounded in double precision: below it, arithmetic is not what takes the
     time."""
-    most_double_cost: int = choice(2_000_000, "multiplications", least=0, measured="no")
+    most_double_cost: int = choice(
+        2_000_000, "multiplications", least=0, measured="choices_2026_11_29.json:precision:most_double_cost"
+    )
     """Multiplications of a pass up to which wider networks are, where few inputs vary: splitting these comes so
     close to the answer that the rounding of single precision would hide it."""
 
@@ -468,28 +498,34 @@ class PrecisionTuning(TuningGroup):
 class AttackTuning(TuningGroup):
     """How hard, and for how long, witnesses are looked for by gradients and populations."""
 
-    time_share: float = choice(0.1, "share", least=0, most=1, measured="no")
+    time_share: float = choice(0.1, "share", least=0, most=1, measured="choices_2026_11_29.json:attack:time_share")
     """Share of the time left that the attack may take: the searches look for witnesses too."""
-    first_cost: int = choice(1e11, "multiplications", least=0, measured="no")
+    first_cost: int = choice(1e11, "multiplications", least=0, measured="choices_2026_11_29.json:attack:first_cost")
     """Multiplications, of a pass for every neuron, from which on the first attack comes before root bounds."""
-    first_restarts_share: float = choice(0.2, "share", least=0, most=1, measured="no")
+    first_restarts_share: float = choice(
+        0.2, "share", least=0, most=1, measured="choices_2026_11_29.json:attack:first_restarts_share"
+    )
     """Share of the attack's restarts that come before bounds are improved, which may leave fewer cases to attack."""
-    population: int = choice(2048, "points", least=0, measured="no")
+    population: int = choice(2048, "points", least=0, measured="choices_2026_11_29.json:attack:population")
     """Points of each case that evolve before all restarts have been made."""
-    most_full_cases: int = choice(64, "cases", least=1, measured="no")
+    most_full_cases: int = choice(64, "cases", least=1, measured="choices_2026_11_29.json:attack:most_full_cases")
     """Open cases up to which each is attacked with all restarts and steps."""
     most_restart_multiples: int = choice(32, "restarts", least=1, measured="search_2026_11_25.json:attack_again")
     """Most restarts of one attack, in units of those that the settings ask for."""
-    most_evolving_inputs: int = choice(64, "inputs", least=0, measured="no")
+    most_evolving_inputs: int = choice(
+        64, "inputs", least=0, measured="choices_2026_11_29.json:attack:most_evolving_inputs"
+    )
     """Most varying inputs for which populations evolve."""
 
 
 class BatchTuning(TuningGroup):
     """How many domains are bounded at once, and how many may wait."""
 
-    vectors_per_domain: int = choice(40, "vectors", least=1, measured="no")
+    vectors_per_domain: int = choice(
+        40, "vectors", least=1, measured="choices_2026_11_29.json:batches:vectors_per_domain"
+    )
     """Vectors over all neurons and inputs that bounding one domain holds at once, with a margin."""
-    memory_share: float = choice(0.5, "share", least=0, most=1, measured="no")
+    memory_share: float = choice(0.5, "share", least=0, most=1, measured="choices_2026_11_29.json:batches:memory_share")
     """Share of the free memory that one batch may take."""
     frontier_memory_share: float = choice(0.15, "share", least=0, most=1, measured="no")
     """Share of the free memory that domains may take while they wait: a round holds them twice."""
@@ -511,11 +547,15 @@ class RootTuning(TuningGroup):
     batch_cost: int = choice(1 << 20, "multiplications", least=0, measured="no")
     """Multiplications of a pass through all boxes that keep a processor busy; more boxes at once gain nothing
     there, and all of them pay for each other's unstable neurons."""
-    cases_per_pass: int = choice(1024, "cases", least=1, measured="no")
+    cases_per_pass: int = choice(1024, "cases", least=1, measured="choices_2026_11_29.json:roots:cases_per_pass")
     """Cases bounded at once."""
-    steps_of_cases_divisor: int = choice(20, "steps", least=1, measured="no")
+    steps_of_cases_divisor: int = choice(
+        20, "steps", least=1, measured="choices_2026_11_29.json:roots:steps_of_cases_divisor"
+    )
     """Steps for the slopes of the neurons for each one of the cases': these are many rows, and few steps gain most."""
-    forward_neurons_per_input: int = choice(32, "neurons", least=0, measured="no")
+    forward_neurons_per_input: int = choice(
+        32, "neurons", least=0, measured="choices_2026_11_29.json:roots:forward_neurons_per_input"
+    )
     """Unstable neurons for each varying input beyond which their bounds come from a forward pass."""
 
 
@@ -526,15 +566,24 @@ class BoxTuning(TuningGroup):
     """Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
     attack_steps: int = choice(6, "steps", least=0, measured="no")
     """Steps of gradient descent inside each of the boxes that are attacked."""
-    atom_variation_weight: float = choice(0.1, "weight", least=0, measured="no")
+    atom_variation_weight: float = choice(
+        0.1, "weight", least=0, measured="choices_2026_11_29.json:boxes:atom_variation_weight"
+    )
     """Weight of the atoms' own variation when a dimension is chosen, against that of the relaxations' gaps."""
-    least_side_ulps: int = choice(16, "ulps", least=2, measured="no")
+    least_side_ulps: int = choice(16, "ulps", least=2, measured="choices_2026_11_29.json:boxes:least_side_ulps")
     """Width of a side, in units in the last place, that is not cut any more."""
     shared_cost: int = choice(1 << 22, "multiplications", least=0, measured="start_2026_11_26.json:shared_boxes")
     """Multiplications of a pass from which on a box's neurons are bounded once for all of its cases."""
-    filling: PerDevice = choice(PerDevice(cpu=16, elsewhere=0), "boxes", least=0, measured="no")
+    filling: PerDevice = choice(
+        PerDevice(cpu=16, elsewhere=0), "boxes", least=0, measured="choices_2026_11_29.json:boxes:filling"
+    )
     """Boxes in a batch that keep a device busy, at most; 0 stands for as many as a batch holds."""
-    batch_cost: PerDevice = choice(PerDevice(cpu=1 << 24, elsewhere=1 << 30), "multiplications", least=1, measured="no")
+    batch_cost: PerDevice = choice(
+        PerDevice(cpu=1 << 24, elsewhere=1 << 30),
+        "multiplications",
+        least=1,
+        measured="choices_2026_11_29.json:boxes:batch_cost",
+    )
     """Multiplications of a pass for all boxes of a batch that keep a device busy: boxes that cost more are cut
     once, then bounded."""
 
@@ -550,7 +599,9 @@ class PhaseTuning(TuningGroup):
     """How deep the least point of a bound may lie below zero, as a share of the bound's range over the box, for its
     half-space to be worth anything: from one half on it cuts so little off that neurons gain nothing, from one on
     nothing at all."""
-    rounds_without_rise: int = choice(6, "rounds", least=1, measured="no")
+    rounds_without_rise: int = choice(
+        6, "rounds", least=1, measured="choices_2026_11_29.json:phases:rounds_without_rise"
+    )
     """Rounds without a rise of the weakest bound after which domains are bounded more thoroughly."""
     most_ascent_steps: int = choice(40, "steps", least=0, measured="no")
     """Steps of the ascent in every domain beyond which more are not tried."""
@@ -582,7 +633,9 @@ class SharingTuning(TuningGroup):
 class ExactTuning(TuningGroup):
     """What is decided in rational arithmetic."""
 
-    most_products: int = choice(1 << 17, "multiplications", least=0, measured="no")
+    most_products: int = choice(
+        1 << 17, "multiplications", least=0, measured="choices_2026_11_29.json:exact:most_products"
+    )
     """Most products of integers for the linear functions of a leaf: a tenth of a second."""
     most_atoms: int = choice(1 << 10, "pairs", least=0, measured="no")
     """Most pairs of an open case and a strict atom that are looked at."""
@@ -615,17 +668,23 @@ class MixedIntegerTuning(TuningGroup):
 class ReductionTuning(TuningGroup):
     """Which networks are reduced to what is left of them on their boxes."""
 
-    most_cost_factor: float = choice(8.0, "factor", least=0, measured="no")
+    most_cost_factor: float = choice(
+        8.0, "factor", least=0, measured="choices_2026_11_29.json:reduction:most_cost_factor"
+    )
     """Multiplications that matrices may cost for each one that the original operators need: convolutions run at a
     fraction of a matrix product's rate."""
-    most_multiplications: int = choice(1 << 37, "multiplications", least=0, measured="no")
+    most_multiplications: int = choice(
+        1 << 37, "multiplications", least=0, measured="choices_2026_11_29.json:reduction:most_multiplications"
+    )
     """Most multiplications that making a reduced program may take: ten seconds of a processor."""
 
 
 class ClippingTuning(TuningGroup):
     """Boxes clipped by half-spaces."""
 
-    most_breakpoints: int = choice(8, "dimensions", least=0, measured="no")
+    most_breakpoints: int = choice(
+        8, "dimensions", least=0, measured="choices_2026_11_29.json:clipping:most_breakpoints"
+    )
     """Dimensions up to which all breakpoints are tried as a half-space's multiplier."""
     tried_multipliers: int = choice(
         5,
@@ -639,7 +698,7 @@ class ClippingTuning(TuningGroup):
 class ZonotopeTuning(TuningGroup):
     """Forward bounds by zonotopes."""
 
-    least_width: int = choice(512, "neurons", least=0, measured="no")
+    least_width: int = choice(512, "neurons", least=0, measured="choices_2026_11_29.json:zonotopes:least_width")
     """Neurons of a layer from which on forward bounds are worth their price."""
     most_coefficients_per_box: int = choice(
         1 << 25, "coefficients", least=0, measured="cgan_2026_11_25.json:coefficients_at_the_root"
@@ -657,9 +716,11 @@ class ZonotopeTuning(TuningGroup):
 class NeuronBoundTuning(TuningGroup):
     """Optimised bounds of intermediate layers."""
 
-    tried_rows: int = choice(48, "rows", least=1, measured="no")
+    tried_rows: int = choice(48, "rows", least=1, measured="choices_2026_11_29.json:neuron_bounds:tried_rows")
     """Rows of a layer whose bounds are improved first, to see whether it pays."""
-    least_width_gain: float = choice(0.005, "share", least=0, most=1, measured="no")
+    least_width_gain: float = choice(
+        0.005, "share", least=0, most=1, measured="choices_2026_11_29.json:neuron_bounds:least_width_gain"
+    )
     """Share of their width that the rows tried first must lose for the other rows to follow."""
     least_stated_gain: float = choice(
         0.005, "share of the width", least=0, most=1, measured="certificates_2026_11_29.json:least_stated_gain"
@@ -696,11 +757,14 @@ class CrownTuning(TuningGroup):
     )
     """Coefficients of one backward pass of rows for all boxes: few enough to stay near a processor's cache."""
     owned_coefficients: PerDevice = choice(
-        PerDevice(cpu=1 << 18, elsewhere=1 << 24), "coefficients", least=1, measured="no"
+        PerDevice(cpu=1 << 18, elsewhere=1 << 24),
+        "coefficients",
+        least=1,
+        measured="choices_2026_11_29.json:crown:owned_coefficients",
     )
     """Coefficients over the widest layer of one pass of rows with owners: few enough to stay in a processor's
     cache, and enough to keep other devices busy."""
-    least_rows: int = choice(128, "rows", least=1, measured="no")
+    least_rows: int = choice(128, "rows", least=1, measured="choices_2026_11_29.json:crown:least_rows")
     """Fewest rows with owners of one pass, however wide the layers are."""
     most_neurons_per_box: int = choice(256, "neurons", least=0, measured="no")
     """Neurons of a layer of matrices, for each box, beyond which forward bounds have to do where there are any."""
@@ -711,24 +775,38 @@ class CrownTuning(TuningGroup):
 class StrategyTuning(TuningGroup):
     """Which search has its turn, and for how long."""
 
-    most_inputs_boxes_first: int = choice(20, "inputs", least=0, measured="no")
+    most_inputs_boxes_first: int = choice(
+        20, "inputs", least=0, measured="choices_2026_11_29.json:strategy:most_inputs_boxes_first"
+    )
     """Most varying inputs for which splitting the input box comes first."""
-    most_inputs_boxes: int = choice(64, "inputs", least=0, measured="no")
+    most_inputs_boxes: int = choice(
+        64, "inputs", least=0, measured="choices_2026_11_29.json:strategy:most_inputs_boxes"
+    )
     """Most varying inputs for which splitting the input box is tried at all where phases could be split instead."""
     most_inputs_boxes_shallow: int = choice(
         256, "inputs", least=0, measured="witnesses_2026_11_25.json:shallow_networks_of_more_inputs"
     )
     """Most varying inputs, for networks of one hidden layer, for which splitting the input box is tried at all."""
-    most_neurons_phases_first: int = choice(16, "neurons", least=0, measured="no")
+    most_neurons_phases_first: int = choice(
+        16, "neurons", least=0, measured="choices_2026_11_29.json:strategy:most_neurons_phases_first"
+    )
     """Most unstable neurons of which all phases are tried first, whatever the number of inputs: these trees are
     small."""
-    most_neurons_boxes: int = choice(20_000, "neurons", least=0, measured="no")
+    most_neurons_boxes: int = choice(
+        20_000, "neurons", least=0, measured="choices_2026_11_29.json:strategy:most_neurons_boxes"
+    )
     """Most neurons for which a box of more inputs is split: every box bounds all of them again."""
-    short_turn_share: float = choice(0.15, "share", least=0, most=1, measured="no")
+    short_turn_share: float = choice(
+        0.15, "share", least=0, most=1, measured="choices_2026_11_29.json:strategy:short_turn_share"
+    )
     """Share of the time left that a strategy gets for a short turn, before another has its own."""
-    half_turn_share: float = choice(0.5, "share", least=0, most=1, measured="no")
+    half_turn_share: float = choice(
+        0.5, "share", least=0, most=1, measured="choices_2026_11_29.json:strategy:half_turn_share"
+    )
     """Share of the time left that a strategy gets where it is likely to decide, before another has its turn."""
-    long_turn_share: float = choice(0.7, "share", least=0, most=1, measured="no")
+    long_turn_share: float = choice(
+        0.7, "share", least=0, most=1, measured="choices_2026_11_29.json:strategy:long_turn_share"
+    )
     """Share of the time left that a strategy gets where it is the likelier one, before another has its turn."""
     last_turn_seconds: float = choice(5.0, "seconds", least=0, measured="no")
     """Seconds that others get, at least, where all phases of a piecewise linear network were split and leaves are
@@ -749,7 +827,7 @@ class StrategyTuning(TuningGroup):
 class RelaxationTuning(TuningGroup):
     """Linear bounds of single operators."""
 
-    bisections: int = choice(12, "halvings", least=0, measured="no")
+    bisections: int = choice(12, "halvings", least=0, measured="choices_2026_11_29.json:relaxations:bisections")
     """Halvings of the range of a tangent point: enough for three digits, and any result is sound."""
 
 
