@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,15 @@ from toolkit.certificates.leaf_rows import (
     SearchedNeurons,
     atom_multipliers,
 )
-from toolkit.certificates.neuron_bounds import NeuronBounds, Statement
 from toolkit.certificates.neuron_elements import NeuronElements
 from toolkit.proof.stream import LinearRows
+
+
+class Statement(Protocol):
+    """Bounds of neurons that can be stated in the context of a case."""
+
+    def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:
+        """State them in a node; what is left of it is returned."""
 
 
 @dataclass
@@ -35,19 +42,18 @@ class RecordedProblem:
     cases: list[list[StatedCase]]
     gaps: Counter[str]
     """Why something is left open, and how often."""
-    bounds: NeuronBounds
-    """Ranges of neurons that each case is given where it begins."""
+    elements: NeuronElements
+    """What the neurons are, of the program as it was compiled."""
+    slots: int = 0
+    """Slots that slopes of stated bounds take, from 1."""
+    statements: list[Statement] = field(default_factory=list)
+    """Bounds of neurons that each case is given where it begins, in the order in which they were found."""
     common_case: int | None = None
     """The number of what all cases have in common, where it has the box of the problem and no context yet."""
     common: ProofNode | None = None
     """What is left of its context, in which bounds of neurons are stated for all cases."""
     begun: dict[int, ProofNode] = field(default_factory=dict)
     """The contexts of cases."""
-
-    @property
-    def elements(self) -> NeuronElements:
-        """What the neurons are, of the program as it was compiled."""
-        return self.bounds.elements
 
     def state(self, statement: Statement) -> None:
         """State bounds of neurons for all cases that begin from now on: once, where these have a context in common."""
@@ -56,7 +62,7 @@ class RecordedProblem:
             self.file.add(record)
             self.common = ProofNode(context, -1)
         if self.common is None:
-            self.bounds.statements.append(statement)
+            self.statements.append(statement)
         else:
             self.common = statement.state(self, self.common)
 
@@ -68,7 +74,9 @@ class RecordedProblem:
                 above = None if self.common is None else self.common.context
                 context, record = self.file.writer.case(self.cases[case][0].number, above)
                 self.file.add(record)
-                node = self.bounds.state(self, ProofNode(context, case))
+                node = ProofNode(context, case)
+                for statement in self.statements:
+                    node = statement.state(self, node)
             self.begun[case] = node
         return self.begun[case]
 
@@ -109,7 +117,7 @@ class RecordedProblem:
     def functionals(self, neurons: SearchedNeurons, found: RefutedDomains) -> LinearRows:
         """Rows for domains, whose slopes are written."""
         atoms = [self.atoms(node, row) for node, row in zip(found.nodes, found.weight.tolist(), strict=True)]
-        functionals = Functionals(found, neurons, atoms, self.bounds.slots + 1)
+        functionals = Functionals(found, neurons, atoms, self.slots + 1)
         functionals.write_slopes(self.file, self.starts)
         return functionals.rows()
 

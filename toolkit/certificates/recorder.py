@@ -17,7 +17,7 @@ from toolkit.certificates.certificate_file import CertificateFile, FileMark
 from toolkit.certificates.equal_elements import merged_network
 from toolkit.certificates.formula_cases import common_case, formula_cases
 from toolkit.certificates.leaf_rows import Array, RefutedDomains, SearchedNeurons, array
-from toolkit.certificates.neuron_bounds import NeuronBounds
+from toolkit.certificates.neuron_bounds import stated_rows
 from toolkit.certificates.neuron_elements import neuron_elements
 from toolkit.certificates.neuron_trees import StatedTrees
 from toolkit.certificates.phase_record import PhaseRecord
@@ -105,9 +105,8 @@ class CertificateRecorder:
         cases, rows = formula_cases(self.formula, event.cases), problem.rows.cpu().numpy()
         sizes = [self.model.network.sizes[value] for value in self.model.network.names.values()]
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        bounds = NeuronBounds(self.file, starts, elements)
         common, self.common_begun = None if self.common_begun else common_case(self.formula, lower, upper), True
-        self.problem = RecordedProblem(self.file, starts, rows, cases, self.gaps, bounds, common)
+        self.problem = RecordedProblem(self.file, starts, rows, cases, self.gaps, elements, common_case=common)
         self.refuted = set()
 
     def with_equal_elements(self, problem: Problem, lower: Array, upper: Array) -> Model:
@@ -138,7 +137,7 @@ class CertificateRecorder:
             if isinstance(event.rows, NeuronTrees):
                 problem.state(StatedTrees.of(program, problem.elements, event.rows))
                 return
-            for rows in problem.bounds.stated(program, event.rows):
+            for rows in stated_rows(problem, program, event.rows):
                 problem.state(rows)
 
     @record.register

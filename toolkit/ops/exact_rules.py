@@ -107,7 +107,7 @@ def _product(x: ExactTensor, y: ExactTensor, multiply: Callable[[Any, Any], Any]
 
 
 def matmul(call: ExactCall) -> ExactTensor:
-    """MatMul."""
+    """The product of matrices, MatMul."""
     return _product(call[0], call[1], np.matmul)
 
 
@@ -207,22 +207,22 @@ def _unsqueeze(call: ExactCall, array: NDArray[np.object_]) -> NDArray[np.object
 
 
 def identity(call: ExactCall) -> ExactTensor:
-    """Identity."""
+    """The operand itself, Identity."""
     return call[0]
 
 
 def add(call: ExactCall) -> ExactTensor:
-    """Add."""
+    """The sum of two operands, Add."""
     return _sum(call[0], call[1])
 
 
 def subtract(call: ExactCall) -> ExactTensor:
-    """Sub."""
+    """The first operand less the second one, Sub."""
     return _sum(call[0], call[1], sign=-1)
 
 
 def multiply(call: ExactCall) -> ExactTensor:
-    """Mul."""
+    """The elementwise product, Mul."""
     return _product(call[0], call[1], np.multiply)
 
 

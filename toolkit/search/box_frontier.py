@@ -24,10 +24,10 @@ from toolkit.bounds.crown import InputInfluence, tighten, tighten_by_passes
 from toolkit.bounds.interval import Bounds
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.compile import Problem
+from toolkit.problem.input_cells import InputCells
 from toolkit.problem.program import Program, split_layers
 from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
-from toolkit.search.input_cells import InputCells
 from toolkit.search.input_domains import (
     UNGROUPED,
     BoxGroups,
@@ -70,7 +70,7 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
 
     def shrunk(self, boxes: InputBoxes) -> InputBoxes:
         """The boxes without parts that repeat what others have: of inputs that are rounded, a point a step is left."""
-        return boxes if self.cells is None else self.cells.shrink(self.problem, boxes)
+        return boxes if self.cells is None else shrink(self.problem, boxes, self.cells)
 
     def begin(self, clock: Clock) -> list[InputBoxes]:
         """Bound all open boxes."""
@@ -166,6 +166,15 @@ def root_boxes(problem: Problem, root: RootBounds, cases: Tensor) -> InputBoxes:
         offset=lower.new_zeros(count, atoms),
         gain=torch.zeros_like(lower),
     )
+
+
+def shrink(problem: Problem, boxes: InputBoxes, cells: InputCells) -> InputBoxes:
+    """The boxes around the representatives of inputs that are only read rounded; one without any is refuted."""
+    region = problem.region[boxes.case]
+    first, last = problem.lower[region], problem.upper[region]
+    lower, upper, empty = cells.around_representatives(boxes.lower, boxes.upper, first, last)
+    bound = torch.where(empty, torch.fmax(boxes.bound, torch.ones_like(boxes.bound)), boxes.bound)
+    return replace(boxes, lower=lower, upper=upper, bound=bound)
 
 
 def divisible(boxes: InputBoxes) -> tuple[InputBoxes, Tensor]:

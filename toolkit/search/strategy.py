@@ -9,12 +9,12 @@ from typing import Literal
 from toolkit.bounds.interval import unstable_neurons
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
+from toolkit.problem.input_cells import input_cells
 from toolkit.problem.program import Program
 from toolkit.run.clock import OutOfTime
 from toolkit.run.events import PhaseBegun
 from toolkit.search.attack_budget import attack_first, attack_part
 from toolkit.search.box_frontier import BoxFrontier, root_boxes
-from toolkit.search.input_cells import input_cells
 from toolkit.search.input_domains import BoxStack
 from toolkit.search.mixed_integer import by_mixed_integers, suits
 from toolkit.search.root import RootBounds, facts, open_cases, root_bounds, tell

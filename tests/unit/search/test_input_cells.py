@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from toolkit.bounds.interval import interval_bounds
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
-from toolkit.search.input_cells import InputCells, input_cells
+from toolkit.problem.input_cells import InputCells, input_cells
+from toolkit.search.box_frontier import shrink
 from toolkit.search.input_domains import InputBoxes, bisect, unrefuted
 
 SLOPE, OFFSET = torch.tensor([7.3, 0.6, 110.0]), torch.tensor([0.2, -3.0, 0.5])
@@ -124,7 +125,7 @@ def test_cutting_loses_no_step_and_ends_at_points(seed: int) -> None:
     cells, low, high = cells_of(problem), problem.lower, problem.upper
     points = low + torch.rand(3000, 3, dtype=torch.float64, generator=generator) * (high - low)
     wanted = set(steps_of(torch.cat([points, low, high])))
-    open_boxes = cells.shrink(problem, boxes_of(problem, low, high))
+    open_boxes = shrink(problem, boxes_of(problem, low, high), cells)
     reached: set[tuple[int, ...]] = set()
     for _ in range(200):
         assert bool((open_boxes.lower >= low).all() and (open_boxes.upper <= high).all())
@@ -134,7 +135,7 @@ def test_cutting_loses_no_step_and_ends_at_points(seed: int) -> None:
         if not len(open_boxes):
             break
         dimension = (open_boxes.upper - open_boxes.lower).mul(SLOPE.double()).argmax(1)
-        open_boxes = unrefuted(cells.shrink(problem, bisect(open_boxes, dimension)))
+        open_boxes = unrefuted(shrink(problem, bisect(open_boxes, dimension), cells))
     assert not len(open_boxes)
     assert reached >= wanted
 
@@ -146,10 +147,10 @@ def test_a_box_between_two_points_is_refuted() -> None:
     between = [(side - cells.offset) / cells.slope for side in (lower, upper)]
     inside = boxes_of(problem, torch.where(torch.tensor([True, False, False]), between[0], -one),
                       torch.where(torch.tensor([True, False, False]), between[1], one))  # fmt: skip
-    assert not len(unrefuted(cells.shrink(problem, inside)))
+    assert not len(unrefuted(shrink(problem, inside, cells)))
     around = boxes_of(problem, torch.where(torch.tensor([True, False, False]), between[0] - 0.05, -one),
                       torch.where(torch.tensor([True, False, False]), between[1], one))  # fmt: skip
-    shrunk = unrefuted(cells.shrink(problem, around))
+    shrunk = unrefuted(shrink(problem, around, cells))
     assert len(shrunk) == 1 and bool(shrunk.lower[0, 0] == shrunk.upper[0, 0])
 
 
@@ -157,8 +158,8 @@ def test_what_is_left_around_a_jump_has_one_value() -> None:
     """However often it is cut, a box around a jump has two values; of the points that stand for it each has one."""
     tie = ((torch.tensor([2.5, -0.5, 3.5]) - OFFSET.double()) / SLOPE.double()).unsqueeze(0)
     problem = problem_of("plain", *(tie[0] + side for side in (-1e-3, 1e-3)))
-    shrunk = cells_of(problem).shrink(problem, boxes_of(problem, problem.lower, problem.upper))
-    points = unrefuted(cells_of(problem).shrink(problem, bisect(shrunk, torch.tensor([0]))))
+    shrunk = shrink(problem, boxes_of(problem, problem.lower, problem.upper), cells_of(problem))
+    points = unrefuted(shrink(problem, bisect(shrunk, torch.tensor([0])), cells_of(problem)))
     assert len(points) == 2 and torch.equal(points.lower[:, 0], points.upper[:, 0])
     for boxes, two in ((boxes_of(problem, tie - 1e-9, tie + 1e-9), True), (points, False)):
         neurons, _ = interval_bounds(problem.program, boxes.box)

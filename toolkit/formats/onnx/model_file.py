@@ -83,7 +83,7 @@ class ModelFile:
     data: bytes = field(repr=False)
     """The serialised graph."""
     sha256: str
-    """As :class:`OnnxModel` has it."""
+    """Of the uncompressed file, followed by the contents of the tensors that it keeps in other files."""
 
 
 def load_proto(path: Path) -> ModelFile:

@@ -2,7 +2,7 @@
 
 Weights and biases behind a DequantizeLinear are constants, and nothing is left of them. On activations the pair is a
 step function, ``scale * clip(round(x / scale))``. Rounding comes first, so that an input that is quantised is seen to
-be only read rounded (`toolkit.search.input_cells`).
+be only read rounded (`toolkit.problem.input_cells`).
 """
 
 from __future__ import annotations

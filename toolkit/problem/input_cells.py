@@ -17,7 +17,6 @@ from toolkit.ops.relaxation import allowance
 from toolkit.problem.affine import Affine
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
-from toolkit.search.input_domains import InputBoxes
 
 ROUNDED = "round"
 """Name of the operator."""
@@ -36,17 +35,19 @@ class InputCells:
     slope: Tensor
     offset: Tensor
 
-    def shrink(self, problem: Problem, boxes: InputBoxes) -> InputBoxes:
-        """The boxes around their representatives; one that has none for some input is refuted."""
-        region = problem.region[boxes.case]
-        first, last = problem.lower[region], problem.upper[region]
-        lower = self._least(boxes.lower, first, last)
+    def around_representatives(
+        self, lower: Tensor, upper: Tensor, first: Tensor, last: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Corners of boxes around their representatives, and which boxes have none for some input, ``(B,)``.
+
+        All ``(B, n)``: corners of parts of boxes from ``first`` to ``last``.
+        """
+        low = self._least(lower, first, last)
         # Mirrored, with rounding odd, the largest representative is the least one.
-        upper = -replace(self, offset=-self.offset)._least(-boxes.upper, -last, -first)
-        empty = ((lower > upper) & self.rounded).any(1)
-        lower, upper = torch.where(self.rounded, lower, boxes.lower), torch.where(self.rounded, upper, boxes.upper)
-        bound = torch.where(empty, torch.fmax(boxes.bound, torch.ones_like(boxes.bound)), boxes.bound)
-        return replace(boxes, lower=lower, upper=torch.maximum(lower, upper), bound=bound)
+        high = -replace(self, offset=-self.offset)._least(-upper, -last, -first)
+        empty = ((low > high) & self.rounded).any(1)
+        lower, upper = torch.where(self.rounded, low, lower), torch.where(self.rounded, high, upper)
+        return lower, torch.maximum(lower, upper), empty
 
     def _least(self, lower: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """The least representatives that are at least ``lower``, in a box from ``first`` to ``last``; ``(B, n)`` each.
