@@ -36,6 +36,7 @@ COMMANDS = {
     "inspect": "Show what a network and a specification contain and what would be tried.",
     "check-witness": "Judge a counterexample file with onnxruntime, as VNN-COMP's scorer does.",
     "check": "Check the certificate of an `unsat` answer with code that shares nothing with the verifier.",
+    "export-proof": "Write a certificate as a proof in a format that other tools check.",
     "spec": "Make a specification: robustness, output range, agreement of two networks, monotonicity.",
     "convert": "Convert a specification between VNN-LIB 1.0 and 2.0.",
     "supports": "Say what the verifier supports, as the VNN-LIB standard asks.",

@@ -77,6 +77,8 @@ TORCH_FREE = [
     "toolkit.formats.vnnlib.specs", "toolkit.commands.spec", "toolkit.formats.points", "toolkit.commands.inspect",
     "toolkit.commands.convert", "toolkit.commands.check_witness", "toolkit.commands.ops",
     "toolkit.commands.check", "toolkit.proof.check", "toolkit.certificates.quick_certificate",
+    "toolkit.commands.export_proof", "toolkit.certificates.proof_formats",
+    "toolkit.certificates.exports.aptp_export", "toolkit.certificates.exports.torchlean_export",
     "toolkit.row_questions", "toolkit.commands.row_options",
 ]  # fmt: skip
 """Modules that must not import torch."""

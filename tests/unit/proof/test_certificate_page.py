@@ -50,3 +50,14 @@ def test_nothing_in_it_is_idle(written: Path, dropped: int, code: int) -> None:
 def test_the_page_names_all_kinds() -> None:
     rows = dict(re.findall(r"^\| (\d+) \| ([A-Z_]+)", PAGE, re.MULTILINE))
     assert {int(number): name for number, name in rows.items()} == {kind.value: kind.name for kind in RecordKind}
+
+
+def test_it_is_exported_as_the_page_says(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All commands of the page about these files; the leaves that it shows stand in what they write."""
+    commands = re.findall(r"^prunecert (export-proof two.*)$", PAGE, re.MULTILINE)
+    for command in commands:
+        assert run(command.split()) == 0
+        assert capsys.readouterr().out.strip() == command.split()[-1]
+    [leaves] = re.findall(r"```\n(; Hidden constraints\n.*?)```", PAGE, re.DOTALL)
+    assert leaves in written.with_suffix(".aptp").read_text() and written.with_suffix(".json").exists()
+    assert len(commands) == 2
