@@ -197,11 +197,14 @@ class HandWritten:
 
     def __init__(self, folder: Path) -> None:
         self.files = folder / "two.onnx", folder / "two.vnnlib", folder / "two.certificate"
-        onnx.save(dense_model(self.layers), self.files[0])
+        onnx.save(self.model(), self.files[0])
         self.files[1].write_text(specification(self.layers, *self.asserted))
         network, formula = load_network(self.files[0]), load_formula(self.files[1])
         self.writer = CertificateWriter(network.digest, formula.digest, ["z0"])
         self.data = self.writer.header()
+
+    def model(self) -> onnx.ModelProto:
+        return dense_model(self.layers)
 
     def begin(self, case: int, above: int | None = None) -> int:
         context, record = self.writer.case(case, above)
@@ -439,6 +442,27 @@ def test_half_spaces_are_none_of_a_box(tmp_path: Path) -> None:
     assert read_patterns(exported(files, "aptp")[0]).leaves == LEAVES
 
 
+def test_outputs_of_a_softmax_have_no_bounds_in_a_box(tmp_path: Path) -> None:
+    """What is bounded are the numbers before it: a case is refuted by it, but its atoms are about the outputs."""
+
+    class Compared(HandWritten):
+        layers: ClassVar[Layers] = [HandWritten.layers[0], (np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([0.0, 2.5]))]
+        asserted = ("(>= Y_0 Y_1)",)
+
+        def model(self) -> onnx.ModelProto:
+            model = super().model()
+            model.graph.node[-1].output[0] = "o"
+            model.graph.node.append(helper.make_node("Softmax", ["o"], ["y"]))
+            return model
+
+    written = Compared(tmp_path)
+    written.tree(written.begin(0))
+    files = written.finish()
+    for name in ("aptp", "torchlean"):
+        with pytest.raises(InputError, match="ends in a softmax"):
+            exported(files, name)
+
+
 def test_differences_of_outputs_are_compared_with_zero_alone(tmp_path: Path) -> None:
     class Two(HandWritten):
         layers: ClassVar[Layers] = [HandWritten.layers[0], (np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([0.0, 2.5]))]
@@ -511,13 +535,14 @@ LAST = "y = Gemm(f, w)"
         (18, "z = MatMul(x, m) a = Relu(z)", LAST),
         (12, "s = Add(x, c) z = Conv(s, k) a = Relu(z)", LAST),
         (12, "a = Conv(x, k)", LAST),
+        (12, "z = Conv(x, k) b = Relu(z) a = Conv(b, l)", "y = Flatten(a)"),
     ],
 )
 def test_layers_that_are_numbered_in_no_way_that_is_known_are_refused(
     tmp_path: Path, size: int, first: str, last: str
 ) -> None:
     """The first of each is a small change of a network that is accepted."""
-    shapes = {"g": (2, 1, 1, 1), "k": (3, 2, 2, 2), "m": (3, 3), "c": (1,)}
+    shapes = {"g": (2, 1, 1, 1), "k": (3, 2, 2, 2), "m": (3, 3), "c": (1,), "l": (2, 3, 2, 2)}
 
     def layers_of(size: int, first: str, last: str) -> dict[int, int]:
         text = '<ir_version: 8, opset_import: ["" : 13]> ' + CHAIN.format(2, first, last)
