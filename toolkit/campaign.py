@@ -14,6 +14,7 @@ What a run leaves in its folder::
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -37,12 +38,21 @@ from toolkit.bench.runner import RunPlan, answered, claimed, run_jobs
 from toolkit.bench.scoring import CategoryScore, score
 from toolkit.bench.shards import Shard
 from toolkit.bench.stored_run import NAME as RUN
-from toolkit.bench.stored_run import InstanceList, StoredRun, as_part, describe_run, note_limits, read_run, store_run
+from toolkit.bench.stored_run import (
+    InstanceList,
+    StoredRun,
+    as_part,
+    check_no_other,
+    describe_run,
+    note_limits,
+    read_run,
+    store_run,
+)
 from toolkit.bench.verify_job import VERIFY
 from toolkit.errors import InputError
 from toolkit.report.page import Page, facts, instance_links, write_page
 from toolkit.report.plots import cactus, save_png
-from toolkit.report.tables import score_table, short, to_rich
+from toolkit.report.tables import print_whole, score_table, short, to_rich
 from toolkit.result import DECIDED, Verdict
 from toolkit.run.memory_limits import in_bytes
 from toolkit.settings import Settings
@@ -63,6 +73,8 @@ def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY, tool: To
     name = benchmarks[0].category if len(benchmarks) == 1 else path.resolve().name
     shard = options.part()
     out = options.out or Path("results") / (name if shard is None else f"{name}-{shard.index}-of-{shard.count}")
+    if not options.fresh:
+        check_no_other(out, name, [benchmark.category for benchmark in benchmarks], recipe=False)
     with claimed(out):
         keyed = tool.keyed if tool else with_key
         jobs = [keyed(job) for job in (listed if shard is None else part_of(listed, shard, out))]
@@ -89,7 +101,7 @@ def conclude(
     """Print and write the results; whether an answer contradicts what is known."""
     scores = category_scores(records, expected)
     write_folder_report(out, name, scores, records, expected)
-    console.print(to_rich(score_table(scores)))
+    print_whole(console, to_rich(score_table(scores)))
     comparison = compared(records, expected)
     print_comparison(comparison, bool(expected), console)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
@@ -117,10 +129,21 @@ def by_category(records: Sequence[JournalRecord]) -> dict[str, list[JournalRecor
     return groups
 
 
-def make_console() -> Console:
-    """Where a run prints its results: as wide as its tables when that is no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
+class RunConsole(Console):
+    """Where a run prints its results. A reader that leaves, as ``head`` does, does not end the run."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is still in the buffer goes there
+        os.close(nowhere)
+
+
+def make_console() -> RunConsole:
+    """Where a run prints its results: with long lines when that is no terminal."""
+    console = RunConsole()
+    return console if console.is_terminal else RunConsole(width=200)
 
 
 def folders(benchmarks: Sequence[Benchmark]) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from toolkit.bench.job import WorkerTask
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
-from toolkit.bench.stored_run import describe_run, store_run
+from toolkit.bench.stored_run import check_no_other, describe_run, store_run
 from toolkit.bench.verify_job import VERIFY
 from toolkit.campaign import execute, make_console
 from toolkit.errors import InputError
@@ -37,6 +37,8 @@ def run_parsed(recipe: Recipe, options: Options, task: WorkerTask = VERIFY) -> i
     console = make_console()
     if options.freeze is not None:
         check_target(options.freeze)
+    if not options.fresh:
+        check_no_other(out, recipe.name, [recipe.name], recipe=True)
     with claimed(out):
         models = make_models(recipe, out, console, options.trainers)
         records = verify_models(recipe, out, options, task)

@@ -42,7 +42,7 @@ from toolkit.report.summary import (
     summary_csv,
     ticket_findings,
 )
-from toolkit.report.tables import Table, proof_table, summary_table, to_rich
+from toolkit.report.tables import Table, print_whole, proof_table, summary_table, to_rich
 from toolkit.result import Verdict
 from toolkit.settings import Settings
 
@@ -70,10 +70,10 @@ def conclude(
     wrong = impossible(rows)
     write_report(recipe, out, models, records, StudyFindings(tuple(wrong), tuple(found)))
     console.print(*found[:1], highlight=False, soft_wrap=True)
-    console.print(to_rich(summary_table(means)))
+    print_whole(console, to_rich(summary_table(means)))
     beside = paper_table(means, paper_keys(recipe))
     if beside.rows:
-        console.print(to_rich(beside, "beside the paper's networks, whose training may be another"))
+        print_whole(console, to_rich(beside, "beside the paper's networks, whose training may be another"))
     for line in found[1:]:
         console.print(line, highlight=False, soft_wrap=True)
     for line in wrong:

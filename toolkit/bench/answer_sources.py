@@ -88,6 +88,7 @@ def read_source(label: str, path: Path) -> AnswerSource:
         source = AnswerSource(label, path, tuple(_of_record(record, path) for record in records))
     elif path.is_dir():
         tables = [path / RESULTS] if (path / RESULTS).is_file() else sorted(path.glob(f"*/{RESULTS}"))
+        _check_one_tool(path, tables)
         answers = tuple(answer for table in tables for answer in read_answers(table))
         source = AnswerSource(label, path, answers, _counterexamples(path))
         if not tables:
@@ -97,6 +98,14 @@ def read_source(label: str, path: Path) -> AnswerSource:
     if not source.answers:
         raise InputError(f"{path}: no answers in it")
     return source
+
+
+def _check_one_tool(path: Path, tables: Sequence[Path]) -> None:
+    """Raise InputError for a folder of several runs about the same benchmark, as ``bench --tool`` leaves them."""
+    runs = [table.parent for table in tables if (table.parent / RUN).is_file()]
+    categories = [category for run in runs for category in read_run(run).folders]
+    if len(set(categories)) < len(categories):
+        raise InputError(f"{path}: several runs of the same instances; name each: {', '.join(map(str, runs))}")
 
 
 def _of_record(record: JournalRecord, out: Path) -> ToolAnswer:

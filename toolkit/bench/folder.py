@@ -38,7 +38,8 @@ def find_benchmarks(path: Path, version: str | None = None, categories: Collecti
     Raises :class:`InputError` when there are none, or none of a name in ``categories``.
     """
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder; give a recipe (.toml) or a folder with instances.csv")
+        what = "a file, and its folder is wanted" if path.is_file() else "no such folder"
+        raise InputError(f"{path}: {what}; give a recipe (.toml) or a folder with instances.csv")
     root = path.resolve()
     found = {_name(root): path} if _instances_folder(path, version) else _inner(path, version)
     if not found:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,15 @@ def parse_tools(texts: Sequence[str]) -> list[Tool]:
     if twice:
         raise InputError(f"--tool: two are called {twice[0]}; give one a name of its own, as in NAME={twice[0]}")
     return tools
+
+
+def check_programs(tools: Sequence[Tool]) -> None:
+    """Raise InputError for a command line whose program cannot be found from here, or may not be executed."""
+    for tool in tools:
+        if tool.command and "{" not in tool.command[0] and shutil.which(tool.command[0]) is None:
+            raise InputError(
+                f"--tool {tool.label}: no program {tool.command[0]} that may be executed, as seen from {Path.cwd()}"
+            )
 
 
 def _parse(text: str) -> Tool:

@@ -11,7 +11,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,6 +146,24 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
+def check_no_other(out: Path, name: str, categories: Iterable[str], recipe: bool) -> None:
+    """Raise InputError where a folder has a run about something else, whose tables and page a new one would replace.
+
+    Two runs are about the same when both are of a recipe or both of a benchmark folder, and they have the name or a
+    category in common. A description that cannot be read is no run.
+    """
+    try:
+        before = read_run(out)
+    except InputError:
+        return
+    common = before.name == name or not before.folders.keys().isdisjoint(categories)
+    if not common or recipe != (before.recipe is not None):
+        raise InputError(
+            f"{out}: holds another run, of {before.name} ({before.command}), whose results would be replaced; choose "
+            "another folder for this one"
+        )
+
+
 def store_run(out: Path, run: StoredRun) -> None:
     """Write the description into the folder of the run, in place of an earlier one.
 
@@ -195,6 +213,9 @@ def read_run(out: Path) -> StoredRun:
         whole = values.pop("undivided", None)
         return StoredRun(instances=instances, undivided=whole and InstanceList(**whole), **values)
     except (FileNotFoundError, NotADirectoryError):
+        below = [str(found.parent) for found in sorted(out.glob(f"*/{NAME}"))]
+        if below:
+            raise InputError(f"{out}: no run itself, but a folder of runs; name one: {', '.join(below)}") from None
         raise InputError(
             f"{out}: no {NAME} in it, so no run of prunecert bench that can be read; the command that made the folder "
             "writes it when it is called again, and keeps the answers"

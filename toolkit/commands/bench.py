@@ -56,7 +56,7 @@ def run_target(target: Path | None, options: Options) -> int:
 def run_tools(path: Path, options: Options) -> int:
     """Run the benchmark folder with each verifier of the options, one after the other, each into a folder of its own;
     the exit code is the largest of theirs."""
-    from toolkit.bench.other_tools import OURS, parse_tools
+    from toolkit.bench.other_tools import OURS, check_programs, parse_tools
     from toolkit.campaign import run_folder
 
     if path.suffix == ".toml":
@@ -65,6 +65,7 @@ def run_tools(path: Path, options: Options) -> int:
         raise InputError("--tool: other verifiers write no certificates; run this one without --tool")
     out = options.out or Path("results") / path.resolve().name
     tools = {tool.label: tool for tool in parse_tools([text for text in options.tool if text != OURS])}
+    check_programs(list(tools.values()))
     labels = [*([OURS] if OURS in options.tool else []), *tools]
     codes = []
     for label in labels:

@@ -27,7 +27,7 @@ from toolkit.report.comparison import (
     contradiction_table,
     write_comparison,
 )
-from toolkit.report.tables import Table, to_latex, to_rich
+from toolkit.report.tables import Table, print_whole, to_latex, to_rich
 
 
 @Parameter(name="*")
@@ -113,7 +113,7 @@ def _print_tables(found: SourceComparison, notes: Sequence[str], options: Compar
     _print_table(console, "contradictions", contradiction_table(found), options.rows, "bold red")
     for name, changes in (("regressions", worse), ("gains", better)):
         _print_table(console, name, change_table(changes, found.labels[0]), options.rows, "bold")
-    console.print(to_rich(comparison_scores(found)))
+    print_whole(console, to_rich(comparison_scores(found)))
     for line in comparison_notes(found, notes):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

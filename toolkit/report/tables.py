@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import CategoryScore
 from toolkit.report.summary import SummaryRow, certified_text
 from toolkit.result import Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,16 @@ def to_rich(table: Table, title: str = "", wrap: bool = False) -> RichTable:
     for row in table.rows:
         drawn.add_row(*(cell.text for cell in row))
     return drawn
+
+
+def print_whole(console: Console, drawn: RichTable) -> None:
+    """Print a table in its own width: where that is more than the console's, a terminal wraps its lines.
+
+    Cells are never cut, for a number that lacks its last digits reads as another number.
+    """
+    wide = console.options.update(width=sys.maxsize)
+    needed = max(console.width, Measurement.get(console, wide, drawn).maximum)
+    type(console)(file=console.file, width=needed, force_terminal=console.is_terminal).print(drawn, crop=False)
 
 
 _IN_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"} | {

@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,12 @@ def test_resumed_answers_are_counted(terminal):
     observer.begin(5, [record, record])
     assert observer.counts[Verdict.SAT] == 2
     observer.end()
+
+
+def test_a_reader_that_leaves_does_not_end_a_run() -> None:
+    lines = "from toolkit.campaign import make_console\nfor _ in range(1000): make_console().print('x' * 1000)\nexit(7)"
+    with subprocess.Popen([sys.executable, "-c", lines], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.wait(60) == 7

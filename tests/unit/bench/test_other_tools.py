@@ -248,7 +248,12 @@ def test_what_is_no_tool_is_told(tools: list[str], message: str) -> None:
         parse_tools(tools)
 
 
-@pytest.mark.parametrize("more", [["--certificates"], ["--executor", "in-process"], ["--tool", "nowhere"]])
+ABSENT = "abc=./abc.sh {network} {specification} {results}"
+
+
+@pytest.mark.parametrize(
+    "more", [["--certificates"], ["--executor", "in-process"], ["--tool", "nowhere"], ["--tool", ABSENT]]
+)
 def test_what_tools_cannot_do_ends_with_code_2(folder: Path, tmp_path: Path, more: list[str]) -> None:
     assert run(["bench", str(folder), "--out", str(tmp_path / "out"), "--tool", "prunecert", *more]) == 2
     assert not (tmp_path / "out").exists()

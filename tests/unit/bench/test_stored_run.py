@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from toolkit.bench.answer_table import HEADER
 from toolkit.bench.job import Answer, InstanceJob, WorkerTask
 from toolkit.bench.run_options import Options
-from toolkit.bench.stored_run import expected_by_key, read_run, stored_records
+from toolkit.bench.stored_run import check_no_other, expected_by_key, read_run, stored_records
 from toolkit.campaign import run_folder
 from toolkit.cli import run
 from toolkit.errors import InputError
@@ -141,6 +142,30 @@ def test_what_is_no_run_is_said_so(tmp_path: Path, out: Path, capsys: pytest.Cap
         read_run(out)
     (out / "run.json").unlink()
     assert run(["report", str(out)]) == 2
+
+
+def test_a_run_about_something_else_is_not_replaced(out: Path) -> None:
+    check_no_other(out, "toy", ["toy"], recipe=False)
+    check_no_other(out, "all", ["toy", "other"], recipe=False)
+    check_no_other(out.parent, "other", ["other"], recipe=False)
+    for name, recipe in (("other", False), ("toy", True)):
+        with pytest.raises(InputError, match="holds another run, of toy"):
+            check_no_other(out, name, [name], recipe)
+    before = (out / "results.csv").read_text()
+    (out.parent / "other").mkdir()
+    (out.parent / "other" / "instances.csv").write_text("onnx/net.onnx,vnnlib/unsat_0.vnnlib,20\n")
+    assert run(["bench", str(out.parent / "other"), "--out", str(out)]) == 2
+    assert (out / "results.csv").read_text() == before
+
+
+def test_a_folder_of_runs_is_no_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = out.parent / "both"
+    for name in ("ours", "theirs"):
+        shutil.copytree(out, both / name)
+    assert run(["report", str(both)]) == 2
+    assert str(both / "theirs") in capsys.readouterr().err
+    assert run(["compare", str(both), str(out), "-o", str(out.parent / "page.html")]) == 2
+    assert "several runs of the same instances" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "specs").glob("*.toml")), ids=lambda path: path.name)

@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import score
@@ -26,6 +27,7 @@ from toolkit.report.summary import ModelRecord, stability_csv, summarise, summar
 from toolkit.report.tables import (
     make_table,
     number,
+    print_whole,
     score_table,
     short,
     summary_table,
@@ -392,3 +394,14 @@ def test_latex_reads_no_text_as_a_command():
         r"\end{tabular}",
     ]
     assert to_csv(table) == "a_b,n\n50 %,4\n\\x{1},5\na–b,3\n"
+
+
+def test_a_table_wider_than_the_console_is_printed_whole():
+    text = io.StringIO()
+    console = Console(file=text, width=30)
+    rows = [("a name of some length", 5408), ("another one", 12)]
+    columns = (word("network", "", lambda row: row[0]), number("ReLU neurons", "", lambda row: row[1], "{:,}".format))
+    print_whole(console, to_rich(make_table(columns, rows)))
+    assert "ReLU neurons" in text.getvalue()
+    assert "5,408" in text.getvalue()
+    assert len(text.getvalue().splitlines()) == 4
