@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.bench.scoring import wilson
-from toolkit.bench.stored_run import describe_run, read_run, store_run
+from toolkit.bench.stored_run import check_no_other, describe_run, read_run, store_run
 from toolkit.bench.verify_job import VERIFY
 from toolkit.campaign import cards, execute, make_console
 from toolkit.report.page import Page, facts, instance_links, write_page
@@ -142,6 +142,8 @@ def certify_rows(
     console = make_console()
     questions = ask(question)
     out = out or Path("results") / questions.name
+    if not options.fresh:
+        check_no_other(out, questions.name, [questions.name], recipe=False)
     with claimed(out):
         _introduce(questions, question, console)
         write_folder(questions, out / "benchmark", timeout)
@@ -180,6 +182,7 @@ def _introduce(questions: RowQuestions, question: RowQuestion, console: Console)
     chosen = "all" if len(rows) == rows.total else f"{_slice(rows.numbers)} of"
     lines.append(f"{question.source.data}: {chosen} {rows.total} rows, values {points.points.min():.3g} to "
                  f"{points.points.max():.3g}, radius {_span(points.radius)} in the network's units")  # fmt: skip
+    lines += list(doubts(questions, question))
     if not questions.labelled:
         lines.append("no labels: the network's own answers are taken, and standard accuracy is not known")
     elif (right := float((questions.answers == questions.labels).mean())) < _suspicious(questions.classes):
@@ -187,6 +190,22 @@ def _introduce(questions: RowQuestions, question: RowQuestion, console: Console)
                      "--classes and the order of features or channels")  # fmt: skip
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def doubts(questions: RowQuestions, question: RowQuestion) -> Iterator[str]:
+    """What was assumed about classes and values, and may be otherwise."""
+    rows, order = questions.points.rows, questions.class_names
+    if questions.labelled and rows.class_names and order == rows.class_names and not question.classes:
+        yield f"classes in alphabetical order, as outputs 0 to {len(order) - 1}: {', '.join(order)} (else --classes)"
+    missing = [name for name in rows.class_names if order and name not in order]
+    if questions.labelled and missing:
+        yield f"WARNING: the data has a class {missing[0]!r}, which is none of {', '.join(order)}: look at --classes"
+    least, largest = float(rows.values.min()), float(rows.values.max())
+    if rows.values.ndim > 2 and not rows.pixels and question.units.unscaled and least >= 0 and largest > 1:
+        yield (
+            f"WARNING: values up to {largest:g} are taken as they are, and the radius as one of these: pixels of 0 to "
+            "255 want --scale 255, or whole numbers of eight bits"
+        )
 
 
 def _suspicious(classes: int) -> float:
@@ -267,6 +286,7 @@ def told(certified: Certified) -> list[str]:
     ]
     lines += [f"  undecided: row {row.row}: {row.verdict}: {row.reason}" for row in undecided[:5]]
     lines += [f"  and {len(undecided) - 5} more, in certified.csv"] if len(undecided) > 5 else []
+    lines += [f"what is open of them: prunecert explain {certified.folder}"] if undecided else []
     lines += [
         f"CONTRADICTION: row {row.row} is proved to have class {row.label}, and the network says {row.answer}"
         for row in certified.contradictions

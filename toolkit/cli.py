@@ -12,7 +12,7 @@ from contextlib import suppress
 from io import TextIOWrapper
 from typing import Annotated, Never
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from pydantic import ValidationError
 
 from toolkit import __version__
@@ -134,6 +134,9 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
 def _bad_argument(error: Exception) -> str:
     """What is wrong with an argument; errors of settings name their option."""
     cause = error if isinstance(error, ValidationError) else error.__cause__ or error.__context__
+    if isinstance(error, UnusedCliTokensError):
+        words = " ".join(error.unused_tokens or ())
+        return f"'{words}' belongs to no option; several numbers or names of one option stand between commas (--help)"
     if not isinstance(cause, ValidationError):
         return _one_line(error)
     name, problem = first_problem(cause)

@@ -164,6 +164,42 @@ def test_mistakes_are_one_line_and_exit_with_2(net: Path, case: str, capsys: pyt
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("data", "options", "line"),
+    [
+        ("named.npz", [], "classes in alphabetical order, as outputs 0 to 1: no, yes"),
+        ("named.npz", ["--classes", "yes,maybe"], "the data has a class 'no', which is none of yes, maybe"),
+        ("large.npz", [], "WARNING: values up to 200 are taken as they are"),
+    ],
+)
+def test_what_was_assumed_is_told(
+    net: Path, data: str, options: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez("named.npz", x=[[1.0, 1.0], [0.5, 0.6]], y=["yes", "no"])
+    np.savez("large.npz", x=[[[200.0, 100.0]]], y=[0])
+    arguments = [
+        "certify",
+        "net.onnx",
+        "--data",
+        data,
+        "--rows",
+        "0",
+        "--epsilon",
+        "0.1",
+        "-o",
+        "out",
+        *QUICK,
+        *options,
+    ]
+    assert cli.run(arguments) == 0
+    assert line in capsys.readouterr().out
+
+
+def test_numbers_that_belong_to_no_option_are_told(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(asked("--epsilon", "0.1", "--mean", "0.1", "0.2")) == 2
+    assert "'0.2' belongs to no option; several numbers" in capsys.readouterr().err
+
+
 def row(number: int, verdict: Verdict, answer: str = "0", reason: str = "") -> CertifiedRow:
     return CertifiedRow(number, "0", answer, verdict, 1.0, reason, f"vnnlib/{number}.vnnlib", "")
 

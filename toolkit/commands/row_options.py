@@ -13,7 +13,7 @@ from toolkit.data.row_units import RowUnits, given_numbers
 from toolkit.data.rows import RowSource
 from toolkit.row_questions import RowQuestion
 
-Numbers = str | tuple[float, ...] | None
+Numbers = Annotated[str | tuple[float, ...] | None, Parameter(negative=())]
 
 
 @Parameter(name="*")

@@ -45,6 +45,11 @@ class RowUnits:
             low, high = self.clip
             raise InputError(f"--clip {low:g} {high:g}: the first number must be below the second")
 
+    @property
+    def unscaled(self) -> bool:
+        """Whether nothing is said about what values have to be divided by."""
+        return self.scale is None and self.mean is None and self.std is None
+
 
 @dataclass(frozen=True, eq=False)
 class RowPoints:
@@ -77,10 +82,20 @@ def given_numbers(given: str | ArrayLike, option: str) -> Array:
             return np.asarray(given, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError) as error:
             raise InputError(f"{option}: not an array of numbers ({' '.join(str(error).split())[:200]})") from None
+    if not given.strip():
+        raise InputError(f"{option}: it is empty; give a number, numbers between commas, or a file of them")
     try:
-        return np.array([float(part) for part in given.split(",")])
+        return np.array([_number(part) for part in given.split(",")])
     except ValueError:
         return _numbers_of_file(given, option)
+
+
+def _number(text: str) -> float:
+    """A number, also as a quotient: 2/255. Raises ValueError."""
+    above, line, below = text.partition("/")
+    if line and float(below) == 0:
+        raise ValueError(text)
+    return float(above) / float(below) if line else float(above)
 
 
 def _numbers_of_file(text: str, option: str) -> Array:
@@ -128,6 +143,15 @@ def _spread(numbers: Array, layout: tuple[int, ...], option: str) -> Array:
     raise InputError(f"{option}: {numbers.size} numbers; one is needed, or one for each of {size} features{channels}")
 
 
+def _remedy(own: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """What to do about rows that have another number of values than a network's input."""
+    if shape and shape[0] > 1:
+        return "export the network for one sample, or with an open batch"
+    if len(own) > 1:
+        return "images are taken as they are: resize them to what the network was trained on"
+    return "choose the array of its inputs, or the network that belongs to it"
+
+
 def arranged(values: Array, shape: tuple[int, ...]) -> Array:
     """Rows ``(N, ...)`` as ``(N, n)`` in the order of a network's input; channels move where the shapes say so."""
     wanted, own = shape[1:], values.shape[1:]
@@ -135,7 +159,7 @@ def arranged(values: Array, shape: tuple[int, ...]) -> Array:
     if int(np.prod(own)) != size:
         raise InputError(
             f"a row has {int(np.prod(own))} numbers, shape {own}, but the network's input has {size}, shape {shape}"
-            f"{'; export the network for one sample, or with an open batch' if shape and shape[0] > 1 else ''}"
+            f"; {_remedy(own, shape)}"
         )
     if len(own) == len(wanted) == 3 and own != wanted:
         if (own[2], *own[:2]) == wanted:

@@ -22,6 +22,8 @@ from toolkit.formats.points import read_array, readable, split_place
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".webp"})
 PREDICTED = "predicted"
 """In place of labels: what the network itself answers."""
+MEASURED = "of a regressor, `prunecert spec output-range` asks how far an output can move around an input"
+"""What to do with a network that has no classes."""
 LABEL_COLUMNS = ("label", "class", "target", "y", "species")
 """Names under which the column of labels is looked for."""
 LABEL_KEYS = (
@@ -97,7 +99,9 @@ def read_rows(source: RowSource, size: int) -> Rows:
     if source.labels == PREDICTED:
         return replace(rows, labels=None)
     if source.labels is not None:
-        return replace(rows, labels=_read_labels(source.labels, rows))
+        every = _read_labels(source.labels, rows)
+        labels = every[list(rows.numbers)] if len(every) == rows.total else every
+        return replace(rows, labels=labels, class_names=rows.class_names or _sorted_names(every))
     return rows
 
 
@@ -130,8 +134,16 @@ def _from_array(source: RowSource, path: Path, key: str, size: int) -> Rows:
     if labels is not None and labels.shape[:1] != values.shape[:1]:
         raise InputError(f"{path}: {partner} has {len(np.atleast_1d(labels))} labels, {key} has {len(values)} rows")
     picked = values[chosen.start : chosen.stop : chosen.step]
-    own = None if labels is None else _one_each(labels, f"{path}:{partner}")[list(chosen)]
-    return Rows(picked, own, chosen, len(values), pixels=values.dtype == np.uint8)
+    own = None if labels is None else _one_each(labels, f"{path}:{partner}")
+    named = () if own is None else _sorted_names(own)
+    own = None if own is None else own[list(chosen)]
+    return Rows(picked, own, chosen, len(values), named, pixels=values.dtype == np.uint8)
+
+
+def _sorted_names(labels: NDArray[Any]) -> tuple[str, ...]:
+    """The names among labels in alphabetical order; none where labels are numbers."""
+    names = tuple(sorted({_text(label) for label in labels.tolist()})) if labels.dtype.kind in "US" else ()
+    return () if all(_is_number(name) for name in names) else names
 
 
 def _names(path: Path) -> list[str]:
@@ -283,7 +295,7 @@ def _from_data_set(source: RowSource, path: Path, key: str, size: int) -> Rows:
 
 
 def _read_labels(place: str, rows: Rows) -> NDArray[Any]:
-    """Labels of a file for all rows of the data, of which the chosen ones are taken; or for the chosen ones alone."""
+    """Labels of a file for all rows of the data, or for the chosen ones alone."""
     path, key = split_place(place)
     with readable(path):
         if path.suffix.lower() in {".npy", ".npz"}:
@@ -291,9 +303,7 @@ def _read_labels(place: str, rows: Rows) -> NDArray[Any]:
         else:
             lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
             labels = np.array(lines[1:] if len(lines) == rows.total + 1 else lines)
-    if len(labels) == rows.total:
-        return labels[list(rows.numbers)]
-    if len(labels) == len(rows):
+    if len(labels) in (rows.total, len(rows)):
         return labels
     raise InputError(f"--labels {place}: {len(labels)} labels for {rows.total} rows, of which {len(rows)} are chosen")
 
@@ -301,6 +311,11 @@ def _read_labels(place: str, rows: Rows) -> NDArray[Any]:
 def _one_each(labels: NDArray[Any], where: str) -> NDArray[Any]:
     """Labels as ``(N,)``; those of one column, or one-hot, too."""
     if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "fiub":
+        if not (labels >= 0).all() or not np.allclose(labels.sum(1), 1, atol=1e-2):
+            raise InputError(
+                f"{where}: {labels.shape[1]} numbers for each row, which are no shares of classes; certified accuracy "
+                f"is about classes: give one class for each row, or {MEASURED}"
+            )
         return labels.argmax(1)
     flat = labels.reshape(len(labels), -1)
     if flat.shape[1:] != (1,):
@@ -332,6 +347,9 @@ def class_numbers(labels: NDArray[Any], rows: Rows, names: Sequence[str], classe
     names are numbers themselves, labels are such names.
     """
     order = tuple(names) or rows.class_names
+    twice = next((name for name in order if order.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"--classes: {twice!r} is there twice; each class needs a name of its own")
     if order and len(order) != classes:
         raise InputError(
             f"{len(order)} names of classes ({', '.join(order)[:200]}) for a network of {classes}; add --classes with "
@@ -344,6 +362,11 @@ def class_numbers(labels: NDArray[Any], rows: Rows, names: Sequence[str], classe
     for k, label in enumerate(labels.tolist()):
         number = positions.get(_text(label), None if named else _whole(label))
         if number is None or not 0 <= number < classes:
+            if not order and _is_number(str(label)) and _whole(label) is None:
+                raise InputError(
+                    f"row {rows.numbers[k]}: the label {label!r} is a measured value and no class, and certified "
+                    f"accuracy is about classes: {MEASURED}"
+                )
             raise InputError(
                 f"row {rows.numbers[k]}: the label {label!r} is none of the network's {classes} classes{known}; "
                 "--classes has their names in the order of the outputs"

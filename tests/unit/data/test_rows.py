@@ -151,6 +151,36 @@ def test_mistakes_are_told(folder: Path, case: str) -> None:
         rows_of(data, size, **options)
 
 
+def test_names_beside_an_array_are_sorted(folder: Path) -> None:
+    np.savez("named.npz", images=IMAGES, labels=np.array(["rose", "aster", "tulip", "rose"]))
+    Path("names.txt").write_text("b\na\nc\nb\nb\n")
+    beside, given = rows_of("named.npz", 18, rows="2:"), rows_of("x.npy", 4, rows="1:3", labels="names.txt")
+    assert beside.class_names == ("aster", "rose", "tulip"), "also of rows that are not chosen"
+    assert given.class_names == ("a", "b", "c")
+    for found, numbers in ((beside, [2, 1]), (given, [0, 2])):
+        assert found.labels is not None
+        assert class_numbers(found.labels, found, (), 3).tolist() == numbers
+
+
+def test_measured_values_are_no_classes(folder: Path) -> None:
+    rows = Rows(np.zeros((2, 1)), np.array([0.25, 1]), range(2), 2)
+    with pytest.raises(InputError, match=r"row 0: the label 0\.25 is a measured value.*spec output-range"):
+        class_numbers(np.array([0.25, 1]), rows, (), 2)
+    np.savez("targets.npz", x=np.zeros((2, 3)), y=[[0.5, 2.5], [0.25, 1]])
+    with pytest.raises(InputError, match="no shares of classes"):
+        rows_of("targets.npz", 3)
+    np.savez("shares.npz", x=np.zeros((2, 3)), y=[[0.1, 0.9], [1, 0]])
+    found = rows_of("shares.npz", 3).labels
+    assert found is not None
+    assert found.tolist() == [1, 0]
+
+
+def test_a_class_has_one_name() -> None:
+    rows = Rows(np.zeros((1, 1)), np.array(["a"]), range(1), 1)
+    with pytest.raises(InputError, match="--classes: 'a' is there twice"):
+        class_numbers(np.array(["a"]), rows, ("a", "a"), 2)
+
+
 @pytest.mark.parametrize("labels", [["rose", "tulip"], [0, 2], [0.5, 1], [-1, 0]])
 def test_labels_that_no_class_has_are_told(labels: list[object]) -> None:
     rows = Rows(np.zeros((2, 1)), np.array(labels), range(2), 2)
@@ -234,5 +264,12 @@ def test_shapes_that_do_not_fit_are_told() -> None:
         arranged(np.zeros((1, 3)), (1, 4))
     with pytest.raises(InputError, match="for one sample"):
         arranged(np.zeros((1, 3)), (2, 3))
-    with pytest.raises(InputError, match="neither a number"):
-        given_numbers("many", "--epsilon")
+    with pytest.raises(InputError, match="resize them"):
+        arranged(np.zeros((1, 3, 4, 4)), (1, 3, 2, 2))
+    for text, message in (("many", "neither a number"), ("1/0", "neither a number"), (" ", "it is empty")):
+        with pytest.raises(InputError, match=message):
+            given_numbers(text, "--epsilon")
+
+
+def test_quotients_are_numbers() -> None:
+    assert given_numbers("2/255,0.5", "--epsilon").tolist() == [2 / 255, 0.5]

@@ -115,6 +115,8 @@ def read_bytes(path: Path) -> bytes:
         data = read_decompressed(path, tuned().files.most_model_bytes)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder, where a file is needed") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({_one_line(error)})") from None
     if len(data) > tuned().files.most_model_bytes:
@@ -130,12 +132,21 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     try:
         proto = onnx.ModelProto.FromString(data)
     except (DecodeError, ValueError, RecursionError):
-        raise InputError(f"{path}: not an ONNX model, or truncated or corrupt") from None
+        raise InputError(f"{path}: not an ONNX model, or truncated or corrupt{_export(path)}") from None
     if not _is_text(proto):
         raise InputError(f"{path}: corrupt: a name in it is not text")
     if not proto.graph.output:
-        raise InputError(f"{path}: not an ONNX model, or truncated or corrupt: it has no output")
+        raise InputError(f"{path}: not an ONNX model, or truncated or corrupt: it has no output{_export(path)}")
     return proto
+
+
+def _export(path: Path) -> str:
+    """How a network gets into an ONNX file, where the name is that of another format."""
+    if path.suffix.lower() in {".pt", ".pth", ".ckpt", ".pkl", ".safetensors"}:
+        return "; torch.onnx.export(module.eval(), example_input, 'net.onnx') writes one"
+    if path.suffix.lower() in {".h5", ".keras", ".pb", ".tflite"}:
+        return "; the package tf2onnx writes one"
+    return ""
 
 
 def _is_text(proto: onnx.ModelProto) -> bool:
