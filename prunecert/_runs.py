@@ -98,9 +98,9 @@ def prune(
         code = command.prune(
             Path(model),
             data=data,
-            epsilon=epsilon,
+            epsilon=str(float(epsilon)),
             output=folder,
-            normalise=normalise,
+            network_input=command.NetworkInput(normalise=normalise),
             pruning=pruning or command.PRUNING,
             tuning=tuning or command.TUNING,
             check=check or command.CHECK,

@@ -39,6 +39,12 @@ class Data(RecipeRecord):
     """Part of the training images held out, for data sets without a split of their own."""
     train: PositiveInt | None = None
     """Only so many of the training images, the same for every run; None takes all."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes of ``folder:`` in the order of the network's outputs; by default in alphabetical order."""
+    mean: tuple[float, ...] | None = None
+    """What networks subtract from images in [0, 1], for all channels or for each; by default that of the data set."""
+    std: tuple[PositiveFloat, ...] | None = None
+    """What they divide by then."""
     base: Annotated[Path, Field(exclude=True)] = Path()
     """Folder at which relative files start; ``load_recipe`` puts the recipe's own folder here."""
 

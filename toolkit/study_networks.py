@@ -173,7 +173,7 @@ def near_chance(model: ModelRecord, classes: int) -> str:
         return ""
     return (
         f"{model.name}: standard accuracy {percent(model.standard_accuracy)} is near chance ({percent(1 / classes)}): "
-        "does the network expect another scale (--normalise), layout or order of classes?"
+        "does the network expect another scale (--normalise, --mean, --std), layout or order of classes (--classes)?"
     )
 
 

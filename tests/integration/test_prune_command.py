@@ -12,8 +12,9 @@ from onnx import numpy_helper
 
 import toolkit.study
 from toolkit.cli import run
-from toolkit.commands.prune import CHANNELS
+from toolkit.commands.prune import CHANNELS, NetworkInput, place, radius
 from toolkit.data.load import load_dataset
+from toolkit.errors import InputError
 from toolkit.formats.onnx.export import export_model
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.models.architecture_options import PresetNet, ResNet
@@ -241,3 +242,19 @@ def test_losses_with_bounds_have_a_ramp(flat, tmp_path, monkeypatch, loss, lengt
     assert run(["prune", str(flat), *arguments]) == 0
     assert run(["prune", str(flat), *arguments, "--ramp", "3"]) == 0
     assert [chain.ramp and chain.ramp.length for recipe in recipes for chain in recipe.chains] == [length, 3]
+
+
+def test_options_become_entries_of_the_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets").mkdir()
+    assert [place(text) for text in ("a.npz", "npz:a.npz", "pets", "digits")] == [
+        "npz:a.npz", "npz:a.npz", "folder:pets", "digits",
+    ]  # fmt: skip
+    given = NetworkInput(mean="0.5", std="1/4,0.5,1", classes="b, a")
+    assert given.standardised
+    assert given.entries() == {"mean": [0.5], "std": [0.25, 0.5, 1.0], "classes": ["b", "a"]}
+    assert not NetworkInput().standardised
+    assert radius("2/255") == 2 / 255
+    for text in ("0", "-1", "0.1,0.2", "nan"):
+        with pytest.raises(InputError, match="one number above 0"):
+            radius(text)

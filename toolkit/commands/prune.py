@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from cyclopts import Parameter
 
 from toolkit.bench.run_options import Options
 from toolkit.commands.arguments import Flag
+from toolkit.data.row_units import given_numbers
 from toolkit.errors import InputError
 
 WITH_BOUNDS = {"ibp", "crown_ibp", "sabr", "mtl_ibp", "cc_ibp", "exp_ibp"}
@@ -24,8 +26,8 @@ class Pruning:
     """What is taken away, and by which method."""
 
     method: str = "magnitude"
-    """Of weights: magnitude, random, snip, taylor, hydra. Of channels and neurons, which are removed: slim, refill,
-    nrs_channel, upper_bound, hydra_filter."""
+    """Of weights: magnitude, random, snip, taylor, wanda, hydra. Of channels and neurons, which are removed: slim,
+    refill, nrs_channel, upper_bound, hydra_filter."""
     density: Annotated[tuple[float, ...], Parameter(negative=())] = (0.5,)
     """Part of the weights (or channels) to keep; may be repeated, from the largest down."""
     layers: Annotated[tuple[Literal["conv", "linear"], ...], Parameter(negative=())] = ("conv", "linear")
@@ -36,6 +38,33 @@ class Pruning:
     )
     """Networks beside each pruned one: the unpruned one after as many epochs, and one pruned at random to the same
     density in every layer; may be repeated."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class NetworkInput:
+    """How images become what the network takes, and classes its outputs."""
+
+    normalise: Flag = False
+    """The network expects images standardised by the data set's mean and deviation; it gets that as a first layer."""
+    mean: str | None = None
+    """The mean of that in place of the data set's: numbers between commas or a file, for all channels or for each."""
+    std: str | None = None
+    """The deviation, as --mean."""
+    classes: str | None = None
+    """Names of a folder's classes between commas, in the order of the network's outputs; by default alphabetical."""
+
+    @property
+    def standardised(self) -> bool:
+        """Whether a layer before the network is wanted."""
+        return self.normalise or self.mean is not None or self.std is not None
+
+    def entries(self) -> dict[str, Any]:
+        """What the recipe says of its data. Raises InputError."""
+        names = [name.strip() for name in self.classes.split(",")] if self.classes else []
+        numbers = {"mean": self.mean, "std": self.std}
+        given = {key: given_numbers(text, f"--{key}").tolist() for key, text in numbers.items() if text is not None}
+        return given | ({"classes": names} if names else {})
 
 
 @Parameter(name="*")
@@ -76,7 +105,7 @@ class Check:
     """Processes that verify at the same time."""
 
 
-PRUNING, TUNING, CHECK = Pruning(), Tuning(), Check()
+PRUNING, NETWORK_INPUT, TUNING, CHECK = Pruning(), NetworkInput(), Tuning(), Check()
 
 
 def prune(
@@ -84,9 +113,9 @@ def prune(
     /,
     *,
     data: str,
-    epsilon: float,
+    epsilon: str,
     output: Annotated[Path, Parameter(alias="-o")],
-    normalise: Flag = False,
+    network_input: NetworkInput = NETWORK_INPUT,
     pruning: Pruning = PRUNING,
     tuning: Tuning = TUNING,
     check: Check = CHECK,
@@ -102,13 +131,12 @@ def prune(
     model
         The network, .onnx or .onnx.gz: a classifier of images in [0, 1] whose largest output is its answer.
     data
-        digits, mnist, cifar10, ..., or npz:FILE or folder:DIRECTORY.
+        digits, mnist, cifar10, ..., or npz:FILE (x_train, y_train, x_test, y_test) or folder:DIRECTORY (train/CLASS/,
+        test/CLASS/).
     epsilon
-        Radius of robustness in the maximum norm, of pixels in [0, 1].
+        Radius of robustness in the maximum norm, of pixels in [0, 1]; a number, or a quotient as 2/255.
     output
         Folder for everything.
-    normalise
-        The network expects images standardised by the data set's mean and deviation; it gets that as a first layer.
     """
     from toolkit.recipe import parse_recipe
     from toolkit.study import run_parsed
@@ -120,14 +148,31 @@ def prune(
     values = {
         "name": recipe_name(model),
         "seed": check.seed,
-        "data": {"name": data},
-        "models": {"original": network(model, pruning, normalise)},
+        "data": {"name": place(data), **network_input.entries()},
+        "models": {"original": network(model, pruning, network_input.standardised)},
         "training": training(tuning),
         "chains": [chain(pruning, tuning)],
-        "specification": {"epsilon": epsilon, "images": check.images},
+        "specification": {"epsilon": radius(epsilon), "images": check.images},
         "verification": {"timeout": check.timeout},
     }
     return run_parsed(parse_recipe(values, "prunecert prune", Path.cwd()), options)
+
+
+def place(data: str) -> str:
+    """A data set as a recipe names it: a path of an archive or a folder gets the word that goes before it."""
+    if ":" in data:
+        return data
+    if Path(data).suffix.lower() == ".npz":
+        return f"npz:{data}"
+    return f"folder:{data}" if Path(data).is_dir() else data
+
+
+def radius(epsilon: str) -> float:
+    """The radius that an option says. Raises InputError."""
+    numbers = given_numbers(epsilon, "--epsilon")
+    if numbers.size != 1 or not (np.isfinite(numbers) & (numbers > 0)).all():
+        raise InputError(f"--epsilon {epsilon}: one number above 0 is needed, of pixels in [0, 1]")
+    return float(numbers[0])
 
 
 def recipe_name(model: Path) -> str:

@@ -75,7 +75,18 @@ def load_folder(data: Data) -> Dataset:
     root = data.base / data.name.partition(":")[2]
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; it holds train/CLASS/ and test/CLASS/")
-    classes = sorted(folder.name for folder in root.glob("train/*") if folder.is_dir())
+    missing = [part for part in ("train", "test") if not (root / part).is_dir()]
+    if missing:
+        raise InputError(
+            f"{root}: no folder {missing[0]}/ in it; images to train on have to be in train/CLASS/, others in "
+            "test/CLASS/"
+        )
+    found = sorted(folder.name for folder in root.glob("train/*") if folder.is_dir())
+    classes = list(data.classes) or found
+    if sorted(classes) != found:
+        raise InputError(
+            f"data.classes: {', '.join(classes)} are not the classes of {root / 'train'}: {', '.join(found)}"
+        )
     train, test = (_folder_split(root / part, classes) for part in ("train", "test"))
     return assemble(data, train, test, "crop_flip")
 

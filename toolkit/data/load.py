@@ -23,6 +23,25 @@ def load_dataset(data: Data) -> Dataset:
     kind, colon, _ = where.partition(":")
     loader = LOADERS.loaded().get(kind + colon)
     if loader is None:
-        raise InputError(f"data.name: no data set {where!r}; known: {', '.join(sorted(LOADERS))}")
+        known = ", ".join(sorted(name for name in LOADERS if not name.endswith(":")))
+        raise InputError(f"data.name: no data set {where!r}; there are {known}, npz:FILE and folder:DIRECTORY")
     dataset = conventional(replace(loader(data.model_copy(update={"name": where})), name=data.name))
+    dataset = standardised(dataset, data)
     return dataset if data.train is None else replace(dataset, train=some(dataset.train, data.train))
+
+
+def standardised(dataset: Dataset, data: Data) -> Dataset:
+    """The data set with the mean and the deviation that its entry gives, one number for all channels or one for each.
+
+    Raises:
+        InputError: there are more or fewer numbers than channels.
+    """
+    channels = dataset.input_shape[0]
+    for key, values in (("mean", data.mean), ("std", data.std)):
+        if values is not None and len(values) not in (1, channels):
+            raise InputError(f"data.{key}: {len(values)} numbers for images of {channels} channels")
+    mean, std = (
+        own if values is None else values * (channels // len(values))
+        for values, own in ((data.mean, dataset.mean), (data.std, dataset.std))
+    )
+    return replace(dataset, mean=mean, std=std)

@@ -50,6 +50,30 @@ def test_npz_images_come_out_channels_first(tmp_path: Path, shape: tuple[int, ..
     assert torch.equal(dataset.test.images[0], torch.from_numpy(wanted.copy()))
 
 
+def test_an_entry_may_say_mean_and_deviation(tmp_path: Path) -> None:
+    np.savez(tmp_path / "images.npz", **_arrays((6, 5, 3)))
+    entry = Data(name="npz:images.npz", base=tmp_path, mean=(0.5,), std=(0.1, 0.2, 0.3))
+    dataset = load_dataset(entry)
+    assert (dataset.mean, dataset.std) == ((0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
+    with pytest.raises(InputError, match=r"data\.std: 2 numbers for images of 3 channels"):
+        load_dataset(entry.model_copy(update={"std": (0.1, 0.2)}))
+
+
+def test_classes_of_a_folder_in_an_order_of_ones_own(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name, shade in (("one", 1), ("two", 2), ("zero", 0)):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (3, 2), (shade, 0, 0)).save(tmp_path / part / name / "a.png")
+    entry = Data(name="folder:.", base=tmp_path, validation=0, classes=("zero", "one", "two"))
+    test = load_dataset(entry).test
+    shades = (test.images[:, 0, 0, 0] * 255).round().int()
+    assert torch.equal(shades, test.labels.int())
+    with pytest.raises(InputError, match=r"data\.classes: zero, one are not the classes of"):
+        load_dataset(entry.model_copy(update={"classes": ("zero", "one")}))
+    with pytest.raises(InputError, match="no folder train/ in it"):
+        load_dataset(Data(name="folder:train", base=tmp_path))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
