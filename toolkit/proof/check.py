@@ -629,8 +629,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UnreadableError, MemoryError) as error:
         print(f"error: {error or 'no memory'}", file=sys.stderr)
         return EXIT_CODES[INCOMPLETE]
-    print(outcome.status)
-    print(outcome.message)
+    print(outcome.status, outcome.message, sep="\n")
     return EXIT_CODES[outcome.status]
 
 

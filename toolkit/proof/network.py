@@ -593,6 +593,7 @@ def _moved(node: NodeView) -> list[Operand]:
 def _pad(node: NodeView) -> Operand:
     x, filling = node.computed(), node.get("value", 0.0)
     value = float(filling if node.constant(2) is None else node.doubles(2).reshape(()))
+    node.require(node.attributes.get("mode") != b"wrap", "wrapping pads are not read")
     arrays = [node.reader.positions(x) + 1, node.constant(1), None, node.constant(3)]
     [places] = referenced(node, arrays[: len(node.inputs)])
     padded = node.reader.pick(x, places - 1)

@@ -231,6 +231,7 @@ REFUSED = {
     "product of computed": model_of([("Mul", ["x", "x"], ["y"], {})], (2, 3)),
     "softmax inside": model_of([("Softmax", ["x"], ["s"], {}), ("Relu", ["s"], ["y"], {})], (2, 3)),
     "division by computed": model_of([("Div", ["c", "x"], ["y"], {})], (2, 3), {"c": f(3)}),
+    "wrapping pad": one("Pad", (2, 3), (ints(0, 1, 0, 0),), mode="wrap", opset=19),
     "infinite pad": one("Pad", (2, 3), (ints(0, 1, 0, 0), np.float32(np.inf))),
     "cropping pad": one("Pad", (2, 3), (ints(0, 1, 0, -1),)),
     "infinite weight": one("MatMul", (1, 2), (np.array([[np.inf], [1]], np.float32),)),
