@@ -110,6 +110,8 @@ class AgreementTuning(TuningGroup):
     """Multiplications that the samples may take, as long as they are no fewer than the fewest."""
     large_tolerance: float = guard(1e-3, "share", least=0, most=1e-3)
     """Tolerance, relative to a value or 1, beyond which it must be small beside the tensors of the network too."""
+    points_of_fused: int = guard(64, "points", least=1)
+    """Samples at which a quantised network is run as onnxruntime runs it by itself."""
     most_tolerance_of_tensors: float = guard(2.0**-10, "share", least=0, most=2.0**-10)
     """Largest tolerance relative to the largest number of any tensor: rounding alone is much less."""
     most_cases: int = choice(256, "cases", least=1, measured="choices_2026_11_29.json:agreement:most_cases")

@@ -96,6 +96,24 @@ class OnnxReference:
         variables[:, self.cases.inputs] = wanted
         return QuerySamples(wanted, np.abs(wanted - given), np.array([region for _, region in found]), variables)
 
+    def fused_difference(self) -> float:
+        """How far results are from these, at samples of the boxes, where onnxruntime runs quantised networks as it does
+        by itself, with operators of integers in place of the standard's; 0 where only rounding tells them apart."""
+        fused = {name: session.fused for name, session in self.sessions.items()}
+        if all(fused[name] is session for name, session in self.sessions.items()):
+            return 0.0
+        limits = tuned().agreement
+        points = self.sample(np.unique(self.cases.region), limits.points_of_fused).variables
+        largest = 0.0
+        for network in self.query.networks:
+            given = [points[:, tensor.offset : tensor.offset + tensor.size] for tensor in network.inputs]
+            plain, other = (sessions[network.name].run_batch(given) for sessions in (self.sessions, fused))
+            for mine, theirs in zip(plain, other, strict=True):
+                apart = np.abs(mine.astype(np.float64) - theirs)
+                steps = ~(apart <= limits.large_tolerance * np.maximum(1.0, np.abs(mine)))
+                largest = max(largest, float(np.nan_to_num(apart[steps], nan=np.inf).max(initial=0.0)))
+        return largest
+
     def _rounded(self, point: Array, region: int) -> tuple[Array, Array]:
         """The point of the box nearest to numbers that the networks take, and these numbers, ``(n,)`` each."""
         lower, upper = self.cases.lower[region], self.cases.upper[region]

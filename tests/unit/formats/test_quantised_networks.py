@@ -27,6 +27,9 @@ from toolkit.problem.operator_survey import OperatorHandling, survey
 from toolkit.problem.program import build_program
 from toolkit.problem.torch_binding import bind_module
 from toolkit.problem.trace import trace
+from toolkit.result import Verdict
+from toolkit.settings import Settings
+from toolkit.verify import load_networks, verify
 
 S, Z = np.float32(0.1), np.int8(-5)
 TYPES = [np.int8, np.uint8, np.int16, np.uint16]
@@ -278,3 +281,17 @@ def test_a_witness_holds_with_and_without_fusion(tmp_path: Path) -> None:
         query = parse_query(QUERY.format(x=float(x), relation=">=", y=f"{y:.6f}"))
         found = replay({"": session}, query, np.array([x], dtype=np.float64))
         assert (found is not None) == holds
+
+
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_nothing_is_proved_where_onnxruntime_runs_something_else(tmp_path: Path, pairs: int) -> None:
+    """Of two pairs in a row it makes one, with other results at almost all points of a box; one pair stays one."""
+    nodes = [*pair("s", "z", to="d"), *pair("t", "z", source="d")] if pairs == 2 else pair("s", "z")
+    path = qdq_model(tmp_path / "net.onnx", nodes, (1, 1), s=S, t=np.float32(0.3), z=np.uint8(100))
+    query = parse_query(
+        "(declare-const X_0 Real)(declare-const Y_0 Real)"
+        "(assert (>= X_0 0.0))(assert (<= X_0 2.0))(assert (>= Y_0 5.0))"
+    )
+    result = verify(load_networks({"": path}), query, Settings(timeout=20, device="cpu"))
+    assert result.verdict == (Verdict.UNSAT if pairs == 1 else Verdict.UNKNOWN), result.reason
+    assert pairs == 1 or "operators of integers" in result.reason
