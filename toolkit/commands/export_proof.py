@@ -43,7 +43,7 @@ def export_proof(
     texts = exported_proof(net, spec, certificate, PROOF_FORMATS.loaded().named(to), output)
     for path, text in texts.items():
         try:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}; give a file that can be written") from None
         print(path)
