@@ -160,11 +160,7 @@ class TightenedBounds(ViolationBounds):
 
 
 def tighten(
-    program: Program,
-    box: Bounds,
-    known: Bounds,
-    spaces: HalfSpaces,
-    check: Callable[[], None] = lambda: None,
+    program: Program, box: Bounds, known: Bounds, spaces: HalfSpaces, check: Callable[[], None] = lambda: None
 ) -> TightenedBounds:
     """Pre-activation bounds ``(B, num_neurons)`` of boxes ``(B, n)``, starting from the bounds of larger ones.
 

@@ -27,9 +27,8 @@ class StatedTree:
     column: int
     """Of the neuron."""
     upper: bool
-    """Whether it bounds the neuron's element from above."""
-    point: float
-    """The end, in units of the element."""
+    """Whether it bounds the neuron from above."""
+    end: float
     phase: NDArray[np.int8]
     """Phases of the leaves, ``(L, columns)``."""
     alpha: Array
@@ -61,7 +60,7 @@ class StatedTrees:
         split = grown.unstable.cpu().numpy()
         targets = program.layers[grown.layer].start + grown.index.cpu().numpy()
         neurons = SearchedNeurons.of(program, compiled, np.concatenate([split, targets])).before(len(split))
-        return cls(neurons, list(_better(grown, neurons.elements, len(split))))
+        return cls(neurons, list(_better(grown, len(split))))
 
     def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:
         """Refute all halves beyond the ends, one tree after the other: what is left of the node."""
@@ -74,7 +73,7 @@ class StatedTrees:
 
     def cut(self, problem: RecordedProblem, node: ProofNode, tree: StatedTree) -> ProofNode:
         """The half of a node within the end that a tree proves; the other one is refuted."""
-        halves = self.split(problem, [node], np.array([tree.column]), np.array([tree.point]))[0]
+        halves = problem.split_neurons([node], self.neurons.elements, np.array([tree.column]), np.array([tree.end]))[0]
         kept, beyond = halves if tree.upper else halves[::-1]
         leaves: dict[int, ProofNode] = {}
         parts = [(ProofNode(int(beyond), node.case, node, tree.column), np.arange(len(tree.phase)))]
@@ -92,27 +91,17 @@ class StatedTrees:
         """Nodes with some leaves each, split at neurons that part these."""
         if not parts:
             return []
-        elements, sides = self.neurons.elements, [tree.sides(rows) for _, rows in parts]
-        columns = np.array([column for column, _, _ in sides])
-        points = -elements.offset[columns] / elements.scale[columns]
-        halves = self.split(problem, [node for node, _ in parts], columns, points)
+        sides = [tree.sides(rows) for _, rows in parts]
+        columns, nodes = np.array([column for column, _, _ in sides]), [node for node, _ in parts]
+        halves = problem.split_neurons(nodes, self.neurons.elements, columns, np.zeros(len(parts)))
         found = []
-        for (node, _), (column, active, inactive), contexts in zip(parts, sides, halves, strict=True):
-            below, above = (active, inactive) if elements.scale[column] < 0 else (inactive, active)
-            for context, rows in zip(contexts.tolist(), (below, above), strict=True):
+        for node, (column, active, inactive), contexts in zip(nodes, sides, halves, strict=True):
+            for context, rows in zip(contexts.tolist(), (inactive, active), strict=True):
                 found.append((ProofNode(context, node.case, node, column), rows))
         return found
 
-    def split(
-        self, problem: RecordedProblem, nodes: list[ProofNode], columns: NDArray[np.int64], points: Array
-    ) -> NDArray[np.int64]:
-        """Split nodes at neurons: contexts of the halves ``<=`` and ``>=`` of their elements, ``(B, 2)``."""
-        elements = self.neurons.elements
-        tensors = np.where(elements.tensor[columns] >= 0, elements.tensor[columns] + 1, -1)
-        return problem.split(nodes, tensors, elements.index[columns], points)
 
-
-def _better(grown: NeuronTrees, elements: NeuronElements, split: int) -> Iterator[StatedTree]:
+def _better(grown: NeuronTrees, split: int) -> Iterator[StatedTree]:
     """The trees whose ends are better than those known, of neurons with columns from ``split`` on."""
     tree, phase = grown.tree.cpu().numpy(), grown.phase.cpu().numpy()
     alpha, beta, ends = array(grown.alpha), array(grown.beta), array(grown.ends)
@@ -120,13 +109,13 @@ def _better(grown: NeuronTrees, elements: NeuronElements, split: int) -> Iterato
     for number in np.flatnonzero(grown.better.cpu().numpy()).tolist():
         column, rows = split + number % count, np.flatnonzero(tree == number)
         sign = 1 if number < count else -1
-        scale, zeros = float(elements.scale[column]), np.zeros((len(rows), count))
+        zeros = np.zeros((len(rows), count))
         own = zeros.copy()
         own[:, column - split] = 1
         yield StatedTree(
             column,
-            (sign < 0) == (scale > 0),
-            (sign * float(ends[number]) - float(elements.offset[column])) / scale,
+            sign < 0,
+            sign * float(ends[number]),
             np.concatenate([phase[rows], zeros.astype(np.int8)], 1),
             np.concatenate([alpha[rows], zeros], 1),
             np.concatenate([beta[rows], own], 1),

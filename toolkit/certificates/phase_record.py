@@ -49,10 +49,7 @@ class PhaseRecord:
         differs = (children.phase[:count] != parents.phase).to(torch.int8)
         at = differs.argmax(1).cpu().numpy()
         nodes = [self.nodes.pop(key) for key in node_keys(parents)]
-        scale = elements.scale[at]
-        tensors = np.where(elements.tensor[at] >= 0, elements.tensor[at] + 1, -1)
-        halves = self.problem.split(nodes, tensors, elements.index[at], -elements.offset[at] / scale)
-        inactive, active = np.where(scale[:, None] > 0, halves, halves[:, ::-1]).T
+        inactive, active = self.problem.split_neurons(nodes, elements, at, np.zeros(count)).T
         contexts = np.concatenate([active, inactive]).tolist()
         for number, (key, context) in enumerate(zip(node_keys(children), contexts, strict=True)):
             parent = nodes[number % count]
@@ -121,13 +118,8 @@ class PhaseRecord:
 
     def implied(self, node: ProofNode, neuron: int, active: bool) -> ProofNode:
         """The half of a context where a neuron has the phase that its range implies: the other one has no points."""
-        elements = self.neurons.elements
-        tensor, scale = elements.tensor[neuron], elements.scale[neuron]
-        point = np.array([-elements.offset[neuron] / scale])
-        halves = self.problem.split(
-            [node], np.array([tensor + 1 if tensor >= 0 else -1]), elements.index[[neuron]], point
-        )
-        kept, other = halves[0] if active == (scale < 0) else halves[0, ::-1]
+        halves = self.problem.split_neurons([node], self.neurons.elements, np.array([neuron]), np.zeros(1))[0]
+        kept, other = halves[::-1] if active else halves
         if other >= 0:
             none = references([{}])
             row = LinearRows(False, np.array([other]), np.zeros(1), none, none, none)

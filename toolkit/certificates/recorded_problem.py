@@ -98,6 +98,20 @@ class RecordedProblem:
             halves[stated] = found
         return halves
 
+    def split_neurons(
+        self,
+        nodes: Sequence[ProofNode],
+        elements: NeuronElements,
+        columns: NDArray[np.int64],
+        values: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        """Split nodes at neurons, by their columns among some elements, where these have a value: contexts of the
+        halves in which the neuron is at most that and at least that, ``(B, 2)``, as `split` numbers them."""
+        scale, tensors = elements.scale[columns], elements.tensor[columns]
+        points = (values - elements.offset[columns]) / scale
+        halves = self.split(nodes, np.where(tensors >= 0, tensors + 1, -1), elements.index[columns], points)
+        return np.where(scale[:, None] > 0, halves, halves[:, ::-1])
+
     def refute(self, neurons: SearchedNeurons, found: RefutedDomains) -> None:
         """Write rows for domains that have a context."""
         kept = [number for number, node in enumerate(found.nodes) if node.context >= 0]

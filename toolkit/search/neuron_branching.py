@@ -57,11 +57,11 @@ def branch_neurons(question: NeuronQuestion) -> Bounds:
     """
     assert question.turn is not None, "branching is granted some time"
     program, turn = question.program, question.turn
+    schedule = replace(ROOT_SCHEDULE, in_bytes=question.stated)
     layers = [number for number, layer in enumerate(program.layers) if layer.affine.sources != (INPUT,)]
     for position, number in enumerate(layers):
         if turn.left <= 0:
             break
-        schedule = replace(ROOT_SCHEDULE, in_bytes=question.stated)
         bounds = refine_layer(program, number, question.box, question.known, schedule, question.check, question.tell)
         question = replace(question, known=bounds)
         question = replace(question, known=_branch_layer(question, number, turn.part(1 / (len(layers) - position))))
@@ -146,8 +146,12 @@ class TreeFrontier(PhaseFrontier):
 
     def heights(self) -> Tensor:
         """The least bound among each tree's leaves, ``(2 n,)``: bounds of the neurons and of their negatives."""
+        return self.least_of_leaves(self.open.lower)
+
+    def least_of_leaves(self, lower: Tensor) -> Tensor:
+        """The least of some bounds of all leaves, ``(L,)``, for each tree, ``(2 n,)``."""
         most = torch.full_like(self.space.problem.offsets, torch.inf)
-        return most.scatter_reduce(0, self.open.case, self.open.lower, "amin")
+        return most.scatter_reduce(0, self.open.case, lower, "amin")
 
     def bounds(self) -> Bounds:
         """Bounds of the neurons, ``(1, n)``."""
@@ -156,13 +160,13 @@ class TreeFrontier(PhaseFrontier):
 
     def with_stated_slopes(self) -> tuple[Multipliers, Tensor]:
         """The leaves' multipliers, with slopes that a byte can state, and the trees' least bounds by these."""
-        problem, found = self.space.problem, list[Tensor]()
+        program, found = self.space.problem.program, list[Tensor]()
         for part in self.open.parts(self.batch):
             domain, multipliers = expand(self.space, part)
-            bound = evaluate(problem.program, relax(problem.program, domain), multipliers.stated()).bound
+            bound = evaluate(program, relax(program, domain), multipliers.stated()).bound
             found.append(bound.lower.nan_to_num(nan=-torch.inf))
-        ends = torch.full_like(problem.offsets, torch.inf).scatter_reduce(0, self.open.case, torch.cat(found), "amin")
-        return Multipliers(self.open.alpha, self.open.beta, self.open.weight).stated(), ends
+        multipliers = Multipliers(self.open.alpha, self.open.beta, self.open.weight).stated()
+        return multipliers, self.least_of_leaves(torch.cat(found))
 
     def begin(self, clock: Clock) -> list[PhaseDomains]:
         """Bound the unsplit roots of all trees, more thoroughly than leaves."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit.bounds.bounder import Bounder, NeuronQuestion, Stage, cheapest
@@ -231,9 +231,16 @@ def tightened(
     """
     problem, turn, check = search.space.problem, task.clock.soon(seconds), task.clock.check
     box, stated = Bounds(problem.lower, problem.upper), task.settings.certifiable
-    question = NeuronQuestion(problem.program, box, root.bounds, check, turn=turn, batch=search.batch, stated=stated)
-    question = replace(
-        question, processes=processes_of(task), tell=lambda rows: task.observer(NeuronsBounded(problem, rows))
+    question = NeuronQuestion(
+        problem.program,
+        box,
+        root.bounds,
+        check,
+        turn=turn,
+        batch=search.batch,
+        processes=processes_of(task),
+        stated=stated,
+        tell=lambda rows: task.observer(NeuronsBounded(problem, rows)),
     )
     bounds = tightener.bound(question)
     assert bounds is not None, "these are in the precision of the search"
