@@ -5,28 +5,48 @@ from __future__ import annotations
 from functools import singledispatch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
+from toolkit.training.batch_statistics import statistics_of
 from toolkit.training.differentiable_crown import upper_bound
 from toolkit.training.differentiable_intervals import Interval, Trace, image_box, propagate
+from toolkit.training.precision import single
 from toolkit.training.training_attack import pgd
 from toolkit.training.training_options import CcIbp, CrownIbp, ExpIbp, ExpressiveLoss, Ibp, MtlIbp, Sabr
 from toolkit.training.training_step import TrainingStep, robust_loss
 
 
-def worst_logits(logits: Interval, labels: Tensor) -> Tensor:
-    """Logits ``(B, K)`` that the bounds allow and the cross-entropy likes least: label at its lower bound."""
+def differences(model: nn.Module, bounds: tuple[Interval, Trace], labels: Tensor) -> Interval:
+    """Bounds ``(B, K)`` of the differences of all logits to the label's, whose own is zero.
+
+    Where the network ends with a linear layer, a difference is bounded as one linear function of that layer's input
+    (elision of the last layer; Gowal et al., ICCV 2019, section 3), which is tighter than the logits one by one.
+    """
+    logits, trace = bounds
+    last = model[-1] if isinstance(model, nn.Sequential) else model
+    if isinstance(last, nn.Linear):
+        centre = logits.centre - logits.centre.gather(1, labels[:, None])
+        with single(labels.device):
+            slopes = (last.weight - last.weight[labels][:, None]).abs()
+            radius = (slopes @ trace[last].radius[:, :, None])[:, :, 0]
+        return Interval(centre - radius, centre + radius)
     chosen = one_hot(labels, logits.lower.shape[1]).bool()
-    return torch.where(chosen, logits.lower, logits.upper)
+    label = Interval(logits.lower.gather(1, labels[:, None]), logits.upper.gather(1, labels[:, None]))
+    lower, upper = logits.lower - label.upper, logits.upper - label.lower
+    return Interval(lower.masked_fill(chosen, 0), upper.masked_fill(chosen, 0))
+
+
+def bounded_loss(model: nn.Module, bounds: tuple[Interval, Trace], labels: Tensor) -> Tensor:
+    """The largest cross-entropy that intervals allow, mean over the batch: the IBP loss."""
+    return cross_entropy(differences(model, bounds, labels).upper, labels)
 
 
 @robust_loss.register
 def _(options: Ibp, step: TrainingStep) -> Tensor:
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
-    logits, _ = step.bounds("scheduled")
-    return cross_entropy(worst_logits(logits, step.labels), step.labels)
+    return bounded_loss(step.model, step.bounds("scheduled"), step.labels)
 
 
 @robust_loss.register
@@ -34,63 +54,65 @@ def _(options: CrownIbp, step: TrainingStep) -> Tensor:
     """Log of an upper bound of ``sum_k exp(z_k - z_y)``: by CROWN-IBP as the ramp starts, by IBP when it ends."""
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
-    logits, trace = step.bounds("scheduled")
     share = (step.maximum_epsilon - step.epsilon) / step.maximum_epsilon
-    return fused_loss(step, logits, trace, share)
+    return fused_loss(step, step.bounds("scheduled"), share)
 
 
-def fused_loss(step: TrainingStep, logits: Interval, trace: Trace, share: float) -> Tensor:
+def fused_loss(step: TrainingStep, bounds: tuple[Interval, Trace], share: float) -> Tensor:
     """Mean of the log of the bound, ``share`` of it by CROWN-IBP and the rest by IBP."""
-    chosen = one_hot(step.labels, logits.lower.shape[1]).bool()
-    label_lower, label_upper = (bound[chosen][:, None] for bound in (logits.lower, logits.upper))
-    # Differences v_k = z_k - z_y; that of the label itself is exactly zero.
-    upper = (logits.upper - label_lower).masked_fill(chosen, 0)
-    lower = (logits.lower - label_upper).masked_fill(chosen, 0)
-    shift = upper.amax(1, keepdim=True).detach()
-    ibp = (upper - shift).exp().sum(1)
+    found = differences(step.model, bounds, step.labels)
+    shift = found.upper.amax(1, keepdim=True).detach()
+    ibp = (found.upper - shift).exp().sum(1)
     if share > 0:
-        crown = _crown_sum(step, trace, lower - shift, upper - shift, shift, chosen)
+        crown = _crown_sum(step, bounds[1], found, shift)
         ibp = share * crown + (1 - share) * ibp
     return (ibp.clamp_min(1e-30).log() + shift[:, 0]).mean()
 
 
-def _crown_sum(step: TrainingStep, trace: Trace, lower: Tensor, upper: Tensor, shift: Tensor, chosen: Tensor) -> Tensor:
+def _crown_sum(step: TrainingStep, trace: Trace, found: Interval, shift: Tensor) -> Tensor:
     """Upper bound ``(B,)`` of ``sum_k exp(v_k - shift)``; each exponential is replaced by its chord."""
+    chosen = one_hot(step.labels, found.lower.shape[1]).bool()
+    lower, upper = found.lower - shift, found.upper - shift
     width = (upper - lower).clamp_min(1e-6)
     slope = torch.where(chosen, 0, (upper.exp() - lower.exp()) / width)
-    constant = (lower.exp() - slope * (lower + shift)).sum(1)
+    constant = (lower.exp() - slope * found.lower).sum(1)
     coefficients = torch.where(chosen, -slope.sum(1, keepdim=True), slope)
     return constant + upper_bound(step.model, coefficients, trace)
 
 
 @robust_loss.register
 def _(options: Sabr, step: TrainingStep) -> Tensor:
-    """IBP on a box of radius ``ratio * epsilon`` around an adversarial point, kept inside the epsilon ball."""
+    """IBP on a box of ``ratio`` of the epsilon ball around an adversarial point, moved to lie inside the ball.
+
+    Batch statistics are those of the images, and the regularisers of the warm-up read this box (the authors' code).
+    """
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
-    x = _attack(options, step, step.epsilon)
-    radius = options.ratio * step.epsilon
-    reach = step.epsilon - radius
-    centre = torch.clamp(x, step.images - reach, step.images + reach)
-    logits, _ = propagate(step.model, image_box(centre, radius, centre.clamp(0, 1)), options.relu_share)
-    return cross_entropy(worst_logits(logits, step.labels), step.labels)
+    ball = image_box(step.images, step.epsilon)
+    radius = options.ratio * ball.radius
+    centre = torch.clamp(_attack(options, step, step.epsilon), ball.lower + radius, ball.upper - radius)
+    box = Interval(centre - radius, centre + radius, step.images)
+    step.train_with(*propagate(step.model, box, options.relu_share))
+    return bounded_loss(step.model, step.bounds_of_loss(), step.labels)
 
 
 @robust_loss.register(MtlIbp)
 @robust_loss.register(CcIbp)
 @robust_loss.register(ExpIbp)
 def _expressive(options: ExpressiveLoss, step: TrainingStep) -> Tensor:
-    """A loss between the adversarial and the IBP loss; bounds come first, so that batch statistics are the images'."""
+    """A loss between the adversarial and the IBP loss, both by the batch statistics of the images (CTBench)."""
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
-    bounds, _ = step.bounds("scheduled")
-    adversarial = step.model(_attack(options, step, options.attack_range * step.epsilon))
-    return between(options, adversarial, worst_logits(bounds, step.labels), step.labels)
+    bounds = step.bounds("scheduled")
+    x = _attack(options, step, options.attack_range * step.epsilon)
+    with statistics_of(bounds[1]):
+        adversarial = step.model(x)
+    return between(options, adversarial, differences(step.model, bounds, step.labels).upper, step.labels)
 
 
 @singledispatch
 def between(options: ExpressiveLoss, adversarial: Tensor, worst: Tensor, labels: Tensor) -> Tensor:
-    """The loss of logits ``(B, K)`` at adversarial points and at the worst that bounds allow, a scalar.
+    """The loss of logits ``(B, K)`` at adversarial points and of the worst that bounds allow, a scalar.
 
     From the adversarial loss, where ``mix`` is 0, to the IBP loss, where it is 1.
     """

@@ -45,8 +45,8 @@ class Interval:
 class Trace(dict[nn.Module, Interval]):
     """The interval at the input of each layer, as bounds have it.
 
-    ``share`` is what is left of each radius at the input of a ReLU, whose output is that of the smaller interval: less
-    than 1 gives no bounds, but what training with small boxes follows (Mueller et al., ICLR 2023, section 5).
+    ``share`` is what is left of the upper end of each unstable neuron, whose output is that of the smaller interval:
+    less than 1 gives no bounds, but what training with small boxes follows (Mueller et al., ICLR 2023, section 5).
     """
 
     def __init__(self, share: float = 1.0) -> None:
@@ -64,7 +64,7 @@ def propagate(module: nn.Module, box: Interval, share: float = 1.0) -> tuple[Int
 
     Batch normalisation uses its running statistics, or those of ``box.point`` when that is given and the layer is in
     training mode; its running statistics are then updated, as by a forward pass on the point. Mixed precision does not
-    reach in here. A ``share`` below 1 shrinks intervals before ReLUs, and gives no bounds (:class:`Trace`).
+    reach in here. A ``share`` below 1 shrinks intervals of unstable neurons, and gives no bounds (:class:`Trace`).
 
     Raises:
         UnsupportedError: a layer has no rule here.
@@ -77,7 +77,8 @@ def propagate(module: nn.Module, box: Interval, share: float = 1.0) -> tuple[Int
 def _step(module: nn.Module, x: Interval, trace: Trace) -> Interval:
     trace[module] = x
     if isinstance(module, nn.ReLU) and trace.share < 1:
-        x = Interval(x.centre - trace.share * x.radius, x.centre + trace.share * x.radius, x.point)
+        unstable = (x.lower < 0) & (x.upper > 0)
+        x = Interval(x.lower, torch.where(unstable, trace.share * x.upper, x.upper), x.point)
     return transfer(module, x, trace)
 
 

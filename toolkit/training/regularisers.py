@@ -15,6 +15,8 @@ from toolkit.training.training_step import TrainingStep
 
 SMALLEST_SQUARE = 1e-8
 """Divisor of NRSLoss at least; a channel whose gamma vanishes must not make the ratio explode."""
+LEAST_EPSILON = 1e-6
+"""Radius of the boxes that the warm-up terms read before epsilon grows (the code of Shi et al.)."""
 
 
 @singledispatch
@@ -82,11 +84,14 @@ def _(options: L1, step: TrainingStep) -> Tensor:
 
 @regulariser.register
 def _(options: FastIbp, step: TrainingStep) -> Tensor:
-    """Tightness and ReLU balance over the ramp, fading out as epsilon grows (Shi et al., Eqs. 10-13)."""
+    """Tightness and ReLU balance over the ramp, fading out as epsilon grows (Shi et al., Eqs. 10-13).
+
+    Of the intervals that the loss is made of; before epsilon grows, of a tiny box.
+    """
     fading = 1 - step.epsilon / step.maximum_epsilon if step.maximum_epsilon else 0.0
-    if fading <= 0 or step.epsilon == 0:
+    if fading <= 0:
         return torch.zeros((), device=step.images.device)
-    _, trace = step.bounds("scheduled")
+    _, trace = step.bounds_of_loss() if step.epsilon > LEAST_EPSILON else step.least_bounds(LEAST_EPSILON)
     first = input_radius(step.model, trace)
     terms = [_warm_up(trace[site.relu], first, options.tolerance) for site in relu_sites(step.model)]
     return options.weight * fading * torch.stack(terms).mean()

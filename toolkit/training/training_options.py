@@ -59,7 +59,7 @@ class Sabr(RecipeRecord):
     steps: PositiveInt = 8
     step_size: PositiveFloat = 0.25
     relu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Part of the radius that is left before each ReLU; the authors take 0.8 for CIFAR-10 at 2/255."""
+    """What is left of the upper end of unstable neurons at each ReLU; the authors take 0.8 for CIFAR-10 at 2/255."""
 
 
 class ExpressiveLoss(RecipeRecord):

@@ -25,19 +25,36 @@ class TrainingStep:
     epsilon: float
     maximum_epsilon: float
     generator: torch.Generator
-    _bounds: dict[Bounds, tuple[Interval, Trace]] = field(default_factory=dict, repr=False)
+    _bounds: dict[str, tuple[Interval, Trace]] = field(default_factory=dict, repr=False)
 
     def bounds(self, kind: Bounds) -> tuple[Interval, Trace]:
         """Interval bounds of the logits and of every layer's input; see ``options.Bounds`` for the kinds."""
+        scheduled = kind == "scheduled"
+        epsilon = self.epsilon if scheduled else self.maximum_epsilon
+        return self._propagated(kind, epsilon, self.images if scheduled else None)
+
+    def least_bounds(self, epsilon: float) -> tuple[Interval, Trace]:
+        """Intervals around the images with a radius of their own, by the statistics of the batch."""
+        return self._propagated("least", epsilon, self.images)
+
+    def _propagated(self, kind: str, epsilon: float, point: Tensor | None) -> tuple[Interval, Trace]:
         if kind not in self._bounds:
-            scheduled = kind == "scheduled"
-            box = image_box(
-                self.images,
-                self.epsilon if scheduled else self.maximum_epsilon,
-                self.images if scheduled else None,
-            )
-            self._bounds[kind] = propagate(self.model, box)
+            self._bounds[kind] = propagate(self.model, image_box(self.images, epsilon, point))
         return self._bounds[kind]
+
+    def train_with(self, logits: Interval, trace: Trace) -> None:
+        """Say that the loss is made of these intervals, where they are not those of the scheduled box."""
+        self._bounds["loss"] = logits, trace
+
+    def bounds_of_loss(self) -> tuple[Interval, Trace]:
+        """The intervals that the loss is made of: those of the scheduled box unless the loss said otherwise."""
+        return self._bounds.get("loss") or self.bounds("scheduled")
+
+    def clean_logits(self) -> Tensor:
+        """Logits ``(B, K)`` at the images, from bounds that carried them along where there are any."""
+        points = (self._bounds[kind][0].point for kind in ("loss", "scheduled") if kind in self._bounds)
+        known = next(points, None)
+        return self.model(self.images) if known is None else known
 
 
 @singledispatch

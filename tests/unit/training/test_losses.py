@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import get_args
 
@@ -74,8 +75,7 @@ def test_the_fused_loss_at_the_end_of_the_ramp_is_ibp(net: nn.Module) -> None:
 
 def test_the_fused_crown_bound_holds_for_every_sample(net: nn.Module) -> None:
     step = _step(net)
-    logits, trace = step.bounds("scheduled")
-    bound = certified.fused_loss(step, logits, trace, share=1.0).item()
+    bound = certified.fused_loss(step, step.bounds("scheduled"), share=1.0).item()
     for _ in range(20):
         noise = torch.rand(step.images.shape, generator=step.generator, dtype=torch.float64) * 2 - 1
         x = (step.images + step.epsilon * noise.sign()).clamp(0, 1)
@@ -127,16 +127,61 @@ def test_an_exp_ibp_loss_that_vanishes_has_a_gradient() -> None:
     assert bool(gradient.isfinite().all())
 
 
-def test_sabr_shrinks_boxes_before_relus() -> None:
-    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU())
-    net[1].weight.data.fill_(2.0)
-    net[1].bias.data.fill_(-1.0)
-    box = image_box(torch.full((1, 1, 1, 1), 0.6), 0.2)  # 2 x - 1 is 0.2 with radius 0.4
+def test_sabr_shrinks_the_upper_ends_of_unstable_neurons_alone() -> None:
+    """Of three neurons 2 x - 1, 2 x and -2 x on [0.4, 0.8]: the first is unstable, with [-0.2, 0.6] before its ReLU."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 3), nn.ReLU())
+    net[1].weight.data = torch.tensor([[2.0], [2.0], [-2.0]])
+    net[1].bias.data = torch.tensor([-1.0, 0.0, 0.0])
+    box = image_box(torch.full((1, 1, 1, 1), 0.6), 0.2)
     out, trace = propagate(net, box, 0.5)
-    assert (trace[net[2]].lower.item(), trace[net[2]].upper.item()) == pytest.approx((-0.2, 0.6))
-    assert (out.lower.item(), out.upper.item()) == pytest.approx((0.0, 0.4), abs=1e-6)
+    assert trace[net[2]].lower[0].tolist() == pytest.approx([-0.2, 0.8, -1.6])
+    assert trace[net[2]].upper[0].tolist() == pytest.approx([0.6, 1.6, -0.8])
+    assert out.lower[0].tolist() == pytest.approx([0.0, 0.8, 0.0], abs=1e-6)
+    assert out.upper[0].tolist() == pytest.approx([0.3, 1.6, 0.0], abs=1e-6)
     whole, _ = propagate(net, box)
-    assert (whole.lower.item(), whole.upper.item()) == pytest.approx((0.0, 0.6), abs=1e-6)
+    assert whole.upper[0].tolist() == pytest.approx([0.6, 1.6, 0.0], abs=1e-6)
+
+
+def test_differences_of_logits_elide_the_last_layer(net: nn.Module) -> None:
+    """One linear function of the last layer's input on its box, whose corners decide; and tighter than the logits'."""
+    step = _step(net)
+    logits, trace = step.bounds("scheduled")
+    found = certified.differences(net, (logits, trace), step.labels)
+    last, x = net[-1], trace[net[-1]]
+    corners = torch.tensor(list(itertools.product((0.0, 1.0), repeat=6)), dtype=torch.float64)
+    points = x.lower[:, None] + corners * (x.upper - x.lower)[:, None]  # (B, 64, 6)
+    values = last(points)
+    values = values - values.gather(2, step.labels[:, None, None].expand(-1, len(corners), -1))
+    assert torch.allclose(found.lower, values.amin(1))
+    assert torch.allclose(found.upper, values.amax(1))
+    one_by_one = logits.upper - logits.lower.gather(1, step.labels[:, None])
+    assert bool((found.upper <= one_by_one + 1e-12).all())
+    assert bool((found.upper < one_by_one - 1e-6).any())
+    headless = nn.Sequential(*net, nn.Identity())
+    loose = certified.differences(headless, propagate(headless, image_box(step.images, 0.03)), step.labels)
+    assert torch.allclose(loose.upper, one_by_one.scatter(1, step.labels[:, None], 0.0))
+
+
+@pytest.mark.parametrize("options", [Sabr(steps=1), MtlIbp(mix=0.0, steps=1)], ids=lambda options: options.name)
+def test_passes_beside_the_images_have_the_statistics_of_the_images(
+    options: LossOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an attack that finds all images black, batch normalisation by their own statistics would make all zero."""
+    net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 2, bias=False)).double().train()
+    images = torch.rand(8, 1, 2, 2, dtype=torch.float64)
+    step = TrainingStep(net, images, torch.arange(8) % 2, 1.0, 1.0, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(certified, "pgd", lambda model, images, *rest, **options: torch.zeros_like(images))
+    loss = robust_loss(options, step)
+    mean, deviation = images.mean(), (images.var(unbiased=False) + 1e-5).sqrt()
+    radius = options.ratio * image_box(images, 1.0).radius if isinstance(options, Sabr) else torch.zeros_like(images)
+    assert bool((image_box(images, 1.0).radius == 0.5).all())
+    x = ((radius - mean) / deviation).flatten(1)
+    change = net[2].weight[1] - net[2].weight[0]
+    sign = torch.where(step.labels == 0, 1.0, -1.0)
+    worst = sign * (x @ change) + (radius / deviation).flatten(1) @ change.abs()
+    assert loss.item() == pytest.approx(nn.functional.softplus(worst).mean().item())
+    assert net[0].training
+    assert not net[0]._forward_hooks
 
 
 def test_misalignment_of_known_gradients() -> None:

@@ -12,8 +12,9 @@ from torch import nn
 from toolkit.models.layers import Normalise
 from toolkit.models.structure import ReluSite, relu_sites
 from toolkit.training.differentiable_intervals import Interval
+from toolkit.training.losses import robust_loss
 from toolkit.training.regularisers import regulariser, stability_terms
-from toolkit.training.training_options import L1, FastIbp, RegulariserOptions, Slimming, Stability, Volume
+from toolkit.training.training_options import L1, FastIbp, RegulariserOptions, Sabr, Slimming, Stability, Volume
 from toolkit.training.training_step import TrainingStep
 
 NRS = Stability(name="nrs")
@@ -108,6 +109,26 @@ def test_fastibp_measures_the_input_after_its_normalisation() -> None:
     # D0 = 0.05 / 0.25 = 0.2 and D1 = 0.6, half of the ramp is over, no neuron is stable.
     expected = 0.5 * (1 - 0.5) * (0.5 - 0.2 / 0.6) / 0.5
     assert regulariser(FastIbp(), step).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_fastibp_reads_a_tiny_box_before_epsilon_grows() -> None:
+    """Widths at both ends of a linear layer have the same ratio in a box of any size, and nothing has faded yet."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 1, bias=False), nn.ReLU()).double()
+    net[1].weight.data.fill_(3.0)
+    net[1].bias = nn.Parameter(torch.full((1,), -1.5, dtype=torch.float64))
+    images = torch.full((1, 1, 1, 1), 0.5, dtype=torch.float64)
+    step = TrainingStep(net, images, torch.tensor([0]), 0.0, 0.1, torch.Generator())
+    expected = 0.5 * (0.5 - 1 / 3) / 0.5
+    assert regulariser(FastIbp(), step).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_fastibp_reads_the_box_that_the_loss_is_made_of(net: nn.Module) -> None:
+    step = _step(net, 0.03)
+    whole = regulariser(FastIbp(), _step(net, 0.03)).item()
+    robust_loss(Sabr(ratio=0.1, steps=1), step)
+    assert regulariser(FastIbp(), step).item() != pytest.approx(whole, rel=1e-3)
+    step.train_with(*step.bounds("scheduled"))
+    assert regulariser(FastIbp(), step).item() == pytest.approx(whole)
 
 
 def test_volume_of_one_relu() -> None:
