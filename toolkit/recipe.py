@@ -121,11 +121,12 @@ class Recipe(RecipeRecord):
 
     def training_of(self, chain: Chain) -> Training:
         """The training of one chain: the recipe's, with the keys of ``trained`` and the chain's own, and the
-        specification's radius."""
+        specification's radius where none is given."""
         named = {} if chain.trained is None else self.trainings[chain.trained]
         values = self.training.model_dump() | named | chain.training
-        if values["epsilon"] is None:
-            values["epsilon"] = self.specification.epsilon
+        for radius in ("epsilon", "measured_epsilon"):
+            if values[radius] is None:
+                values[radius] = self.specification.epsilon
         try:
             return Training.model_validate(values)
         except ValidationError as error:

@@ -26,13 +26,23 @@ from toolkit.sources import code_hash, library_versions
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.schedule import learning_rate_at
 from toolkit.training.tensor_files import load, save
-from toolkit.training.training_loop import TrainingJob, derive_seed, train
+from toolkit.training.training_curve import EpochRecord
+from toolkit.training.training_loop import TrainingJob, derive_seed, run_training, train
 from toolkit.training.training_options import Training
 
 Progress = Callable[[str, int, int], None]
 """Told the name of what is being trained, the epochs done and the epochs in all."""
 
-Masked = tuple[nn.Module, Masks]
+
+@dataclass(frozen=True)
+class StoredNetwork:
+    """A network with its masks as the cache holds it: trained, or to start from."""
+
+    model: nn.Module
+    masks: Masks
+    curve: tuple[EpochRecord, ...] = ()
+    """Every epoch of its training."""
+
 
 MAKERS = ("toolkit.pruning.controls",)
 """The module whose imports make the states: their source and the versions of their libraries are part of every key."""
@@ -55,6 +65,8 @@ class ChainState:
     """Whether some of its ReLUs were made linear."""
     control: Control | None = None
     """Which control of the round's pruned network this one is; None for a pruned network, and for the dense one."""
+    curve: tuple[EpochRecord, ...] = ()
+    """Every epoch of its training, from the weights that it started with."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +98,17 @@ def prune_chain(context: ChainContext, options: ModelOptions, chain: Chain, trai
     job = chain_job(context, training)
     key = dense_key(context, options, training)
     first = replace(job, epochs=0) if isinstance(options, OnnxNet) else job
-    dense, _ = trained(context, f"{chain.model} dense", key, (initial, {}), first)
-    state = ChainState(0, 1.0, dense, {}, key)
+    dense = trained(context, f"{chain.model} dense", key, StoredNetwork(initial, {}), first)
+    state = ChainState(0, 1.0, dense.model, {}, key, curve=dense.curve)
     yield state
     for index, target in enumerate(chain.targets, 1):
         key = _round_key(state, chain, index, target)
-        make = partial(_start, context, chain, job, target, state, initial, dense)
+        make = partial(_start, context, chain, job, target, state, initial, dense.model)
         start = stored(context, f"{key}.start", initial, make)
         name = f"{chain.name} {index}/{len(chain.targets)}"
-        model, masks = trained(context, name, key, start, rewound_job(job, chain, context, index))
-        state = ChainState(index, state_density(chain.method, model, masks), model, masks, key)
+        found = trained(context, name, key, start, rewound_job(job, chain, context, index))
+        kept = state_density(chain.method, found.model, found.masks)
+        state = ChainState(index, kept, found.model, found.masks, key, curve=found.curve)
         yield state
     if chain.graft is not None:
         yield grafted_state(context, chain, chain.graft, state, job)
@@ -121,8 +134,8 @@ def grafted_state(
     key = digest({"parent": parent.key, "graft": options.model_dump()})
     start = graft(parent.model, options, context.split("train"), epsilon)
     retrained = grafted_job(job, options, derive_seed(context.seed, "train", index))
-    model, masks = trained(context, f"{chain.name} grafted", key, (start, parent.masks), retrained)
-    return ChainState(index, parent.density, model, masks, key, grafted=True)
+    found = trained(context, f"{chain.name} grafted", key, StoredNetwork(start, parent.masks), retrained)
+    return ChainState(index, parent.density, found.model, found.masks, key, grafted=True, curve=found.curve)
 
 
 def dense_key(context: ChainContext, options: ModelOptions, training: Training) -> str:
@@ -162,13 +175,13 @@ def _start(
     state: ChainState,
     initial: nn.Module,
     dense: nn.Module,
-) -> Masked:
+) -> StoredNetwork:
     """The weights that a round's training starts from, and its masks."""
     # One-shot pruning uses one seed for all densities, so that sparser networks are parts of denser ones.
     source, old, number = (initial, {}, 0) if chain.one_shot else (state.model, state.masks, state.index)
     seed = derive_seed(context.seed, "prune", number)
     round_ = PruningRound(copy.deepcopy(source), old, target, job, context.split("validation"), seed)
-    return rewind(chain, job, initial, dense, state.model), prune(chain.method, round_)
+    return StoredNetwork(rewind(chain, job, initial, dense, state.model), prune(chain.method, round_))
 
 
 def rewind(chain: Chain, job: TrainingJob, initial: nn.Module, dense: nn.Module, current: nn.Module) -> nn.Module:
@@ -195,22 +208,23 @@ def state_density(method: MethodOptions, model: nn.Module, masks: Masks) -> floa
     return density(live_channels(model, masks) if isinstance(method, Structured) else masks)
 
 
-def trained(context: ChainContext, name: str, key: str, start: Masked, job: TrainingJob) -> Masked:
+def trained(context: ChainContext, name: str, key: str, start: StoredNetwork, job: TrainingJob) -> StoredNetwork:
     """The network trained from ``start``: from the cache, or trained now."""
     observer = None if context.progress is None else partial(context.progress, name)
     checkpoint = None if context.cache is None else context.cache / f"{key}.part"
 
-    def make() -> Masked:
-        model, masks = start
-        return train(copy.deepcopy(model), job, masks, checkpoint=checkpoint, observer=observer), masks
+    def make() -> StoredNetwork:
+        model = copy.deepcopy(start.model)
+        found = run_training(model, job, start.masks, checkpoint=checkpoint, observer=observer)
+        return StoredNetwork(found.model, start.masks, found.curve)
 
-    result = stored(context, f"{key}.pt", start[0], make)
+    result = stored(context, f"{key}.pt", start.model, make)
     if context.cache is not None:
         (context.cache / f"{key}.start").unlink(missing_ok=True)
     return result
 
 
-def stored(context: ChainContext, file: str, template: nn.Module, make: Callable[[], Masked]) -> Masked:
+def stored(context: ChainContext, file: str, template: nn.Module, make: Callable[[], StoredNetwork]) -> StoredNetwork:
     """What the cache holds under a name, or what ``make`` gives, which is then kept. ``template`` gives the layers."""
     if context.cache is None:
         return make()
@@ -219,10 +233,11 @@ def stored(context: ChainContext, file: str, template: nn.Module, make: Callable
     if record is not None:
         model = copy.deepcopy(template)
         model.load_state_dict(record["model"])
-        return model.eval(), record["masks"]
-    model, masks = make()
-    save({"model": model.state_dict(), "masks": masks}, path)
-    return model, masks
+        return StoredNetwork(model.eval(), record["masks"], tuple(EpochRecord(**row) for row in record["curve"]))
+    made = make()
+    curve = [vars(epoch) for epoch in made.curve]
+    save({"model": made.model.state_dict(), "masks": made.masks, "curve": curve}, path)
+    return made
 
 
 def exported_module(context: ChainContext, chain: Chain, state: ChainState) -> nn.Module:

@@ -19,6 +19,7 @@ from toolkit.models.narrow import narrowed
 from toolkit.pruning.chain import (
     ChainContext,
     ChainState,
+    StoredNetwork,
     chain_job,
     dense_key,
     digest,
@@ -65,9 +66,9 @@ class ControlRound:
     def state(self, control: Control, key: str, start: nn.Module, masks: Masks, job: TrainingJob) -> ChainState:
         """The control, trained from ``start`` or taken from the cache."""
         name = f"{self.chain.name} {self.pruned.index}/{len(self.chain.targets)} {control}"
-        model, masks = trained(self.context, name, key, (start, masks), job)
-        density = state_density(self.chain.method, model, masks)
-        return ChainState(self.pruned.index, density, model, masks, key, control=control)
+        found = trained(self.context, name, key, StoredNetwork(start, masks), job)
+        density = state_density(self.chain.method, found.model, found.masks)
+        return ChainState(self.pruned.index, density, found.model, found.masks, key, control=control, curve=found.curve)
 
 
 def chain_with_controls(

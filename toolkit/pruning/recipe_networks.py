@@ -19,6 +19,7 @@ from toolkit.pruning.pruning_options import Chain, Control
 from toolkit.recipe import Recipe
 from toolkit.training.accuracy import accuracy, fgsm_accuracy, pgd_accuracy
 from toolkit.training.stats import NetworkStability, measure_stability
+from toolkit.training.training_curve import EpochRecord
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class ChainModel:
     """Trained from the initial weights, of which pruning took some away: what a lottery ticket is."""
     control: Control | None
     """Which control of the round's pruned network this one is; None for a pruned network, and for the dense one."""
+    curve: tuple[EpochRecord, ...]
+    """Every epoch of its training."""
     metadata: dict[str, str]
     """What was pruned, how, and out of which recipe: for the exported file."""
 
@@ -154,6 +157,7 @@ def finished(
         stability=stability(module, test.first(wanted.images).images, wanted.epsilon),
         retrained=state.density < 1 and chain.rewind == "lt" and not (given or state.grafted or state.control),
         control=state.control,
+        curve=state.curve,
         metadata=metadata,
     )
 

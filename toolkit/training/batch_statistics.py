@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from toolkit.models.structure import BatchNorm
 from toolkit.training.differentiable_intervals import Trace, batch_norm_affine
@@ -36,3 +37,11 @@ def statistics_of(trace: Trace) -> Iterator[None]:
         for norm, hook in zip(affines, hooks, strict=True):
             hook.remove()
             norm.training = True
+
+
+def estimate_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Give batch normalisation the means over batches of images ``(B, C, H, W)`` in place of running averages.
+
+    Precise BN (Wu & Johnson, 2021, section 3): of what one set of weights makes of all training images.
+    """
+    update_bn(batches, model)

@@ -13,20 +13,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from toolkit.data.augment import AUGMENTATIONS
 from toolkit.data.dataset import Split
 from toolkit.errors import InputError
 from toolkit.models.structure import BatchNorm
-from toolkit.training.accuracy import pgd_accuracy
+from toolkit.training.batch_statistics import estimate_statistics
 from toolkit.training.losses import robust_loss
 from toolkit.training.precision import make_scaler, mixed
 from toolkit.training.regularisers import regulariser
 from toolkit.training.schedule import epsilon_at, learning_rate_at
 from toolkit.training.shaping import shape_biases
 from toolkit.training.tensor_files import load, save
+from toolkit.training.training_curve import EpochRecord, Progress, measured_epoch
 from toolkit.training.training_options import Training
 from toolkit.training.training_step import TrainingStep
+from toolkit.training.weight_averages import WeightAverages
 
 Masks = Mapping[str, Tensor]
 """Boolean masks by parameter name, of the parameters' shapes; False entries stay zero."""
@@ -54,9 +57,27 @@ class TrainingJob:
         return self.training.epochs if self.epochs is None else min(self.epochs, self.training.epochs)
 
     @property
+    def measured_epsilon(self) -> float:
+        """Radius at which images held out are certified or attacked."""
+        training = self.training
+        epsilon = training.epsilon if training.measured_epsilon is None else training.measured_epsilon
+        assert epsilon is not None
+        return epsilon
+
+    @property
     def batches(self) -> int:
         """Steps in an epoch."""
         return max(1, ceil(len(self.data) / self.training.batch))
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a training run ends with."""
+
+    model: nn.Module
+    """In evaluation mode."""
+    curve: tuple[EpochRecord, ...] = ()
+    """Every epoch, in order."""
 
 
 def train(
@@ -67,7 +88,19 @@ def train(
     checkpoint: Path | None = None,
     observer: Observer | None = None,
 ) -> nn.Module:
-    """Trains ``model`` in place and returns it in evaluation mode, with the weights of the last epoch or the best one.
+    """The model of `run_training`."""
+    return run_training(model, job, masks, checkpoint=checkpoint, observer=observer).model
+
+
+def run_training(
+    model: nn.Module,
+    job: TrainingJob,
+    masks: Masks | None = None,
+    *,
+    checkpoint: Path | None = None,
+    observer: Observer | None = None,
+) -> TrainedModel:
+    """Trains ``model`` in place; it ends in evaluation mode, with the weights of the last epoch or what is kept.
 
     A checkpoint file, if named, is written now and then, continued from if it exists, and removed at the end.
 
@@ -76,45 +109,41 @@ def train(
     """
     masks = masks or {}
     apply_masks(model, masks)
-    stepper = make_stepper(model, job.training)
-    best = BestEpoch()
-    first = _resume(model, stepper, best, checkpoint)
+    stepper, progress = make_stepper(model, job.training), Progress()
+    first = _resume(model, stepper, progress, checkpoint)
     saved = time.monotonic()
     for epoch in range(first, job.last_epoch + 1):
-        train_epoch(model, stepper, job, epoch, masks)
-        if job.training.keep == "best":
-            best.consider(model, job, epoch)
+        loss = train_epoch(model, stepper, job, epoch, masks)
+        network = settled(model, stepper, job, epoch)
+        progress.curve.append(measured_epoch(network, job, epoch, loss))
+        progress.best.consider(network, job, progress.curve[-1])
         if observer is not None:
             observer(epoch, job.last_epoch)
         if checkpoint is not None and time.monotonic() - saved >= job.training.checkpoint_seconds:
-            save({"epoch": epoch, "model": model.state_dict(), "best": vars(best)} | stepper.state_dict(), checkpoint)
+            parts = stepper.state_dict() | progress.state_dict()
+            save({"epoch": epoch, "model": model.state_dict()} | parts, checkpoint)
             saved = time.monotonic()
-    if best.weights is not None:
-        model.load_state_dict(best.weights)
+    if progress.best.weights is not None:
+        model.load_state_dict(progress.best.weights)
+    elif stepper.averages is not None:
+        model.load_state_dict(settled(model, stepper, job, job.last_epoch).state_dict())
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return model.eval()
+    return TrainedModel(model.eval(), tuple(progress.curve))
 
 
-@dataclass
-class BestEpoch:
-    """The best epoch so far, by accuracy under a short attack on images held out; of equals, the later one."""
+def settled(model: nn.Module, stepper: OptimizerStepper, job: TrainingJob, epoch: int) -> nn.Module:
+    """The network that training would end with after an epoch: its weights, or their average once there is one.
 
-    accuracy: float = -1.0
-    weights: dict[str, Tensor] | None = None
-
-    def consider(self, model: nn.Module, job: TrainingJob, epoch: int) -> None:
-        """Keep the weights if they are no worse; only where epsilon is the full one at the end of the epoch."""
-        if job.validation is None or len(job.validation) == 0:
-            raise InputError("data.validation: keeping the best epoch needs images held out of training; hold some out")
-        epsilon = job.training.epsilon
-        assert epsilon is not None
-        if epsilon_at(job.training, epoch * job.batches, job.batches) < epsilon:
-            return
-        found = pgd_accuracy(model, job.validation, epsilon, steps=10, restarts=1, seed=job.seed)
-        if found >= self.accuracy:
-            self.accuracy = found
-            self.weights = {name: value.clone() for name, value in model.state_dict().items()}
+    Statistics of batch normalisation are estimated anew where the weights are averages, or the training says so.
+    """
+    averaged = None if stepper.averages is None else stepper.averages.network
+    network = model if averaged is None else averaged
+    if averaged is not None or job.training.batch_statistics == "population":
+        seed = derive_seed(job.seed, "statistics", epoch)
+        generator = torch.Generator(device=job.data.labels.device).manual_seed(seed)
+        estimate_statistics(network, (images for images, _ in batches(job, generator)))
+    return network
 
 
 @dataclass(frozen=True)
@@ -123,20 +152,27 @@ class OptimizerStepper:
 
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    averages: WeightAverages | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything remembered, for a checkpoint."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        averages = None if self.averages is None else self.averages.copy.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "averages": averages}
 
     def load_state_dict(self, record: Mapping[str, Any]) -> None:
         """Remember what a checkpoint has."""
         self.optimizer.load_state_dict(record["optimizer"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(record["scaler"])
+        if self.averages is not None:
+            self.averages.copy.load_state_dict(record["averages"])
 
 
-def train_epoch(model: nn.Module, stepper: OptimizerStepper, job: TrainingJob, epoch: int, masks: Masks) -> None:
-    """One pass over the data; ``epoch`` counts from 1 and fixes all randomness together with the seed."""
+def train_epoch(model: nn.Module, stepper: OptimizerStepper, job: TrainingJob, epoch: int, masks: Masks) -> float:
+    """One pass over the data; ``epoch`` counts from 1 and fixes all randomness together with the seed.
+
+    Returns the mean loss of its steps. Raises InputError where that is not a number, or infinite.
+    """
     model.train()
     optimizer, scaler = stepper.optimizer, stepper.scaler
     optimizer.param_groups[0]["lr"] = learning_rate_at(job.training, epoch)
@@ -159,8 +195,11 @@ def train_epoch(model: nn.Module, stepper: OptimizerStepper, job: TrainingJob, e
         scaler.update()
         total += loss.detach()
         shape(model, job.training, step, images, masks)
+        if stepper.averages is not None:
+            stepper.averages.add(model, epoch, step)
     if not isfinite(float(total)):
         raise InputError(f"training.learning_rate: the loss became {float(total)} in epoch {epoch}; use a smaller rate")
+    return float(total) / job.batches
 
 
 def shape(model: nn.Module, training: Training, step: int, images: Tensor, masks: Masks) -> None:
@@ -184,6 +223,9 @@ def objective(
     step = TrainingStep(model, images, labels, epsilon, training.epsilon, generator)
     with one_update(model), mixed(images.device, training.precision):
         loss = robust_loss(training.loss, step)
+        if training.clean_share > 0:
+            clean = cross_entropy(step.clean_logits(), labels)
+            loss = (1 - training.clean_share) * loss + training.clean_share * clean
         for options in training.regularisers:
             loss = loss + regulariser(options, step)
     return loss
@@ -220,9 +262,10 @@ def batches(job: TrainingJob, generator: torch.Generator) -> Iterator[tuple[Tens
 
 
 def make_stepper(model: nn.Module, training: Training) -> OptimizerStepper:
-    """A fresh optimizer over all parameters, and what mixed precision needs."""
+    """A fresh optimizer over all parameters, and what mixed precision and averages need."""
     device = next(model.parameters()).device
-    return OptimizerStepper(make_optimizer(model, training), make_scaler(device, training.precision))
+    averages = None if training.averaging is None else WeightAverages(model, training.averaging)
+    return OptimizerStepper(make_optimizer(model, training), make_scaler(device, training.precision), averages)
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
@@ -247,13 +290,12 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7])
 
 
-def _resume(model: nn.Module, stepper: OptimizerStepper, best: BestEpoch, checkpoint: Path | None) -> int:
+def _resume(model: nn.Module, stepper: OptimizerStepper, progress: Progress, checkpoint: Path | None) -> int:
     """Epoch to go on with, after loading the checkpoint if there is one."""
     record = None if checkpoint is None else load(checkpoint, next(model.parameters()).device)
     if record is None:
         return 1
     model.load_state_dict(record["model"])
     stepper.load_state_dict(record)
-    if "best" in record:
-        best.accuracy, best.weights = record["best"]["accuracy"], record["best"]["weights"]
+    progress.load_state_dict(record)
     return int(record["epoch"]) + 1

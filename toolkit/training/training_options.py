@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from toolkit.options import RecipeRecord, shorthand
 
@@ -177,6 +177,17 @@ class BiasShaping(RecipeRecord):
     """Part of the unstable units that is shifted, those with the smallest shifts; the authors take 0.01 to 0.05."""
 
 
+class Averaging(RecipeRecord):
+    """Ends with an average of the weights in place of the last ones (SWA; Izmailov et al., UAI 2018)."""
+
+    start: PositiveInt
+    """First epoch (counted from 1) whose weights count."""
+    every: PositiveInt = 10
+    """Steps between two sets of weights that count."""
+    decay: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Of an exponential moving average (EMA), at each set that counts; None weighs all of them alike."""
+
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -186,6 +197,8 @@ class Training(RecipeRecord):
     loss: LossOptions = Pgd()
     epsilon: NonNegativeFloat | None = None
     """Radius in [0, 1] pixels; None takes the radius of the specification."""
+    clean_share: Fraction = 0.0
+    """Part of the objective that is the cross-entropy of the images as they are; the rest is the loss."""
     epochs: NonNegativeInt = 200
     batch: PositiveInt = 128
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -200,9 +213,18 @@ class Training(RecipeRecord):
     """Largest norm of the gradient."""
     ramp: Ramp | None = None
     """None trains at the full epsilon from the first step."""
-    keep: Literal["last", "best"] = "last"
-    """Weights that training ends with: those of the last epoch, or of the epoch at the full epsilon that withstands a
-    short attack on most of the images held out."""
+    keep: Literal["last", "attacked", "certified"] = "last"
+    """Weights that training ends with: those of the last epoch, or of the epoch at the full epsilon with which most of
+    the images held out withstand a short attack, or are certified by cheap bounds (CROWN-IBP)."""
+    averaging: Averaging | None = None
+    """None takes the weights as they are after the last step of an epoch."""
+    batch_statistics: Literal["running", "population"] = "running"
+    """What batch normalisation has after an epoch: averages over the last steps, or means over all training images,
+    by another pass. Averaged weights always have the latter."""
+    measured_images: NonNegativeInt = 200
+    """Images held out of training whose standard and certified accuracy is measured after each epoch."""
+    measured_epsilon: NonNegativeFloat | None = None
+    """Radius of these measures, and of the choice of an epoch; None takes that of the specification."""
     augment: bool = True
     initialisation: Literal["default", "ibp"] = "default"
     """``ibp``: normal weights of deviation sqrt(2 pi) / fan-in (Shi et al., 2021) except in the last layer."""
@@ -214,3 +236,9 @@ class Training(RecipeRecord):
     """None shifts no biases."""
     checkpoint_seconds: NonNegativeInt = 20
     """A killed run loses at most about this much work; it does not change the result."""
+
+    @model_validator(mode="after")
+    def _check_averaging(self) -> Training:
+        if self.averaging is not None and self.averaging.start > self.epochs:
+            raise ValueError(f"averaging: starts in epoch {self.averaging.start} of {self.epochs}")
+        return self

@@ -18,11 +18,13 @@ from toolkit.models.structure import relu_sites
 from toolkit.pruning.masks import weight_masks
 from toolkit.recipe import Data
 from toolkit.training.accuracy import accuracy, fgsm_accuracy, pgd_accuracy
+from toolkit.training.certified_accuracy import certified_accuracy
 from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.stats import measure_stability
-from toolkit.training.training_loop import TrainingJob, batches, objective, train
+from toolkit.training.training_loop import TrainingJob, batches, objective, run_training, train
 from toolkit.training.training_options import (
+    Averaging,
     CcIbp,
     FastIbp,
     FgsmGradAlign,
@@ -31,6 +33,7 @@ from toolkit.training.training_options import (
     MtlIbp,
     Pgd,
     Ramp,
+    Sabr,
     Standard,
     Training,
 )
@@ -68,16 +71,33 @@ def _same(first: nn.Module, second: nn.Module) -> bool:
     )
 
 
-@pytest.mark.parametrize("loss", [MtlIbp(steps=2), CcIbp(steps=2), FgsmGradAlign(), Ibp()], ids=lambda loss: loss.name)
+@pytest.mark.parametrize(
+    "loss", [MtlIbp(steps=2), CcIbp(steps=2), Sabr(steps=2), FgsmGradAlign(), Ibp()], ids=lambda loss: loss.name
+)
 def test_a_step_updates_batch_statistics_once_and_by_the_images(loss: LossOptions) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.BatchNorm2d(1), nn.ReLU(), nn.Flatten(), nn.Linear(9, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
     images, labels = torch.rand(20, 1, 3, 3), torch.arange(20) % 3
-    training = Training(loss=loss, epsilon=0.1, regularisers=(FastIbp(),))
+    training = Training(loss=loss, epsilon=0.1, regularisers=(FastIbp(),), clean_share=0.1)
     objective(net.train(), training, images, labels, 0.05, torch.Generator().manual_seed(0))
     assert net[0].running_mean.item() == pytest.approx(0.1 * images.mean().item(), rel=1e-5)
     assert (net[0].momentum, net[4].momentum) == (0.1, 0.1)
     assert not net[0]._forward_hooks
+
+
+@pytest.mark.parametrize("loss", [Ibp(), Sabr(ratio=1.0, steps=1), Pgd(steps=1)], ids=lambda loss: loss.name)
+def test_a_share_of_the_objective_is_the_loss_of_clean_images(loss: LossOptions) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, 3))
+    images, labels = torch.rand(20, 1, 3, 3), torch.arange(20) % 3
+
+    def found(share: float) -> float:
+        training = Training(loss=loss, epsilon=0.1, clean_share=share)
+        return objective(net, training, images, labels, 0.1, torch.Generator().manual_seed(0)).item()
+
+    clean = nn.functional.cross_entropy(net(images), labels).item()
+    assert found(1.0) == pytest.approx(clean)
+    assert found(0.3) == pytest.approx(0.7 * found(0.0) + 0.3 * clean)
+    assert found(0.0) > clean
 
 
 def test_a_tiny_run_learns(digits: Dataset) -> None:
@@ -120,7 +140,7 @@ def test_a_killed_run_ends_with_the_same_weights(digits: Dataset, few: Split, tm
 
 def test_the_best_epoch_is_chosen_on_images_held_out(digits: Dataset, few: Split, tmp_path: Path) -> None:
     """With a rate that grows until training breaks, the best epoch is not the last; a killed run finds the same one."""
-    training = QUICK.model_copy(update={"keep": "best", "decay": 60.0, "epochs": 8})
+    training = QUICK.model_copy(update={"keep": "attacked", "decay": 60.0, "epochs": 8})
     job = TrainingJob(training, few, seed=3, validation=digits.validation)
     seen: dict[int, tuple[float, dict[str, torch.Tensor]]] = {}
     model = _conv(digits)
@@ -138,9 +158,85 @@ def test_the_best_epoch_is_chosen_on_images_held_out(digits: Dataset, few: Split
     assert _same(model, train(_conv(digits), job, checkpoint=tmp_path / "run.part"))
 
 
+def test_the_best_certified_epoch_is_kept(digits: Dataset, few: Split) -> None:
+    training = QUICK.model_copy(update={"keep": "certified", "decay": 60.0, "epochs": 8, "measured_epsilon": 0.01})
+    found = run_training(_conv(digits), TrainingJob(training, few, seed=3, validation=digits.validation))
+    full = [record for record in found.curve if record.epsilon == 0.05]
+    assert len(full) == 7
+    best = max(full, key=lambda record: (record.certified, record.epoch))
+    assert 0.2 < best.certified > found.curve[-1].certified
+    held = digits.validation.first(200)
+    assert certified_accuracy(found.model, held, 0.01) == best.certified
+    assert accuracy(found.model, held) == best.standard
+
+
+def test_every_epoch_has_a_record(digits: Dataset, few: Split) -> None:
+    found = run_training(_conv(digits), TrainingJob(QUICK, few, seed=3, validation=digits.validation))
+    assert [record.epoch for record in found.curve] == [1, 2, 3, 4, 5]
+    assert [record.learning_rate for record in found.curve] == pytest.approx([0.005] * 4 + [0.0005])
+    assert found.curve[0].epsilon < found.curve[1].epsilon == found.curve[4].epsilon == 0.05
+    assert found.curve[-1].loss < found.curve[0].loss
+    held = digits.validation.first(200)
+    assert found.curve[-1].standard == accuracy(found.model, held)
+    assert found.curve[-1].certified == certified_accuracy(found.model, held, 0.05)
+    unmeasured = run_training(_conv(digits), TrainingJob(QUICK, few, seed=3))
+    assert _same(found.model, unmeasured.model)
+    assert {(record.standard, record.certified) for record in unmeasured.curve} == {(None, None)}
+
+
+@pytest.mark.parametrize("decay", [None, 0.4])
+def test_the_weights_that_training_ends_with_are_an_average(digits: Dataset, few: Split, decay: float | None) -> None:
+    """An epoch has three steps, so that of every third step from epoch 3 on there are the ends of epochs 3, 4 and 5."""
+    averaging = Averaging(start=3, every=3, decay=decay)
+    job = TrainingJob(QUICK.model_copy(update={"averaging": averaging}), few, seed=3)
+    assert job.batches == 3
+    model, ends = _conv(digits), {}
+
+    def observer(done: int, total: int) -> None:
+        ends[done] = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+    train(model, job, observer=observer)
+    share = [1 / 3, 1 / 3, 1 / 3] if decay is None else [decay**2, decay * (1 - decay), 1 - decay]
+    for name, value in model.named_parameters():
+        expected = sum(part * ends[epoch][name] for part, epoch in zip(share, (3, 4, 5), strict=True))
+        assert torch.allclose(value, expected, atol=1e-6)
+    plain = train(_conv(digits), TrainingJob(QUICK, few, seed=3))
+    assert all(torch.equal(value, ends[5][name]) for name, value in plain.named_parameters())
+
+
+@pytest.mark.parametrize("update", [{"batch_statistics": "population"}, {"averaging": Averaging(start=5, every=1)}])
+def test_batch_statistics_are_those_of_all_training_images(
+    digits: Dataset, few: Split, update: dict[str, object]
+) -> None:
+    training = QUICK.model_copy(update={"batch": 250, "augment": False} | update)
+    model = train(_conv(digits), TrainingJob(training, few, seed=3))
+    first = model[1](model[0](few.images))
+    assert torch.allclose(model[2].running_mean, first.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(model[2].running_var, first.transpose(0, 1).flatten(1).var(1), rtol=1e-4)
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_killed_run_has_the_same_averages_curve_and_choice(digits: Dataset, few: Split, tmp_path: Path) -> None:
+    update = {"averaging": Averaging(start=2, every=2), "batch_statistics": "population", "keep": "certified"}
+    job = TrainingJob(QUICK.model_copy(update=update), few, "crop", seed=3, validation=digits.validation)
+    whole = run_training(_conv(digits), job)
+    for epoch in (1, 4):
+        checkpoint = tmp_path / f"{epoch}.part"
+        with pytest.raises(_TrainingKilledError):
+            run_training(_conv(digits), job, checkpoint=checkpoint, observer=_kill_after(epoch))
+        resumed = run_training(_conv(digits), job, checkpoint=checkpoint)
+        assert _same(whole.model, resumed.model)
+        assert whole.curve == resumed.curve
+
+
+def test_averages_begin_within_the_training() -> None:
+    with pytest.raises(ValueError, match="starts in epoch 6 of 5"):
+        Training(epochs=5, averaging=Averaging(start=6))
+
+
 def test_the_best_epoch_needs_images_held_out(digits: Dataset, few: Split) -> None:
     with pytest.raises(InputError, match=r"data\.validation"):
-        train(_conv(digits), TrainingJob(QUICK.model_copy(update={"keep": "best"}), few, validation=few.first(0)))
+        train(_conv(digits), TrainingJob(QUICK.model_copy(update={"keep": "attacked"}), few, validation=few.first(0)))
 
 
 def test_a_damaged_checkpoint_is_ignored(digits: Dataset, few: Split, tmp_path: Path) -> None:
