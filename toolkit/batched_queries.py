@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from toolkit.agreement.bounded_programs import BoundedProgram
+from toolkit.devices import full_precision
 from toolkit.errors import ToolkitError
 from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.compile import compile_problem
@@ -29,7 +30,6 @@ from toolkit.verify import (
     LoadedNetwork,
     LoadedQuery,
     ProblemWithRoot,
-    full_precision,
     load_query,
     pick_device,
     precision,

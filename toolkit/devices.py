@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """What CUDA reads when a process first uses it."""
@@ -43,3 +45,22 @@ def take_gpu(index: int) -> None:
     names = visible_gpus()
     if len(names) > 1:
         os.environ[VISIBLE] = names[index % len(names)]
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Inside, single precision is that: by default torch lets GPUs round factors of convolutions to ten bits (TF32).
+
+    That is far more than the rounding that bounds are widened for, and in training as large as small radii.
+    """
+    import torch
+
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed

@@ -9,12 +9,12 @@ when every case is refuted by a positive finite bound.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from toolkit.agreement.real_semantics import holds_over_reals
 from toolkit.attack.case_losses import CaseLosses
 from toolkit.attack.point_sampling import sample, sample_longer
 from toolkit.attack.secant_attack import follow_secants
+from toolkit.devices import full_precision
 from toolkit.errors import DisagreementError, UnsupportedError
 from toolkit.explanation import CaseTracker, explain
 from toolkit.formats.onnx.batching import batch_session
@@ -543,23 +544,6 @@ class QueryAttempt:
 
     def _unsat(self, by: str, *bounded: Bounded) -> Result:
         return self.loaded.refuted(bounded, replace(self.statistics, decided_by=by), self.candidates)
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Single precision is that inside: torch lets GPUs round factors of convolutions to TF32's ten bits by default,
-    which is far more than the rounding that bounds are widened for."""
-    import torch
-
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
 
 
 def pick_device(name: str) -> torch.device:

@@ -37,8 +37,16 @@ class Split:
         return Split(self.images[:count], self.labels[:count])
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels in order, at most ``size`` at a time."""
-        return zip(self.images.split(size), self.labels.split(size), strict=True)
+        """Images and labels in order, at most ``size`` at a time, channels last in memory."""
+        return zip(map(channels_last, self.images.split(size)), self.labels.split(size), strict=True)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Images ``(N, C, H, W)`` with the channels of a pixel side by side in memory, other tensors as they are.
+
+    Layers keep the order of their input. Convolutions of a few channels are up to four times as fast in this one.
+    """
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ loss made of them would train against rounding.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from toolkit.devices import full_precision
 from toolkit.training.training_options import Precision
 
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -25,9 +27,11 @@ def mixed(device: torch.device, precision: Precision) -> AbstractContextManager[
     return torch.autocast(device.type, HALVES[precision], cache_enabled=False)
 
 
-def single(device: torch.device) -> AbstractContextManager[object]:
-    """Inside, everything is float32 again."""
-    return torch.autocast(device.type, enabled=False)
+@contextmanager
+def single(device: torch.device) -> Iterator[None]:
+    """Inside, everything is float32 again, with all of its bits on a GPU, too."""
+    with torch.autocast(device.type, enabled=False), full_precision():
+        yield
 
 
 def make_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:

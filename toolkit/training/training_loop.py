@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from toolkit.data.augment import AUGMENTATIONS
-from toolkit.data.dataset import Split
+from toolkit.data.dataset import Split, channels_last
 from toolkit.errors import InputError
 from toolkit.models.structure import BatchNorm
 from toolkit.training.batch_statistics import estimate_statistics
@@ -254,11 +254,11 @@ def one_update(model: nn.Module) -> Iterator[None]:
 
 
 def batches(job: TrainingJob, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled, augmented batches of nearly equal size, none larger than ``training.batch``."""
+    """Shuffled, augmented batches of nearly equal size, none larger than ``training.batch``, their channels last."""
     order = torch.randperm(len(job.data), generator=generator, device=job.data.labels.device)
     augment = AUGMENTATIONS[job.augmentation if job.training.augment else "none"]
     for chosen in order.tensor_split(job.batches):
-        yield augment(job.data.images[chosen], generator), job.data.labels[chosen]
+        yield channels_last(augment(job.data.images[chosen], generator)), job.data.labels[chosen]
 
 
 def make_stepper(model: nn.Module, training: Training) -> OptimizerStepper:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from toolkit.errors import UnsupportedError
 from toolkit.models.layers import Normalise
 from toolkit.models.structure import relu_sites
-from toolkit.training.differentiable_crown import upper_bound
+from toolkit.training.differentiable_crown import backward, upper_bound
 from toolkit.training.differentiable_intervals import Interval, image_box, propagate
 from toolkit.training.training_attack import pgd, uniform_start
 
@@ -117,3 +119,40 @@ def test_training_mode_uses_and_updates_the_statistics_of_the_clean_batch(net: n
 def test_unknown_layers_are_named() -> None:
     with pytest.raises(UnsupportedError, match="Softplus"):
         propagate(nn.Sequential(nn.Softplus()), image_box(torch.zeros(1, 2), 0.1))
+
+
+CONVOLUTIONS: list[dict[str, Any]] = [
+    {},
+    {"stride": 2},
+    {"stride": (2, 3), "padding": (1, 0)},
+    {"dilation": 2},
+    {"groups": 2, "padding": 2, "stride": 3},
+    {"bias": False, "stride": 4},
+]
+
+
+@pytest.mark.parametrize("options", CONVOLUTIONS)
+def test_backward_through_a_convolution_is_its_vector_jacobian_product(options: dict[str, Any]) -> None:
+    layer = nn.Conv2d(4, 6, 3, **options).double()
+    x = torch.rand(2, 4, 10, 11, dtype=torch.float64, requires_grad=True)
+    _, trace = propagate(layer, Interval(x.detach(), x.detach()))
+    value = layer(x)
+    rows = torch.randn_like(value)
+    (product,) = torch.autograd.grad(value, x, rows)
+    found, constant = backward(layer, rows, trace)
+    assert torch.allclose(found, product)
+    assert torch.allclose((found * x).flatten(1).sum(1) + constant, (rows * value).flatten(1).sum(1))
+
+
+def test_bounds_of_training_use_all_bits_of_single_precision() -> None:
+    seen, products = [], torch.backends.cuda.matmul
+    before = products.allow_tf32
+    layer = nn.Linear(3, 2)
+    layer.register_forward_hook(lambda *_: seen.append(products.allow_tf32))
+    try:
+        products.allow_tf32 = True
+        propagate(layer, image_box(torch.rand(1, 3), 0.1))
+        assert seen == [False]
+        assert products.allow_tf32
+    finally:
+        products.allow_tf32 = before
