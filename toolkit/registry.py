@@ -24,8 +24,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Registry(dict[K, V]):
     """Entries by name."""
 
-    def __init__(self, kind: str, folder: str = "") -> None:
-        """``kind`` is what an entry is, in the singular, for errors; ``folder`` the package whose modules have all."""
+    def __init__(self, kind: str, *, folder: str = "") -> None:
+        """``kind`` is what an entry is, in the singular, for errors; ``folder`` the package whose modules have all.
+
+        It is named in the call, where `toolkit.sources` finds it: these modules take part in what uses the table.
+        """
         super().__init__()
         self.kind, self.folder = kind, folder
         self._complete = False

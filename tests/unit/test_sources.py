@@ -61,6 +61,43 @@ def test_every_module_that_a_worker_loads_is_among_the_sources() -> None:
     assert loaded <= set(sources.sources_of(VERIFIER))
 
 
+CHAIN = """
+import sys
+from pathlib import Path
+from typing import get_args
+from toolkit.data.load import load_dataset
+from toolkit.pruning.chain import ChainContext
+from toolkit.pruning.controls import chain_with_controls
+from toolkit.pruning.criterion import CRITERIA
+from toolkit.recipe import parse_recipe
+values = {"name": "n", "data": {"name": "digits", "train": 60}, "specification": {"epsilon": 0.05}}
+values["models"] = {"net": {"architecture": "digits_conv", "channels": [2, 2], "hidden": [4]}}
+values["training"] = {"loss": "crown_ibp", "epochs": 1, "initialisation": "ibp", "regularisers": ["nrs", "fastibp"]}
+methods = [
+    {"name": name} | ({"epochs": 1} if "epochs" in options.model_fields else {})
+    for options in CRITERIA.loaded() for name in get_args(options.model_fields["name"].annotation)
+]
+values["sweeps"] = [{"name": "s", "models": ["net"], "methods": methods, "densities": [0.5],
+                     "controls": ["retrained", "random_masks", "narrow"]}]
+recipe = parse_recipe(values, "test", Path())
+context = ChainContext(load_dataset(recipe.data))
+for chain in recipe.all_chains:
+    for state in chain_with_controls(context, recipe.models[chain.model], chain, recipe.training_of(chain)):
+        pass
+for name, module in sorted(sys.modules.items()):
+    if name.split(".")[0] == "toolkit":
+        print(module.__file__)
+"""
+
+
+def test_every_module_that_makes_a_pruned_network_is_among_its_sources() -> None:
+    """Stored states are kept by their source: a criterion that is mended must not find what it made before."""
+    done = subprocess.run([sys.executable, "-c", CHAIN], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    loaded = {Path(line) for line in done.stdout.split()}
+    assert {ROOT / "pruning" / "learned_scores.py", ROOT / "pruning" / "criteria" / "hydra.py"} <= loaded
+    assert loaded <= set(sources.sources_of(MAKERS))
+
+
 def test_all_modules_of_a_package_that_is_walked_through_are_imported() -> None:
     found = set(sources.imports_in('Registry("technique", folder="toolkit.bounds")'))
     assert found == {f"toolkit.bounds.{path.stem}" for path in (ROOT / "bounds").glob("*.py")} - {

@@ -27,7 +27,7 @@ class ProofFormat:
     """How the name of a file has to end, for the format's checker to read it."""
 
 
-PROOF_FORMATS: Registry[str, ProofFormat] = Registry("proof format", "toolkit.certificates.exports")
+PROOF_FORMATS: Registry[str, ProofFormat] = Registry("proof format", folder="toolkit.certificates.exports")
 
 
 def proof_format(*names: str, suffix: str = "") -> Callable[[CaseWriter], CaseWriter]:

@@ -29,7 +29,7 @@ class CriterionOptions(RecipeRecord):
 
 Criterion = Callable[[Any, Any], Any]
 """New masks (`toolkit.pruning.masks.Masks`) from the options, for a `toolkit.pruning.round.PruningRound`."""
-CRITERIA: Registry[type[CriterionOptions], Criterion] = Registry("pruning criterion", "toolkit.pruning.criteria")
+CRITERIA: Registry[type[CriterionOptions], Criterion] = Registry("pruning criterion", folder="toolkit.pruning.criteria")
 """Criteria by the record of their options."""
 
 criterion = CRITERIA.register
