@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
@@ -45,6 +45,9 @@ class Data(RecipeRecord):
     """What networks subtract from images in [0, 1], for all channels or for each; by default that of the data set."""
     std: tuple[PositiveFloat, ...] | None = None
     """What they divide by then."""
+    augmentation: Literal["none", "crop", "crop_flip", "edge_crop_flip"] | None = None
+    """How training images are changed at random: cut out of a margin of four zeros, mirrored, or cut out of a margin of
+    two repeated pixels and mirrored; by default that of the data set."""
     base: Annotated[Path, Field(exclude=True)] = Path()
     """Folder at which relative files start; ``load_recipe`` puts the recipe's own folder here."""
 

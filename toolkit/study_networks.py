@@ -139,7 +139,8 @@ def _parse_models(path: Path) -> tuple[str, list[ModelRecord]]:
     """The key of what the models were made from, and the models."""
     stored = json.loads(path.read_text(encoding="utf-8"))
     models = [
-        ModelRecord(**(model | {key: tuple(model[key]) for key in ("chains", "layers")})) for model in stored["models"]
+        ModelRecord(**(model | {key: tuple(model[key]) for key in ("chains", "layers", "curve") if key in model}))
+        for model in stored["models"]
     ]
     return stored["key"], models
 
@@ -207,6 +208,7 @@ def _export(
         retrained=model.retrained,
         control=model.control or "",
         layers=tuple(asdict(layer) for layer in model.stability.layers),
+        curve=tuple(asdict(epoch) for epoch in model.curve),
         chains=model.chains,
         architecture=model.architecture,
         method=model.method,

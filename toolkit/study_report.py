@@ -30,6 +30,7 @@ from toolkit.report.plots import (
     instability_versus_density,
     proofs_versus_density,
     save_png,
+    training_curves,
     unstable_by_layer,
 )
 from toolkit.report.seeds import averages
@@ -172,6 +173,12 @@ def study_plots(
             instability_versus_density(uncontrolled),
         ),
         Plot("layers", "Unstable ReLUs by layer: CROWN bounds solid, intervals dotted.", unstable_by_layer(layers)),
+        Plot(
+            "training",
+            "Each epoch of training: loss, and the accuracy of images held out, certified by intervals or CROWN-IBP "
+            "(solid) and standard (dotted); grey is where the radius is full.",
+            training_curves([model for model in models if model.curve]),
+        ),
         Plot("networks", "Every network, with its density: accuracies and unstable ReLUs.", every_network(means)),
         Plot(
             "cactus",
@@ -180,7 +187,8 @@ def study_plots(
             cactus({name: [r for r in records if r.onnx in group] for name, group in networks.items()}),
         ),
     )
-    plots = tuple(plot for plot in plots if layers or plot.name != "layers")
+    empty = {"layers": not layers, "training": not any(model.curve for model in models)}
+    plots = tuple(plot for plot in plots if not empty.get(plot.name))
     if not any(row.has_certificates for row in uncontrolled):
         return plots
     proofs = proofs_versus_density(uncontrolled)

@@ -21,10 +21,11 @@ def keep(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @AUGMENTATIONS.register("crop")
-def crop(images: Tensor, generator: torch.Generator, margin: int = 4) -> Tensor:
-    """Each image ``(B, C, H, W)`` padded with zeros by ``margin`` and cut out again at a random place."""
+def crop(images: Tensor, generator: torch.Generator, margin: int = 4, mode: str = "constant") -> Tensor:
+    """Each image ``(B, C, H, W)`` padded by ``margin`` and cut out again at a random place; ``mode`` is that of
+    `torch.nn.functional.pad`."""
     count, channels, height, width = images.shape
-    padded = pad(images, (margin,) * 4)
+    padded = pad(images, (margin,) * 4, mode)
     top, left = torch.randint(2 * margin + 1, (2, count), generator=generator, device=images.device)
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
@@ -35,6 +36,19 @@ def crop(images: Tensor, generator: torch.Generator, margin: int = 4) -> Tensor:
 @AUGMENTATIONS.register("crop_flip")
 def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """A random crop, then a mirror image of every other one at random."""
-    mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    mirrored = _mirrored(images, generator)
     cropped = crop(images, generator)
-    return torch.where(mirrored[:, None, None, None], cropped.flip(3), cropped)
+    return torch.where(mirrored, cropped.flip(3), cropped)
+
+
+@AUGMENTATIONS.register("edge_crop_flip")
+def edge_crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The same with a margin of two pixels that repeats the edge: what certified training on CIFAR-10 uses."""
+    mirrored = _mirrored(images, generator)
+    cropped = crop(images, generator, 2, "replicate")
+    return torch.where(mirrored, cropped.flip(3), cropped)
+
+
+def _mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Which images are mirrored, boolean ``(B, 1, 1, 1)``."""
+    return (torch.rand(len(images), generator=generator, device=images.device) < 0.5)[:, None, None, None]

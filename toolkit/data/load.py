@@ -27,6 +27,8 @@ def load_dataset(data: Data) -> Dataset:
         raise InputError(f"data.name: no data set {where!r}; there are {known}, npz:FILE and folder:DIRECTORY")
     dataset = conventional(replace(loader(data.model_copy(update={"name": where})), name=data.name))
     dataset = standardised(dataset, data)
+    if data.augmentation is not None:
+        dataset = replace(dataset, augmentation=data.augmentation)
     return dataset if data.train is None else replace(dataset, train=some(dataset.train, data.train))
 
 

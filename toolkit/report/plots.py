@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from toolkit.bench.atomic_files import write_bytes_atomically
 from toolkit.report.layer_stability import LayerRow
-from toolkit.report.summary import SummaryRow, chain_names
+from toolkit.report.summary import ModelRecord, SummaryRow, chain_names
 from toolkit.result import DECIDED, Verdict
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
@@ -297,6 +297,40 @@ class TimedVerdict(Protocol):
 
     @property
     def seconds(self) -> float: ...
+
+
+def training_curves(models: Sequence[ModelRecord]) -> Figure:
+    """Loss of each network after each epoch, and the accuracy of images held out of training: certified by cheap bounds
+    (solid) and standard (dotted). A grey line is where the radius of training is the full one."""
+    with _style():
+        figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for index, model in enumerate(models):
+            colour = COLOURS[index % len(COLOURS)]
+            look: dict[str, Any] = {"color": colour, "linewidth": 1.2}
+            epochs = [row["epoch"] for row in model.curve]
+            dash = DASHES[index // len(COLOURS) % len(DASHES)]
+            left.plot(epochs, [row["loss"] for row in model.curve], dash, label=in_a_plot(model.name), **look)
+            for quantity, style in (("certified", "-"), ("standard", ":")):
+                right.plot(epochs, _percents([row[quantity] for row in model.curve]), style, **look)
+        for epoch in sorted({full_radius(model) for model in models if model.curve}):
+            for axes in (left, right):
+                axes.axvline(epoch, color="#9aa4b2", linewidth=0.8, zorder=0)
+        left.set(xlabel="epoch", ylabel="loss")
+        right.set(xlabel="epoch", ylabel="accuracy of images held out (%)", ylim=(0, 100))
+        if models:
+            figure.legend(loc="outside right upper", fontsize=7.5)
+    return figure
+
+
+def full_radius(model: ModelRecord) -> float:
+    """The first epoch at whose end the radius of training is the largest of the curve."""
+    most = max(row["epsilon"] or 0.0 for row in model.curve)
+    return min(row["epoch"] or 0.0 for row in model.curve if row["epsilon"] == most)
+
+
+def _percents(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else 100 * value for value in values]
 
 
 def cactus(groups: Mapping[str, Sequence[TimedVerdict]]) -> Figure:

@@ -46,6 +46,8 @@ class ModelRecord:
     """Pruned and then trained from the initial weights, so that it can be a lottery ticket."""
     layers: tuple[dict[str, float], ...] = ()
     """Stability of each ReLU layer by interval bounds, as :class:`toolkit.training.stats.LayerStability` has it."""
+    curve: tuple[dict[str, float | None], ...] = ()
+    """Each epoch of its training, as :class:`toolkit.training.training_curve.EpochRecord` has it."""
     fgsm_accuracy: float = math.nan
     """Under a one-step attack, on the whole test set: the adversarial accuracy of the paper."""
     content: str = ""

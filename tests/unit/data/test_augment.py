@@ -19,6 +19,14 @@ def test_a_crop_is_a_window_of_the_padded_image() -> None:
         assert any(torch.equal(image, window) for window in windows)
 
 
+def test_a_crop_with_edges_repeats_them() -> None:
+    images = torch.rand(6, 2, 5, 7)
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2), "replicate")
+    for image, source in zip(AUGMENTATIONS["edge_crop_flip"](images, _generator()), padded, strict=True):
+        windows = [source[:, top : top + 5, left : left + 7] for top in range(5) for left in range(5)]
+        assert any(torch.equal(image, window) or torch.equal(image, window.flip(2)) for window in windows)
+
+
 def test_augmentations_are_deterministic_and_vary_between_images() -> None:
     images = torch.rand(1, 3, 8, 8).expand(16, -1, -1, -1)
     for name, augment in AUGMENTATIONS.items():

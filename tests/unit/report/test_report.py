@@ -21,6 +21,7 @@ from toolkit.report.plots import (
     instability_versus_density,
     save_png,
     to_svg,
+    training_curves,
 )
 from toolkit.report.seeds import averages, student
 from toolkit.report.summary import ModelRecord, stability_csv, summarise, summary_csv, ticket_findings
@@ -265,6 +266,8 @@ def test_our_networks_stand_beside_the_papers():
     assert texts[0][7:] == ["1", "54.1 %", "–", "43.0 %", "6.68"]
     adversarial = paper_table(summarise(models, records), {"c": ("cifar10-2/adversarial/IMP",)})
     assert [row[9].text for row in adversarial.rows] == ["68.6 %", "55.4 %"]
+    ranged = paper_table(summarise(models, records), {"c": ("cifar10-2/ctbench/Dense",)})
+    assert [[cell.text for cell in row][7:] for row in ranged.rows] == [["1", "–", "–", "63-66 %", "–"]] * 2
     assert paper_table(summarise(models, records), {}).rows == ()
 
 
@@ -294,10 +297,24 @@ def test_plots_are_drawn(experiment, tmp_path):
         cactus({"all": records, "no": []}),
         cactus({"nothing decided": []}),
         cactus({}),
+        training_curves([]),
     ):
         assert to_svg(figure).startswith("<svg")
         save_png(figure, tmp_path / "plot.png")
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_of_training_have_a_line_for_each_quantity_and_network():
+    facts = {"epsilon": 0.05, "learning_rate": 0.1, "loss": 0.5, "standard": 0.75, "certified": 0.25}
+    curve = tuple(facts | {"epoch": epoch, "epsilon": 0.05 * min(1.0, epoch / 3)} for epoch in range(1, 6))
+    unmeasured = tuple(row | {"standard": None, "certified": None} for row in curve)
+    models = [changed(model, curve=curve) for model in make_models()[:2]]
+    left, right = training_curves([*models, changed(models[0], name="third", curve=unmeasured)]).axes
+    assert [line.get_label() for line in left.lines[:3]] == ["conv-dense", "mlp-dense", "third"]
+    assert list(left.lines[0].get_ydata()) == [0.5] * 5
+    assert [list(line.get_ydata()) for line in right.lines[:2]] == [[25.0] * 5, [75.0] * 5]
+    assert all(math.isnan(value) for value in right.lines[4].get_ydata())
+    assert [list(line.get_xdata()) for line in (left.lines[3], right.lines[6])] == [[3, 3], [3, 3]]
 
 
 def test_every_network_has_a_line_of_its_own(experiment):
