@@ -44,9 +44,11 @@ def _pair(chain: str, row: SummaryRow, key: str) -> PaperPair:
 
 
 def _published(pair: PaperPair) -> str:
-    """The published certified accuracy: one figure, or the ends of a range."""
+    """The published certified accuracy: of one network, or in round figures, of which there may be a range."""
     row = pair.theirs
-    return f"{row.certified:.1f} %" if math.isnan(row.certified_most) else f"{row.certified:g}-{row.certified_most:g} %"
+    if not math.isnan(row.standard):
+        return f"{row.certified:.1f} %"
+    return f"{row.certified:g} %" if math.isnan(row.certified_most) else f"{row.certified:g}-{row.certified_most:g} %"
 
 
 COLUMNS = (

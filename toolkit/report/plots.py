@@ -315,9 +315,11 @@ def training_curves(models: Sequence[ModelRecord]) -> Figure:
                 right.plot(epochs, _percents([row[quantity] for row in model.curve]), style, **look)
         for epoch in sorted({full_radius(model) for model in models if model.curve}):
             for axes in (left, right):
-                axes.axvline(epoch, color="#9aa4b2", linewidth=0.8, zorder=0)
+                axes.axvline(epoch, color="#64748b", linewidth=0.8, zorder=0)
         left.set(xlabel="epoch", ylabel="loss")
         right.set(xlabel="epoch", ylabel="accuracy of images held out (%)", ylim=(0, 100))
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if models:
             figure.legend(loc="outside right upper", fontsize=7.5)
     return figure

@@ -268,6 +268,8 @@ def test_our_networks_stand_beside_the_papers():
     assert [row[9].text for row in adversarial.rows] == ["68.6 %", "55.4 %"]
     ranged = paper_table(summarise(models, records), {"c": ("cifar10-2/ctbench/Dense",)})
     assert [[cell.text for cell in row][7:] for row in ranged.rows] == [["1", "–", "–", "63-66 %", "–"]] * 2
+    rounded = paper_table(summarise(models, records), {"c": ("cifar10-8/ctbench/Dense",)})
+    assert [row[10].text for row in rounded.rows] == ["35 %", "35 %"]
     assert paper_table(summarise(models, records), {}).rows == ()
 
 
