@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from toolkit.models.structure import BatchNorm
-from toolkit.training.differentiable_intervals import Trace, batch_norm_affine
+from toolkit.training.differentiable_intervals import Trace
 
 
 @contextmanager
@@ -19,9 +19,7 @@ def statistics_of(trace: Trace) -> Iterator[None]:
     They are differentiated through, and running statistics stay as they are. Layers in evaluation mode are left alone.
     """
     affines = {
-        module: batch_norm_affine(module, interval)
-        for module, interval in trace.items()
-        if isinstance(module, BatchNorm) and module.training
+        module: trace.batch_norm(module) for module in trace if isinstance(module, BatchNorm) and module.training
     }
 
     def normalise(norm: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
