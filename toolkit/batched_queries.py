@@ -33,6 +33,7 @@ from toolkit.verify import (
     load_query,
     pick_device,
     precision,
+    speaks_of_floats,
 )
 
 
@@ -96,8 +97,8 @@ def _batches(found: Sequence[Result | LoadedQuery | None], settings: Settings) -
 
 def _row(number: int, loaded: LoadedQuery, settings: Settings) -> BatchedQuery | None:
     """A query as a problem of one box; None where it is more, or where there is something to try first."""
-    computed = loaded.query.over_floats and not settings.real_semantics
-    if computed or settings.bounds != "native" or len(loaded.cases.lower) != 1 or loaded.by_scores:
+    floats = speaks_of_floats(loaded.query, settings)
+    if floats or settings.bounds != "native" or len(loaded.cases.lower) != 1 or loaded.by_scores:
         return None
     try:
         whole = compile_problem(loaded.query, {n: net.binding for n, net in loaded.networks.items()}, loaded.cases)

@@ -9,6 +9,7 @@ certificate (`toolkit.certificates.quick_certificate`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,12 +22,15 @@ from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import Query, offsets, ranges
 from toolkit.problem.cases import Cases
 from toolkit.proof.bounds import ELEMENTS, ContextBounds, Model, Rows, Watch, backward, fresh_bounds
+from toolkit.proof.floats import FloatErrors, unsuited
 from toolkit.proof.linear_maps import Array, BlockMatrix, Convolution, LinearMap
 from toolkit.proof.network import AffineStep, ProofNetwork, UnreadableError, read_network
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.tuning import tuned
 
 Integers = NDArray[np.int64]
+ROOM_FACTOR = 1 + 2.0**-10
+"""For the checker, which moves the ends of boxes outward to doubles itself, and may find a little more."""
 LEAST_PASSES = 16
 """About what intervals take, in backward passes, with the errors of a network that they compute."""
 TYPES = ("float32", "float64")
@@ -115,21 +119,56 @@ def question_of(network: ProofNetwork, cases: BoxedCases) -> StepQuestion:
 def read_question(query: Query, cases: Cases, model: OnnxModel) -> StepQuestion:
     """A query about one model. Raises TooLarge and UnreadableError."""
     limits = tuned().quick_proof
-    if len(query.networks) != 1 or query.networks[0].hidden or query.products:
-        raise TooLarge("several networks, hidden tensors or products")
     if not {info.dtype for info in model.inputs} <= set(TYPES) or len(model.data) > limits.most_bytes:
         raise TooLarge("element types, or a large file")
-    if query.num_variables * len(cases.atoms) > limits.most_numbers or not np.isfinite(cases.upper - cases.lower).all():
-        raise TooLarge("many atoms, or unbounded inputs")
-    network = read_network(model.proto, model.path)
+    if query.num_variables * len(cases.atoms) > limits.most_numbers:
+        raise TooLarge("many atoms")
+    return question_of(*read_cases(query, cases, model))
+
+
+def read_cases(query: Query, cases: Cases, model: OnnxModel) -> tuple[ProofNetwork, BoxedCases]:
+    """What a query is about, as the checker reads networks, of whatever size. Raises TooLarge and UnreadableError."""
+    if len(query.networks) != 1 or query.networks[0].hidden or query.products:
+        raise TooLarge("several networks, hidden tensors or products")
+    if not np.isfinite(cases.upper - cases.lower).all():
+        raise TooLarge("unbounded inputs")
+    network = read_network(model.proto, model.path, hashlib.sha256())
     outputs = query.networks[0].outputs
     starts, sizes = (np.array(part, np.int64) for part in zip(*((t.offset, t.size) for t in outputs), strict=True))
     variables = np.concatenate([cases.inputs, ranges(starts, starts + sizes)])
     if sum(network.input_sizes) + sum(network.output_sizes) != len(variables) or (network.compared >= 0).any():
         raise TooLarge("a softmax, or other tensors")
     matrix, constant = cases.dense(variables)
-    boxed = BoxedCases(cases.lower, cases.upper, cases.region, cases.starts, cases.rows, matrix, constant)
-    return question_of(network, boxed)
+    return network, BoxedCases(cases.lower, cases.upper, cases.region, cases.starts, cases.rows, matrix, constant)
+
+
+def with_room_of(question: StepQuestion, clock: Clock) -> StepQuestion:
+    """The question with the room that `with_room` gives atoms."""
+    steps = question.network.steps[:-1]
+    network = replace(question.network, sizes=question.network.sizes[:-1], steps=steps)
+    return question_of(network, with_room(network, question.cases, clock))
+
+
+def with_room(network: ProofNetwork, cases: BoxedCases, clock: Clock) -> BoxedCases:
+    """The cases with constants that are less what evaluations of their atoms in the network's type may be off by.
+
+    An atom that is of several boxes has the largest room. Raises UnreadableError where nothing is known of that, and
+    OutOfTime.
+    """
+    if reason := unsuited(network):
+        raise UnreadableError(f"float execution: {reason}")
+    model, room = Model.of(network), np.zeros(len(cases.constant))
+
+    def watch(value: int, passes: int) -> None:
+        clock.check()
+
+    for lower, upper, atoms in zip(cases.lower, cases.upper, cases.atoms_of_box, strict=True):
+        if not len(atoms):
+            continue
+        errors = FloatErrors(fresh_bounds(model, lower[None], upper[None], [], watch))
+        found = errors.change(*np.split(cases.matrix[atoms], [network.sizes[0]], 1))
+        room[atoms] = np.maximum(room[atoms], found)
+    return replace(cases, constant=cases.constant - ROOM_FACTOR * room)
 
 
 # Search
@@ -276,14 +315,17 @@ def joined(rounds: Sequence[RoundOfBoxes], firsts: Array) -> RoundOfBoxes:
     return RoundOfBoxes(*map(np.concatenate, (refuted, halved, [part.middle for part in rounds])))
 
 
-def quick_proof(query: Query, cases: Cases, model: OnnxModel, clock: Clock) -> StepQuestion | None:
-    """What was bounded where every case of a query about one model is refuted in time.
+def quick_proof(
+    query: Query, cases: Cases, model: OnnxModel, clock: Clock, floats: bool = False
+) -> StepQuestion | None:
+    """What was bounded where every case of a query about one model is refuted in time; with ``floats``, for every
+    evaluation in the type of the network, too.
 
     Whether it was read rightly is for the caller to try out, before anything is concluded.
     """
     try:
         question = read_question(query, cases, model)
-        refute(question, clock)
+        refute(with_room_of(question, clock) if floats else question, clock)
     except (TooLarge, OutOfTime, UnreadableError, UnsupportedError):
         return None
     return question

@@ -73,6 +73,13 @@ class Settings(BaseModel):
             "counterexamples for onnxruntime's"
         ),
     ] = False
+    float_execution: Annotated[
+        bool,
+        Field(
+            description="answer unsat only where it holds for every evaluation of the network in its floating-point "
+            "type, in any order of summation, whatever the specification declares; a certificate states that"
+        ),
+    ] = False
     certified: Annotated[
         bool,
         Field(description="answer unsat only after the checker has accepted its certificate, within the time limit"),

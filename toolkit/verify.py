@@ -25,7 +25,7 @@ from toolkit.attack.case_losses import CaseLosses
 from toolkit.attack.point_sampling import sample, sample_longer
 from toolkit.attack.secant_attack import follow_secants
 from toolkit.devices import full_precision
-from toolkit.errors import DisagreementError, UnsupportedError
+from toolkit.errors import DisagreementError, InputError, UnsupportedError
 from toolkit.explanation import CaseTracker, explain
 from toolkit.formats.onnx.batching import batch_session
 from toolkit.formats.onnx.model_file import OnnxModel, load_model
@@ -231,7 +231,7 @@ def load_query(networks: Mapping[str, LoadedNetwork], query: Query) -> LoadedQue
 
 def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Observer = silent) -> Result:
     """Decide a loaded query."""
-    if loaded.query.over_floats and not settings.real_semantics:
+    if speaks_of_floats(loaded.query, settings):
         loaded = replace(loaded, known_root=None, computed=True)
     sessions = {network.name: loaded.networks[network.name].session(hidden_names(network))
                 for network in loaded.query.networks}  # fmt: skip
@@ -241,8 +241,16 @@ def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Obse
     return replace(result, statistics=spent)
 
 
+def speaks_of_floats(query: Query, settings: Settings) -> bool:
+    """Whether proofs have to be about what networks compute, rounding included."""
+    return settings.float_execution or (query.over_floats and not settings.real_semantics)
+
+
 def check_settings(settings: Settings) -> None:
-    """Raise InputError where bounds or rules that are asked for are not there, whatever the query would come to."""
+    """Raise InputError for settings that exclude each other, and where bounds or rules that are asked for are not
+    there, whatever the query would come to."""
+    if settings.float_execution and settings.real_semantics:
+        raise InputError("--float-execution asks for proofs about evaluations, --real-semantics for others: give one")
     if settings.bounds == "auto-lirpa":
         from toolkit.backends.auto_lirpa import library
 
@@ -340,7 +348,9 @@ class QueryAttempt:
     def _prove_lightly(self) -> BoundedSteps | None:
         """What was bounded for a proof in less time than importing torch takes; pointless where that was done."""
         settings = self.settings
-        if self.loaded.computed or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
+        floats, plain = self.loaded.computed, (settings.strategy, settings.bounds) == ("auto", "native")
+        constants_rounded = floats and self.query.over_floats  # of which a quick proof knows nothing
+        if constants_rounded or "torch" in sys.modules or not plain:
             return None
         if settings.certifiable or settings.device == "cuda" or len(self.loaded.needed) > 1:
             return None
@@ -349,7 +359,7 @@ class QueryAttempt:
 
         [network] = self.loaded.needed.values()
         clock = self.clock.soon(tuned().quick_proof.seconds)
-        question = quick_proof(self.query, self.cases, network.model, clock)
+        question = quick_proof(self.query, self.cases, network.model, clock, floats)
         return None if question is None else BoundedSteps(question, self.cases, self.loaded.imported)
 
     def _obstacle(self) -> UnsupportedError | None:
@@ -433,13 +443,29 @@ class QueryAttempt:
         """The problem with atoms that leave room for the rounding of the networks. Raises UnsupportedError."""
         from toolkit.agreement.float_semantics import with_room
 
+        room_stated = self._room_stated()
+        problem, room = with_room(self.loaded.imported(), self.loaded.original, problem, room_stated)
         types = ", ".join(sorted({tensor.dtype for tensor in self.query.tensors}))
-        problem, room = with_room(self.loaded.imported(), self.loaded.original, problem)
+        asked = self.settings.float_execution
+        why = "--float-execution is given" if asked else f"the specification declares {types}"
+        more = "" if asked else " (--real-semantics leaves none)"
         self._remark(
-            f"the specification declares {types}, so that proofs leave room for what the network's own rounding can "
-            f"change, up to {room:.3g} (--real-semantics leaves none)"
+            f"{why}, so that proofs leave room for what the network's own rounding can change, up to {room:.3g}{more}"
         )
         return problem
+
+    def _room_stated(self) -> torch.Tensor | None:
+        """The room of atoms that a certificate states; None where there is none, and nobody asked for float execution.
+        Raises UnsupportedError where somebody did."""
+        from toolkit.agreement.float_semantics import proved_room
+
+        try:
+            wanted = self.settings.float_execution or self.settings.certifiable
+            return proved_room(self.loaded.imported(), self.clock) if wanted else None
+        except UnsupportedError:
+            if self.settings.float_execution:
+                raise
+            return None
 
     def _bounded(self, part: ProblemPart) -> BoundedProgram:
         from toolkit.agreement.bounded_programs import BoundedProgram

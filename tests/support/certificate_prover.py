@@ -12,7 +12,7 @@ import numpy as np
 
 from toolkit.certificates.writer import CertificateWriter, references
 from toolkit.proof.bounds import nonlinear_in
-from toolkit.proof.check import CertificateChecker, Half, ProofContext, ProofRows
+from toolkit.proof.check import CertificateChecker, Half, ProofContext
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import load_network
 from toolkit.proof.stream import LinearRows, References
@@ -39,6 +39,7 @@ class CertificateProver:
             frontier = [ProofContext(context, number)]
             while frontier:
                 batch, frontier = frontier[-256:], frontier[:-256]
+                batch.sort(key=lambda context: context.number)
                 if self.writer.contexts > most:
                     return False
                 frontier += self.round(batch)
@@ -56,9 +57,9 @@ class CertificateProver:
         contexts = [context for context in batch for _ in range(atoms)]
         count = len(contexts)
         each = References(np.ones(count, int), np.tile(np.arange(atoms), len(batch)), np.ones(count))
-        none, slopes = References.none(count), np.array([{}] * count, object)
-        rows = ProofRows(0, np.array(contexts, object), np.zeros((count, 2), int), slopes, none, each, none, none)
-        bounds, owner, found = self.checker.evaluate(rows, not self.phases)
+        none, slopes = references([{}] * count), np.array([{}] * count, object)
+        rows = LinearRows(not self.phases, np.array(contexts, object), slopes, each, none, none)
+        bounds, owner, found = self.checker.evaluate(rows)
         least = np.where(bounds.crossed[owner], 1, found.least).reshape(len(batch), atoms)
         best = least.argmax(1)
         proved = least.max(1) > 0

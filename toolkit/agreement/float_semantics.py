@@ -28,6 +28,10 @@ from toolkit.ops import ELEMENTWISE
 from toolkit.problem.compile import Problem
 from toolkit.problem.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at
+from toolkit.proof.network import UnreadableError
+from toolkit.quick_proof import TooLarge, read_cases
+from toolkit.quick_proof import with_room as with_room_in_constants
+from toolkit.run.clock import Clock
 from toolkit.tuning import tuned
 
 CONSTANT_ROUNDINGS = 2.0
@@ -76,22 +80,46 @@ def rounding_error(graph: fx.GraphModule, lower: Tensor, upper: Tensor, unit: fl
     return found[""].error[0].nan_to_num(nan=math.inf, posinf=math.inf)
 
 
-def with_room(networks: BoundedNetworks, original: OnnxReference, problem: Problem) -> tuple[Problem, float]:
-    """The problem with boxes that hold what their bounds are rounded to, and with atoms less what rounding can change.
+def with_room(
+    networks: BoundedNetworks, original: OnnxReference, problem: Problem, proved: Tensor | None = None
+) -> tuple[Problem, float]:
+    """The problem with atoms less what rounding can change, and with boxes that hold what their bounds are rounded to.
 
     Where these exceed zero over the reals, the atoms exceed it for what the networks compute. Also the largest change
-    of an atom. Raises UnsupportedError where rounding has no known bound.
+    of an atom. ``proved`` is the room of the atoms where it is known, ``(atoms,)``, for points of the boxes as they are
+    and what these are rounded to. Raises UnsupportedError where rounding has no known bound.
     """
-    check_plain(networks.models.values())
-    lower, upper = (torch.as_tensor(side) for side in original.rounded_boxes)
-    graph = networks.graph(networks.cases.lower[0])
-    error = rounding_error(graph, lower.amin(0), upper.amax(0), original.unit)
-    room = problem.weights.abs() @ error + CONSTANT_ROUNDINGS * original.unit * problem.offsets.abs()
+    if proved is None:
+        check_plain(networks.models.values())
+        lower, upper = (torch.as_tensor(side) for side in original.rounded_boxes)
+        problem = replace(problem, lower=lower, upper=upper)
+        graph = networks.graph(networks.cases.lower[0])
+        error = rounding_error(graph, lower.amin(0), upper.amax(0), original.unit)
+        room = problem.weights.abs() @ error
+    else:
+        room = torch.cat([proved, proved.new_zeros(1)])
+    if networks.query.over_floats:
+        room = room + CONSTANT_ROUNDINGS * original.unit * problem.offsets.abs()
     room[-1] = 0.0  # the atom that is always true
     if not bool(room.isfinite().all()):
-        raise UnsupportedError("declared floating-point types: the network's rounding has no bound on the input set")
+        raise UnsupportedError("the network's own rounding has no bound on the input set")
     _check_room(networks, original, room[:-1].numpy())
-    return replace(problem, lower=lower, upper=upper, offsets=problem.offsets - room), float(room.max())
+    return replace(problem, offsets=problem.offsets - room), float(room.max())
+
+
+def proved_room(networks: BoundedNetworks, clock: Clock) -> Tensor:
+    """What rounding can change in each atom, ``(atoms,)``, as the checker of certificates computes it.
+
+    Raises UnsupportedError for networks of which it knows nothing, and OutOfTime.
+    """
+    try:
+        if len(networks.models) != 1:
+            raise TooLarge("several networks")
+        [model] = networks.models.values()
+        network, cases = read_cases(networks.query, networks.cases, model)
+        return torch.as_tensor(cases.constant - with_room_in_constants(network, cases, clock).constant)
+    except (TooLarge, UnreadableError) as error:
+        raise UnsupportedError(f"how the network rounds is not known: {error}") from None
 
 
 def _check_room(networks: BoundedNetworks, original: OnnxReference, room: NDArray[np.float64]) -> None:
@@ -102,8 +130,8 @@ def _check_room(networks: BoundedNetworks, original: OnnxReference, room: NDArra
     losses = reduce_rows(np.maximum, values[:, cases.rows], cases.starts, -np.inf)
     if bool(((losses <= 0) & (cases.region == samples.region[:, None])).any()):
         raise UnsupportedError(
-            f"declared floating-point types: some inputs are nearer to a counterexample than rounding in the network "
-            f"can change, up to {room.max():.3g} (--real-semantics asks for a proof in real arithmetic)"
+            f"some inputs are nearer to a counterexample than rounding in the network can change, up to "
+            f"{room.max():.3g} (--real-semantics asks for a proof in real arithmetic)"
         )
 
 

@@ -84,7 +84,7 @@ def sample_points(lower: Array, upper: Array) -> Array:
 
 def tensor_values(model: Model, points: Array) -> Mapping[str, Array]:
     """Values of the tensors that nonlinear operators of the file read, ``(B, size)`` each, as the checker reads it."""
-    bounds = ContextBounds(model, len(points), crossed=np.zeros(len(points), bool))
+    bounds = ContextBounds(model, crossed=np.zeros(len(points), bool))
     bounds.put(0, points, points)
     with np.errstate(all="ignore"):
         for step in model.steps:

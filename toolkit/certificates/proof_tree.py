@@ -16,7 +16,7 @@ import numpy as np
 
 from toolkit.errors import InputError
 from toolkit.proof.bounds import ContextBounds, LowerBound
-from toolkit.proof.check import CHECKED, CertificateChecker, Half, ProofContext, ProofRows
+from toolkit.proof.check import CHECKED, CertificateChecker, Half, ProofContext
 from toolkit.proof.formula import CaseFormula, load_formula
 from toolkit.proof.linear_maps import Array
 from toolkit.proof.network import ProofNetwork, UnreadableError, load_network, readable
@@ -128,17 +128,17 @@ class TreeReader(CertificateChecker):
     def below(self, context: ProofContext, number: int, half: Half) -> ProofContext:
         """Keep a half, as it is of the network before any elements were left out."""
         value, places = self.origin.get(half.value, (half.value, None))
-        own = half if places is None else Half(value, int(places[half.index]), half.point, half.above)
+        own = half if places is None else Half(value, int(places[half.place]), half.point, half.above)
         self.tree.nodes[number] = TreeNode(context.case, own)
         self.tree.nodes[context.number].children.append(number)
         return super().below(context, number, half)
 
-    def evaluate(self, rows: ProofRows, fresh: bool) -> tuple[ContextBounds, Array, LowerBound]:
+    def evaluate(self, rows: LinearRows) -> tuple[ContextBounds, Array, LowerBound]:
         """Keep what the rows are at least."""
-        self.latest = super().evaluate(rows, fresh)
+        self.latest = super().evaluate(rows)
         return self.latest
 
-    def evaluated(self, record: LinearRows) -> list[tuple[ProofRows, LowerBound]]:
+    def evaluated(self, record: LinearRows) -> list[tuple[LinearRows, LowerBound]]:
         """Note of bounds of elements, and of half-spaces, what they rest on."""
         found = super().evaluated(record)
         for rows, _ in found:
@@ -148,9 +148,9 @@ class TreeReader(CertificateChecker):
                     self.tree.conditional.add(context.case)
         return found
 
-    def check_leaves(self, rows: ProofRows, fresh: bool) -> None:
+    def check_leaves(self, rows: LinearRows) -> None:
         """Keep what refutes each leaf."""
-        super().check_leaves(rows, fresh)
+        super().check_leaves(rows)
         assert self.latest is not None
         (bounds, owner, found), spaces = self.latest, positive_rows(rows.halves)
         finite = np.isfinite(found.least)
@@ -161,7 +161,7 @@ class TreeReader(CertificateChecker):
             if context.case == self.tree.common and (atoms or leaf.half_spaces):
                 self.tree.conditional.add(context.case)
 
-    def note_atoms(self, rows: ProofRows) -> list[dict[int, Fraction]]:
+    def note_atoms(self, rows: LinearRows) -> list[dict[int, Fraction]]:
         """The multipliers of atoms of each row, which are noted for its case."""
         found: list[dict[int, Fraction]] = [{} for _ in rows.contexts]
         columns: Any = (rows.atoms.rows.tolist(), rows.atoms.numbers.tolist(), rows.atoms.values.tolist())

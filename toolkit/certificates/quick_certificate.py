@@ -15,7 +15,7 @@ from toolkit.formats.vnnlib.query import offsets
 from toolkit.proof.check import CertificateChecker
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import UnreadableError, load_network
-from toolkit.proof.stream import LinearRows, References
+from toolkit.proof.stream import Damaged, LinearRows, References
 from toolkit.quick_proof import BoxedCases, RoundOfBoxes, TooLarge, question_of, refute
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.tuning import tuned
@@ -41,8 +41,9 @@ def formula_cases(checker: CertificateChecker) -> tuple[BoxedCases, list[int]]:
     return cases, numbers
 
 
-def certificate(network: Path, specification: Path, seconds: float) -> bytes | None:
+def certificate(network: Path, specification: Path, seconds: float, floats: bool = False) -> bytes | None:
     """The certificate of a proof by `refute` of what two files say, made in so many seconds; None where there is none.
+    With ``floats`` it is about evaluations in the network's floating-point type.
 
     The specification is read by the checker's reader: what is stated is about the cases as it numbers them.
     """
@@ -53,13 +54,17 @@ def certificate(network: Path, specification: Path, seconds: float) -> bytes | N
         checker = CertificateChecker(load_network(network), load_formula(specification))
         clock.check()
         writer = CertificateWriter(checker.model.network.digest, checker.formula.digest, [])
+        beginning = writer.header()
+        if floats:
+            checker.mean_floats()
+            beginning += writer.floats(checker.model.network.types)
         if not checker.open_cases:
-            return writer.header() + writer.end()
+            return beginning + writer.end()
         cases, numbers = formula_cases(checker)
         rounds = refute(question_of(checker.model.network, cases), clock)
-    except (TooLarge, OutOfTime, UnreadableError, OSError):
+    except (TooLarge, OutOfTime, UnreadableError, Damaged, OSError):
         return None
-    return writer.header() + b"".join(records_of(rounds, cases, numbers, writer)) + writer.end()
+    return beginning + b"".join(records_of(rounds, cases, numbers, writer)) + writer.end()
 
 
 def records_of(

@@ -25,8 +25,9 @@ from toolkit.certificates.recorded_problem import RecordedProblem
 from toolkit.certificates.writer import CertificateWriter
 from toolkit.problem.compile import Problem
 from toolkit.proof.bounds import Model
+from toolkit.proof.floats import unsuited
 from toolkit.proof.formula import load_formula
-from toolkit.proof.network import load_network
+from toolkit.proof.network import UnreadableError, load_network
 from toolkit.run.events import DomainsBounded, LeafClosed, NeuronsBounded, ProblemBegun, RootBounded, SearchBegun
 from toolkit.search.box_frontier import BoxFrontier
 from toolkit.search.phase_domains import proved
@@ -59,13 +60,20 @@ class CertificateRecorder:
     A search that ends undecided is taken back when another one begins, which begins with all of its cases.
     """
 
-    def __init__(self, network: Path, specification: Path, certificate: Path) -> None:
-        """Raises `toolkit.proof.network.UnreadableError` for what the checker does not read, OSError for files."""
+    def __init__(self, network: Path, specification: Path, certificate: Path, floats: bool = False) -> None:
+        """With ``floats``, state what is proved of evaluations in the network's floating-point type.
+
+        Raises `toolkit.proof.network.UnreadableError` for what the checker does not read, OSError for files.
+        """
         self.network, self.formula = load_network(network), load_formula(specification)
+        if floats and (reason := unsuited(self.network)):
+            raise UnreadableError(reason)
         self.model: Model | None = None
         """Of the network as it is once equal elements have been stated."""
         writer = CertificateWriter(self.network.digest, self.formula.digest, list(self.network.names))
         self.file = CertificateFile(certificate, writer)
+        if floats:
+            self.file.add(writer.floats(self.network.types))
         self.gaps: Counter[str] = Counter()
         self.problem: RecordedProblem | None = None
         self.common_begun = False

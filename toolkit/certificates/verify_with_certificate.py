@@ -18,7 +18,7 @@ from toolkit.run.clock import Clock
 from toolkit.run.events import Observer, ObserverGroup
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
-from toolkit.verify import LoadedNetwork, verify
+from toolkit.verify import LoadedNetwork, speaks_of_floats, verify
 
 
 @dataclass(frozen=True)
@@ -49,25 +49,26 @@ def verify_with_certificate(
     where the file cannot be written, and what `toolkit.verify.verify` raises.
     """
     query = read_query(files.specification)
+    floats = speaks_of_floats(query, settings)
 
     def decide(settings: Settings, *listeners: Observer) -> Result:
         return verify(networks, query, settings, ObserverGroup((observer, *listeners)), clock)
 
-    if (found := _quick_certificate(files, settings, clock)) is not None:
+    if (found := _quick_certificate(files, settings, clock, floats)) is not None:
         result = _with_quick_certificate(files, decide(settings), found)
     else:
-        result = _by_search(files, decide, settings.changed({"certifiable": True, "bounds": "native"}))
-    return checked(files, result, clock) if settings.certified and result.verdict is Verdict.UNSAT else result
+        result = _by_search(files, decide, settings.changed({"certifiable": True, "bounds": "native"}), floats)
+    return checked(files, result, clock, floats) if settings.certified and result.verdict is Verdict.UNSAT else result
 
 
-def _by_search(files: ProofFiles, decide: Callable[..., Result], settings: Settings) -> Result:
+def _by_search(files: ProofFiles, decide: Callable[..., Result], settings: Settings, floats: bool) -> Result:
     """The answer of a search that is written down; ``decide`` takes the settings and who else listens."""
     from toolkit.certificates.recorder import CertificateRecorder  # which takes torch
 
     try:
         if len(files.networks) > 1:
             raise UnreadableError("the checker reads specifications of one network")
-        recorder = CertificateRecorder(files.network, files.specification, files.certificate)
+        recorder = CertificateRecorder(files.network, files.specification, files.certificate, floats)
     except UnreadableError as error:
         result = decide(settings)
         return _unsat_because(result, f"no certificate: {error}")
@@ -84,8 +85,9 @@ def _by_search(files: ProofFiles, decide: Callable[..., Result], settings: Setti
     return _with_facts(result, files, INCOMPLETE if gaps else "complete")
 
 
-def checked(files: ProofFiles, result: Result, clock: Clock) -> Result:
-    """An answer `unsat`, or another one where the checker does not accept its certificate before the time is over."""
+def checked(files: ProofFiles, result: Result, clock: Clock, floats: bool = False) -> Result:
+    """An answer `unsat`, or another one where the checker does not accept its certificate before the time is over;
+    with ``floats``, as one about evaluations in the network's floating-point type."""
     if result.statistics.certificate != "complete":
         return replace(result, verdict=Verdict.UNKNOWN)
     began = clock.seconds
@@ -98,7 +100,7 @@ def checked(files: ProofFiles, result: Result, clock: Clock) -> Result:
         return replace(result, verdict=Verdict.UNKNOWN, reason=f"the certificate cannot be checked: {error}")
     statistics = replace(result.statistics, certificate=outcome.status, checking_seconds=clock.seconds - began)
     result = replace(result, statistics=statistics)
-    if outcome.status == CHECKED:
+    if outcome.status == CHECKED and outcome.floats >= floats:
         return result
     return replace(result, verdict=Verdict.UNKNOWN, reason=f"the certificate is {outcome.status}: {outcome.message}")
 
@@ -114,11 +116,11 @@ def _with_facts(result: Result, files: ProofFiles, status: str) -> Result:
     return replace(result, statistics=replace(result.statistics, certificate=status, certificate_bytes=size))
 
 
-def _quick_certificate(files: ProofFiles, settings: Settings, clock: Clock) -> bytes | None:
+def _quick_certificate(files: ProofFiles, settings: Settings, clock: Clock, floats: bool) -> bytes | None:
     """A certificate by the bounds that the checker computes itself, where these prove it before torch is imported."""
     if len(files.networks) > 1 or "torch" in sys.modules or (settings.strategy, settings.bounds) != ("auto", "native"):
         return None
-    return certificate(files.network, files.specification, clock.soon(tuned().quick_proof.seconds).left)
+    return certificate(files.network, files.specification, clock.soon(tuned().quick_proof.seconds).left, floats)
 
 
 def _with_quick_certificate(files: ProofFiles, result: Result, found: bytes) -> Result:

@@ -64,6 +64,11 @@ class CertificateWriter:
         payload = struct.pack("<II", tensor, len(stated.elements)) + integers(stated.elements) + integers(stated.models)
         return self._record(RecordKind.EQUAL, payload + np.asarray(stated.factors, "<f8").tobytes())
 
+    def floats(self, types: frozenset[int]) -> bytes:
+        """State that all that follows is about evaluations in the one element type of the network."""
+        [kind] = types
+        return self._record(RecordKind.FLOATS, struct.pack("<I", kind))
+
     def case(self, number: int, above: int | None = None) -> tuple[int, bytes]:
         """Begin the proof of a case, or of what all have in common, where the number is that after the last: its
         context. It has the bounds of the context ``above``, all that is left of what the cases have in common."""

@@ -71,12 +71,15 @@ def check_run(folder: Path, jobs: int, exact: bool) -> int:
     if not proved:
         raise InputError(f"{folder}: no answer of this run is unsat")
     counts: dict[str, int] = {}
+    floats = 0
     for record, outcome in zip(proved, _outcomes(folder, run, proved, jobs, exact), strict=True):
         status, message = ("unreadable", outcome) if isinstance(outcome, str) else (outcome.status, outcome.message)
         counts[status] = counts.get(status, 0) + 1
+        floats += not isinstance(outcome, str) and outcome.floats
         if status != CHECKED:
             print(f"{status}: {' '.join(record.row)}: {message}")
-    print(f"{counts.get(CHECKED, 0)} of {len(proved)} answers unsat have a certificate that is accepted")
+    more = f", {floats} of them for every evaluation in floating point" if floats else ""
+    print(f"{counts.get(CHECKED, 0)} of {len(proved)} answers unsat have a certificate that is accepted{more}")
     if counts.get(REFUTED):
         return ExitCode.CONTRADICTION
     return ExitCode.DONE if counts.get(CHECKED) == len(proved) else ExitCode.BAD_INPUT

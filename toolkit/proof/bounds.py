@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,8 +68,7 @@ class NumberSystem:
 
     def up(self, numbers: Array) -> Array:
         """The next double above."""
-        with np.errstate(all="ignore"):
-            return numbers if self.exact else np.nextafter(numbers, np.inf)
+        return -self.down(-numbers)
 
     def zeros(self, *shape: int) -> Array:
         """Zeros to add to."""
@@ -136,12 +135,11 @@ def exact_step(step: AffineStep) -> AffineStep:
     return replace(step, terms=terms, bias=None if step.bias is None else rational(step.bias))
 
 
-@dataclass
+@dataclass(eq=False)
 class ContextBounds:
     """Ranges ``(B, n)`` of values in B contexts; what all contexts share may have one row."""
 
     model: Model
-    count: int
     lower: dict[int, Array] = field(default_factory=dict)
     upper: dict[int, Array] = field(default_factory=dict)
     size: dict[int, Array] = field(default_factory=dict)
@@ -167,16 +165,14 @@ class ContextBounds:
 
     def narrowed(self, count: int, facts: Sequence[Fact]) -> ContextBounds:
         """These bounds, of one context, for many below it, with what is known there. Magnitudes stay those here."""
-        result = replace(self, count=count, lower=dict(self.lower), upper=dict(self.upper), lines={})
-        result.crossed = np.broadcast_to(self.crossed, count).copy()
-        values = {fact.value for fact in facts}
-        for value in values:
-            for ends in (result.lower, result.upper):
-                ends[value] = np.repeat(ends[value][:1], count, 0)
+        result = replace(self, lower=dict(self.lower), upper=dict(self.upper), lines={})
+        result.crossed = np.broadcast_to(self.crossed, count)
         for fact in facts:
-            fact.apply(result.lower[fact.value], result.upper[fact.value])
-        for value in values:
-            result.crossed |= (result.lower[value] > result.upper[value]).any(1)
+            low, high = (np.array(np.broadcast_to(ends[fact.value], (count, ends[fact.value].shape[1])))
+                         for ends in (result.lower, result.upper))  # fmt: skip
+            fact.apply(low, high)
+            result.lower[fact.value], result.upper[fact.value] = low, high
+            result.crossed = result.crossed | (low > high).any(1)
         return result
 
     def adaptive(self, step: Activation) -> RangeLines:
@@ -187,8 +183,7 @@ class ContextBounds:
         return self.lines[step.value]
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """Elements of a value, each in one context of a batch, are in these ranges, infinite where nothing is said."""
 
     value: int
@@ -233,10 +228,8 @@ def lines_of(step: Activation, l: Array, u: Array, alpha: Array | None, arithmet
     if alpha is None:
         alpha = np.full((1, l.shape[1]), ADAPTIVE, np.uint8)
     part = rational(alpha.astype(int)) / 254 if arithmetic.exact else alpha / 254
+    make = {"bend": bend_lines, "clip": clip_lines, "tanh": tanh_lines}[step.name]
     with np.errstate(all="ignore"):
-        if step.name == "tanh":
-            return tanh_lines(step, l, u, alpha == ADAPTIVE, part)
-        make = bend_lines if step.name == "bend" else clip_lines
         return make(arithmetic.parameters(step), l, u, (alpha == ADAPTIVE, part), arithmetic)
 
 
@@ -297,9 +290,9 @@ def clip_lines(ends: Sequence[Any], l: Array, u: Array, alpha: SlopeParts, arith
     return RangeLines(low, np.where(inside, 0 * l, below), high, np.where(inside, 0 * l, above))
 
 
-def tanh_lines(step: Activation, l: Array, u: Array, adaptive: Array, part: Array) -> RangeLines:
+def tanh_lines(numbers: Sequence[Any], l: Array, u: Array, alpha: SlopeParts, arithmetic: NumberSystem) -> RangeLines:
     """``shift + height tanh(scale z)``; scale and height are powers of two, so that their products are exact."""
-    scale, height, shift = step.parameters
+    (scale, height, shift), (adaptive, part) = numbers, alpha
     low, below = below_tanh(scale * l, scale * u, adaptive, part)
     high, minus_above = below_tanh(-scale * u, -scale * l, adaptive, 1 - part)
     slack = 2.0**-50 * (1 + np.abs(below) + np.abs(minus_above))
@@ -406,17 +399,15 @@ def fresh_bounds(
 
     Where a context is given that all of these are in, its ranges take the place of intervals.
     """
-    bounds = ContextBounds(model, len(lower), crossed=np.zeros(len(lower), bool))
-    known: dict[int, list[Fact]] = {}
-    for fact in facts:
-        known.setdefault(fact.value, []).append(fact)
+    bounds = ContextBounds(model, crossed=np.zeros(len(lower), bool))
 
     def put(value: int, low: Array, high: Array) -> None:
         low, high = low.copy(), high.copy()
         if above is not None and (value in model.read or value == 0):
             low, high = np.maximum(low, above.lower[value]), np.minimum(high, above.upper[value])
-        for fact in known.get(value, []):
-            fact.apply(low, high)
+        for fact in facts:
+            if fact.value == value:
+                fact.apply(low, high)
         bounds.put(value, low, high)
 
     with np.errstate(all="ignore"):
@@ -467,8 +458,7 @@ def crown(bounds: ContextBounds, value: int, watch: Watch) -> tuple[Array, Array
 # The backward pass
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """R functionals: the context of each, coefficients ``(R, n)`` on values, a constant, what is lost already."""
 
     owner: Array
@@ -479,8 +469,7 @@ class Rows:
     """Bytes of the slopes for steps that read this value, ``(R, n)`` or ``(1, n)``; None: all adaptive."""
 
 
-@dataclass(frozen=True)
-class LowerBound:
+class LowerBound(NamedTuple):
     """Each row's functional is at least ``coefficients . x + constant`` at the points of its context, so ``least``."""
 
     least: Array
@@ -546,9 +535,9 @@ class Pass:
     def maximum(self, step: MaxStep, a: Array) -> None:
         """Replace maxima by the element with the greatest lower bound, which may be shown to be the maximum."""
         low, high = self.bounds.lower[step.source], self.bounds.upper[step.source]
-        inside = step.windows >= 0
-        lows = np.where(inside, np.maximum(low[:, np.maximum(step.windows, 0)], LOWEST), -np.inf)
-        highs = np.where(inside, high[:, np.maximum(step.windows, 0)], -np.inf)
+        nothing = np.full((len(low), 1), -np.inf)  # in place -1
+        lows = np.append(np.maximum(low, LOWEST), nothing, 1)[:, step.windows]
+        highs = np.append(high, nothing, 1)[:, step.windows]
         chosen = lows.argmax(2)
         others = np.where(np.arange(lows.shape[2]) == chosen[..., None], -np.inf, highs).max(2)
         decided = (others <= lows.max(2)) & (lows.max(2) > LOWEST)
@@ -565,9 +554,7 @@ class Pass:
     def finish(self) -> LowerBound:
         """The least values over the boxes."""
         lower, upper, arithmetic = self.bounds.lower[0], self.bounds.upper[0], self.arithmetic
-        a = self.coefficients.get(0)
-        if a is None:
-            a = arithmetic.zeros(len(self.constant), lower.shape[1])
+        a = self.coefficients.get(0, arithmetic.zeros(len(self.constant), lower.shape[1]))
         value = self.weighed(np.maximum(a, 0), lower) + self.weighed(np.minimum(a, 0), upper)
         # the ranges of a context below may be narrower than those that the magnitudes are of
         loss = self.loss + arithmetic.gamma(2 * a.shape[1] + 8) * self.weighed(abs(a), self.bounds.size[0])
@@ -582,13 +569,7 @@ def backward(bounds: ContextBounds, rows: Rows) -> LowerBound:
     with np.errstate(all="ignore"):
         state = Pass(bounds, rows)
         for step in reversed(bounds.model.steps):
-            a = state.coefficients.pop(step.value, None)
-            if a is None:
-                continue
-            if isinstance(step, AffineStep):
-                state.affine(step, a)
-            elif isinstance(step, MaxStep):
-                state.maximum(step, a)
-            else:
-                state.activation(step, a)
+            if (a := state.coefficients.pop(step.value, None)) is not None:
+                push: Any = {AffineStep: state.affine, MaxStep: state.maximum, Activation: state.activation}[type(step)]
+                push(step, a)
         return state.finish()

@@ -9,7 +9,6 @@ docs/certificate.md says what statements there are and what `checked` means.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import time
 import zlib
@@ -17,19 +16,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from toolkit.proof.bounds import ADAPTIVE, ContextBounds, Fact, LowerBound, Model, Rows, backward, fresh_bounds, nearest
-from toolkit.proof.formula import CaseFormula, load_formula
+from toolkit.proof.floats import FloatErrors, unsuited
+from toolkit.proof.formula import CaseFormula, FormulaCase, load_formula
 from toolkit.proof.identities import Multiples, are_multiples, merged, reader_of
 from toolkit.proof.linear_maps import Array
 from toolkit.proof.network import ProofNetwork, UnreadableError, load_network, readable
-from toolkit.proof.stream import Damaged, LinearRows, Payload, RecordKind, References, records
+from toolkit.proof.stream import Damaged, LinearRows, Payload, RecordKind, records
 
 CHECKED, REFUTED, INCOMPLETE = "checked", "refuted", "incomplete"
 EXIT_CODES = {CHECKED: 0, REFUTED: 1, INCOMPLETE: 2}
@@ -51,21 +51,20 @@ KEPT = 4
 
 @dataclass(frozen=True)
 class CheckOutcome:
-    """What came out of a check, why, and the place where it was seen, for the order of several processes."""
+    """What came out of a check, why, and the record where it was seen, for the order of several processes."""
 
     status: str
     message: str
-    place: tuple[int, int] = (0, 0)
-    digest: bytes = b""
-    """Of the certificate's bytes that were read."""
+    record: int = 0
+    floats: bool = False
+    """Whether it is about evaluations in the network's floating-point type."""
 
 
-@dataclass(frozen=True)
-class Half:
+class Half(NamedTuple):
     """A half of a split: ``element <= point``, or ``>=`` where it is ``above``."""
 
     value: int
-    index: int
+    place: int
     point: float
     above: bool
 
@@ -79,8 +78,6 @@ class ProofContext:
     parent: ProofContext | None = None
     half: Half | None = None
     open_children: int = 0
-    waiting: bool = False
-    """A leaf that is about to be checked."""
     known: dict[int, tuple[Array, ...]] = field(default_factory=dict)
     """Indices, lower and upper ends of elements of values, beyond `base` or that of a context above."""
     halves: list[int] = field(default_factory=list)
@@ -98,57 +95,7 @@ Share = tuple[int, int]
 """Number of one of several processes, and how many there are."""
 
 
-@dataclass(frozen=True)
-class ProofRows:
-    """R rows of records, with everything that they refer to."""
-
-    value: int
-    """What the targets are elements of."""
-    contexts: Array
-    """Objects, as the slopes are."""
-    places: Array
-    """Record and row, ``(R, 2)``."""
-    slopes: Array
-    targets: References
-    """Of elements, with signs, where there are any."""
-    atoms: References
-    splits: References
-    """Of contexts that are halves, by their numbers."""
-    halves: References
-    """Of half-spaces."""
-
-    @property
-    def columns(self) -> list[Any]:
-        """All that has an entry for each row."""
-        return list(vars(self).values())[1:]
-
-    def select(self, kept: Array) -> ProofRows:
-        """Some of the rows, by their positions."""
-        parts: list[Any] = [part.select(kept) if isinstance(part, References) else part[kept] for part in self.columns]
-        return ProofRows(self.value, *parts)
-
-    def batches(self, most: int) -> Iterator[ProofRows]:
-        """The rows in parts of so many."""
-        ends = range(most, len(self.contexts), most)
-        return (self.select(kept) for kept in np.split(np.arange(len(self.contexts)), ends))
-
-    def by_context(self) -> dict[int, Array]:
-        """The rows of each context, by its number."""
-        owner = np.array([context.number for context in self.contexts])
-        order = np.argsort(owner, kind="stable")
-        found, start = np.unique(owner[order], return_index=True)
-        return dict(zip(found.tolist(), np.split(order, start[1:]), strict=True))
-
-
-def joined(parts: Sequence[ProofRows]) -> ProofRows:
-    """The rows of several records, one after the other."""
-    columns: Any = list(zip(*(part.columns for part in parts), strict=True))
-    joins: list[Any] = [References.joined if isinstance(part, References) else np.concatenate for part, *_ in columns]
-    return ProofRows(0, *(join(column) for join, column in zip(joins, columns, strict=True)))
-
-
-@dataclass(frozen=True)
-class CaseArrays:
+class CaseArrays(NamedTuple):
     """A case's box, and its atoms as ``input_part x + output_part y + constant <= 0``."""
 
     lower: Array
@@ -179,10 +126,8 @@ class CertificateChecker:
 
     def __init__(self, network: ProofNetwork, formula: CaseFormula, exact: bool = False, share: Share = (0, 1)) -> None:
         check_match(network, formula)
-        try:
+        with readable("no exact arithmetic"):
             self.model = Model.of(network, exact)
-        except ValueError as error:
-            raise UnreadableError(f"no exact arithmetic for {error}") from None
         self.formula, (self.job, self.jobs) = formula, share
         self.arithmetic = self.model.arithmetic
         self.values: list[int] = []
@@ -191,10 +136,12 @@ class CertificateChecker:
         self.begun: set[int] = set()
         self.slots: dict[int, dict[int, Array]] = {0: {}}
         self.half_spaces: dict[int, tuple[Array, Any]] = {}
-        self.next_context = self.next_half = self.leaves = self.record = self.kept = 0
+        self.next_context = self.next_half = self.leaves = self.record = 0
         self.arrays: dict[int, CaseArrays] = {}
-        self.roots: dict[bytes, ContextBounds] = {}
-        self.queue: dict[tuple[int, bool], list[ProofRows]] = {}
+        self.roots: dict[tuple[Any, ...], ContextBounds] = {}
+        self.float_errors = lru_cache(KEPT)(FloatErrors)
+        self.evaluated_network: Model | None = None
+        """Whose evaluations in its floating-point type are meant, if they are."""
         self.finished = False
         self.readers: dict[int, Any] = {kind: getattr(self, kind.name.lower()) for kind in RecordKind}
 
@@ -212,18 +159,16 @@ class CertificateChecker:
                 if progress is not None and time.monotonic() > seen + SECONDS:
                     seen = time.monotonic()
                     progress(f"{self.record} records, {self.leaves} leaves, {len(self.contexts)} contexts open")
-            self.flush()
-        except RefutedStatement as error:
-            return CheckOutcome(REFUTED, *error.args)
         except (Damaged, zlib.error) as error:
-            return CheckOutcome(REFUTED, f"record {self.record}: {error}", (self.record, 0))
+            return CheckOutcome(REFUTED, f"record {self.record}: {error}", self.record)
         return self.outcome()
 
     def outcome(self) -> CheckOutcome:
         """What is to be said after the last record."""
         if not self.open_cases and self.record:
             counts = f"{len(self.formula.cases)} cases, {self.leaves} leaves, {self.record} records"
-            return CheckOutcome(CHECKED, counts)
+            floats = self.evaluated_network is not None
+            return CheckOutcome(CHECKED, counts + floats * ", for every evaluation in floating point", floats=floats)
         without = ", ".join(map(str, sorted(self.open_cases)[:10]))
         contexts = [number for number, context in self.contexts.items() if not context.open_children][:10]
         where = f"; contexts that are open: {', '.join(map(str, contexts))}" if contexts else ""
@@ -248,6 +193,19 @@ class CertificateChecker:
             self.values.append(self.model.network.names[name])
         payload.end()
 
+    def floats(self, payload: Payload) -> None:
+        """Evaluations of the network in its floating-point type are meant, not its values in real numbers."""
+        kind = payload.number()
+        payload.end()
+        require(self.record == 1, "this is not the second record")
+        require({kind} == self.model.network.types, "the network is not of this type alone")
+        self.mean_floats()
+
+    def mean_floats(self) -> None:
+        """Have all cases be about evaluations. Raises Damaged where nothing is known of what these may be off by."""
+        require(not (reason := unsuited(self.model.network)), reason)
+        self.evaluated_network = Model.of(self.model.network) if self.arithmetic.exact else self.model
+
     def equal(self, payload: Payload) -> None:
         """Elements of a tensor that are multiples of others of it: the tensor is what is left of it from now on."""
         value, count = self.value(payload.number()), payload.number()
@@ -271,7 +229,6 @@ class CertificateChecker:
         begun = self.contexts[self.next_context] = ProofContext(self.next_context, number)
         self.next_context += 1
         if above:
-            self.flush()
             start = self.leaf(above - 1)
             alone = start.case == common and all(other.open_children < 2 for other in start.path())
             require(alone, f"context {start.number} is not all that is left of what the cases have in common")
@@ -283,9 +240,9 @@ class CertificateChecker:
         return self.contexts[number]
 
     def leaf(self, number: int) -> ProofContext:
-        """A context that is open, and neither split nor about to be refuted."""
+        """A context that is open and not split."""
         context = self.context(number)
-        require(not (context.open_children or context.waiting), f"context {number} is split, or refuted, already")
+        require(not context.open_children, f"context {number} is split already")
         return context
 
     def value(self, tensor: int) -> int:
@@ -317,7 +274,7 @@ class CertificateChecker:
     def below(self, context: ProofContext, number: int, half: Half) -> ProofContext:
         """A half of a context, where its element is in a smaller range."""
         end, none = self.arithmetic.numbers(np.array([half.point])), np.array([np.inf])
-        fact = (np.array([half.index]), *((end, none) if half.above else (-none, end)))
+        fact = (np.array([half.place]), *((end, none) if half.above else (-none, end)))
         return ProofContext(number, context.case, context, half, known=with_fact(context.known, half.value, fact))
 
     def slopes(self, payload: Payload) -> None:
@@ -329,81 +286,65 @@ class CertificateChecker:
             require(value > 0 and size == self.model.network.sizes[value], "these are not the slopes of a tensor")
             found[value] = payload.array(size, "u1")
         payload.end()
-        for slopes, sign in ((self.slots.get(slot, {}), -1), (found, 1)):
-            self.kept += sign * (64 + sum(map(len, slopes.values())))
         self.slots[slot] = found
-        require(self.kept <= MOST_SLOPES, "there are too many slopes")
+        most = len(self.slots) * (64 + sum(self.model.network.sizes))
+        require(most <= MOST_SLOPES, "there are too many slopes")
 
-    def rows(self, record: LinearRows) -> ProofRows:
-        """The rows of a record, with what they refer to."""
-        count, slots, (value, targets) = len(record), record.slots.tolist(), (0, References.none(len(record)))
+    def rows(self, record: LinearRows) -> LinearRows:
+        """The rows of a record, with the contexts and the slopes that they name in place of numbers."""
+        slots = record.slots.tolist()
         require(set(slots) <= self.slots.keys(), "a slot is empty")
-        if record.indices is not None and record.upper is not None:
-            value, _ = self.element(record.tensor, int(record.indices.max()))
-            targets = References(np.ones(count, int), record.indices, np.where(record.upper > 0, -1.0, 1.0))
+        if record.indices is not None:
+            self.element(record.tensor, int(record.indices.max()))
         contexts = np.array([self.context(number) for number in record.contexts.tolist()], object)
-        places = np.stack([np.full(count, self.record), np.arange(count)], 1)
-        slopes = np.array([self.slots[slot] for slot in slots], object)
-        rows = ProofRows(value, contexts, places, slopes, targets, record.atoms, record.splits, record.halves)
-        for number, at in rows.by_context().items():
-            context, above = self.contexts[number], list(self.contexts[number].path())
-            parts = (part.select(at).numbers.tolist() if len(part.numbers) else () for part in rows.columns[-3:])
-            atoms, splits, halves = map(set[int], parts)
-            known = atoms <= set(range(len(self.case_arrays(context.case).constant)))
-            require(known, f"case {context.case} has no such atom")
-            known = splits <= {other.number for other in above if other.half is not None}
-            require(known, f"context {number} is not below such a split")
-            require(halves <= {half for other in above for half in other.halves}, f"no such half-space in {number}")
+        rows = replace(record, contexts=contexts, slots=np.array([self.slots[slot] for slot in slots], object))
+        known = {}
+        for context in {context.number: context for context in contexts.tolist()}.values():
+            above = list(context.path())
+            splits = {other.number for other in above if other.half is not None}
+            spaces = {half for other in above for half in other.halves}
+            known[context.number] = range(len(self.case_arrays(context.case).constant)), splits, spaces
+        for place, part in enumerate((rows.atoms, rows.splits, rows.halves)):
+            for context, number in zip(contexts[part.rows].tolist(), part.numbers.tolist(), strict=True):
+                kind = ("atom", "split above it", "half-space")[place]
+                require(number in known[context.number][place], f"context {context.number} has no {kind} {number}")
         return rows
 
     def refute(self, payload: Payload) -> None:
-        """Leaves, which wait until there are enough of them."""
-        record = payload.linear(RecordKind.REFUTE)
-        rows, waiting = self.rows(record), dict[tuple[int, bool], list[int]]()
+        """Leaves; those of other processes are taken to be refuted."""
+        rows, mine = self.rows(payload.linear(RecordKind.REFUTE)), dict[int, list[int]]()
+        require(len(set(map(id, rows.contexts))) == len(rows), "a context is refuted twice")
         for row, context in enumerate(rows.contexts):
-            self.leaf(context.number).waiting = True
+            self.leaf(context.number)
+            if self.leaves // SHARE % self.jobs == self.job:
+                mine.setdefault(id(self.base(context)), []).append(row)
             self.leaves += 1
-            if (self.leaves - 1) // SHARE % self.jobs == self.job:
-                waiting.setdefault((id(self.base(context)), record.fresh), []).append(row)
-            else:
-                self.close(context)
-        for key, chosen in waiting.items():
-            self.queue.setdefault(key, []).append(rows.select(np.array(chosen)))
-        if any(sum(len(part.contexts) for part in parts) >= self.batch for parts in self.queue.values()):
-            self.flush()
+        for chosen in mine.values():
+            for batch in rows.select(np.array(chosen)).batches(self.batch):
+                self.check_leaves(batch)
+        for context in rows.contexts:
+            self.close(context)
 
-    def flush(self) -> None:
-        """Bound the leaves that wait."""
-        queue, self.queue = self.queue, {}
-        for (_, fresh), parts in queue.items():
-            for rows in joined(parts).batches(self.batch):
-                self.check_leaves(rows, fresh)
-
-    def check_leaves(self, rows: ProofRows, fresh: bool) -> None:
-        """Refute the contexts of these rows. Raises RefutedStatement for the first that is not."""
-        bounds, owner, found = self.evaluate(rows, fresh)
-        strict = np.zeros(len(rows.contexts), bool)
+    def check_leaves(self, rows: LinearRows) -> None:
+        """Check that rows refute their contexts. Raises Damaged for the first that does not."""
+        bounds, owner, found = self.evaluate(rows)
+        strict = np.zeros(len(rows), bool)
         for row, atom, factor in zip(rows.atoms.rows, rows.atoms.numbers, rows.atoms.values, strict=True):
             strict[row] |= factor > 0 and self.case_arrays(rows.contexts[row].case).strict[atom]
         positive = (found.least > 0) | (strict & (found.least >= 0))
         refuted = (self.arithmetic.finite(found.least) & positive) | bounds.crossed[owner]
-        for row in np.flatnonzero(~refuted)[:1].tolist():
-            (record, number), context = rows.places[row], rows.contexts[row]
-            where = f"record {record}, row {number}: context {context.number} of case {context.case}"
-            raise RefutedStatement(f"{where} is not refuted: the bound is {float(found.least[row])}", (record, number))
-        for context in rows.contexts:
-            self.close(context)
+        for row in np.flatnonzero(~refuted).tolist():
+            where = f"context {rows.contexts[row].number} of case {rows.contexts[row].case}"
+            raise Damaged(f"{where} is not refuted: the bound is {float(found.least[row])}")
 
     def bound(self, payload: Payload) -> None:
         """Bounds of elements, for the contexts and all below them."""
         for rows, found in self.evaluated(payload.linear(RecordKind.BOUND)):
-            lower = np.where(rows.targets.values > 0, found.least, -np.inf)
-            upper = np.where(rows.targets.values > 0, np.inf, -found.least)
-            known = self.arithmetic.finite(found.least)
-            for number, group in rows.by_context().items():
-                at = group[known[group]]
-                context, fact = self.contexts[number], (rows.targets.numbers[at], lower[at], upper[at])
-                context.known = with_fact(context.known, rows.value, fact)
+            assert rows.indices is not None and rows.upper is not None
+            ends = np.where(rows.upper > 0, -np.inf, found.least), np.where(rows.upper > 0, -found.least, np.inf)
+            for row in np.flatnonzero(self.arithmetic.finite(found.least)).tolist():
+                context, fact = rows.contexts[row], tuple(part[[row]] for part in (rows.indices, *ends))
+                context.known = with_fact(context.known, self.value(rows.tensor), fact)
 
     def half_space(self, payload: Payload) -> None:
         """Linear functions of the input, for the contexts and all below them."""
@@ -415,20 +356,18 @@ class CertificateChecker:
                 context.halves.append(self.next_half)
                 self.next_half += 1
 
-    def evaluated(self, record: LinearRows) -> list[tuple[ProofRows, LowerBound]]:
+    def evaluated(self, record: LinearRows) -> list[tuple[LinearRows, LowerBound]]:
         """The rows of a record in batches, with their bounds, none of which uses another."""
         rows = self.rows(record)
-        require(len({id(self.base(self.contexts[n])) for n in rows.by_context()}) == 1, "rows of different bounds")
-        return [(batch, self.evaluate(batch, record.fresh)[2]) for batch in rows.batches(self.batch)]
+        require(len({id(self.base(context)) for context in rows.contexts}) == 1, "rows of different bounds")
+        return [(batch, self.evaluate(batch)[2]) for batch in rows.batches(self.batch)]
 
     def recompute(self, payload: Payload) -> None:
         """Bounds of a context for all below it: computed anew, or what is known of it already."""
         context, anew = self.context(payload.number()), payload.take(1) != b"\0"
         payload.end()
-        self.flush()
-        if context.number in self.contexts:
-            known = self.base(context).narrowed(1, self.facts([context]))
-            context.base, context.known = self.fresh([context]) if anew else known, {}
+        known = self.base(context).narrowed(1, self.facts([context]))
+        context.base, context.known = self.fresh([context]) if anew else known, {}
 
     def end(self, payload: Payload) -> None:
         """Read the last record, which nothing follows."""
@@ -463,8 +402,8 @@ class CertificateChecker:
                         raise UnreadableError(f"{self.formula.name}: case {number}: a number is too large or too small")
                     table[row, place] = weight if self.arithmetic.exact else nearest(weight)
             strict = np.array([atom.strict for atom in case.atoms], bool)
-            box = self.arithmetic.box(case.lower, case.upper)
-            self.arrays[number] = CaseArrays(*box, table[:, :inputs], table[:, inputs:-1], table[:, -1], strict)
+            box, least = self.arithmetic.box(case.lower, case.upper), table[:, -1] - self.room(case, table[:, :-1])
+            self.arrays[number] = CaseArrays(*box, table[:, :inputs], table[:, inputs:-1], least, strict)
         return self.arrays[number]
 
     def base(self, context: ProofContext) -> ContextBounds:
@@ -474,13 +413,23 @@ class CertificateChecker:
                 return other.base
             root = other
         arrays = self.case_arrays(root.case)
-        key = arrays.lower.tobytes() + arrays.upper.tobytes() if not self.arithmetic.exact else b""
-        if key not in self.roots or not key:
-            while len(self.roots) >= KEPT:
-                del self.roots[next(iter(self.roots))]
-            self.roots[key] = fresh_bounds(self.model, arrays.lower, arrays.upper, [])
-        root.base = self.roots[key]
+        root.base = self.root_bounds(self.model, arrays.lower, arrays.upper)
         return root.base
+
+    def root_bounds(self, model: Model, lower: Array, upper: Array) -> ContextBounds:
+        """Bounds of a network in a box, which are kept for a while."""
+        key = id(model), *lower[0].tolist(), *upper[0].tolist()
+        if key not in self.roots:
+            self.roots = dict([*self.roots.items(), (key, fresh_bounds(model, lower, upper, []))][-KEPT:])
+        return self.roots[key]
+
+    def room(self, case: FormulaCase, atoms: Array) -> Any:
+        """What evaluations of atoms, ``(K, n)``, may be off by, where these are meant."""
+        if self.evaluated_network is None or not case.atoms:
+            return 0
+        box = self.evaluated_network.arithmetic.box(case.lower, case.upper)
+        errors = self.float_errors(self.root_bounds(self.evaluated_network, *box))
+        return self.arithmetic.numbers(errors.change(*np.split(atoms.astype(float), [self.formula.inputs], 1)))
 
     def facts(self, contexts: Sequence[ProofContext]) -> list[Fact]:
         """What is known in contexts beyond the bounds that they begin with, for each value."""
@@ -497,17 +446,16 @@ class CertificateChecker:
         facts, above = self.facts(contexts), self.base(contexts[0])
         return fresh_bounds(self.model, lower, upper, facts, above=above)
 
-    def evaluate(self, rows: ProofRows, fresh: bool) -> tuple[ContextBounds, Array, LowerBound]:
+    def evaluate(self, rows: LinearRows) -> tuple[ContextBounds, Array, LowerBound]:
         """Bounds of contexts, the context of each row, and what the rows are at least."""
-        contexts = {context.number: context for context in rows.contexts}
-        places = {number: place for place, number in enumerate(contexts)}
-        owner = np.array([places[context.number] for context in rows.contexts])
-        different, base = list(contexts.values()), self.base(rows.contexts[0])
-        bounds = self.fresh(different) if fresh else base.narrowed(len(different), self.facts(different))
+        numbers = [context.number for context in rows.contexts]
+        _, first, owner = np.unique(numbers, return_index=True, return_inverse=True)
+        different, base = rows.contexts[first].tolist(), self.base(rows.contexts[0])
+        bounds = self.fresh(different) if rows.fresh else base.narrowed(len(different), self.facts(different))
         with np.errstate(all="ignore"):
             return bounds, owner, backward(bounds, self.sums(rows, bounds, owner))
 
-    def sums(self, rows: ProofRows, bounds: ContextBounds, owner: Array) -> Rows:
+    def sums(self, rows: LinearRows, bounds: ContextBounds, owner: Array) -> Rows:
         """The functionals of rows, with what adding them up may lose."""
         start: dict[int, Array] = {}
         constant = magnitude = self.arithmetic.zeros(len(owner))
@@ -517,38 +465,30 @@ class CertificateChecker:
             np.add.at(weights, (row, number), self.arithmetic.numbers(factor))
             constant = constant + weights @ constants
             for value, table in tables.items():
-                more, size = weights, bounds.size[value]
-                if table is not None:
-                    more, size = weights @ table, size @ abs(table).T
+                size = bounds.size[value]
+                more, size = (weights, size) if table is None else (weights @ table, size @ abs(table).T)
                 start[value] = start[value] + more if value in start else more
                 reach = reach + size
             each = np.where(weights != 0, reach if len(reach) == 1 else reach[owner], 0)
             magnitude = magnitude + (abs(weights) * each).sum(1)
-        most = int((rows.targets.counts + rows.atoms.counts + rows.splits.counts + rows.halves.counts).max())
+        most = int((1 + rows.atoms.counts + rows.splits.counts + rows.halves.counts).max())
         loss = 2 * self.arithmetic.gamma(2 * (most + len(parts)) + 8) * self.arithmetic.wider(magnitude, 1 << 30)
-        return Rows(owner, start, constant, loss, partial(slopes_of, rows.slopes))
+        return Rows(owner, start, constant, loss, partial(slopes_of, rows.slots))
 
-    def terms(self, rows: ProofRows) -> Iterator[tuple[Array, Array, Array, Array, dict[int, Array | None]]]:
+    def terms(self, rows: LinearRows) -> Iterator[tuple[Array, Array, Array, Array, dict[int, Array | None]]]:
         """What rows are sums of, as multiples of K functions: row, function and factor of each; constants ``(K,)``;
         coefficients ``(K, n)`` on values, None where functions are the elements of a value."""
         sizes, zeros = self.model.network.sizes, self.arithmetic.zeros
-        if len(rows.targets.numbers):
-            yield (
-                rows.targets.rows,
-                rows.targets.numbers,
-                rows.targets.values,
-                zeros(sizes[rows.value]),
-                {rows.value: None},
-            )
+        if rows.indices is not None and rows.upper is not None:
+            value, signs = self.value(rows.tensor), np.where(rows.upper > 0, -1.0, 1.0)
+            yield np.arange(len(rows)), rows.indices, signs, zeros(sizes[value]), {value: None}
         used, number = np.unique(rows.splits.numbers, return_inverse=True)
         sides = [half for half in (self.contexts[split].half for split in used.tolist()) if half is not None]
-        row, factor = (
-            rows.splits.rows,
-            rows.splits.values * np.array([-1 if half.above else 1 for half in sides])[number],
-        )
+        signs, row = np.array([-1 if half.above else 1 for half in sides]), rows.splits.rows
+        factor = rows.splits.values * signs[number]
         for value in {half.value for half in sides}:
             at = np.array([half.value == value for half in sides])[number]
-            index = np.array([half.index for half in sides])[number[at]]
+            index = np.array([half.place for half in sides])[number[at]]
             yield row[at], index, factor[at], zeros(sizes[value]), {value: None}
         yield row, number, factor, self.arithmetic.numbers(np.array([-half.point for half in sides])), {}
         case_of = np.array([context.case for context in rows.contexts])[rows.atoms.rows]
@@ -560,10 +500,6 @@ class CertificateChecker:
         if len(used):
             coefficients, constants = zip(*(self.half_spaces[half] for half in used.tolist()), strict=True)
             yield rows.halves.rows, number, rows.halves.values, np.array(constants), {0: np.array(coefficients)}
-
-
-class RefutedStatement(Exception):  # noqa: N818
-    """A leaf that is not refuted: why, and its place."""
 
 
 def slopes_of(slopes: Array, source: int) -> Array | None:
@@ -589,31 +525,24 @@ def check_match(network: ProofNetwork, formula: CaseFormula) -> None:
             raise UnreadableError(f"{formula.name}: outputs of a softmax may only be compared with each other")
 
 
-def check_share(paths: tuple[Path, Path, Path], exact: bool, jobs: int, job: int) -> CheckOutcome:
-    """Check a certificate, with one share of the leaves."""
-    network, specification, certificate = paths
+def check_share(network: Path, specification: Path, data: bytes, exact: bool, jobs: int, job: int) -> CheckOutcome:
+    """Check what a certificate's file has, with one share of the leaves."""
     checker = CertificateChecker(load_network(network), load_formula(specification), exact, (job, jobs))
-    with readable(certificate):
-        data = certificate.read_bytes()
-        outcome = checker.run(records(BytesIO(data)), partial(print, file=sys.stderr, flush=True) if job == 0 else None)
-    return replace(outcome, digest=hashlib.sha256(data).digest())
+    return checker.run(records(BytesIO(data)), partial(print, file=sys.stderr, flush=True) if job == 0 else None)
 
 
 def check(network: Path, specification: Path, certificate: Path, exact: bool = False, jobs: int = 1) -> CheckOutcome:
     """Check a certificate, in several processes. Raises UnreadableError."""
-    share = partial(check_share, (network, specification, certificate), exact, jobs)
-    if jobs == 1:
-        return share(0)
-    try:
-        with ProcessPoolExecutor(jobs) as pool:
-            outcomes = list(pool.map(share, range(jobs)))
-    except BrokenProcessPool:
-        return CheckOutcome(INCOMPLETE, "a process was lost")
-    if failed := [outcome for outcome in outcomes if outcome.status == REFUTED]:
-        return min(failed, key=lambda outcome: outcome.place)
-    if len({outcome.digest for outcome in outcomes}) > 1:
-        return CheckOutcome(INCOMPLETE, "the certificate changed while it was read")
-    return next((outcome for outcome in outcomes if outcome.status != CHECKED), outcomes[0])
+    with readable(certificate):
+        share = partial(check_share, network, specification, certificate.read_bytes(), exact, jobs)
+        if jobs == 1:
+            return share(0)
+        try:
+            with ProcessPoolExecutor(jobs) as pool:
+                outcomes = list(pool.map(share, range(jobs)))
+        except BrokenProcessPool:
+            return CheckOutcome(INCOMPLETE, "a process was lost")
+        return min(outcomes, key=lambda found: (found.status != REFUTED, found.status == CHECKED, found.record))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

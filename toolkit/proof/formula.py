@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -96,8 +96,6 @@ class CaseFormula:
         for atom in map(self.atoms.__getitem__, indices):
             alone = len(atom.coefficients) == 1 and atom.coefficients[0][0] < self.inputs
             (bounding if alone else atoms).append(atom)
-        if not bounding:
-            return FormulaCase(outer.lower, outer.upper, atoms, outer.empty)
         lower, upper, empty = list(outer.lower), list(outer.upper), outer.empty
         for ((variable, weight),), constant, _ in bounding:
             end = Fraction(-constant) / weight
@@ -166,17 +164,12 @@ class SpecificationReader:
         parts = [tree] if isinstance(tree, Word) else tree
         return [part.text if isinstance(part, Word) else "()" for part in parts if isinstance(part, Word) or not part]
 
-    def _tokens(self) -> Iterator[Word]:
-        for match in TOKEN.finditer(self.text):
-            if match[1]:
-                yield Word("".join(match[1].split()), match.start())
-            elif match[2]:
-                raise self.fail(Word(match[2], match.start()), "cannot be read")
-
     def _trees(self) -> list[Tree]:
         """The statements of the text."""
         stack: list[list[Tree]] = [[]]
-        for word in self._tokens():
+        for match in TOKEN.finditer(self.text):
+            word = Word("".join((match[1] or match[2] or "").split()), match.start())
+            self.require(not match[2], word, "cannot be read")
             if word.text == "(":
                 stack.append([])
                 self.require(len(stack) <= MOST_NESTED, word, "nested too deep")
@@ -184,7 +177,7 @@ class SpecificationReader:
                 self.require(len(stack) > 1, word, "a parenthesis too many")
                 finished = stack.pop()
                 stack[-1].append(finished)
-            else:
+            elif word.text:
                 stack[-1].append(word)
         if len(stack) > 1:
             raise UnreadableError(f"{self.name}: a parenthesis is missing at the end")

@@ -96,6 +96,11 @@ class Pick(LinearMap):
         return result
 
 
+def most_nonzero(table: Array) -> int:
+    """The most numbers other than zero in one row of a table, of any number of axes: what is zero rounds nothing."""
+    return int((table != 0).sum(tuple(range(1, table.ndim))).max(initial=0))
+
+
 @dataclass(frozen=True)
 class BlockMatrix(LinearMap):
     """A matrix ``(k, m)`` for each of ``blocks`` blocks of k elements that lie one after the other."""
@@ -104,10 +109,10 @@ class BlockMatrix(LinearMap):
     blocks: int = 1
     table = "matrix"
 
-    @property
+    @cached_property
     def terms(self) -> tuple[int, int]:
-        """Rows and columns of the matrix."""
-        return self.matrix.shape[0], self.matrix.shape[1]
+        """Most numbers other than zero in a column, and in a row of the matrix."""
+        return most_nonzero(self.matrix.T), most_nonzero(self.matrix)
 
     def forward(self, x: Array) -> Array:
         """Blocks of x times the matrix."""
@@ -163,11 +168,10 @@ class Convolution(LinearMap):
     """Whether it is the transposed map."""
     table = "weight"
 
-    @property
+    @cached_property
     def terms(self) -> tuple[int, int]:
-        """Weights of one output channel, and those that one input element meets."""
-        out, *others = self.weight.shape
-        found = math.prod(others), out // self.groups * math.prod(self.window.kernel)
+        """Weights of one output channel, and those that one input element meets; only the first ones without zeros."""
+        found = most_nonzero(self.weight), self.weight.shape[0] // self.groups * math.prod(self.window.kernel)
         return found[::-1] if self.turned else found
 
     def forward(self, x: Array) -> Array:

@@ -83,6 +83,8 @@ class ProofNetwork:
     output_sizes: list[int]
     digest: bytes = b""
     """Of the file, unpacked, and of the external data that it names."""
+    types: frozenset[int] = frozenset()
+    """Element types of inputs and constants, and `UNDEFINED` where nothing is known of how an evaluation rounds."""
     loose: frozenset[int] = frozenset()
     """Values that are sums of what cancels, which intervals do not see."""
 
@@ -126,15 +128,13 @@ def load_network(path: Path) -> ProofNetwork:
         return read_network(onnx.ModelProto.FromString(data), path, hashlib.sha256(data))
 
 
-def read_network(model: onnx.ModelProto, path: Path, digest: Any = None) -> ProofNetwork:
+def read_network(model: onnx.ModelProto, path: Path, digest: Any) -> ProofNetwork:
     """Read a model, whose external data lie beside ``path``; ``digest`` goes on with these. Raises UnreadableError."""
     with readable(path):
         reader = GraphReader(model, path)
         network = reader.network()
-    if digest is None:
-        return network
     for name in sorted(reader.external):
-        digest.update(name.encode() + b"\0" + hashlib.sha256(reader.external[name]).digest())
+        digest.update(name.encode() + b"\0" + reader.external[name])
     return replace(network, digest=digest.digest())
 
 
@@ -207,8 +207,7 @@ class NodeView:
     def integers(self, position: int, name: str = "") -> list[int] | None:
         """A list of integers, an attribute in old versions and an operand in new ones."""
         given = self.get(name)
-        if given is None and (operand := self.constant(position)) is not None:
-            given = operand
+        given = self.constant(position) if given is None else given
         numbers = [] if given is None else np.ravel(given).tolist()
         self.require(all(int(number) == number for number in numbers), "a number is no integer")
         return None if given is None else [int(number) for number in numbers]
@@ -224,13 +223,6 @@ class NodeView:
         found = tuple(axis + rank if axis < 0 else axis for axis in (range(rank) if given is None else given))
         self.require(len(set(found)) == len(found) and all(0 <= axis < rank for axis in found), "no such axes")
         return found
-
-    def move(self, function: Callable[[Array], Array]) -> Operand:
-        """The first operand after what only moves elements, on constants or on positions."""
-        operand = self.operand()
-        if isinstance(operand, Computed):
-            return self.reader.pick(operand, function(self.reader.positions(operand)))
-        return function(operand)
 
 
 Handler = Callable[[NodeView], Operand | list[Operand]]
@@ -256,6 +248,7 @@ class GraphReader:
         self.steps: list[Step] = []
         self.tensors: dict[str, Operand] = {}
         self.external: dict[str, bytes] = {}
+        self.types: set[int] = set()
         opsets = {entry.version for entry in model.opset_import if entry.domain in DOMAINS}
         if len(opsets) != 1 or not OLDEST <= min(opsets) <= NEWEST or model.functions or self.graph.sparse_initializer:
             raise UnreadableError(f"{path}: opset {sorted(opsets)}, local functions or sparse initializers")
@@ -324,29 +317,17 @@ class GraphReader:
 
     def array(self, tensor: onnx.TensorProto) -> Array:
         """The numbers of a constant, floats as doubles."""
+        if tensor.data_type not in FLOATS | INTEGERS:
+            raise UnreadableError(f"constant {tensor.name!r} has a type that is not read")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            tensor = self._loaded(tensor)
-        if tensor.data_type in FLOATS:
-            return numpy_helper.to_array(tensor).astype(np.float64)
-        if tensor.data_type in INTEGERS:
-            return numpy_helper.to_array(tensor).astype(np.int64)
-        raise UnreadableError(f"constant {tensor.name!r} has a type that is not read")
-
-    def _loaded(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
-        """A tensor with the bytes that lie in a file beside the model."""
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        name = entries.get("location", "")
-        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UnreadableError(f"constant {tensor.name!r}: external data at {name!r}")
-        if name not in self.external:
-            self.external[name] = (self.path.parent / name).read_bytes()
-        content, start = self.external[name], int(entries.get("offset", 0))
-        length = int(entries.get("length", len(content) - start))
-        if not 0 <= start <= start + length <= len(content):
-            raise UnreadableError(f"constant {tensor.name!r}: external data is too short")
-        copy = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        copy.raw_data = content[start : start + length]
-        return copy
+            name = {entry.key: entry.value for entry in tensor.external_data}["location"]
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise UnreadableError(f"constant {tensor.name!r}: external data at {name!r}")
+            if name not in self.external:
+                self.external[name] = hashlib.sha256((self.path.parent / name).read_bytes()).digest()
+        self.types |= {tensor.data_type} & FLOATS
+        found = numpy_helper.to_array(tensor, str(self.path.parent))
+        return found.astype(np.float64 if tensor.data_type in FLOATS else np.int64)
 
     def define(self, name: str, operand: Operand) -> None:
         """Give a tensor its name, once."""
@@ -361,7 +342,8 @@ class GraphReader:
             if entry.name not in self.tensors:
                 sizes = [max(dim.dim_value, 0) for dim in entry.type.tensor_type.shape.dim]
                 shapes[entry.name] = tuple(size or 1 if axis == 0 else size for axis, size in enumerate(sizes))
-                if entry.type.tensor_type.elem_type not in FLOATS or math.prod(shapes[entry.name]) == 0:
+                self.types.add(entry.type.tensor_type.elem_type)
+                if not self.types <= FLOATS or math.prod(shapes[entry.name]) == 0:
                     raise UnreadableError(f"{self.path}: input {entry.name!r} has no floats or no static shape")
         counts = [math.prod(shape) for shape in shapes.values()]
         everything, start = self.new((sum(counts),)), 0
@@ -404,7 +386,8 @@ class GraphReader:
         read = {step.source for step in steps if not isinstance(step, AffineStep)}
         names = {name: t.value for name, t in self.tensors.items() if isinstance(t, Computed) and t.value in read}
         sizes = [self.sizes[entry.value] for entry in found]
-        return ProofNetwork(self.sizes, steps, names, output, _compared(found, sizes), counts, sizes)
+        types = frozenset(self.types)
+        return ProofNetwork(self.sizes, steps, names, output, _compared(found, sizes), counts, sizes, types=types)
 
 
 def sources(step: Step) -> list[int]:
@@ -446,6 +429,7 @@ def exactly(node: NodeView, operation: str, a: Array, b: Array) -> Array:
     node.require(same, "the result of this computation with constants is no double")
     both = a.dtype.kind == b.dtype.kind == "i"
     node.require(not both or all(abs(number) <= LARGEST_INTEGER for number in exact), "an integer is too large")
+    node.reader.types |= set() if both else {onnx.TensorProto.UNDEFINED}  # for an evaluation may round them
     return np.array(found, np.float64).astype(np.int64 if both else np.float64).reshape(left.shape)
 
 
@@ -543,25 +527,21 @@ def _arithmetic(node: NodeView) -> Operand:
 # Operators that move elements
 
 
-@handler("Reshape")
-def _reshape(node: NodeView) -> Operand:
-    sizes, keep = enumerate(node.integers(1, "shape") or []), not node.get("allowzero", 0)
-    shape = [node.operand().shape[axis] if size == 0 and keep else size for axis, size in sizes]
-    return node.move(lambda x: x.reshape(shape))
-
-
-@handler("Flatten")
-def _flatten(node: NodeView) -> Operand:
-    axis = node.get("axis", 1)
-    axis += node.rank if axis < 0 else 0
-    node.require(0 <= axis <= node.rank, "no such axis")
-    return node.move(lambda x: x.reshape(math.prod(x.shape[:axis]), -1))
-
-
-@handler("Transpose")
-def _transpose(node: NodeView) -> Operand:
-    order = node.get("perm")
-    return node.move(lambda x: np.transpose(x, order))
+@handler("Reshape", "Flatten", "Transpose")
+def _laid_out(node: NodeView) -> Operand:
+    x, shape = node.operand(), node.integers(1, "shape") or []
+    places = node.reader.positions(x) if isinstance(x, Computed) else x
+    if node.op == "Reshape":
+        keep = not node.get("allowzero", 0)
+        places = places.reshape([x.shape[axis] if size == 0 and keep else size for axis, size in enumerate(shape)])
+    elif node.op == "Flatten":
+        axis = node.get("axis", 1)
+        axis += node.rank if axis < 0 else 0
+        node.require(0 <= axis <= node.rank, "no such axis")
+        places = places.reshape(math.prod(x.shape[:axis]), -1)
+    else:
+        places = np.transpose(places, node.get("perm"))
+    return node.reader.pick(x, places) if isinstance(x, Computed) else places
 
 
 def referenced(node: NodeView, arrays: Sequence[Array | None]) -> list[Array]:
@@ -680,6 +660,8 @@ def _batch_normalization(node: NodeView) -> Operand:
     node.require(plain, "only inference is read")
     positive = epsilon >= 0 and (variance >= 0).all() and (variance + epsilon > 0).all()
     node.require(bool(positive), "the variance is not positive")
+    # a number that underflows in a variance as small as this may change the quotient
+    reader.types |= {onnx.TensorProto.UNDEFINED} if (variance + epsilon < 2.0**-40).any() else set()
     factors = scale / np.sqrt(variance + epsilon)
     return reader.shift(reader.scaled(reader.shift(x, -mean), factors, 2.0**-50), shift)
 

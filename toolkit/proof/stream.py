@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class RecordKind(IntEnum):
     HALF_SPACE = 7
     RECOMPUTE = 8
     END = 9
+    FLOATS = 10
     EQUAL = 16
 
 
@@ -63,22 +64,11 @@ class References:
         """The row of each number."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
-    def select(self, kept: Array) -> References:
+    def __getitem__(self, kept: Array) -> References:
         """Those of some rows, by their positions."""
         counts = self.counts[kept]
         at = np.repeat(self.starts[kept] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
         return References(counts, self.numbers[at], self.values[at])
-
-    @staticmethod
-    def none(rows: int) -> References:
-        """Nothing for each of some rows."""
-        return References(np.zeros(rows, int), np.zeros(0, int), np.zeros(0))
-
-    @staticmethod
-    def joined(parts: Sequence[References]) -> References:
-        """Those of several records, one after the other."""
-        columns = zip(*((part.counts, part.numbers, part.values) for part in parts), strict=True)
-        return References(*map(np.concatenate, columns))
 
 
 @dataclass(frozen=True)
@@ -97,6 +87,15 @@ class LinearRows:
 
     def __len__(self) -> int:
         return len(self.contexts)
+
+    def select(self, kept: Array) -> LinearRows:
+        """Some of the rows, by their positions."""
+        parts: dict[str, Any] = {n: p[kept] for n, p in vars(self).items() if isinstance(p, References | np.ndarray)}
+        return replace(self, **parts)
+
+    def batches(self, most: int) -> Iterator[LinearRows]:
+        """The rows in parts of so many."""
+        return map(self.select, np.split(np.arange(len(self)), range(most, len(self), most)))
 
 
 class Payload:

@@ -179,6 +179,7 @@ OTHER = {
     "device": "cpu", "seed": 1, "strategy": "relu", "bounds": "auto-lirpa", "batch": 7, "processes": 1,
     "attack_restarts": 1, "attack_steps": 1, "alpha_iterations": 1, "beta_iterations": 1, "clipped_neurons": 1,
     "branching": "babsr", "max_domains": 1, "real_semantics": True, "passes": 9, "certifiable": True, "certified": True,
+    "float_execution": True,
 }  # fmt: skip
 
 

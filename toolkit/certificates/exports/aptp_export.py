@@ -76,7 +76,7 @@ def _neuron(tree: ProofTree, number: int, layers: dict[int, int]) -> int | None:
     half = tree.halved_at(number)
     if half is None or half.point != 0 or half.value not in layers:
         return None
-    return layers[half.value] + half.index + 1
+    return layers[half.value] + half.place + 1
 
 
 def _conjunction(pattern: Pattern) -> str:

@@ -66,10 +66,10 @@ def boxes(tree: ProofTree, case: int) -> Iterator[tuple[int, Box]]:
             half, (lower, upper) = tree.nodes[child].half, (box[0].copy(), box[1].copy())
             assert half is not None
             if half.above:
-                lower[half.index] = max(lower[half.index], half.point)
+                lower[half.place] = max(lower[half.place], half.point)
             else:
-                upper[half.index] = min(upper[half.index], half.point)
-            if lower[half.index] <= upper[half.index]:
+                upper[half.place] = min(upper[half.place], half.point)
+            if lower[half.place] <= upper[half.place]:
                 waiting.append((child, (lower, upper)))
 
 
