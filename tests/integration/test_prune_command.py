@@ -102,7 +102,10 @@ def pruned(monkeypatch, network: Path, out: Path, *arguments: str) -> dict[str, 
     return {model.name: model for model in build_chains(recipes[0], load_dataset(recipes[0].data))}
 
 
-@pytest.mark.parametrize("method", ["magnitude", "random", "snip", "taylor", "wanda", "hydra", *sorted(CHANNELS)])
+WEIGHTS = ("magnitude", "random", "snip", "taylor", "wanda", "hydra", "crown_margin")
+
+
+@pytest.mark.parametrize("method", [*WEIGHTS, *sorted(CHANNELS)])
 def test_every_method_prunes_a_given_network(network, tmp_path, monkeypatch, method):
     models = pruned(monkeypatch, network, tmp_path, "--method", method, "--density", "0.6")
     assert list(models) == ["original-dense", *(f"{method}-01{kind}" for kind in ("", "-retrained", "-random_masks"))]
@@ -117,7 +120,7 @@ def test_every_method_of_a_recipe_can_be_said():
     kinds = {
         name for kind in get_args(get_args(MethodOptions)[0]) for name in get_args(kind.model_fields["name"].annotation)
     }
-    assert kinds == CHANNELS | {"magnitude", "random", "snip", "taylor", "wanda", "hydra"}
+    assert kinds == CHANNELS | set(WEIGHTS)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter
@@ -13,6 +13,9 @@ from toolkit.bench.run_options import Options
 from toolkit.commands.arguments import Flag
 from toolkit.data.row_units import given_numbers
 from toolkit.errors import InputError
+
+if TYPE_CHECKING:
+    from toolkit.recipe import Recipe
 
 WITH_BOUNDS = {"ibp", "crown_ibp", "sabr", "mtl_ibp", "cc_ibp", "exp_ibp"}
 """Losses that follow bounds, which a network that was not trained with them makes wide at the full radius."""
@@ -26,8 +29,8 @@ class Pruning:
     """What is taken away, and by which method."""
 
     method: str = "magnitude"
-    """Of weights: magnitude, random, snip, taylor, wanda, hydra. Of channels and neurons, which are removed: slim,
-    refill, nrs_channel, upper_bound, hydra_filter."""
+    """Of weights: magnitude, random, snip, taylor, wanda, hydra, crown_margin. Of channels and neurons, which are
+    removed: slim, refill, nrs_channel, upper_bound, hydra_filter."""
     density: Annotated[tuple[float, ...], Parameter(negative=())] = (0.5,)
     """Part of the weights (or channels) to keep; may be repeated, from the largest down."""
     layers: Annotated[tuple[Literal["conv", "linear"], ...], Parameter(negative=())] = ("conv", "linear")
@@ -138,13 +141,27 @@ def prune(
     output
         Folder for everything.
     """
-    from toolkit.recipe import parse_recipe
     from toolkit.study import run_parsed
 
     if not model.is_file():
         raise InputError(f"{model}: no such file")
     options = Options(out=output, device=check.device, workers=check.workers)
     options.check()
+    return run_parsed(as_recipe(model, data, epsilon, network_input, pruning, tuning, check), options)
+
+
+def as_recipe(
+    model: Path,
+    data: str,
+    epsilon: str,
+    network_input: NetworkInput = NETWORK_INPUT,
+    pruning: Pruning = PRUNING,
+    tuning: Tuning = TUNING,
+    check: Check = CHECK,
+) -> Recipe:
+    """What the options ask for, as a recipe. Raises InputError."""
+    from toolkit.recipe import parse_recipe
+
     values = {
         "name": recipe_name(model),
         "seed": check.seed,
@@ -155,7 +172,7 @@ def prune(
         "specification": {"epsilon": radius(epsilon), "images": check.images},
         "verification": {"timeout": check.timeout},
     }
-    return run_parsed(parse_recipe(values, "prunecert prune", Path.cwd()), options)
+    return parse_recipe(values, "prunecert prune", Path.cwd())
 
 
 def place(data: str) -> str:

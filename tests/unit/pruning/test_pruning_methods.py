@@ -19,6 +19,7 @@ from toolkit.models.build import build_model
 from toolkit.models.structure import channel_sites
 from toolkit.pruning import learned_scores as hydra
 from toolkit.pruning.criteria.channels import NrsChannel, Refill, Slim, UpperBound
+from toolkit.pruning.criteria.crown_margin import CrownMargin, certified_part
 from toolkit.pruning.criteria.hydra import Hydra, HydraFilter
 from toolkit.pruning.criteria.wanda import Wanda, input_norms
 from toolkit.pruning.criteria.weights import Magnitude, Random, Sensitivity
@@ -44,6 +45,8 @@ METHODS: list[MethodOptions] = [
     UpperBound(),
     HydraFilter(epochs=1),
     Wanda(),
+    CrownMargin(),
+    CrownMargin(change="size"),
 ]
 NET = ConvNet(blocks=({"channels": 6}, {"channels": 8, "stride": 2}), hidden=(16,))
 TRAINING = Training(loss=Standard(), epsilon=0.05, epochs=1, batch=100, optimizer="adam", learning_rate=0.01)
@@ -237,6 +240,45 @@ def test_scores_keep_the_informative_inputs(seed: int) -> None:
         (inputs @ gate(weight) - target).square().mean().backward()
         optimizer.step()
     assert scores.detach().abs().topk(4).indices.sort().values.tolist() == [0, 1, 2, 3]
+
+
+def test_the_certified_part_is_a_half_where_the_margin_s_bound_is_zero(digits: Dataset) -> None:
+    """Of a linear network bounds are exact: the margin loses the radius times the norm of the rows' difference."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).double()
+    images = (0.2 + 0.6 * digits.train.images[:50]).double()  # far enough from where balls are cut off
+    labels = model(images).argmax(1)
+    rows = (model[1].weight[0] - model[1].weight[1]).detach()
+    margins = (images.flatten(1) @ rows + model[1].bias[0] - model[1].bias[1]).abs().detach()
+    for image, label, margin in zip(images, labels, margins, strict=True):
+        radius = min(0.1, float(margin / rows.abs().sum()))
+        found = float(certified_part(model, image[None], label[None], radius).detach())
+        assert found == pytest.approx(float(margin / (margin + radius * rows.abs().sum())))
+    assert certified_part(model, images, 1 - labels, 0.01).tolist() == [0.0] * 50
+
+
+def test_the_score_is_what_the_certified_part_loses(digits: Dataset, trained: nn.Module) -> None:
+    """The kept weights are those whose scaling by differences changes the certified part the most."""
+    model, data = (
+        copy.deepcopy(trained).double().eval(),
+        Split(digits.validation.images.double(), digits.validation.labels),
+    )
+    job = TrainingJob(TRAINING, data)
+    masks = prune(CrownMargin(layers=("linear",)), PruningRound(copy.deepcopy(model), {}, 0.5, job, data, 0))
+    name = "10.weight"
+    weight = dict(model.named_parameters())[name].data.view(-1)
+    slopes = []
+    for index in range(0, len(weight), 7):
+        parts, before = [], float(weight[index])
+        for factor in (1 + 1e-5, 1 - 1e-5):
+            weight[index] = before * factor
+            with torch.no_grad():
+                parts.append(float(certified_part(model, data.images, data.labels, 0.05).sum()))
+        weight[index] = before
+        slopes.append((parts[0] - parts[1]) / 2e-5)
+    measured, kept = torch.tensor(slopes), masks[name].view(-1)[::7]
+    assert 0 < int(kept.sum()) < len(kept)
+    assert measured[kept].min() >= measured[~kept].max() - 1e-6
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
