@@ -33,6 +33,7 @@ from toolkit.report.plots import (
     training_curves,
     unstable_by_layer,
 )
+from toolkit.report.same_class import ClassAgreement, agreement_csv, agreement_table, class_agreements
 from toolkit.report.seeds import averages
 from toolkit.report.summary import (
     ModelRecord,
@@ -67,6 +68,7 @@ def conclude(
     found += ticket_findings(means)
     if any(isinstance(options, OnnxNet) for options in recipe.models.values()):
         found += effects(means)
+        found += map(str, class_agreements(models, records))
     found += late(recipe.verification, records)
     wrong = impossible(rows)
     write_report(recipe, out, models, records, StudyFindings(tuple(wrong), tuple(found)))
@@ -116,12 +118,14 @@ def extra_tables(
     means: Sequence[SummaryRow],
     rows: Sequence[SummaryRow],
     layers: Sequence[LayerRow],
+    agreements: Sequence[ClassAgreement],
 ) -> dict[str, Table]:
-    """What the page shows besides the summary: the paper's figures, every seed on its own, certificates, and layer by
-    layer."""
+    """What the page shows besides the summary: the paper's figures, every seed on its own, agreement with the dense
+    network, certificates, and layer by layer."""
     tables = {"Beside the paper": paper_table(means, paper_keys(recipe))}
     if len(means) < len(rows):
         tables["Every seed"] = summary_table(rows)
+    tables["The same class as the dense network on whole boxes"] = agreement_table(agreements)
     tables["Certificates of the proofs"] = proof_table(rows)
     tables["Unstable ReLUs by layer and bound method"] = unstable_table(layers)
     tables["Interval bounds by layer"] = width_table(models)
@@ -207,6 +211,8 @@ def write_report(
         write_text_atomically(out / "seeds.csv", summary_csv(means))
     write_text_atomically(out / "stability.csv", stability_csv(models))
     write_text_atomically(out / "unstable.csv", unstable_csv(models, records))
+    agreements = class_agreements(models, records)
+    write_text_atomically(out / "agreement.csv", agreement_csv(agreements))
     layers = layer_rows(models, records)
     plots = study_plots(models, records, means, layers)
     for plot in plots:
@@ -220,7 +226,7 @@ def write_report(
         alarms=said.impossible,
         findings=said.findings,
         table=summary_table(means),
-        more_tables=extra_tables(recipe, models, means, rows, layers),
+        more_tables=extra_tables(recipe, models, means, rows, layers, agreements),
         figures={plot.caption: plot.figure for plot in plots},
         records=records,
         facts=(("recipe", recipe.digest), *facts(records, run)),
