@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from toolkit.bench.run_options import Options
     from toolkit.certification import Certified, CertifiedRow
     from toolkit.commands.certify import Verification
-    from toolkit.commands.prune import Check, Pruning, Tuning
+    from toolkit.commands.prune import Check, NetworkInput, Pruning, Tuning
     from toolkit.commands.row_options import Reading
     from toolkit.formats.vnncomp.instances import ResultRow
     from toolkit.formats.vnncomp.witness import Witness
@@ -46,6 +46,7 @@ else:
         "Certified": "toolkit.certification",
         "CertifiedRow": "toolkit.certification",
         "Check": "toolkit.commands.prune",
+        "NetworkInput": "toolkit.commands.prune",
         "Options": "toolkit.bench.run_options",
         "Pruning": "toolkit.commands.prune",
         "Reading": "toolkit.commands.row_options",
@@ -71,6 +72,7 @@ __all__ = [
     "Check",
     "InputError",
     "MachineError",
+    "NetworkInput",
     "Options",
     "Pruning",
     "Reading",

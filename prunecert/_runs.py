@@ -11,7 +11,7 @@ from toolkit.errors import ExitCode
 
 if TYPE_CHECKING:
     from toolkit.bench.run_options import Options
-    from toolkit.commands.prune import Check, Pruning, Tuning
+    from toolkit.commands.prune import Check, NetworkInput, Pruning, Tuning
     from toolkit.formats.vnncomp.instances import ResultRow
 
 
@@ -61,10 +61,10 @@ def bench(
 def prune(
     model: str | os.PathLike[str],
     *,
-    data: str,
+    data: str | os.PathLike[str],
     epsilon: float,
     out: str | os.PathLike[str],
-    normalise: bool = False,
+    network_input: NetworkInput | None = None,
     pruning: Pruning | None = None,
     tuning: Tuning | None = None,
     check: Check | None = None,
@@ -77,10 +77,10 @@ def prune(
     Args:
         model: Path of an ``.onnx`` or ``.onnx.gz`` file (`export` writes one): a classifier of images in [0, 1] whose
             largest output is its answer.
-        data: ``digits``, ``mnist``, ``cifar10``, ..., or ``npz:FILE`` or ``folder:DIRECTORY``.
-        epsilon: Radius of robustness in the maximum norm, of pixels in [0, 1].
+        data: ``digits``, ``mnist``, ``cifar10``, ..., or the path of an archive (``.npz``) or of a folder of images.
+        epsilon: Radius of robustness in the maximum norm, of pixels in [0, 1]; 0 leaves robustness out.
         out: Folder for everything; one with answers of an earlier run is continued.
-        normalise: Whether the network expects images standardised by the data set's mean and deviation.
+        network_input: How images become what the network takes (mean and deviation), and the order of its classes.
         pruning: Method, densities and layers.
         tuning: Training after each step of pruning.
         check: How many images are verified, and how.
@@ -97,10 +97,10 @@ def prune(
     with machine_failures():
         code = command.prune(
             Path(model),
-            data=data,
+            data=os.fspath(data),
             epsilon=str(float(epsilon)),
             output=folder,
-            network_input=command.NetworkInput(normalise=normalise),
+            network_input=network_input or command.NETWORK_INPUT,
             pruning=pruning or command.PRUNING,
             tuning=tuning or command.TUNING,
             check=check or command.CHECK,

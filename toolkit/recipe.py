@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from toolkit.errors import InputError
 from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
@@ -55,8 +55,9 @@ class Data(RecipeRecord):
 class Specification(RecipeRecord):
     """Local robustness of the first test images: no point of the L-infinity ball has another class."""
 
-    epsilon: PositiveFloat
-    """Radius in [0, 1] pixels; the ball is clipped to [0, 1]."""
+    epsilon: NonNegativeFloat
+    """Radius in [0, 1] pixels; the ball is clipped to [0, 1]. With 0 the only point is the image itself: networks are
+    trained without attacks or bounds, and certified accuracy is the standard one of these images."""
     images: PositiveInt = 50
 
 

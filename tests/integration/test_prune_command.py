@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -17,6 +18,7 @@ from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
 from toolkit.formats.onnx.export import export_model
 from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.runtime import Session
 from toolkit.models.architecture_options import PresetNet, ResNet
 from toolkit.models.build import build_model
 from toolkit.pruning import ChainModel, build_chains
@@ -72,10 +74,6 @@ def test_weights_of_a_given_network(network, tmp_path, capsys):
 
 
 def test_the_original_is_as_it_was_given(network, tmp_path):
-    import numpy as np
-
-    from toolkit.formats.onnx.runtime import Session
-
     prune(network, tmp_path / "out")
     images = load_dataset(Data(name="digits")).test.images.reshape(-1, 64).numpy()
     [before] = Session(load_model(network)).run_batch([images])
@@ -258,6 +256,20 @@ def test_options_become_entries_of_the_data(tmp_path, monkeypatch):
     assert given.entries() == {"mean": [0.5], "std": [0.25, 0.5, 1.0], "classes": ["b", "a"]}
     assert not NetworkInput().standardised
     assert radius("2/255") == 2 / 255
-    for text in ("0", "-1", "0.1,0.2", "nan"):
-        with pytest.raises(InputError, match="one number above 0"):
+    for text in ("-1", "0.1,0.2", "nan"):
+        with pytest.raises(InputError, match="one number that is not negative"):
             radius(text)
+
+
+def test_without_a_radius_certified_accuracy_is_that_of_the_verified_images(network, tmp_path):
+    """The balls are single points: what is right is proved, what is wrong refuted, and nothing stays open."""
+    out = tmp_path / "out"
+    arguments = ["--epsilon", "0", "--epochs", "0", "--images", "30", "--workers", "1", "--control", "retrained"]
+    assert run(["prune", str(network), "--data", "digits", "-o", str(out), *arguments]) == 0
+    test = load_dataset(Data(name="digits")).test
+    images, labels = test.images[:30].reshape(30, -1).numpy(), test.labels[:30].numpy()
+    for row in csv.DictReader((out / "summary.csv").read_text().splitlines()):
+        [scores] = Session(load_model(out / f"benchmark/onnx/{row['model']}.onnx")).run_batch([images])
+        right = (scores.reshape(30, -1).argmax(axis=1) == labels).mean()
+        assert float(row["certified_accuracy"]) == pytest.approx(right)
+        assert row["undecided"] == "0"

@@ -292,6 +292,22 @@ def test_prune_does_what_the_command_does(path: Path, tmp_path: Path, monkeypatc
     assert calls[0][0].models["original"].file == path
 
 
+def test_prune_takes_units_and_classes_as_the_command_does(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr("toolkit.study.run_parsed", lambda *arguments: calls.append(arguments) or 0)
+    (tmp_path / "pets").mkdir()
+    units = prunecert.NetworkInput(mean="0.5", std=(0.25, 0.5, 1), classes="dog,cat")
+    prunecert.prune(path, data=tmp_path / "pets", epsilon=0, out=tmp_path / "out", network_input=units)
+    ours = ["--mean", "0.5", "--std", "1/4,0.5,1", "--classes", "dog,cat", "--epsilon", "0"]
+    assert cli.run(["prune", str(path), "--data", str(tmp_path / "pets"), "-o", str(tmp_path / "out"), *ours]) == 0
+    assert calls[0] == calls[1]
+    recipe = calls[0][0]
+    assert (recipe.data.mean, recipe.data.std, recipe.data.classes) == ((0.5,), (0.25, 0.5, 1.0), ("dog", "cat"))
+    assert recipe.models["original"].normalise
+
+
 def test_prune_refuses_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(prunecert.InputError, match=r"none.onnx: no such file"):
         prunecert.prune("none.onnx", data="digits", epsilon=0.01, out=tmp_path / "out")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
-from toolkit.bench.stored_run import StoredRun, read_run, stored_records
+from toolkit.bench.stored_run import StoredRun, read_run, runs_in, stored_records
 from toolkit.commands.arguments import Flag
 from toolkit.errors import ExitCode, InputError
 from toolkit.explanation import advice_of_points
@@ -25,30 +25,51 @@ def explain(run: Path, instance: str | None = None, /, *, json: Flag = False) ->
     Parameters
     ----------
     run
-        The folder of a run of prunecert bench, certify or prune, finished or not.
+        The folder of a run of prunecert bench, certify or prune, finished or not; of several tools, that of all.
     instance
         A row of the data, counted from 0, of a run about rows, else the place in the order of the instances, counted
         from 0; or a part of the names of network or specification. Without it all that is undecided.
     json
         Print one JSON object for each instance instead, in a list.
     """
-    stored = read_run(run)
-    records = stored_records(run, stored)
-    chosen = undecided(records) if instance is None else named(run, stored, records, instance)
-    found = [explained(stored, record) for record in chosen]
+    folders = runs_in(run)
+    runs = {folder: _explained_run(folder, instance) for folder in folders}
     if json:
-        print(_to_json(found))
-    else:
-        rest = "" if instance else f"{len(found)} of {len(stored.instances)} instances are undecided"
-        missing = len(stored.instances) - len(records)
-        print(
-            "\n".join([*(line for one in found for line in one.lines()), *filter(None, [rest, _unanswered(missing)])])
-        )
+        print(_to_json([one for answers in runs.values() for one in answers.found]))
+        return ExitCode.DONE
+    for folder, answers in runs.items():
+        print("\n".join([*([f"{folder}:"] if len(folders) > 1 else []), *answers.lines()]))
     return ExitCode.DONE
 
 
 def _unanswered(missing: int) -> str:
     return f"{missing} are not answered yet: the command of the run, called again, continues it" if missing else ""
+
+
+@dataclass(frozen=True)
+class ExplainedRun:
+    """The answers of a run that are explained, and how many there are besides."""
+
+    found: Sequence[ExplainedAnswer]
+    chosen: bool
+    """Whether instances were named; else these are all that are undecided."""
+    asked: int
+    answered: int
+
+    def lines(self) -> list[str]:
+        """The explanation for people."""
+        rest = "" if self.chosen else f"{len(self.found)} of {self.asked} instances are undecided"
+        return [*(line for one in self.found for line in one.lines()),
+                *filter(None, [rest, _unanswered(self.asked - self.answered)])]  # fmt: skip
+
+
+def _explained_run(folder: Path, instance: str | None) -> ExplainedRun:
+    """What is known of the undecided instances of one run, or of those that are named."""
+    stored = read_run(folder)
+    records = stored_records(folder, stored)
+    chosen = undecided(records) if instance is None else named(folder, stored, records, instance)
+    found = [explained(stored, record) for record in chosen]
+    return ExplainedRun(found, instance is not None, len(stored.instances), len(records))
 
 
 def undecided(records: Sequence[JournalRecord]) -> list[JournalRecord]:

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from toolkit.bench.run_options import Options
 from toolkit.commands.arguments import Flag
+from toolkit.commands.row_options import Numbers
 from toolkit.data.row_units import given_numbers
 from toolkit.errors import InputError
 
@@ -50,9 +51,9 @@ class NetworkInput:
 
     normalise: Flag = False
     """The network expects images standardised by the data set's mean and deviation; it gets that as a first layer."""
-    mean: str | None = None
+    mean: Numbers = None
     """The mean of that in place of the data set's: numbers between commas or a file, for all channels or for each."""
-    std: str | None = None
+    std: Numbers = None
     """The deviation, as --mean."""
     classes: str | None = None
     """Names of a folder's classes between commas, in the order of the network's outputs; by default alphabetical."""
@@ -137,7 +138,8 @@ def prune(
         digits, mnist, cifar10, ..., or npz:FILE (x_train, y_train, x_test, y_test) or folder:DIRECTORY (train/CLASS/,
         test/CLASS/).
     epsilon
-        Radius of robustness in the maximum norm, of pixels in [0, 1]; a number, or a quotient as 2/255.
+        Radius of robustness in the maximum norm, of pixels in [0, 1]; a number, or a quotient as 2/255. With 0
+        robustness is left out: training is plain, and certified accuracy is the standard one of the verified images.
     output
         Folder for everything.
     """
@@ -187,8 +189,8 @@ def place(data: str) -> str:
 def radius(epsilon: str) -> float:
     """The radius that an option says. Raises InputError."""
     numbers = given_numbers(epsilon, "--epsilon")
-    if numbers.size != 1 or not (np.isfinite(numbers) & (numbers > 0)).all():
-        raise InputError(f"--epsilon {epsilon}: one number above 0 is needed, of pixels in [0, 1]")
+    if numbers.size != 1 or not (np.isfinite(numbers) & (numbers >= 0)).all():
+        raise InputError(f"--epsilon {epsilon}: one number that is not negative is needed, of pixels in [0, 1]")
     return float(numbers[0])
 
 

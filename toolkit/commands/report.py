@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.runner import claimed
-from toolkit.bench.stored_run import StoredRun, expected_by_key, read_run, stored_records
+from toolkit.bench.stored_run import StoredRun, expected_by_key, read_run, runs_in, stored_records
 from toolkit.commands.arguments import Flag
 from toolkit.errors import ExitCode, InputError
 from toolkit.report.tables import score_table, summary_table, to_csv, to_latex
@@ -23,7 +25,7 @@ def report(run: Path, /, *, latex: Flag = False, csv: Flag = False) -> ExitCode:
     Parameters
     ----------
     run
-        The folder of a run of prunecert bench or prunecert prune, finished or not.
+        The folder of a run of prunecert bench or prunecert prune, finished or not; of several tools, that of all.
     latex
         Print the table of results as a LaTeX tabular (package booktabs) on stdout, and all else on stderr.
     csv
@@ -31,38 +33,52 @@ def report(run: Path, /, *, latex: Flag = False, csv: Flag = False) -> ExitCode:
     """
     if latex and csv:
         raise InputError("--latex and --csv: one of them at a time, both print on stdout")
+    folders = runs_in(run)
+    if len(folders) > 1 and (latex or csv):
+        raise InputError(
+            f"{run}: holds {len(folders)} runs; name one for its table, or print one table of all with prunecert "
+            f"compare {shlex.join(map(str, folders))}"
+        )
+    console = Console(file=sys.stderr if latex or csv else sys.stdout, width=None if sys.stdout.isatty() else 200)
+    reports = [_reported(folder, console) for folder in folders]
+    if latex or csv:
+        print(reports[0].latex if latex else reports[0].csv, end="")
+    return ExitCode.CONTRADICTION if any(one.wrong for one in reports) else ExitCode.DONE
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a report says besides its files."""
+
+    wrong: bool
+    """Whether an answer contradicts a known one or an attack."""
+    latex: str
+    """The table of results."""
+    csv: str
+
+
+def _reported(run: Path, console: Console) -> RunReport:
+    """Write the report of one run. Raises InputError where nothing is answered yet."""
     stored = read_run(run)
     records = stored_records(run, stored)
     if not records:
         raise InputError(f"{run}: none of its {len(stored.instances)} instances is answered yet")
-    console = Console(file=sys.stderr if latex or csv else sys.stdout, width=None if sys.stdout.isatty() else 200)
     with claimed(run):
-        wrong, texts = (
-            _of_folder(run, stored, records, console)
-            if stored.recipe is None
-            else _of_recipe(run, stored, records, console)
-        )
-    if latex or csv:
-        print(texts["latex" if latex else "csv"], end="")
-    return ExitCode.CONTRADICTION if wrong else ExitCode.DONE
+        return (_of_folder if stored.recipe is None else _of_recipe)(run, stored, records, console)
 
 
-def _of_folder(
-    out: Path, run: StoredRun, records: list[JournalRecord], console: Console
-) -> tuple[bool, dict[str, str]]:
-    """Write the report of a benchmark folder; whether something is wrong, and the table as LaTeX and as CSV."""
+def _of_folder(out: Path, run: StoredRun, records: list[JournalRecord], console: Console) -> RunReport:
+    """Write the report of a benchmark folder."""
     from toolkit.campaign import category_scores, conclude
 
     expected = expected_by_key(run)
     wrong = conclude(run.name, out, records, expected, console)
     table = score_table(category_scores(records, expected))
-    return wrong, {"latex": to_latex(table), "csv": to_csv(table)}
+    return RunReport(wrong, to_latex(table), to_csv(table))
 
 
-def _of_recipe(
-    out: Path, run: StoredRun, records: list[JournalRecord], console: Console
-) -> tuple[bool, dict[str, str]]:
-    """Write the report of a recipe; whether something is wrong, and the table as LaTeX and as CSV."""
+def _of_recipe(out: Path, run: StoredRun, records: list[JournalRecord], console: Console) -> RunReport:
+    """Write the report of a recipe."""
     from toolkit.recipe import parse_recipe
     from toolkit.report.seeds import averages
     from toolkit.report.summary import summarise, summary_csv
@@ -73,4 +89,4 @@ def _of_recipe(
     recipe, models = parse_recipe(run.recipe, str(out), Path(run.working_folder)), stored_models(out)
     wrong = conclude(recipe, out, models, records, console)
     means = averages(models, summarise(models, records))
-    return wrong, {"latex": to_latex(summary_table(means)), "csv": summary_csv(means)}
+    return RunReport(wrong, to_latex(summary_table(means)), summary_csv(means))

@@ -212,6 +212,16 @@ def test_several_tools_under_the_same_limits(tmp_path: Path, folder: Path, capsy
     }
     assert {answers(out / name)[0].timeout for name in ("prunecert", "first", "line")} == {7.5}
     assert float((tmp_path / "limit").read_text()) == 7.5
+    assert run(["report", str(out)]) == 0
+    assert capsys.readouterr().out.count("report: ") == 3
+    assert run(["report", str(out), "--csv"]) == 2
+    assert "holds 3 runs" in capsys.readouterr().err
+    assert run(["explain", str(out)]) == 0
+    explained = capsys.readouterr().out.splitlines()
+    assert [line for line in explained if line.endswith(":")] == [
+        f"{out / name}:" for name in ("first", "line", "prunecert")
+    ]
+    assert "1 of 1 instances are undecided" in explained
     page = tmp_path / "comparison.html"
     assert run(["compare", str(out / "prunecert"), str(out / "first"), "-o", str(page)]) == 1
     assert "1 contradiction" in capsys.readouterr().out

@@ -158,12 +158,16 @@ def test_a_run_about_something_else_is_not_replaced(out: Path) -> None:
     assert (out / "results.csv").read_text() == before
 
 
-def test_a_folder_of_runs_is_no_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_runs_is_reported_run_by_run_and_compared_with_none(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     both = out.parent / "both"
     for name in ("ours", "theirs"):
         shutil.copytree(out, both / name)
-    assert run(["report", str(both)]) == 2
-    assert str(both / "theirs") in capsys.readouterr().err
+        (both / name / "report.html").unlink()
+    assert run(["report", str(both)]) == 1, "each has a contradiction"
+    assert all((both / name / "report.html").is_file() for name in ("ours", "theirs"))
+    assert run(["report", str(both.parent / "toy")]) == 2
     assert run(["compare", str(both), str(out), "-o", str(out.parent / "page.html")]) == 2
     assert "several runs of the same instances" in capsys.readouterr().err
 
