@@ -22,6 +22,9 @@ from toolkit.report.plots import to_svg
 from toolkit.report.tables import Table, network_table
 from toolkit.result import Verdict
 
+FIRST_ROWS = 200
+"""Instances that a page shows at first; the others appear when they are asked for, found or sorted to the front."""
+
 
 @dataclass(frozen=True)
 class Page:
@@ -72,7 +75,7 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name).render(**values)
+    return environment.get_template(name).render(first_rows=FIRST_ROWS, **values)
 
 
 def inline(figures: Mapping[str, Figure]) -> list[tuple[str, Markup]]:
