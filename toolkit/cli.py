@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from pydantic import ValidationError
 
 from toolkit import __version__
-from toolkit.errors import ExitCode, MachineError, ToolkitError
+from toolkit.errors import ExitCode, MachineError, ToolkitError, did_you_mean
 from toolkit.run.forked_query import note_start
 from toolkit.settings import first_problem
 from toolkit.tuning import tuned
@@ -105,7 +105,8 @@ def leave(code: int) -> Never:
 def run(arguments: Sequence[str], debug: bool = False) -> int:
     """Run one command; returns the exit code. Errors are one line on stderr; ``debug`` lets them through."""
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        return _fail(f"'{arguments[0]}' is no command; there are {', '.join(COMMANDS)}", ExitCode.BAD_INPUT)
+        known = f"there are {', '.join(COMMANDS)}{did_you_mean(arguments[0], COMMANDS)}"
+        return _fail(f"'{arguments[0]}' is no command; {known}", ExitCode.BAD_INPUT)
     try:
         code = build_app()(arguments, exit_on_error=False, print_error=False)
         return code if isinstance(code, int) else 0

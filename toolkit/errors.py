@@ -7,6 +7,7 @@ verdict is never made from one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -24,6 +25,14 @@ class ExitCode(IntEnum):
     """A mistake of this program."""
     INTERRUPTED = 130
     """Ctrl-C, or told to end."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What to add to an error about a name: the known one that is most like it, or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 class ToolkitError(Exception):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, did_you_mean
 from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.options import RecipeRecord
 from toolkit.pruning.pruning_options import Chain, Sweep
@@ -182,5 +182,13 @@ def _first_problem(error: ValidationError) -> str:
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    if first["type"] == "extra_forbidden":
+        message = f"no such key{did_you_mean(str(first['loc'][-1]), _all_keys())}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{key}: {message}{more}" if key else f"{message}{more}"
+
+
+def _all_keys() -> set[str]:
+    """The names of keys, wherever in a recipe they may stand."""
+    schema = Recipe.model_json_schema()
+    return {key for record in (schema, *schema["$defs"].values()) for key in record.get("properties", ())}

@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, did_you_mean
 
 K = TypeVar("K")
 """Names of one table."""
@@ -58,5 +58,8 @@ class Registry(dict[K, V]):
     def named(self, name: K) -> V:
         """The entry of this name. Raises InputError that lists all names where there is none."""
         if name not in self:
-            raise InputError(f"no {self.kind} is called {name!r}: there are {', '.join(sorted(map(str, self)))}")
+            known = sorted(map(str, self))
+            raise InputError(
+                f"no {self.kind} is called {name!r}: there are {', '.join(known)}{did_you_mean(str(name), known)}"
+            )
         return self[name]

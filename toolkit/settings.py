@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, did_you_mean
 
 LONGEST_TIMEOUT = 2_000_000
 """Seconds, 23 days: operating systems wait for an event no longer than 2^31 milliseconds."""
@@ -112,4 +112,7 @@ class Settings(BaseModel):
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """The name of the first field that is wrong, dotted where records hold others, and what is wrong with it."""
     first = error.errors(include_url=False)[0]
+    if first["type"] == "extra_forbidden" and error.title == Settings.__name__:
+        name, known = str(first["loc"][-1]), list(Settings.model_fields)
+        return name, f"no such setting; there are {', '.join(known)}{did_you_mean(name, known)}"
     return ".".join(map(str, first["loc"])), f"{first['msg']}, not {first['input']}"

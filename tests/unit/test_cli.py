@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from quantised_networks import dequantise, pair, qdq_model
 from toolkit import __version__, cli
 from toolkit.commands.arguments import network_paths
 from toolkit.errors import ExitCode, InputError
+from toolkit.settings import Settings
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 13]>
 main (float[N,2] x) => (float[N,2] y) { h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }"""
@@ -219,8 +221,45 @@ def test_ops(capsys: pytest.CaptureFixture[str]) -> None:
     assert "aten.relu.default" in out
 
 
+def test_every_command_answers_as_json_where_that_is_asked_for() -> None:
+    page = cli.build_app().generate_docs(output_format="markdown")
+    sections = dict(re.findall(r"^##+ prunecert ([\w -]+)\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL))
+    assert {name for name in sections if " " not in name} == set(cli.COMMANDS)
+    without = [name for name, text in sections.items() if not re.search(r"^\* `--json`", text, re.MULTILINE)]
+    assert without == ["spec"], "its kinds have it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        (["inspect", "net.onnx", "sat.vnnlib"], {"networks", "specification", "bounded", "plan"}),
+        (["supports", "--vnnlib-versions"], {"vnnlib-versions"}),
+        (["convert", "sat.vnnlib", "--to", "2.0", "--network", "net.onnx", "-o", "o.vnnlib"],
+         {"file", "version", "from"}),
+        (["spec", "output-range", "--network", "net.onnx", "--lower", "x.csv", "--upper", "x.csv", "--maximum", "9",
+          "-o", "range.vnnlib"],
+         {"file", "property", "version"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_json_is_all_there_is_on_stdout(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], keys: set
+) -> None:
+    monkeypatch.chdir(folder)
+    size = onnx.load("net.onnx").graph.input[0].type.tensor_type.shape.dim[-1].dim_value
+    Path("x.csv").write_text(",".join(["0.5"] * size))
+    code, out, _ = run(capsys, *arguments, "--json")
+    assert code == 0
+    assert set(json.loads(out)) == keys
+
+
 BAD = {
     "unknown command": (["frobnicate"], "'frobnicate' is no command"),
+    "misspelt command": (["certfy"], "did you mean certify?"),
+    "misspelt setting": (["verify", "sat.vnnlib", "--network", "net.onnx", "--stratgy", "relu"], "--strategy"),
+    "misspelt executor": (["bench", ".", "--executor", "process"], "did you mean processes?"),
+    "misspelt option of a run": (["bench", ".", "--worker", "2"], "--workers"),
+    "misspelt capability": (["supports", "--onnx-opset-version"], "did you mean --onnx-opset-versions?"),
     "unknown option": (["verify", "sat.vnnlib", "--network", "net.onnx", "--bogus", "1"], "--bogus"),
     "no network": (["verify", "sat.vnnlib"], "--network"),
     "two bare networks": (["verify", "sat.vnnlib", "--network", "net.onnx", "--network", "net.onnx"], "given twice"),
@@ -250,6 +289,11 @@ def test_bad_input_is_one_line_and_exit_2(
     assert err.startswith("prunecert: ")
     assert what in err
     assert err.count("\n") == 1
+
+
+def test_a_misspelt_setting_of_a_run_is_answered_with_the_one_that_was_meant() -> None:
+    with pytest.raises(InputError, match=r"^stratgy: no such setting; there are timeout, .*; did you mean strategy\?"):
+        Settings().changed({"stratgy": "relu"})
 
 
 def test_internal_errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

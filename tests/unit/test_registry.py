@@ -39,6 +39,13 @@ def test_an_unknown_name_is_answered_with_all_there_are() -> None:
         table.named("c")
 
 
+def test_a_misspelt_name_is_answered_with_the_one_that_was_meant() -> None:
+    table: Registry[str, object] = Registry("rule")
+    table.register("chord", "random")(len)
+    with pytest.raises(InputError, match=r"there are chord, random; did you mean chord\?"):
+        table.named("cord")
+
+
 def test_modules_of_a_folder_are_imported_once_all_entries_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -18,6 +21,21 @@ Flag = Annotated[bool, Parameter(negative=())]
 """An option that is there or not, without a form that denies it."""
 MemoryLimit = Annotated[float | None, Parameter(validator=Number(gt=0))]
 """An option for memory in GiB; None for what the machine has left."""
+
+
+@contextmanager
+def on_stderr(whether: bool) -> Iterator[None]:
+    """Print on stderr what is said to people, where stdout is for a JSON object."""
+    if whether:
+        with redirect_stdout(sys.stderr):
+            yield
+    else:
+        yield
+
+
+def print_json(values: Any) -> None:
+    """Print values of JSON's types on stdout."""
+    print(json.dumps(values, indent=1, allow_nan=False))
 
 
 def memory_of(limit: float | None) -> int:

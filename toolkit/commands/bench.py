@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from toolkit.bench.run_options import Options
+from toolkit.bench.stored_run import runs_in
 from toolkit.catalogue import find_target
+from toolkit.commands.arguments import Flag, on_stderr, print_json
 from toolkit.errors import ExitCode, InputError, MachineError
 
 NO_OPTIONS = Options()
 
 
-def bench(target: Path | None = None, /, *, options: Options = NO_OPTIONS) -> int:
+def bench(target: Path | None = None, /, *, options: Options = NO_OPTIONS, json: Flag = False) -> int:
     """Run a recipe (prune, export, verify, report), or verify the instances of a benchmark folder.
 
     The same command continues a run that was interrupted. Returns an exit code (`toolkit.errors.ExitCode`).
@@ -26,12 +28,34 @@ def bench(target: Path | None = None, /, *, options: Options = NO_OPTIONS) -> in
     target
         A recipe (TOML), the name of one that comes along (digits by default), a folder with instances.csv (VNN-COMP
         layout), or a folder of such folders.
+    json
+        Print one JSON object on stdout at the end, with scores and all answers, and all else on stderr.
     """
     try:
-        return run_target(target, options)
+        with on_stderr(json):
+            code = run_target(target, options)
+            runs = runs_in(run_folder_of(find_target(target), options)) if json else []
+        if json:
+            from toolkit.commands.run_json import run_values
+
+            found = [run_values(folder) for folder in runs]
+            print_json({"runs": found} if options.tool else found[0])
+        return code
     except KeyboardInterrupt:
         print("interrupted; what is done is kept, and the same command continues", file=sys.stderr)
         return ExitCode.INTERRUPTED
+
+
+def run_folder_of(path: Path, options: Options) -> Path:
+    """The folder of the results of a target that was run."""
+    from toolkit.campaign import results_folder
+    from toolkit.recipe import load_recipe
+
+    if path.suffix == ".toml":
+        return options.out or Path("results") / load_recipe(path).name
+    if options.tool:
+        return options.out or Path("results") / path.resolve().name
+    return results_folder(path, options)
 
 
 def run_target(target: Path | None, options: Options) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from toolkit.bench.run_options import Options
-from toolkit.commands.arguments import Flag
+from toolkit.commands.arguments import Flag, on_stderr, print_json
 from toolkit.commands.row_options import READING, Reading, RowBalls
 from toolkit.errors import ExitCode, InputError
 
@@ -65,6 +65,7 @@ def certify(
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
     reading: Reading = READING,
     verification: Verification = VERIFICATION,
+    json: Flag = False,
 ) -> int:
     """Certified accuracy of an ONNX classifier on rows of data: no point within --epsilon has another class.
 
@@ -77,9 +78,14 @@ def certify(
         The network, .onnx or .onnx.gz: a classifier whose largest output is its answer, or one with a single score.
     output
         Folder for everything; results/NAME by default.
+    json
+        Print one JSON object on stdout at the end, as in certified.json, and all else on stderr.
     """
     from toolkit.certification import certify_rows
 
     question = reading.question(network, balls.data, balls.labels, balls.epsilon)
-    certified = certify_rows(question, verification.timeout, verification.options(), output)
+    with on_stderr(json):
+        certified = certify_rows(question, verification.timeout, verification.options(), output)
+    if json:
+        print_json(certified.to_json() | {"folder": str(certified.folder)})
     return ExitCode.DONE if certified.consistent else ExitCode.CONTRADICTION

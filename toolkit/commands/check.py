@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.commands.arguments import Flag, print_json
 from toolkit.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ Files = tuple[Path, Path, Path]
 
 
 def check(
-    net: Path, spec: Path | None = None, certificate: Path | None = None, /, *, jobs: int = 1, exact: bool = False
+    net: Path,
+    spec: Path | None = None,
+    certificate: Path | None = None,
+    /,
+    *,
+    jobs: int = 1,
+    exact: bool = False,
+    json: Flag = False,
 ) -> int:
     """Check the certificate of an answer ``unsat`` with numpy and onnx alone, in arithmetic that rounds outward.
 
@@ -43,27 +51,31 @@ def check(
         Processes that share the leaves, or the certificates of a run.
     exact
         Compute in rational numbers, for tiny networks.
+    json
+        Print one JSON object instead: status and message; of a run, how many are accepted, and those that are not.
     """
     from toolkit.proof.check import EXIT_CODES
 
     if jobs < 1:
         raise InputError("--jobs has to be at least 1")
     if net.is_dir() and spec is None:
-        return check_run(net, jobs, exact)
+        return check_run(net, jobs, exact, json)
     if spec is None or certificate is None:
         raise InputError("prunecert check takes NET SPEC CERTIFICATE, or the folder of a run")
     outcome = _checked((net, spec, certificate), exact, jobs)
     if isinstance(outcome, str):
         raise InputError(outcome)
-    print(outcome.status)
-    print(outcome.message)
+    if json:
+        print_json({"status": outcome.status, "message": outcome.message})
+    else:
+        print(f"{outcome.status}\n{outcome.message}")
     return EXIT_CODES[outcome.status]
 
 
-def check_run(folder: Path, jobs: int, exact: bool) -> int:
+def check_run(folder: Path, jobs: int, exact: bool, json: bool = False) -> int:
     """Check what the answers `unsat` of a run rest on. Raises InputError for what is no run, or has no such answer."""
     from toolkit.bench.stored_run import read_run, stored_records
-    from toolkit.proof.check import CHECKED, REFUTED
+    from toolkit.proof.check import CHECKED
     from toolkit.result import Verdict
 
     run = read_run(folder)
@@ -71,18 +83,31 @@ def check_run(folder: Path, jobs: int, exact: bool) -> int:
     if not proved:
         raise InputError(f"{folder}: no answer of this run is unsat")
     counts: dict[str, int] = {}
-    floats = 0
+    floats, others = 0, []
     for record, outcome in zip(proved, _outcomes(folder, run, proved, jobs, exact), strict=True):
         status, message = ("unreadable", outcome) if isinstance(outcome, str) else (outcome.status, outcome.message)
         counts[status] = counts.get(status, 0) + 1
         floats += not isinstance(outcome, str) and outcome.floats
         if status != CHECKED:
-            print(f"{status}: {' '.join(record.row)}: {message}")
+            others.append({"instance": list(record.row), "status": status, "message": message})
+    checked = counts.get(CHECKED, 0)
+    if json:
+        print_json({"unsat": len(proved), "checked": checked, "floats": floats, "others": others})
+        return _code(counts, len(proved))
+    for one in others:
+        print(f"{one['status']}: {' '.join(one['instance'])}: {one['message']}")
     more = f", {floats} of them for every evaluation in floating point" if floats else ""
-    print(f"{counts.get(CHECKED, 0)} of {len(proved)} answers unsat have a certificate that is accepted{more}")
+    print(f"{checked} of {len(proved)} answers unsat have a certificate that is accepted{more}")
+    return _code(counts, len(proved))
+
+
+def _code(counts: Mapping[str, int], proved: int) -> ExitCode:
+    """The exit code about a run, of how many certificates have which status."""
+    from toolkit.proof.check import CHECKED, REFUTED
+
     if counts.get(REFUTED):
         return ExitCode.CONTRADICTION
-    return ExitCode.DONE if counts.get(CHECKED) == len(proved) else ExitCode.BAD_INPUT
+    return ExitCode.DONE if counts.get(CHECKED) == proved else ExitCode.BAD_INPUT
 
 
 def _outcomes(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from toolkit.commands.arguments import network_paths
+from toolkit.commands.arguments import Flag, network_paths, print_json
 from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.vnncomp.model_binding import bind, check_binding
 from toolkit.formats.vnncomp.witness import Witness, open_sessions
@@ -26,6 +26,7 @@ def check_witness(
     /,
     *,
     network: Annotated[list[str], Parameter(negative=())] = [],  # noqa: B006
+    json: Flag = False,
 ) -> int:
     """Judge a counterexample with onnxruntime, as VNN-COMP's scorer does.
 
@@ -44,6 +45,8 @@ def check_witness(
         The counterexample file, plain or .gz.
     network
         NAME=PATH of further networks of the specification.
+    json
+        Print one JSON object instead.
     """
     query = read_query(spec)
     models = {name: load_model(path) for name, path in network_paths([net, *network]).items()}
@@ -51,8 +54,10 @@ def check_witness(
     verdict, explanation = classify(open_sessions(models, query), query, witness)
     if verdict is Classification.CORRECT and query.over_reals:
         verdict, explanation = _over_reals(models, query, witness)
-    print(verdict.value)
-    print(explanation)
+    if json:
+        print_json({"classification": verdict.value, "explanation": explanation})
+    else:
+        print(f"{verdict.value}\n{explanation}")
     return 0 if verdict in CREDITED else 1
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from toolkit.commands.arguments import Flag, print_json
 from toolkit.errors import InputError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.vnnlib.convert_versions import downgrade, upgrade
@@ -22,7 +23,8 @@ def convert(
     to: Literal["1.0", "2.0"],
     output: Annotated[Path, Parameter(alias="-o")],
     network: Path | None = None,
-    real: Annotated[bool, Parameter(negative=())] = False,
+    real: Flag = False,
+    json: Flag = False,
 ) -> int:
     """Convert a specification between VNN-LIB 1.0 and 2.0.
 
@@ -38,9 +40,13 @@ def convert(
         The network, .onnx or .onnx.gz: version 2.0 needs its shapes and element type.
     real
         Declare the tensors real instead of the network's element type.
+    json
+        Print what was written as one JSON object.
     """
     query = read_query(spec)
     write_query(downgrade(query) if to == "1.0" else _upgraded(query, spec, network, real), output, to)
+    if json:
+        print_json({"file": str(output), "version": to, "from": query.version})
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from toolkit.commands.arguments import Flag, print_json
 from toolkit.errors import InputError
 
 
@@ -18,6 +19,7 @@ def export_proof(
     *,
     to: str,
     output: Annotated[Path, Parameter(alias="-o")],
+    json: Flag = False,
 ) -> int:
     """Write a certificate as a proof in a format that other tools check, or refuse to where the format cannot say it.
 
@@ -37,6 +39,8 @@ def export_proof(
         torchlean-cert (the same under its former name, abcrown_leaf_cert_v0_1).
     output
         The file to write; where there are several cases, each has its number before the end of the name.
+    json
+        Print the names as one JSON object.
     """
     from toolkit.certificates.proof_formats import PROOF_FORMATS, exported_proof
 
@@ -46,5 +50,8 @@ def export_proof(
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}; give a file that can be written") from None
-        print(path)
+    if json:
+        print_json({"files": [str(path) for path in texts]})
+    else:
+        print("\n".join(map(str, texts)))
     return 0

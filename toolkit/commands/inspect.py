@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import onnx
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from toolkit.commands.arguments import MemoryLimit, memory_of, network_paths
+from toolkit.commands.arguments import Flag, MemoryLimit, memory_of, network_paths, print_json
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel, TensorInfo
 from toolkit.formats.vnnlib.query import Query
@@ -33,6 +33,7 @@ def inspect(
     network: Annotated[list[str], Parameter(negative=())] = [],  # noqa: B006
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
     memory_limit: MemoryLimit = None,
+    json: Flag = False,
 ) -> int:
     """Show what a network and a specification contain and what would be tried.
 
@@ -50,30 +51,34 @@ def inspect(
         Time limit in seconds.
     memory_limit
         Memory that may be taken, in GiB; by default what the machine has left.
+    json
+        Print one JSON object instead.
     """
     limits = ProcessLimits(timeout - seconds_passed(), memory_of(memory_limit))
     try:
-        print(run_forked(partial(_inspected, net, spec, network), limits))
+        found = run_forked(partial(_inspected, net, spec, network), limits)
     except ProcessOverdue:
         raise InputError(f"{net}: not read and run once within {timeout:g} s; --timeout sets another limit") from None
+    if json:
+        print_json(found)
+    else:
+        print("\n".join(_lines(found)))
     return 0
 
 
-def _inspected(net: str, spec: Path | None, network: Sequence[str]) -> str:
-    """The whole text."""
+def _inspected(net: str, spec: Path | None, network: Sequence[str]) -> dict[str, Any]:
+    """Everything that is told, of JSON's types."""
     from toolkit.verify import load_networks, load_query
 
     networks = load_networks(network_paths([net, *network]))
-    lines, reason = list[str](), ""
-    for opened in networks.values():
-        found = _surveyed(opened)
-        reason = reason or found.reason
-        lines += _describe_model(opened.model, found)
+    surveys = [(opened.model, _surveyed(opened)) for opened in networks.values()]
+    reason = next((found.reason for _, found in surveys if found.reason), "")
+    query = None
     if spec is not None:
         loaded = load_query(networks, read_query(spec))
-        reason = _reason(loaded)
-        lines += _describe_query(loaded.query, loaded.cases, spec)
-    return "\n".join([*lines, f"plan            {_plan(reason)}"])
+        reason, query = _reason(loaded), _query_values(loaded.query, loaded.cases, spec)
+    models = [_model_values(model, found) for model, found in surveys]
+    return {"networks": models, "specification": query, "bounded": not reason, "plan": _plan(reason)}
 
 
 def _surveyed(network: LoadedNetwork) -> OperatorSurvey:
@@ -120,42 +125,85 @@ def _parameters(graph: onnx.GraphProto) -> int:
     )
 
 
-def _describe_model(model: OnnxModel, found: OperatorSurvey) -> Iterator[str]:
-    yield f"network         {model.path}"
-    yield f"  sha256        {model.sha256}"
-    yield f"  operator set  {model.opset}, by {model.proto.producer_name or 'unknown'} {model.proto.producer_version}"
-    for entry in model.proto.metadata_props:
-        yield f"  {entry.key:<13} {entry.value}"
-    for title, infos in (("input", model.inputs), ("output", model.outputs)):
-        for info in infos:
-            yield f"  {title:<13} {_describe_tensor(info)}"
-    yield f"  parameters    {_parameters(model.proto.graph):,}"
-    yield f"  ReLU neurons  {sum(row.neurons for row in found.rows if row.op_type == 'Relu'):,}"
-    for row in found.rows:
-        mark = " " if row.supported else "!"
-        yield f"  {mark} {row.op_type:<20} {row.count:>5}  {row.handling}"
-    if found.reason:
-        yield f"  ! {found.reason}"
+def _model_values(model: OnnxModel, found: OperatorSurvey) -> dict[str, Any]:
+    return {
+        "path": str(model.path),
+        "sha256": model.sha256,
+        "operator_set": model.opset,
+        "producer": f"{model.proto.producer_name or 'unknown'} {model.proto.producer_version}",
+        "metadata": {entry.key: entry.value for entry in model.proto.metadata_props},
+        "inputs": [_tensor_values(info) for info in model.inputs],
+        "outputs": [_tensor_values(info) for info in model.outputs],
+        "parameters": _parameters(model.proto.graph),
+        "relu_neurons": sum(row.neurons for row in found.rows if row.op_type == "Relu"),
+        "operators": [
+            {"name": row.op_type, "count": row.count, "handling": row.handling, "supported": row.supported}
+            for row in found.rows
+        ],
+        "reason": found.reason,
+    }
 
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 
 
-def _describe_tensor(info: TensorInfo) -> str:
-    declared = ", ".join(str(dim or "?") for dim in info.declared_shape or ())
-    return f"{info.name} {info.dtype} [{declared}], {info.size} elements"
+def _tensor_values(info: TensorInfo) -> dict[str, Any]:
+    shape = [str(dim or "?") for dim in info.declared_shape or ()]
+    return {"name": info.name, "type": str(info.dtype), "shape": shape, "elements": info.size}
 
 
-def _describe_query(query: Query, cases: Cases, path: Path) -> Iterator[str]:
-    yield f"specification   {path}"
-    yield f"  version       {query.version}"
-    for network in query.networks:
-        yield f"  network       {network.name}: {', '.join(f'{t.name} ({t.size})' for t in network.tensors)}"
+def _query_values(query: Query, cases: Cases, path: Path) -> dict[str, Any]:
     widths = cases.upper - cases.lower
-    yield f"  boxes         {len(cases.lower)} of {len(cases.inputs)} inputs"
-    if widths.size:
-        fixed = int((widths == 0).all(axis=0).sum())
-        yield f"  widths        mean {widths.mean():.4g}, largest {widths.max():.4g}; {fixed} inputs fixed"
-    yield f"  cases         {len(cases)}, over {len(cases.atoms)} atoms"
-    if query.products:
-        yield f"  products      {len(query.products)} of variables"
+    return {
+        "path": str(path),
+        "version": query.version,
+        "networks": {one.name: {tensor.name: tensor.size for tensor in one.tensors} for one in query.networks},
+        "boxes": len(cases.lower),
+        "inputs": len(cases.inputs),
+        "mean_width": float(widths.mean()) if widths.size else None,
+        "largest_width": float(widths.max()) if widths.size else None,
+        "fixed_inputs": int((widths == 0).all(axis=0).sum()) if widths.size else 0,
+        "cases": len(cases),
+        "atoms": len(cases.atoms),
+        "products": len(query.products),
+    }
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    """What was found, for people."""
+    for model in found["networks"]:
+        yield from _model_lines(model)
+    if found["specification"]:
+        yield from _query_lines(found["specification"])
+    yield f"plan            {found['plan']}"
+
+
+def _model_lines(model: dict[str, Any]) -> Iterator[str]:
+    yield f"network         {model['path']}"
+    yield f"  sha256        {model['sha256']}"
+    yield f"  operator set  {model['operator_set']}, by {model['producer']}"
+    for name, value in model["metadata"].items():
+        yield f"  {name:<13} {value}"
+    for kind in ("input", "output"):
+        for one in model[f"{kind}s"]:
+            yield f"  {kind:<13} {one['name']} {one['type']} [{', '.join(one['shape'])}], {one['elements']} elements"
+    yield f"  parameters    {model['parameters']:,}"
+    yield f"  ReLU neurons  {model['relu_neurons']:,}"
+    for row in model["operators"]:
+        yield f"  {' ' if row['supported'] else '!'} {row['name']:<20} {row['count']:>5}  {row['handling']}"
+    if model["reason"]:
+        yield f"  ! {model['reason']}"
+
+
+def _query_lines(query: dict[str, Any]) -> Iterator[str]:
+    yield f"specification   {query['path']}"
+    yield f"  version       {query['version']}"
+    for name, tensors in query["networks"].items():
+        yield f"  network       {name}: {', '.join(f'{tensor} ({size})' for tensor, size in tensors.items())}"
+    yield f"  boxes         {query['boxes']} of {query['inputs']} inputs"
+    if query["mean_width"] is not None:
+        widths = f"mean {query['mean_width']:.4g}, largest {query['largest_width']:.4g}"
+        yield f"  widths        {widths}; {query['fixed_inputs']} inputs fixed"
+    yield f"  cases         {query['cases']}, over {query['atoms']} atoms"
+    if query["products"]:
+        yield f"  products      {query['products']} of variables"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from toolkit.commands.arguments import Flag, on_stderr, print_json
 from toolkit.commands.bench import machine_failures
 from toolkit.errors import ExitCode, InputError
 
 
-def merge(*run: Path, out: Path) -> ExitCode:
+def merge(*run: Path, out: Path, json: Flag = False) -> ExitCode:
     """Make one run of those of its parts (prunecert bench --shard I/N): answers, counterexamples, tables and page.
 
     A part that is missing or not finished is named, and its instances stay open: prunecert bench on the merged folder
@@ -22,7 +24,20 @@ def merge(*run: Path, out: Path) -> ExitCode:
         Folders of the parts, which are only read.
     out
         Folder for the whole run; what an earlier merge or run left there stays.
+    json
+        Print one JSON object on stdout at the end, with scores and all answers, and all else on stderr.
     """
+    from toolkit.commands.run_json import run_values
+
+    with on_stderr(json):
+        code = merged_code(run, out)
+    if json:
+        print_json(run_values(out))
+    return code
+
+
+def merged_code(run: Sequence[Path], out: Path) -> ExitCode:
+    """Merge the parts and say what came of it. Raises InputError."""
     from toolkit.bench.merge_runs import merge_runs
     from toolkit.bench.results import write_results
     from toolkit.bench.runner import claimed

@@ -10,7 +10,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from toolkit.bench.run_options import Options
-from toolkit.commands.arguments import Flag
+from toolkit.commands.arguments import Flag, on_stderr, print_json
 from toolkit.commands.row_options import Numbers
 from toolkit.data.row_units import given_numbers
 from toolkit.errors import InputError
@@ -107,6 +107,8 @@ class Check:
     """Where to train and to bound."""
     workers: int | None = None
     """Processes that verify at the same time."""
+    json: Flag = False
+    """Print one JSON object on stdout at the end, with networks, scores and all answers, and all else on stderr."""
 
 
 PRUNING, NETWORK_INPUT, TUNING, CHECK = Pruning(), NetworkInput(), Tuning(), Check()
@@ -145,9 +147,31 @@ def prune(
     """
     from toolkit.study import run_parsed
 
+    options = Options(out=output, device=check.device, workers=check.workers)
+    with on_stderr(check.json):
+        code = run_parsed(recipe_of(model, data, epsilon, network_input, pruning, tuning, check, options), options)
+    if check.json:
+        from toolkit.commands.run_json import run_values
+
+        print_json(run_values(output))
+    return code
+
+
+def recipe_of(
+    model: Path,
+    data: str,
+    epsilon: str,
+    network_input: NetworkInput,
+    pruning: Pruning,
+    tuning: Tuning,
+    check: Check,
+    options: Options,
+) -> Recipe:
+    """The recipe that the command's arguments stand for. Raises InputError."""
+    from toolkit.recipe import parse_recipe
+
     if not model.is_file():
         raise InputError(f"{model}: no such file")
-    options = Options(out=output, device=check.device, workers=check.workers)
     options.check()
     return run_parsed(as_recipe(model, data, epsilon, network_input, pruning, tuning, check), options)
 

@@ -12,12 +12,12 @@ from rich.console import Console
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.runner import claimed
 from toolkit.bench.stored_run import StoredRun, expected_by_key, read_run, runs_in, stored_records
-from toolkit.commands.arguments import Flag
+from toolkit.commands.arguments import Flag, print_json
 from toolkit.errors import ExitCode, InputError
 from toolkit.report.tables import score_table, summary_table, to_csv, to_latex
 
 
-def report(run: Path, /, *, latex: Flag = False, csv: Flag = False) -> ExitCode:
+def report(run: Path, /, *, latex: Flag = False, csv: Flag = False, json: Flag = False) -> ExitCode:
     """Make the tables, plots and page of a run again, from the answers in its folder; nothing is verified.
 
     The exit code is 1 where an answer contradicts a known one or an attack, as when the run was made.
@@ -30,18 +30,27 @@ def report(run: Path, /, *, latex: Flag = False, csv: Flag = False) -> ExitCode:
         Print the table of results as a LaTeX tabular (package booktabs) on stdout, and all else on stderr.
     csv
         Print the table of results as CSV on stdout, with all digits, and all else on stderr.
+    json
+        Print one JSON object on stdout, with scores and all answers, and all else on stderr.
     """
-    if latex and csv:
-        raise InputError("--latex and --csv: one of them at a time, both print on stdout")
+    if latex + csv + json > 1:
+        raise InputError("--latex, --csv and --json: one of them at a time, each prints on stdout")
+    from toolkit.commands.run_json import run_values
+
     folders = runs_in(run)
     if len(folders) > 1 and (latex or csv):
         raise InputError(
             f"{run}: holds {len(folders)} runs; name one for its table, or print one table of all with prunecert "
             f"compare {shlex.join(map(str, folders))}"
         )
-    console = Console(file=sys.stderr if latex or csv else sys.stdout, width=None if sys.stdout.isatty() else 200)
+    console = Console(
+        file=sys.stderr if latex or csv or json else sys.stdout, width=None if sys.stdout.isatty() else 200
+    )
     reports = [_reported(folder, console) for folder in folders]
-    if latex or csv:
+    if json:
+        found = [run_values(folder) for folder in folders]
+        print_json({"runs": found} if folders != [run] else found[0])
+    elif latex or csv:
         print(reports[0].latex if latex else reports[0].csv, end="")
     return ExitCode.CONTRADICTION if any(one.wrong for one in reports) else ExitCode.DONE
 

@@ -11,7 +11,7 @@ import numpy as np
 from cyclopts import App, Parameter
 from numpy.typing import NDArray
 
-from toolkit.commands.arguments import Flag
+from toolkit.commands.arguments import Flag, print_json
 from toolkit.commands.row_options import READING, Reading, RowBalls
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel, TensorInfo, load_model
@@ -54,6 +54,8 @@ class File:
     """Version of VNN-LIB: 1.0 unless the specification is about two networks, which needs 2.0."""
     real: Flag = False
     """In version 2.0, declare the tensors real instead of the network's element type."""
+    json: Flag = False
+    """Print one JSON object instead."""
 
 
 NOWHERE = Region()
@@ -211,6 +213,7 @@ def benchmark(
     reading: Reading = READING,
     timeout: float = 30.0,
     vnnlib: Literal["1.0", "2.0"] = "1.0",
+    json: Flag = False,
 ) -> int:
     """A whole folder: the network's answer stays the same around each row of a file or a data set.
 
@@ -226,9 +229,16 @@ def benchmark(
         Seconds for each row, in instances.csv.
     vnnlib
         Version of VNN-LIB.
+    json
+        Print one JSON object instead.
     """
     questions = ask(reading.question(network, balls.data, balls.labels, balls.epsilon))
     write_folder(questions, output, timeout, vnnlib)
+    if json:
+        count, total = len(questions.labels), questions.points.rows.total
+        remarks = list(questions.classifier.remarks)
+        print_json({"folder": str(output), "specifications": count, "rows": total, "remarks": remarks})
+        return 0
     for remark in questions.classifier.remarks:
         print(f"{network}: {remark}")
     print(f"{output}: {len(questions.labels)} specifications of {questions.points.rows.total} rows")
@@ -360,7 +370,10 @@ def _write(query: Query, file: File, models: list[OnnxModel], region: Region, pr
         raise InputError("--real is for version 2.0; in 1.0 everything is real; add --vnnlib 2.0")
     comments = [*_network_lines(models), f"inputs: {_described(region)}", f"property: {property_}"]
     write_query(query, file.output, file.vnnlib, comments)
-    print(f"{file.output}: {property_}")
+    if file.json:
+        print_json({"file": str(file.output), "property": property_, "version": file.vnnlib or query.version})
+    else:
+        print(f"{file.output}: {property_}")
     return 0
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from toolkit.errors import InputError
+from toolkit.commands.arguments import Flag, print_json
+from toolkit.errors import InputError, did_you_mean
 
 
 def _operators() -> list[str]:
@@ -31,7 +32,7 @@ CAPABILITIES: dict[str, Callable[[], list[str]]] = {
 }
 
 
-def supports(capability: Annotated[str, Parameter(allow_leading_hyphen=True)], /) -> int:
+def supports(capability: Annotated[str, Parameter(allow_leading_hyphen=True)], /, *, json: Flag = False) -> int:
     """Say what the verifier supports.
 
     Parameters
@@ -41,9 +42,17 @@ def supports(capability: Annotated[str, Parameter(allow_leading_hyphen=True)], /
         --hidden-node-theories, --multiple-input-output-theories, --multiple-network-theories,
         --multiple-node-comparison-theories, --arithmetic-complexity-theories, --optimised-disjunctive-reasoning and
         --serialise-assignments.
+    json
+        Print one JSON object instead.
     """
     name = capability.removeprefix("--")
     if name not in CAPABILITIES:
-        raise InputError(f"'{capability}' is no capability; there are {', '.join(f'--{key}' for key in CAPABILITIES)}")
-    print("\n".join(CAPABILITIES[name]()))
+        known = [f"--{key}" for key in CAPABILITIES]
+        raise InputError(
+            f"'{capability}' is no capability; there are {', '.join(known)}{did_you_mean(f'--{name}', known)}"
+        )
+    if json:
+        print_json({name: CAPABILITIES[name]()})
+    else:
+        print("\n".join(CAPABILITIES[name]()))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 from dataclasses import fields
@@ -156,6 +157,19 @@ def test_a_run_about_something_else_is_not_replaced(out: Path) -> None:
     (out.parent / "other" / "instances.csv").write_text("onnx/net.onnx,vnnlib/unsat_0.vnnlib,20\n")
     assert run(["bench", str(out.parent / "other"), "--out", str(out)]) == 2
     assert (out / "results.csv").read_text() == before
+
+
+def test_a_report_as_json_has_what_the_tables_have(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(["report", str(out), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["run"], found["folder"], found["instances"]) == ("toy", str(out), 4)
+    [score] = found["scores"]
+    assert (score["unsat"], score["sat"], score["unknown"], score["contradictions"]) == (2, 1, 1, 1)
+    lines = lines_of(out)
+    assert [answer["specification"] for answer in found["answers"]] == [line["specification"] for line in lines]
+    assert [answer["domains"] for answer in found["answers"]] == [7] * 4
+    assert [answer["reason"] for answer in found["answers"]] == [None, None, "weak, bounds", None]
 
 
 def test_a_folder_of_runs_is_reported_run_by_run_and_compared_with_none(
