@@ -1,9 +1,9 @@
-# The two commands of this project; each does all of its own set-up in .venv.
+# The commands of this project; each does all of its own set-up in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: test bench install lint perf fuzz clean
+.PHONY: test bench install lint docs perf fuzz clean
 
 install: .venv/.installed
 
@@ -27,6 +27,10 @@ test: lint
 
 bench: install
 	$(BIN)/python run_benchmark.py
+
+# The documentation as a site: build/site/docs/index.html. Warnings are errors.
+docs: install
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs . build/site
 
 fuzz: install
 	$(BIN)/python tests/fuzz/fuzz.py

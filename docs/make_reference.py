@@ -1,4 +1,7 @@
-"""Write docs/reference.md from the records that check recipes: ``python docs/make_reference.py``."""
+"""Write what the documentation has from the code: ``python docs/make_reference.py``.
+
+docs/reference.md is made from the records that check recipes, docs/commands.md from the commands' own help.
+"""
 
 from __future__ import annotations
 
@@ -87,5 +90,23 @@ def kind(annotation: Any) -> str:
     return " or ".join(kind(part) for part in parts if part is not type(None))
 
 
+COMMANDS_HEAD = """# Reference: commands
+
+Made by `docs/make_reference.py` from the commands' own help, which `prunecert COMMAND --help` prints. Options that may
+be repeated are given once for each value.
+"""
+
+
+def commands() -> str:
+    """The page about commands, as the library of the command line writes it, without its own list of contents."""
+    from toolkit.cli import build_app
+
+    _, usage, rest = build_app().generate_docs(output_format="markdown").partition("## prunecert verify")
+    return f"{COMMANDS_HEAD}\n{usage}{rest}"
+
+
+PAGES = {"reference.md": reference, "commands.md": commands}
+
 if __name__ == "__main__":
-    Path(__file__).with_name("reference.md").write_text(reference(), encoding="utf-8")
+    for name, page in PAGES.items():
+        Path(__file__).with_name(name).write_text(page(), encoding="utf-8")

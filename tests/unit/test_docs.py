@@ -3,13 +3,14 @@
 import importlib
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 
+from toolkit.cli import COMMANDS
 from toolkit.recipe import load_recipe
-from toolkit.result import DECIDED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,6 +19,40 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 def test_the_reference_is_up_to_date():
     maker = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
     assert (ROOT / "docs" / "reference.md").read_text() == maker["reference"](), "run: python docs/make_reference.py"
+
+
+def test_the_page_of_commands_has_all_of_them_with_their_options():
+    """Names alone: how a page is laid out is the library's."""
+    made = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))["commands"]()
+    page = (ROOT / "docs" / "commands.md").read_text()
+    told, known = (re.findall(r"^##+ (prunecert .*)|`(--[\w-]+)", text, re.MULTILINE) for text in (page, made))
+    assert told == known, "run: python docs/make_reference.py"
+    assert {f"prunecert {name}" for name in COMMANDS} <= {command for command, _ in told}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_is_run_or_says_why_not(page):
+    """Commands stand in blocks of bash, which the pages' own tests run (conftest.py)."""
+    text = page.read_text()
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if re.search(r"^(\$ )?(prunecert|python|make) ", block, re.MULTILINE) and language != "console":
+            assert language == "bash", block
+    directives = re.findall(r"^<!-- skip", text, re.MULTILINE)
+    reasons = re.findall(r'^<!-- skip: next "\w.+" -->\n\n```bash', text, re.MULTILINE)
+    assert len(directives) == len(reasons)
+
+
+def test_the_site_is_made_without_warnings(tmp_path):
+    pytest.importorskip("sphinx")
+    pytest.importorskip("myst_parser")
+    made = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-c", "docs", ".", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (made.returncode, made.stderr) == (0, "")
+    for page in ("docs/tutorial", "docs/commands", "docs/python_reference", "README", "CONTRIBUTING"):
+        assert (tmp_path / f"{page}.html").is_file(), page
+    assert "certified accuracy" in (tmp_path / "docs/python_reference.html").read_text().lower()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -45,22 +80,6 @@ def test_every_choice_is_named():
 @pytest.mark.parametrize("recipe", sorted((ROOT / "specs").glob("*.toml")), ids=lambda path: path.name)
 def test_recipes_are_valid(recipe):
     assert load_recipe(recipe).name
-
-
-def test_the_examples_of_the_programming_interface_run(tmp_path, monkeypatch, capsys):
-    """One after the other, as in one script; only pruning, which needs images of the reader's, stops at its recipe."""
-    examples = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert len(examples) == 8
-    recipes = []
-    monkeypatch.setattr("toolkit.study.run_parsed", lambda recipe, _options: recipes.append(recipe) or 0)
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    names = {"__name__": "__main__"}
-    for example in examples:
-        exec(compile(example, "docs/api.md", "exec"), names)
-    assert names["result"].verdict in DECIDED
-    assert [recipe.chains[0].densities for recipe in recipes] == [(0.5, 0.25)]
-    assert "one of the recipes that come along: cifar10_methods, " in capsys.readouterr().out
 
 
 # --- names in the pages for developers --------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("more", [[], ["--exact"], ["--jobs", "2"]])
 def test_it_checks_as_the_page_says(written: Path, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    [_, said] = re.findall(r"```\n\$ (.*?)\n(.*?)```", PAGE, re.DOTALL)[0]
+    [said] = re.findall(r"```bash\nprunecert check two.*?```text\n(.*?)```", PAGE, re.DOTALL)
     assert main([*FILES, *more]) == 0
     assert capsys.readouterr().out == said
     assert run(["check", *FILES, *more]) == 0
