@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from toolkit.cli import COMMANDS
 from toolkit.recipe import load_recipe
+from toolkit.result import DECIDED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,8 +33,8 @@ def test_the_page_of_commands_has_all_of_them_with_their_options():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_of_a_page_is_run_or_says_why_not(page):
-    """Commands stand in blocks of bash, which the pages' own tests run (conftest.py)."""
+def test_commands_stand_in_blocks_that_can_be_run(page):
+    """Commands stand in blocks of bash; conftest.py says of which pages they are run."""
     text = page.read_text()
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         if re.search(r"^(\$ )?(prunecert|python|make) ", block, re.MULTILINE) and language != "console":
@@ -80,6 +82,22 @@ def test_every_choice_is_named():
 @pytest.mark.parametrize("recipe", sorted((ROOT / "specs").glob("*.toml")), ids=lambda path: path.name)
 def test_recipes_are_valid(recipe):
     assert load_recipe(recipe).name
+
+
+def test_the_examples_of_the_programming_interface_run(tmp_path, monkeypatch, capsys):
+    """One after the other, as in one script; only pruning, which needs images of the reader's, stops at its recipe."""
+    examples = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert len(examples) == 8
+    recipes = []
+    monkeypatch.setattr("toolkit.study.run_parsed", lambda recipe, _options: recipes.append(recipe) or 0)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names = {"__name__": "__main__"}
+    for example in examples:
+        exec(compile(example, "docs/api.md", "exec"), names)
+    assert names["result"].verdict in DECIDED
+    assert [recipe.chains[0].densities for recipe in recipes] == [(0.5, 0.25)]
+    assert "one of the recipes that come along: cifar10_methods, " in capsys.readouterr().out
 
 
 # --- names in the pages for developers --------------------------------------------------------------------------------
