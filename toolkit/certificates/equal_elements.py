@@ -7,7 +7,8 @@ proportion if they are multiples by their affine operators alone. The checker's 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,23 +23,36 @@ DIGITS = 7
 """To which values are compared."""
 
 
-def merged_network(
-    network: ProofNetwork, without: Collection[str] = (), sure: bool = True
-) -> tuple[ProofNetwork, dict[str, Multiples]]:
-    """The network as it is once the multiples in all of its tensors but some have been stated; these, in order.
+@dataclass(frozen=True)
+class StatedTensor:
+    """Elements of one tensor that are multiples of others, and the network before and after that is stated."""
+
+    name: str
+    multiples: Multiples
+    before: ProofNetwork
+    after: ProofNetwork
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the checker accepts all of them."""
+        return bool(are_multiples(self.before, self.before.names[self.name], self.multiples).all())
+
+
+def stated_tensors(network: ProofNetwork, without: Collection[str] = (), sure: bool = True) -> Iterator[StatedTensor]:
+    """The multiples in all tensors of a network but some, one tensor after the other.
 
     Unless they are to be ``sure``, which takes the most time, they are what values at points make likely.
     """
-    found: dict[str, Multiples] = {}
     random = RandomValues()
     for name in network.names:
         value = network.names[name]
         candidates = proportional(random.of(network, value))
         if name in without or not len(candidates.elements) or reader_of(network, value, candidates) is None:
             continue
-        if (stated := verified(network, value, candidates) if sure else candidates) is not None:
-            network, found[name] = merged(network, value, stated), stated
-    return network, found
+        if (multiples := verified(network, value, candidates) if sure else candidates) is not None:
+            found = StatedTensor(name, multiples, network, merged(network, value, multiples))
+            yield found
+            network = found.after
 
 
 def verified(network: ProofNetwork, value: int, candidates: Multiples) -> Multiples | None:

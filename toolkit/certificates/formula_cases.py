@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.problem.cases import Cases
-from toolkit.proof.formula import CaseFormula, FormulaAtom
+from toolkit.proof.formula import CaseFormula, FormulaAtom, FormulaCase
 from toolkit.tuning import tuned
 
 AtomKey = tuple[tuple[int, str], ...]
@@ -39,13 +39,15 @@ def formula_cases(formula: CaseFormula, cases: Cases) -> list[list[StatedCase]]:
     for case in range(len(cases)):
         waiting[frozenset(rows[row][0] for row in cases.rows_of(case).tolist() if row in rows)].append(case)
     found: list[list[StatedCase]] = [[] for _ in range(len(cases))]
+    common = formula.common_part
+    box = _ends(common)
     for number in range(len(formula.cases)):
         stated = formula.case(number)
         if stated.empty:
             continue
         own = [_atom_key(atom) for atom in stated.atoms]
         places = {key: (place, scale) for place, (key, scale) in reversed(list(enumerate(own)))}
-        lower, upper = (np.array([float(end) for end in ends]) for ends in (stated.lower, stated.upper))
+        lower, upper = box if stated.lower is common.lower else _ends(stated)
         for case in waiting.get(frozenset(places), ()):
             if _same_box(cases, case, lower, upper):
                 atoms = {
@@ -61,9 +63,15 @@ def formula_cases(formula: CaseFormula, cases: Cases) -> list[list[StatedCase]]:
 def common_case(formula: CaseFormula, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> int | None:
     """The number of what all cases have in common, where that has this box; None where it has another, or none."""
     part = formula.common_part
-    ends = [np.array([float(end) for end in ends]) for ends in (part.lower, part.upper)]
+    ends = _ends(part)
     same = all(np.isfinite(end).all() for end in ends) and _near(ends[0], lower) and _near(ends[1], upper)
     return len(formula.cases) if same else None
+
+
+def _ends(case: FormulaCase) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The ends of a case's box, rounded."""
+    lower, upper = (np.array([float(end) for end in ends]) for ends in (case.lower, case.upper))
+    return lower, upper
 
 
 def _bounds_input(cases: Cases, row: int) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from toolkit.problem.evaluate_program import evaluate
-from toolkit.problem.program import Program
+from toolkit.ops import RELAXATIONS
+from toolkit.problem.program import INPUT, Program
 from toolkit.proof.bounds import ContextBounds, Model, image
 from toolkit.tuning import tuned
 
@@ -52,20 +53,36 @@ class NeuronElements:
         return found
 
 
-def neuron_elements(program: Program, model: Model, lower: Array, upper: Array) -> NeuronElements:
-    """The elements of all neurons of a compiled program, in the order of the network's names.
+@dataclass(frozen=True)
+class NeuronValues:
+    """Values of all neurons of a program at points, by which they are recognised."""
 
-    ``lower`` and ``upper``, ``(n,)``, are a box of the inputs, in and around which values are compared.
-    """
-    points = sample_points(lower, upper)
-    values = list(tensor_values(model, points).values())
-    given = torch.as_tensor(points)
-    with torch.no_grad():
-        _, layers = evaluate(program, given, torch.zeros_like(given), 0.0)
+    points: Array
+    """``(B, inputs)``."""
+    layers: list[Array]
+    """Values of each layer's neurons, ``(B, n)``."""
+
+    @classmethod
+    def of(cls, program: Program, lower: Array, upper: Array) -> NeuronValues:
+        """The values at points in and around a box of the inputs, ``(n,)``."""
+        points = sample_points(lower, upper)
+        values: dict[int, torch.Tensor] = {INPUT: torch.as_tensor(points).to(program.device, program.dtype)}
+        layers: list[Array] = []
+        with torch.no_grad():
+            for number, layer in enumerate(program.layers):
+                z = layer.affine.apply([values[source] for source in layer.affine.sources])
+                values[number] = RELAXATIONS[layer.op].function(z)
+                layers.append(z.double().cpu().numpy())
+        return cls(points, layers)
+
+
+def neuron_elements(neurons: NeuronValues, model: Model) -> NeuronElements:
+    """The elements of all neurons of a compiled program, in the order of the network's names."""
+    tensors = [TensorValues(values) for values in tensor_values(model, neurons.points).values()]
     parts: list[NeuronElements] = []
     taken: set[int] = set()
-    for z in reversed(layers):  # of equal tensors, layers that come later are the later ones
-        parts.insert(0, layer_elements(z.value.double().cpu().numpy(), values, taken))
+    for layer in reversed(neurons.layers):  # of equal tensors, layers that come later are the later ones
+        parts.insert(0, layer_elements(layer, tensors, taken))
         taken |= parts[0].mostly
     if not parts:
         return NeuronElements(*(np.zeros(0, kind) for kind in (np.int64, np.int64, float, float)))
@@ -92,14 +109,36 @@ def tensor_values(model: Model, points: Array) -> Mapping[str, Array]:
         return {name: (bounds.lower[v] + bounds.upper[v]) / 2 for name, v in model.network.names.items()}
 
 
-def layer_elements(neurons: Array, tensors: Sequence[Array], taken: Collection[int] = ()) -> NeuronElements:
+class TensorValues:
+    """Values of the elements of one tensor, ``(B, n)``, among which the nearest to others are looked for."""
+
+    def __init__(self, values: Array) -> None:
+        self.values = values
+        self._trees: dict[bool, Any] = {}
+
+    def middle(self, moved: bool) -> Array:
+        """What is taken off each element before directions are compared, ``(n,)``."""
+        return self.values.mean(0) if moved else np.zeros(self.values.shape[1])
+
+    def nearest(self, wanted: Array, moved: bool) -> NDArray[np.int64]:
+        """For each column, ``(B, m)``, the element whose values have the nearest direction, ``(m,)``."""
+        from scipy.spatial import cKDTree  # most programs need no search
+
+        mixing = np.random.default_rng(0).normal(size=(len(wanted), tuned().certificates.compared_values))
+        if moved not in self._trees:
+            self._trees[moved] = cKDTree(directions(self.values - self.middle(moved)).T @ mixing)
+        return self._trees[moved].query(directions(wanted).T @ mixing)[1]
+
+
+def layer_elements(neurons: Array, tensors: Sequence[TensorValues], taken: Collection[int] = ()) -> NeuronElements:
     """The elements of one layer's neurons, ``(B, n)``: a whole tensor where it is one, else each neuron's own.
 
     Later tensors come first, and after all others those that are ``taken`` by other layers.
     """
     size = neurons.shape[1]
     for number in sorted(range(len(tensors)), key=lambda number: (number in taken, -number)):
-        if tensors[number].shape == neurons.shape and bool(same(neurons, tensors[number]).all()):
+        values = tensors[number].values
+        if values.shape == neurons.shape and bool(same(neurons, values).all()):
             return NeuronElements(np.full(size, number), np.arange(size), np.ones(size), np.zeros(size))
     return single_elements(neurons, tensors, taken)
 
@@ -110,7 +149,7 @@ def same(found: Array, expected: Array) -> NDArray[np.bool_]:
     return np.abs(found - expected).max(0) <= tuned().certificates.same_value * size
 
 
-def single_elements(neurons: Array, tensors: Sequence[Array], taken: Collection[int] = ()) -> NeuronElements:
+def single_elements(neurons: Array, tensors: Sequence[TensorValues], taken: Collection[int] = ()) -> NeuronElements:
     """For each neuron the element that it is a multiple of at the points, else one that it is an affine function of.
 
     Of several ones, that in the tensor of most neurons.
@@ -119,7 +158,7 @@ def single_elements(neurons: Array, tensors: Sequence[Array], taken: Collection[
     found = NeuronElements(np.full(size, -1), np.zeros(size, np.int64), np.ones(size), np.zeros(size))
     for moved in (False, True):
         left = np.flatnonzero(found.tensor < 0)
-        fits = [fitted(neurons[:, left], part, moved) for part in tensors]
+        fits = [fitted(neurons[:, left], part, moved) for part in tensors] if len(left) else []
         agreeing = [int((fit.tensor >= 0).sum()) for fit in fits]
         for number in sorted(range(len(fits)), key=lambda number: (number in taken, -agreeing[number], -number)):
             fit, new = fits[number], (fits[number].tensor >= 0) & (found.tensor[left] < 0)
@@ -128,23 +167,21 @@ def single_elements(neurons: Array, tensors: Sequence[Array], taken: Collection[
     return found
 
 
-def fitted(neurons: Array, elements: Array, moved: bool) -> NeuronElements:
+def fitted(neurons: Array, elements: TensorValues, moved: bool) -> NeuronElements:
     """For each neuron, ``(B, n)``, the element whose values, scaled (and moved), are the nearest, where they agree."""
-    from scipy.spatial import cKDTree  # most programs need no search
-
-    middles = [part.mean(0) if moved else np.zeros(part.shape[1]) for part in (elements, neurons)]
-    known, wanted = elements - middles[0], neurons - middles[1]
-    mixing = np.random.default_rng(0).normal(size=(len(known), tuned().certificates.compared_values))
-    _, nearest = cKDTree(directions(known).T @ mixing).query(directions(wanted).T @ mixing)
-    given = known[:, nearest]
+    middle = neurons.mean(0) if moved else np.zeros(neurons.shape[1])
+    wanted = neurons - middle
+    nearest = elements.nearest(wanted, moved)
+    chosen, moves = elements.values[:, nearest], elements.middle(moved)[nearest]
+    given = chosen - moves
     square = (given**2).sum(0)
     scale = (given * wanted).sum(0) / np.where(square > 0, square, 1.0)
     rounded = np.round(scale)
     limit = tuned().certificates.same_value
     scale = np.where(np.abs(scale - rounded) <= limit * np.abs(scale), rounded, scale)
-    offset = middles[1] - scale * middles[0][nearest]
+    offset = middle - scale * moves
     offset = np.where(np.abs(offset) <= limit * np.abs(neurons).max(0), 0.0, offset)
-    agrees = same(scale * elements[:, nearest] + offset, neurons) & (scale != 0) & np.isfinite(scale)
+    agrees = same(scale * chosen + offset, neurons) & (scale != 0) & np.isfinite(scale)
     return NeuronElements(np.where(agrees, 0, -1), nearest, scale, offset)
 
 

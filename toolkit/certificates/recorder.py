@@ -14,16 +14,17 @@ import torch
 from toolkit.bounds.bounder import NeuronTrees
 from toolkit.certificates.box_record import BoxRecord
 from toolkit.certificates.certificate_file import CertificateFile, FileMark
-from toolkit.certificates.equal_elements import merged_network
+from toolkit.certificates.equal_elements import stated_tensors
 from toolkit.certificates.formula_cases import common_case, formula_cases
-from toolkit.certificates.leaf_rows import Array, RefutedDomains, SearchedNeurons, array
+from toolkit.certificates.leaf_rows import RefutedDomains, SearchedNeurons, array
 from toolkit.certificates.neuron_bounds import stated_rows
-from toolkit.certificates.neuron_elements import neuron_elements
+from toolkit.certificates.neuron_elements import NeuronElements, NeuronValues, neuron_elements
 from toolkit.certificates.neuron_trees import StatedTrees
 from toolkit.certificates.phase_record import PhaseRecord
 from toolkit.certificates.recorded_problem import RecordedProblem
 from toolkit.certificates.writer import CertificateWriter
 from toolkit.problem.compile import Problem
+from toolkit.problem.program import Program
 from toolkit.proof.bounds import Model
 from toolkit.proof.floats import unsuited
 from toolkit.proof.formula import load_formula
@@ -107,9 +108,11 @@ class CertificateRecorder:
             self.gaps["problems are about some of the cases alone"] += 1
             return
         lower, upper = (array(end[0]) for end in (problem.lower, problem.upper))
+        neurons = NeuronValues.of(problem.program, lower, upper)
         if self.model is None:
-            self.model = self.with_equal_elements(problem, lower, upper)
-        elements = neuron_elements(problem.program, self.model, lower, upper)
+            self.model, elements = self.with_equal_elements(problem.program, neurons)
+        else:
+            elements = neuron_elements(neurons, self.model)
         cases, rows = formula_cases(self.formula, event.cases), problem.rows.cpu().numpy()
         sizes = [self.model.network.sizes[value] for value in self.model.network.names.values()]
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -117,24 +120,24 @@ class CertificateRecorder:
         self.problem = RecordedProblem(self.file, starts, rows, cases, self.gaps, elements, common_case=common)
         self.refuted = set()
 
-    def with_equal_elements(self, problem: Problem, lower: Array, upper: Array) -> Model:
+    def with_equal_elements(self, program: Program, neurons: NeuronValues) -> tuple[Model, NeuronElements]:
         """State equal elements of tensors, but where the search has a neuron for each of some that are equal: their
-        slopes and splits are different ones."""
+        slopes and splits are different ones. What is likely to be equal is verified last."""
         without: set[str] = set()
         names = list(self.network.names)
         sure = False
         while True:
-            network, stated = merged_network(self.network, without, sure)
-            model = Model.of(network)
-            elements = neuron_elements(problem.program, model, lower, upper)
-            shared = {names[tensor] for tensor in elements.shared(problem.program)} & stated.keys()
-            if sure and not shared:
+            stated = list(stated_tensors(self.network, without, sure))
+            model = Model.of(stated[-1].after if stated else self.network)
+            elements = neuron_elements(neurons, model)
+            shared = {names[tensor] for tensor in elements.shared(program)} & {found.name for found in stated}
+            if not shared and (sure or all(found.accepted for found in stated)):
                 break
             without |= shared
             sure = not shared
-        for name, multiples in stated.items():
-            self.file.add(self.file.writer.equal(self.file.writer.tensors[name], multiples))
-        return model
+        for found in stated:
+            self.file.add(self.file.writer.equal(self.file.writer.tensors[found.name], found.multiples))
+        return model, elements
 
     @record.register
     def neurons_bounded(self, event: NeuronsBounded) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from random_networks import NetworkBuilder, save
 from random_queries import hard_query
 
-from toolkit.certificates.equal_elements import merged_network, proportional
+from toolkit.certificates.equal_elements import proportional, stated_tensors
 from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 from toolkit.proof.check import CHECKED, check
 from toolkit.proof.network import load_network
@@ -104,12 +105,22 @@ def test_the_checker_accepts_searches_that_merged_neurons(tmp_path: Path, name: 
 
 def test_what_is_left_of_each_tensor(tmp_path: Path) -> None:
     network = load_network(save(turned(np.random.default_rng(0)), tmp_path))
-    small, found = merged_network(network)
-    assert [len(part.elements) for part in found.values()] == [4, 2]
+    found = list(stated_tensors(network))
+    assert [len(tensor.multiples.elements) for tensor in found] == [4, 2]
+    small = found[-1].after
     assert [small.sizes[value] for value in small.names.values()] == [4, 2]
     [first, _] = network.names
-    other, _ = merged_network(network, {first})
+    other = list(stated_tensors(network, {first}))[-1].after
     assert other.sizes[other.names[first]] == 8
+
+
+def test_what_values_make_likely_is_accepted_only_where_it_is_so(tmp_path: Path) -> None:
+    network = load_network(save(turned(np.random.default_rng(0)), tmp_path))
+    likely = list(stated_tensors(network, sure=False))
+    assert [len(tensor.multiples.elements) for tensor in likely] == [4, 2]
+    assert all(tensor.accepted for tensor in likely)
+    wrong = replace(likely[0].multiples, factors=2 * likely[0].multiples.factors)
+    assert not replace(likely[0], multiples=wrong).accepted
 
 
 def test_values_in_one_proportion() -> None:

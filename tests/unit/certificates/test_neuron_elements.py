@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolkit.certificates.neuron_elements import layer_elements, single_elements
+from toolkit.certificates.neuron_elements import TensorValues, layer_elements, single_elements
 
 
 def tensors(seed: int = 0) -> list[np.ndarray]:
@@ -12,9 +12,13 @@ def tensors(seed: int = 0) -> list[np.ndarray]:
     return [generator.normal(size=(8, size)) for size in (3, 5, 4)]
 
 
+def known(values: list[np.ndarray]) -> list[TensorValues]:
+    return [TensorValues(part) for part in values]
+
+
 def test_a_whole_tensor_keeps_its_order() -> None:
     values = tensors()
-    found = layer_elements(values[1] * (1 + 1e-13), values)
+    found = layer_elements(values[1] * (1 + 1e-13), known(values))
     assert (found.tensor == 1).all() and found.index.tolist() == [0, 1, 2, 3, 4]
     assert (found.scale == 1).all() and (found.offset == 0).all()
 
@@ -23,7 +27,7 @@ def test_single_neurons_are_scaled_elements_of_any_tensor() -> None:
     values = tensors()
     places, factors = [(2, 3), (0, 1), (1, 4), (1, 0)], [(2.0, 0.5), (-1.0, 0.0), (-0.3, -1.0), (1.0, 0.0)]
     neurons = np.stack([a * values[t][:, i] + b for (t, i), (a, b) in zip(places, factors, strict=True)], 1)
-    found = layer_elements(neurons, values)
+    found = layer_elements(neurons, known(values))
     assert list(zip(found.tensor.tolist(), found.index.tolist(), strict=True)) == places
     assert np.allclose(np.stack([found.scale, found.offset], 1), factors, rtol=1e-9, atol=1e-9)
 
@@ -31,5 +35,5 @@ def test_single_neurons_are_scaled_elements_of_any_tensor() -> None:
 def test_what_is_no_element_is_none() -> None:
     values = tensors()
     neurons = np.stack([values[0][:, 0] - values[0][:, 1], np.full(8, 0.5), values[0][:, 0]], 1)
-    assert single_elements(neurons, values).tensor.tolist() == [-1, -1, 0]
+    assert single_elements(neurons, known(values)).tensor.tolist() == [-1, -1, 0]
     assert single_elements(neurons, []).tensor.tolist() == [-1, -1, -1]
