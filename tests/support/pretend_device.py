@@ -46,12 +46,15 @@ class Remote(torch.Tensor):
 
 
 class Uploads(TorchFunctionMode):
-    """Tensors made from numbers are made on the host, then moved: torch makes them before operators are dispatched."""
+    """Tensors made from numbers are made on the host, then moved: torch makes them before operators are dispatched.
+    Lists of numbers are made there, too, which torch refuses to make of a subclass."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") == DEVICE:
             return func(*args, **kwargs | {"device": "cpu"}).to(DEVICE)
+        if func is torch.Tensor.tolist and isinstance(args[0], Remote):
+            return args[0].cpu().tolist()
         return func(*args, **kwargs)
 
 

@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "problem",
         "formats",
     },
-    "certificates": {"verify", "quick_proof", "search", "bounds", "problem", "formats", "proof"},
+    "certificates": {"verify", "quick_proof", "search", "bounds", "problem", "formats", "ops", "proof"},
     "batched_queries": {"verify", "agreement", "search", "attack", "bounds", "problem", "formats"},
     "bench": {"batched_queries", "certificates", "verify", "search", "formats"},
     "report": {"bench", "formats"},

@@ -17,10 +17,13 @@ from random_networks import FAMILIES, NetworkBuilder, random_network, save
 from random_queries import hard_query
 from recorders import Again
 
+from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 from toolkit.explanation import CaseTracker
 from toolkit.formats.vnnlib.read import parse_query
+from toolkit.proof.check import CHECKED, check
 from toolkit.result import Result, Verdict
 from toolkit.run import cuda_graphs
+from toolkit.run.clock import Clock
 from toolkit.run.events import Event, Observer, RoundDone
 from toolkit.search import batch_size
 from toolkit.settings import Settings
@@ -76,6 +79,23 @@ def test_verdicts_are_those_of_the_processor(name: str, strategy: str, tmp_path:
         assert found.verdict == plain.verdict or Verdict.TIMEOUT in {found.verdict, plain.verdict}
     assert both
     assert device.calls
+
+
+@pytest.mark.parametrize(("strategy", "margin"), [("relu", 0.02), ("input", 0.1)])
+def test_certificates_of_the_device_are_accepted(strategy: str, margin: float, tmp_path: Path, device: Pretend) -> None:
+    """All that is stated comes from the device: slopes, multipliers, ranges and clipping."""
+    path = save(random_network("residual", 0), tmp_path)
+    files = ProofFiles({"": path}, tmp_path / "q.vnnlib", tmp_path / "q.certificate")
+    files.specification.write_text(hard_query(path, np.random.default_rng(0), margin))
+    settings = Settings(timeout=60.0, device="cuda", strategy=strategy, attack_restarts=2, attack_steps=4)
+    with device:
+        clock = Clock.started(60.0)
+        result = verify_with_certificate(files, load_networks(files.networks), settings, silent, clock)
+    assert result.verdict is Verdict.UNSAT
+    assert not result.reason
+    assert device.calls
+    outcome = check(path, files.specification, files.certificate)
+    assert outcome.status == CHECKED, outcome.message
 
 
 @dataclass(kw_only=True)

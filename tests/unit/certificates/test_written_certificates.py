@@ -11,6 +11,8 @@ import pytest
 from random_networks import NetworkBuilder, random_network, save
 from random_queries import hard_query
 
+from toolkit.certificates.box_record import BoxRecord
+from toolkit.certificates.phase_record import PhaseRecord
 from toolkit.certificates.recorder import CertificateRecorder
 from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 from toolkit.errors import InputError
@@ -18,7 +20,7 @@ from toolkit.proof.check import CHECKED, INCOMPLETE, REFUTED, check
 from toolkit.proof.stream import RecordKind, records
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
-from toolkit.run.events import LeafClosed
+from toolkit.run.events import LeafClosed, RoundDone
 from toolkit.settings import Settings
 from toolkit.tuning import tuned, using
 from toolkit.verify import load_networks, silent
@@ -171,3 +173,24 @@ def test_a_leaf_that_is_told_twice_is_refuted_once(tmp_path: Path, monkeypatch: 
         result, certificate = written(network, specification)
         assert result.verdict is Verdict.UNSAT and check(network, specification, certificate).status == CHECKED
     assert told
+
+
+@pytest.mark.parametrize(("strategy", "margin"), [("relu", 0.02), ("input", 0.05)])
+def test_what_is_refuted_is_not_kept(
+    strategy: str, margin: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory does not grow with the file: of a search, the open domains alone are known, however many were closed."""
+    record, rounds = CertificateRecorder.__call__, []
+
+    def counted(self: CertificateRecorder, event: object) -> None:
+        record(self, event)
+        if isinstance(event, RoundDone):
+            assert isinstance(self.search, PhaseRecord | BoxRecord)
+            rounds.append((event.bounded, event.open, len(self.search.nodes)))
+
+    monkeypatch.setattr(CertificateRecorder, "__call__", counted)
+    result, _ = written(*posed(tmp_path, "residual", 0, margin), strategy=strategy, batch=8)
+    assert result.verdict is Verdict.UNSAT
+    assert len(rounds) > 2
+    assert rounds[-1][0] > 8
+    assert all(known == still_open for _, still_open, known in rounds)
