@@ -168,6 +168,7 @@ def recipe_of(
     options: Options,
 ) -> Recipe:
     """The recipe that the command's arguments stand for. Raises InputError."""
+    from toolkit.recipe import parse_recipe
 
     if not model.is_file():
         raise InputError(f"{model}: no such file")
