@@ -147,33 +147,17 @@ def prune(
     """
     from toolkit.study import run_parsed
 
+    if not model.is_file():
+        raise InputError(f"{model}: no such file")
     options = Options(out=output, device=check.device, workers=check.workers)
+    options.check()
     with on_stderr(check.json):
-        code = run_parsed(recipe_of(model, data, epsilon, network_input, pruning, tuning, check, options), options)
+        code = run_parsed(as_recipe(model, data, epsilon, network_input, pruning, tuning, check), options)
     if check.json:
         from toolkit.commands.run_json import run_values
 
         print_json(run_values(output))
     return code
-
-
-def recipe_of(
-    model: Path,
-    data: str,
-    epsilon: str,
-    network_input: NetworkInput,
-    pruning: Pruning,
-    tuning: Tuning,
-    check: Check,
-    options: Options,
-) -> Recipe:
-    """The recipe that the command's arguments stand for. Raises InputError."""
-    from toolkit.recipe import parse_recipe
-
-    if not model.is_file():
-        raise InputError(f"{model}: no such file")
-    options.check()
-    return run_parsed(as_recipe(model, data, epsilon, network_input, pruning, tuning, check), options)
 
 
 def as_recipe(
