@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -21,7 +22,7 @@ from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.onnx.runtime import Session
-from toolkit.models.architecture_options import ModelOptions, OnnxNet
+from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.recipe import Data, Recipe
 from toolkit.report.summary import (
     ModelRecord,
@@ -138,11 +139,13 @@ def stored_models(out: Path) -> list[ModelRecord]:
 def _parse_models(path: Path) -> tuple[str, list[ModelRecord]]:
     """The key of what the models were made from, and the models."""
     stored = json.loads(path.read_text(encoding="utf-8"))
-    models = [
-        ModelRecord(**(model | {key: tuple(model[key]) for key in ("chains", "layers", "curve") if key in model}))
-        for model in stored["models"]
-    ]
-    return stored["key"], models
+    return stored["key"], [_parse_record(model) for model in stored["models"]]
+
+
+def _parse_record(values: dict[str, Any]) -> ModelRecord:
+    """A model as it was written."""
+    rows: dict[str, Any] = {key: tuple(values[key]) for key in ("chains", "layers", "curve") if key in values}
+    return ModelRecord(**(values | rows))
 
 
 def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -> Iterator[ModelRecord]:
@@ -155,7 +158,7 @@ def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -
         told = EpochLines(prefix=f"seed {seed}: " if len(recipe.all_seeds) > 1 else "")
         for model in build_chains(recipe.with_seed(seed), dataset, device, told, out / "cache"):
             name = f"{model.name}-seed{seed}" if len(recipe.all_seeds) > 1 else model.name
-            exported = _export(name, model, recipe.with_seed(seed), dataset, verified, out / "benchmark")
+            exported = _record(name, model, recipe.with_seed(seed), dataset, verified, out)
             console.print(
                 f"{exported.name}: density {exported.density:.3g}, {exported.parameters:,} parameters, "
                 f"standard accuracy {percent(exported.standard_accuracy)}, PGD {percent(exported.pgd_accuracy)}",
@@ -184,6 +187,43 @@ def own_shape(options: ModelOptions, images: torch.Tensor) -> tuple[int, ...]:
         return tuple(images.shape[1:])
     _, *shape = load_model(options.file).inputs[0].shape
     return tuple(shape) if math.prod(shape) == images[0].numel() else tuple(images.shape[1:])
+
+
+def _record(name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, out: Path) -> ModelRecord:
+    """What is known of a network that was exported and measured, now or by a run before this one."""
+    path = out / "cache" / f"{_record_key(name, model, recipe)}.json"
+    known = _stored_record(path)
+    if known is not None and model_hash(out / "benchmark" / known.network) == known.content:
+        return known
+    record = _export(name, model, recipe, dataset, verified, out / "benchmark")
+    write_text_atomically(path, json.dumps(asdict(record)) + "\n")
+    return record
+
+
+def _record_key(name: str, model: ChainModel, recipe: Recipe) -> str:
+    """Key of everything that an exported network and what is measured of it depend on: the state and what of it is
+    exported, the question, the test images and the code."""
+    test = (model.test.images, model.test.labels)
+    origin = {
+        "network": [model.name, model.chains, model.architecture, model.method, model.retrained, model.control],
+        "metadata": model.metadata,
+        "tensors": {key: list(value.shape) for key, value in model.module.state_dict().items()},
+        "model": identity(recipe.models[model.architecture]),
+        "specification": recipe.specification.model_dump(),
+        "seed": recipe.seed,
+        "test": [hashlib.sha256(tensor.contiguous().numpy().data).hexdigest() for tensor in test],
+        "versions": dict(versions(MAKERS)),
+        "here": file_hash(Path(__file__)),
+    }
+    return fingerprint(name, "", "", origin)
+
+
+def _stored_record(path: Path) -> ModelRecord | None:
+    """The record that an earlier run left; None where there is none, or it is damaged."""
+    try:
+        return _parse_record(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _export(

@@ -1,4 +1,4 @@
-"""A run that is killed (SIGKILL) in training, in a pruning round and in verification ends like one that was not."""
+"""Runs that are killed (SIGKILL) in training, in pruning rounds and in verification end like one that was not."""
 
 from __future__ import annotations
 
@@ -19,34 +19,40 @@ from toolkit.cli import run
 ROOT = Path(__file__).parents[2]
 RECIPE = """
 name = "killed"
+seeds = [0, 1]
 [data]
 name = "digits"
-train = 300
+train = 200
 [models.net]
 architecture = "digits_conv"
 channels = [4, 6]
 hidden = [12]
 [training]
 loss = { name = "pgd", steps = 2 }
-epochs = 40
+epochs = 8
 batch = 50
 optimizer = "adam"
 learning_rate = 0.01
-ramp = { start = 2, length = 10 }
-milestones = [20]
+ramp = { start = 2, length = 4 }
+milestones = [6]
 checkpoint_seconds = 0
 [[chains]]
 name = "hydra"
 model = "net"
-method = { name = "hydra", epochs = 20 }
+method = { name = "hydra", epochs = 8 }
 densities = [0.5]
+controls = ["retrained", "random_masks"]
 [specification]
 epsilon = 0.03
-images = 6
+images = 4
 [verification]
-timeout = 20
+timeout = 1000
+passes = 100
+attack_restarts = 2
+attack_steps = 10
 """
-PATIENCE = 120
+NETWORKS, INSTANCES = 2 * 4, 2 * 4 * 4
+PATIENCE = 600
 """Seconds until a run must have come to the place where it is killed."""
 
 
@@ -77,32 +83,79 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def table(out: Path) -> list[dict[str, str]]:
-    lines = csv.DictReader((out / "summary.csv").read_text().splitlines())
-    return [{name: value for name, value in line.items() if name != "mean_seconds"} for line in lines]
+def table(out: Path, name: str) -> list[dict[str, str]]:
+    lines = csv.DictReader((out / name).read_text().splitlines())
+    return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines]
+
+
+def answers(out: Path) -> dict[tuple[str, str], str]:
+    return {(record.onnx, record.vnnlib): str(record.verdict) for record in journal.read(out / journal.NAME)}
+
+
+def answered(out: Path) -> int:
+    return len(journal.read(out / journal.NAME))
 
 
 @pytest.mark.slow
-def test_a_run_killed_three_times_ends_like_one_that_was_not(tmp_path: Path) -> None:
-    recipe, whole, killed = tmp_path / "killed.toml", tmp_path / "whole", tmp_path / "killed"
+def test_killed_runs_end_like_one_that_was_not(tmp_path: Path) -> None:
+    """One is killed in training, scoring and verification, one between networks and twice in verification."""
+    recipe, whole, first, second = (tmp_path / name for name in ("killed.toml", "whole", "first", "second"))
     recipe.write_text(RECIPE)
     assert run(["bench", str(recipe), "--out", str(whole), "--executor", "in-process"]) == 0
-    cache = killed / "cache"
 
-    kill_when(recipe, killed, lambda: count(cache, ".part") == 1)
+    cache = first / "cache"
+    kill_when(recipe, first, lambda: count(cache, ".part") == 1)
     assert (count(cache, ".part"), count(cache, ".pt")) == (1, 0)
+    kill_when(recipe, first, lambda: count(cache, ".scores") == 1)
+    assert (count(cache, ".scores"), count(cache, ".pt"), count(cache, ".json")) == (1, 1, 1)
+    kill_when(recipe, first, lambda: answered(first) > 0)
+    assert 0 < answered(first) < INSTANCES
 
-    kill_when(recipe, killed, lambda: count(cache, ".pt") == 1)
-    assert count(cache, ".pt") == 1
-    assert not (killed / "models.json").exists()
+    cache = second / "cache"
+    kill_when(recipe, second, lambda: count(cache, ".json") == 5)
+    assert 5 <= count(cache, ".json") < NETWORKS
+    assert not (second / "models.json").exists()
+    kill_when(recipe, second, lambda: answered(second) > 0)
+    known = answered(second)
+    kill_when(recipe, second, lambda: answered(second) > known)
+    assert known < answered(second) < INSTANCES
 
-    kill_when(recipe, killed, lambda: len(journal.read(killed / journal.NAME)) > 0)
-    assert (killed / "models.json").exists()
-    assert 0 < len(journal.read(killed / journal.NAME)) < 12
+    for out in (first, second):
+        assert start(recipe, out).wait(timeout=PATIENCE) == 0
+        assert contents(out / "benchmark") == contents(whole / "benchmark")
+        for name in ("summary.csv", "seeds.csv", "stability.csv", "unstable.csv"):
+            assert table(out, name) == table(whole, name)
+        assert answers(out) == answers(whole)
+        assert len(answers(out)) == INSTANCES
+        assert {path.suffix for path in (out / "cache").iterdir()} == {".pt", ".json"}
 
-    assert start(recipe, killed).wait(timeout=PATIENCE) == 0
-    assert contents(killed / "benchmark") == contents(whole / "benchmark")
-    assert table(killed) == table(whole)
-    verdicts = [{(r.onnx, r.vnnlib): r.verdict for r in journal.read(out / journal.NAME)} for out in (killed, whole)]
-    assert verdicts[0] == verdicts[1]
-    assert {path.suffix for path in cache.iterdir()} == {".pt"}
+
+@pytest.mark.slow
+def test_finished_networks_are_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without its list of networks, as after a kill, or with other limits takes them from the cache."""
+    import toolkit.study_networks as networks
+
+    recipe, out = tmp_path / "killed.toml", tmp_path / "out"
+    recipe.write_text(RECIPE.replace("seeds = [0, 1]", "seed = 3").replace("epochs = 8", "epochs = 1"))
+    arguments = ["bench", str(recipe), "--out", str(out), "--executor", "in-process"]
+    assert run(arguments) == 0
+    before, rows = contents(out / "benchmark"), table(out, "summary.csv")
+    exported: list[str] = []
+    really = networks._export
+    monkeypatch.setattr(networks, "_export", lambda name, *others: exported.append(name) or really(name, *others))
+    (out / "models.json").unlink()
+    assert run(arguments) == 0
+    assert exported == []
+    assert (contents(out / "benchmark"), table(out, "summary.csv")) == (before, rows)
+    recipe.write_text(recipe.read_text().replace("passes = 100", "passes = 101"))
+    assert run(arguments) == 0
+    assert exported == []
+    changed = out / "benchmark" / "onnx" / "hydra-01.onnx"
+    changed.write_bytes(changed.read_bytes()[:-1])
+    (out / "models.json").unlink()
+    assert run(arguments) == 0
+    assert exported == ["hydra-01"]
+    assert contents(out / "benchmark") == before
+    recipe.write_text(recipe.read_text().replace("epsilon = 0.03", "epsilon = 0.04"))
+    assert run(arguments) == 0
+    assert sorted(exported[1:]) == ["hydra-01", "hydra-01-random_masks", "hydra-01-retrained", "net-dense"]

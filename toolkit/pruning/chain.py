@@ -103,8 +103,11 @@ def prune_chain(context: ChainContext, options: ModelOptions, chain: Chain, trai
     yield state
     for index, target in enumerate(chain.targets, 1):
         key = _round_key(state, chain, index, target)
-        make = partial(_start, context, chain, job, target, state, initial, dense.model)
+        checkpoint = None if context.cache is None else context.cache / f"{key}.scores"
+        make = partial(_start, context, chain, job, target, state, initial, dense.model, checkpoint)
         start = stored(context, f"{key}.start", initial, make)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
         name = f"{chain.name} {index}/{len(chain.targets)}"
         found = trained(context, name, key, start, rewound_job(job, chain, context, index))
         kept = state_density(chain.method, found.model, found.masks)
@@ -175,12 +178,13 @@ def _start(
     state: ChainState,
     initial: nn.Module,
     dense: nn.Module,
+    checkpoint: Path | None,
 ) -> StoredNetwork:
     """The weights that a round's training starts from, and its masks."""
     # One-shot pruning uses one seed for all densities, so that sparser networks are parts of denser ones.
     source, old, number = (initial, {}, 0) if chain.one_shot else (state.model, state.masks, state.index)
     seed = derive_seed(context.seed, "prune", number)
-    round_ = PruningRound(copy.deepcopy(source), old, target, job, context.split("validation"), seed)
+    round_ = PruningRound(copy.deepcopy(source), old, target, job, context.split("validation"), seed, checkpoint)
     return StoredNetwork(rewind(chain, job, initial, dense, state.model), prune(chain.method, round_))
 
 

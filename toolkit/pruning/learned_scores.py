@@ -7,8 +7,8 @@ until they are chosen, whichever sign their scores have.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from itertools import islice
 from math import sqrt
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from toolkit.pruning.channel_scores import keep_channels
 from toolkit.pruning.criterion import Structured
 from toolkit.pruning.masks import Masks, live_channels, prunable_weights, select
 from toolkit.pruning.round import PruningRound
+from toolkit.training.tensor_files import load, save
 
 
 class StraightThrough(torch.autograd.Function):
@@ -99,13 +100,29 @@ def initial_scores(weight: Tensor) -> Tensor:
 def learn(round_: PruningRound, scores: list[nn.Parameter], epochs: int, learning_rate: float) -> None:
     """Adam on the training loss at the full epsilon, rate divided by ten after half and three quarters of the epochs.
 
-    Batch statistics keep updating; everything but the scores is frozen.
+    Batch statistics keep updating; everything but the scores is frozen. The round's checkpoint is gone on from.
     """
     optimizer = torch.optim.Adam(scores, learning_rate)
     steps = epochs * round_.job.batches
-    for index, loss in enumerate(islice(round_.losses(round_.model, "hydra"), steps)):
-        passed = sum(index >= steps * part for part in (0.5, 0.75))
-        optimizer.param_groups[0]["lr"] = learning_rate * 0.1**passed
-        for parameter, gradient in zip(scores, torch.autograd.grad(loss, scores), strict=True):
-            parameter.grad = gradient
-        optimizer.step()
+    saved = time.monotonic()
+    for epoch in range(_resume(round_, optimizer), epochs):
+        for batch, loss in enumerate(round_.epoch_losses(round_.model, "hydra", epoch)):
+            passed = sum(epoch * round_.job.batches + batch >= steps * part for part in (0.5, 0.75))
+            optimizer.param_groups[0]["lr"] = learning_rate * 0.1**passed
+            for parameter, gradient in zip(scores, torch.autograd.grad(loss, scores), strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        if round_.checkpoint is not None and time.monotonic() - saved >= round_.job.training.checkpoint_seconds:
+            state = {"epoch": epoch + 1, "model": round_.model.state_dict(), "optimizer": optimizer.state_dict()}
+            save(state, round_.checkpoint)
+            saved = time.monotonic()
+
+
+def _resume(round_: PruningRound, optimizer: torch.optim.Optimizer) -> int:
+    """The epoch, counted from 0, to go on with; the scores are among what the model holds."""
+    record = None if round_.checkpoint is None else load(round_.checkpoint, round_.job.data.labels.device)
+    if record is None:
+        return 0
+    round_.model.load_state_dict(record["model"])
+    optimizer.load_state_dict(record["optimizer"])
+    return int(record["epoch"])

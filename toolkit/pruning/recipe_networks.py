@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from toolkit.models.structure import count_relus
 from toolkit.pruning.chain import ChainContext, ChainState, Progress, dense_key, exported_module
 from toolkit.pruning.controls import chain_with_controls
 from toolkit.pruning.pruning_options import Chain, Control
-from toolkit.recipe import Recipe
+from toolkit.recipe import Recipe, Specification
 from toolkit.training.accuracy import accuracy, fgsm_accuracy, pgd_accuracy
 from toolkit.training.stats import NetworkStability, measure_stability
 from toolkit.training.training_curve import EpochRecord
@@ -44,12 +45,6 @@ class ChainModel:
     """ReLU neurons for one input."""
     module: nn.Module = field(repr=False)
     """In evaluation mode, on the CPU; pruned channels are physically gone. Input ``(B, C, H, W)`` in [0, 1]."""
-    standard_accuracy: float
-    """On the whole test split."""
-    fgsm_accuracy: float
-    """There too, under a one-step attack at the specification's radius."""
-    stability: NetworkStability
-    """By interval bounds at the specification's radius, over the test images that are verified."""
     retrained: bool
     """Trained from the initial weights, of which pruning took some away: what a lottery ticket is."""
     control: Control | None
@@ -58,6 +53,25 @@ class ChainModel:
     """Every epoch of its training."""
     metadata: dict[str, str]
     """What was pruned, how, and out of which recipe: for the exported file."""
+    test: Split = field(repr=False)
+    """The whole test split, on the CPU."""
+    specification: Specification
+
+    @cached_property
+    def standard_accuracy(self) -> float:
+        """On the whole test split; measured when it is asked for, as the next two."""
+        return accuracy(self.module, self.test)
+
+    @cached_property
+    def fgsm_accuracy(self) -> float:
+        """There too, under a one-step attack at the specification's radius."""
+        return fgsm_accuracy(self.module, self.test, self.specification.epsilon)
+
+    @cached_property
+    def stability(self) -> NetworkStability:
+        """By interval bounds at the specification's radius, over the test images that are verified."""
+        verified = self.test.first(self.specification.images)
+        return stability(self.module, verified.images, self.specification.epsilon)
 
     def pgd_accuracy(self, split: Split, epsilon: float, *, steps: int = 50, restarts: int = 3, seed: int = 0) -> float:
         """Accuracy under attack on a split (on the CPU), an upper bound of the certified accuracy."""
@@ -126,10 +140,9 @@ def _check_unique(names: list[str]) -> None:
 def finished(
     recipe: Recipe, context: ChainContext, chain: Chain, state: ChainState, shared: dict[str, DenseNetwork]
 ) -> ChainModel:
-    """The record of one state: compressed, measured, named."""
+    """The record of one state: compressed and named."""
     dense = shared[state.key] if state.index == 0 else None
     module = exported_module(context, chain, state)
-    test, wanted = context.dataset.test, recipe.specification
     method = _method(chain, state)
     given = isinstance(recipe.models[chain.model], OnnxNet)
     parameters = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
@@ -152,13 +165,12 @@ def finished(
         parameters=parameters,
         relus=count_relus(module, context.dataset.input_shape),
         module=module,
-        standard_accuracy=accuracy(module, test),
-        fgsm_accuracy=fgsm_accuracy(module, test, wanted.epsilon),
-        stability=stability(module, test.first(wanted.images).images, wanted.epsilon),
         retrained=state.density < 1 and chain.rewind == "lt" and not (given or state.grafted or state.control),
         control=state.control,
         curve=state.curve,
         metadata=metadata,
+        test=context.dataset.test,
+        specification=recipe.specification,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,8 @@ class PruningRound:
     validation: Split
     """Images held out of training, on the model's device."""
     seed: int
+    checkpoint: Path | None = None
+    """Where criteria that take long keep what they have so far, to go on with after a kill."""
 
     def generator(self, purpose: str) -> torch.Generator:
         """Randomness for one purpose, on the model's device."""
@@ -39,14 +43,18 @@ class PruningRound:
 
         In single precision whatever the training's, as small derivatives decide which weights stay.
         """
+        for epoch in count():
+            yield from self.epoch_losses(model, purpose, epoch)
+
+    def epoch_losses(self, model: nn.Module, purpose: str, epoch: int) -> Iterator[Tensor]:
+        """Those of one epoch, counted from 0, whose randomness is its own."""
         epsilon = self.job.training.epsilon
         training = self.job.training.model_copy(update={"precision": "float32"})
         assert epsilon is not None
-        generator = self.generator(purpose)
-        while True:
-            for images, labels in batches(self.job, generator):
-                model.train()
-                yield objective(model, training, images, labels, epsilon, generator)
+        generator = self.generator(f"{purpose} {epoch}")
+        for images, labels in batches(self.job, generator):
+            model.train()
+            yield objective(model, training, images, labels, epsilon, generator)
 
 
 def prune(options: CriterionOptions, round_: PruningRound) -> Masks:

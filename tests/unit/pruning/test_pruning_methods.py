@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from toolkit.pruning.masks import Masks, density, live_channels
 from toolkit.pruning.pruning_options import MethodOptions
 from toolkit.pruning.round import PruningRound, prune
 from toolkit.recipe import Data
+from toolkit.training import tensor_files
 from toolkit.training.training_loop import TrainingJob, apply_masks, train
 from toolkit.training.training_options import Standard, Training
 
@@ -200,6 +202,35 @@ def test_hydra_learns_scores_and_leaves_weights_alone(first: PruningRound, train
     for name in learned:
         original = gates[name.replace(".weight", ".parametrizations.weight.original")]
         assert torch.equal(original, dict(trained.named_parameters())[name])
+
+
+class Killed(Exception):  # noqa: N818 - what a signal does, and no error
+    pass
+
+
+@pytest.mark.parametrize("options", [Hydra(epochs=4), HydraFilter(epochs=4)], ids=lambda options: options.name)
+def test_learning_that_was_killed_goes_on_with_the_same_result(
+    options: MethodOptions, first: PruningRound, trained: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice, each time before an epoch is stored, so that it is done again."""
+    training = first.job.training.model_copy(update={"checkpoint_seconds": 0})
+    whole = replace(first, job=replace(first.job, training=training))
+    expected = prune(options, whole)
+    epochs: list[int] = []
+
+    def save(record: dict[str, Any], path: Path) -> None:
+        epochs.append(record["epoch"])
+        if epochs in ([1, 2], [1, 2, 2, 3]):
+            raise Killed
+        tensor_files.save(record, path)
+
+    monkeypatch.setattr(hydra, "save", save)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            prune(options, replace(whole, model=copy.deepcopy(trained), checkpoint=tmp_path / "scores"))
+    found = prune(options, replace(whole, model=copy.deepcopy(trained), checkpoint=tmp_path / "scores"))
+    assert epochs == [1, 2, 2, 3, 3, 4]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_the_filters_that_hydra_keeps_are_those_it_learned_with(first: PruningRound) -> None:
