@@ -4,6 +4,11 @@
 
 Decides a query about a small network of random weights, of the size of those for scikit-learn's digits, and prints one
 JSON object. A process of its own, as the proof without torch is only tried where torch was not imported before.
+
+What counts is a ``def`` of the package that runs on behalf of the query: methods and properties count, one each,
+however often they run. What runs inside another function's text belongs to that one: lambdas, comprehensions and nested
+functions. What runs while a module is imported does not count: bodies of modules and classes, decorators that fill
+tables, and what these call; nor does what has no text here, as the methods that dataclasses are given.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import json
 import sys
 import tempfile
 import threading
+from collections import Counter
 from inspect import CO_OPTIMIZED
 from itertools import pairwise
 from pathlib import Path
@@ -46,7 +52,7 @@ class EntryRecorder:
         names from the folder's own name on."""
         self.folder, self.outer, self.inner = folder, outer, inner
         self.entered: dict[int, CodeType] = {}
-        """Code by identity: what is alike in two files is equal."""
+        """Code by identity, as what is alike in two files is equal."""
         self.depth: int | None = None
         """Frames from the outer function, not counted, to the inner one."""
 
@@ -57,14 +63,25 @@ class EntryRecorder:
             return
         if code.co_name.startswith("<") or not code.co_flags & CO_OPTIMIZED:
             return  # bodies of modules and classes run by imports; lambdas belong to the function around them
+        if self.importing(frame):
+            return
         self.entered[id(code)] = code
         if self.depth is None and self.name(code) == self.inner:
             self.depth = self.below(frame)
 
+    def importing(self, frame: FrameType) -> bool:
+        """Whether a call is made while a module of the folder is imported."""
+        above: FrameType | None = frame
+        while above is not None:
+            if above.f_code.co_name == "<module>" and above.f_code.co_filename.startswith(f"{self.folder}/"):
+                return True
+            above = above.f_back
+        return False
+
     def name(self, code: CodeType) -> str:
-        """Dotted name of a function, from the folder's own name on."""
+        """Dotted name of a function, from the folder's own name on; of a nested one, that of the function around it."""
         path = Path(code.co_filename).relative_to(self.folder.parent).with_suffix("")
-        return ".".join([*path.parts, code.co_qualname])
+        return ".".join([*path.parts, code.co_qualname.partition(".<locals>")[0]])
 
     def below(self, frame: FrameType) -> int | None:
         """Frames from the outer function to this one; none where the outer one is not running."""
@@ -77,13 +94,18 @@ class EntryRecorder:
         return None
 
     def report(self) -> dict[str, Any]:
-        """What was entered: numbers of files and functions, the files, and the depth."""
-        files = {Path(code.co_filename).relative_to(self.folder.parent).as_posix() for code in self.entered.values()}
+        """What was entered: numbers of files and functions, those of each folder and of each file, and the depth."""
+        entered = {self.name(code): Path(code.co_filename).relative_to(self.folder.parent)
+                   for code in self.entered.values()}  # fmt: skip
+        paths = Counter(path.as_posix() for path in entered.values())
+        functions = Counter(path.parent.as_posix() for path in entered.values())
+        files = Counter(Path(path).parent.as_posix() for path in paths)
         return {
-            "files": len(files),
-            "functions": len({self.name(code) for code in self.entered.values()}),
+            "files": len(paths),
+            "functions": len(entered),
             "frames_to_optimised_bounds": self.depth,
-            "paths": sorted(files),
+            "folders": {folder: [files[folder], functions[folder]] for folder in sorted(files)},
+            "paths": dict(sorted(paths.items())),
         }
 
 

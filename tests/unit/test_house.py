@@ -226,7 +226,12 @@ def middle():
 def inner():
     class Local:
         one = 1
-    return sorted([2, Local.one], key=lambda x: x)
+    def nested():
+        return [2, Local.one]
+    return sorted(nested(), key=lambda x: x)
+
+def importing(body):
+    exec(body)
 
 def unused():
     pass
@@ -234,12 +239,13 @@ def unused():
 
 
 def test_functions_that_are_entered(tmp_path: Path) -> None:
-    """Called between: middle and its list; functions that are only defined, classes, lambdas and other folders do
-    not count."""
+    """Called between: middle and its list; functions that are only defined, classes, lambdas, nested functions, what
+    runs by an import, and other folders do not count."""
     query = measuring("house_query")
     (tmp_path / "package").mkdir()
     path = tmp_path / "package" / "code.py"
     path.write_text(PROGRAM)
+    body = compile("def register():\n    return 1\n\nregister()\n", str(path), "exec")
     names: dict[str, Any] = {}
     exec(compile(PROGRAM, str(path), "exec"), names)
     recorder = query.EntryRecorder(tmp_path / "package", "package.code.Thing.outer", "package.code.inner")
@@ -247,14 +253,16 @@ def test_functions_that_are_entered(tmp_path: Path) -> None:
     sys.setprofile(recorder)
     try:
         names["Thing"]().outer()
+        names["importing"](body)
     finally:
         sys.setprofile(before)
     frames = 3 if sys.version_info < (3, 12) else 2  # since 3.12 a list comprehension has no frame of its own
     assert recorder.report() == {
         "files": 1,
-        "functions": 3,
+        "functions": 4,
         "frames_to_optimised_bounds": frames,
-        "paths": ["package/code.py"],
+        "folders": {"package": [1, 4]},
+        "paths": {"package/code.py": 4},
     }
 
 
