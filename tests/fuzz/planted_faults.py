@@ -176,7 +176,7 @@ GRAPH_FAULTS = (
     PlantedFault(
         "arithmetic-in-half-precision",
         "what computes in half precision, where every operation rounds, is bounded as real arithmetic",
-        "toolkit/formats/onnx/half_precision.py",
+        "toolkit/formats/onnx/refused_types.py",
         "if halves and not record(node).exact:",
         "if False:",
         (f"{COMPILED}::test_arithmetic_in_half_precision_is_refused",),

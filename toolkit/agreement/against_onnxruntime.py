@@ -7,7 +7,7 @@ Each way of bounding says what it computes at the samples, and how far an evalua
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -80,22 +80,18 @@ def check_agreement(bounded: Bounded, original: OnnxReference, candidates: Seque
     if found.value.shape != found.reference.shape:
         raise DisagreementError(f"the bounded program has {found.value.shape[1]} values where the query uses "
                                 f"{found.reference.shape[1]}")  # fmt: skip
-    agrees = _agrees(found, found.tolerance, original.largest, lambda: bounded.reach(samples))
-    if not agrees.all():
+    same = agreeing(found, original.largest, lambda: bounded.reach(samples))
+    if not same.all():
         wider = np.fmax(found.tolerance, bounded.looked_into(samples, original))
-        agrees = _agrees(found, wider, original.largest, lambda: bounded.reach(samples))
-    if not agrees.all():
-        row, column = (int(index) for index in np.argwhere(~agrees)[0])
+        same = agreeing(replace(found, tolerance=wider), original.largest, lambda: bounded.reach(samples))
+    if not same.all():
+        row, column = (int(index) for index in np.argwhere(~same)[0])
         raise DisagreementError(_difference(found, row, column, bounded.explain(samples, row, column)))
 
 
-def disagreeing(found: ValueComparison, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
-    """Which values differ, by tolerances that are small beside a value or beside what it is computed from."""
-    return ~_agrees(found, found.tolerance, largest, reach)
-
-
-def _agrees(found: ValueComparison, tolerance: Array, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
+def agreeing(found: ValueComparison, largest: float, reach: Callable[[], Array]) -> NDArray[np.bool_]:
     """Which values agree, by tolerances that are small beside a value or beside what it is computed from."""
+    tolerance = found.tolerance
     near = found.within(tolerance, largest)
     with np.errstate(invalid="ignore"):
         loose = (

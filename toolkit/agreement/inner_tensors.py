@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from toolkit.agreement.query_samples import Array
 from toolkit.errors import ToolkitError
+from toolkit.formats.onnx.dependence import reached_results
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.runtime import Session, close
 from toolkit.formats.vnnlib.query import Network, Query
@@ -23,7 +24,7 @@ def largest_number(query: Query, models: Mapping[str, OnnxModel], variables: Arr
     found = np.abs(variables[:, query.inputs]).max(1, initial=0.0)
     for network in query.networks:
         model = models[network.name]
-        names = float_results(model)
+        names = reached_results(model.proto.graph)
         session = Session(model, hidden=names, optimise=False)
         for row, assignment in enumerate(variables):
             for value in session.run(_inputs(network, assignment)):
@@ -35,16 +36,6 @@ def largest_number(query: Query, models: Mapping[str, OnnxModel], variables: Arr
 
 def _inputs(network: Network, assignment: Array) -> list[NDArray[np.float64]]:
     return [assignment[tensor.offset : tensor.offset + tensor.size] for tensor in network.inputs]
-
-
-def float_results(model: OnnxModel) -> list[str]:
-    """Results of nodes that some input reaches: constants, however large, are no values of the network."""
-    reached, names = {info.name for info in model.inputs}, []
-    for node in model.proto.graph.node:
-        if reached.intersection(node.input):
-            reached.update(node.output)
-            names += [name for name in node.output if name]
-    return names
 
 
 def first_difference(
@@ -68,7 +59,7 @@ def _differences(
 
     for network in query.networks:
         model, binding = models[network.name], bindings[network.name]
-        names = float_results(model)
+        names = reached_results(model.proto.graph)
         inputs = _inputs(network, assignment)
         expected = Session(model, hidden=names, optimise=False).run(inputs)[len(model.outputs) :]
         given = [

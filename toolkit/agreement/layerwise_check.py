@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from toolkit.agreement.against_onnxruntime import ValueComparison, disagreeing
+from toolkit.agreement.against_onnxruntime import ValueComparison, agreeing
 from toolkit.agreement.bounded_networks import BoundedNetworks
-from toolkit.agreement.inner_tensors import float_results
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.errors import DisagreementError, UnsupportedError
+from toolkit.formats.onnx.dependence import reached_results
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.onnx.torch_import import ImportedModel
@@ -70,7 +70,7 @@ def _check_tensors(
     if reference.shape != found.value.shape:
         return  # a name that stands for something else after the import is nothing to compare
     comparison = ValueComparison(found.value.numpy(), found.tolerance.numpy(), reference, found.jumps)
-    wrong = disagreeing(comparison, original.largest, partial(_reach, reference)).any(0)
+    wrong = ~agreeing(comparison, original.largest, partial(_reach, reference)).all(0)
     if wrong.any():
         first = int(np.searchsorted(np.cumsum(sizes), int(np.argmax(wrong)), side="right"))
         raise DisagreementError(
@@ -86,7 +86,7 @@ def _reach(reference: Array) -> Array:
 
 def _by_onnxruntime(network: Network, model: OnnxModel, samples: QuerySamples) -> Mapping[str, Array]:
     """All floating-point tensors that some input reaches, ``(B, size)`` each, in the order of the graph."""
-    names = float_results(model)
+    names = reached_results(model.proto.graph)
     session = Session(model, hidden=names, optimise=False)
     rows = []
     for variables in samples.variables:
@@ -134,7 +134,7 @@ def _check_layers(networks: BoundedNetworks, program: Program, samples: QuerySam
             continue
         value, tolerance = own.value.flatten(1), own.error.flatten(1)
         comparison = ValueComparison(z.value.numpy(), (z.error + tolerance).numpy(), value.numpy())
-        if disagreeing(comparison, np.inf, partial(_reach, comparison.reference)).any():
+        if not agreeing(comparison, np.inf, partial(_reach, comparison.reference)).all():
             raise DisagreementError(
                 f"what feeds the layer {layer.name} is not what its operators compute; this is a fault of the "
                 "verifier, and nothing is concluded"

@@ -50,7 +50,7 @@ def _known_conditions(model: OnnxModel) -> dict[str, bool]:
     """Values of the conditions that do not depend on the inputs, by name."""
     graph = model.proto.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
-    live = live_nodes(graph)
+    live = live_nodes(graph.node, [info.name for info in model.outputs])
     constants = constant_names(live, initializers)
     names = {node.input[0] for node in live if _is_conditional(node)} & constants
     values = {name: onnx.numpy_helper.to_array(initializers[name]) for name in names & set(initializers)}

@@ -184,7 +184,7 @@ def _maker(model: OnnxModel, name: str) -> onnx.NodeProto | None:
 def _keep_live(proto: onnx.ModelProto, more: Sequence[str] = ()) -> None:
     """Drop the nodes and weights that neither outputs nor the tensors ``more`` depend on."""
     outputs = {value.name for value in proto.graph.output} | set(more)
-    nodes = live_nodes(proto.graph, outputs)
+    nodes = live_nodes(proto.graph.node, outputs)
     needed = {name for node in nodes for name in operands(node)} | outputs
     weights = [tensor for tensor in proto.graph.initializer if tensor.name in needed]
     del proto.graph.node[:], proto.graph.initializer[:], proto.graph.value_info[:]

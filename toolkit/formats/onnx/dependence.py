@@ -43,22 +43,17 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield from attribute.graphs
 
 
-def has_subgraph(node: onnx.NodeProto) -> bool:
-    """Whether a node is control flow."""
-    return any(True for _ in subgraphs(node))
-
-
 def is_random(node: onnx.NodeProto) -> bool:
     """Whether a node, or one in its subgraphs, computes something else each time."""
     inside = (inner for graph in subgraphs(node) for inner in graph.node)
     return record(node).random or any(is_random(inner) for inner in inside)
 
 
-def live_nodes(graph: onnx.GraphProto, outputs: Iterable[str] | None = None) -> tuple[onnx.NodeProto, ...]:
-    """The nodes that the outputs of a graph, or only some of these, depend on, in order."""
-    needed = {value.name for value in graph.output} if outputs is None else set(outputs)
+def live_nodes(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[onnx.NodeProto, ...]:
+    """The nodes that some tensors depend on, in order."""
+    needed = set(outputs)
     live = []
-    for node in reversed(graph.node):
+    for node in reversed(nodes):
         if needed.intersection(node.output):
             live.append(node)
             needed.update(operands(node))
@@ -72,6 +67,17 @@ def constant_names(nodes: Iterable[onnx.NodeProto], initializers: Iterable[str])
         if not is_random(node) and all(name in constants for name in _read_by_value(node)):
             constants.update(name for name in node.output if name)
     return frozenset(constants)
+
+
+def reached_results(graph: onnx.GraphProto) -> list[str]:
+    """Results of nodes that some input reaches, if by its shape alone: constants are no values of the network."""
+    weights = {tensor.name for tensor in graph.initializer}
+    reached, names = {value.name for value in graph.input} - weights, list[str]()
+    for node in graph.node:
+        if reached.intersection(node.input):
+            reached.update(node.output)
+            names += [name for name in node.output if name]
+    return names
 
 
 def _read_by_value(node: onnx.NodeProto) -> Iterable[str]:
@@ -95,14 +101,10 @@ def refusal(node: onnx.NodeProto, constants: Container[str]) -> str:
         return "the network is random"
     if all(name in constants for name in node.output if name):
         return ""
-    if has_subgraph(node):
+    if any(True for _ in subgraphs(node)):
         return "control flow that depends on the input is not supported; export without it"
-    varying = next((name for name in shape_operands(node) if name not in constants), None)
+    shaped_by = [node.input[k] for k in record(node).shaped_by if k < len(node.input) and node.input[k]]
+    varying = next((name for name in shaped_by if name not in constants), None)
     if varying is None:
         return ""
     return f"the shape of its result depends on the value of {varying!r}, which depends on the input of the network"
-
-
-def shape_operands(node: onnx.NodeProto) -> Sequence[str]:
-    """Operands on whose values the shape of a result depends."""
-    return [node.input[k] for k in record(node).shaped_by if k < len(node.input) and node.input[k]]

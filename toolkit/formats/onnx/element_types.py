@@ -50,8 +50,6 @@ def tensors_of(model: OnnxModel, types: Container[int]) -> frozenset[str]:
 
 def as_float32(model: OnnxModel, names: Sequence[str]) -> tuple[OnnxModel, dict[str, str]]:
     """The model with copies of some tensors in float32, which holds all their numbers; and the copies' names."""
-    if not names:
-        return model, {}
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     taken = {name for node in proto.graph.node for name in (*node.input, *node.output)}

@@ -24,13 +24,7 @@ DEFAULT_DOMAIN = ("", "ai.onnx")
 
 
 def expanded(model: OnnxModel) -> OnnxModel:
-    """The model without calls of functions; the model itself where it has none.
-
-    Raises UnsupportedError where a body cannot be put in.
-    """
-    used = {node.op_type for node in model.proto.graph.node if node.domain in DEFAULT_DOMAIN}
-    if not model.proto.functions and not used & BY_BODY:
-        return model
+    """The model without calls of functions. Raises UnsupportedError where a body cannot be put in."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     try:

@@ -96,7 +96,7 @@ def without_ml_operators(model: OnnxModel) -> OnnxModel:
 
     The model itself where it has none. Raises UnsupportedError for an operator or a form of one that has no rule.
     """
-    nodes = live_nodes(model.proto.graph)
+    nodes = live_nodes(model.proto.graph.node, [info.name for info in model.outputs])
     if not any(node.domain == ML_DOMAIN for node in nodes):
         return model
     for node in nodes:

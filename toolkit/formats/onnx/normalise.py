@@ -9,6 +9,7 @@ default operator set, at which their meaning is that of the version the file was
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +18,13 @@ from numpy.typing import NDArray
 
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.branches import with_known_branches
-from toolkit.formats.onnx.dependence import STANDARD, record
-from toolkit.formats.onnx.functions import expanded
+from toolkit.formats.onnx.dependence import STANDARD, live_nodes, record
+from toolkit.formats.onnx.functions import BY_BODY, expanded
 from toolkit.formats.onnx.graph_builder import REWRITES, STATIC, GraphBuilder
-from toolkit.formats.onnx.half_precision import check_precision
-from toolkit.formats.onnx.ml_operators import without_ml_operators
+from toolkit.formats.onnx.ml_operators import ML_DOMAIN, without_ml_operators
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.probe import TensorFacts, probe
-from toolkit.formats.onnx.quantised_tensors import check_quantised
+from toolkit.formats.onnx.refused_types import check_precision, check_quantised
 from toolkit.formats.onnx.runtime import Session
 
 OPSET = 17
@@ -57,7 +57,8 @@ def normalise(model: OnnxModel) -> Normalised:
         )
     facts = probe(model)
     check_precision(facts)
-    check_quantised(model, facts)
+    if _uses(model, {"QuantizeLinear"}):
+        check_quantised(model, facts)
     builder = GraphBuilder(facts)
     origins: list[onnx.NodeProto] = []
     for node in facts.nodes:
@@ -105,16 +106,24 @@ def _copy(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> No
 def _plain(model: OnnxModel) -> OnnxModel:
     """The model without functions and scikit-learn's operators, and without choices among branches that are known."""
     while True:
-        model = without_ml_operators(expanded(model))
-        chosen = with_known_branches(model)
+        if model.proto.functions or _uses(model, BY_BODY):
+            model = expanded(model)
+        if any(node.domain == ML_DOMAIN for node in model.proto.graph.node):
+            model = without_ml_operators(model)
+        chosen = with_known_branches(model) if _uses(model, {"If"}) else model
         if chosen is model:
             return model
         model = chosen
 
 
+def _uses(model: OnnxModel, operators: Container[str]) -> bool:
+    """Whether a model has one of some operators of the standard."""
+    return any(node.op_type in operators and node.domain in STANDARD for node in model.proto.graph.node)
+
+
 def _assemble(model: OnnxModel, facts: TensorFacts, builder: GraphBuilder, outputs: list[str]) -> onnx.ModelProto:
     """The model made of the emitted nodes that the outputs need and the constants that these need."""
-    nodes = _live(builder.nodes, outputs)
+    nodes = live_nodes(builder.nodes, outputs)
     used = {name for node in nodes for name in node.input if name}
     originals = {tensor.name: tensor for tensor in model.proto.graph.initializer}
     produced = {name for node in nodes for name in node.output}
@@ -130,17 +139,6 @@ def _assemble(model: OnnxModel, facts: TensorFacts, builder: GraphBuilder, outpu
     )
     opsets = [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(STATIC, 1)]
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
-
-
-def _live(nodes: list[onnx.NodeProto], outputs: list[str]) -> list[onnx.NodeProto]:
-    """The nodes that the outputs depend on, in order."""
-    needed = set(outputs)
-    live = []
-    for node in reversed(nodes):
-        if needed.intersection(node.output):
-            live.append(node)
-            needed.update(node.input)
-    return live[::-1]
 
 
 def _initializer(

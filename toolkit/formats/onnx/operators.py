@@ -40,7 +40,7 @@ def check_operators(model: OnnxModel, outputs: Iterable[str] | None = None) -> N
     Told from the graph alone, at once. That none is found does not say that the model can be bounded.
     """
     graph = model.proto.graph
-    nodes = live_nodes(graph, outputs)
+    nodes = live_nodes(graph.node, [info.name for info in model.outputs] if outputs is None else outputs)
     initializers = [tensor.name for tensor in graph.initializer]
     constants = constant_names(nodes, [*initializers, *(tensor.values.name for tensor in graph.sparse_initializer)])
     functions = {(function.domain, function.name) for function in model.proto.functions}

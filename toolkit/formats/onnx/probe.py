@@ -118,16 +118,17 @@ def probe(model: OnnxModel) -> TensorFacts:
     Raises UnsupportedError, before anything is run, for graphs that are random or whose shapes are not fixed.
     """
     graph = model.proto.graph
-    nodes, initializers = live_nodes(graph), _Arrays(graph)
+    nodes, initializers = live_nodes(graph.node, [info.name for info in model.outputs]), _Arrays(graph)
     constants = constant_names(nodes, initializers)
     for node in nodes:
         if reason := refusal(node, constants):
             raise UnsupportedError(f"{describe(model.path, model.opset, node)}: {reason}")
-    unread = _few_bits(model, constants)
+    types = mentioned_types(model.proto)
+    unread = _few_bits(model, constants) if types & FEW_BITS else frozenset()
     names = [name for node in nodes for name in node.output if name and name not in unread]
     inputs = sample_inputs(model)
     computed = {info.name: array for info, array in zip(model.inputs, inputs, strict=True)}
-    computed.update(_run(model, names, inputs))
+    computed.update(_run(model, names, inputs, types))
     # The type asks for mutable mappings; nothing is ever written to it.
     values = ChainMap(computed, initializers)  # type: ignore[arg-type]
     used = frozenset(name for node in nodes for name in operands(node)) | {info.name for info in model.outputs}
@@ -136,8 +137,6 @@ def probe(model: OnnxModel) -> TensorFacts:
 
 def _few_bits(model: OnnxModel, constants: frozenset[str]) -> frozenset[str]:
     """Constants of less than a byte, whose values are not asked for. Raises UnsupportedError where others are so."""
-    if not mentioned_types(model.proto) & FEW_BITS:
-        return frozenset()
     found = tensors_of(model, FEW_BITS)
     if varying := sorted(found - constants):
         raise UnsupportedError(f"{model.path}: the tensor {varying[0]!r} is quantised to less than 8 bits, which is "
@@ -145,10 +144,11 @@ def _few_bits(model: OnnxModel, constants: frozenset[str]) -> frozenset[str]:
     return found
 
 
-def _run(model: OnnxModel, names: list[str], inputs: list[NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Values of the outputs and of all other tensors, by name."""
+def _run(
+    model: OnnxModel, names: list[str], inputs: list[NDArray[Any]], types: set[int]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Values of the outputs and of all other tensors, by name; ``types`` are the element types that the model names."""
     outputs = [info.name for info in model.outputs]
-    types = mentioned_types(model.proto)
     if narrow := sorted(NARROWEST[kind] for kind in types if kind in NARROWEST):
         raise UnsupportedError(f"{model.path}: the element type {narrow[0]} is not supported")
     unreadable = tensors_of(model, {onnx.TensorProto.BFLOAT16}) if onnx.TensorProto.BFLOAT16 in types else frozenset()
@@ -156,7 +156,9 @@ def _run(model: OnnxModel, names: list[str], inputs: list[NDArray[Any]]) -> Iter
     if refused:
         raise UnsupportedError(f"{model.path}: the tensor {refused[0]!r} has element type bfloat16, which onnxruntime "
                                "neither takes nor returns as an array; convert it to float32")  # fmt: skip
-    model, read = as_float32(model, [name for name in names if name in unreadable])
+    read: dict[str, str] = {}
+    if unreadable:
+        model, read = as_float32(model, [name for name in names if name in unreadable])
     hidden = [read.get(name, name) for name in names]
     for name, value in zip(
         outputs + names, Session(model, hidden=hidden, optimise=False).run_undeclared(inputs), strict=True
