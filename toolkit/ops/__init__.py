@@ -7,7 +7,7 @@ the comparison with onnxruntime and the commands that print what is supported de
 
 from __future__ import annotations
 
-from toolkit.ops.affine_primitives import AFFINE_FORMS, EXACT_ON_CONSTANTS, WITHOUT_SIGN, AffineForm
+from toolkit.ops.affine_primitives import AFFINE_FORMS, EXACT_ON_CONSTANTS, IN_ORDER, WITHOUT_SIGN, AffineForm
 from toolkit.ops.convex import CONVEX
 from toolkit.ops.float_casts import CASTS
 from toolkit.ops.onnx_operators import OTHERS
@@ -23,6 +23,7 @@ __all__ = [
     "AFFINE_FORMS",
     "ELEMENTWISE",
     "EXACT_ON_CONSTANTS",
+    "IN_ORDER",
     "ONNX",
     "RELAXATIONS",
     "WITHOUT_SIGN",

@@ -96,6 +96,14 @@ _FORMS: dict[AffineForm, str] = {
 }
 AFFINE_FORMS: dict[str, AffineForm] = {f"aten.{name}": form for form, names in _FORMS.items() for name in names.split()}
 """Traced operator, by name with domain and overload -> its form."""
+IN_ORDER: frozenset[str] = frozenset(
+    f"aten.{name}"
+    for name in (
+        "view.default", "_unsafe_view.default", "reshape.default", "squeeze.default", "squeeze.dim", "squeeze.dims",
+        "unsqueeze.default", "clone.default", "alias.default", "detach.default", "contiguous.default",
+    )
+)  # fmt: skip
+"""Moves that leave the elements of a flat tensor in their order: what they change is the shape."""
 WITHOUT_SIGN: dict[str, str] = {
     "aten.sub.Tensor": "aten.add.Tensor",
     "aten.sub.Scalar": "aten.add.Scalar",

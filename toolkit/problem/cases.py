@@ -19,6 +19,7 @@ from toolkit.formats.vnnlib.query import (
     AtomBlock,
     Atoms,
     Query,
+    Relation,
     Tensor,
     TensorKind,
     count_disjuncts,
@@ -109,7 +110,8 @@ def compile_cases(query: Query, limit: int = 1_000_000) -> Cases:
     Strict bounds on inputs widen to the closed box and stay as atoms; ``==`` becomes two atoms, ``!=`` two cases.
     Cases that no input satisfies, whatever the networks are, are left out as far as they are recognised.
     """
-    query = only_inequalities(query)
+    if np.isin(query.atoms.relation, (Relation.EQ, Relation.NE)).any():
+        query = only_inequalities(query)
     count = count_disjuncts(query.formula)
     if count > limit:
         raise UnsupportedError(f"the formula has {count} cases, more than the limit of {limit}; split the query")

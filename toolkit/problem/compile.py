@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cache, reduce
 from itertools import accumulate
 from typing import Self
 
@@ -23,7 +23,7 @@ from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.converters.conversion import Conversion
 from toolkit.formats.vnnlib.query import Network, Query, Relation
 from toolkit.problem.cases import Cases, compile_cases
-from toolkit.problem.program import Program, build_program
+from toolkit.problem.program import Program, build_program, rounds_nothing
 from toolkit.problem.sum_rounding import outward
 from toolkit.problem.trace import trace
 from toolkit.tuning import tuned
@@ -122,26 +122,37 @@ class FeatureNetwork(torch.nn.Module):
     A network that fixes its batch dimension takes B = 1 only.
     """
 
-    used: Tensor
-
     def __init__(self, query: Query, networks: Mapping[str, Binding], cases: Cases) -> None:
         """``networks`` maps each declared network's name to its module; one that is ``equal-to`` another may lack."""
         super().__init__()
         self.query, self.networks = query, networks
         self.asked = frozenset(tensor.offset for tensor in query.tensors if cases.mentions(tensor))
         self.parts = torch.nn.ModuleList(binding.module for binding in networks.values())
-        self.register_buffer("used", torch.as_tensor(cases.used[cases.used < query.num_variables]))
+        self.used = cases.used[cases.used < query.num_variables]
         products = cases.used[cases.used >= query.num_variables] - query.num_variables
         self.products = tuple(query.products[number] for number in products.tolist())
         """What the cases use beyond variables: products of these, in the order of their numbers."""
+        start = 0
+        for number, size in enumerate(size for net in query.networks for size in _part_sizes(net)):
+            own = self.used[(start <= self.used) & (self.used < start + size)] - start
+            self.register_buffer(f"used_{number}", torch.as_tensor(own) if len(own) < size else None)
+            start += size
         self.eval()
         self.magnitudes = self._magnitudes(cases) if self.products and len(cases.lower) else {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Values of the variables and products that the cases use. Raises InputError where sizes disagree."""
-        values = _variables(self.query, self.networks, self.asked, x)
-        products = [self._product(values, product) for product in self.products]
-        return torch.cat([values.index_select(1, self.used), *products], 1)
+        parts = _variables(self.query, self.networks, self.asked, x)
+        positions = [getattr(self, f"used_{number}") for number in range(len(parts))]
+        found = [
+            part if position is None else part.index_select(1, position)
+            for part, position in zip(parts, positions, strict=True)
+            if position is None or len(position)
+        ]
+        if self.products:
+            values = torch.cat(parts, 1)
+            found += [self._product(values, product) for product in self.products]
+        return _side_by_side(found)
 
     def _product(self, values: Tensor, variables: Sequence[int]) -> Tensor:
         """The product of some variables, ``(B, 1)``, of factors of magnitude one and then of their magnitudes."""
@@ -163,7 +174,9 @@ class FeatureNetwork(torch.nn.Module):
         with torch.no_grad():
             points = torch.as_tensor(corners).to(dtype).split(1)
             outputs = (
-                torch.cat([_variables(self.query, self.networks, self.asked, point) for point in points]).abs().amax(0)
+                torch.cat([torch.cat(_variables(self.query, self.networks, self.asked, point), 1) for point in points])
+                .abs()
+                .amax(0)
             )
         used = {variable for product in self.products for variable in product}
         return {variable: _power_of_two(size.get(variable, float(outputs[variable]))) for variable in used}
@@ -208,11 +221,12 @@ def shared_program(query: Query, networks: Mapping[str, Binding], cases: Cases) 
     """
     features = FeatureNetwork(query, networks, cases)
     kept = next(iter(networks.values())).programs
-    key = (tuple(networks.items()), query.networks, features.used.numpy().tobytes(), features.products)
+    key = (tuple(networks.items()), query.networks, features.used.tobytes(), features.products)
     if key not in kept:
         if len(kept) >= tuned().problem.most_programs:
             kept.pop(next(iter(kept)))
-        kept[key] = SharedProgram(build_program(traced_features(query, networks, cases)), cases)
+        rational = cache(lambda: rounds_nothing(traced_features(query, networks, cases)))
+        kept[key] = SharedProgram(build_program(traced_features(query, networks, cases), rational=rational), cases)
     return kept[key]
 
 
@@ -242,8 +256,18 @@ def example_point(cases: Cases) -> NDArray[np.float64]:
     return (cases.lower[0] + cases.upper[0]) / 2 if len(cases.lower) else np.zeros(len(cases.inputs))
 
 
-def _variables(query: Query, networks: Mapping[str, Binding], asked: Container[int], x: Tensor) -> Tensor:
-    """Values ``(B, variables)`` of the whole variable space, in declaration order, for inputs ``(B, n)``.
+def _part_sizes(network: Network) -> tuple[int, int]:
+    """How many inputs and how many outputs a network has."""
+    return sum(tensor.size for tensor in network.inputs), sum(tensor.size for tensor in network.outputs)
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors along their second axis; one alone as it is, which leaves no operator in a traced graph."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
+
+
+def _variables(query: Query, networks: Mapping[str, Binding], asked: Container[int], x: Tensor) -> list[Tensor]:
+    """Values of all variables for inputs ``(B, n)``: of each network its inputs, then its outputs, ``(B, size)`` each.
 
     Outputs at other offsets than those ``asked`` for are zeros, so that nothing depends on how they are computed.
     """
@@ -253,16 +277,11 @@ def _variables(query: Query, networks: Mapping[str, Binding], asked: Container[i
         if network.hidden:
             raise UnsupportedError(f"network {network.name} declares hidden tensors, which are not supported yet")
         binding = networks.get(network.name) or networks[network.equal_to or ""]
-        size = sum(tensor.size for tensor in network.inputs)
+        size, _ = _part_sizes(network)
         inputs = x[:, position : position + size]
         position += size
         parts += [inputs, _run(network, binding, asked, inputs)]
-    return torch.cat(parts, 1)
-
-
-def _batched(shape: Sequence[int], batch: int) -> tuple[int, ...]:
-    """The shape of so many samples, side by side along the leading dimension."""
-    return (batch * shape[0], *shape[1:]) if shape else ()
+    return parts
 
 
 def _run(network: Network, binding: Binding, asked: Container[int], flat: Tensor) -> Tensor:
@@ -273,9 +292,9 @@ def _run(network: Network, binding: Binding, asked: Container[int], flat: Tensor
         declared = [tensor.size for tensor in network.inputs]
         raise InputError(f"network {network.name}: the specification declares inputs of {declared} elements, the ONNX "
                          f"model has {sizes}")  # fmt: skip
-    pieces = flat.split(sizes, 1)
+    pieces = [flat] if len(sizes) == 1 else flat.split(sizes, 1)
     inputs = [
-        piece.reshape(_batched(shape, batch)).to(dtype)
+        piece.reshape((batch * shape[0], *shape[1:]) if shape else ()).to(dtype)  # samples along the leading dimension
         for piece, shape, dtype in zip(pieces, binding.input_shapes, binding.input_dtypes, strict=True)
     ]
     result = binding.module(*inputs)
@@ -291,7 +310,7 @@ def _run(network: Network, binding: Binding, asked: Container[int], flat: Tensor
         output if tensor.offset in asked else torch.zeros(output.shape, dtype=flat.dtype, device=flat.device)
         for tensor, output in pairs
     ]
-    return torch.cat([output.reshape(batch, -1).to(flat.dtype) for output in wanted], 1)
+    return _side_by_side([output.reshape(batch, -1).to(flat.dtype) for output in wanted])
 
 
 def _atom_matrix(cases: Cases) -> np.ndarray:

@@ -57,7 +57,7 @@ def calls(graph: fx.GraphModule) -> Iterator[OperatorCall]:
         elif node.op == "call_function" and not _is_list(node):
             pairs = [(own, other) for own, other in zip(_sources(node), _sources(twin), strict=True) if own in known]
             own, other = [first for first, _ in pairs], [second for _, second in pairs]
-            plain, sizes = _Function(graph, node, own).of, _Function(absolute, twin, other).of
+            plain, sizes = _function_of(graph, node, own), _function_of(absolute, twin, other)
             yield OperatorCall(node.name, AFFINE, tuple(own), plain, sizes, value_terms(node))
         elif node.op == "output":
             last = node.args[0]
@@ -108,26 +108,22 @@ def _sources(node: fx.Node) -> list[str]:
     ]
 
 
-class _Function:
+def _function_of(module: fx.GraphModule, node: fx.Node, sources: Sequence[str]) -> Function:
     """An operator of one sample, as a function of batches of those of its operands that depend on the input."""
+    constants: Mapping[str, Tensor] = dict(module.named_buffers())
 
-    def __init__(self, module: fx.GraphModule, node: fx.Node, sources: Sequence[str]) -> None:
-        self.node, self.sources = node, sources
-        self.constants: Mapping[str, Tensor] = dict(module.named_buffers())
-
-    def of(self, values: Sequence[Tensor]) -> Tensor:
-        def one(*rows: Tensor) -> Any:
-            result = self._result(self.node, dict(zip(self.sources, rows, strict=True)))
-            # A graph may still name the type that it was traced in.
-            return result.double() if isinstance(result, Tensor) else result
-
-        return torch.func.vmap(one)(*values)
-
-    def _result(self, node: fx.Node, values: Mapping[str, Tensor]) -> Any:
+    def result_of(node: fx.Node, values: Mapping[str, Tensor]) -> Any:
         def value(operand: fx.Node) -> Any:
             if operand.op == "get_attr":
-                return self.constants[str(operand.target)]
-            return values[operand.name] if operand.name in values else self._result(operand, values)
+                return constants[str(operand.target)]
+            return values[operand.name] if operand.name in values else result_of(operand, values)
 
         args, kwargs = fx.map_arg((node.args, node.kwargs), value)
         return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def one(*rows: Tensor) -> Any:
+        result = result_of(node, dict(zip(sources, rows, strict=True)))
+        # A graph may still name the type that it was traced in.
+        return result.double() if isinstance(result, Tensor) else result
+
+    return lambda values: torch.func.vmap(one)(*values)

@@ -55,7 +55,7 @@ def with_sparse_maps(program: Program) -> Program:
     if program.device.type != "cpu" or not torch.backends.mkl.is_available() or not any(map(_is_sparse, maps)):
         return program
     layers = tuple(replace(layer, affine=_with_rows(layer.affine)) for layer in program.layers)
-    return replace(program, layers=layers, features=_with_rows(program.features), rational=False)
+    return replace(program, layers=layers, features=_with_rows(program.features), rational=None)
 
 
 def _reads_input(affine: Affine) -> bool:

@@ -71,10 +71,10 @@ def fold_splits(module: fx.GraphModule) -> fx.GraphModule:
 
 def _fold(rewriting: GraphRewriting, relu: fx.Node) -> bool:
     """Merge the channels of one ReLU; whether there were any."""
-    before, after = _single(relu.args[0]), _single_reader(relu)
-    if before is None or after is None:
+    before: Any = relu.args[0]
+    if len(before.users) != 1 or len(relu.users) != 1:
         return False
-    maker, reader = _linear(rewriting, before), _linear(rewriting, after)
+    maker, reader = _linear(rewriting, before), _linear(rewriting, next(iter(relu.users)))
     if maker is None or reader is None or (maker.convolves, relu) != (reader.convolves, reader.source):
         return False
     merged = _merged(maker, reader)
@@ -82,15 +82,6 @@ def _fold(rewriting: GraphRewriting, relu: fx.Node) -> bool:
         return False
     _write(rewriting, relu, maker, reader, merged)
     return True
-
-
-def _single(node: Any) -> fx.Node | None:
-    """The node, if one other reads it."""
-    return node if isinstance(node, fx.Node) and len(node.users) == 1 else None
-
-
-def _single_reader(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -135,17 +126,13 @@ def _linear(rewriting: GraphRewriting, node: fx.Node) -> LinearOperator | None:
         bias, axis = None, 1
     else:
         return None
-    if not _varies(source) or _varies(weight) or _varies(bias):
+    if not depends_on_input(source) or depends_on_input(weight) or depends_on_input(bias):
         return None
     matrix = rewriting.value(weight).transpose(0, axis)  # type: ignore[arg-type]
     shift = None if bias is None else rewriting.value(bias)  # type: ignore[arg-type]
     if matrix.dtype != torch.float64 or (shift is not None and shift.shape != (len(matrix),)):
         return None
     return LinearOperator(node, source, matrix, shift, axis == 0)  # type: ignore[arg-type]
-
-
-def _varies(argument: object) -> bool:
-    return depends_on_input(argument)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def fuse_layers(program: Program) -> Program:
         affine = _stacked([_moved(program.layers[number].affine, places, sizes) for number in members])
         start = layers[-1].stop if layers else 0
         layers.append(replace(program.layers[members[0]], affine=affine, start=start))
-    return replace(program, layers=tuple(layers), features=_moved(program.features, places, sizes), rational=False)
+    return replace(program, layers=tuple(layers), features=_moved(program.features, places, sizes), rational=None)
 
 
 def _readers(program: Program, number: int) -> tuple[int, ...]:

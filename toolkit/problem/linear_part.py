@@ -96,13 +96,9 @@ def with_buffers(graph: fx.Graph, buffers: dict[str, Tensor]) -> fx.GraphModule:
     return fx.GraphModule(root, graph)
 
 
-def _is_constant(argument: Any) -> bool:
-    return isinstance(argument, fx.Node) and not depends_on_input(argument)
-
-
 def _zero(rewriting: GraphRewriting, node: fx.Node, argument: Any) -> Any:
     """The argument, or zeros where it is a constant."""
-    if _is_constant(argument):
+    if isinstance(argument, fx.Node) and not depends_on_input(argument):
         return rewriting.constant(torch.zeros_like(rewriting.value(argument)), node)
     return argument if isinstance(argument, fx.Node) else 0
 

@@ -39,6 +39,11 @@ class MergedNeurons:
     slope: MatrixWithErrors
     offset: MatrixWithErrors
 
+    @property
+    def whole(self) -> bool:
+        """Whether every neuron stands for itself."""
+        return len(self.kept) == len(self.member)
+
 
 def merge_neurons(program: Program) -> Program:
     """The program with equal and opposite neurons merged, where all maps are matrices and that makes them smaller."""
@@ -52,10 +57,10 @@ def merge_neurons(program: Program) -> Program:
         groups.append(_grouped(layer.op, affine))
         start = layers[-1].stop if layers else 0
         layers.append(replace(layer, affine=affine.part(groups[-1].kept), start=start))
-    if all(len(group.kept) == len(group.member) for group in groups):
+    if all(group.whole for group in groups):
         return program  # as most networks are
     features = _readers(program.features, layers, groups, program.num_inputs)
-    merged = _without_dead(replace(program, layers=tuple(layers), features=features, rational=False))
+    merged = _without_dead(replace(program, layers=tuple(layers), features=features, rational=None))
     return merged if _elements(merged) < _elements(program) else program
 
 
@@ -166,6 +171,8 @@ def _distinct(key: Tensor, wanted: Tensor, exact: Tensor) -> tuple[Tensor, Tenso
 def _readers(affine: Affine, layers: Sequence[Layer], groups: Sequence[MergedNeurons], inputs: int) -> DenseAffine:
     """A map of old activations as a map of the representatives', and of their own sources where signs differ."""
     dense = _dense(affine)
+    if all(groups[source].whole for source in dense.sources if source != INPUT):
+        return dense
     found: dict[int, MatrixWithErrors] = {}
     bias = MatrixWithErrors(dense.bias, dense.slack)
     for source, matrix in zip(dense.sources, counted_matrices(dense), strict=True):

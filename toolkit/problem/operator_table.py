@@ -19,10 +19,6 @@ from toolkit.ops import AFFINE_FORMS, AffineForm
 from toolkit.problem.rewrites import REWRITES, elementwise
 
 
-def _always(node: fx.Node) -> bool:
-    return True
-
-
 def depends_on_input(value: object) -> bool:
     """Whether an argument is computed from the inputs (and is not a constant)."""
     return isinstance(value, fx.Node) and value.op != "get_attr"
@@ -61,6 +57,8 @@ AFFINE: dict[Any, AffineForm] = {elementwise.primitive(name): form for name, for
 
 EXACT_ON_CONSTANTS = frozenset(elementwise.primitive(name) for name in ops.EXACT_ON_CONSTANTS)
 """Operators whose results of constants are not rounded."""
+IN_ORDER = frozenset(elementwise.primitive(name) for name in ops.IN_ORDER)
+"""Operators that change the shape alone."""
 WITHOUT_SIGN = {elementwise.primitive(name): elementwise.primitive(other) for name, other in ops.WITHOUT_SIGN.items()}
 """Operator with negative coefficients -> its counterpart with positive ones."""
 
@@ -101,7 +99,7 @@ def form_of(node: fx.Node) -> AffineForm | None:
 def is_affine(node: fx.Node) -> bool:
     """Whether the node is an affine operator of what depends on the inputs (tuple access included)."""
     form = form_of(node)
-    return form is not None and CONDITIONS.get(form, _always)(node)
+    return form is not None and (form not in CONDITIONS or CONDITIONS[form](node))
 
 
 def refusal(node: fx.Node) -> str:

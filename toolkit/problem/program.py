@@ -8,19 +8,21 @@ affine maps with several sources. All neurons also have one number in the concat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from toolkit.problem.affine import Affine, GraphAffine, absolute_module, compact, flat_size
+from toolkit.problem.affine import Affine, DenseAffine, GraphAffine, absolute_module, compact, flat_size
 from toolkit.problem.exactness import computed_exactly, lossless, units_of
 from toolkit.problem.fold_channels import fold_splits
 from toolkit.problem.linear_part import linear_part, without_offset
-from toolkit.problem.operator_table import NONLINEAR, check_supported
+from toolkit.problem.operator_table import IN_ORDER, NONLINEAR, check_supported, depends_on_input
 from toolkit.problem.sum_lengths import is_composed, sum_terms
 from toolkit.problem.sum_rounding import MapErrors, gamma
+from toolkit.tuning import tuned
 
 INPUT = -1
 """Source number of the input box."""
@@ -80,9 +82,9 @@ class Program:
     stacks: Mapping[int, StackedMatrix] | None = field(default=None, repr=False, compare=False)
     """What these layers read of each source, where that is one product (`toolkit.problem.fast_maps`): made
     last."""
-    rational: bool = field(default=False, repr=False, compare=False)
-    """Whether the maps are exactly those of the network, without any rounding (`toolkit.problem.exactness`). Nothing
-    made of this program is, unless it says so."""
+    rational: Callable[[], bool] | None = field(default=None, repr=False, compare=False)
+    """Tells whether the maps are exactly those of the network, without any rounding: asked by those alone who decide in
+    rational arithmetic. None: they are not, as those of whatever is made of this program."""
     errors: MapErrors | None = field(default=None, repr=False, compare=False)
     """What rounding can change in bounds for the boxes of one problem (`toolkit.bounds.backward_rounding`): made last,
     too."""
@@ -124,16 +126,18 @@ class Program:
         return Program(self.num_inputs, layers, features, device, dtype, origin=self.origin)
 
 
-def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> Program:
+def build_program(
+    graph: fx.GraphModule,
+    dtype: torch.dtype = torch.float64,
+    rational: Callable[[], bool] | None = None,
+) -> Program:
     """Cut a traced graph (one flat input, one flat output) at its nonlinear operators.
 
-    Raises UnsupportedError for an operator without a rule.
+    ``rational`` tells whether no map is rounded (`rounds_nothing`). Raises UnsupportedError for an operator without a
+    rule.
     """
     check_supported(graph.graph)
-    rational = dtype == torch.float64 and not graph.meta.get("folded", True)
-    rational = rational and computed_exactly(graph, lambda node: node.target in NONLINEAR)
     graph = traced_operators(graph, dtype)
-    rational = rational and computed_exactly(graph, lambda node: node.target in NONLINEAR)
     (x,) = (node for node in graph.graph.nodes if node.op == "placeholder")
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     cuts = [node for node in graph.graph.nodes if node.op == "call_function" and node.target in NONLINEAR]
@@ -141,12 +145,19 @@ def build_program(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> 
     places = {node: place for place, node in enumerate(graph.graph.nodes)}
     layers: list[Layer] = []
     for node in cuts:
-        affine = compact(_affine_between(graph, sources, places, node.args[0], dtype))
+        affine = _map_between(graph, sources, places, node.args[0], dtype)
         start = layers[-1].stop if layers else 0
         layers.append(Layer(node.name, NONLINEAR[node.target], affine, start))
-    features = compact(_affine_between(graph, sources, places, output.args[0], dtype))
+    features = _map_between(graph, sources, places, output.args[0], dtype)
     size = flat_size(x.meta["shape"])
     return Program(size, tuple(layers), features, torch.device("cpu"), dtype, rational=rational)
+
+
+def rounds_nothing(graph: fx.GraphModule) -> bool:
+    """Whether the maps of the program that is made of a traced graph are stored without any rounding."""
+    return not graph.meta.get("folded", True) and all(
+        computed_exactly(each, lambda node: node.target in NONLINEAR) for each in (graph, traced_operators(graph))
+    )
 
 
 def traced_operators(graph: fx.GraphModule, dtype: torch.dtype = torch.float64) -> fx.GraphModule:
@@ -163,6 +174,37 @@ def _in_precision(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
             node.replace_all_uses_with(node.args[0])
             result.graph.erase_node(node)
     return result
+
+
+def _map_between(
+    graph: fx.GraphModule, sources: dict[fx.Node, int], places: dict[fx.Node, int], target: Any, dtype: torch.dtype
+) -> Affine:
+    """The affine operators between the nearest cuts and ``target``, in the form that is the faster one."""
+    product = _one_product(graph, sources, target)
+    return compact(_affine_between(graph, sources, places, target, dtype)) if product is None else product
+
+
+def _one_product(graph: fx.GraphModule, sources: dict[fx.Node, int], target: Any) -> DenseAffine | None:
+    """The matrix of a fully connected layer as it is in the graph; None for any other operators."""
+    product = _before_reshaping(target, sources)
+    if product in sources or product.target is not torch.ops.aten.addmm.default or product.kwargs:
+        return None
+    bias, rows, weight = product.args
+    source = _before_reshaping(rows, sources)
+    if source not in sources or rows.meta["shape"][0] != 1 or any(map(depends_on_input, (bias, weight))):
+        return None
+    matrix = graph.get_buffer(str(weight.target)).T
+    if matrix.numel() > tuned().problem.most_dense_elements:
+        return None
+    offset = graph.get_buffer(str(bias.target)).expand(1, len(matrix))[0]
+    return DenseAffine((sources[source],), (matrix.contiguous(),), offset.contiguous())
+
+
+def _before_reshaping(node: Any, sources: Container[fx.Node]) -> Any:
+    """The nearest node, from one on back to the sources, that does more than change the shape."""
+    while node not in sources and node.target in IN_ORDER:
+        node = node.args[0]
+    return node
 
 
 def _affine_between(

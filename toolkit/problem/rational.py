@@ -107,4 +107,5 @@ class RationalProgram:
 def is_rational(program: Program) -> bool:
     """Whether a program has a rational twin: dense maps without any rounding between ReLUs."""
     dense = all(isinstance(affine, DenseAffine) for affine in program.maps())
-    return program.rational and dense and all(layer.op == "relu" for layer in program.layers)
+    relus = all(layer.op == "relu" for layer in program.layers)
+    return dense and relus and program.rational is not None and program.rational()

@@ -99,7 +99,7 @@ def substitute(program: Program, columns: Tensor, values: Tensor) -> Program:
         return replace(affine, matrices=matrices, bias=bias.value, slack=bias.error)
 
     layers = tuple(replace(layer, affine=replaced(layer.affine)) for layer in program.layers)
-    return replace(program, layers=layers, features=replaced(program.features), rational=False)
+    return replace(program, layers=layers, features=replaced(program.features), rational=None)
 
 
 def _restricted(problem: Problem, regions: Tensor) -> Problem:

@@ -41,10 +41,11 @@ from toolkit.tuning import tuned
 def closed_by_images(task: SearchTask, root: RootBounds) -> RootBounds:
     """The root with the cases closed of which a strict atom cannot be below zero, whatever the last layer gives."""
     problem = task.original.problem if task.original else None
-    if problem is None or not problem.program.rational or not isinstance(problem.program.features, DenseAffine):
+    rational = problem.program.rational if problem else None
+    if problem is None or rational is None or not isinstance(problem.program.features, DenseAffine):
         return root
     pairs = _strict_pairs(problem, open_cases(root).cpu())
-    if not len(pairs) or len(pairs) > tuned().exact.most_atoms:
+    if not len(pairs) or len(pairs) > tuned().exact.most_atoms or not rational():
         return root
     box, lower = Bounds(problem.lower, problem.upper), root.lower.clone()
     neurons, _ = interval_bounds(problem.program, box)
@@ -94,13 +95,15 @@ def _least_value(problem: Problem, atom: int, box: Bounds, neurons: Bounds) -> F
 def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
     """What splitting all phases and deciding the leaves exactly comes to; None where that is not worth a try.
 
-    It is where an atom may touch: a strict one, or any on a point, where nothing else can make bounds better.
+    It is where an atom may touch: a strict one, or any on a point, where nothing else can make bounds better. A
+    certificate may not depend on it.
     """
     original = task.original
-    if original is None or not worth_deciding(original.problem):
+    if original is None or task.settings.certifiable:
         return None
     problem = original.problem.with_cases(open_cases(root).cpu())
-    if problem.varying_inputs and not bool(problem.strict_atoms[problem.rows].any()):
+    may_touch = not problem.varying_inputs or bool(problem.strict_atoms[problem.rows].any())
+    if not may_touch or not worth_deciding(problem):
         return None
     clock = task.clock.part(tuned().exact.time_share)
     try:
