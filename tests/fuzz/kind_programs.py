@@ -238,7 +238,7 @@ def reduced(choices: Choices, scene: Scene) -> int:
         bounds = crown_bounds(scene.program, box)
         reduction = reduce_program(scene.program, box, bounds)
         smaller, inner = reduction.program, reduction.restrict_box(box)
-        again = crown_bounds(smaller, inner, reduction.restrict(bounds))
+        again = crown_bounds(smaller, inner, bounds.of(reduction.neurons))
         alone = Scene(scene.program, box, scene.points[number : number + 1], (truth,))
         whole = Bounds(bounds.lower.clone(), bounds.upper.clone())
         whole.lower[:, reduction.neurons], whole.upper[:, reduction.neurons] = again.lower, again.upper

@@ -11,7 +11,7 @@ matrices in single precision, composed operators, merged neurons.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,15 +32,12 @@ def errors_of(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
     layers = [bounds.of(layer.neurons) for layer in program.layers]
     pairs = [(affine, source_intervals(program, affine, box, layers)) for affine in program.maps()]
     maps = [map_error(program, *pair) for pair in pairs]
-    features = _known(maps[-1] + _of_atoms(program, box, layers))
+    # What a query's coefficients on the features lose where they are stored rounded, added up in a few terms.
+    magnitude = map_interval(program, program.features, box, layers).magnitude
+    of_atoms = _known(gamma(MOST_ATOMS + ROUNDINGS_BESIDE_SUM, program.dtype) * magnitude)
+    features = _known(maps[-1] + of_atoms)
     underflow = sum_of([map_underflow(program, *pair) for pair in pairs])
     return MapErrors(maps[:-1], features, _known(underflow))
-
-
-def _of_atoms(program: Program, box: Bounds, layers: Sequence[Bounds]) -> Tensor:
-    """What a query's coefficients on the features lose where they are stored rounded, added up in a few terms."""
-    features = map_interval(program, program.features, box, layers)
-    return _known(gamma(MOST_ATOMS + ROUNDINGS_BESIDE_SUM, program.dtype) * features.magnitude)
 
 
 def shared_errors(program: Program, box: Bounds, bounds: Bounds) -> MapErrors | None:
@@ -52,11 +49,6 @@ def shared_errors(program: Program, box: Bounds, bounds: Bounds) -> MapErrors | 
         if all(bool((part < UNKNOWN_ERROR_SHARE * torch.finfo(part.dtype).max).all()) for part in parts)
         else None
     )
-
-
-def with_errors(program: Program, box: Bounds, bounds: Bounds) -> Program:
-    """The program with its errors for all boxes in these, and all bounds in these: made once for a search."""
-    return replace(program, errors=shared_errors(program, box, bounds))
 
 
 def errors_for(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:

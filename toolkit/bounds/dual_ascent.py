@@ -29,7 +29,7 @@ from toolkit.bounds.backward_rounding import errors_for
 from toolkit.bounds.interval import unstable_neurons
 from toolkit.bounds.optimised_bound import Bound, Domain, Multipliers
 from toolkit.ops import RELAXATIONS, RelaxationLines
-from toolkit.problem.program import INPUT, Layer, Program, split_layers
+from toolkit.problem.program import INPUT, Program, split_layers
 from toolkit.problem.sum_rounding import MapErrors
 from toolkit.tuning import tuned
 
@@ -178,14 +178,13 @@ class RelaxedDomain:
 
     def lines_at(self, program: Program, alpha: Tensor) -> list[RelaxationLines]:
         """The lines of every layer with these slopes, ``(B, num_neurons)``, where they are free."""
-        free, slopes = split_layers(program, self.free), split_layers(program, alpha)
-        return [_with_slopes(*of_layer) for of_layer in zip(program.layers, self.lines, free, slopes, strict=True)]
-
-
-def _with_slopes(layer: Layer, lines: RelaxationLines, free: Tensor, slope: Tensor) -> RelaxationLines:
-    if not RELAXATIONS[layer.op].piecewise_linear:
-        return lines
-    return replace(lines, lower_slope=torch.where(free, slope, lines.lower_slope))
+        parts = zip(split_layers(program, self.free), split_layers(program, alpha), strict=True)
+        return [
+            replace(lines, lower_slope=torch.where(free, slope, lines.lower_slope))
+            if RELAXATIONS[layer.op].piecewise_linear
+            else lines
+            for layer, lines, (free, slope) in zip(program.layers, self.lines, parts, strict=True)
+        ]
 
 
 def relax(program: Program, domain: Domain) -> RelaxedDomain:
@@ -297,9 +296,12 @@ def optimise(
     rows: Tensor | None = None  # which domains are still in the batch; None: all
     for step in range(1, schedule.iterations + 1):
         check()
-        staying = _unproved(best, rows) if schedule.until_proved else None
-        if staying is not None and not len(staying):
-            break
+        staying = None
+        if schedule.until_proved:
+            lower = best.lower if rows is None else best.lower[rows]
+            staying = (~(lower > 0)).nonzero().squeeze(1)
+            if not len(staying):
+                break
         bound, gradient = at.bound, supergradient(program, relaxed, at)
         if staying is not None and len(staying) < (1 - tuned().ascent.proved_share_to_shrink) * len(bound.lower):
             relaxed = relax(program, relaxed.domain.select(staying))
@@ -309,12 +311,6 @@ def optimise(
         at = evaluate(program, relaxed, state.current)
         best = best.or_better(at.bound, rows)
     return stated(program, domain, best) if schedule.in_bytes else best
-
-
-def _unproved(best: Bound, rows: Tensor | None) -> Tensor:
-    """Positions in the batch of the domains that are not proved."""
-    lower = best.lower if rows is None else best.lower[rows]
-    return (~(lower > 0)).nonzero().squeeze(1)
 
 
 def stated(program: Program, domain: Domain, bound: Bound) -> Bound:

@@ -20,11 +20,11 @@ from toolkit.bounds.backward import backward, of_rows
 from toolkit.bounds.backward_rounding import errors_of
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.optimised_bound import Multipliers
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.affine import Affine, DenseAffine
 from toolkit.problem.program import INPUT, Layer, Program, ProgramOrigin
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, MapErrors, gamma
+from toolkit.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,6 @@ class Reduction:
     """Neurons that are not stable in all boxes: the neurons of the smaller program, ``(num_neurons',)``."""
     base: Tensor
     """A point, ``(n,)``: the values of the input elements that do not vary, and the origin of those that do."""
-
-    def restrict(self, bounds: Bounds) -> Bounds:
-        """Neuron bounds of the original as bounds of the smaller program."""
-        return bounds.of(self.neurons)
-
-    def restrict_multipliers(self, multipliers: Multipliers) -> Multipliers:
-        """Slopes and multipliers of the original as those of the smaller program."""
-        alpha, beta = multipliers.alpha[:, self.neurons], multipliers.beta[:, self.neurons]
-        return Multipliers(alpha, beta, multipliers.weight)
 
     def restrict_box(self, box: Bounds) -> Bounds:
         """Input boxes of the original as boxes of the smaller program."""
@@ -84,7 +75,7 @@ def reduce_program(
     lines = [_through_active(layer, bounds, keep) for layer, keep in zip(program.layers, kept, strict=True)]
     errors = errors_of(program, whole, bounds.around())
     cut = _Cut(program, kept, lines, varying, base, errors, check)
-    numbers = _renumber(kept)
+    numbers = {old: new for new, old in enumerate(number for number, keep in enumerate(kept) if len(keep))}
     layers: list[Layer] = []
     for layer, keep, own in zip(program.layers, kept, errors.layers, strict=True):
         if not len(keep):
@@ -133,12 +124,6 @@ def _through_active(layer: Layer, bounds: Bounds, kept: Tensor) -> RelaxationLin
     return RelaxationLines(slope, zero, slope, zero)
 
 
-def _renumber(kept: list[Tensor]) -> dict[int, int]:
-    """Old layer number -> new one, for layers of which something is left."""
-    left = [number for number, keep in enumerate(kept) if len(keep)]
-    return {old: new for new, old in enumerate(left)}
-
-
 @dataclass(frozen=True)
 class _Cut:
     program: Program
@@ -150,10 +135,21 @@ class _Cut:
     check: Callable[[], None]
 
     def reduced(self, affine: Affine, rows: Tensor, own: Tensor, numbers: dict[int, int]) -> DenseAffine:
-        """Some rows of a map, whose errors are its ``own``, as one dense map of the varying inputs and kept neurons."""
+        """Some rows of a map, whose errors are its ``own``, as one dense map of the varying inputs and kept neurons.
+
+        ``numbers`` are the new numbers of the layers of which something is left.
+        """
         parts = [self._rows(affine, part, own) for part in rows.split(rows_per_pass(self.program, 1))]
         old = sorted({source for part in parts for source in part[0]})
-        matrices = [torch.cat([_of(part[0], source, part[0][INPUT], self) for part in parts]) for source in old]
+        matrices = [
+            torch.cat(
+                [
+                    found[source] if source in found else bias.new_zeros(len(bias), len(self.kept[source]))
+                    for found, bias, _ in parts
+                ]
+            )
+            for source in old
+        ]
         bias, slack = torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts])
         sources = tuple(INPUT if source == INPUT else numbers[source] for source in old)
         return DenseAffine(sources, tuple(m.contiguous() for m in matrices), bias, slack=slack)
@@ -175,19 +171,16 @@ class _Cut:
         return found, bias, 2 * error + unit * (coefficients.abs() @ self.base.abs() + bias.abs())
 
 
-def _of(found: dict[int, Tensor], source: int, like: Tensor, cut: _Cut) -> Tensor:
-    return found[source] if source in found else like.new_zeros(len(like), len(cut.kept[source]))
+def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
+    """Whether the reduced program is quickly made, a pass for each of its neurons, and the cheaper one.
 
-
-def kept_neurons(program: Program, bounds: Bounds) -> int:
-    """Number of neurons of the reduced program."""
-    return sum(len(_kept(layer, bounds)) for layer in program.layers)
-
-
-def reduced_cost(program: Program, box: Bounds, bounds: Bounds) -> int:
-    """At most the cost of the reduced program, without making it: dense rows over all earlier kept neurons."""
-    width, total = int(_varying(box).sum()), 0
-    for rows in [*(len(_kept(layer, bounds)) for layer in program.layers), program.features.size]:
-        total += rows * width
+    It costs at most what dense rows over all earlier kept neurons do.
+    """
+    kept = [len(_kept(layer, bounds)) for layer in program.layers]
+    width, cost = int(_varying(box).sum()), 0
+    for rows in [*kept, program.features.size]:
+        cost += rows * width
         width += rows
-    return total
+    limits = tuned().reduction
+    affordable = sum(kept) * program.cost <= limits.most_multiplications
+    return affordable and cost <= limits.most_cost_factor * program.cost

@@ -20,6 +20,7 @@ from toolkit.bounds.optimised_bound import Bound
 from toolkit.problem.program import Program
 from toolkit.registry import Registry
 from toolkit.run.clock import Clock
+from toolkit.run.cuda_graphs import RECORDERS
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, split
 from toolkit.tuning import tuned
 
@@ -95,7 +96,11 @@ def branch(space: PhaseSpace, domains: PhaseDomains, clock: Clock) -> PhaseDomai
         promise = torch.stack([_promise(space, domains, column, clock) for column in domains.candidates.unbind(1)], 1)
         return domains.candidates.gather(1, promise.argmax(1, keepdim=True)).squeeze(1)
 
-    return split(domains, space.recordings.run("most promising", most_promising, domains))
+    records = space.problem.program.device.type in RECORDERS
+    return split(
+        domains,
+        space.recordings.run("most promising", most_promising, domains) if records else most_promising(domains),
+    )
 
 
 def _promise(space: PhaseSpace, domains: PhaseDomains, neuron: Tensor, clock: Clock) -> Tensor:

@@ -156,7 +156,7 @@ def split(domains: PhaseDomains, neuron: Tensor) -> PhaseDomains:
     inactive = domains.phase.scatter(1, neuron, -1)
     twice = concat([domains, domains])
     phase = torch.cat([active, inactive])
-    return _with(
+    return replace(
         twice,
         phase=phase,
         neuron_lower=torch.where(phase > 0, twice.neuron_lower.clamp(min=0), twice.neuron_lower),
@@ -164,25 +164,21 @@ def split(domains: PhaseDomains, neuron: Tensor) -> PhaseDomains:
     )
 
 
-def bounded(space: PhaseSpace, domains: PhaseDomains, bound: Bound, candidates: Tensor) -> PhaseDomains:
-    """The domains with a new bound, its multipliers and the neurons that may be split next."""
-    return _with(
+def bounded(
+    space: PhaseSpace, domains: PhaseDomains, neurons: Bounds, bound: Bound, candidates: Tensor
+) -> PhaseDomains:
+    """The domains with new bounds of all neurons, ``(B, num_neurons)``, and a new one of their own, its multipliers and
+    the neurons that may be split next."""
+    return replace(
         domains,
         alpha=space.of(bound.multipliers.alpha),
         beta=space.of(bound.multipliers.beta),
         weight=bound.multipliers.weight,
         lower=torch.fmax(domains.lower, bound.lower),
         candidates=candidates,
+        neuron_lower=space.of(neurons.lower),
+        neuron_upper=space.of(neurons.upper),
     )
-
-
-def _with(domains: PhaseDomains, **changes: Tensor) -> PhaseDomains:
-    return PhaseDomains(*(changes.get(field.name, getattr(domains, field.name)) for field in fields(domains)))
-
-
-def with_bounds(space: PhaseSpace, domains: PhaseDomains, bounds: Bounds) -> PhaseDomains:
-    """The domains with other bounds of all neurons, ``(B, num_neurons)``."""
-    return _with(domains, neuron_lower=space.of(bounds.lower), neuron_upper=space.of(bounds.upper))
 
 
 LEAST_NORMAL_NUMBERS = 2.0**30

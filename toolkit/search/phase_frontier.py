@@ -34,7 +34,6 @@ from toolkit.search.phase_domains import (
     expand,
     in_double,
     proved,
-    with_bounds,
 )
 from toolkit.tuning import tuned
 
@@ -51,15 +50,6 @@ class PhaseBounding:
     """Whether the slopes of domains that are refuted are such that a byte can state them."""
     most_steps: int = field(default_factory=lambda: tuned().phases.most_ascent_steps)
     """Steps beyond which a search that stalls does not go."""
-
-    def more_thorough(self, times: int) -> PhaseBounding:
-        """Bounding with ``2 ** times`` as many ascent steps for each domain, up to a limit.
-
-        It helps where splits do not raise the bound: a domain that no input satisfies is only recognised when its split
-        multipliers have grown large.
-        """
-        iterations = max(self.schedule.iterations, min(self.schedule.iterations << times, self.most_steps))
-        return replace(self, schedule=replace(self.schedule, iterations=iterations))
 
 
 @dataclass(kw_only=True)
@@ -87,8 +77,14 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
 
     @property
     def bounding_now(self) -> PhaseBounding:
-        """How domains are bounded at present: more thoroughly each time that the search stalled."""
-        return self.bounding.more_thorough(self.progress.thoroughness)
+        """How domains are bounded now: by twice as many ascent steps, up to a limit, for each time the search stalled.
+
+        It helps where splits do not raise the bound: a domain that no input satisfies is only recognised when its split
+        multipliers have grown large.
+        """
+        steps = self.bounding.schedule.iterations
+        steps = max(steps, min(steps << self.progress.thoroughness, self.bounding.most_steps))
+        return replace(self.bounding, schedule=replace(self.bounding.schedule, iterations=steps))
 
     def pick(self, count: int) -> PickedDomains[PhaseDomains, PhaseDomains] | None:
         """All leaves, if there are any; else the domains with the weakest bounds, up to so many.
@@ -196,7 +192,7 @@ def bound_domains(
     score = bounding.rule.score(space.problem.program, bounds, bound)
     splittable = unstable_neurons(space.problem.program, bounds) & (domain.phase == 0)
     found = candidates(space.of(score), space.of(splittable), bounding.rule.candidates)
-    return bounded(space, with_bounds(space, domains, bounds), bound, found), bound.point, clipping
+    return bounded(space, domains, bounds, bound, found), bound.point, clipping
 
 
 def proved_in_bytes(space: PhaseSpace, cases: Tensor, domain: Domain, bound: Bound) -> Bound:
@@ -214,11 +210,11 @@ def improve(space: PhaseSpace, domains: PhaseDomains, schedule: Schedule, clock:
 
     On a device that records, all domains take all steps: sizes that follow from values cannot be recorded.
     """
-    if space.problem.program.device.type in RECORDERS:
-        schedule = replace(schedule, until_proved=False)
+    records = space.problem.program.device.type in RECORDERS
+    schedule = replace(schedule, until_proved=False) if records else schedule
 
     def improved(domains: PhaseDomains) -> Bound:
         domain, start = expand(space, domains)
         return optimise(space.problem.program, domain, start, schedule, clock.check)
 
-    return space.recordings.run(schedule, improved, domains)
+    return space.recordings.run(schedule, improved, domains) if records else improved(domains)

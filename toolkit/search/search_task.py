@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from toolkit.attack.gradient_attack import Accept
-from toolkit.bounds.backward_rounding import with_errors
+from toolkit.bounds.backward_rounding import shared_errors
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.network_reduction import kept_neurons, reduce_program, reduced_cost
+from toolkit.bounds.network_reduction import reduce_program, worth_reducing
+from toolkit.bounds.optimised_bound import Multipliers
 from toolkit.errors import DisagreementError
 from toolkit.problem.compile import Problem
 from toolkit.problem.evaluate_program import evaluate, transposed_wrongly
@@ -91,7 +92,8 @@ def counted(problem: Problem, bounds: Bounds) -> Problem:
     """The problem with a program that knows what rounding can change on its boxes
     (`toolkit.bounds.backward_rounding`)."""
     bounds = bounds.to(problem.program.dtype)
-    return replace(problem, program=with_errors(problem.program, Bounds(problem.lower, problem.upper), bounds))
+    errors = shared_errors(problem.program, Bounds(problem.lower, problem.upper), bounds)
+    return replace(problem, program=replace(problem.program, errors=errors))
 
 
 def decided(found: SearchResult | None) -> bool:
@@ -128,20 +130,10 @@ def reduced(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]
         double=None if double is None else problem,
         accept=lambda point, region: accept(reduction.restore(point), region),
     )
-    root = replace(
-        root,
-        bounds=reduction.restrict(root.bounds),
-        multipliers=reduction.restrict_multipliers(root.multipliers),
-    )
+    slopes, left = root.multipliers, reduction.neurons
+    slopes = Multipliers(slopes.alpha[:, left], slopes.beta[:, left], slopes.weight)
+    root = replace(root, bounds=root.bounds.of(left), multipliers=slopes)
     return task.counted(root.bounds), root
-
-
-def worth_reducing(program: Program, box: Bounds, bounds: Bounds) -> bool:
-    """Whether the reduced program is quickly made, a pass for each of its neurons, and the cheaper one."""
-    price = kept_neurons(program, bounds) * program.cost
-    limits = tuned().reduction
-    affordable = price <= limits.most_multiplications
-    return affordable and reduced_cost(program, box, bounds) <= limits.most_cost_factor * program.cost
 
 
 def sparse(problem: Problem) -> Problem:

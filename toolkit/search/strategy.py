@@ -42,11 +42,11 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     if not len(open_cases(root)):
         return SearchResult(False, True, "images")
     if not task.problem.varying_inputs:
-        return exactly(task, root) or at_points(task, root)
+        return by_exact_leaves(task, root) or at_points(task, root)
     task, root = reduced(task.counted(root.bounds), root)
     if attacked is None and attack_part(task, open_cases(root), tuned().attack.first_restarts_share):
         return SearchResult(True, False, "attack")
-    found = exactly(task, root)
+    found = by_exact_leaves(task, root)
     if (
         found is not None
         and not decided(found)
@@ -54,11 +54,6 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     ):
         return SearchResult(True, False, "attack")
     return in_turn(task, root) if found is None else found
-
-
-def exactly(task: SearchTask, root: RootBounds) -> SearchResult | None:
-    """What exact leaves come to; None where they are not worth a try, or no certificate may depend on them."""
-    return None if task.settings.certifiable else by_exact_leaves(task, root)
 
 
 def at_points(task: SearchTask, root: RootBounds) -> SearchResult:

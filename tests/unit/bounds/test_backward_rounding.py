@@ -157,7 +157,7 @@ def test_bounds_of_atoms_are_below_exact_values(kind: str, reduced: bool, dtype:
         bounds = crown_bounds(program, wide)
         if reduced:
             reduction = reduce_program(program, wide, bounds, recentred=bool(seed % 2))
-            program, bounds, wide = reduction.program, reduction.restrict(bounds), reduction.restrict_box(wide)
+            program, bounds, wide = reduction.program, bounds.of(reduction.neurons), reduction.restrict_box(wide)
         bounds, box = (Bounds(*outward(part.lower, part.upper, dtype)) for part in (bounds, wide))
         atom, lower = atom_bound(program.to(torch.device("cpu"), dtype), box, bounds, rng)
         for point in points:
