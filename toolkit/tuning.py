@@ -116,8 +116,9 @@ class AgreementTuning(TuningGroup):
     """Largest tolerance relative to the largest number of any tensor: rounding alone is much less."""
     most_cases: int = choice(256, "cases", least=1, measured="choices_2026_11_29.json:agreement:most_cases")
     """Cases whose atoms are looked at."""
-    tried_points: int = choice(64, "points", least=1, measured="no")
-    """Points at which room is looked for between a proof's bound and what rounding inside the network changes."""
+    tried_points: int = guard(64, "points", least=1)
+    """Points at which room is looked for between a proof's bound and what rounding inside the network changes: ends a
+    query that no bound can prove, before bounds take all its time."""
     most_elements: int = choice(
         1 << 16, "elements", least=0, measured="choices_2026_11_29.json:agreement:most_elements"
     )
@@ -223,18 +224,18 @@ class GradientTuning(TuningGroup):
 class BenchTuning(TuningGroup):
     """Runs over many instances: surveys of several queries together, workers, frozen benchmarks."""
 
-    reading_time_share: float = choice(0.5, "share", least=0, most=1, measured="no")
-    """Share of the time that reading specifications may take; those that are not reached are read when their turn
-    comes."""
+    reading_time_share: float = guard(0.5, "share", least=0, most=1)
+    """Share of the time that reading specifications may take, so that slow files do not take all of it; those that are
+    not reached are read when their turn comes."""
     workers_per_gpu: int = choice(4, "processes", least=1, measured="no")
     """Worker processes for each GPU."""
     compressed_from_bytes: int = choice(1 << 16, "bytes", least=0, measured="no")
     """Bytes from which a specification is compressed."""
     most_kept_images: int = choice(200, "images", least=1, measured="no")
     """Most test images that are kept in a frozen benchmark, where no more are verified."""
-    survey_time_share: float = choice(0.5, "share", least=0, most=1, measured="no")
-    """Share of the shortest time limit among its jobs that a survey may take."""
-    survey_cost_share: float = choice(0.1, "share", least=0, most=1, measured="no")
+    survey_time_share: float = guard(0.5, "share", least=0, most=1)
+    """Share of the shortest time limit among its jobs that a survey may take, so that none of them is late for it."""
+    survey_cost_share: float = guard(0.1, "share", least=0, most=1)
     """Share of its own time limit that a survey may cost a job which it does not answer."""
     most_surveyed_jobs: int = choice(64, "jobs", least=1, measured="no")
     """Most jobs of one survey: they wait for each other."""
@@ -259,12 +260,8 @@ class BenchTuning(TuningGroup):
 class FileTuning(TuningGroup):
     """Reading files and pipes piece by piece, and the sizes at which reading ends."""
 
-    hashed_block: int = choice(1 << 20, "bytes", least=1, measured="no")
-    """Bytes of a file that are hashed at a time."""
-    pipe_block: int = choice(1 << 20, "bytes", least=1, measured="no")
-    """Bytes that are read from a forked process at a time."""
     decompressed_block: int = choice(1 << 22, "bytes", least=1, measured="no")
-    """Bytes that are decompressed at a time."""
+    """Bytes that are decompressed at a time, to be read or to be hashed."""
     unchecked_bytes: int = guard(1 << 28, "bytes", least=0)
     """Bytes up to which it does not matter how much smaller a file is than its content."""
     most_compression: int = guard(200, "factor", least=1)
@@ -314,8 +311,9 @@ class RuntimeTuning(TuningGroup):
     """Bytes of a model up to which a copy that takes several samples is made."""
     slow_run_seconds: float = choice(0.05, "seconds", least=0, measured="no")
     """Seconds of a run from which on running several samples at once gains little."""
-    compared_samples: int = choice(3, "samples", least=1, measured="no")
-    """Samples that must come out of one call as they come out of calls of their own."""
+    compared_samples: int = guard(3, "samples", least=1)
+    """Samples that must come out of one call as they come out of calls of their own: a graph that mixes samples mixes
+    any two."""
 
 
 class NetworkTuning(TuningGroup):
@@ -341,16 +339,18 @@ class NetworkTuning(TuningGroup):
     """Multiplications of one evaluation in exact arithmetic: a second or less."""
     most_exact_elements: int = guard(1 << 21, "elements", least=0)
     """Elements of all weights together up to which a network is evaluated in exact arithmetic."""
-    import_samples: int = choice(5, "samples", least=1, measured="no")
-    """Inputs tried before an imported network with discontinuous operators is said to differ from its file."""
+    import_samples: int = guard(5, "samples", least=1)
+    """Inputs tried before an imported network with discontinuous operators is said to differ from its file: rounding
+    makes some differ where a jump is near, a wrong import makes all."""
     most_tried_bytes: int = choice(1 << 25, "bytes", least=0, measured="no")
     """Bytes of a model up to which it is compared at several magnitudes of its inputs."""
     moderate_constant: float = choice(16.0, "magnitude", least=0, measured="no")
     """Magnitude of a constant up to which adding it and taking it away again costs little of a term beside it."""
-    export_samples: int = choice(4, "samples", least=1, measured="no")
-    """Samples on which an exported network and its module are compared."""
-    trainable_samples: int = choice(3, "samples", least=1, measured="no")
-    """Samples that a trainable network and the file that it was read from are compared on."""
+    export_samples: int = guard(4, "samples", least=1)
+    """Samples on which an exported network and its module are compared: a wrong export differs on any."""
+    trainable_samples: int = guard(3, "samples", least=1)
+    """Samples that a trainable network and the file that it was read from are compared on: a wrong reading differs on
+    any."""
 
 
 class SpecificationTuning(TuningGroup):
@@ -472,16 +472,14 @@ class TrainingTuning(TuningGroup):
     evaluated_images: int = choice(1024, "images", least=1, measured="no")
     """Images whose accuracy is evaluated at once."""
     bounded_images: int = choice(256, "images", least=1, measured="no")
-    """Images whose intervals are propagated at once for statistics of stability."""
-    scored_images: int = choice(256, "images", least=1, measured="no")
-    """Images whose activations are scored at once for the pruning of channels."""
-    graft_images: int = choice(128, "images", least=1, measured="no")
-    """Images whose gradients GraFT takes at once."""
+    """Images whose intervals or gradients are computed at once: for statistics of stability, and scores of channels and
+    neurons."""
     most_difference: float = guard(1e-3, "share", least=0, most=1e-3)
     """Difference of outputs, as a share of the largest, beyond which it is not the order of sums: a channel lost by
     mistake changes the tenth of an output."""
-    compared_inputs: int = choice(4, "inputs", least=1, measured="no")
-    """Random inputs on which a compressed network is compared with the masked one."""
+    compared_inputs: int = guard(4, "inputs", least=1)
+    """Random inputs on which a compressed network is compared with the masked one: a channel that is missing changes
+    the result of any."""
 
 
 class PrecisionTuning(TuningGroup):
@@ -735,8 +733,9 @@ class LirpaTuning(TuningGroup):
 
     regions_per_pass: int = choice(64, "regions", least=1, measured="no")
     """Regions bounded at once, where the networks take several samples."""
-    feature_tolerance: float = choice(1e-6, "share", least=0, most=1e-6, measured="no")
-    """Largest relative difference between the features by torch and by the library, both in float64."""
+    feature_tolerance: float = guard(1e-6, "share", least=0, most=1e-6)
+    """Largest relative difference between the features by torch and by the library, both in float64: rounding alone is
+    far below, another network far above."""
     slope_margin: float = choice(1e-3, "slope", least=0, most=0.5, measured="no")
     """Distance that optimised slopes of ReLUs keep from 0 and 1."""
 

@@ -1,6 +1,7 @@
 """What each choice of the tuning table is worth: queries decided with half of it, with it, and with twice of it.
 
     VNNCOMP_DIR=... python benchmarks/perf/sweep_choices.py OUT.json [--groups NAME ...] [--seconds 3] [--timeout 20]
+                                                            [--unmeasured] [--readers 6] [--folder benchmarks]
 
 Draws instances of VNN-COMP with a published verdict that the defaults decide within ``--seconds``, takes note of which
 choices each of them reads, and decides it again with those halved and doubled, as far as their range allows; a share
@@ -9,6 +10,10 @@ thread. What is compared is processor time, which a busy machine disturbs least:
 of the defaults on the same ones. The defaults are measured anew for every group, which tells the noise. Results are
 written after each choice, and choices that a file has already are not measured again; of some that are to be measured
 again, it is enough to take them out of the file.
+
+With ``--unmeasured``, choices of all groups that the table knows no record of are measured, each on the ``--readers``
+quickest instances that read it, where defaults, half and twice take turns; ``--folder`` names other families than those
+of VNN-COMP, ``--sample`` a file of instances with what they read, written if it is not there.
 """
 
 from __future__ import annotations
@@ -86,7 +91,9 @@ def decided_in_child(pipe: Any, instance: SampledInstance, table: TuningTable | 
         settings = Settings(device="cpu", timeout=timeout, processes=1)
         result = verify(load_networks({"": instance.network}), read_query(instance.specification), settings)
     seconds = time.process_time() - start
-    pipe.send({"verdict": str(result.verdict), "seconds": seconds, "reads": read, "by": result.statistics.decided_by})
+    told = result.statistics
+    pipe.send({"verdict": str(result.verdict), "seconds": seconds, "passes": told.passes, "reads": read,
+               "by": told.decided_by})  # fmt: skip
     pipe.close()
 
 
@@ -99,7 +106,7 @@ def answer(instance: SampledInstance, table: TuningTable | None, timeout: float)
     try:
         found: dict[str, Any] = receiver.recv()
     except EOFError:
-        found = {"verdict": "crash", "seconds": timeout, "reads": set(), "by": ""}
+        found = {"verdict": "crash", "seconds": timeout, "passes": 0, "reads": set(), "by": ""}
     child.join()
     return found
 
@@ -120,6 +127,21 @@ def sample(folder: Path, each: int, seed: int, seconds: float, timeout: float) -
             found.append(one)
             print(f"{one.name}: {got['by']}, {one.seconds:.1f} s, {len(one.reads)} choices", flush=True)
     return found
+
+
+def store(instances: list[SampledInstance], path: Path, folder: Path) -> None:
+    """Write down instances with what they read, by their places in a folder of families."""
+    rows = [{**vars(one), "network": str(one.network.relative_to(folder)),
+             "specification": str(one.specification.relative_to(folder)), "reads": sorted(one.reads)}
+            for one in instances]  # fmt: skip
+    path.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def stored(path: Path, folder: Path) -> list[SampledInstance]:
+    """The instances that were written down."""
+    return [SampledInstance(**row | {"network": folder / row["network"], "specification": folder / row["specification"],
+                                     "reads": frozenset(row["reads"])})
+            for row in json.loads(path.read_text())]  # fmt: skip
 
 
 def scaled(entry: Choice, factor: float) -> Any:
@@ -149,16 +171,41 @@ def compared(instances: list[SampledInstance], table: TuningTable, timeout: floa
     return {"decided": right, "time": round(seconds / sum(one.seconds for one in instances), 3)}
 
 
+def tables(group: str, name: str, entry: Choice) -> dict[str, tuple[Any, TuningTable]]:
+    """Half and twice of a choice, where its range has them: value and table, by label."""
+    values = {label: scaled(entry, factor) for label, factor in (("half", 0.5), ("twice", 2.0))}
+    return {label: (value.cpu if isinstance(value, PerDevice) else value, DEFAULTS.changed(**{group: {name: value}}))
+            for label, value in values.items() if value != entry.default}  # fmt: skip
+
+
 def measured(group: str, name: str, entry: Choice, instances: list[SampledInstance], timeout: float) -> dict[str, Any]:
     """Half and twice of a choice on the instances that read it."""
     readers = [one for one in instances if f"{group}.{name}" in one.reads]
     result: dict[str, Any] = {"instances": len(readers)}
-    for label, factor in (("half", 0.5), ("twice", 2.0)) if readers else ():
-        value = scaled(entry, factor)
-        if value != entry.default:
-            table = DEFAULTS.changed(**{group: {name: value}})
-            shown = value.cpu if isinstance(value, PerDevice) else value
-            result[label] = {"value": shown, **compared(readers, table, timeout)}
+    for label, (value, table) in tables(group, name, entry).items() if readers else ():
+        result[label] = {"value": value, **compared(readers, table, timeout)}
+    return result
+
+
+def in_turns(
+    group: str, name: str, entry: Choice, instances: list[SampledInstance], timeout: float, most: int
+) -> dict[str, Any]:
+    """The defaults, half and twice of a choice on the ``most`` quickest instances that read it, one after the other on
+    each: instances decided, processor seconds, and the passes of bounding, which no other process disturbs."""
+    readers = sorted((one for one in instances if f"{group}.{name}" in one.reads), key=lambda one: one.seconds)[:most]
+    others = {"default": (entry.default, DEFAULTS), **tables(group, name, entry)}
+    found: dict[str, list[dict[str, Any]]] = {label: [] for label in others}
+    for one in readers:
+        for label, (_, table) in others.items():
+            found[label].append(answer(one, table, timeout) | {"published": one.published})
+    result: dict[str, Any] = {"instances": [one.name for one in readers]}
+    for label, answers in found.items():
+        result[label] = {
+            "value": others[label][0],
+            "decided": sum(each["verdict"] == each["published"] for each in answers),
+            "seconds": round(sum(each["seconds"] for each in answers), 2),
+            "passes": sum(each["passes"] for each in answers),
+        }
     return result
 
 
@@ -171,18 +218,36 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=3, help="most seconds with the defaults")
     parser.add_argument("--timeout", type=float, default=20, help="limit of a query with other values")
+    parser.add_argument("--unmeasured", action="store_true", help="the choices that have no record")
+    parser.add_argument("--readers", type=int, default=6, help="instances of each of these")
+    parser.add_argument("--sample", type=Path, help="instances with what they read")
+    parser.add_argument("--folder", type=Path, help="families, instead of those in VNNCOMP_DIR")
     options = parser.parse_args()
     report: Mapping[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
-    instances = sample(Path(os.environ["VNNCOMP_DIR"]), options.each, options.seed, options.seconds, options.timeout)
+    folder = options.folder or Path(os.environ["VNNCOMP_DIR"])
+    if options.sample and options.sample.exists():
+        instances = stored(options.sample, folder)
+    else:
+        instances = sample(folder, options.each, options.seed, options.seconds, options.timeout)
+        if options.sample:
+            store(instances, options.sample, folder)
     command = "python benchmarks/perf/sweep_choices.py OUT" + f" --each {options.each} --seed {options.seed}"
-    groups = {name: dict(found) for name, found in report.items() if name in GROUPS}
+    command += " --unmeasured" if options.unmeasured else ""
+    groups = {name: dict(found) for name, found in report.items() if name in DEFAULTS._fields}
     noise = dict(report.get("about", {}).get("defaults again", {}))
-    for group, name, entry in choices(options.groups):
+    for group, name, entry in choices(list(DEFAULTS._fields) if options.unmeasured else options.groups):
+        if options.unmeasured and (
+            entry.measured != "no" or not any(f"{group}.{name}" in one.reads for one in instances)
+        ):
+            continue
         if name in groups.setdefault(group, {}):
             continue
-        if group not in noise:
+        if group not in noise and not options.unmeasured:
             noise[group] = compared(instances, DEFAULTS, options.timeout)
-        groups[group][name] = measured(group, name, entry, instances, options.timeout)
+        if options.unmeasured:
+            groups[group][name] = in_turns(group, name, entry, instances, options.timeout, options.readers)
+        else:
+            groups[group][name] = measured(group, name, entry, instances, options.timeout)
         print(f"{group}.{name}: {json.dumps(groups[group][name])}", flush=True)
         about = {
             **taken(command),

@@ -96,7 +96,7 @@ def _file_hash(path: Path, _stamp: Stamp) -> str:
 
 def _uncompressed(file: BinaryIO) -> Iterator[bytes]:
     with gzip.open(file) as stream:
-        yield from iter(lambda: stream.read(tuned().files.hashed_block), b"")
+        yield from iter(lambda: stream.read(tuned().files.decompressed_block), b"")
 
 
 def _raw_hash(path: Path) -> str:

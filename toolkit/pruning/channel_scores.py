@@ -75,7 +75,7 @@ def mean_over_bounds(round_: PruningRound, score: Callable[[ReluSite, Interval],
     assert epsilon is not None
     sums = {name: torch.zeros(_width(site), device=round_.validation.labels.device) for name, site in sites.items()}
     with torch.no_grad(), evaluation_mode(round_.model):
-        for images in round_.validation.images.split(tuned().training.scored_images):
+        for images in round_.validation.images.split(tuned().training.bounded_images):
             _, trace = propagate(round_.model, image_box(images, epsilon))
             for name, site in sites.items():
                 sums[name] += positions(score(site, trace[site.relu])).mean(2).sum(0)

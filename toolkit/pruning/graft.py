@@ -76,7 +76,7 @@ def grafted_job(job: TrainingJob, options: Graft, seed: int) -> TrainingJob:
 def _instability(model: nn.Module, relus: list[nn.ReLU], data: Split, epsilon: float) -> Tensor:
     """How many correctly classified images leave each neuron unstable, all layers joined."""
     counts = []
-    for images, labels in data.batches(tuned().training.graft_images):
+    for images, labels in data.batches(tuned().training.bounded_images):
         correct = model(images).argmax(1) == labels
         _, trace = propagate(model, image_box(images[correct], epsilon))
         counts.append(torch.cat([unstable(trace[relu]).flatten(1).sum(0) for relu in relus]))
@@ -88,7 +88,7 @@ def _significance(model: nn.Module, relus: list[nn.ReLU], data: Split) -> Tensor
     seen: dict[nn.Module, Tensor] = {}
     hooks = [relu.register_forward_hook(lambda module, _, out: seen.__setitem__(module, out)) for relu in relus]
     sums = []
-    for images, labels in data.batches(tuned().training.graft_images):
+    for images, labels in data.batches(tuned().training.bounded_images):
         loss = cross_entropy(model(images), labels, reduction="sum")
         gradients = torch.autograd.grad(loss, [seen[relu] for relu in relus])
         sums.append(torch.cat([gradient.abs().flatten(1).sum(0) for gradient in gradients]))

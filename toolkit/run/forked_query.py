@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 HEADER = struct.Struct("<Q")
 """Length of what a process sends, in front of it."""
+PIPE_CAPACITY = 1 << 16
+"""Bytes that a pipe of Linux holds: no read of one returns more."""
 LONGEST_WAIT_SECONDS = 3600.0
 """Seconds that a system call is asked to wait at most; systems take no number of any size."""
 SPAWNS_THREADS = "torch"
@@ -184,7 +186,7 @@ def _receive(descriptor: int, size: int, deadline: float) -> bytes:
             raise ProcessOverdue
         if not select.select([descriptor], [], [], min(left, LONGEST_WAIT_SECONDS))[0]:
             continue
-        part = os.read(descriptor, min(size, tuned().files.pipe_block))
+        part = os.read(descriptor, min(size, PIPE_CAPACITY))
         if not part:
             return b""
         parts.append(part)
