@@ -260,7 +260,9 @@ class BenchTuning(TuningGroup):
 class FileTuning(TuningGroup):
     """Reading files and pipes piece by piece, and the sizes at which reading ends."""
 
-    decompressed_block: int = choice(1 << 22, "bytes", least=1, measured="no")
+    decompressed_block: int = choice(
+        1 << 22, "bytes", least=1, measured="choices_2026_11_29_rest.json:files:decompressed_block"
+    )
     """Bytes that are decompressed at a time, to be read or to be hashed."""
     unchecked_bytes: int = guard(1 << 28, "bytes", least=0)
     """Bytes up to which it does not matter how much smaller a file is than its content."""
@@ -307,9 +309,13 @@ class ProcessTuning(TuningGroup):
 class RuntimeTuning(TuningGroup):
     """Running a network on several samples at once by onnxruntime."""
 
-    most_copied_bytes: int = choice(1 << 26, "bytes", least=0, measured="no")
+    most_copied_bytes: int = choice(
+        1 << 26, "bytes", least=0, measured="choices_2026_11_29_rest.json:runtime:most_copied_bytes"
+    )
     """Bytes of a model up to which a copy that takes several samples is made."""
-    slow_run_seconds: float = choice(0.05, "seconds", least=0, measured="no")
+    slow_run_seconds: float = choice(
+        0.05, "seconds", least=0, measured="choices_2026_11_29_rest.json:runtime:slow_run_seconds"
+    )
     """Seconds of a run from which on running several samples at once gains little."""
     compared_samples: int = guard(3, "samples", least=1)
     """Samples that must come out of one call as they come out of calls of their own: a graph that mixes samples mixes
@@ -329,9 +335,13 @@ class NetworkTuning(TuningGroup):
     """Bytes that one tensor may take, for one sample."""
     most_bytes_together: int = guard(8 << 30, "bytes", least=1)
     """Bytes that all tensors of a graph may take, without its weights."""
-    most_followed_integers: int = choice(1 << 16, "elements", least=0, measured="no")
+    most_followed_integers: int = choice(
+        1 << 16, "elements", least=0, measured="choices_2026_11_29_rest.json:networks:most_followed_integers"
+    )
     """Elements of a list of integers beyond which their values are not followed."""
-    most_followed_constant: int = choice(1 << 12, "elements", least=0, measured="no")
+    most_followed_constant: int = choice(
+        1 << 12, "elements", least=0, measured="choices_2026_11_29_rest.json:networks:most_followed_constant"
+    )
     """Elements of a constant up to which its value is looked at: shapes, counts and axes are that small."""
     most_resize_elements: int = guard(1 << 32, "elements", least=0)
     """Elements of all images together up to which onnxruntime is asked what a Resize does: some seconds' work."""
@@ -342,7 +352,9 @@ class NetworkTuning(TuningGroup):
     import_samples: int = guard(5, "samples", least=1)
     """Inputs tried before an imported network with discontinuous operators is said to differ from its file: rounding
     makes some differ where a jump is near, a wrong import makes all."""
-    most_tried_bytes: int = choice(1 << 25, "bytes", least=0, measured="no")
+    most_tried_bytes: int = choice(
+        1 << 25, "bytes", least=0, measured="choices_2026_11_29_rest.json:networks:most_tried_bytes"
+    )
     """Bytes of a model up to which it is compared at several magnitudes of its inputs."""
     moderate_constant: float = choice(16.0, "magnitude", least=0, measured="no")
     """Magnitude of a constant up to which adding it and taking it away again costs little of a term beside it."""
@@ -417,11 +429,15 @@ class ProblemTuning(TuningGroup):
     """Elements of a matrix from which on it is worth counting the zeros."""
     most_parts: int = choice(64, "parts", least=1, measured="few_inputs.json:queries")
     """Parts beyond which a problem stays whole: each is a program of its own."""
-    least_input_readers: int = choice(3, "layers", least=0, measured="no")
+    least_input_readers: int = choice(
+        3, "layers", least=0, measured="choices_2026_11_29_rest.json:problem:least_input_readers"
+    )
     """Layers that read the input from which on stacks pay."""
     least_mapped_share: float = choice(0.8, "share", least=0, most=1, measured="no")
     """Share of the pairs of a layer and an earlier one that must be maps, for the others are zeros in the stack."""
-    most_counted_elements: int = choice(1 << 20, "elements", least=0, measured="no")
+    most_counted_elements: int = choice(
+        1 << 20, "elements", least=0, measured="choices_2026_11_29_rest.json:problem:most_counted_elements"
+    )
     """Elements of a matrix up to which those that are not zero are counted."""
 
 
@@ -438,7 +454,9 @@ class QuickProofTuning(TuningGroup):
     """Multiplications in a product of matrices that take as long as one of a convolution."""
     most_bisected_inputs: int = choice(24, "inputs", least=0, measured="quick_proof.json:digits")
     """Most varying inputs of boxes that are halved."""
-    most_values: int = choice(1 << 19, "values", least=1, measured="no")
+    most_values: int = choice(
+        1 << 19, "values", least=1, measured="choices_2026_11_29_rest.json:quick_proof:most_values"
+    )
     """Values of the network in all boxes that are bounded at once."""
     most_numbers: int = guard(1 << 22, "numbers", least=1)
     """Most coefficients of all atoms."""
@@ -469,9 +487,13 @@ class TrainingTuning(TuningGroup):
 
     statistics_images: int = choice(512, "images", least=1, measured="no")
     """Images whose statistics inserted batch normalisation starts with."""
-    evaluated_images: int = choice(1024, "images", least=1, measured="no")
+    evaluated_images: int = choice(
+        1024, "images", least=1, measured="choices_2026_11_29_rest.json:training:evaluated_images"
+    )
     """Images whose accuracy is evaluated at once."""
-    bounded_images: int = choice(256, "images", least=1, measured="no")
+    bounded_images: int = choice(
+        256, "images", least=1, measured="choices_2026_11_29_rest.json:training:bounded_images"
+    )
     """Images whose intervals or gradients are computed at once: for statistics of stability, and scores of channels and
     neurons."""
     most_difference: float = guard(1e-3, "share", least=0, most=1e-3)
@@ -527,7 +549,9 @@ class BatchTuning(TuningGroup):
     """Vectors over all neurons and inputs that bounding one domain holds at once, with a margin."""
     memory_share: float = choice(0.5, "share", least=0, most=1, measured="choices_2026_11_29.json:batches:memory_share")
     """Share of the free memory that one batch may take."""
-    frontier_memory_share: float = choice(0.15, "share", least=0, most=1, measured="no")
+    frontier_memory_share: float = choice(
+        0.15, "share", least=0, most=1, measured="choices_2026_11_29_rest.json:batches:frontier_memory_share"
+    )
     """Share of the free memory that domains may take while they wait: a round holds them twice."""
     most_domains: PerDevice = choice(
         PerDevice(cpu=1024, elsewhere=8192),
@@ -562,9 +586,9 @@ class RootTuning(TuningGroup):
 class BoxTuning(TuningGroup):
     """Branch and bound over the input box."""
 
-    attacked: int = choice(32, "boxes", least=0, measured="no")
+    attacked: int = choice(32, "boxes", least=0, measured="choices_2026_11_29_rest.json:boxes:attacked")
     """Boxes of a batch from which a witness is looked for: the best ones by their centres, and the weakest bounds."""
-    attack_steps: int = choice(6, "steps", least=0, measured="no")
+    attack_steps: int = choice(6, "steps", least=0, measured="choices_2026_11_29_rest.json:boxes:attack_steps")
     """Steps of gradient descent inside each of the boxes that are attacked."""
     atom_variation_weight: float = choice(
         0.1, "weight", least=0, measured="choices_2026_11_29.json:boxes:atom_variation_weight"
@@ -591,9 +615,11 @@ class BoxTuning(TuningGroup):
 class PhaseTuning(TuningGroup):
     """Branch and bound over the phases of ReLUs."""
 
-    weaker_child_weight: float = choice(0.3, "weight", least=0, measured="no")
+    weaker_child_weight: float = choice(
+        0.3, "weight", least=0, measured="choices_2026_11_29_rest.json:phases:weaker_child_weight"
+    )
     """What the weaker child of a split counts, next to the stronger: many small trees were smallest about here."""
-    babsr_weight: float = choice(1e-4, "weight", least=0, measured="no")
+    babsr_weight: float = choice(1e-4, "weight", least=0, measured="choices_2026_11_29_rest.json:phases:babsr_weight")
     """What BaBSR counts, next to the chords' offsets."""
     most_depth_to_clip: float = choice(0.3, "share", least=0, measured="search_2026_11_25.json:cut")
     """How deep the least point of a bound may lie below zero, as a share of the bound's range over the box, for its
@@ -637,7 +663,7 @@ class ExactTuning(TuningGroup):
         1 << 17, "multiplications", least=0, measured="choices_2026_11_29.json:exact:most_products"
     )
     """Most products of integers for the linear functions of a leaf: a tenth of a second."""
-    most_atoms: int = choice(1 << 10, "pairs", least=0, measured="no")
+    most_atoms: int = choice(1 << 10, "pairs", least=0, measured="choices_2026_11_29_rest.json:exact:most_atoms")
     """Most pairs of an open case and a strict atom that are looked at."""
     most_unstable: int = choice(24, "neurons", least=0, measured="no")
     """Most unstable neurons of a network whose leaves are all decided exactly."""

@@ -46,7 +46,7 @@ def by_certified_margin(options: CrownMargin, round_: PruningRound) -> Masks:
     weights = dict(weights_of(options, round_))
     total = [torch.zeros_like(weight) for weight in weights.values()]
     with evaluation_mode(round_.model):
-        for images, labels in round_.validation.batches(tuned().training.scored_images):
+        for images, labels in round_.validation.batches(tuned().training.bounded_images):
             part = certified_part(round_.model, images, labels, epsilon)
             gradients = torch.autograd.grad(part.sum(), list(weights.values()))
             total = [sum_ + gradient for sum_, gradient in zip(total, gradients, strict=True)]
