@@ -279,7 +279,7 @@ def test_names_of_tools() -> None:
 @pytest.mark.slow
 def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text().partition("## Other verifiers beside this one")[2]
-    [block] = re.findall(r"\A\n\n```\n(.*?)```", page, re.DOTALL)
+    [block] = re.findall(r"\A\n\n```bash\n(.*?)```", page, re.DOTALL)
     for name in ("benchmarks", "toolkit"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
