@@ -86,7 +86,7 @@ def test_everything_is_there(finished):
         assert 0.5 < float(line["standard_accuracy"]) <= 1
         assert float(line["certified_accuracy"]) <= float(line["pgd_accuracy"])
     assert {path.name for path in (out / "plots").iterdir()} == {
-        f"{name}.png" for name in ("work", "certified", "instability", "layers", "networks", "cactus")
+        f"{name}.png" for name in ("work", "certified", "instability", "layers", "networks", "cactus", "training")
     }
     unstable = list(csv.DictReader((out / "unstable.csv").read_text().splitlines()))
     assert {(line["model"], line["method"]) for line in unstable} >= {
