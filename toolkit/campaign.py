@@ -70,7 +70,8 @@ def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY, tool: To
     settings = options.settings(Settings())
     limits = (options.timeout, options.limit, options.memory_limit)
     listed = [job for benchmark in benchmarks for job in list_jobs(benchmark, settings, *limits)]
-    name, shard, out = run_name(path, benchmarks), options.part(), results_folder(path, options)
+    name, shard = run_name(path, benchmarks), options.part()
+    out = results_folder(name, options)
     if not options.fresh:
         check_no_other(out, name, [benchmark.category for benchmark in benchmarks], recipe=False)
     with claimed(out):
@@ -90,12 +91,10 @@ def run_name(path: Path, benchmarks: Sequence[Benchmark]) -> str:
     return benchmarks[0].category if len(benchmarks) == 1 else path.resolve().name
 
 
-def results_folder(path: Path, options: Options) -> Path:
-    """Where the results of a benchmark folder go: the option's place, or one that is named as the run and its part."""
-    if options.out is not None:
-        return options.out
-    name, shard = run_name(path, find_benchmarks(path, options.spec_version, options.category)), options.part()
-    return Path("results") / (name if shard is None else f"{name}-{shard.index}-of-{shard.count}")
+def results_folder(name: str, options: Options) -> Path:
+    """Where the results of a run of a benchmark folder go: as the options say, named as the run and its part."""
+    shard = options.part()
+    return options.folder(name if shard is None else f"{name}-{shard.index}-of-{shard.count}")
 
 
 def part_of(listed: Sequence[InstanceJob], shard: Shard, out: Path) -> list[InstanceJob]:

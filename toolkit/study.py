@@ -33,7 +33,7 @@ def run_recipe(path: Path, options: Options, task: WorkerTask = VERIFY) -> int:
 def run_parsed(recipe: Recipe, options: Options, task: WorkerTask = VERIFY) -> int:
     """Run a recipe that was read; the exit code is 1 when a verdict contradicts the attack, else 0."""
     recipe = adapt(recipe, options)
-    out = options.out or Path("results") / recipe.name
+    out = options.folder(recipe.name)
     console = make_console()
     if options.freeze is not None:
         check_target(options.freeze)
@@ -64,7 +64,7 @@ def adapt(recipe: Recipe, options: Options) -> Recipe:
     if options.category:
         raise InputError("--category: a recipe makes one benchmark only")
     if options.shard is not None:
-        out = options.out or Path("results") / recipe.name
+        out = options.folder(recipe.name)
         raise InputError(
             f"--shard: every part of a recipe would train its networks anew; run it without, until it verifies, which "
             f"may be interrupted, and then the parts of the folder that it has made: {out / 'benchmark'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -203,7 +202,6 @@ def _record(name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, veri
 def _record_key(name: str, model: ChainModel, recipe: Recipe) -> str:
     """Key of everything that an exported network and what is measured of it depend on: the state and what of it is
     exported, the question, the test images and the code."""
-    test = (model.test.images, model.test.labels)
     origin = {
         "network": [model.name, model.chains, model.architecture, model.method, model.retrained, model.control],
         "metadata": model.metadata,
@@ -211,7 +209,7 @@ def _record_key(name: str, model: ChainModel, recipe: Recipe) -> str:
         "model": identity(recipe.models[model.architecture]),
         "specification": recipe.specification.model_dump(),
         "seed": recipe.seed,
-        "test": [hashlib.sha256(tensor.contiguous().numpy().data).hexdigest() for tensor in test],
+        "test": model.test.digest,
         "versions": dict(versions(MAKERS)),
         "here": file_hash(Path(__file__)),
     }

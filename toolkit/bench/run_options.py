@@ -91,6 +91,10 @@ class Options:
         given |= dict(_pair(text) for text in self.setting)
         return base.changed(given)
 
+    def folder(self, name: str) -> Path:
+        """Where the results of a run go: the folder that is asked for, or one of the run's name."""
+        return self.out or Path("results") / name
+
     def part(self) -> Shard | None:
         """Which part of the instances is asked for, None for all; :class:`InputError` for what is no part."""
         return None if self.shard is None else parse_shard(self.shard)

@@ -45,11 +45,11 @@ class StatedTrees:
 
     neurons: SearchedNeurons
     column: NDArray[np.int64]
-    """Of each tree's neuron, ``(T,)``."""
+    """The column of the neuron that each tree bounds, ``(T,)``: columns of neurons that were split come first."""
     upper: NDArray[np.bool_]
     """Whether it bounds the neuron from above, ``(T,)``."""
     end: Array
-    """``(T,)``."""
+    """The bound of the neuron that each tree proves, ``(T,)``."""
     tree: NDArray[np.int64]
     """The tree of each leaf in ascending order, ``(L,)``."""
     phase: NDArray[np.int8]

@@ -48,14 +48,17 @@ def bench(target: Path | None = None, /, *, options: Options = NO_OPTIONS, json:
 
 def run_folder_of(path: Path, options: Options) -> Path:
     """The folder of the results of a target that was run."""
-    from toolkit.campaign import results_folder
+    from toolkit.bench.folder import find_benchmarks
+    from toolkit.campaign import results_folder, run_name
     from toolkit.recipe import load_recipe
 
+    if options.out is not None:
+        return options.out
     if path.suffix == ".toml":
-        return options.out or Path("results") / load_recipe(path).name
+        return options.folder(load_recipe(path).name)
     if options.tool:
-        return options.out or Path("results") / path.resolve().name
-    return results_folder(path, options)
+        return options.folder(path.resolve().name)
+    return results_folder(run_name(path, find_benchmarks(path, options.spec_version, options.category)), options)
 
 
 def run_target(target: Path | None, options: Options) -> int:
@@ -87,7 +90,7 @@ def run_tools(path: Path, options: Options) -> int:
         raise InputError("--tool: verifiers are run over a benchmark folder; a recipe leaves one in benchmark/")
     if options.certificates or options.certified:
         raise InputError("--tool: other verifiers write no certificates; run this one without --tool")
-    out = options.out or Path("results") / path.resolve().name
+    out = options.folder(path.resolve().name)
     tools = {tool.label: tool for tool in parse_tools([text for text in options.tool if text != OURS])}
     check_programs(list(tools.values()))
     labels = [*([OURS] if OURS in options.tool else []), *tools]

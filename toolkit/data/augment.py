@@ -34,21 +34,15 @@ def crop(images: Tensor, generator: torch.Generator, margin: int = 4, mode: str 
 
 
 @AUGMENTATIONS.register("crop_flip")
-def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A random crop, then a mirror image of every other one at random."""
-    mirrored = _mirrored(images, generator)
-    cropped = crop(images, generator)
-    return torch.where(mirrored, cropped.flip(3), cropped)
+def crop_flip(images: Tensor, generator: torch.Generator, margin: int = 4, mode: str = "constant") -> Tensor:
+    """A random crop of images ``(B, C, H, W)`` (`crop`), then a mirror image of every other one at random."""
+    mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    cropped = crop(images, generator, margin, mode)
+    return torch.where(mirrored[:, None, None, None], cropped.flip(3), cropped)
 
 
 @AUGMENTATIONS.register("edge_crop_flip")
 def edge_crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The same with a margin of two pixels that repeats the edge: what certified training on CIFAR-10 uses."""
-    mirrored = _mirrored(images, generator)
-    cropped = crop(images, generator, 2, "replicate")
-    return torch.where(mirrored, cropped.flip(3), cropped)
-
-
-def _mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Which images are mirrored, boolean ``(B, 1, 1, 1)``."""
-    return (torch.rand(len(images), generator=generator, device=images.device) < 0.5)[:, None, None, None]
+    """A random crop of images ``(B, C, H, W)`` out of a margin of two pixels that repeat the edge, then a mirror image
+    of every other one at random: what certified training on CIFAR-10 uses."""
+    return crop_flip(images, generator, 2, "replicate")

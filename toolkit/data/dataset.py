@@ -28,6 +28,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all images and labels, in hexadecimal digits."""
+        tensors = (self.images, self.labels)
+        state = hashlib.sha256(json.dumps([tuple(tensor.shape) for tensor in tensors]).encode())
+        for tensor in tensors:
+            state.update(tensor.contiguous().cpu().numpy().data)
+        return state.hexdigest()
+
     def to(self, device: torch.device | str) -> Split:
         """Move images and labels to another device."""
         return Split(self.images.to(device), self.labels.to(device))

@@ -48,7 +48,10 @@ def certified(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) 
 
 
 def _by_crown(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    """The same by one backward pass for each class, which ends as soon as no image is left."""
+    """Which of the images ``(B, C, H, W)`` CROWN proves to keep their class, boolean ``(B,)``.
+
+    One backward pass for each class; it ends as soon as no image is left.
+    """
     bounds = propagate(model, image_box(images, epsilon))
     upper = differences(model, bounds, labels).upper
     classes = upper.shape[1]

@@ -125,8 +125,8 @@ def run_training(
             saved = time.monotonic()
     if progress.best.weights is not None:
         model.load_state_dict(progress.best.weights)
-    elif stepper.averages is not None:
-        model.load_state_dict(settled(model, stepper, job, job.last_epoch).state_dict())
+    elif (averaged := stepper.averaged) is not None:
+        model.load_state_dict(averaged.state_dict())
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return TrainedModel(model.eval(), tuple(progress.curve))
@@ -137,7 +137,7 @@ def settled(model: nn.Module, stepper: OptimizerStepper, job: TrainingJob, epoch
 
     Statistics of batch normalisation are estimated anew where the weights are averages, or the training says so.
     """
-    averaged = None if stepper.averages is None else stepper.averages.network
+    averaged = stepper.averaged
     network = model if averaged is None else averaged
     if averaged is not None or job.training.batch_statistics == "population":
         seed = derive_seed(job.seed, "statistics", epoch)
@@ -153,6 +153,11 @@ class OptimizerStepper:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     averages: WeightAverages | None = None
+
+    @property
+    def averaged(self) -> nn.Module | None:
+        """The network of averaged weights, or None before any count."""
+        return None if self.averages is None else self.averages.network
 
     def state_dict(self) -> dict[str, Any]:
         """Everything remembered, for a checkpoint."""
