@@ -19,7 +19,8 @@ import torch
 from toolkit.data.dataset import Dataset, Split
 from toolkit.models.architecture_options import PresetNet
 from toolkit.models.build import build_model
-from toolkit.training.training_loop import TrainingJob, make_stepper, train_epoch
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import make_stepper, train_epoch
 from toolkit.training.training_options import Training
 
 LOSSES = ("standard", "pgd", "fgsm_gradalign", "ibp", "crown_ibp", "sabr", "mtl_ibp")

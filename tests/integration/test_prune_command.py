@@ -24,7 +24,8 @@ from toolkit.models.build import build_model
 from toolkit.pruning import ChainModel, build_chains
 from toolkit.pruning.pruning_options import MethodOptions
 from toolkit.recipe import Data, Recipe
-from toolkit.training.training_loop import TrainingJob, train
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import train
 from toolkit.training.training_options import Pgd, Training
 
 QUICK = ["--epsilon", "0.02", "--epochs", "1", "--images", "4", "--workers", "1"]

@@ -27,7 +27,8 @@ from toolkit.training.initialise import ibp_initialise
 from toolkit.training.schedule import learning_rate_at
 from toolkit.training.tensor_files import load, save
 from toolkit.training.training_curve import EpochRecord
-from toolkit.training.training_loop import TrainingJob, derive_seed, run_training, train
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import derive_seed, run_training, train
 from toolkit.training.training_options import Training
 
 Progress = Callable[[str, int, int], None]

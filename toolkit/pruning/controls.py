@@ -34,7 +34,8 @@ from toolkit.pruning.chain import (
 from toolkit.pruning.criterion import Structured
 from toolkit.pruning.masks import Masks, channel_masks, live_channels
 from toolkit.pruning.pruning_options import Chain, Control
-from toolkit.training.training_loop import TrainingJob, derive_seed
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import derive_seed
 from toolkit.training.training_options import Training
 
 

@@ -21,7 +21,7 @@ from toolkit.pruning.pruning_options import Graft
 from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.stats import unstable
 from toolkit.training.training_attack import evaluation_mode
-from toolkit.training.training_loop import TrainingJob
+from toolkit.training.training_job import TrainingJob
 from toolkit.tuning import tuned
 
 WEIGHTS = (2.0, 1.5, 1.0, 0.0)

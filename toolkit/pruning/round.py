@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from toolkit.data.dataset import Split
 from toolkit.pruning.criterion import CRITERIA, CriterionOptions
 from toolkit.pruning.masks import Masks
-from toolkit.training.training_loop import TrainingJob, batches, derive_seed, objective
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import batches, derive_seed, objective
 
 
 @dataclass(frozen=True)

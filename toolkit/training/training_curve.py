@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,9 +12,7 @@ from toolkit.errors import InputError
 from toolkit.training.accuracy import accuracy, pgd_accuracy
 from toolkit.training.certified_accuracy import certified_accuracy
 from toolkit.training.schedule import epsilon_at, learning_rate_at
-
-if TYPE_CHECKING:
-    from toolkit.training.training_loop import TrainingJob
+from toolkit.training.training_job import TrainingJob
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from toolkit.data.augment import AUGMENTATIONS
-from toolkit.data.dataset import Split, channels_last
+from toolkit.data.dataset import channels_last
 from toolkit.errors import InputError
 from toolkit.models.structure import BatchNorm
 from toolkit.training.batch_statistics import estimate_statistics
@@ -27,6 +27,7 @@ from toolkit.training.schedule import epsilon_at, learning_rate_at
 from toolkit.training.shaping import shape_biases
 from toolkit.training.tensor_files import load, save
 from toolkit.training.training_curve import EpochRecord, Progress, measured_epoch
+from toolkit.training.training_job import TrainingJob
 from toolkit.training.training_options import Training
 from toolkit.training.training_step import TrainingStep
 from toolkit.training.weight_averages import WeightAverages
@@ -35,39 +36,6 @@ Masks = Mapping[str, Tensor]
 """Boolean masks by parameter name, of the parameters' shapes; False entries stay zero."""
 Observer = Callable[[int, int], None]
 """Told after each epoch: epochs done, epochs in all."""
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """Everything but the initial weights that decides how a training run ends."""
-
-    training: Training
-    data: Split
-    """On the model's device."""
-    augmentation: str = "none"
-    seed: int = 0
-    epochs: int | None = None
-    """Stop after this many epochs of the schedule; None runs all of it."""
-    validation: Split | None = None
-    """Images held out, on the model's device, where the best epoch is kept."""
-
-    @property
-    def last_epoch(self) -> int:
-        """Number of epochs to run."""
-        return self.training.epochs if self.epochs is None else min(self.epochs, self.training.epochs)
-
-    @property
-    def measured_epsilon(self) -> float:
-        """Radius at which images held out are certified or attacked."""
-        training = self.training
-        epsilon = training.epsilon if training.measured_epsilon is None else training.measured_epsilon
-        assert epsilon is not None
-        return epsilon
-
-    @property
-    def batches(self) -> int:
-        """Steps in an epoch."""
-        return max(1, ceil(len(self.data) / self.training.batch))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ from toolkit.pruning.masks import density
 from toolkit.pruning.pruning_options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
 from toolkit.study_networks import source_stamp
-from toolkit.training.training_loop import TrainingJob, apply_masks, train
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import apply_masks, train
 
 CONV = {"architecture": "conv", "blocks": [{"channels": 4, "stride": 2}], "hidden": [8]}
 QUICK = {"loss": "standard", "epochs": 2, "batch": 100, "optimizer": "adam", "learning_rate": 0.01}

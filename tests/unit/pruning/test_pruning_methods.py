@@ -30,7 +30,8 @@ from toolkit.pruning.pruning_options import MethodOptions
 from toolkit.pruning.round import PruningRound, prune
 from toolkit.recipe import Data
 from toolkit.training import tensor_files
-from toolkit.training.training_loop import TrainingJob, apply_masks, train
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import apply_masks, train
 from toolkit.training.training_options import Standard, Training
 
 METHODS: list[MethodOptions] = [

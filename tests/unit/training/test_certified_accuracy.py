@@ -15,7 +15,8 @@ from toolkit.training.accuracy import accuracy, pgd_accuracy
 from toolkit.training.certified import differences
 from toolkit.training.certified_accuracy import certified, certified_accuracy
 from toolkit.training.differentiable_intervals import image_box, propagate
-from toolkit.training.training_loop import TrainingJob, train
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import train
 from toolkit.training.training_options import Pgd, Training
 
 EPSILON = 0.03

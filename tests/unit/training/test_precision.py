@@ -17,7 +17,8 @@ from toolkit.pruning.masks import weight_masks
 from toolkit.pruning.round import PruningRound
 from toolkit.recipe import Data
 from toolkit.training.accuracy import accuracy
-from toolkit.training.training_loop import TrainingJob, make_stepper, objective, train
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import make_stepper, objective, train
 from toolkit.training.training_options import (
     CrownIbp,
     FgsmGradAlign,

@@ -9,7 +9,8 @@ from toolkit.data.load import load_dataset
 from toolkit.recipe import Data
 from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.shaping import nearest_stable, shape_biases
-from toolkit.training.training_loop import TrainingJob, train
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import train
 from toolkit.training.training_options import BiasShaping, Training
 
 EPSILON = 0.05

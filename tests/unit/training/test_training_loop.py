@@ -22,7 +22,8 @@ from toolkit.training.certified_accuracy import certified_accuracy
 from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.initialise import ibp_initialise
 from toolkit.training.stats import measure_stability
-from toolkit.training.training_loop import TrainingJob, batches, objective, run_training, train
+from toolkit.training.training_job import TrainingJob
+from toolkit.training.training_loop import batches, objective, run_training, train
 from toolkit.training.training_options import (
     Averaging,
     CcIbp,
