@@ -7,7 +7,6 @@ until they are chosen, whichever sign their scores have.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from math import sqrt
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from toolkit.pruning.channel_scores import keep_channels
 from toolkit.pruning.criterion import Structured
 from toolkit.pruning.masks import Masks, live_channels, prunable_weights, select
 from toolkit.pruning.round import PruningRound
-from toolkit.training.tensor_files import load, save
+from toolkit.training.tensor_files import PeriodicSaver, load
 
 
 class StraightThrough(torch.autograd.Function):
@@ -104,7 +103,7 @@ def learn(round_: PruningRound, scores: list[nn.Parameter], epochs: int, learnin
     """
     optimizer = torch.optim.Adam(scores, learning_rate)
     steps = epochs * round_.job.batches
-    saved = time.monotonic()
+    saver = PeriodicSaver(round_.checkpoint, round_.job.training.checkpoint_seconds)
     for epoch in range(_resume(round_, optimizer), epochs):
         for batch, loss in enumerate(round_.epoch_losses(round_.model, "hydra", epoch)):
             passed = sum(epoch * round_.job.batches + batch >= steps * part for part in (0.5, 0.75))
@@ -112,10 +111,8 @@ def learn(round_: PruningRound, scores: list[nn.Parameter], epochs: int, learnin
             for parameter, gradient in zip(scores, torch.autograd.grad(loss, scores), strict=True):
                 parameter.grad = gradient
             optimizer.step()
-        if round_.checkpoint is not None and time.monotonic() - saved >= round_.job.training.checkpoint_seconds:
-            state = {"epoch": epoch + 1, "model": round_.model.state_dict(), "optimizer": optimizer.state_dict()}
-            save(state, round_.checkpoint)
-            saved = time.monotonic()
+        if saver.due():
+            saver.save({"epoch": epoch + 1, "model": round_.model.state_dict(), "optimizer": optimizer.state_dict()})
 
 
 def _resume(round_: PruningRound, optimizer: torch.optim.Optimizer) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +30,23 @@ def load(path: Path, device: torch.device | str) -> dict[str, Any] | None:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
         return None
     return record if isinstance(record, dict) else None
+
+
+@dataclass
+class PeriodicSaver:
+    """Saves what a long piece of work has come to, at most every so many seconds; without a path, never."""
+
+    path: Path | None
+    seconds: float
+    saved: float = field(default_factory=time.monotonic)
+    """When it was last saved, or the work began, by the monotonic clock."""
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self.path is not None and time.monotonic() - self.saved >= self.seconds
+
+    def save(self, record: dict[str, Any]) -> None:
+        """Save the record now."""
+        if self.path is not None:
+            save(record, self.path)
+            self.saved = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from toolkit.training.precision import make_scaler, mixed
 from toolkit.training.regularisers import regulariser
 from toolkit.training.schedule import epsilon_at, learning_rate_at
 from toolkit.training.shaping import shape_biases
-from toolkit.training.tensor_files import load, save
+from toolkit.training.tensor_files import PeriodicSaver, load
 from toolkit.training.training_curve import EpochRecord, Progress, measured_epoch
 from toolkit.training.training_job import TrainingJob
 from toolkit.training.training_options import Training
@@ -79,7 +78,7 @@ def run_training(
     apply_masks(model, masks)
     stepper, progress = make_stepper(model, job.training), Progress()
     first = _resume(model, stepper, progress, checkpoint)
-    saved = time.monotonic()
+    saver = PeriodicSaver(checkpoint, job.training.checkpoint_seconds)
     for epoch in range(first, job.last_epoch + 1):
         loss = train_epoch(model, stepper, job, epoch, masks)
         network = settled(model, stepper, job, epoch)
@@ -87,10 +86,9 @@ def run_training(
         progress.best.consider(network, job, progress.curve[-1])
         if observer is not None:
             observer(epoch, job.last_epoch)
-        if checkpoint is not None and time.monotonic() - saved >= job.training.checkpoint_seconds:
+        if saver.due():
             parts = stepper.state_dict() | progress.state_dict()
-            save({"epoch": epoch, "model": model.state_dict()} | parts, checkpoint)
-            saved = time.monotonic()
+            saver.save({"epoch": epoch, "model": model.state_dict()} | parts)
     if progress.best.weights is not None:
         model.load_state_dict(progress.best.weights)
     elif (averaged := stepper.averaged) is not None:

@@ -219,13 +219,15 @@ def test_learning_that_was_killed_goes_on_with_the_same_result(
     expected = prune(options, whole)
     epochs: list[int] = []
 
+    store = tensor_files.save
+
     def save(record: dict[str, Any], path: Path) -> None:
         epochs.append(record["epoch"])
         if epochs in ([1, 2], [1, 2, 2, 3]):
             raise Killed
-        tensor_files.save(record, path)
+        store(record, path)
 
-    monkeypatch.setattr(hydra, "save", save)
+    monkeypatch.setattr(tensor_files, "save", save)
     for _ in range(2):
         with pytest.raises(Killed):
             prune(options, replace(whole, model=copy.deepcopy(trained), checkpoint=tmp_path / "scores"))
