@@ -27,6 +27,8 @@ from toolkit.report.summary import (
     ModelRecord,
 )
 from toolkit.report.tables import percent
+from toolkit.run.memory_limits import available
+from toolkit.tuning import tuned
 
 if TYPE_CHECKING:
     import torch
@@ -99,17 +101,29 @@ def check_ours(benchmark: Path, cache: Path) -> None:
 
 
 def train_in_parallel(recipe: Recipe, dataset: Dataset, cache: Path, trainers: int | None) -> None:
-    """Fill the cache by several processes, where there are several GPUs or the command line says so."""
+    """Fill the cache by several processes, where there are several GPUs or cores, or the command line says so."""
     device = choose_device(recipe.verification.device)
-    wanted = trainers or (len(visible_gpus()) if device == "cuda" else 1)
     chains = sum(len(recipe.seeds_of(chain)) for chain in recipe.all_chains)
-    processes = min(wanted, chains)
+    processes = min(trainers or default_trainers(recipe, dataset, device), chains)
     if processes > 1:
         from toolkit.pruning.parallel import TrainingProcesses, train_ahead
 
         train_ahead(
             recipe, dataset, TrainingProcesses(processes, device, max(1, available_cores() // processes), cache)
         )
+
+
+def default_trainers(recipe: Recipe, dataset: Dataset, device: str) -> int:
+    """Processes that train: one for each GPU, or for each core that has memory for one; one where there is little work.
+
+    On a processor two with a thread each do far more than one with two threads (``trainers_2026_11_30.json``).
+    """
+    if device == "cuda":
+        return len(visible_gpus())
+    epochs = sum(recipe.training_of(chain).epochs * len(recipe.seeds_of(chain)) for chain in recipe.all_chains)
+    if epochs * len(dataset.train.labels) < tuned().training.images_worth_processes:
+        return 1
+    return max(1, min(available_cores(), available() // tuned().training.bytes_of_trainer))
 
 
 def properties(recipe: Recipe) -> RobustnessBenchmark:

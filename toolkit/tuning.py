@@ -496,6 +496,11 @@ class TrainingTuning(TuningGroup):
     )
     """Images whose intervals or gradients are computed at once: for statistics of stability, and scores of channels and
     neurons."""
+    images_worth_processes: int = choice(50_000, "images", least=0, measured="trainers_2026_11_30.json:digits")
+    """Images of all epochs of all dense networks from which a recipe's networks are trained by several processes on a
+    processor: these take seconds to start."""
+    bytes_of_trainer: int = guard(4 << 30, "bytes", least=1)
+    """Memory kept for each process that trains: one for CIFAR-10 at a quarter of the paper's width takes 1.5 GiB."""
     most_difference: float = guard(1e-3, "share", least=0, most=1e-3)
     """Difference of outputs, as a share of the largest, beyond which it is not the order of sums: a channel lost by
     mistake changes the tenth of an output."""

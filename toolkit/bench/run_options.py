@@ -38,7 +38,7 @@ class Options:
     workers: int | None = None
     """Processes that verify at the same time; by default one per core, at most four per GPU."""
     trainers: int | None = None
-    """Processes that train networks of a recipe at the same time; by default one per GPU, or one without."""
+    """Processes that train networks of a recipe at the same time; by default one per GPU, or per core without."""
     memory_limit: float | None = None
     """Memory of the run in GiB, divided among its workers; where a worker's is short, batches become smaller, and then
     the answer is unknown."""

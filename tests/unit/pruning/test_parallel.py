@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from toolkit import study_networks
 from toolkit.data.dataset import Dataset
 from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
 from toolkit.pruning import build_chains
 from toolkit.pruning.parallel import TrainingProcesses, pieces, train_ahead, train_piece
 from toolkit.recipe import Data, Recipe, parse_recipe
+from toolkit.study_networks import default_trainers
+
+TRAINING = {"loss": "standard", "epochs": 2, "batch": 50, "optimizer": "adam", "learning_rate": 0.01}
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -21,7 +25,7 @@ def recipe(**changes: Any) -> Recipe:
         "name": "test",
         "data": {"name": "digits", "train": 150},
         "models": {"net": {"architecture": "conv", "blocks": [{"channels": 4, "stride": 2}], "hidden": [8]}},
-        "training": {"loss": "standard", "epochs": 2, "batch": 50, "optimizer": "adam", "learning_rate": 0.01},
+        "training": TRAINING,
         "chains": [
             {"name": "weights", "model": "net", "method": "snip", "densities": [0.6, 0.3], "seeds": [1, 2]},
             {"name": "channels", "model": "net", "method": "slim", "densities": [0.5], "seeds": [1]},
@@ -66,3 +70,14 @@ def test_a_dense_piece_trains_nothing_else(digits: Dataset, tmp_path: Path) -> N
     [piece, _], _ = pieces(recipe(), digits)
     train_piece(piece, TrainingProcesses(1, "cpu", torch.get_num_threads(), tmp_path))
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_small_recipes_are_trained_by_one_process_and_large_ones_by_as_many_as_fit(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_networks, "available_cores", lambda: 3)
+    many = recipe(training=dict(TRAINING, epochs=200))  # 150 images, three dense networks with their seeds
+    for memory, small, large in ((1 << 40, 1, 3), (9 << 30, 1, 2), (0, 1, 1)):
+        monkeypatch.setattr(study_networks, "available", lambda memory=memory: memory)
+        assert default_trainers(recipe(), digits, "cpu") == small
+        assert default_trainers(many, digits, "cpu") == large
