@@ -64,7 +64,7 @@ def answer_text(answer: JudgedAnswer | None) -> str:
     """An answer in a table: verdict, seconds, and what is wrong with it."""
     if answer is None:
         return ""
-    seconds = "" if math.isnan(answer.seconds) else f" {answer.seconds:.2f} s"
+    seconds = "" if math.isnan(answer.seconds) else f" {short(answer.seconds)} s"
     doubt = (
         ""
         if answer.witness in (None, WitnessState.VALID, WitnessState.UNCHECKED)
@@ -164,7 +164,11 @@ def comparison_figures(found: SourceComparison) -> dict[str, Figure]:
         for number, label in enumerate([*found.labels, VIRTUAL_BEST])
     }
     timed = {label: group for label, group in groups.items() if any(not math.isnan(a.seconds) for a in group)}
-    figures = {"Time of the k-th fastest instance decided rightly (lower and further right is better).": cactus(timed)}
+    figures = {
+        "Time of the k-th fastest instance decided rightly (lower and further right is better).": cactus(
+            timed, VIRTUAL_BEST
+        )
+    }
     limit = max((answer.limit for one in found.common for answer in one.given), default=math.inf)
     for index, label in enumerate(found.labels[1:], 1):
         if found.labels[0] in timed and label in timed:

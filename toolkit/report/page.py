@@ -19,7 +19,7 @@ from toolkit.bench.journal import JournalRecord
 from toolkit.bench.scoring import is_contradiction
 from toolkit.bench.stored_run import StoredRun
 from toolkit.report.plots import to_svg
-from toolkit.report.tables import Table, network_table
+from toolkit.report.tables import Table, network_table, short
 from toolkit.result import Verdict
 
 FIRST_ROWS = 200
@@ -75,12 +75,12 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name).render(first_rows=FIRST_ROWS, **values)
+    return environment.get_template(name).render(first_rows=FIRST_ROWS, short=short, **values)
 
 
-def inline(figures: Mapping[str, Figure]) -> list[tuple[str, Markup]]:
-    """Captions and figures as elements that stand in a page."""
-    return [(caption, Markup(to_svg(figure))) for caption, figure in figures.items()]
+def inline(figures: Mapping[str, Figure]) -> list[tuple[str, Markup, int]]:
+    """Captions, figures as elements that stand in a page, and their own widths in pixels of a page, 96 to an inch."""
+    return [(caption, Markup(to_svg(figure)), round(96 * figure.get_figwidth())) for caption, figure in figures.items()]
 
 
 def _contradictions(page: Page) -> set[str]:

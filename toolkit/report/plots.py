@@ -335,16 +335,20 @@ def _percents(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else 100 * value for value in values]
 
 
-def cactus(groups: Mapping[str, Sequence[TimedVerdict]]) -> Figure:
-    """Instances decided within a time limit: for each group, the k-th fastest answer against k."""
+def cactus(groups: Mapping[str, Sequence[TimedVerdict]], reference: str = "") -> Figure:
+    """Instances decided within a time limit: for each group, the k-th fastest answer against k.
+
+    The group called ``reference`` is dotted: where it coincides with another, both are seen.
+    """
     with _style():
         figure = Figure(figsize=(9.5, 3.8), layout="constrained")
         axes = figure.subplots()
         for index, (name, records) in enumerate(groups.items()):
             seconds = _decision_times(records)
             label = f"{in_a_plot(name)} ({len(seconds)}/{len(records)})"
-            style = DASHES[index // len(COLOURS) % len(DASHES)]
-            axes.plot(range(1, len(seconds) + 1), seconds, style, color=COLOURS[index % len(COLOURS)], label=label)
+            dashes, colour = DASHES[index // len(COLOURS) % len(DASHES)], COLOURS[index % len(COLOURS)]
+            style, colour = (":", "black") if name == reference else (dashes, colour)
+            axes.plot(range(1, len(seconds) + 1), seconds, style, color=colour, label=label)
         axes.set(xlabel="instances decided", ylabel="seconds each", xlim=(0, None))
         if any(_decision_times(records) for records in groups.values()):
             axes.set_yscale("log")
