@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.formats.vnncomp.witness import Witness
@@ -158,4 +160,17 @@ class Result:
             "explanation": None if self.explanation is None else asdict(self.explanation),
             "witness": None if self.witness is None else self.witness.to_lists(),
         }
-        return json.dumps(values, indent=1)
+        return json_text(values)
+
+
+def json_text(values: Any) -> str:
+    """Values of JSON's types as its text, with null for numbers that are not finite, for which JSON has no words."""
+    return json.dumps(_finite(values), indent=1, allow_nan=False)
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -310,8 +310,9 @@ def test_internal_errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         cli.run(["supports", "--x"], debug=True)
 
 
-def test_main_exits_with_the_code() -> None:
-    command = [sys.executable, "-m", "toolkit.cli", "frobnicate", "--debug"]
+@pytest.mark.parametrize("module", ["toolkit.cli", "prunecert"])
+def test_main_exits_with_the_code(module: str) -> None:
+    command = [sys.executable, "-m", module, "frobnicate", "--debug"]
     assert subprocess.run(command, check=False, capture_output=True, env=ENVIRONMENT).returncode == 2
 
 

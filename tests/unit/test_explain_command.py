@@ -68,6 +68,15 @@ def test_what_is_undecided_is_explained(out: Path, capsys: pytest.CaptureFixture
     assert lines[8] == "2 of 3 instances are undecided"
 
 
+def test_numbers_that_are_not_finite_are_null_in_json(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = out / "journal.jsonl"
+    journal.write_text(journal.read_text().replace("-0.5", "-Infinity").replace("0.125", "NaN"))
+    code, text = explained(capsys, out, "1", "--json")
+    [found] = json.loads(text, parse_constant=pytest.fail)
+    assert code == 0
+    assert (found["statistics"]["weakest_bound"], found["statistics"]["nearest_point"]) == (None, None)
+
+
 @pytest.mark.parametrize("instance", ["1", "timeout_1"])
 def test_an_instance_by_number_or_name(out: Path, capsys: pytest.CaptureFixture[str], instance: str) -> None:
     code, text = explained(capsys, out, instance, "--json")

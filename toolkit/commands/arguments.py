@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -14,6 +13,7 @@ from cyclopts.validators import Number
 
 from toolkit.devices import visible_gpus
 from toolkit.errors import InputError
+from toolkit.result import json_text
 from toolkit.run.memory_limits import available, in_bytes
 from toolkit.tuning import tuned
 
@@ -34,8 +34,8 @@ def on_stderr(whether: bool) -> Iterator[None]:
 
 
 def print_json(values: Any) -> None:
-    """Print values of JSON's types on stdout."""
-    print(json.dumps(values, indent=1, allow_nan=False))
+    """Print values of JSON's types on stdout; null for numbers that are not finite."""
+    print(json_text(values))
 
 
 def memory_of(limit: float | None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
 from toolkit.bench.stored_run import StoredRun, read_run, runs_in, stored_records
-from toolkit.commands.arguments import Flag
+from toolkit.commands.arguments import Flag, print_json
 from toolkit.errors import ExitCode, InputError
 from toolkit.explanation import advice_of_points
 from toolkit.result import DECIDED, Statistics, Verdict
@@ -35,7 +34,7 @@ def explain(run: Path, instance: str | None = None, /, *, json: Flag = False) ->
     folders = runs_in(run)
     runs = {folder: _explained_run(folder, instance) for folder in folders}
     if json:
-        print(_to_json([one for answers in runs.values() for one in answers.found]))
+        print_json([asdict(one) for answers in runs.values() for one in answers.found])
         return ExitCode.DONE
     for folder, answers in runs.items():
         print("\n".join([*([f"{folder}:"] if len(folders) > 1 else []), *answers.lines()]))
@@ -172,7 +171,3 @@ def _command(stored: StoredRun, record: JournalRecord, limit: float) -> str:
         return ""
     words = ["prunecert", "verify", str(specification), "--network", str(network), "--timeout", f"{limit:g}"]
     return f"{shlex.join(words)}, which tells each open case"
-
-
-def _to_json(found: Sequence[ExplainedAnswer]) -> str:
-    return json.dumps([asdict(one) for one in found], indent=1)

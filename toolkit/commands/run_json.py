@@ -30,7 +30,7 @@ def run_values(out: Path) -> dict[str, Any]:
         "run": run.name,
         "folder": str(out),
         "instances": len(run.instances),
-        "scores": [_without_nan(asdict(score)) for score in category_scores(records, expected)],
+        "scores": [asdict(score) for score in category_scores(records, expected)],
         "networks": _rows(summary.read_text(encoding="utf-8")) if run.recipe and summary.is_file() else [],
         "answers": _rows(answers_csv(records, expected)),
     }
@@ -49,7 +49,3 @@ def _value(cell: str) -> Any:
     except ValueError:
         return cell
     return value if isinstance(value, int | float) and math.isfinite(value) else cell
-
-
-def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -26,7 +25,7 @@ from toolkit.bench.competition_rules import JudgedAnswer, WitnessState
 from toolkit.report.page import inline, render_template
 from toolkit.report.plots import TimePair, cactus, time_scatter
 from toolkit.report.tables import Column, Table, make_table, number, short, word
-from toolkit.result import DECIDED, Verdict
+from toolkit.result import DECIDED, Verdict, json_text
 
 SCORE_COLUMNS = (
     word("", "run or tool", lambda row: row.label),
@@ -235,26 +234,20 @@ def comparison_json(found: SourceComparison, notes: Sequence[str] = ()) -> str:
             {"what": change.kind, "by": change.label, **_instance_values(found, change.instance)}
             for change in found.changes
         ],
-        "scores": [_without_nan(asdict(score)) for score in found.scores],
+        "scores": [asdict(score) for score in found.scores],
         "notes": comparison_notes(found, notes),
     }
-    return json.dumps(values, indent=1, allow_nan=False) + "\n"
+    return json_text(values) + "\n"
 
 
 def _instance_values(found: SourceComparison, one: JudgedInstance) -> dict[str, Any]:
     answers = {
-        label: _without_nan({"verdict": answer.verdict, "seconds": answer.seconds, "points": answer.points,
-                             "counterexample": answer.witness, "reason": answer.answer.reason})
+        label: {"verdict": answer.verdict, "seconds": answer.seconds, "points": answer.points,
+                "counterexample": answer.witness, "reason": answer.answer.reason}
         for label, answer in zip(found.labels, one.answers, strict=True) if answer is not None
     }  # fmt: skip
     names = {"category": one.instance.category, "network": one.instance.network}
     return {**names, "specification": one.instance.specification, "true": one.truth, "answers": answers}
-
-
-def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
 
 
 def write_comparison(found: SourceComparison, path: Path, notes: Sequence[str] = ()) -> None:
