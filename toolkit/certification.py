@@ -195,6 +195,11 @@ def _introduce(questions: RowQuestions, question: RowQuestion, console: Console)
 def doubts(questions: RowQuestions, question: RowQuestion) -> Iterator[str]:
     """What was assumed about classes and values, and may be otherwise."""
     rows, order = questions.points.rows, questions.class_names
+    if rows.label_column:
+        yield f"labels are the column {rows.label_column}, the only one of words (else --label-column)"
+    if questions.classifier.num_scores == 1:
+        low, high = questions.class_name(0), questions.class_name(1)
+        yield f"one output: class {high} above {questions.threshold:g}, class {low} below (else --threshold)"
     if questions.labelled and rows.class_names and order == rows.class_names and not question.classes:
         yield f"classes in alphabetical order, as outputs 0 to {len(order) - 1}: {', '.join(order)} (else --classes)"
     missing = [name for name in rows.class_names if order and name not in order]

@@ -170,6 +170,7 @@ def test_mistakes_are_one_line_and_exit_with_2(net: Path, case: str, capsys: pyt
         ("named.npz", [], "classes in alphabetical order, as outputs 0 to 1: no, yes"),
         ("named.npz", ["--classes", "yes,maybe"], "the data has a class 'no', which is none of yes, maybe"),
         ("large.npz", [], "WARNING: values up to 200 are taken as they are"),
+        ("words.csv", [], "labels are the column answer, the only one of words (else --label-column)"),
     ],
 )
 def test_what_was_assumed_is_told(
@@ -177,6 +178,7 @@ def test_what_was_assumed_is_told(
 ) -> None:
     np.savez("named.npz", x=[[1.0, 1.0], [0.5, 0.6]], y=["yes", "no"])
     np.savez("large.npz", x=[[[200.0, 100.0]]], y=[0])
+    Path("words.csv").write_text("a,b,answer\n1,1,no\n0.5,0.6,yes\n")
     arguments = [
         "certify",
         "net.onnx",

@@ -85,6 +85,8 @@ class Rows:
     """Names of the classes in their order, where the data has one."""
     features: tuple[str, ...] = ()
     """Names of the features in their order, of a table."""
+    label_column: str = ""
+    """Column of a table that was taken for the labels although its name does not say so."""
     pixels: bool = field(default=False)
     """Whether values are known to be pixels: between 0 and 255 in whole numbers, or else between 0 and 1."""
 
@@ -183,6 +185,14 @@ def _from_table(source: RowSource, path: Path, key: str, size: int) -> Rows:
     if all(_is_number(name) for name in header):
         raise InputError(f"{path}: its first line has numbers only; a header with the names of the columns is needed")
     label = _label_column(source, path, header)
+    supposed = _words_alone(source, header, body, size) if label is None and source.labels is None else None
+    if supposed is not None:
+        label = supposed
+    elif label is None and source.labels is None:
+        raise InputError(
+            f"{path}: no column that is plainly the label; add --label-column NAME, one of {_some(header)}, or "
+            "--labels predicted"
+        )
     unknown = [name for name in source.drop if name not in header]
     if unknown:
         raise InputError(f"--drop {unknown[0]}: {path} has the columns {', '.join(header)}")
@@ -194,7 +204,8 @@ def _from_table(source: RowSource, path: Path, key: str, size: int) -> Rows:
     labels = None if label is None else np.array([body[number][label].strip() for number in chosen])
     every = () if label is None else tuple(sorted({line[label].strip() for line in body if len(line) > label}))
     named = () if all(_is_number(name) for name in every) else every
-    return Rows(values, labels, chosen, len(body), named, tuple(header[k] for k in features))
+    name = "" if supposed is None else header[supposed]
+    return Rows(values, labels, chosen, len(body), named, tuple(header[k] for k in features), name)
 
 
 def _delimiter(header: str) -> str:
@@ -203,21 +214,30 @@ def _delimiter(header: str) -> str:
 
 
 def _label_column(source: RowSource, path: Path, header: Sequence[str]) -> int | None:
-    """Position of the column of labels; None where the labels come from elsewhere."""
+    """Position of the column that is named as the labels'; None where none is."""
     if source.label_column is not None:
         if source.label_column not in header:
             raise InputError(f"--label-column {source.label_column}: {path} has the columns {', '.join(header)}")
         return header.index(source.label_column)
     found = [k for k, name in enumerate(header) if name.lower() in LABEL_COLUMNS]
-    if len(found) == 1:
-        return found[0]
-    if source.labels is not None:
-        return None
-    which = "several columns that may be" if found else "no column that is plainly"
-    raise InputError(
-        f"{path}: {which} the label; add --label-column NAME, one of {', '.join(filter(None, header))}, or "
-        "--labels predicted"
-    )
+    if len(found) > 1 and source.labels is None:
+        several = ", ".join(header[k] for k in found)
+        raise InputError(f"{path}: several columns that may be the label; add --label-column NAME, one of {several}")
+    return found[0] if len(found) == 1 else None
+
+
+def _words_alone(source: RowSource, header: Sequence[str], body: Sequence[Sequence[str]], size: int) -> int | None:
+    """Position of the only column of words, where the others are as many as the network's inputs, and so its features;
+    None where there is none."""
+    kept = [k for k, name in enumerate(header) if name and name not in source.drop]
+    words = [k for k in kept if all(len(line) > k and line[k].strip() and not _is_number(line[k]) for line in body)]
+    return words[0] if len(words) == 1 and len(kept) == size + 1 else None
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    """Names between commas; of many the first and the last ones."""
+    named = list(filter(None, names))
+    return ", ".join(named if len(named) <= most else [*named[:3], "...", *named[-2:]])
 
 
 def _numbers(

@@ -27,6 +27,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("flowers.csv").write_text("id,width,class,height\na,1.5,rose,2\nb,-1,tulip,3e1\nc,0,rose,4\n")
     Path("numbers.csv").write_text("width,height,target\n1,2,1.0\n3,4,0\n")
     Path("bare.csv").write_text("1,2,0\n3,4,1\n")
+    Path("two.csv").write_text("a,y,label\n1,0,1\n")
+    Path("many.csv").write_text("".join(f"c{k}," for k in range(9)) + "\n" + "1," * 9 + "\n")
     Path("labels.txt").write_text("name\n1\n0\n1\n0\n1\n")
     for name, shades in (("cat", (10, 20, 30)), ("dog", (40,))):
         Path("pets", name).mkdir(parents=True)
@@ -87,6 +89,19 @@ def test_tables_as_other_programs_write_them(folder: Path, text: str) -> None:
     assert found.features == ("width", "height")
 
 
+def test_the_only_column_of_words_is_the_label_where_the_others_are_the_inputs(folder: Path) -> None:
+    Path("table.csv").write_text("a,kind,b\n1,rose,2\n3,tulip,4\n")
+    found = rows_of("table.csv", 2)
+    assert found.labels is not None
+    assert (found.labels.tolist(), found.label_column, found.features) == (["rose", "tulip"], "kind", ("a", "b"))
+    assert rows_of("table.csv", 2, label_column="kind").label_column == ""
+    with pytest.raises(InputError, match="no column that is plainly the label"):
+        rows_of("table.csv", 3)  # a network that reads all three cannot be certified on words
+    Path("table.csv").write_text("a,kind,b,colour\n1,rose,2,red\n3,tulip,4,red\n")
+    with pytest.raises(InputError, match="one of a, kind, b, colour, or"):
+        rows_of("table.csv", 3)
+
+
 def test_features_are_found_by_their_names() -> None:
     rows = Rows(np.array([[1.0, 2.0, 3.0]]), None, range(1), 1, features=("id", "petal (cm)", "width"))
     assert in_order(rows, ("width", "petal__cm_")).values.tolist() == [[3.0, 2.0]]
@@ -139,6 +154,8 @@ MISTAKES: dict[str, Mistake] = {
     "an unknown column": ("flowers.csv", 3, {"drop": ("age",)}, "--drop age"),
     "no header": ("bare.csv", 3, {}, "a header"),
     "an unknown label column": ("flowers.csv", 3, {"label_column": "age"}, "--label-column age"),
+    "two label columns": ("two.csv", 1, {}, "several columns .* one of y, label$"),
+    "many columns": ("many.csv", 8, {}, r"one of c0, c1, c2, \.\.\., c7, c8, or"),
     "too few labels": ("x.npy", 4, {"labels": "test.npz:y_train"}, "2 labels for 5 rows"),
     "no images": (".", 4, {}, "no images"),
 }
