@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
@@ -27,11 +27,13 @@ MOST_CASES = 1 << 20
 MOST_NESTED = 200
 MOST_VARIABLES = 1 << 24
 TOKEN = re.compile(
-    r"""\s+|;[^\n]*|("[^"]*"|[A-Za-z_][\w.-]*\s*\[[^\]()]*\]|\[[^\]()]*\]|[()]|<\s*2\.\d\s*>|[^\s()\[\];"]+)|(.)"""
+    r"""(?:\s+|;[^\n]*)*(?:("[^"]*"|[A-Za-z_][\w.-]*\s*\[[^\]()]*\]|\[[^\]()]*\]|[()]|<\s*2\.\d\s*>|[^\s()\[\];"]+)|(.)|$)"""
 )
 NUMBER = re.compile(r"[+-]?(?:\d{1,400}\.?\d{0,400}|\.\d{1,400})(?:[eE][+-]?\d{1,3})?", re.ASCII)
 SIGNS = {"<=", "<", ">=", ">", "=", "==", "!="}
 SILENT = {"set-logic", "set-info", "set-option", "check-sat", "get-model", "exit"}
+FIRST_OUTPUT = 1 << 30
+"""The number of Y_0 until it is known how many inputs version 1 has."""
 CONSTANT = -1
 """In place of a variable's number, in a linear expression."""
 
@@ -85,17 +87,19 @@ class CaseFormula:
         Raises UnreadableError where an input has no bound.
         """
         found = self._within(self.common_part, self.cases[number] if number < len(self.cases) else ())
-        for variable, ends in enumerate(zip(found.lower, found.upper, strict=True)):
-            if any(isinstance(end, float) for end in ends):
-                raise UnreadableError(f"{self.name}: case {number}: input {variable} has no bound")
+        unbounded = [place for place, end in enumerate(found.lower + found.upper) if isinstance(end, float)]
+        if unbounded:
+            raise UnreadableError(f"{self.name}: case {number}: input {unbounded[0] % self.inputs} has no bound")
         return found
 
     def _within(self, outer: FormulaCase, indices: Sequence[int]) -> FormulaCase:
-        """A case with more atoms."""
+        """A case with more atoms; the ends are the same lists where none of these bounds an input."""
         atoms, bounding = list(outer.atoms), list[FormulaAtom]()
         for atom in map(self.atoms.__getitem__, indices):
             alone = len(atom.coefficients) == 1 and atom.coefficients[0][0] < self.inputs
             (bounding if alone else atoms).append(atom)
+        if not bounding:
+            return replace(outer, atoms=atoms)
         lower, upper, empty = list(outer.lower), list(outer.upper), outer.empty
         for ((variable, weight),), constant, _ in bounding:
             end = Fraction(-constant) / weight
@@ -117,15 +121,8 @@ def load_formula(path: Path) -> CaseFormula:
     return CaseFormula(reader.inputs, reader.outputs, reader.atoms, common, cases, reader.tensors, digest, str(path))
 
 
-class Word(NamedTuple):
-    """A word of the text, and where it begins."""
-
-    text: str
-    place: int
-
-
 Tree = Any
-"""A `Word`, or a list of trees."""
+"""A word, or a list of trees."""
 Linear = dict[int, Any]
 """Rational weights of variables, and of `CONSTANT`."""
 
@@ -134,54 +131,50 @@ class SpecificationReader:
     """Declarations, then assertions. Numbers are rational: integers where they are 1 or -1 times a variable."""
 
     def __init__(self, text: str, name: str) -> None:
-        self.name, self.text = name, text
+        self.name, self.text, self.place = name, text, 0
         self.atoms: list[FormulaAtom] = []
         self.variables: dict[str, int] = {}
         self.tensors: list[int] = []
         self.inputs = self.outputs = 0
-        self.asserted: list[Tree] = []
-        statements = self._trees()
-        self.version = 2 if statements and self._words(statements[0])[:1] == ["vnnlib-version"] else 1
-        for statement in statements[self.version - 1 :]:
-            self._statement(statement)
+        self.asserted: list[list[tuple[int, ...]]] = []
+        self.version = 1
+        for number, statement in enumerate(self._trees()):
+            if number == 0 and self._words(statement)[:1] == ["vnnlib-version"]:
+                self.version = 2
+            else:
+                self._statement(statement)
         if self.version == 1:
-            self._number_variables()
+            self._number_outputs()
 
-    def fail(self, tree: Tree, reason: str) -> UnreadableError:
-        """The error that names the line."""
-        while not isinstance(tree, Word) and tree:
-            tree = tree[0]
-        line = self.text.count("\n", 0, tree.place) + 1 if tree else "?"
-        return UnreadableError(f"{self.name}:{line}: {reason}")
+    def fail(self, reason: str) -> UnreadableError:
+        """The error, with the line at which the reader is."""
+        return UnreadableError(f"{self.name}:{self.text[: self.place].count(chr(10)) + 1}: {reason}")
 
-    def require(self, true: bool, tree: Tree, reason: str) -> None:
+    def require(self, true: bool, reason: str) -> None:
         """Refuse the text unless a condition holds."""
         if not true:
-            raise self.fail(tree, reason)
+            raise self.fail(reason)
 
     def _words(self, tree: Tree) -> list[str]:
         """The words of a list, "()" for empty lists, other lists left out."""
-        parts = [tree] if isinstance(tree, Word) else tree
-        return [part.text if isinstance(part, Word) else "()" for part in parts if isinstance(part, Word) or not part]
+        return [one or "()" for one in ([tree] if isinstance(tree, str) else tree) if isinstance(one, str) or not one]
 
-    def _trees(self) -> list[Tree]:
-        """The statements of the text."""
+    def _trees(self) -> Iterator[Tree]:
+        """The statements of the text, one after the other: all together take much memory."""
         stack: list[list[Tree]] = [[]]
         for match in TOKEN.finditer(self.text):
-            word = Word("".join((match[1] or match[2] or "").split()), match.start())
-            self.require(not match[2], word, "cannot be read")
-            if word.text == "(":
+            text, self.place = match[1], match.end()
+            if text == "(":
                 stack.append([])
-                self.require(len(stack) <= MOST_NESTED, word, "nested too deep")
-            elif word.text == ")":
-                self.require(len(stack) > 1, word, "a parenthesis too many")
-                finished = stack.pop()
-                stack[-1].append(finished)
-            elif word.text:
-                stack[-1].append(word)
-        if len(stack) > 1:
-            raise UnreadableError(f"{self.name}: a parenthesis is missing at the end")
-        return stack[0]
+            elif text == ")":
+                self.require(len(stack) > 1, "a parenthesis too many")
+                stack[-2].append(stack.pop())
+            elif text:
+                stack[-1].append("".join(text.split()))
+            self.require(not match[2] and len(stack) <= MOST_NESTED, "cannot be read, or nested too deep")
+            if len(stack) == 1 and stack[0]:
+                yield stack[0].pop()
+        self.require(len(stack) == 1, "a parenthesis is missing at the end")
 
     # Declarations: both versions end in names of variables, X_3 or X[0,3]
 
@@ -189,16 +182,16 @@ class SpecificationReader:
         words = self._words(tree)
         head = words[0] if words else ""
         if head == "assert" and isinstance(tree, list) and len(tree) == 2:
-            self.asserted.append(tree[1])
+            self.asserted.append(self._cases(tree[1]))
         elif self.version == 1 and head in {"declare-const", "declare-fun"} and words[-1] == "Real":
             known = words[1] in self.variables or not re.fullmatch(r"[XY]_(0|[1-9]\d{0,8})", words[1], re.ASCII)
-            self.require(not known, tree, f"cannot declare {words[1]}")
-            self.variables[words[1]] = 0
+            self.require(not known, f"cannot declare {words[1]}")
+            self.variables[words[1]] = int(words[1][2:]) + (FIRST_OUTPUT if words[1][0] == "Y" else 0)
         elif self.version == 2 and head == "declare-network" and not self.tensors:
             for part in tree[2:]:
                 self._declare(part)
         elif self.version == 2 or head not in SILENT:
-            raise self.fail(tree, f"the statement {head!r} is not read")
+            raise self.fail(f"the statement {head!r} is not read")
 
     def _declare(self, tree: Tree) -> None:
         """One tensor of version 2; inputs come first."""
@@ -207,14 +200,14 @@ class SpecificationReader:
         sizes = re.fullmatch(r"\w+\[([\d,]*)\]", "".join(words[2:])) if len(words) == len(tree) in {3, 4} else None
         known = kind == "declare-output" or (kind == "declare-input" and not self.outputs)
         if sizes is None or not known:
-            raise self.fail(tree, "only inputs, then outputs (declare-input NAME TYPE [sizes]) are read")
+            raise self.fail("only inputs, then outputs (declare-input NAME TYPE [sizes]) are read")
         shape = [int(size) for size in sizes[1].split(",") if size]
         count, first = math.prod(shape), self.inputs + self.outputs
         elements = [f"{words[1]}[{','.join(map(str, place))}]" for place in product(*map(range, shape))] if (
             shape and count <= MOST_VARIABLES
         ) else [words[1]]  # fmt: skip
         new = count <= MOST_VARIABLES and self.variables.keys().isdisjoint(elements)
-        self.require(new, tree, f"{words[1]} is declared twice, or too large")
+        self.require(new, f"{words[1]} is declared twice, or too large")
         self.variables.update(zip(elements, range(first, first + count), strict=True))
         self.tensors.append(count)
         if kind == "declare-input":
@@ -222,29 +215,31 @@ class SpecificationReader:
         else:
             self.outputs += count
 
-    def _number_variables(self) -> None:
-        """Inputs and outputs of version 1 by their numbers, none left out."""
+    def _number_outputs(self) -> None:
+        """Number the outputs of version 1, whose numbers and those of the inputs have no gaps, after the inputs."""
         self.inputs = sum(name[0] == "X" for name in self.variables)
         self.outputs = len(self.variables) - self.inputs
         wanted = [f"X_{i}" for i in range(self.inputs)] + [f"Y_{i}" for i in range(self.outputs)]
-        if set(wanted) != set(self.variables):
-            raise UnreadableError(f"{self.name}: the numbers of the variables have gaps")
-        self.variables = {name: number for number, name in enumerate(wanted)}
+        self.require(set(wanted) == set(self.variables), "the numbers of the variables have gaps")
+        for place, (terms, constant, strict) in enumerate(self.atoms):
+            if terms and terms[-1][0] >= FIRST_OUTPUT:
+                moved = ((v - FIRST_OUTPUT + self.inputs if v >= FIRST_OUTPUT else v, weight) for v, weight in terms)
+                self.atoms[place] = FormulaAtom(tuple(moved), constant, strict)
 
     # Assertions
 
     def _linear(self, tree: Tree) -> Linear:
         """An expression as coefficients and a constant."""
-        if isinstance(tree, Word):
-            if tree.text in self.variables:
-                return {self.variables[tree.text]: 1}
-            self.require(bool(NUMBER.fullmatch(tree.text)), tree, f"{tree.text} is not declared, or no number")
-            return {CONSTANT: Fraction(tree.text)}
+        if isinstance(tree, str):
+            if tree in self.variables:
+                return {self.variables[tree]: 1}
+            self.require(bool(NUMBER.fullmatch(tree)), f"{tree} is not declared, or no number")
+            return {CONSTANT: Fraction(tree)}
         words = self._words(tree[:1])
         parts = [self._linear(part) for part in tree[1:]]
         if len(tree) == 1 and not words:
             return self._linear(tree[0])
-        self.require(words[:1] in (["+"], ["-"], ["*"]) and bool(parts), tree, "this expression is not read")
+        self.require(words[:1] in (["+"], ["-"], ["*"]) and bool(parts), "this expression is not read")
         if words[0] == "*":
             return self._product(tree, parts)
         if words[0] == "-" and len(parts) == 1:
@@ -258,7 +253,7 @@ class SpecificationReader:
         """The product of numbers and at most one other expression."""
         numbers = [part[CONSTANT] for part in parts if part.keys() == {CONSTANT}]
         others = [part for part in parts if part.keys() != {CONSTANT}]
-        self.require(len(others) <= 1, tree, "products of variables are not read")
+        self.require(len(others) <= 1, "products of variables are not read")
         factor = math.prod(numbers)
         return {number: weight * factor for number, weight in (others or [{CONSTANT: 1}])[0].items()}
 
@@ -269,9 +264,9 @@ class SpecificationReader:
 
     def _comparison(self, tree: Tree) -> list[tuple[int, ...]]:
         """The cases of one comparison."""
-        self.require(len(tree) == 3, tree, "a comparison has two sides")
+        self.require(len(tree) == 3, "a comparison has two sides")
         left, right = self._linear(tree[1]), self._linear(tree[2])
-        sign = tree[0].text
+        sign = tree[0]
         below, above = sign not in {">=", ">"}, sign not in {"<=", "<"}
         sides = [(left, right)] * below + [(right, left)] * above
         atoms = [self._atom(difference(*side), sign in {"<", ">", "!="}) for side in sides]
@@ -279,25 +274,23 @@ class SpecificationReader:
 
     def _cases(self, tree: Tree) -> list[tuple[int, ...]]:
         """The cases of a formula, as atoms."""
-        self.require(not isinstance(tree, Word) and len(tree) > 0, tree, "this formula is not read")
-        if not isinstance(tree[0], Word) and len(tree) == 1:
+        self.require(not isinstance(tree, str) and len(tree) > 0, "this formula is not read")
+        if not isinstance(tree[0], str) and len(tree) == 1:
             return self._cases(tree[0])
-        head = tree[0].text if isinstance(tree[0], Word) else ""
+        head = tree[0] if isinstance(tree[0], str) else ""
         if head in SIGNS:
             return self._comparison(tree)
-        self.require(head in {"and", "or"} and len(tree) > 1, tree, "this formula is not read")
+        self.require(head in {"and", "or"} and len(tree) > 1, "this formula is not read")
         parts = [self._cases(part) for part in tree[1:]]
         count: Callable[..., int] = sum if head == "or" else math.prod
-        self.require(count(map(len, parts)) <= MOST_CASES, tree, "there are too many cases")
+        self.require(count(map(len, parts)) <= MOST_CASES, "there are too many cases")
         return [case for part in parts for case in part] if head == "or" else combinations(parts)
 
     def cases(self) -> tuple[list[int], list[tuple[int, ...]]]:
         """The atoms of all cases, and the others of each."""
-        parts = [self._cases(tree) for tree in self.asserted]
-        several = [part for part in parts if len(part) > 1]
-        if math.prod(map(len, several)) > MOST_CASES:
-            raise UnreadableError(f"{self.name}: there are too many cases")
-        return [atom for part in parts if len(part) == 1 for atom in part[0]], combinations(several)
+        several = [part for part in self.asserted if len(part) > 1]
+        self.require(math.prod(map(len, several)) <= MOST_CASES, "there are too many cases")
+        return [atom for part in self.asserted if len(part) == 1 for atom in part[0]], combinations(several)
 
 
 def difference(left: Linear, right: Linear) -> Linear:
