@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit.proof.bounds import ADAPTIVE, ContextBounds, Fact, LowerBound, Model, Rows, backward, fresh_bounds, nearest
+from toolkit.proof.bounds import ADAPTIVE, ContextBounds, Fact, LowerBound, Model, Rows, backward, fresh_bounds
 from toolkit.proof.floats import FloatErrors, unsuited
 from toolkit.proof.formula import CaseFormula, FormulaCase, load_formula
 from toolkit.proof.identities import Multiples, are_multiples, merged, reader_of
@@ -69,7 +69,7 @@ class Half(NamedTuple):
     above: bool
 
 
-@dataclass
+@dataclass(eq=False)
 class ProofContext:
     """A part of a case that is not refuted so far: a node of the tree."""
 
@@ -299,13 +299,13 @@ class CertificateChecker:
         contexts = np.array([self.context(number) for number in record.contexts.tolist()], object)
         rows = replace(record, contexts=contexts, slots=np.array([self.slots[slot] for slot in slots], object))
         known = {}
-        for context in {context.number: context for context in contexts.tolist()}.values():
+        for context in set(contexts.tolist()):
             above = list(context.path())
             splits = {other.number for other in above if other.half is not None}
             spaces = {half for other in above for half in other.halves}
             known[context.number] = range(len(self.case_arrays(context.case).constant)), splits, spaces
         for place, part in enumerate((rows.atoms, rows.splits, rows.halves)):
-            for context, number in zip(contexts[part.rows].tolist(), part.numbers.tolist(), strict=True):
+            for context, number in dict.fromkeys(zip(contexts[part.rows], part.numbers.tolist(), strict=True)):
                 kind = ("atom", "split above it", "half-space")[place]
                 require(number in known[context.number][place], f"context {context.number} has no {kind} {number}")
         return rows
@@ -342,9 +342,10 @@ class CertificateChecker:
         for rows, found in self.evaluated(payload.linear(RecordKind.BOUND)):
             assert rows.indices is not None and rows.upper is not None
             ends = np.where(rows.upper > 0, -np.inf, found.least), np.where(rows.upper > 0, -found.least, np.inf)
-            for row in np.flatnonzero(self.arithmetic.finite(found.least)).tolist():
-                context, fact = rows.contexts[row], tuple(part[[row]] for part in (rows.indices, *ends))
-                context.known = with_fact(context.known, self.value(rows.tensor), fact)
+            value, finite = self.value(rows.tensor), self.arithmetic.finite(found.least)
+            for context in set(rows.contexts.tolist()):
+                at = finite & (rows.contexts == context)
+                context.known = with_fact(context.known, value, tuple(part[at] for part in (rows.indices, *ends)))
 
     def half_space(self, payload: Payload) -> None:
         """Linear functions of the input, for the contexts and all below them."""
@@ -359,7 +360,7 @@ class CertificateChecker:
     def evaluated(self, record: LinearRows) -> list[tuple[LinearRows, LowerBound]]:
         """The rows of a record in batches, with their bounds, none of which uses another."""
         rows = self.rows(record)
-        require(len({id(self.base(context)) for context in rows.contexts}) == 1, "rows of different bounds")
+        require(len({id(self.base(context)) for context in set(rows.contexts.tolist())}) == 1, "rows of several bounds")
         return [(batch, self.evaluate(batch)[2]) for batch in rows.batches(self.batch)]
 
     def recompute(self, payload: Payload) -> None:
@@ -400,7 +401,7 @@ class CertificateChecker:
                 for place, weight in (*atom.coefficients, (-1, atom.constant)):
                     if weight and not 2.0**-900 < abs(weight) < 2.0**900:
                         raise UnreadableError(f"{self.formula.name}: case {number}: a number is too large or too small")
-                    table[row, place] = weight if self.arithmetic.exact else nearest(weight)
+                    table[row, place] = weight if self.arithmetic.exact else float(weight)
             strict = np.array([atom.strict for atom in case.atoms], bool)
             box, least = self.arithmetic.box(case.lower, case.upper), table[:, -1] - self.room(case, table[:, :-1])
             self.arrays[number] = CaseArrays(*box, table[:, :inputs], table[:, inputs:-1], least, strict)
