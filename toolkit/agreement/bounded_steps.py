@@ -81,7 +81,7 @@ class StepEvaluation:
         count = sum(linear.terms[0] + 1 for _, linear in step.terms) + ROUNDINGS_BESIDE_SUM
         factor = count * self.unit / (1 - count * self.unit) if count * self.unit < 1 else math.inf
         usual = min(factor, ROUNDINGS_BESIDE_SUM * math.ceil(math.sqrt(count)) * self.unit)
-        sizes = [(linear.magnitude(), np.abs(source.value), source.error) for source, linear in sources]
+        sizes = [(linear.magnitude, np.abs(source.value), source.error) for source, linear in sources]
         size = sum((by.forward(value) for by, value, _ in sizes), np.abs(bias))
         distance = sum((by.forward(error) for by, _, error in sizes), factor * size)
         value = sum((linear.forward(source.value) for source, linear in sources), bias)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.certificates.neuron_elements import directions
+from toolkit.certificates.neuron_elements import affine_value, directions
 from toolkit.proof.identities import Multiples, are_multiples, merged, reader_of
 from toolkit.proof.network import AffineStep, ProofNetwork
 from toolkit.tuning import tuned
@@ -78,8 +78,7 @@ class RandomValues:
             if step.value in known:
                 continue
             if isinstance(step, AffineStep):
-                parts = [linear.forward(known[source]) for source, linear in step.terms]
-                known[step.value] = np.sum(parts, 0) + (0.0 if step.bias is None else step.bias)
+                known[step.value] = affine_value(step, known)
             else:
                 known[step.value] = self._random.normal(size=(count, network.sizes[step.value]))
         return known[value]

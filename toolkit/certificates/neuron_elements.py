@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.program import INPUT, Program
 from toolkit.proof.bounds import ContextBounds, Model, image
+from toolkit.proof.network import AffineStep
 from toolkit.tuning import tuned
 
 Array = NDArray[np.float64]
@@ -99,13 +100,23 @@ def sample_points(lower: Array, upper: Array) -> Array:
     return np.concatenate([inside[: count // 2], around[count // 2 :]])
 
 
+def affine_value(step: AffineStep, values: Mapping[int, Array]) -> Array:
+    """The value of an affine step, ``(B, n)``, from those before it."""
+    value = np.sum([linear.forward(values[source]) for source, linear in step.terms], 0)
+    return value if step.bias is None else value + step.bias
+
+
 def tensor_values(model: Model, points: Array) -> Mapping[str, Array]:
     """Values of the tensors that nonlinear operators of the file read, ``(B, size)`` each, as the checker reads it."""
     bounds = ContextBounds(model, crossed=np.zeros(len(points), bool))
     bounds.put(0, points, points)
     with np.errstate(all="ignore"):
         for step in model.steps:
-            bounds.put(step.value, *image(bounds, step))
+            if isinstance(step, AffineStep):
+                value = affine_value(step, bounds.lower)
+                bounds.put(step.value, value, value)
+            else:
+                bounds.put(step.value, *image(bounds, step))
         return {name: (bounds.lower[v] + bounds.upper[v]) / 2 for name, v in model.network.names.items()}
 
 

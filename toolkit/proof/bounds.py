@@ -16,6 +16,7 @@ nothing. Arithmetic is a parameter: with `NumberSystem.exact` the same code comp
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit.proof.linear_maps import Array, LinearMap, exact_copy
+from toolkit.proof.linear_maps import Array, exact_copy
 from toolkit.proof.network import Activation, AffineStep, MaxStep, ProofNetwork, Step
 
 LOWEST = -(2.0**1023)
@@ -78,10 +79,7 @@ class NumberSystem:
         """Rational ends of ranges, doubles moved outward."""
         if self.exact:
             return np.array([lower], object), np.array([upper], object)
-        low, high = (np.array([[nearest(end) for end in ends]]) for ends in (lower, upper))
-        below = np.array([[Fraction(x) <= end for x, end in zip(low[0].tolist(), lower, strict=True)]])
-        above = np.array([[Fraction(x) >= end for x, end in zip(high[0].tolist(), upper, strict=True)]])
-        return np.where(below, low, self.down(low)), np.where(above, high, self.up(high))
+        return np.array([[double_below(end) for end in lower]]), np.array([[-double_below(-end) for end in upper]])
 
     def numbers(self, values: Array) -> Array:
         """Doubles in this arithmetic."""
@@ -96,22 +94,23 @@ class NumberSystem:
         return np.asarray(is_rational(numbers), bool) if self.exact else np.isfinite(numbers)
 
 
-def nearest(number: Fraction) -> float:
-    """The nearest double, the largest one instead of infinity. `NumberSystem.box` moves it outward where need be."""
+def double_below(number: Fraction) -> float:
+    """The largest double, or minus infinity, that is not above a rational number."""
     try:
-        return float(number)
+        found = float(number)
     except OverflowError:
-        return 1.7976931348623157e308 if number > 0 else -1.7976931348623157e308
+        found = sys.float_info.max if number > 0 else -sys.float_info.max
+    numerator, denominator = found.as_integer_ratio()
+    return found if numerator * number.denominator <= number.numerator * denominator else math.nextafter(found, -np.inf)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network with the maps of absolute values, in one arithmetic."""
+    """A network in one arithmetic."""
 
     network: ProofNetwork
     arithmetic: NumberSystem
     steps: list[Step]
-    magnitudes: dict[int, list[LinearMap]]
     read: dict[int, list[Activation | MaxStep]]
     """Nonlinear steps by the value that they read."""
 
@@ -125,8 +124,7 @@ class Model:
             steps = [exact_step(step) if isinstance(step, AffineStep) else step for step in steps]
         others = [step for step in steps if not isinstance(step, AffineStep)]
         read = {value: [step for step in others if step.source == value] for value in {step.source for step in others}}
-        magnitudes = {s.value: [by.magnitude() for _, by in s.terms] for s in steps if isinstance(s, AffineStep)}
-        return cls(network, NumberSystem(exact), steps, magnitudes, read)
+        return cls(network, NumberSystem(exact), steps, read)
 
 
 def exact_step(step: AffineStep) -> AffineStep:
@@ -366,14 +364,14 @@ def affine_image(bounds: ContextBounds, step: AffineStep) -> tuple[Array, Array]
     arithmetic, total = bounds.model.arithmetic, 1 + len(step.terms)
     half = Fraction(1, 2) if arithmetic.exact else 0.5
     middle = radius = error = arithmetic.zeros(1, bounds.model.network.sizes[step.value])
-    for (source, linear), magnitude in zip(step.terms, bounds.model.magnitudes[step.value], strict=True):
+    for source, linear in step.terms:
         l, u, size = bounds.lower[source], bounds.upper[source], bounds.size[source]
         m = l * half + u * half
         r = arithmetic.up(np.maximum(arithmetic.up(u - m), arithmetic.up(m - l)))
         terms = linear.terms[0] + 2
         loss = arithmetic.gamma(terms + total) + linear.slack
         back = arithmetic.gamma(linear.terms[1] + 2) + linear.slack
-        spread, reach = np.split(magnitude.forward(np.concatenate([r, size])), 2)
+        spread, reach = np.split(linear.magnitude.forward(np.concatenate([r, size])), 2)
         middle = middle + linear.forward(m)
         radius = radius + arithmetic.wider(spread, terms) + arithmetic.wider(reach, terms) * loss
         error = error + arithmetic.wider(reach, terms) * back

@@ -88,9 +88,9 @@ class FloatErrors:
         """The products of an affine step's value."""
         mass = np.zeros((1, self.bounds.model.network.sizes[step.value])) if step.bias is None else abs(step.bias)[None]
         roundings, reach = 0, max(1.0, mass.max())
-        for (source, linear), magnitude in zip(step.terms, self.bounds.model.magnitudes[step.value], strict=True):
+        for source, linear in step.terms:
             below, met, quotient = self.products[source], linear.terms[0], linear.slack > 0
-            mass = mass + self.arithmetic.wider(magnitude.forward(below.mass), met)
+            mass = mass + self.arithmetic.wider(linear.magnitude.forward(below.mass), met)
             roundings = max(roundings, below.roundings + met + quotient * QUOTIENT_ROUNDINGS)
             factor = max(1.0, abs(linear.coefficients).max()) * HIDDEN_FACTOR**quotient
             reach += 2.0 * max(1, met) * factor * below.reach

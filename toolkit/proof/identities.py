@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from toolkit.proof.linear_maps import Array, BlockMatrix, LinearMap, Pick
+from toolkit.proof.linear_maps import Array, BlockMatrix, LinearMap, Pick, quantum
 from toolkit.proof.network import Activation, AffineStep, ProofNetwork, Step, needed, sources
 
 MOST_COEFFICIENTS = 1 << 22
@@ -36,27 +36,23 @@ class Multiples:
         return bool(inside and once and (np.abs(np.frexp(self.factors)[0]) == 0.5).all())
 
 
-def quantum(numbers: Array) -> Array:
-    """The largest power of two of which all numbers along the last axis are multiples; infinite for zeros."""
-    mantissa, exponent = np.frexp(numbers)
-    whole = np.ldexp(mantissa, 53).astype(np.int64)
-    return np.where(whole, np.ldexp((whole & -whole).astype(float), exponent - 53), np.inf).min(-1, initial=np.inf)
-
-
 def exact_rows(a: Array, linear: LinearMap, product: Array) -> Array:
     """Which rows of ``product = a A`` are certainly not rounded, in whatever order they are added up.
 
     Either all partial sums are multiples of one unit and less than 2^53 times that; or they are of numbers of the file
     times powers of two, none less than 1: one in each sum, or two where all sums are zero.
     """
-    rows, columns = np.nonzero(a)
-    powers = (np.abs(np.frexp(a[rows, columns])[0]) == 0.5) & (abs(a[rows, columns]) >= 1)
+    rows, columns = np.nonzero(a != 0)
+    values, unit = a[rows, columns], np.full(len(a), np.inf)
+    powers = (np.abs(np.frexp(values)[0]) == 0.5) & (abs(values) >= 1)
     terms, others = (np.bincount(rows, weights, len(a)) for weights in (None, ~powers))
     sure = (others == 0) & ((terms <= 1) | ((terms == 2) & ~product.any(1)))
-    rest = a[~sure]
-    if len(rest):
-        reach = linear.magnitude().adjoint(abs(rest)).max(1, initial=0)
-        sure[~sure] = reach < 2.0**52 * quantum(rest) * quantum(linear.coefficients.ravel())
+    np.minimum.at(unit, rows, quantum(values[:, None]))
+    reach = np.bincount(rows, abs(values), len(a)) * abs(linear.coefficients).max()
+    sure |= reach < 2.0**52 * unit * linear.unit
+    if not (sure.all() or linear.slack):
+        reach = linear.magnitude.adjoint(abs(a[~sure])).max(1, initial=0)
+        sure[~sure] = reach < 2.0**52 * unit[~sure] * linear.unit
     return (terms == 0) | (sure & (not linear.slack))
 
 

@@ -22,6 +22,13 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
+def quantum(numbers: Array) -> Array:
+    """The largest power of two of which all numbers along the last axis are multiples; infinite for zeros."""
+    mantissa, exponent = np.frexp(numbers)
+    whole = np.ldexp(mantissa, 53).astype(np.int64)
+    return np.where(whole, np.ldexp((whole & -whole).astype(float), exponent - 53), np.inf).min(-1, initial=np.inf)
+
+
 @dataclass(frozen=True)
 class LinearMap:
     """Base of the maps from vectors of ``inputs`` to vectors of ``outputs`` elements; batches have shape ``(R, n)``."""
@@ -51,6 +58,12 @@ class LinearMap:
         """``y A`` for every row y."""
         return y
 
+    @cached_property
+    def unit(self) -> Array:
+        """The largest power of two of which all coefficients are multiples."""
+        return quantum(self.coefficients.ravel())
+
+    @cached_property
     def magnitude(self) -> LinearMap:
         """The map with the absolute values of the coefficients."""
         changed: Any = {self.table: np.abs(self.coefficients)} if self.table else {}
@@ -119,7 +132,11 @@ class BlockMatrix(LinearMap):
         return (x.reshape(-1, self.matrix.shape[0]) @ self.matrix).reshape(len(x), self.outputs)
 
     def adjoint(self, y: Array) -> Array:
-        """Blocks of y times the transposed matrix."""
+        """Blocks of y times the transposed matrix, number by number where nearly all of y is zero."""
+        if self.blocks == 1 and y.size > 64 * np.count_nonzero(y) > 0:
+            result, (rows, columns) = np.zeros((len(y), self.inputs), y.dtype), np.nonzero(y != 0)
+            np.add.at(result, rows, y[rows, columns, None] * self.matrix.T[columns])
+            return result
         return (y.reshape(-1, self.matrix.shape[1]) @ self.matrix.T).reshape(len(y), self.inputs)
 
 

@@ -78,7 +78,7 @@ class ProofNetwork:
     names: dict[str, int]
     output: int
     compared: Array
-    """For each output the number of the softmax that it comes from (before which it is given here), or -1."""
+    """For each output a number of the softmax that it comes from (before which it is given here), or -1."""
     input_sizes: list[int]
     output_sizes: list[int]
     digest: bytes = b""
@@ -386,8 +386,9 @@ class GraphReader:
         read = {step.source for step in steps if not isinstance(step, AffineStep)}
         names = {name: t.value for name, t in self.tensors.items() if isinstance(t, Computed) and t.value in read}
         sizes = [self.sizes[entry.value] for entry in found]
-        types = frozenset(self.types)
-        return ProofNetwork(self.sizes, steps, names, output, _compared(found, sizes), counts, sizes, types=types)
+        compared = [np.full(math.prod(x.shape), -1) if x.groups is None else x.groups for x in found]
+        types, groups = frozenset(self.types), np.concatenate(compared)
+        return ProofNetwork(self.sizes, steps, names, output, groups, counts, sizes, types=types)
 
 
 def sources(step: Step) -> list[int]:
@@ -403,15 +404,6 @@ def needed(steps: Sequence[Step], values: set[int]) -> list[Step]:
             values = values | set(sources(step))
             found.append(step)
     return found[::-1]
-
-
-def _compared(outputs: Sequence[Computed], sizes: Sequence[int]) -> Array:
-    """The numbers of the softmax of all outputs, different for different tensors."""
-    parts = [
-        np.full(size, -1) if output.groups is None else output.groups + first
-        for output, size, first in zip(outputs, sizes, np.cumsum([0, *sizes]), strict=False)
-    ]
-    return np.concatenate(parts)
 
 
 OPERATIONS = {"Add": Fraction.__add__, "Sub": Fraction.__sub__, "Mul": Fraction.__mul__, "Div": Fraction.__truediv__}
@@ -490,7 +482,8 @@ def _softmax(node: NodeView) -> Operand:
     last = axis + 1 if separate else len(x.shape)
     kept = tuple(1 if axis <= number < last else size for number, size in enumerate(x.shape))
     groups = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), x.shape).ravel()
-    return Computed(x.value, x.shape, groups)
+    # no other softmax is read when there are as many tensors
+    return Computed(x.value, x.shape, groups + (len(node.reader.tensors) << 32))
 
 
 @handler("Neg")
@@ -536,8 +529,7 @@ def _laid_out(node: NodeView) -> Operand:
         places = places.reshape([x.shape[axis] if size == 0 and keep else size for axis, size in enumerate(shape)])
     elif node.op == "Flatten":
         axis = node.get("axis", 1)
-        axis += node.rank if axis < 0 else 0
-        node.require(0 <= axis <= node.rank, "no such axis")
+        node.require(-node.rank <= axis <= node.rank, "no such axis")
         places = places.reshape(math.prod(x.shape[:axis]), -1)
     else:
         places = np.transpose(places, node.get("perm"))

@@ -218,7 +218,7 @@ def test_adjoint_and_exact_copy(case):
         for _, linear in step.terms if isinstance(step, AffineStep) else ():
             x, y = RNG.normal(size=(2, linear.inputs)), RNG.normal(size=(2, linear.outputs))
             np.testing.assert_allclose((linear.forward(x) * y).sum(1), (x * linear.adjoint(y)).sum(1), atol=1e-9)
-            assert (linear.magnitude().forward(abs(x)) >= abs(linear.forward(x)) - 1e-9).all()
+            assert (linear.magnitude.forward(abs(x)) >= abs(linear.forward(x)) - 1e-9).all()
             if not linear.slack:
                 exact = exact_copy(linear, np.vectorize(Fraction, otypes=[object]))
                 np.testing.assert_allclose(exact.forward(x.astype(object)).astype(float), linear.forward(x), atol=1e-9)

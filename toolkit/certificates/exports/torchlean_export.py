@@ -18,7 +18,7 @@ import numpy as np
 from toolkit.certificates.proof_formats import proof_format
 from toolkit.certificates.proof_tree import ProofTree
 from toolkit.errors import InputError
-from toolkit.proof.bounds import Model, fresh_bounds, nearest
+from toolkit.proof.bounds import Model, double_below, fresh_bounds
 from toolkit.proof.linear_maps import Array
 
 
@@ -129,8 +129,7 @@ def bounds_in_root(tree: ProofTree, case: int) -> list[Fraction]:
 
 def round_down(number: Fraction) -> float:
     """A double that is not greater, the nearest one or the one below it. Raises InputError where there is none."""
-    found = nearest(number)
-    rounded = found if Fraction(found) <= number else math.nextafter(found, -math.inf)
+    rounded = double_below(number)
     if not math.isfinite(rounded):
         raise InputError("a bound is below all doubles")
     return rounded
