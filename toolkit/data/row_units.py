@@ -118,13 +118,18 @@ def in_network_units(rows: Rows, units: RowUnits, shape: tuple[int, ...], dtype:
     limits = np.finfo(dtype)
     low, high = units.clip or ((0.0, largest / scale) if rows.pixels else (-np.inf, np.inf))
     values = np.asarray(rows.values, dtype=np.float64) / scale
-    if not np.isfinite(values).all():
-        raise InputError("rows have numbers that are not finite; choose others with --rows")
     edges = [np.clip((edge - mean) / std, float(limits.min), float(limits.max)) for edge in (low, high)]
     radius = _spread(units.epsilon, layout, "--epsilon") / std
     points, radii, lows, highs = (
         arranged(part, shape) for part in ((values - mean) / std, radius[None], edges[0][None], edges[1][None])
     )
+    held = (np.abs(points) <= float(limits.max)).all(1)
+    if not held.all():
+        row = rows.numbers[int(np.argmin(held))]
+        raise InputError(
+            f"row {row} has numbers that are not finite, or too large for {dtype}; choose others with --rows, or look "
+            "at --scale, --mean and --std"
+        )
     return RowPoints(points, radii[0], lows[0], highs[0], rows, dtype)
 
 

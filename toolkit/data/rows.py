@@ -57,6 +57,8 @@ class RowSource:
     def chosen(self, count: int) -> range:
         """Numbers of the chosen rows of ``count``. Raises InputError where there are none."""
         every = range(count)
+        if not every:
+            raise InputError(f"{self.data}: no rows in it")
         if self.rows is None:
             return every[:: max(1, -(-count // self.most))]
         try:

@@ -29,6 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("bare.csv").write_text("1,2,0\n3,4,1\n")
     Path("two.csv").write_text("a,y,label\n1,0,1\n")
     Path("many.csv").write_text("".join(f"c{k}," for k in range(9)) + "\n" + "1," * 9 + "\n")
+    np.save("nothing.npy", np.zeros((0, 4)))
     Path("labels.txt").write_text("name\n1\n0\n1\n0\n1\n")
     for name, shades in (("cat", (10, 20, 30)), ("dog", (40,))):
         Path("pets", name).mkdir(parents=True)
@@ -148,6 +149,7 @@ MISTAKES: dict[str, Mistake] = {
     "no name": ("nowhere", 4, {}, "no file .* nor one of .*digits"),
     "words": ("test.npz:words", 4, {}, "not rows of numbers"),
     "no key": ("test.npz:z", 4, {}, "name one of its arrays"),
+    "no rows at all": ("nothing.npy", 4, {}, "nothing.npy: no rows in it"),
     "rows beyond": ("x.npy", 4, {"rows": "7:9"}, "has 5"),
     "rows of words": ("x.npy", 4, {"rows": "few"}, "A:B"),
     "a word in a column": ("flowers.csv", 3, {}, "column id: 'a' is no number; --drop id"),
@@ -233,6 +235,13 @@ def test_values_are_cut_only_where_it_is_known_or_said() -> None:
     assert np.allclose([cut.lower, cut.upper], [[0, 6.9], [0.15, 7.05]])
     with pytest.raises(InputError, match="row 0: the centre leaves"):
         next(in_network_units(table, units("0.1", clip=(0.0, 1.0)), (1, 2), "float64").boxes())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e39])
+def test_numbers_that_the_network_cannot_read_are_told_with_their_row(value: float) -> None:
+    table = Rows(np.array([[0.0, 1.0], [2.0, value]]), None, range(4, 6), 6)
+    with pytest.raises(InputError, match="row 5 has numbers that are not finite, or too large for float32"):
+        in_network_units(table, units(), (1, 2), "float32")
 
 
 def test_one_radius_for_each_feature_and_whole_numbers_as_they_are() -> None:
