@@ -14,6 +14,7 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,8 @@ def ask(question: RowQuestion) -> RowQuestions:
         )
     points = in_network_units(rows, question.units, classifier.input.shape, classifier.input.dtype)
     threshold = question.threshold if question.threshold is not None else 0.5 * classifier.ends_in_sigmoid
-    answers = _answers(classifier, points.points, threshold)
+    scores = _scores(question.network, classifier, points.points)
+    answers = _answers(scores, threshold)
     classes = max(2, classifier.num_scores)
     names = question.classes or classifier.class_names
     labels = answers if rows.labels is None else class_numbers(rows.labels, rows, names, classes)
@@ -120,10 +122,20 @@ def ask(question: RowQuestion) -> RowQuestions:
     )
 
 
-def _answers(classifier: Classifier, points: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
-    """The class at each point by onnxruntime, -1 for a tie or scores that are no numbers."""
+def _scores(network: Path, classifier: Classifier, points: NDArray[np.float64]) -> NDArray[Any]:
+    """The scores at each point ``(N, classes)`` by onnxruntime. Raises InputError where none are finite."""
     [scores] = Session(classifier.model).run_batch([points])
-    if classifier.num_scores == 1:
+    if not np.isfinite(scores).all(1).any():
+        raise InputError(
+            f"{network}: its scores are not finite at any of the rows; look at its weights, and at --scale, --mean and "
+            "--std"
+        )
+    return scores
+
+
+def _answers(scores: NDArray[Any], threshold: float) -> NDArray[np.int64]:
+    """The class at each point, -1 for a tie or scores that are no numbers."""
+    if scores.shape[1] == 1:
         single = scores[:, 0]
         return np.where(single > threshold, 1, np.where(single < threshold, 0, -1)).astype(np.int64)
     best = scores.argmax(1)

@@ -102,6 +102,13 @@ def single_score(path: Path, body: str) -> Path:
     return path
 
 
+def test_a_network_without_finite_scores_is_told(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = np.array([[np.nan, 1.0], [0.0, 1.0]], dtype=np.float32)
+    save_text(Path("nan.onnx"), "main (float[N,2] x) => (float[N,2] y) { y = MatMul(x, w) }", w=weights)
+    assert cli.run(["certify", "nan.onnx", "--data", "rows.csv", "--epsilon", "0.1", "--classes", "yes,no"]) == 2
+    assert "nan.onnx: its scores are not finite at any of the rows" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("body", "threshold"), [("y = MatMul(x, w)", 0.0), ("h = MatMul(x, w) y = Sigmoid(h)", 0.5)])
 def test_a_single_score_is_compared_with_its_threshold(net: Path, body: str, threshold: float) -> None:
     path = single_score(Path("single.onnx"), body)
