@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ROOT = Path(__file__).parent
-PAGES = ("README.md", "docs/certify.md", "docs/specs.md")
+PAGES = ("README.md", "docs/*.md")
 INSTANCES = 6
 """Of ``benchmarks/digits`` in a reader's folder, so that a page takes seconds."""
 SECONDS = 600

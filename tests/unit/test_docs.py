@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from toolkit.cli import COMMANDS
 from toolkit.recipe import load_recipe
-from toolkit.result import DECIDED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -82,22 +80,6 @@ def test_every_choice_is_named():
 @pytest.mark.parametrize("recipe", sorted((ROOT / "specs").glob("*.toml")), ids=lambda path: path.name)
 def test_recipes_are_valid(recipe):
     assert load_recipe(recipe).name
-
-
-def test_the_examples_of_the_programming_interface_run(tmp_path, monkeypatch, capsys):
-    """One after the other, as in one script; only pruning, which needs images of the reader's, stops at its recipe."""
-    examples = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert len(examples) == 8
-    recipes = []
-    monkeypatch.setattr("toolkit.study.run_parsed", lambda recipe, _options: recipes.append(recipe) or 0)
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    names = {"__name__": "__main__"}
-    for example in examples:
-        exec(compile(example, "docs/api.md", "exec"), names)
-    assert names["result"].verdict in DECIDED
-    assert [recipe.chains[0].densities for recipe in recipes] == [(0.5, 0.25)]
-    assert "one of the recipes that come along: cifar10_methods, " in capsys.readouterr().out
 
 
 # --- names in the pages for developers --------------------------------------------------------------------------------

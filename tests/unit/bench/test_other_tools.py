@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -274,25 +273,6 @@ def test_names_of_tools() -> None:
     named = parse_tools([f"../bin/abc.sh {line}", f"other=A=1 {line}", str(ROOT / "toolkit/bench/vnncomp_scripts")])
     assert [tool.label for tool in named] == ["abc", "other", "bench"]
     assert named[1].command[0] == "A=1"
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "docs" / "benchmarks.md").read_text().partition("## Other verifiers beside this one")[2]
-    [block] = re.findall(r"\A\n\n```bash\n(.*?)```", page, re.DOTALL)
-    for name in ("benchmarks", "toolkit"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PRUNECERT_PYTHON", sys.executable)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    commands = block.splitlines()
-    assert len(commands) == 2
-    for command in commands:
-        assert run(shlex.split(command)[1:]) == 0
-    found = [answers(tmp_path / "results" / "tools" / name) for name in ("prunecert", "scripts")]
-    verdicts = [[record.verdict for record in records] for records in found]
-    assert verdicts[0] == verdicts[1]
-    assert len(verdicts[0]) == 3
 
 
 def test_this_verifier_through_its_own_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
