@@ -45,6 +45,7 @@ from toolkit.bench.stored_run import (
     check_no_other,
     describe_run,
     note_limits,
+    note_workers,
     read_run,
     store_run,
 )
@@ -204,6 +205,7 @@ def execute(
         retry_errors=options.retry_errors,
         undivided=undivided,
     )
+    note_workers(out, options.described_workers(plan.limits))
     try:
         records = run_jobs(jobs, plan)
         if options.retry_undecided:

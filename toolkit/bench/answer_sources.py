@@ -54,6 +54,8 @@ class AnswerSource:
     answers: tuple[ToolAnswer, ...]
     counterexamples: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     """Files of counterexamples that lie beside a published table, by their names without ``.gz``."""
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """The command of a run of this toolkit, and its machine."""
 
 
 def read_sources(arguments: Sequence[str]) -> list[AnswerSource]:
@@ -84,8 +86,9 @@ def _label_and_path(argument: str) -> tuple[str, Path]:
 def read_source(label: str, path: Path) -> AnswerSource:
     """All answers of one source. Raises InputError."""
     if (path / RUN).is_file():
-        records = stored_records(path, read_run(path))
-        source = AnswerSource(label, path, tuple(_of_record(record, path) for record in records))
+        run = read_run(path)
+        answers = tuple(_of_record(record, path) for record in stored_records(path, run))
+        source = AnswerSource(label, path, answers, origin={"command": run.command, **run.machine})
     elif path.is_dir():
         tables = [path / RESULTS] if (path / RESULTS).is_file() else sorted(path.glob(f"*/{RESULTS}"))
         _check_one_tool(path, tables)

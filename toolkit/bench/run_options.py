@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from toolkit.bench.executor_table import find_executor
-from toolkit.bench.executors import Executor
+from toolkit.bench.executors import Executor, ExecutorLimits
 from toolkit.bench.other_tools import OURS, parse_tools
 from toolkit.bench.ray_cluster import RayCluster
 from toolkit.bench.shards import Shard, parse_shard
@@ -110,6 +110,14 @@ class Options:
             if value is not None:
                 raise InputError(f"--ray-{name}: only with --executor ray")
         return found
+
+    def described_workers(self, limits: ExecutorLimits) -> str:
+        """How many workers run the instances, for a page."""
+        if self.executor == "ray":
+            return f"{self.workers or 'as many as there is room for'}, on a ray cluster"
+        if self.executor == "in-process":
+            return "none: in one process"
+        return f"{limits.workers} of {limits.threads} thread{'s' * (limits.threads > 1)} each"
 
     def check(self) -> None:
         """Raise :class:`InputError` for an option out of range, before any work starts."""

@@ -200,6 +200,13 @@ def note_limits(out: Path, jobs: Sequence[InstanceJob]) -> None:
         store_run(out, replace(run, instances=instances))
 
 
+def note_workers(out: Path, workers: str) -> None:
+    """Keep how many workers a run has, beside what its machine is; nothing in a folder without a description."""
+    if (out / NAME).is_file():
+        run = read_run(out)
+        store_run(out, replace(run, machine={**run.machine, "workers": workers}))
+
+
 def read_run(out: Path) -> StoredRun:
     """The description in the folder of a run. Raises InputError where there is none, or it cannot be used."""
     path = out / NAME

@@ -13,6 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from toolkit.bench.answer_sources import AnswerSource
 from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.compare_sources import (
     VIRTUAL_BEST,
@@ -272,9 +273,20 @@ def write_comparison(found: SourceComparison, path: Path, notes: Sequence[str] =
         scores=comparison_scores(found),
         instances=instance_table(found),
         kinds=[kind_of(one) for one in found.instances],
-        facts=[(source.label, str(source.path)) for source in found.sources],
+        facts=_facts(found.sources),
     )
     write_text_atomically(path, text)
+
+
+def _facts(sources: Sequence[AnswerSource]) -> list[tuple[str, str]]:
+    """Where the answers of each source are, and, where it is known, by which command and on which machine they came."""
+    return [(name, text) for source in sources for name, text in ((source.label, str(source.path)), *_origin(source))]
+
+
+def _origin(source: AnswerSource) -> list[tuple[str, str]]:
+    machine = ", ".join(f"{name} {text}" for name, text in source.origin.items() if name != "command")
+    found = {"command": source.origin.get("command", ""), "machine": machine}
+    return [(f"{source.label}: {name}", text) for name, text in found.items() if text]
 
 
 def comparison_cards(found: SourceComparison, worse: int, better: int) -> list[tuple[str, str]]:

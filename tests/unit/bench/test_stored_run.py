@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.bench.answer_table import HEADER
+from toolkit.bench.executors import ExecutorLimits
 from toolkit.bench.job import Answer, InstanceJob, WorkerTask
 from toolkit.bench.run_options import Options
 from toolkit.bench.stored_run import check_no_other, expected_by_key, read_run, stored_records
@@ -86,9 +87,26 @@ def test_a_run_describes_itself(out: Path) -> None:
     assert list(expected_by_key(stored).values()) == ["unsat", "sat", "sat", "sat"]
     assert stored.command.startswith("prunecert")
     assert stored.machine["cores"]
+    assert stored.machine["workers"] == "none: in one process"
+    assert (
+        Options(executor="processes").described_workers(ExecutorLimits(workers=3, threads=2)) == "3 of 2 threads each"
+    )
+    assert re.search(r"<dt>workers</dt><dd>none: in one process", (out / "report.html").read_text())
     assert [record.vnnlib for record in stored_records(out, stored)] == [
         line["specification"] for line in lines_of(out)
     ]
+
+
+def test_a_page_that_compares_runs_says_where_they_come_from(out: Path) -> None:
+    page = out.parent / "page.html"
+    assert run(["compare", f"a={out}", f"b={out}", "-o", str(page)]) in (0, 1)
+    machine = read_run(out).machine
+    for label in "ab":
+        assert f"<dt>{label}: command</dt><dd>prunecert" in page.read_text()
+        assert (
+            f"<dt>{label}: machine</dt><dd>processor {machine['processor']}, cores {machine['cores']}"
+            in page.read_text()
+        )
 
 
 def test_a_counterexample_that_is_gone_does_not_count(out: Path) -> None:
