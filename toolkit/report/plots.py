@@ -409,7 +409,8 @@ def time_scatter(pairs: Sequence[TimePair], first: str, second: str, limit: floa
         axes.set(xlabel=f"{in_a_plot(first)} (seconds)", ylabel=f"{in_a_plot(second)} (seconds)")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.text(low * 1.1, beyond, "not decided", fontsize=7.5, color="#64748b", va="bottom")
+        beside = axes.get_yaxis_transform()  # outside of the axes, where no point can lie under it
+        axes.text(1.02, beyond, "not\ndecided", fontsize=7.5, color="#64748b", va="center", transform=beside)
         axes.legend(fontsize=8, loc="lower right")
     return figure
 
