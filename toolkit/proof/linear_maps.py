@@ -133,7 +133,7 @@ class BlockMatrix(LinearMap):
 
     def adjoint(self, y: Array) -> Array:
         """Blocks of y times the transposed matrix, number by number where nearly all of y is zero."""
-        if self.blocks == 1 and y.size > 64 * np.count_nonzero(y) > 0:
+        if self.blocks == 1 and y.size > 512 * np.count_nonzero(y) > 0:
             result, (rows, columns) = np.zeros((len(y), self.inputs), y.dtype), np.nonzero(y != 0)
             np.add.at(result, rows, y[rows, columns, None] * self.matrix.T[columns])
             return result
