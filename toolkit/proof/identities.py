@@ -48,7 +48,7 @@ def exact_rows(a: Array, linear: LinearMap, product: Array) -> Array:
     terms, others = (np.bincount(rows, weights, len(a)) for weights in (None, ~powers))
     sure = (others == 0) & ((terms <= 1) | ((terms == 2) & ~product.any(1)))
     np.minimum.at(unit, rows, quantum(values[:, None]))
-    reach = np.bincount(rows, abs(values), len(a)) * abs(linear.coefficients).max()
+    reach = np.bincount(rows, abs(values), len(a)) * abs(linear.coefficients).max(initial=0)
     sure |= reach < 2.0**52 * unit * linear.unit
     if not (sure.all() or linear.slack):
         reach = linear.magnitude.adjoint(abs(a[~sure])).max(1, initial=0)

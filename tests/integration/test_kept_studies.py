@@ -1,0 +1,61 @@
+"""Studies in the repository: their tables are those of their answers, and answers come out again."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from toolkit.bench import expected, generate_properties
+from toolkit.bench.freeze import GENERATOR
+from toolkit.recipe import load_recipe
+from toolkit.result import DECIDED, Verdict
+from toolkit.settings import Settings
+from toolkit.verify import verify_files
+
+STUDIES = sorted(path.parent for path in (Path(__file__).parents[2] / "benchmarks" / "studies").glob("*/recipe.toml"))
+
+
+def answers(study: Path) -> list[dict[str, str]]:
+    text = gzip.decompress((study / "answers.csv.gz").read_bytes()).decode()
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_there_is_one() -> None:
+    assert STUDIES
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_tables_count_the_answers(study: Path) -> None:
+    counts = Counter((Path(row["network"]).stem, row["verdict"]) for row in answers(study))
+    with (study / "summary.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert {Path(row["network"]).stem for row in answers(study)} == {row["model"] for row in table}
+    for row in table:
+        assert int(row["certified"]) == counts[row["model"], "unsat"]
+        assert int(row["falsified"]) == counts[row["model"], "sat"]
+        assert int(row["images"]) == sum(number for (model, _), number in counts.items() if model == row["model"])
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_the_folder_is_a_benchmark_once_its_generator_has_run(study: Path, tmp_path: Path) -> None:
+    """Every specification of an answer is written, and the proof that was fastest is found again."""
+    assert (study / GENERATOR).read_bytes() == Path(generate_properties.__file__).read_bytes()
+    assert load_recipe(study / "recipe.toml").name == study.name
+    folder = tmp_path / study.name
+    shutil.copytree(study, folder)
+    subprocess.run([sys.executable, GENERATOR, "0"], cwd=folder, check=True)
+    rows = answers(study)
+    assert all((folder / row["network"]).is_file() and (folder / row["specification"]).is_file() for row in rows)
+    known = expected.read_expected(folder)
+    decided = {(row["network"], row["specification"]): Verdict(row["verdict"]) for row in rows}
+    assert known == {key: verdict for key, verdict in decided.items() if verdict in DECIDED}
+    fastest = min((row for row in rows if row["verdict"] == "unsat"), key=lambda row: float(row["seconds"]))
+    found = verify_files({"": folder / fastest["network"]}, folder / fastest["specification"], Settings(device="cpu"))
+    assert found.verdict is Verdict.UNSAT
