@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import signal
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -10,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
+
+from filelock import FileLock, Timeout
 
 from toolkit.bench import journal
 from toolkit.bench.executors import Executor, ExecutorLimits
@@ -154,15 +155,17 @@ def claimed(out: Path) -> Iterator[None]:
     way. A folder that cannot be written to is an ``OSError``."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("ab")
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"{out}: a file is in the way of this folder; choose another --out") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{out}: another run is writing there; wait for it or choose another --out") from None
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{out}: another run is writing there; wait for it or choose another --out") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
