@@ -2,9 +2,9 @@
 
     python benchmarks/studies/keep.py RECIPE RESULTS
 
-writes ``benchmarks/studies/NAME``, in place of what was there. ``python generate_properties.py 0`` in that folder
-writes its specifications again, byte by byte, and ``instances.csv``; ``prunecert bench`` on it then answers them and
-compares with ``expected.csv``.
+writes ``benchmarks/studies/NAME``, in place of what was there. In that folder, ``python -m
+toolkit.bench.generate_properties 0`` writes its specifications again, byte by byte, and ``instances.csv``; ``prunecert
+bench`` on it then answers them and compares with ``expected.csv``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,10 @@ import gzip
 import json
 import shutil
 import sys
-from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-
 from toolkit.bench import expected
-from toolkit.bench.freeze import GENERATOR
-from toolkit.bench.write_benchmark import write_pool
+from toolkit.bench.freeze import keep_first_images
 from toolkit.recipe import load_recipe
 from toolkit.result import DECIDED, Verdict
 
@@ -43,8 +39,8 @@ def keep(recipe: Path, results: Path) -> Path:
     about = json.loads((results / "run.json").read_text(encoding="utf-8"))
     kept = {key: about[key] for key in ("name", "started", "machine")}
     (folder / "run.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    _keep_images(benchmark, folder)
-    (folder / GENERATOR).write_bytes(files("toolkit.bench").joinpath(GENERATOR).read_bytes())
+    shutil.copyfile(benchmark / "properties.json", folder / "properties.json")
+    keep_first_images(benchmark, folder)
     answers = (results / ANSWERS).read_bytes()
     (folder / f"{ANSWERS}.gz").write_bytes(gzip.compress(answers, mtime=0))
     rows = [
@@ -54,14 +50,6 @@ def keep(recipe: Path, results: Path) -> Path:
     text = expected.format_expected((*row[:3], row[3] if row[3] in DECIDED else None) for row in rows)
     (folder / expected.NAME).write_text(text, encoding="utf-8")
     return folder
-
-
-def _keep_images(benchmark: Path, folder: Path) -> None:
-    """The images that were verified, and what the generator needs to know of them."""
-    shutil.copyfile(benchmark / "properties.json", folder / "properties.json")
-    count = json.loads((folder / "properties.json").read_text(encoding="utf-8"))["images"]
-    with np.load(benchmark / "images.npz") as pool:
-        write_pool(folder, pool["images"][:count], pool["labels"][:count])
 
 
 if __name__ == "__main__":

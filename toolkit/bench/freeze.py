@@ -75,7 +75,7 @@ def _write(benchmark: Path, folder: Path, records: Sequence[JournalRecord]) -> N
         source = benchmark / part
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, folder / part)
     write_text_atomically(folder / GENERATOR, files("toolkit.bench").joinpath(GENERATOR).read_text(encoding="utf-8"))
-    _keep_first_images(benchmark, folder)
+    keep_first_images(benchmark, folder, tuned().bench.most_kept_images)
     for place in (folder, folder / "2.0"):
         names = _compress(place / "vnnlib")
         _write_lists(place, records, names)
@@ -121,11 +121,10 @@ def _is_inside(name: str) -> bool:
     return not Path(name).is_absolute() and ".." not in Path(name).parts and name != MANIFEST
 
 
-def _keep_first_images(benchmark: Path, folder: Path) -> None:
-    """Write the first test images of a benchmark: as many as are verified, and `BenchTuning.most_kept_images` at
-    least."""
+def keep_first_images(benchmark: Path, folder: Path, least: int = 0) -> None:
+    """Write the first test images of a benchmark: as many as are verified, and ``least`` at least."""
     verified = json.loads((benchmark / "properties.json").read_text(encoding="utf-8"))["images"]
-    count = max(tuned().bench.most_kept_images, verified)
+    count = max(least, verified)
     with np.load(benchmark / "images.npz") as pool:
         write_pool(folder, pool["images"][:count], pool["labels"][:count])
 

@@ -1,4 +1,4 @@
-"""Chains of an experiment trained by several processes at once, one for each GPU: they fill the cache.
+"""Chains of an experiment trained by several processes at once, on all GPUs or all cores: they fill the cache.
 
 Chains do not depend on each other once their dense networks are there, so those come first. What is made afterwards
 from the cache is the same as without this.
