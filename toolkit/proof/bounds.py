@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit.proof.linear_maps import Array, exact_copy
+from toolkit.proof.linear_maps import Array, Convolution, exact_copy
 from toolkit.proof.network import Activation, AffineStep, MaxStep, ProofNetwork, Step
 
 LOWEST = -(2.0**1023)
@@ -113,18 +113,20 @@ class Model:
     steps: list[Step]
     read: dict[int, list[Activation | MaxStep]]
     """Nonlinear steps by the value that they read."""
+    grids: dict[int, int]
+    """Positions of the images that convolutions give, by the number of elements of these."""
 
     @classmethod
     def of(cls, network: ProofNetwork, exact: bool = False) -> Model:
         """Prepare a network. Raises ValueError where it has no exact form."""
-        steps: list[Step] = list(network.steps)
-        if exact:
-            if any(isinstance(step, Activation) and step.name == "tanh" for step in steps):
-                raise ValueError("a sigmoid or tanh")
-            steps = [exact_step(step) if isinstance(step, AffineStep) else step for step in steps]
+        if exact and any(isinstance(step, Activation) and step.name == "tanh" for step in network.steps):
+            raise ValueError("a sigmoid or tanh")
+        steps = [exact_step(step) if exact and isinstance(step, AffineStep) else step for step in network.steps]
         others = [step for step in steps if not isinstance(step, AffineStep)]
         read = {value: [step for step in others if step.source == value] for value in {step.source for step in others}}
-        return cls(network, NumberSystem(exact), steps, read)
+        maps = [linear for step in network.steps if isinstance(step, AffineStep) for _, linear in step.terms]
+        grids = {linear.outputs: math.prod(linear.window.out) for linear in maps if isinstance(linear, Convolution)}
+        return cls(network, NumberSystem(exact), steps, read, grids)
 
 
 def exact_step(step: AffineStep) -> AffineStep:
@@ -176,8 +178,8 @@ class ContextBounds:
     def adaptive(self, step: Activation) -> RangeLines:
         """Lines of a step with slopes chosen here."""
         if step.value not in self.lines:
-            ends = self.lower[step.source], self.upper[step.source]
-            self.lines[step.value] = lines_of(step, *ends, None, self.model.arithmetic)
+            ends, alpha = (self.lower[step.source], self.upper[step.source]), np.array([[ADAPTIVE]])
+            self.lines[step.value] = lines_of(step, *ends, alpha, self.model.arithmetic)
         return self.lines[step.value]
 
 
@@ -221,10 +223,8 @@ class RangeLines:
         return arithmetic.gamma(4) * slopes * size + arithmetic.gamma(slopes.shape[1] + 8) * offsets
 
 
-def lines_of(step: Activation, l: Array, u: Array, alpha: Array | None, arithmetic: NumberSystem) -> RangeLines:
+def lines_of(step: Activation, l: Array, u: Array, alpha: Array, arithmetic: NumberSystem) -> RangeLines:
     """Lines of an activation; ``alpha`` are bytes, each a part of the slopes that are allowed, or `ADAPTIVE`."""
-    if alpha is None:
-        alpha = np.full((1, l.shape[1]), ADAPTIVE, np.uint8)
     part = rational(alpha.astype(int)) / 254 if arithmetic.exact else alpha / 254
     make = {"bend": bend_lines, "clip": clip_lines, "tanh": tanh_lines}[step.name]
     with np.errstate(all="ignore"):
@@ -377,8 +377,7 @@ def affine_image(bounds: ContextBounds, step: AffineStep) -> tuple[Array, Array]
         error = error + arithmetic.wider(reach, terms) * back
     if step.bias is not None:
         middle = middle + step.bias
-        steps = arithmetic.gamma(total + 2)
-        radius = radius + steps * abs(step.bias)
+        radius = radius + arithmetic.gamma(total + 2) * abs(step.bias)
         error = error + arithmetic.gamma(len(step.bias) + 2) * abs(step.bias)
     bounds.error[step.value] = arithmetic.wider(error, total + 2)
     radius = arithmetic.wider(radius, total + 2)
@@ -433,23 +432,26 @@ def nonlinear_in(step: Activation | MaxStep, l: Array, u: Array) -> Array:
 
 
 def crown(bounds: ContextBounds, value: int, watch: Watch) -> tuple[Array, Array]:
-    """The ranges of a value, narrowed by a backward pass for each element that needs it."""
+    """The ranges of a value, narrowed by backward passes for the elements that need it: first at the end nearer to
+    zero, which may be enough to make what reads the element linear, then at the other one.
+
+    Elements at one position of an image follow each other: they depend on few positions of what is before them.
+    """
     l, u, arithmetic = bounds.lower[value].copy(), bounds.upper[value].copy(), bounds.model.arithmetic
-    needed = reduce(np.logical_or, [nonlinear_in(step, l, u) for step in bounds.model.read[value]])
-    needed = needed | (value in bounds.model.network.loose)
-    contexts, elements = np.nonzero(needed & ~bounds.crossed[:, None])
-    most = max(1, ELEMENTS // (2 * max(bounds.model.network.sizes)))
-    for start in range(0, len(contexts), most):
-        watch(value, 2 * (len(contexts) - start))
-        owner, index = contexts[start : start + most], elements[start : start + most]
-        rows = np.arange(len(owner))
-        unit = arithmetic.zeros(2 * len(owner), l.shape[1])
-        unit[rows, index], unit[len(owner) + rows, index] = 1, -1
-        both = Rows(np.concatenate([owner, owner]), {value: unit}, arithmetic.zeros(2 * len(owner)))
-        least = backward(bounds, both).least
-        for found, ends, sign in ((least[: len(owner)], l, 1), (-least[len(owner) :], u, -1)):
-            better = arithmetic.finite(found) & (found * sign > ends[owner, index] * sign)
-            ends[owner[better], index[better]] = found[better]
+    most, grid = max(1, ELEMENTS // max(bounds.model.network.sizes)), bounds.model.grids.get(l.shape[1], 1)
+    needed, nearer = np.broadcast_to(~bounds.crossed[:, None], l.shape), -l < u
+    for side in (nearer, ~nearer):
+        bent = reduce(np.logical_or, [nonlinear_in(step, l, u) for step in bounds.model.read[value]])
+        needed = needed & (bent | (value in bounds.model.network.loose))
+        pairs = np.argwhere(needed)
+        pairs = pairs[np.argsort(pairs[:, 1] % grid, kind="stable")]
+        for start in range(0, len(pairs), most):
+            watch(value, len(pairs) - start)
+            owner, index = pairs[start : start + most].T
+            unit, below = arithmetic.zeros(len(owner), l.shape[1]), side[owner, index]
+            unit[np.arange(len(owner)), index] = np.where(below, 1, -1)
+            least = backward(bounds, Rows(owner, {value: unit}, arithmetic.zeros(len(owner)))).least
+            Fact(value, owner, index, np.where(below, least, -np.inf), np.where(below, np.inf, -least)).apply(l, u)
     return l, u
 
 
@@ -468,11 +470,17 @@ class Rows(NamedTuple):
 
 
 class LowerBound(NamedTuple):
-    """Each row's functional is at least ``coefficients . x + constant`` at the points of its context, so ``least``."""
+    """Each row's functional is at least ``coefficients . x + constant`` at the points of its context, so ``least``,
+    which is minus infinity where it would be no number."""
 
     least: Array
     coefficients: Array
     constant: Array
+
+
+def inner_products(coefficients: Array, table: Array) -> Array:
+    """Inner products of rows with those of a table, or with its only row."""
+    return coefficients @ table[0] if len(table) == 1 else np.einsum("rn,rn->r", coefficients, table)
 
 
 class Pass:
@@ -490,9 +498,7 @@ class Pass:
 
     def weighed(self, coefficients: Array, table: Array) -> Array:
         """Inner products of each functional's coefficients with its context's row."""
-        if len(table) == 1:
-            return coefficients @ table[0]
-        return np.einsum("rn,rn->r", coefficients, table[self.rows.owner])
+        return inner_products(coefficients, self.of(table))
 
     def add_constant(self, more: Array) -> None:
         """Add to the constants."""
@@ -525,10 +531,10 @@ class Pass:
             ends = self.of(self.bounds.lower[step.source]), self.of(self.bounds.upper[step.source])
             lines = lines_of(step, *ends, given, self.arithmetic)
             loss = lines.loss(self.of(self.bounds.size[step.source]), self.arithmetic)
-        positive = a >= 0
-        self.add_constant((a * np.where(positive, lines.lower_offset, lines.upper_offset)).sum(1))
-        self.loss = self.loss + (abs(a) * loss).sum(1)
-        self.add(step.source, a * np.where(positive, lines.lower_slope, lines.upper_slope))
+        up, down = np.maximum(a, 0), np.minimum(a, 0)
+        self.add_constant(inner_products(up, lines.lower_offset) + inner_products(down, lines.upper_offset))
+        self.loss = self.loss + inner_products(abs(a), loss)
+        self.add(step.source, up * lines.lower_slope + down * lines.upper_slope)
 
     def maximum(self, step: MaxStep, a: Array) -> None:
         """Replace maxima by the element with the greatest lower bound, which may be shown to be the maximum."""
@@ -559,7 +565,8 @@ class Pass:
         least = value + self.constant
         loss = loss + arithmetic.gamma(4) * (abs(value) + abs(least))
         wide = arithmetic.wider(loss, MOST_TERMS)
-        return LowerBound(arithmetic.down(least - wide), a, arithmetic.down(self.constant - wide))
+        least = arithmetic.down(least - wide)
+        return LowerBound(np.where(arithmetic.finite(least), least, -np.inf), a, arithmetic.down(self.constant - wide))
 
 
 def backward(bounds: ContextBounds, rows: Rows) -> LowerBound:

@@ -331,8 +331,7 @@ class CertificateChecker:
         strict = np.zeros(len(rows), bool)
         for row, atom, factor in zip(rows.atoms.rows, rows.atoms.numbers, rows.atoms.values, strict=True):
             strict[row] |= factor > 0 and self.case_arrays(rows.contexts[row].case).strict[atom]
-        positive = (found.least > 0) | (strict & (found.least >= 0))
-        refuted = (self.arithmetic.finite(found.least) & positive) | bounds.crossed[owner]
+        refuted = (found.least > 0) | (strict & (found.least >= 0)) | bounds.crossed[owner]
         for row in np.flatnonzero(~refuted).tolist():
             where = f"context {rows.contexts[row].number} of case {rows.contexts[row].case}"
             raise Damaged(f"{where} is not refuted: the bound is {float(found.least[row])}")
@@ -342,10 +341,9 @@ class CertificateChecker:
         for rows, found in self.evaluated(payload.linear(RecordKind.BOUND)):
             assert rows.indices is not None and rows.upper is not None
             ends = np.where(rows.upper > 0, -np.inf, found.least), np.where(rows.upper > 0, -found.least, np.inf)
-            value, finite = self.value(rows.tensor), self.arithmetic.finite(found.least)
             for context in set(rows.contexts.tolist()):
-                at = finite & (rows.contexts == context)
-                context.known = with_fact(context.known, value, tuple(part[at] for part in (rows.indices, *ends)))
+                stated = tuple(part[rows.contexts == context] for part in (rows.indices, *ends))
+                context.known = with_fact(context.known, self.value(rows.tensor), stated)
 
     def half_space(self, payload: Payload) -> None:
         """Linear functions of the input, for the contexts and all below them."""

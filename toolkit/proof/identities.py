@@ -107,7 +107,7 @@ def chosen(network: ProofNetwork, value: int, kept: Array) -> AffineStep:
         with np.errstate(all="ignore"):
             rows, sure, cost = pushed_back(network.steps, value, units)
         bias = rows.pop(CONSTANT, np.zeros((len(kept), 1)))[:, 0]
-        if sure.all() and rows and sum(a.size for a in rows.values()) <= cost:
+        if sure.all() and rows and sum(map(np.count_nonzero, rows.values())) <= cost:
             terms = ((source, BlockMatrix(a.shape[1], len(kept), a.T.copy())) for source, a in rows.items())
             return AffineStep(number, tuple(terms), bias)
     return AffineStep(number, ((value, Pick(size, len(kept), kept)),))

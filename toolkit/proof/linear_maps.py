@@ -95,17 +95,14 @@ class Pick(LinearMap):
 
     def forward(self, x: Array) -> Array:
         """The elements of x that are picked, zero where there is none."""
-        picked = x[:, np.maximum(self.source, 0)] if self.inputs else np.zeros((len(x), self.outputs), x.dtype)
-        picked[:, self.source < 0] = 0
-        return picked * self.factors
+        return np.append(x, np.zeros((len(x), 1), x.dtype), 1)[:, self.source] * self.factors
 
     def adjoint(self, y: Array) -> Array:
         """Sums of the elements of y that read the same input."""
         result = np.zeros((len(y), self.inputs), y.dtype)
         order, start, read = self._order
-        if len(read):
-            parts = (y * self.factors)[:, order]
-            result[:, read] = np.add.reduceat(parts, start, axis=1) if len(read) < len(order) else parts
+        parts = (y * self.factors)[:, order]
+        result[:, read] = np.add.reduceat(parts, start, axis=1) if len(read) < len(order) else parts
         return result
 
 
@@ -127,16 +124,21 @@ class BlockMatrix(LinearMap):
         """Most numbers other than zero in a column, and in a row of the matrix."""
         return most_nonzero(self.matrix.T), most_nonzero(self.matrix)
 
+    @cached_property
+    def _few(self) -> tuple[Array, Pick] | None:
+        """Where fewer than one number in 64 is other than zero: their columns, and what sums up their rows."""
+        rows, columns = np.nonzero(self.matrix)
+        few = self.blocks == 1 and 64 * len(rows) < self.matrix.size
+        return (columns, Pick(self.inputs, len(rows), rows, self.matrix[rows, columns])) if few else None
+
     def forward(self, x: Array) -> Array:
         """Blocks of x times the matrix."""
         return (x.reshape(-1, self.matrix.shape[0]) @ self.matrix).reshape(len(x), self.outputs)
 
     def adjoint(self, y: Array) -> Array:
-        """Blocks of y times the transposed matrix, number by number where nearly all of y is zero."""
-        if self.blocks == 1 and y.size > 512 * np.count_nonzero(y) > 0:
-            result, (rows, columns) = np.zeros((len(y), self.inputs), y.dtype), np.nonzero(y != 0)
-            np.add.at(result, rows, y[rows, columns, None] * self.matrix.T[columns])
-            return result
+        """Blocks of y times the transposed matrix."""
+        if self._few:
+            return self._few[1].adjoint(y[:, self._few[0]])
         return (y.reshape(-1, self.matrix.shape[1]) @ self.matrix.T).reshape(len(y), self.inputs)
 
 
@@ -164,9 +166,8 @@ class Window:
     def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
         """Each offset in the kernel, with the elements of the padded axes that it reads at all positions."""
         for offset in product(*map(range, self.kernel)):
-            starts = [o * d for o, d in zip(offset, self.dilations, strict=True)]
-            ends = [b + (n - 1) * s + 1 for b, n, s in zip(starts, self.out, self.strides, strict=True)]
-            yield offset, tuple(slice(b, e, s) for b, e, s in zip(starts, ends, self.strides, strict=True))
+            axes = zip(offset, self.dilations, self.strides, self.out, strict=True)
+            yield offset, tuple(slice(o * d, o * d + (count - 1) * s + 1, s) for o, d, s, count in axes)
 
     def inside(self) -> tuple[slice, ...]:
         """Where the axes without their pads lie in the padded ones."""
@@ -208,8 +209,7 @@ class Convolution(LinearMap):
     def slide(self, x: Array) -> Array:
         """The convolution, offset by offset."""
         w, channels = self.window, self.groups * self.weight.shape[1]
-        padded = np.zeros((len(x) * self.images, channels, *w.padded), x.dtype)
-        padded[(slice(None), slice(None), *w.inside())] = x.reshape(-1, channels, *w.shape)
+        padded = np.pad(x.reshape(-1, channels, *w.shape), [(0, 0), (0, 0), *w.pads])
         total = np.zeros((len(padded), self.groups, self.weight.shape[0] // self.groups, math.prod(w.out)), x.dtype)
         for offset, place in w.taps():
             part = padded[(slice(None), slice(None), *place)]
@@ -217,14 +217,18 @@ class Convolution(LinearMap):
         return total.reshape(len(x), -1)
 
     def spread(self, y: Array) -> Array:
-        """The transposed convolution, offset by offset."""
+        """The transposed convolution, offset by offset, of the part of the positions that has all but zeros."""
         w, channels = self.window, self.groups * self.weight.shape[1]
-        rows = y.reshape(len(y) * self.images, self.groups, self.weight.shape[0] // self.groups, -1)
-        padded = np.zeros((len(rows), channels, *w.padded), y.dtype)
+        found = np.nonzero(y.any(0).reshape(-1, *w.out).any(0))
+        ends = zip(found, w.out, strict=True)
+        inner: Any = (..., *(slice(at.min(initial=size - 1), at.max(initial=0) + 1) for at, size in ends))
+        rows = y.reshape(len(y) * self.images, self.groups, self.weight.shape[0] // self.groups, *w.out)[inner]
+        rows = rows.reshape(*rows.shape[:3], -1)
+        padded: Any = np.zeros((len(rows), channels, *w.padded), y.dtype)
         for offset, place in w.taps():
-            part = np.swapaxes(self._tap(offset), 1, 2) @ rows
-            padded[(slice(None), slice(None), *place)] += part.reshape(len(rows), channels, *w.out)
-        return padded[(slice(None), slice(None), *w.inside())].reshape(len(y), -1)
+            part, target = np.swapaxes(self._tap(offset), 1, 2) @ rows, padded[(..., *place)][inner]
+            target += part.reshape(target.shape)
+        return padded[(..., *w.inside())].reshape(len(y), -1)
 
 
 def exact_copy(linear: LinearMap, rational: Any) -> LinearMap:

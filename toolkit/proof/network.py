@@ -217,11 +217,11 @@ class NodeView:
         """The number of axes of the first operand."""
         return len(self.operand().shape)
 
-    def axes(self, given: Sequence[int] | None, rank: int | None = None) -> tuple[int, ...]:
+    def axes(self, given: Sequence[int] | None) -> tuple[int, ...]:
         """Axes, none of them negative or twice; all where none are given."""
-        rank = self.rank if rank is None else rank
-        found = tuple(axis + rank if axis < 0 else axis for axis in (range(rank) if given is None else given))
-        self.require(len(set(found)) == len(found) and all(0 <= axis < rank for axis in found), "no such axes")
+        given = range(self.rank) if given is None else given
+        found = tuple(axis + self.rank if axis < 0 else axis for axis in given)
+        self.require(len(set(found)) == len(found) and all(0 <= axis < self.rank for axis in found), "no such axes")
         return found
 
 
@@ -299,12 +299,11 @@ class GraphReader:
 
     def joined(self, tensors: Sequence[Computed]) -> Computed:
         """The elements of several tensors, one tensor after the other."""
-        total, start, terms = sum(self.sizes[tensor.value] for tensor in tensors), 0, []
-        for tensor in tensors:
-            size, source = self.sizes[tensor.value], np.full(total, -1)
-            source[start : start + size] = np.arange(size)
-            terms.append((tensor.value, Pick(size, total, source)))
-            start += size
+        sizes = [self.sizes[tensor.value] for tensor in tensors]
+        own, total = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
+        places = np.concatenate([np.arange(size) for size in sizes])
+        picks = [Pick(size, total, np.where(own == number, places, -1)) for number, size in enumerate(sizes)]
+        terms = [(tensor.value, pick) for tensor, pick in zip(tensors, picks, strict=True)]
         return self.affine(terms, (total,)) if len(tensors) > 1 else Computed(tensors[0].value, (total,))
 
     def activation(self, x: Computed, name: str, *parameters: float) -> Computed:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from node_models import model_of, one
 
-from toolkit.proof.bounds import Fact, Model, NumberSystem, Rows, backward, fresh_bounds, lines_of
+from toolkit.proof.bounds import ADAPTIVE, Fact, Model, NumberSystem, Rows, backward, fresh_bounds, lines_of
 from toolkit.proof.network import Activation, load_network
 
 DOUBLE = onnx.TensorProto.DOUBLE
@@ -170,7 +170,7 @@ def test_lines_of_tanh_touch(name):
     lower = np.array([[-3.0, -1.0, -0.01, 0.5, 2.0]])
     for width in (1e-1, 1e-2, 1e-3):
         upper = lower + width
-        lines = lines_of(Activation(1, 0, "tanh", TANHS[name]), lower, upper, None, NumberSystem())
+        lines = lines_of(Activation(1, 0, "tanh", TANHS[name]), lower, upper, np.array([[ADAPTIVE]]), NumberSystem())
         slope, offset = lines.upper_slope - lines.lower_slope, lines.upper_offset - lines.lower_offset
         assert (np.maximum(slope * lower, slope * upper) + offset <= width**2 + 1e-11).all()
 
@@ -180,7 +180,7 @@ def test_lines_of_tanh_touch(name):
 def test_far_out_lines_are_true_or_no_numbers(name, reach):
     lower, upper = np.array([[-reach, -reach, 0.5 * reach, 0.0]]), np.array([[-0.5 * reach, reach, reach, reach]])
     step = Activation(1, 0, "tanh", TANHS[name]) if name in TANHS else Activation(1, 0, "bend", (0.0,))
-    lines = lines_of(step, lower, upper, None, NumberSystem())
+    lines = lines_of(step, lower, upper, np.array([[ADAPTIVE]]), NumberSystem())
     for z in (lower, upper):
         scale, height, shift = TANHS.get(name, (1.0, 1.0, 0.0))
         value = np.maximum(z, 0) if name == "Relu" else shift + height * np.tanh(scale * z)
