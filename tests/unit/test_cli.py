@@ -75,6 +75,11 @@ def test_verify_sat(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert (code, out.splitlines()[0]) == (0, "correct")
 
 
+def test_the_network_may_come_before_the_specification(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, "verify", folder / "net.onnx", folder / "unsat.vnnlib", "--timeout", "30")
+    assert (code, out) == (0, "unsat\n")
+
+
 def test_verify_unsat(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     network = f"N={folder / 'net.onnx'}"
     code, out, _ = run(capsys, "verify", folder / "unsat.vnnlib", "--network", network, "--timeout", "30")
@@ -261,7 +266,11 @@ BAD = {
     "misspelt option of a run": (["bench", ".", "--worker", "2"], "--workers"),
     "misspelt capability": (["supports", "--onnx-opset-version"], "did you mean --onnx-opset-versions?"),
     "unknown option": (["verify", "sat.vnnlib", "--network", "net.onnx", "--bogus", "1"], "--bogus"),
-    "no network": (["verify", "sat.vnnlib"], "--network"),
+    "no network": (["verify", "sat.vnnlib"], "give the network, then the specification"),
+    "nothing to verify": (["verify"], "give the network, then the specification"),
+    "three files": (["verify", "net.onnx", "sat.vnnlib", "sat.vnnlib"], "give the network, then the specification"),
+    "a network twice": (["verify", "net.onnx", "sat.vnnlib", "--network", "net.onnx"], "only the specification"),
+    "specification first": (["verify", "sat.vnnlib", "net.onnx"], "not an ONNX model"),
     "two bare networks": (["verify", "sat.vnnlib", "--network", "net.onnx", "--network", "net.onnx"], "given twice"),
     "missing specification": (["verify", "none.vnnlib", "--network", "net.onnx"], "none.vnnlib"),
     "missing model": (["verify", "sat.vnnlib", "--network", "none.onnx"], "none.onnx: no such file"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from toolkit.commands.arguments import MemoryLimit, memory_of
-from toolkit.errors import ExitCode, ToolkitError
+from toolkit.errors import ExitCode, InputError, ToolkitError
 from toolkit.result import Result, Verdict
 from toolkit.run.alarm import Overdue, out_of_time_after
 from toolkit.run.clock import Clock, OutOfTime
@@ -51,10 +51,8 @@ NOTHING_MORE = Telling()
 
 
 def verify(
-    query: Path,
-    /,
-    *,
-    network: Annotated[list[str], Parameter(negative=())],
+    *files: Path,
+    network: Annotated[list[str] | None, Parameter(negative=())] = None,
     serialise_assignments: Annotated[Path | None, Parameter(alias="--assignments")] = None,
     memory_limit: MemoryLimit = None,
     telling: Telling = NOTHING_MORE,
@@ -67,10 +65,11 @@ def verify(
 
     Parameters
     ----------
-    query
-        The specification, VNN-LIB 1.0 or 2.x, plain or .gz.
+    files
+        The network, .onnx or .onnx.gz, then the specification, VNN-LIB 1.0 or 2.x, plain or .gz. The specification
+        alone where --network is given, as in the standard's interface of solvers.
     network
-        NAME=PATH for each network of the specification, or the PATH of its only one; .onnx or .onnx.gz.
+        NAME=PATH for each network of the specification, or the PATH of its only one.
     serialise_assignments
         Write the assignment to this folder, a TensorProto NAME.pb for each variable, instead of stdout.
     memory_limit
@@ -79,11 +78,25 @@ def verify(
     settings
         Settings of the verifier.
     """
+    query, networks = _named(files, network or [])
     # Starting up counts, but a short limit is not over before anything was done.
     spent = min(seconds_passed(), settings.timeout / 2)
     clock = Clock.started(settings.timeout, spent, settings.passes)
-    work = partial(_decide, query, tuple(network), serialise_assignments, telling, settings, clock)
+    work = partial(_decide, query, networks, serialise_assignments, telling, settings, clock)
     return _tell(_guarded(work, settings, clock, memory_limit, telling), telling)
+
+
+def _named(files: Sequence[Path], network: Sequence[str]) -> tuple[Path, tuple[str, ...]]:
+    """The specification, and the networks: one before it, or those of --network. Raises InputError."""
+    wanted = 1 if network else 2
+    if len(files) == wanted:
+        return files[-1], tuple(network) or (str(files[0]),)
+    given = " ".join(map(str, files)) or "nothing"
+    raise InputError(
+        f"{given}: with --network, only the specification is to be given besides"
+        if network
+        else f"{given}: give the network, then the specification: prunecert verify NET.onnx SPEC.vnnlib"
+    )
 
 
 def _guarded(
