@@ -874,6 +874,8 @@ class CertificateTuning(TuningGroup):
     """Relative difference of values that are one and the same."""
     flushed_seconds: float = guard(2.0, "seconds", least=0)
     """Time after which what was written can be read."""
+    most_repaired_leaves: int = guard(4096, "leaves", least=0)
+    """Parts of refused leaves beyond which a certificate is not repaired: the checker bounds each of them alone."""
     trees_put_together: int = guard(32, "trees", least=1)
     """Trees of neurons after which the checker puts together what it knows: it walks over what came since for each
     leaf."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit.certificates.quick_certificate import certificate
+from toolkit.certificates.repair import repaired
 from toolkit.errors import InputError
 from toolkit.formats.vnnlib.read import read_query
-from toolkit.proof.check import CHECKED, INCOMPLETE, check
+from toolkit.proof.check import CHECKED, INCOMPLETE, REFUTED, CheckOutcome, check
 from toolkit.proof.network import UnreadableError
 from toolkit.result import Result, Verdict
 from toolkit.run.alarm import Overdue, out_of_time_after
-from toolkit.run.clock import Clock
+from toolkit.run.clock import Clock, OutOfTime
 from toolkit.run.events import Observer, ObserverGroup
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
@@ -86,23 +87,38 @@ def _by_search(files: ProofFiles, decide: Callable[..., Result], settings: Setti
 
 
 def checked(files: ProofFiles, result: Result, clock: Clock, floats: bool = False) -> Result:
-    """An answer `unsat`, or another one where the checker does not accept its certificate before the time is over;
-    with ``floats``, as one about evaluations in the network's floating-point type."""
+    """An answer `unsat`, or another one where the checker does not accept its certificate before the time is over, nor
+    one in which the leaves that it refuses are split further; with ``floats``, as one about evaluations in the
+    network's floating-point type."""
     if result.statistics.certificate != "complete":
         return replace(result, verdict=Verdict.UNKNOWN)
     began = clock.seconds
     try:
         with out_of_time_after(clock.seconds_left):
-            outcome = check(files.network, files.specification, files.certificate)
-    except Overdue:
+            outcome = check_or_repair(files, clock)
+    except (Overdue, OutOfTime):
         return replace(result, verdict=Verdict.TIMEOUT, reason="time limit, while the certificate was checked")
     except UnreadableError as error:
         return replace(result, verdict=Verdict.UNKNOWN, reason=f"the certificate cannot be checked: {error}")
-    statistics = replace(result.statistics, certificate=outcome.status, checking_seconds=clock.seconds - began)
+    size, seconds = files.certificate.stat().st_size, clock.seconds - began
+    statistics = replace(
+        result.statistics, certificate=outcome.status, certificate_bytes=size, checking_seconds=seconds
+    )
     result = replace(result, statistics=statistics)
     if outcome.status == CHECKED and outcome.floats >= floats:
         return result
     return replace(result, verdict=Verdict.UNKNOWN, reason=f"the certificate is {outcome.status}: {outcome.message}")
+
+
+def check_or_repair(files: ProofFiles, clock: Clock) -> CheckOutcome:
+    """What the checker says of a certificate; where it refuses leaves that could be split, of one in which they are,
+    which takes the place of the other. Raises UnreadableError and OutOfTime."""
+    paths = (files.network, files.specification, files.certificate)
+    outcome = check(*paths)
+    if outcome.status != REFUTED or (better := repaired(*paths, clock)) is None:
+        return outcome
+    files.certificate.write_bytes(better)
+    return check(*paths)
 
 
 def _unsat_because(result: Result, reason: str) -> Result:

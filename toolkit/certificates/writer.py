@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,7 @@ class CertificateWriter:
         count = len(contexts)
         children = self.contexts + np.arange(2 * count).reshape(count, 2)
         self.contexts += 2 * count
-        payload = struct.pack("<I", count) + integers(contexts) + integers(tensors) + integers(indices)
-        return children, self._record(RecordKind.SPLIT, payload + np.asarray(points, "<f8").tobytes())
+        return children, self._record(RecordKind.SPLIT, split_payload(contexts, tensors, indices, points))
 
     def slopes(self, first: int, layers: Mapping[str, Array], rows: int = 1) -> bytes:
         """Put slopes, bytes for all elements of some tensors, ``(rows, n)`` each, into slots from the first one on."""
@@ -94,29 +93,19 @@ class CertificateWriter:
         head = HEAD.pack(RecordKind.SLOPES, sum(part.shape[1] for part in parts))
         return self._packer.compress(np.concatenate([repeated(head, rows), *parts], 1).tobytes())
 
-    def _linear(self, kind: RecordKind, rows: LinearRows) -> bytes:
-        count = len(rows)
-        parts = [struct.pack("<BIII", rows.fresh, rows.tensor, count, 0), integers(rows.contexts), integers(rows.slots)]
-        if kind == RecordKind.BOUND:
-            assert rows.indices is not None and rows.upper is not None
-            parts += [integers(rows.indices), np.asarray(rows.upper, np.uint8).tobytes()]
-        for references in (rows.atoms, rows.splits, rows.halves):
-            parts += [integers(references.counts), integers(references.numbers)]
-            parts.append(np.asarray(references.values, "<f4").tobytes())
-        return self._record(kind, b"".join(parts))
-
     def refute(self, rows: LinearRows) -> bytes:
         """Rows that are positive in their contexts."""
-        return self._linear(RecordKind.REFUTE, rows)
+        return self._record(RecordKind.REFUTE, linear_payload(rows))
 
     def bound(self, rows: LinearRows) -> bytes:
         """Bounds of elements of a tensor."""
-        return self._linear(RecordKind.BOUND, rows)
+        return self._record(RecordKind.BOUND, linear_payload(rows))
 
     def half_space(self, rows: LinearRows) -> tuple[Array, bytes]:
         """Linear functions of the input that are at most 0 where the atoms hold; their numbers."""
         self.halves += len(rows)
-        return np.arange(self.halves - len(rows), self.halves), self._linear(RecordKind.HALF_SPACE, rows)
+        numbers = np.arange(self.halves - len(rows), self.halves)
+        return numbers, self._record(RecordKind.HALF_SPACE, linear_payload(rows))
 
     def recompute(self, context: int, anew: bool = True) -> bytes:
         """Have the bounds of a context computed anew, or what is known of it put together, for all below it."""
@@ -125,6 +114,28 @@ class CertificateWriter:
     def end(self) -> bytes:
         """The last record and the end of the stream."""
         return self._record(RecordKind.END, b"") + self._packer.flush()
+
+
+def packed(stream: Iterable[tuple[int, bytes]]) -> bytes:
+    """The file that has these records, as kinds and payloads."""
+    return MAGIC + zlib.compress(b"".join(HEAD.pack(kind, len(payload)) + payload for kind, payload in stream))
+
+
+def split_payload(contexts: Array, tensors: Array, indices: Array, points: Array) -> bytes:
+    """What a record says that splits contexts at elements of tensors, ``(n,)`` each."""
+    numbers = integers(contexts) + integers(tensors) + integers(indices)
+    return struct.pack("<I", len(contexts)) + numbers + np.asarray(points, "<f8").tobytes()
+
+
+def linear_payload(rows: LinearRows) -> bytes:
+    """What a record of linear rows says; they have elements and sides where they bound elements."""
+    count = len(rows)
+    parts = [struct.pack("<BIII", rows.fresh, rows.tensor, count, 0), integers(rows.contexts), integers(rows.slots)]
+    if rows.indices is not None and rows.upper is not None:
+        parts += [integers(rows.indices), np.asarray(rows.upper, np.uint8).tobytes()]
+    for part in (rows.atoms, rows.splits, rows.halves):
+        parts += [integers(part.counts), integers(part.numbers), np.asarray(part.values, "<f4").tobytes()]
+    return b"".join(parts)
 
 
 def repeated(data: bytes, rows: int) -> Array:
