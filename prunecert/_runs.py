@@ -30,6 +30,12 @@ class Run:
 
         return read_results(self.folder / "results.csv")
 
+    def columns(self) -> dict[str, Run]:
+        """The run of each column by its name, in their order; none of a run without variants and tools."""
+        from toolkit.bench.columns import read_columns
+
+        return {label: Run(self.folder / label, self.consistent) for label in read_columns(self.folder)}
+
 
 def bench(
     target: str | os.PathLike[str] = "digits", *, out: str | os.PathLike[str], options: Options | None = None

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from toolkit.bench import answer_table, journal
 from toolkit.bench.answer_table import write_answers
+from toolkit.bench.columns import check_no_columns
 from toolkit.bench.executors import Executor, default_limits
 from toolkit.bench.expected import VerdictComparison, compare
 from toolkit.bench.folder import Benchmark, find_benchmarks, list_jobs, with_key
@@ -69,10 +70,12 @@ def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY, tool: To
         raise InputError("--freeze: only the benchmark of a recipe can be frozen")
     benchmarks = find_benchmarks(path, options.spec_version, options.category)
     settings = options.settings(Settings())
-    limits = (options.timeout, options.limit, options.memory_limit)
+    timeout = settings.timeout if "timeout" in options.given_settings() else None
+    limits = (timeout, options.limit, options.memory_limit)
     listed = [job for benchmark in benchmarks for job in list_jobs(benchmark, settings, *limits)]
     name, shard = run_name(path, benchmarks), options.part()
     out = results_folder(name, options)
+    check_no_columns(out)
     if not options.fresh:
         check_no_other(out, name, [benchmark.category for benchmark in benchmarks], recipe=False)
     with claimed(out):

@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from toolkit.bench.atomic_files import write_text_atomically
+from toolkit.bench.columns import check_no_columns
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import WorkerTask
 from toolkit.bench.journal import JournalRecord
@@ -142,6 +143,7 @@ def certify_rows(
     console = make_console()
     questions = ask(question)
     out = out or Path("results") / questions.name
+    check_no_columns(out)
     if not options.fresh:
         check_no_other(out, questions.name, [questions.name], recipe=False)
     with claimed(out):

@@ -46,9 +46,9 @@ COMMANDS = {
 """Name of each command and its one line of help; the code is ``toolkit.commands.NAME``."""
 
 
-EXIT_CODES = """Exit codes: 0 when all is done, 1 when an answer contradicts expected.csv or an attack, 2 when the input
-cannot be used, 3 when the machine fails (a full disk, a worker that cannot start), 4 for a mistake of this program, 130
-when the run was interrupted. The same command continues a run."""
+EXIT_CODES = """Exit codes: 0 when all is done, 1 when an answer contradicts expected.csv, an attack or another column,
+2 when the input cannot be used, 3 when the machine fails (a full disk, a worker that cannot start), 4 for a mistake of
+this program, 130 when the run was interrupted. The same command continues a run."""
 
 
 def build_app() -> App:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from toolkit.bench.columns import check_no_columns
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.freeze import check_target, freeze
 from toolkit.bench.job import WorkerTask
@@ -37,6 +38,7 @@ def run_parsed(recipe: Recipe, options: Options, task: WorkerTask = VERIFY) -> i
     console = make_console()
     if options.freeze is not None:
         check_target(options.freeze)
+    check_no_columns(out)
     if not options.fresh:
         check_no_other(out, recipe.name, [recipe.name], recipe=True)
     with claimed(out):

@@ -86,9 +86,7 @@ def _label_and_path(argument: str) -> tuple[str, Path]:
 def read_source(label: str, path: Path) -> AnswerSource:
     """All answers of one source. Raises InputError."""
     if (path / RUN).is_file():
-        run = read_run(path)
-        answers = tuple(_of_record(record, path) for record in stored_records(path, run))
-        source = AnswerSource(label, path, answers, origin={"command": run.command, **run.machine})
+        source = read_run_source(label, path)
     elif path.is_dir():
         tables = [path / RESULTS] if (path / RESULTS).is_file() else sorted(path.glob(f"*/{RESULTS}"))
         _check_one_tool(path, tables)
@@ -101,6 +99,13 @@ def read_source(label: str, path: Path) -> AnswerSource:
     if not source.answers:
         raise InputError(f"{path}: no answers in it")
     return source
+
+
+def read_run_source(label: str, path: Path) -> AnswerSource:
+    """The answers that a run has so far. Raises InputError for a folder without a run."""
+    run = read_run(path)
+    answers = tuple(_of_record(record, path) for record in stored_records(path, run))
+    return AnswerSource(label, path, answers, origin={"command": run.command, **run.machine})
 
 
 def _check_one_tool(path: Path, tables: Sequence[Path]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 
 from toolkit.bench import journal
 from toolkit.bench.atomic_files import copy_to_disk, file_digest
+from toolkit.bench.columns import NAME as COLUMNS
 from toolkit.bench.journal import JournalRecord, answer_to
 from toolkit.bench.shards import missing_shards, parse_shard
 from toolkit.bench.stored_run import NAME as RUN
@@ -51,15 +52,16 @@ class MergedRun:
     """In what the machines or programs that answered differ, a sentence each."""
 
 
-def merge_runs(folders: Sequence[Path], out: Path) -> MergedRun:
+def merge_runs(folders: Sequence[Path], out: Path, whole: Path | None = None) -> MergedRun:
     """Write the answers of the runs in ``folders`` into ``out`` as one run: journal, description, and the files that
-    answers name. Answers of the same run that are in ``out`` already stay.
+    answers name. Answers of the same run that are in ``out`` already stay. ``whole`` is the folder that a command which
+    continues the run has to name, where the run is one of its columns.
 
     Nothing is changed elsewhere. Raises InputError for what cannot be one run, and OSError where a file cannot be
     written.
     """
     given = [path for path in dict.fromkeys(folders) if path.resolve() != out.resolve()]
-    started = [path for path in given if not _is_unused(path)]
+    started = [path for path in given if not is_unused(path)]
     parts = [read_part(path) for path in started]
     if (out / RUN).is_file():
         parts.append(read_part(out))
@@ -73,12 +75,12 @@ def merge_runs(folders: Sequence[Path], out: Path) -> MergedRun:
     run = _merged(parts, chosen)
     store_run(out, run)
     unused = [f"{path}: no run was started there" for path in given if path not in started]
-    return MergedRun(run, (*unused, *_gaps(parts, chosen, out)), tuple(_differences(parts)))
+    return MergedRun(run, (*unused, *_gaps(parts, chosen, out, whole or out)), tuple(_differences(parts)))
 
 
-def _is_unused(folder: Path) -> bool:
-    """Whether a folder is there, and nothing of a run is in it yet."""
-    return folder.is_dir() and not (folder / RUN).exists() and not (folder / journal.NAME).exists()
+def is_unused(folder: Path) -> bool:
+    """Whether a folder is there, and nothing of a run, nor of several, is in it yet."""
+    return folder.is_dir() and not any((folder / name).exists() for name in (RUN, journal.NAME, COLUMNS))
 
 
 def read_part(folder: Path) -> RunPart:
@@ -190,7 +192,7 @@ def _merged(parts: Sequence[RunPart], chosen: Mapping[int, RunPart]) -> StoredRu
     )
 
 
-def _gaps(parts: Sequence[RunPart], chosen: Mapping[int, RunPart], out: Path) -> Iterator[str]:
+def _gaps(parts: Sequence[RunPart], chosen: Mapping[int, RunPart], out: Path, whole: Path) -> Iterator[str]:
     """What is open: parts that are missing, parts that are not finished, and how to go on."""
     total = parts[0].undivided.total
     absent = [position for position in range(total) if position not in chosen]
@@ -208,7 +210,7 @@ def _gaps(parts: Sequence[RunPart], chosen: Mapping[int, RunPart], out: Path) ->
             label = f" (part {part.run.shard})" if part.run.shard else ""
             yield f"{part.folder}{label} is not finished: {_instances(count)} open, of {len(part.asked)}"
     if absent or unanswered:
-        yield f"{len(absent) + len(unanswered)} of {total} are open; to run them: {_command_for(parts, out)}"
+        yield f"{len(absent) + len(unanswered)} of {total} are open; to run them: {_command_for(parts, whole)}"
 
 
 def _instances(count: int) -> str:

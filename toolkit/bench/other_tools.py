@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from toolkit.bench.columns import LABEL, OURS, check_labels
 from toolkit.bench.executors import ExecutorLimits
 from toolkit.bench.fingerprint import fingerprint, provenance
 from toolkit.bench.job import Answer, Event, Finished, InstanceJob, Started, WorkerTask, limited_key, settle
@@ -42,10 +43,6 @@ from toolkit.tuning import tuned
 
 PREPARE, RUN = "prepare_instance.sh", "run_instance.sh"
 PLACEHOLDERS = ("{network}", "{specification}", "{timeout}", "{results}", "{category}")
-OURS = "prunecert"
-"""What names this verifier itself among the tools."""
-LABEL = r"[A-Za-z0-9][\w.-]*"
-"""What a tool may be called: its run has a folder of that name."""
 NEEDED = ("{network}", "{specification}", "{results}")
 
 SUPERVISE = """
@@ -124,10 +121,7 @@ def parse_tools(texts: Sequence[str]) -> list[Tool]:
     for tool, text in zip(tools, texts, strict=True):
         if not re.fullmatch(LABEL, tool.label):
             raise InputError(f"--tool {text}: give it a name for its folder, as in NAME={text}")
-    labels = [OURS, *(tool.label for tool in tools)]
-    twice = [label for label in labels if labels.count(label) > 1]
-    if twice:
-        raise InputError(f"--tool: two are called {twice[0]}; give one a name of its own, as in NAME={twice[0]}")
+    check_labels("--tool", [OURS, *(tool.label for tool in tools)], "NAME=COMMAND")
     return tools
 
 

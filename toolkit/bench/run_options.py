@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from toolkit.bench.columns import OURS, check_labels, parse_variants
 from toolkit.bench.executor_table import find_executor
 from toolkit.bench.executors import Executor, ExecutorLimits
-from toolkit.bench.other_tools import OURS, parse_tools
+from toolkit.bench.other_tools import parse_tools
 from toolkit.bench.ray_cluster import RayCluster
 from toolkit.bench.shards import Shard, parse_shard
 from toolkit.errors import InputError
@@ -63,7 +64,10 @@ class Options:
     tool: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     """Another verifier to run instead, into a folder of its own in --out: a folder with VNN-COMP's scripts, or a
     command line with {network}, {specification}, {results}; `prunecert` is this one. NAME=... names it; may be
-    repeated."""
+    repeated. Each is a column of the comparison in --out."""
+    variant: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    """Settings of this verifier as a column of their own, as NAME:SETTING=VALUE,SETTING=VALUE, or NAME alone for those
+    that all columns have (--setting); into a folder of that name in --out; may be repeated, beside --tool, too."""
     setting: Annotated[tuple[str, ...], Parameter(negative=())] = ()
     """Any setting of the verifier as NAME=VALUE (strategy=input, batch=4096); may be repeated."""
     certificates: Flag = False
@@ -82,14 +86,22 @@ class Options:
     freeze: Path | None = None
     """Copy the benchmark that a recipe makes, with its verdicts, to this folder."""
 
+    @property
+    def columns(self) -> bool:
+        """Whether the run has columns, each in a folder of its own."""
+        return bool(self.tool or self.variant)
+
     def settings(self, base: Settings) -> Settings:
         """The settings with what the command line says; :class:`InputError` for a value out of range."""
+        return base.changed(self.given_settings())
+
+    def given_settings(self) -> dict[str, Any]:
+        """What the command line says of settings, by their names; nothing about the others."""
         options = {"device": self.device, "timeout": self.timeout, "seed": self.seed}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         asked = {"certifiable": self.certificates, "certified": self.certified}
         given |= {name: True for name, flag in asked.items() if flag}
-        given |= dict(_pair(text) for text in self.setting)
-        return base.changed(given)
+        return given | dict(_pair(text) for text in self.setting)
 
     def folder(self, name: str) -> Path:
         """Where the results of a run go: the folder that is asked for, or one of the run's name."""
@@ -122,7 +134,9 @@ class Options:
     def check(self) -> None:
         """Raise :class:`InputError` for an option out of range, before any work starts."""
         self.execute()
-        parse_tools([text for text in self.tool if text != OURS])
+        tools = parse_tools([text for text in self.tool if text != OURS])
+        labels = [variant.label for variant in parse_variants(self.variant)]
+        check_labels("--tool and --variant", [*labels, *(tool.label for tool in tools)], "NAME=COMMAND")
         if self.tool and self.executor != "processes":
             raise InputError("--tool: other verifiers run on this machine; leave --executor out")
         self.part()

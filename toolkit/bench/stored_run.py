@@ -231,14 +231,6 @@ def read_run(out: Path) -> StoredRun:
         raise InputError(f"{path}: cannot be read as the description of a run ({error})") from None
 
 
-def runs_in(out: Path) -> list[Path]:
-    """The folder itself, of one run; of a run of several tools the folder of each. Raises InputError for neither."""
-    below = [] if (out / NAME).is_file() else sorted(found.parent for found in out.glob(f"*/{NAME}"))
-    if not below:
-        read_run(out)
-    return below or [out]
-
-
 def stored_records(out: Path, run: StoredRun) -> list[JournalRecord]:
     """The answers that a run has so far, in the order of its instances; instances without one are absent.
 

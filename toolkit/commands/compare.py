@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.console import Console
 
-from toolkit.bench.answer_sources import read_sources
+from toolkit.bench.answer_sources import AnswerSource, read_sources
 from toolkit.bench.compare_sources import ChangeThresholds, SourceComparison, compare_sources
 from toolkit.bench.match_instances import match_instances
 from toolkit.bench.witness_files import BenchmarkRows, WitnessFiles
@@ -57,6 +57,8 @@ class ComparisonOptions:
 
 
 DEFAULTS = ComparisonOptions()
+NO_BENCHMARK, THRESHOLDS = BenchmarkRows((), {}), ChangeThresholds()
+"""What a comparison goes by where nothing else is said."""
 
 
 def compare(*source: str, options: ComparisonOptions = DEFAULTS) -> ExitCode:
@@ -76,16 +78,27 @@ def compare(*source: str, options: ComparisonOptions = DEFAULTS) -> ExitCode:
     if options.json + options.csv + options.latex > 1:
         raise InputError("--json, --csv, --latex: one of them at a time, all print on stdout")
     sources, benchmark = read_sources(source), BenchmarkRows.read(options.benchmark, options.spec_version)
-    judge = WitnessFiles(sources, benchmark)
-    matching = match_instances(sources, benchmark.rows)
-    thresholds = ChangeThresholds(options.factor, options.least_seconds)
-    found = compare_sources(sources, matching, judge.judge, benchmark.limit_of, thresholds)
-    if not any(len(one.given) > 1 for one in found.instances):
-        raise InputError(f"no instance is in two of {', '.join(found.labels)}: {_first_names(found)}")
-    notes = [f"{name}: {text}" for name, text in judge.notes.items()]
+    found, notes = compared(sources, benchmark, ChangeThresholds(options.factor, options.least_seconds))
     write_comparison(found, options.output, notes)
     _print(found, notes, options)
     return ExitCode.CONTRADICTION if found.contradictions else ExitCode.DONE
+
+
+def compared(
+    sources: Sequence[AnswerSource],
+    benchmark: BenchmarkRows = NO_BENCHMARK,
+    thresholds: ChangeThresholds = THRESHOLDS,
+) -> tuple[SourceComparison, list[str]]:
+    """The comparison of sources, and what is to be said of their counterexamples.
+
+    Raises InputError where no instance is in two of them.
+    """
+    judge = WitnessFiles(sources, benchmark)
+    matching = match_instances(sources, benchmark.rows)
+    found = compare_sources(sources, matching, judge.judge, benchmark.limit_of, thresholds)
+    if not any(len(one.given) > 1 for one in found.instances):
+        raise InputError(f"no instance is in two of {', '.join(found.labels)}: {_first_names(found)}")
+    return found, [f"{name}: {text}" for name, text in judge.notes.items()]
 
 
 def _first_names(found: SourceComparison) -> str:
@@ -102,17 +115,19 @@ def _print(found: SourceComparison, notes: Sequence[str], options: ComparisonOpt
     elif options.latex:
         print(to_latex(comparison_scores(found)), end="")
     else:
-        _print_tables(found, notes, options)
+        print_comparison(Console(width=None if sys.stdout.isatty() else 200), found, notes, options.rows)
     print(f"page: {options.output}", file=sys.stderr)
 
 
-def _print_tables(found: SourceComparison, notes: Sequence[str], options: ComparisonOptions) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 200)
+def print_comparison(
+    console: Console, found: SourceComparison, notes: Sequence[str], rows: int = DEFAULTS.rows
+) -> None:
+    """Print contradictions, changes and scores, so many lines of each table, and what has to be known to read them."""
     worse = [change for change in found.changes if change.kind in ("lost", "slower")]
     better = [change for change in found.changes if change.kind in ("gained", "faster")]
-    _print_table(console, "contradictions", contradiction_table(found), options.rows, "bold red")
+    _print_table(console, "contradictions", contradiction_table(found), rows, "bold red")
     for name, changes in (("regressions", worse), ("gains", better)):
-        _print_table(console, name, change_table(changes, found.labels[0]), options.rows, "bold")
+        _print_table(console, name, change_table(changes, found.labels[0]), rows, "bold")
     print_whole(console, to_rich(comparison_scores(found)))
     for line in comparison_notes(found, notes):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from toolkit.bench.columns import runs_in
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
-from toolkit.bench.stored_run import StoredRun, read_run, runs_in, stored_records
+from toolkit.bench.stored_run import StoredRun, read_run, stored_records
 from toolkit.commands.arguments import Flag, print_json
 from toolkit.errors import ExitCode, InputError
 from toolkit.explanation import advice_of_points
@@ -24,7 +25,7 @@ def explain(run: Path, instance: str | None = None, /, *, json: Flag = False) ->
     Parameters
     ----------
     run
-        The folder of a run of prunecert bench, certify or prune, finished or not; of several tools, that of all.
+        The folder of a run of prunecert bench, certify or prune, finished or not; of several columns, that of all.
     instance
         A row of the data, counted from 0, of a run about rows, else the place in the order of the instances, counted
         from 0; or a part of the names of network or specification. Without it all that is undecided.

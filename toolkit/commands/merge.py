@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
+from toolkit.bench.columns import read_columns
 from toolkit.commands.arguments import Flag, on_stderr, print_json
 from toolkit.commands.bench import machine_failures
 from toolkit.errors import ExitCode, InputError
@@ -15,8 +18,9 @@ def merge(*run: Path, out: Path, json: Flag = False) -> ExitCode:
 
     A part that is missing or not finished is named, and its instances stay open: prunecert bench on the merged folder
     runs them, and so does merging again what was finished since. Answers that contradict each other are an error, and
-    one whose counterexample or certificate is gone or changed does not count. The exit code is 1 where an answer
-    contradicts a known one, as of a run that was not divided.
+    one whose counterexample or certificate is gone or changed does not count. Parts of a run with several columns are
+    merged column by column. The exit code is 1 where an answer contradicts a known one, as of a run that was not
+    divided.
 
     Parameters
     ----------
@@ -27,33 +31,90 @@ def merge(*run: Path, out: Path, json: Flag = False) -> ExitCode:
     json
         Print one JSON object on stdout at the end, with scores and all answers, and all else on stderr.
     """
+    from toolkit.commands.columns import column_values
     from toolkit.commands.run_json import run_values
 
     with on_stderr(json):
         code = merged_code(run, out)
     if json:
-        print_json(run_values(out))
+        print_json((column_values if read_columns(out) else run_values)(out))
     return code
 
 
 def merged_code(run: Sequence[Path], out: Path) -> ExitCode:
     """Merge the parts and say what came of it. Raises InputError."""
-    from toolkit.bench.merge_runs import merge_runs
-    from toolkit.bench.results import write_results
-    from toolkit.bench.runner import claimed
-    from toolkit.bench.stored_run import expected_by_key, stored_records
-    from toolkit.campaign import conclude, make_console
+    from toolkit.bench.columns import check_no_columns
+    from toolkit.campaign import make_console
 
     if not run:
         raise InputError("which runs? name the folders of the parts")
     console = make_console()
-    with machine_failures(), claimed(out):
-        merged = merge_runs(run, out)
+    with machine_failures():
+        if labels := common_columns(run, out):
+            return merged_columns(run, out, labels, console)
+        check_no_columns(out)
+        wrong = merged_run(run, out, out, console)
+    if wrong is None:
+        raise InputError(f"{', '.join(map(str, run))}: no instance is answered yet")
+    return ExitCode.CONTRADICTION if wrong else ExitCode.DONE
+
+
+def merged_run(run: Sequence[Path], out: Path, whole: Path, console: Console) -> bool | None:
+    """Merge the parts of a run, which is that of all columns or one of those in the folder ``whole``; whether an answer
+    is wrong, None where nothing is answered yet."""
+    from toolkit.bench.merge_runs import merge_runs
+    from toolkit.bench.results import write_results
+    from toolkit.bench.runner import claimed
+    from toolkit.bench.stored_run import expected_by_key, stored_records
+    from toolkit.campaign import conclude
+
+    with claimed(out):
+        merged = merge_runs(run, out, whole)
         records = stored_records(out, merged.run)
         if not records:
-            raise InputError(f"{', '.join(map(str, run))}: no instance is answered yet")
+            return None
         write_results(out / "results.csv", records, {name: Path(path) for name, path in merged.run.folders.items()})
         wrong = conclude(merged.run.name, out, records, expected_by_key(merged.run), console)
     for line in (*merged.gaps, *merged.differences):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return ExitCode.CONTRADICTION if wrong else ExitCode.DONE
+    return wrong
+
+
+def common_columns(run: Sequence[Path], out: Path) -> list[str]:
+    """The names of the columns that all parts have; none of single runs. Raises InputError where they differ."""
+    from toolkit.bench.merge_runs import is_unused
+
+    given = [*run, *([out] if out.is_dir() else [])]
+    found = {folder: read_columns(folder) for folder in given if not is_unused(folder)}
+    first, labels = next(iter(found.items()), (out, []))
+    for folder, others in found.items():
+        if set(others) != set(labels):
+            raise InputError(
+                f"{first} and {folder} are not parts of one run: {_described(labels)}, and {_described(others)}"
+            )
+    return labels
+
+
+def _described(labels: Sequence[str]) -> str:
+    return f"one has the columns {', '.join(labels)}" if labels else "one has no columns"
+
+
+def merged_columns(run: Sequence[Path], out: Path, labels: Sequence[str], console: Console) -> ExitCode:
+    """Merge the parts of each column, as far as they were started, and compare the columns."""
+    from toolkit.bench.columns import store_columns
+    from toolkit.bench.merge_runs import is_unused
+    from toolkit.bench.runner import claimed
+    from toolkit.commands.columns import conclude_columns
+
+    codes = [ExitCode.DONE]
+    with claimed(out):
+        store_columns(out, labels)
+        for label in labels:
+            print(f"{label}:", flush=True)
+            parts = [folder / label for folder in (*run, out) if (folder / label).is_dir()]
+            if all(map(is_unused, parts)):
+                print("no part of it was started")
+            elif merged_run(parts, out / label, out, console):
+                codes.append(ExitCode.CONTRADICTION)
+        codes.append(ExitCode(conclude_columns(out, console)))
+    return max(codes)

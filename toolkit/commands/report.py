@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from toolkit.bench.columns import runs_in
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.runner import claimed
-from toolkit.bench.stored_run import StoredRun, expected_by_key, read_run, runs_in, stored_records
+from toolkit.bench.stored_run import StoredRun, expected_by_key, read_run, stored_records
 from toolkit.commands.arguments import Flag, print_json
 from toolkit.errors import ExitCode, InputError
 from toolkit.report.tables import score_table, summary_table, to_csv, to_latex
@@ -25,7 +27,8 @@ def report(run: Path, /, *, latex: Flag = False, csv: Flag = False, json: Flag =
     Parameters
     ----------
     run
-        The folder of a run of prunecert bench or prunecert prune, finished or not; of several tools, that of all.
+        The folder of a run of prunecert bench or prunecert prune, finished or not; of several columns, that of
+        all, which are compared again, too.
     latex
         Print the table of results as a LaTeX tabular (package booktabs) on stdout, and all else on stderr.
     csv
@@ -38,7 +41,7 @@ def report(run: Path, /, *, latex: Flag = False, csv: Flag = False, json: Flag =
     from toolkit.commands.run_json import run_values
 
     folders = runs_in(run)
-    if len(folders) > 1 and (latex or csv):
+    if folders != [run] and (latex or csv):
         raise InputError(
             f"{run}: holds {len(folders)} runs; name one for its table, or print one table of all with prunecert "
             f"compare {shlex.join(map(str, folders))}"
@@ -46,13 +49,29 @@ def report(run: Path, /, *, latex: Flag = False, csv: Flag = False, json: Flag =
     console = Console(
         file=sys.stderr if latex or csv or json else sys.stdout, width=None if sys.stdout.isatty() else 200
     )
-    reports = [_reported(folder, console) for folder in folders]
+    if folders != [run]:
+        return _of_columns(run, folders, console, json)
+    made = _reported(run, console)
     if json:
-        found = [run_values(folder) for folder in folders]
-        print_json({"runs": found} if folders != [run] else found[0])
+        print_json(run_values(run))
     elif latex or csv:
-        print(reports[0].latex if latex else reports[0].csv, end="")
-    return ExitCode.CONTRADICTION if any(one.wrong for one in reports) else ExitCode.DONE
+        print(made.latex if latex else made.csv, end="")
+    return ExitCode.CONTRADICTION if made.wrong else ExitCode.DONE
+
+
+def _of_columns(run: Path, folders: Sequence[Path], console: Console, json: bool) -> ExitCode:
+    """Make the report of each column that has answers, and of their comparison. Raises InputError where none has."""
+    from toolkit.commands.columns import column_values, conclude_columns
+
+    some = [folder for folder in folders if stored_records(folder, read_run(folder))]
+    if not some:
+        raise InputError(f"{run}: no instance is answered yet in {', '.join(folder.name for folder in folders)}")
+    wrong = [_reported(folder, console).wrong for folder in some]
+    with claimed(run):
+        wrong.append(bool(conclude_columns(run, console)))
+    if json:
+        print_json(column_values(run))
+    return ExitCode.CONTRADICTION if any(wrong) else ExitCode.DONE
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,15 @@ DOUBTFUL = {WitnessState.TOLERATED, WitnessState.WRONG, WitnessState.UNSUPPORTED
 
 
 def answer_text(answer: JudgedAnswer | None) -> str:
-    """An answer in a table: verdict, seconds, and what is wrong with it."""
+    """An answer in one cell of a table: verdict, seconds, and what is wrong with it."""
+    seconds = "" if answer is None or math.isnan(answer.seconds) else f" {short(answer.seconds)} s"
+    return verdict_text(answer, seconds)
+
+
+def verdict_text(answer: JudgedAnswer | None, seconds: str = "") -> str:
+    """A verdict in a table, with what is put behind it, and what is wrong with it."""
     if answer is None:
         return ""
-    seconds = "" if math.isnan(answer.seconds) else f" {short(answer.seconds)} s"
     doubt = (
         ""
         if answer.witness in (None, WitnessState.VALID, WitnessState.UNCHECKED)
@@ -78,6 +84,27 @@ def _answers(found: SourceComparison) -> list[Column]:
         word(label, f"what {label} answered", partial(_answer_of, number=number))
         for number, label in enumerate(found.labels)
     ]
+
+
+def _answer_groups(found: SourceComparison) -> list[Column]:
+    """Of each source a group of two columns: what it answered, and in which time."""
+    return [
+        replace(column, group=label)
+        for index, label in enumerate(found.labels)
+        for column in (
+            word("verdict", f"what {label} answered", partial(_verdict_of, number=index)),
+            number("seconds", f"time of {label}", partial(_seconds_of, number=index), short),
+        )
+    ]
+
+
+def _verdict_of(one: JudgedInstance, number: int) -> str:
+    return verdict_text(one.answers[number])
+
+
+def _seconds_of(one: JudgedInstance, number: int) -> float:
+    answer = one.answers[number]
+    return math.nan if answer is None else answer.seconds
 
 
 def _answer_of(one: JudgedInstance, number: int) -> str:
@@ -106,8 +133,8 @@ def change_table(changes: Sequence[AnswerChange], first: str) -> Table:
 
 
 def instance_table(found: SourceComparison) -> Table:
-    """Every instance with every answer."""
-    return make_table([*_names(), *_answers(found)], found.instances)
+    """Every instance with every answer: a group of columns for each source."""
+    return make_table([*_names(), *_answer_groups(found)], found.instances)
 
 
 def kind_of(one: JudgedInstance) -> str:
@@ -226,7 +253,12 @@ def _number(value: float) -> object:
 
 def comparison_json(found: SourceComparison, notes: Sequence[str] = ()) -> str:
     """Everything that is printed, as one JSON object."""
-    values = {
+    return json_text(comparison_values(found, notes)) + "\n"
+
+
+def comparison_values(found: SourceComparison, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything that is printed, in values of JSON's types and numbers."""
+    return {
         "sources": {source.label: str(source.path) for source in found.sources},
         "common": len(found.common),
         "only": {label: len(found.only_in(number)) for number, label in enumerate(found.labels)},
@@ -238,7 +270,6 @@ def comparison_json(found: SourceComparison, notes: Sequence[str] = ()) -> str:
         "scores": [asdict(score) for score in found.scores],
         "notes": comparison_notes(found, notes),
     }
-    return json_text(values) + "\n"
 
 
 def _instance_values(found: SourceComparison, one: JudgedInstance) -> dict[str, Any]:
@@ -262,6 +293,7 @@ def write_comparison(found: SourceComparison, path: Path, notes: Sequence[str] =
         ("Regressions", f"Decided by {first} and not by the other, or much slower.", change_table(worse, first)),
         ("Gains", f"Not decided by {first}, or much faster.", change_table(better, first)),
     ]  # fmt: skip
+    instances = instance_table(found)
     text = render_template(
         "comparison.html",
         title=" and ".join(found.labels),
@@ -271,7 +303,8 @@ def write_comparison(found: SourceComparison, path: Path, notes: Sequence[str] =
         first_tables=[entry for entry in tables if entry[2].rows],
         figures=inline(comparison_figures(found)),
         scores=comparison_scores(found),
-        instances=instance_table(found),
+        instances=instances,
+        groups=[(group, len(list(own))) for group, own in groupby(column.group for column in instances.columns)],
         kinds=[kind_of(one) for one in found.instances],
         facts=_facts(found.sources),
     )

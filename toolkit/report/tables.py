@@ -32,6 +32,13 @@ class Column:
     value: Callable[[Any], Any]
     text: Callable[[Any], str]
     numeric: bool = True
+    group: str = ""
+    """What it has in common with the columns beside it, which stands above them."""
+
+    @property
+    def full_title(self) -> str:
+        """The title with that of its group."""
+        return f"{self.group} {self.title}".strip()
 
 
 def number(title: str, meaning: str, value: Callable[[Any], Any], write: Callable[[Any], str] = str) -> Column:

@@ -204,14 +204,15 @@ def test_every_number_of_a_comparison_is_that_of_the_csv(records: list[JournalRe
     found = comparison(records)
     write_comparison(found, tmp_path / "page.html")
     page, table = Lines((tmp_path / "page.html").read_text()), rows_of(comparison_csv(found))
-    shown = page.having("category", "a", "b", "c")
+    shown = page.having("category", "a verdict", "b seconds", "c verdict")
     assert len(shown) == len(table) == len(records)
-    for (line, _), row in zip(shown, table, strict=True):
+    for (line, values), row in zip(shown, table, strict=True):
         assert (line["network"], line["specification"]) == (row["network"], row["specification"])
         for label in "abc":
             seconds = row[f"{label} seconds"]
-            told = f"{row[f'{label} verdict']} {short(float(seconds))} s" if seconds else ""
-            assert line[label].removesuffix(" (wrong)") == told
+            assert line[f"{label} verdict"].removesuffix(" (wrong)") == row[f"{label} verdict"]
+            assert line[f"{label} seconds"] == (short(float(seconds)) if seconds else "–")
+            assert values[f"{label} seconds"] == seconds
     common = [row for row in table if row["c verdict"]]
     for line, _ in page.having("instances", "points"):
         if line[""] in "abc":

@@ -1,0 +1,156 @@
+"""Columns of one run: other verifiers, and settings of this one, over one benchmark, and the comparison of them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from toolkit.bench.answer_sources import read_run_source
+from toolkit.bench.atomic_files import write_text_atomically
+from toolkit.bench.columns import OURS, PAGE, TABLE, parse_variants, runs_in, store_columns
+from toolkit.bench.compare_sources import SourceComparison
+from toolkit.bench.other_tools import Tool, check_programs, parse_tools
+from toolkit.bench.run_options import Options
+from toolkit.commands.compare import compared, print_comparison
+from toolkit.errors import ExitCode, InputError
+from toolkit.report.comparison import comparison_csv, comparison_values, write_comparison
+from toolkit.settings import Settings
+
+
+@dataclass(frozen=True)
+class RunColumn:
+    """One column: what answers the instances, and under which options."""
+
+    label: str
+    options: Options
+    tool: Tool | None = None
+    """Another verifier; None for this one."""
+
+    def run(self, path: Path) -> int:
+        """Run the benchmark folder; the exit code is 1 where an answer contradicts a known one."""
+        from toolkit.campaign import run_folder
+
+        print(f"{self.label}:", flush=True)
+        if self.tool is None:
+            return run_folder(path, self.options)
+        return run_folder(path, self.options, self.tool.task, self.tool)
+
+
+def run_columns(path: Path, options: Options) -> int:
+    """Run the benchmark folder for each column of the options, one after the other, and compare them.
+
+    The exit code is 1 where answers of two columns, or of one and expected.csv, contradict each other, else 0.
+    """
+    from toolkit.bench.runner import claimed
+    from toolkit.campaign import make_console
+
+    check_combination(path, options)
+    out = columns_folder(path, options)
+    columns = make_columns(options, out)
+    check_settings_of(columns)
+    check_programs([column.tool for column in columns if column.tool is not None])
+    with claimed(out):
+        store_columns(out, [column.label for column in columns])
+        codes = [column.run(path) for column in columns]
+        codes.append(conclude_columns(out, make_console()))
+    return max(codes)
+
+
+def check_combination(path: Path, options: Options) -> None:
+    """Raise InputError for options that have no meaning for columns."""
+    named = "--tool" if options.tool else "--variant"
+    if path.suffix == ".toml":
+        raise InputError(f"{named}: columns are made over a benchmark folder; a recipe leaves one in benchmark/")
+    if options.freeze is not None:
+        raise InputError("--freeze: only the benchmark of a recipe can be frozen")
+    if options.tool and (options.certificates or options.certified):
+        raise InputError(
+            "--tool: other verifiers write no certificates; run this one without --tool, or as a column with them: "
+            "--variant NAME:certifiable=true"
+        )
+
+
+def columns_folder(path: Path, options: Options) -> Path:
+    """Where the columns of a benchmark folder go: as the options say, or named as the benchmark and the part of it."""
+    from toolkit.bench.folder import find_benchmarks
+    from toolkit.campaign import results_folder, run_name
+
+    name = run_name(path, find_benchmarks(path, options.spec_version, options.category))
+    return results_folder(f"{name}-columns", options)
+
+
+def make_columns(options: Options, out: Path) -> list[RunColumn]:
+    """The columns in their order: this verifier, its variants, other verifiers; one instance at a time on this machine
+    unless more workers are asked for."""
+    workers = options.workers or (None if options.executor == "ray" else 1)
+    common = replace(options, tool=(), variant=(), workers=workers)
+    found = [RunColumn(OURS, common)] if OURS in options.tool else []
+    for variant in parse_variants(options.variant):
+        found.append(RunColumn(variant.label, replace(common, setting=(*common.setting, *variant.settings))))
+    others = replace(common, device="cpu", setting=(), seed=None)
+    found += [RunColumn(tool.label, others, tool) for tool in parse_tools([t for t in options.tool if t != OURS])]
+    return [replace(column, options=replace(column.options, out=out / column.label)) for column in found]
+
+
+def check_settings_of(columns: Sequence[RunColumn]) -> None:
+    """Raise InputError for settings that no verifier can have, before the first column takes hours; and say which
+    columns have the same ones."""
+    from toolkit.verify import check_settings
+
+    seen: dict[Settings, str] = {}
+    for column in columns:
+        if column.tool is not None:
+            continue
+        try:
+            settings = column.options.settings(Settings())
+            check_settings(settings)
+        except InputError as error:
+            raise InputError(f"--variant {column.label}: {error}") from None
+        if settings in seen:
+            print(f"{seen[settings]} and {column.label} have the same settings", file=sys.stderr)
+        seen.setdefault(settings, column.label)
+
+
+def conclude_columns(out: Path, console: Console) -> int:
+    """Compare the columns of a folder, as a page, a table and on the terminal; the exit code is 1 where they contradict
+    each other. Of fewer than two that have answers there is nothing to compare."""
+    found, notes = compare_columns(out)
+    if found is None:
+        for note in notes:
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        return ExitCode.DONE
+    write_comparison(found, out / PAGE, notes)
+    write_text_atomically(out / TABLE, comparison_csv(found))
+    print_comparison(console, found, notes)
+    console.print(f"comparison: {out / PAGE}", highlight=False, soft_wrap=True)
+    folders = [str(source.path) for source in found.sources]
+    console.print(shlex.join(["prunecert", "compare", *folders]), markup=False, highlight=False, soft_wrap=True)
+    return ExitCode.CONTRADICTION if found.contradictions else ExitCode.DONE
+
+
+def compare_columns(out: Path) -> tuple[SourceComparison | None, list[str]]:
+    """The comparison of a folder's columns, None of fewer than two that have answers; and which have none."""
+    every = [read_run_source(folder.name, folder) for folder in runs_in(out)]
+    sources = [source for source in every if source.answers]
+    notes = [f"{source.label} has no answer yet." for source in every if not source.answers]
+    if len(sources) < 2:
+        return None, notes
+    found, more = compared(sources)
+    return found, [*notes, *more]
+
+
+def column_values(out: Path) -> dict[str, Any]:
+    """What came of the columns of a folder as one JSON object: the values of each run, and of their comparison, null
+    for fewer than two."""
+    from toolkit.commands.run_json import run_values
+
+    found, notes = compare_columns(out)
+    comparison = None if found is None else comparison_values(found, notes)
+    return {"runs": [{"column": folder.name, **run_values(folder)} for folder in runs_in(out)],
+            "comparison": comparison}  # fmt: skip
