@@ -43,6 +43,18 @@ class InputError(ToolkitError):
     """A file, an option or a recipe is missing, malformed or inconsistent."""
 
 
+class FieldError(InputError):
+    """One field of a record of options is wrong: a key of a recipe, or a setting, under its dotted name."""
+
+    def __init__(self, key: str, problem: str, source: str = "", value: str = "") -> None:
+        super().__init__(key, problem, source, value)  # what a copy in another process is made of
+        self.key, self.problem, self.source, self.value = key, problem, source, value
+        """``source`` is the file with the record, ``value`` what is wrong where that is one word or number."""
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.source, self.key, self.problem)))
+
+
 class MachineError(ToolkitError):
     """The machine fails, not the input: a disk is full, a folder cannot be written, a process cannot start."""
 

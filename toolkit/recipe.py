@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from toolkit.errors import InputError, did_you_mean
+from toolkit.errors import FieldError, InputError, did_you_mean
 from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.options import RecipeRecord
 from toolkit.pruning.pruning_options import Chain, Sweep
@@ -134,7 +134,7 @@ class Recipe(RecipeRecord):
         try:
             return Training.model_validate(values)
         except ValidationError as error:
-            raise ValueError(f"training of chain {chain.name!r}: {_first_problem(error)}") from error
+            raise ValueError(f"training of chain {chain.name!r}: {_field_error(error)}") from error
 
     @property
     def digest(self) -> str:
@@ -165,7 +165,7 @@ def parse_recipe(values: dict[str, Any], source: str, folder: Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{source}: {_first_problem(error)}") from error
+        raise _field_error(error, source) from error
     models = {name: _located(options, folder) for name, options in recipe.models.items()}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"base": folder}), "models": models})
 
@@ -177,15 +177,20 @@ def _located(options: ModelOptions, folder: Path) -> ModelOptions:
     return options
 
 
-def _first_problem(error: ValidationError) -> str:
+def _field_error(error: ValidationError, source: str = "") -> FieldError:
+    """What is wrong with the first field that is, and how many there are besides."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    key = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    value = str(first["input"]) if isinstance(first["input"], int | float | str) else ""
     if first["type"] == "extra_forbidden":
         message = f"no such key{did_you_mean(str(first['loc'][-1]), _all_keys())}"
+    elif first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        tag, known = context["tag"], sorted(context["expected_tags"].replace("'", "").split(", "))
+        message = f"no choice {tag!r}; there are {', '.join(known)}{did_you_mean(tag, known)}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{key}: {message}{more}" if key else f"{message}{more}"
+    return FieldError(".".join(map(str, first["loc"])), f"{message}{more}", source, value)
 
 
 def _all_keys() -> set[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
-from toolkit.errors import InputError, did_you_mean
+from toolkit.errors import FieldError, did_you_mean
 
 LONGEST_TIMEOUT = 2_000_000
 """Seconds, 23 days: operating systems wait for an event no longer than 2^31 milliseconds."""
@@ -101,12 +101,12 @@ class Settings(BaseModel):
         return self.model_copy(update={"timeout": longer, "passes": round(self.passes * factor)})
 
     def changed(self, values: Mapping[str, Any]) -> Settings:
-        """These settings with other values, by name. Raises InputError for an unknown name or a value out of range."""
+        """These settings with other values, by name. Raises FieldError for an unknown name or a value out of range."""
         try:
             return Settings(**(self.model_dump() | dict(values)))
         except ValidationError as error:
             name, problem = first_problem(error)
-            raise InputError(f"{name}: {problem}") from error
+            raise FieldError(name, problem) from error
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from toolkit.bench.fingerprint import file_hash, fingerprint, model_hash, versio
 from toolkit.bench.scoring import wilson
 from toolkit.bench.write_benchmark import RobustnessBenchmark, write_benchmark
 from toolkit.devices import visible_gpus
-from toolkit.errors import InputError
+from toolkit.errors import FieldError, InputError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.onnx.runtime import Session
 from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
@@ -52,6 +52,9 @@ def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | Non
     from toolkit.data.load import load_dataset
 
     dataset = load_dataset(recipe.data)
+    wanted, there = recipe.specification.images, len(dataset.test)
+    if wanted > there:
+        raise FieldError("specification.images", f"{wanted} are wanted, and there are {there} test images")
     train_in_parallel(recipe, dataset, out / "cache", trainers)
     models = list(_export_all(recipe, dataset, out, console))
     pool = dataset.test.images.numpy(), dataset.test.labels.numpy()
@@ -80,7 +83,7 @@ def source_stamp(data: Data) -> list[object]:
         return []
     path = data.base / name
     if not path.exists():
-        raise InputError(f"data.{'source' if data.source else 'name'}: {path} does not exist")
+        raise FieldError(f"data.{'source' if data.source else 'name'}", f"{path} does not exist")
     if path.is_file():
         return [kind, file_hash(path)]
     files = sorted(file for file in path.rglob("*") if file.is_file())

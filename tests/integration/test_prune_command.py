@@ -166,17 +166,53 @@ def test_what_a_product_of_branches_cannot_do_is_said(product, tmp_path, capsys,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--data", "digits", "--method", "magic"], "method"),
-        (["--data", "digits", "--density", "0.2", "--density", "0.5"], "falling"),
-        (["--data", "npz:none.npz"], "none.npz"),
-        (["--data", "cifar"], "cifar"),
+        (["--method", "magic"], "--method: no choice 'magic'; there are crown_margin, "),
+        (["--method", "slm"], "; did you mean slim?"),
+        (["--density", "0.2", "--density", "0.5"], "--density: densities must be a falling list"),
+        (["--density", "2"], "--density 2.0: Input should be less than 1"),
+        (["--density", "0.5", "--density", "nan"], "--density nan: Input should be a finite number"),
+        (["--epochs", "-1"], "--epochs -1: Input"),
+        (["--ramp", "-1"], "--ramp -1: Input"),
+        (["--learning-rate", "0"], "--learning-rate 0.0: Input"),
+        (["--batch", "0"], "--batch 0: Input"),
+        (["--images", "0"], "--images 0: Input"),
+        (["--images", "100000"], "--images: 100000 are wanted, and there are "),
+        (["--timeout", "-1"], "--timeout -1.0: Input"),
+        (["--seed", "-1"], "--seed -1: Input"),
+        (["--mean", "1,2"], "--mean: 2 numbers for images of 1 channels"),
+        (["--mean", "nan"], "--mean nan: Input"),
+        (["--std", "0"], "--std 0.0: Input"),
+        (["--classes", "a,b"], "--classes: only the classes of a folder"),
+        (["--data", "npz:none.npz"], "--data: "),
+        (["--data", "npz:none.npz"], "none.npz does not exist"),
+        (["--data", "cifar"], "--data: no data set 'cifar'"),
     ],
 )
-def test_mistakes_are_one_line(network, tmp_path, capsys, arguments, words):
-    assert run(["prune", str(network), "-o", str(tmp_path / "out"), *QUICK, *arguments]) == 2
+def test_mistakes_are_one_line_that_names_the_option(network, tmp_path, capsys, arguments, words):
+    data = [] if "--data" in arguments else ["--data", "digits"]
+    quick = QUICK[:2] if {"--epochs", "--images"} & set(arguments) else QUICK
+    assert run(["prune", str(network), "-o", str(tmp_path / "out"), *quick, *data, *arguments]) == 2
     message = capsys.readouterr().err
     assert words in message
+    assert message.startswith("prunecert: --")
     assert message.count("\n") == 1
+
+
+def test_images_may_be_floats(network, tmp_path):
+    """The same specifications and verdicts as of whole numbers of eight bits."""
+    test = load_dataset(Data(name="digits")).test.first(24)
+    images = (test.images[:, 0].numpy() * 255).round().astype(np.uint8)
+    labels = test.labels.numpy()
+    found = []
+    for name, given in (("bytes", images), ("floats", images.astype(np.float32) / 255)):
+        np.savez(tmp_path / f"{name}.npz", x_train=given, y_train=labels, x_test=given, y_test=labels)
+        arguments = ["--data", str(tmp_path / f"{name}.npz"), "-o", str(tmp_path / name), "--mean", "0", "--std", "1"]
+        assert run(["prune", str(network), *QUICK, "--control", "retrained", *arguments]) == 0
+        rows = csv.reader((tmp_path / name / "results.csv").read_text().splitlines())
+        specs = sorted((tmp_path / name / "benchmark" / "vnnlib").iterdir())
+        found.append(([(row[0], Path(row[2]).name, row[4]) for row in rows], [path.read_bytes() for path in specs]))
+    assert found[0] == found[1]
+    assert len(found[0][1]) == 4
 
 
 def test_channels_need_convolutions(tmp_path, capsys):

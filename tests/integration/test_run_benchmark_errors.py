@@ -91,6 +91,14 @@ def test_bad_options(tmp_path, bench, arguments):
 
 
 @pytest.mark.parametrize(
+    ("option", "value"), [("--timeout", "-1"), ("--timeout", "1e9"), ("--seed", "-1"), ("--data", "npz:none.npz")]
+)
+def test_values_out_of_range_are_told_by_their_option(tmp_path, bench, option, value):
+    (tmp_path / "recipe.toml").write_text(GOOD)
+    assert_one_line(bench(tmp_path / "recipe.toml", option, value), f"prunecert: {option}: ")
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("onnx/a.onnx,vnnlib/b.vnnlib\n", ["instances.csv:1"]),

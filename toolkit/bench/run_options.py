@@ -16,6 +16,7 @@ from toolkit.bench.other_tools import parse_tools
 from toolkit.bench.ray_cluster import RayCluster
 from toolkit.bench.shards import Shard, parse_shard
 from toolkit.errors import InputError
+from toolkit.options import told_as_options
 from toolkit.settings import Settings
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -93,7 +94,9 @@ class Options:
 
     def settings(self, base: Settings) -> Settings:
         """The settings with what the command line says; :class:`InputError` for a value out of range."""
-        return base.changed(self.given_settings())
+        named = {_pair(text)[0] for text in self.setting}
+        with told_as_options({name: f"--{name}" for name in ("device", "timeout", "seed") if name not in named}):
+            return base.changed(self.given_settings())
 
     def given_settings(self) -> dict[str, Any]:
         """What the command line says of settings, by their names; nothing about the others."""

@@ -80,9 +80,11 @@ def run_target(target: Path | None, options: Options) -> int:
 
             return run_columns(path, options)
         if path.suffix == ".toml":
+            from toolkit.options import told_as_options
             from toolkit.study import run_recipe
 
-            return run_recipe(path, options)
+            with told_as_options({"data.source": "--data"} if options.data else {}):
+                return run_recipe(path, options)
         from toolkit.campaign import run_folder
 
         return run_folder(path, options)

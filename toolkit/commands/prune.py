@@ -14,6 +14,7 @@ from toolkit.commands.arguments import Flag, on_stderr, print_json
 from toolkit.commands.row_options import Numbers
 from toolkit.data.row_units import given_numbers
 from toolkit.errors import InputError
+from toolkit.options import told_as_options
 
 if TYPE_CHECKING:
     from toolkit.recipe import Recipe
@@ -111,6 +112,27 @@ class Check:
     """Print one JSON object on stdout at the end, with networks, scores and all answers, and all else on stderr."""
 
 
+OPTIONS = {
+    "chains": "--density",
+    "chains.method": "--method",
+    "chains.method.layers": "--layers",
+    "chains.ramp": "--ramp",
+    "chains.controls": "--control",
+    "training.epochs": "--epochs",
+    "training.batch": "--batch",
+    "training.learning_rate": "--learning-rate",
+    "training.loss": "--loss",
+    "training.precision": "--precision",
+    "data.name": "--data",
+    "data.mean": "--mean",
+    "data.std": "--std",
+    "data.classes": "--classes",
+    "specification.images": "--images",
+    "specification.epsilon": "--epsilon",
+    "verification.timeout": "--timeout",
+    "seed": "--seed",
+}
+"""The options that keys of the recipe are made of."""
 PRUNING, NETWORK_INPUT, TUNING, CHECK = Pruning(), NetworkInput(), Tuning(), Check()
 
 
@@ -137,8 +159,8 @@ def prune(
     model
         The network, .onnx or .onnx.gz: a classifier of images in [0, 1] whose largest output is its answer.
     data
-        digits, mnist, cifar10, ..., or npz:FILE (x_train, y_train, x_test, y_test) or folder:DIRECTORY (train/CLASS/,
-        test/CLASS/).
+        digits, mnist, cifar10, ..., or npz:FILE (x_train, y_train, x_test, y_test; images uint8 or floats in [0, 1]) or
+        folder:DIRECTORY (train/CLASS/, test/CLASS/).
     epsilon
         Radius of robustness in the maximum norm, of pixels in [0, 1]; a number, or a quotient as 2/255. With 0
         robustness is left out: training is plain, and certified accuracy is the standard one of the verified images.
@@ -151,7 +173,7 @@ def prune(
         raise InputError(f"{model}: no such file")
     options = Options(out=output, device=check.device, workers=check.workers)
     options.check()
-    with on_stderr(check.json):
+    with on_stderr(check.json), told_as_options(OPTIONS):
         code = run_parsed(as_recipe(model, data, epsilon, network_input, pruning, tuning, check), options)
     if check.json:
         from toolkit.commands.run_json import run_values

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from toolkit.data.dataset import Dataset, Split, channel_statistics, hold_out, register
-from toolkit.errors import InputError
+from toolkit.errors import FieldError, InputError
 
 if TYPE_CHECKING:
     from toolkit.recipe import Data
@@ -22,7 +23,8 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".web
 
 @register("npz:")
 def load_npz(data: Data) -> Dataset:
-    """Arrays x_train, y_train, x_test, y_test; images uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W)."""
+    """Arrays x_train, y_train, x_test, y_test; images uint8, or floats in [0, 1], of shape (N, H, W), (N, H, W, C) or
+    (N, C, H, W)."""
     path = data.base / data.name.partition(":")[2]
     try:
         arrays = np.load(path)
@@ -39,7 +41,7 @@ def assemble(data: Data, train: Split, test: Split, augmentation: str) -> Datase
     """A data set whose validation split, classes and statistics come from the training images."""
     if train.images.shape[1:] != test.images.shape[1:]:
         shapes = f"{tuple(train.images.shape[1:])} and {tuple(test.images.shape[1:])}"
-        raise InputError(f"data.name: {data.name}: training and test images differ in shape: {shapes}")
+        raise FieldError("data.name", f"{data.name}: training and test images differ in shape: {shapes}")
     classes = int(torch.cat([train.labels, test.labels]).max()) + 1
     mean, std = channel_statistics(train.images)
     train, validation = hold_out(train, data.validation)
@@ -51,15 +53,28 @@ def _npz_split(arrays: Any, part: str, path: Path) -> Split:
         if key not in arrays:
             raise InputError(f"{path}: no array {key!r}; needed: x_train, y_train, x_test, y_test")
     images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
-    if images.dtype != np.uint8:
-        raise InputError(f"{path}: x_{part} has type {images.dtype}; images are uint8, 0 to 255")
     if labels.shape != images.shape[:1] or len(labels) == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise InputError(f"{path}: y_{part} is not one class number for each of the {len(images)} images")
-    pixels = torch.from_numpy(np.ascontiguousarray(_channels_first(images, f"{path}: x_{part}")))
-    return Split(pixels.float() / 255, torch.from_numpy(labels.astype(np.int64)))
+    pixels = _unit_pixels(_channels_first(images, f"{path}: x_{part}"), f"{path}: x_{part}")
+    return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
 
 
-def _channels_first(images: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
+def _unit_pixels(images: NDArray[Any], where: str) -> Tensor:
+    """Pixels in [0, 1] of whole numbers of eight bits, or of floats that are there already."""
+    if images.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+    if images.dtype.kind != "f":
+        raise InputError(f"{where} has type {images.dtype}; images are uint8, 0 to 255, or floats in [0, 1]")
+    low, high = float(images.min(initial=0)), float(images.max(initial=0))
+    if not (low >= 0 and high <= 1):  # true of NaN
+        raise InputError(
+            f"{where} has values from {low:.4g} to {high:.4g}; floats have to be in [0, 1]: undo what standardised or "
+            "scaled them, and name the mean and the deviation that the network wants"
+        )
+    return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+
+
+def _channels_first(images: NDArray[Any], where: str) -> NDArray[Any]:
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and images.shape[3] in (1, 3, 4):
@@ -84,8 +99,8 @@ def load_folder(data: Data) -> Dataset:
     found = sorted(folder.name for folder in root.glob("train/*") if folder.is_dir())
     classes = list(data.classes) or found
     if sorted(classes) != found:
-        raise InputError(
-            f"data.classes: {', '.join(classes)} are not the classes of {root / 'train'}: {', '.join(found)}"
+        raise FieldError(
+            "data.classes", f"{', '.join(classes)} are not the classes of {root / 'train'}: {', '.join(found)}"
         )
     train, test = (_folder_split(root / part, classes) for part in ("train", "test"))
     return assemble(data, train, test, "crop_flip")

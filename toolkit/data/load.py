@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.data.dataset import LOADERS, Dataset, some
 from toolkit.data.vision import conventional
-from toolkit.errors import InputError
+from toolkit.errors import FieldError
 
 if TYPE_CHECKING:
     from toolkit.recipe import Data
@@ -24,7 +24,9 @@ def load_dataset(data: Data) -> Dataset:
     loader = LOADERS.loaded().get(kind + colon)
     if loader is None:
         known = ", ".join(sorted(name for name in LOADERS if not name.endswith(":")))
-        raise InputError(f"data.name: no data set {where!r}; there are {known}, npz:FILE and folder:DIRECTORY")
+        raise FieldError("data.name", f"no data set {where!r}; there are {known}, npz:FILE and folder:DIRECTORY")
+    if data.classes and kind != "folder":
+        raise FieldError("data.classes", "only the classes of a folder have names, which are those of its folders")
     dataset = conventional(replace(loader(data.model_copy(update={"name": where})), name=data.name))
     dataset = standardised(dataset, data)
     if data.augmentation is not None:
@@ -41,7 +43,7 @@ def standardised(dataset: Dataset, data: Data) -> Dataset:
     channels = dataset.input_shape[0]
     for key, values in (("mean", data.mean), ("std", data.std)):
         if values is not None and len(values) not in (1, channels):
-            raise InputError(f"data.{key}: {len(values)} numbers for images of {channels} channels")
+            raise FieldError(f"data.{key}", f"{len(values)} numbers for images of {channels} channels")
     mean, std = (
         own if values is None else values * (channels // len(values))
         for values, own in ((data.mean, dataset.mean), (data.std, dataset.std))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from toolkit.data.dataset import Dataset, Split, hold_out, register
-from toolkit.errors import InputError
+from toolkit.errors import FieldError, InputError
 
 if TYPE_CHECKING:
     from toolkit.recipe import Data
@@ -46,7 +46,7 @@ def conventional(dataset: Dataset) -> Dataset:
         return dataset
     channels = dataset.input_shape[0]
     if channels != len(source.mean):
-        raise InputError(f"data.source: {dataset.name} has {len(source.mean)} channels, these images have {channels}")
+        raise FieldError("data.source", f"{dataset.name} has {len(source.mean)} channels, these images have {channels}")
     return replace(dataset, classes=source.classes, mean=source.mean, std=source.std, augmentation=source.augmentation)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import singledispatch
 
 from toolkit.data.dataset import Dataset
-from toolkit.errors import InputError
+from toolkit.errors import FieldError
 from toolkit.models.architecture_options import ConvNet, Mlp, ModelOptions, OnnxNet, PresetNet, ResNet, Vgg
 from toolkit.models.build import PRESETS, build_model
 
@@ -68,4 +68,4 @@ def _(options: ResNet | Vgg, factor: float) -> ModelOptions:
 
 @scaled.register
 def _(options: OnnxNet, factor: float) -> ModelOptions:
-    raise InputError(f"chains.controls: {options.file} is a file, which has no narrow version; leave out 'narrow'")
+    raise FieldError("chains.controls", f"{options.file} is a file, which has no narrow version; leave out 'narrow'")

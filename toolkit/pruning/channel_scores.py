@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from toolkit.errors import InputError
+from toolkit.errors import FieldError, InputError
 from toolkit.models.structure import BatchNorm, ReluSite, channel_sites, relu_sites
 from toolkit.pruning.criterion import Structured
 from toolkit.pruning.masks import Masks, Scores, channel_masks, live_channels, select
@@ -68,7 +68,7 @@ def mean_over_bounds(round_: PruningRound, score: Callable[[ReluSite, Interval],
         InputError: there are no held-out images.
     """
     if len(round_.validation) == 0:
-        raise InputError("data.validation: this pruning method scores channels on held-out images; hold some out")
+        raise FieldError("data.validation", "this pruning method scores channels on held-out images; hold some out")
     names = {module: name for name, module in batch_norms(round_.model).items()}
     sites = {names[site.batch_norm]: site for site in relu_sites(round_.model) if site.batch_norm in names}
     epsilon = round_.job.training.epsilon

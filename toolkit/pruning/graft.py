@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from toolkit.data.dataset import Split
-from toolkit.errors import InputError
+from toolkit.errors import FieldError
 from toolkit.models.layers import GraftedReLU
 from toolkit.models.structure import sequences
 from toolkit.pruning.pruning_options import Graft
@@ -37,7 +37,7 @@ def graft(model: nn.Module, options: Graft, data: Split, epsilon: float) -> nn.M
     images = data.first(options.images)
     relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
     if not relus:
-        raise InputError("chains.graft: the network has no ReLU to graft")
+        raise FieldError("chains.graft", "the network has no ReLU to graft")
     with evaluation_mode(model):
         instability = _instability(model, relus, images, epsilon)
         significance = _significance(model, relus, images)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from toolkit.errors import InputError
+from toolkit.errors import FieldError
 from toolkit.models.structure import ChannelSite, channel_sites
 
 Masks = dict[str, Tensor]
@@ -39,7 +39,7 @@ def prunable_weights(model: nn.Module, layers: Sequence[Literal["conv", "linear"
     """
     masks = weight_masks(model, layers)
     if not masks:
-        raise InputError(f"chains.method.layers: the network has no layer of these kinds: {', '.join(layers)}")
+        raise FieldError("chains.method.layers", f"the network has no layer of these kinds: {', '.join(layers)}")
     return masks
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from toolkit.data.dataset import Dataset, Split
-from toolkit.errors import InputError, UnsupportedError
+from toolkit.errors import FieldError, UnsupportedError
 from toolkit.models.architecture_options import OnnxNet
 from toolkit.models.structure import count_relus
 from toolkit.pruning.chain import ChainContext, ChainState, Progress, dense_key, exported_module
@@ -134,7 +134,7 @@ def dense_networks(recipe: Recipe, context: ChainContext) -> dict[str, DenseNetw
 def _check_unique(names: list[str]) -> None:
     for name, count in Counter(names).items():
         if count > 1:
-            raise InputError(f"chains.name: two networks would be called {name!r}; rename a chain or a model")
+            raise FieldError("chains.name", f"two networks would be called {name!r}; rename a chain or a model")
 
 
 def finished(

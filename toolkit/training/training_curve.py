@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from toolkit.data.dataset import Split
-from toolkit.errors import InputError
+from toolkit.errors import FieldError, InputError
 from toolkit.training.accuracy import accuracy, pgd_accuracy
 from toolkit.training.certified_accuracy import certified_accuracy
 from toolkit.training.schedule import epsilon_at, learning_rate_at
@@ -66,7 +66,9 @@ class BestEpoch:
         if job.training.keep == "last":
             return
         if not len(held_out(job)):
-            raise InputError("data.validation: keeping the best epoch needs images held out of training; hold some out")
+            raise FieldError(
+                "data.validation", "keeping the best epoch needs images held out of training; hold some out"
+            )
         if record.epsilon < (job.training.epsilon or 0.0):
             return
         found = chosen_accuracy(network, job, record)

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from toolkit.data.augment import AUGMENTATIONS
 from toolkit.data.dataset import channels_last
-from toolkit.errors import InputError
+from toolkit.errors import FieldError
 from toolkit.models.structure import BatchNorm
 from toolkit.training.batch_statistics import estimate_statistics
 from toolkit.training.losses import robust_loss
@@ -169,7 +169,9 @@ def train_epoch(model: nn.Module, stepper: OptimizerStepper, job: TrainingJob, e
         if stepper.averages is not None:
             stepper.averages.add(model, epoch, step)
     if not isfinite(float(total)):
-        raise InputError(f"training.learning_rate: the loss became {float(total)} in epoch {epoch}; use a smaller rate")
+        raise FieldError(
+            "training.learning_rate", f"the loss became {float(total)} in epoch {epoch}; use a smaller rate"
+        )
     return float(total) / job.batches
 
 

@@ -50,6 +50,26 @@ def test_npz_images_come_out_channels_first(tmp_path: Path, shape: tuple[int, ..
     assert torch.equal(dataset.test.images[0], torch.from_numpy(wanted.copy()))
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3), (3, 6, 5)])
+def test_npz_images_may_be_floats(tmp_path: Path, kind: type, shape: tuple[int, ...]) -> None:
+    """The same images as whole numbers of eight bits, but for what the type itself cannot hold."""
+    arrays = _arrays(shape)
+    floats = {key: (value / 255).astype(kind) if key[0] == "x" else value for key, value in arrays.items()}
+    for name, given in (("bytes", arrays), ("floats", floats)):
+        np.savez(tmp_path / f"{name}.npz", **given)
+    whole, parts = (load_dataset(Data(name=f"npz:{name}.npz", base=tmp_path)) for name in ("bytes", "floats"))
+    assert parts.test.images.dtype is torch.float32
+    assert torch.allclose(parts.test.images, whole.test.images, atol=float(np.finfo(kind).eps), rtol=0)
+    assert kind is np.float16 or torch.equal(parts.train.images, whole.train.images)
+    assert parts.train.images.shape == whole.train.images.shape
+
+
+def test_only_the_classes_of_a_folder_have_names() -> None:
+    with pytest.raises(InputError, match="only the classes of a folder"):
+        load_dataset(Data(name="digits", classes=("a", "b")))
+
+
 def test_an_entry_may_say_mean_and_deviation(tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", **_arrays((6, 5, 3)))
     entry = Data(name="npz:images.npz", base=tmp_path, mean=(0.5,), std=(0.1, 0.2, 0.3))
@@ -78,7 +98,11 @@ def test_classes_of_a_folder_in_an_order_of_ones_own(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"x_train": None}, "no array 'x_train'"),
-        ({"x_test": np.zeros((20, 6, 5, 3))}, "float64"),
+        ({"x_test": np.zeros((20, 6, 5, 3), dtype=np.int64)}, "int64"),
+        ({"x_test": np.full((20, 6, 5, 3), 1.5)}, r"x_test has values from 0 to 1\.5"),
+        ({"x_test": np.full((20, 6, 5, 3), -0.5, dtype=np.float16)}, r"values from -0\.5 to 0;"),
+        ({"x_train": np.full((20, 6, 5, 3), np.nan)}, "values from nan"),
+        ({"x_train": np.full((20, 6, 5, 3), np.inf)}, "to inf"),
         ({"y_train": np.zeros(3, dtype=np.uint8)}, "y_train"),
         ({"x_train": np.zeros((20, 6), dtype=np.uint8)}, "shape"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from toolkit.errors import InputError
+from toolkit.errors import FieldError
 from toolkit.pruning.criterion import Unstructured, criterion
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def by_certified_margin(options: CrownMargin, round_: PruningRound) -> Masks:
     from toolkit.tuning import tuned
 
     if len(round_.validation) == 0:
-        raise InputError("data.validation: this pruning method scores weights on held-out images; hold some out")
+        raise FieldError("data.validation", "this pruning method scores weights on held-out images; hold some out")
     epsilon = round_.job.training.epsilon
     assert epsilon is not None
     weights = dict(weights_of(options, round_))
