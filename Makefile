@@ -17,6 +17,8 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 
 # A process for each core with one thread each (17 minutes instead of 28 for all of them on two cores), but one after
 # the other where signals, time limits and processes of their own are what is tested.

@@ -17,6 +17,7 @@ from toolkit.bench.ray_cluster import RayCluster
 from toolkit.bench.shards import Shard, parse_shard
 from toolkit.errors import InputError
 from toolkit.options import told_as_options
+from toolkit.run.memory_limits import in_bytes
 from toolkit.settings import Settings
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -150,6 +151,7 @@ class Options:
             raise InputError(f"--retry-factor: more than 1, not {self.retry_factor}")
         if self.memory_limit is not None and not 0 < self.memory_limit < math.inf:
             raise InputError(f"--memory-limit: more than 0 GiB, not {self.memory_limit}")
+        in_bytes(self.memory_limit)
 
 
 def _pair(text: str) -> tuple[str, str]:

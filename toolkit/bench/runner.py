@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -176,7 +177,10 @@ def terminable() -> Iterator[None]:
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ends = [signal.SIGTERM]
+    if sys.platform != "win32":
+        ends.append(signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in ends}
     try:
         for number, handler in before.items():
             if handler != signal.SIG_IGN:  # as nohup has it

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
 
 from toolkit.bench.executors import ExecutorLimits, begin, conclude, guarded, line_up, surveyed
 from toolkit.bench.job import Answer, Event, Finished, InstanceJob, WorkerTask, failure, settle, survey_limit
@@ -27,6 +29,11 @@ from toolkit.result import Verdict
 from toolkit.run.lifetime import die_with_spawner, safe_path
 from toolkit.run.memory_limits import limit_memory
 from toolkit.tuning import tuned
+
+if TYPE_CHECKING and sys.platform == "win32":
+    from multiprocessing.connection import PipeConnection as Connection
+elif TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 READY = "ready"
 
@@ -123,7 +130,7 @@ def receive(worker: Worker) -> Message | None:
 
 
 def _exit_reason(code: int | None) -> str:
-    if code is not None and code < 0:
+    if code is not None and -code in set(signal.Signals):  # codes of Windows are of any size
         name = signal.Signals(-code).name
         return f"{name}: probably out of memory" if name == "SIGKILL" else name
     return f"exit code {code}"

@@ -104,13 +104,14 @@ class Fork(Generic[T]):
     def end(self) -> None:
         """Kill it, unless it has ended, and leave nothing behind."""
         self.connection.close()
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        if sys.platform != "win32":  # where there is none
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
 
 class ForkRefused:
-    """A process that the system had no room for."""
+    """A process that the system had no room for, or does not have."""
 
     def result(self, _patience: float) -> None:
         """Nothing came of it."""
@@ -120,6 +121,8 @@ class ForkRefused:
 
 
 def _fork(work: Callable[[], T]) -> Fork[T] | ForkRefused:
+    if sys.platform == "win32":
+        return ForkRefused()
     # `multiprocessing` itself lets no daemon have children, and the benchmark runner's workers are daemons.
     try:
         ours, theirs = Pipe(duplex=False)

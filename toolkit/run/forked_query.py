@@ -66,7 +66,7 @@ def run_forked(work: Callable[[], T], limits: ProcessLimits) -> T:
     In this process where a fork is refused, or not safe because libraries with threads are in use; then no limit holds
     but those that the work itself keeps. Whatever happens, nothing is left running. Raises ProcessOverdue and Crashed.
     """
-    if not can_fork():
+    if sys.platform == "win32" or not can_fork():
         return work()
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -109,9 +109,11 @@ def note_start() -> None:
 
 def _age() -> float:
     """Seconds since the start of this process; 0 where the system does not say."""
+    if sys.platform != "linux":
+        return 0.0
     try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        up = float(Path("/proc/uptime").read_text().split()[0])
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        up = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
         return max(0.0, up - int(fields[19]) / os.sysconf("SC_CLK_TCK"))
     except (OSError, ValueError, IndexError):
         return 0.0
@@ -168,7 +170,7 @@ def _result(pid: int, reading: int, deadline: float) -> Any:
             raise ProcessCrashed(_how_it_ended(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
     finally:
         os.close(reading)
-        if not ended:
+        if sys.platform != "win32" and not ended:  # where no process was forked
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
     succeeded, value = pickle.loads(data)

@@ -10,8 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from toolkit.tuning import tuned
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 DIE_WITH_PARENT = 1
 """The option of Linux's ``prctl`` (``PR_SET_PDEATHSIG``) that has a process killed when its parent ends."""
@@ -20,7 +24,7 @@ SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def die_with(parent: int) -> None:
-    """Have this process end when ``parent``, the process that started it, does, or at once if that has happened."""
+    """Have this process end when ``parent``, which forked it, does, or at once if that has happened."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     else:
@@ -34,14 +38,23 @@ def die_with_spawner() -> None:
     from multiprocessing import parent_process  # slow to import, and commands that must start fast do without
 
     spawner = parent_process()
-    if spawner is not None and spawner.pid is not None:
+    if spawner is None or spawner.pid is None:
+        return
+    if sys.platform == "linux":
         die_with(spawner.pid)
+    else:  # a number tells Windows nothing: the process above this one may be a launcher of Python's, and gone for long
+        threading.Thread(target=_end_after, args=(spawner,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(tuned().processes.seconds_between_parent_checks)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+def _end_after(spawner: BaseProcess) -> None:
+    spawner.join()
+    os._exit(1)
 
 
 @contextmanager

@@ -1,24 +1,30 @@
 """Memory that a process may still take, and limits on it; needs no torch.
 
 What counts is the tightest of what the system has free, what the control groups (containers, batch systems) of this
-process leave, and its own resource limits.
+process leave, and its own resource limits. Windows has neither of the latter: there memory is not limited, an option
+that asks for a limit is an error, and what is free is assumed.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from toolkit.errors import InputError
 from toolkit.tuning import tuned
 
+if sys.platform != "win32":
+    import resource
+
+    LIMITED = resource.RLIMIT_DATA
+    """What a limit limits: private memory that can be written to. Address space (RLIMIT_AS) would also count what
+    libraries only reserve, which for CUDA is many times the memory of a machine."""
+
 GIB = 1 << 30
-LIMITED = resource.RLIMIT_DATA
-"""What a limit limits: private memory that can be written to. Address space (RLIMIT_AS) would also count what
-libraries only reserve, which for CUDA is many times the memory of a machine."""
 REFUSALS = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "bad allocation", "bad_alloc",
     "failed to allocate memory", "out of memory", "failed to map segment",
@@ -35,10 +41,12 @@ def _of_system(root: Path) -> int:
     facts = _table(root / "proc/meminfo")
     if "MemAvailable" in facts:
         return facts["MemAvailable"]
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return tuned().memory.assumed_free_bytes
+    if sys.platform != "win32":
+        try:
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError):  # macOS does not say how many pages are free
+            pass
+    return tuned().memory.assumed_free_bytes
 
 
 def _of_groups(root: Path) -> Iterator[int]:
@@ -61,21 +69,24 @@ def _of_groups(root: Path) -> Iterator[int]:
                 yield limit - max(0, (_number(group / used) or 0) - files)
 
 
-def _of_limits(root: Path) -> Iterator[int]:
+def _of_limits(root: Path) -> list[int]:
     """What this process's resource limits leave."""
-    status = _table(root / "proc/self/status")
-    for limit, used in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
-        soft, _ = resource.getrlimit(limit)
-        if soft != resource.RLIM_INFINITY:
-            yield soft - status.get(used, 0)
+    found: list[int] = []
+    if sys.platform != "win32":
+        status = _table(root / "proc/self/status")
+        for limit, used in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
+            soft, _ = resource.getrlimit(limit)
+            if soft != resource.RLIM_INFINITY:
+                found.append(soft - status.get(used, 0))
+    return found
 
 
 def limit_memory(amount: int) -> None:
     """Let this process, and each that is forked from it, take so many bytes in all; 0 is no limit.
 
-    An allocation beyond it fails as on a machine that has no more.
+    An allocation beyond it fails as on a machine that has no more. Nothing is limited on Windows.
     """
-    if amount:
+    if sys.platform != "win32" and amount:
         _, hard = resource.getrlimit(LIMITED)
         resource.setrlimit(LIMITED, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard))
 
@@ -83,18 +94,23 @@ def limit_memory(amount: int) -> None:
 @contextmanager
 def shared_limit(processes: int) -> Iterator[None]:
     """Where memory is limited, so many processes that are forked inside share what is left of it."""
-    soft, hard = resource.getrlimit(LIMITED)
-    if soft != resource.RLIM_INFINITY:
-        used = _table(Path("/proc/self/status")).get("VmData", 0)
-        resource.setrlimit(LIMITED, (used + max(0, soft - used) // processes, hard))
-    try:
+    if sys.platform == "win32":
         yield
-    finally:
-        resource.setrlimit(LIMITED, (soft, hard))
+    else:
+        soft, hard = resource.getrlimit(LIMITED)
+        if soft != resource.RLIM_INFINITY:
+            used = _table(Path("/proc/self/status")).get("VmData", 0)
+            resource.setrlimit(LIMITED, (used + max(0, soft - used) // processes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(LIMITED, (soft, hard))
 
 
 def in_bytes(gib: float | None) -> int:
-    """So many GiB in bytes; 0 for None."""
+    """A limit of so many GiB in bytes; 0 for None. Raises InputError where the system has no such limits."""
+    if gib is not None and sys.platform == "win32":
+        raise InputError("--memory-limit: Windows has no limit on the memory of a process; leave it out")
     return 0 if gib is None else math.floor(gib * GIB)
 
 
@@ -108,7 +124,7 @@ def refused(error: BaseException) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
 

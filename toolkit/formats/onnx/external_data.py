@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -101,6 +102,13 @@ def put_inside(entry: ExternalTensor, content: bytes) -> None:
     entry.tensor.ClearField("data_location")
 
 
+if sys.platform == "win32":  # where files are read as text unless one says otherwise
+    READING = os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT
+else:
+    READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How a file beside a network is opened: never a link, and without waiting for what is no file."""
+
+
 def open_beside(path: Path, location: str) -> int:
     """A file handle, for reading, of a file in the folder of ``path``.
 
@@ -112,7 +120,7 @@ def open_beside(path: Path, location: str) -> int:
         real = (folder / location).resolve()
         if not real.is_relative_to(folder):
             raise InputError(f"{path}: its weights in {location!r} are outside of its folder: a link leads to {real}")
-        handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(real, READING)
     except (OSError, ValueError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise InputError(f"{path}: its weights in {location!r} cannot be read ({reason})") from None
