@@ -88,8 +88,9 @@ def match_instances(sources: Sequence[AnswerSource], benchmark: Sequence[ToolAns
     """
     lists = [*(source.answers for source in sources), benchmark]
     every = [(number, answer) for number, answers in enumerate(lists) for answer in answers]
+    place = {id(answer): number for number, (_, answer) in reversed(list(enumerate(every)))}
     groups = _grouped(every, 0)
-    instances: list[MatchedInstance] = []
+    instances: list[tuple[int, MatchedInstance]] = []
     repeated = other = 0
     for group in groups:
         parts = _by_content(group)
@@ -100,8 +101,10 @@ def match_instances(sources: Sequence[AnswerSource], benchmark: Sequence[ToolAns
                 first.setdefault(number, answer)
             repeated += len(part) - len(first)
             if first.keys() != {len(sources)}:
-                instances.append(_instance(first, len(sources)))
-    return Matching(tuple(instances), repeated, other)
+                start = min(place[id(answer)] for answer in first.values())
+                instances.append((start, _instance(first, len(sources))))
+    instances.sort(key=lambda pair: pair[0])
+    return Matching(tuple(instance for _, instance in instances), repeated, other)
 
 
 def _grouped(answers: list[Numbered], level: int) -> list[list[Numbered]]:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from toolkit.bench.answer_sources import read_run_source
 from toolkit.bench.atomic_files import write_text_atomically
-from toolkit.bench.columns import OURS, PAGE, TABLE, parse_variants, runs_in, store_columns
+from toolkit.bench.columns import OURS, PAGE, TABLE, parse_variants, read_columns, runs_in, store_columns
 from toolkit.bench.compare_sources import SourceComparison
 from toolkit.bench.other_tools import Tool, check_programs, parse_tools
 from toolkit.bench.run_options import Options
@@ -138,7 +138,8 @@ def compare_columns(out: Path) -> tuple[SourceComparison | None, list[str]]:
     """The comparison of a folder's columns, None of fewer than two that have answers; and which have none."""
     every = [read_run_source(folder.name, folder) for folder in runs_in(out)]
     sources = [source for source in every if source.answers]
-    notes = [f"{source.label} has no answer yet." for source in every if not source.answers]
+    labels = read_columns(out) or [source.label for source in every]
+    notes = [f"{label} has no answer yet." for label in labels if label not in {source.label for source in sources}]
     if len(sources) < 2:
         return None, notes
     found, more = compared(sources)

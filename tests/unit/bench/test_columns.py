@@ -171,13 +171,14 @@ def test_variants_that_contradict_each_other_are_told(
 
 @pytest.mark.parametrize("most", [2, 5, 8])
 def test_an_interrupted_run_continues_where_it_was(
-    folder: Path, tmp_path: Path, verifier: PlantedVerifier, most: int
+    folder: Path, tmp_path: Path, verifier: PlantedVerifier, most: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verifier.most = most
     out = tmp_path / "out"
     assert bench(folder, out, *TWO) == 130
     assert not (out / "comparison.csv").exists()
     assert run(["report", str(out)]) == 0  # what there is so far
+    assert ("input has no answer yet" in capsys.readouterr().out) == (most <= 5)
     assert len(runs_in(out)) == (1 if most < 5 else 2)
     assert (out / "comparison.csv").exists() == (most > 5)
     verifier.most = 1000

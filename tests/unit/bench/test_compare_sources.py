@@ -87,6 +87,15 @@ def test_equal_names_are_told_apart_by_folder_and_category() -> None:
     assert matched(categories, others) == [(True, True), (True, True)]
 
 
+def test_instances_stand_in_the_order_of_the_first_source() -> None:
+    """Category after category, also where both have instances of the same names."""
+    rows = [(category, spec) for category in ("b", "a") for spec in ("p", "q")]
+    lists = [[answer(spec, UNSAT, category=category) for category, spec in own] for own in (rows, rows[::-1])]
+    found = compared([*lists[0], answer("r", SAT)], [answer("s", SAT), *lists[1]]).matching.instances
+    names = [(one.category, one.specification) for one in found]
+    assert names == [*rows, ("toy", "r"), ("toy", "s")]
+
+
 def test_repeated_rows_count_once() -> None:
     found = compared([answer("p", UNSAT), answer("p", SAT)], [answer("p", UNSAT)])
     assert found.matching.repeated == 1
