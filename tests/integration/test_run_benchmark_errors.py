@@ -39,7 +39,7 @@ def bench(tmp_path, capsys):
 def test_data_from_elsewhere(tmp_path, bench):
     (tmp_path / "tiny.toml").write_text(GOOD)
     assert_one_line(bench(tmp_path / "tiny.toml", "--data", "images.npz"), "--data images.npz", "npz:FILE")
-    assert_one_line(bench(tmp_path / "tiny.toml", "--data", "npz:no.npz"), "data.source", "no.npz")
+    assert_one_line(bench(tmp_path / "tiny.toml", "--data", "npz:no.npz"), "prunecert: --data: ", "no.npz")
 
 
 def assert_one_line(answer: tuple[int, str], *words: str) -> None:
