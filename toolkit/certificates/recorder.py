@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,6 +56,18 @@ RECORDS: dict[type, Callable[[RecordedProblem, Any], SearchRecord]] = {
 """How a search is written, by what its frontier is."""
 
 
+@dataclass(frozen=True)
+class BeforeSearch:
+    """What was written when a search began."""
+
+    mark: FileMark
+    gaps: Counter[str]
+    unstated: bool
+    """Whether nothing was stated of the problem, so that what is stated first is the search's."""
+    model: Model | None
+    common_begun: bool
+
+
 class CertificateRecorder:
     """An observer that writes what a search proves; what it cannot express is left open, and `gaps` has the reasons.
 
@@ -76,14 +89,17 @@ class CertificateRecorder:
         if floats:
             self.file.add(writer.floats(self.network.types))
         self.gaps: Counter[str] = Counter()
+        self.posed: ProblemBegun | None = None
+        """The problem that is looked at."""
         self.problem: RecordedProblem | None = None
+        """The same, once something is stated of it."""
         self.common_begun = False
         """Whether what all cases have in common may have a context already."""
         self.refuted: set[int] = set()
         """Cases of the problem that root bounds refute."""
         self.frontier: Any = None
         self.search: SearchRecord | None = None
-        self.before_search: tuple[FileMark, Counter[str]] | None = None
+        self.before_search: BeforeSearch | None = None
 
     def __call__(self, event: object) -> None:
         """Write what an event proves."""
@@ -101,28 +117,37 @@ class CertificateRecorder:
 
     @record.register
     def problem_begun(self, event: ProblemBegun) -> None:
-        """See what the cases and neurons of a problem are in the files."""
-        problem: Problem = event.problem
-        self.problem = self.frontier = self.search = self.before_search = None
-        if problem.num_cases != len(event.cases):
+        """Look at other cases from now on."""
+        self.posed = self.problem = self.frontier = self.search = self.before_search = None
+        self.refuted = set()
+        if event.problem.num_cases != len(event.cases):
             self.gaps["problems are about some of the cases alone"] += 1
             return
-        lower, upper = (array(end[0]) for end in (problem.lower, problem.upper))
-        neurons = NeuronValues.of(problem.program, lower, upper)
-        if self.model is None:
-            self.model, elements = self.with_equal_elements(problem.program, neurons)
-        else:
-            elements = neuron_elements(neurons, self.model)
-        cases, rows = formula_cases(self.formula, event.cases), problem.rows.cpu().numpy()
-        sizes = [self.model.network.sizes[value] for value in self.model.network.names.values()]
-        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        common, self.common_begun = None if self.common_begun else common_case(self.formula, lower, upper), True
-        self.problem = RecordedProblem(self.file, starts, rows, cases, self.gaps, elements, common_case=common)
-        self.refuted = set()
+        self.posed = event
 
-    def with_equal_elements(self, program: Program, neurons: NeuronValues) -> tuple[Model, NeuronElements]:
+    def stated(self, boxes: bool = False) -> RecordedProblem:
+        """What cases and neurons are in the files, for the first statement about them, by a search over ``boxes`` or
+        another one."""
+        assert self.posed is not None
+        if self.problem is None:
+            problem: Problem = self.posed.problem
+            lower, upper = (array(end[0]) for end in (problem.lower, problem.upper))
+            neurons = NeuronValues.of(problem.program, lower, upper)
+            if self.model is None:
+                self.model, elements = self.with_equal_elements(problem.program, neurons, boxes)
+            else:
+                elements = neuron_elements(neurons, self.model)
+            cases, rows = formula_cases(self.formula, self.posed.cases), problem.rows.cpu().numpy()
+            sizes = [self.model.network.sizes[value] for value in self.model.network.names.values()]
+            starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+            common, self.common_begun = None if self.common_begun else common_case(self.formula, lower, upper), True
+            self.problem = RecordedProblem(self.file, starts, rows, cases, self.gaps, elements, common_case=common)
+        return self.problem
+
+    def with_equal_elements(self, program: Program, neurons: NeuronValues, boxes: bool) -> tuple[Model, NeuronElements]:
         """State equal elements of tensors, but where the search has a neuron for each of some that are equal: their
-        slopes and splits are different ones. What is likely to be equal is verified last."""
+        slopes and splits are different ones. A search over ``boxes`` has none of these. What is likely to be equal is
+        verified last."""
         without: set[str] = set()
         names = list(self.network.names)
         sure = False
@@ -130,7 +155,8 @@ class CertificateRecorder:
             stated = list(stated_tensors(self.network, without, sure))
             model = Model.of(stated[-1].after if stated else self.network)
             elements = neuron_elements(neurons, model)
-            shared = {names[tensor] for tensor in elements.shared(program)} & {found.name for found in stated}
+            several = set[int]() if boxes else elements.shared(program)
+            shared = {names[tensor] for tensor in several} & {found.name for found in stated}
             if not shared and (sure or all(found.accepted for found in stated)):
                 break
             without |= shared
@@ -142,9 +168,9 @@ class CertificateRecorder:
     @record.register
     def neurons_bounded(self, event: NeuronsBounded) -> None:
         """Keep ranges of neurons for the cases that begin from now on."""
-        if self.problem is not None:
-            self.forget_search(self.problem)
-            problem, program = self.problem, event.problem.program
+        if self.posed is not None:
+            self.forget_search()
+            problem, program = self.stated(), event.problem.program
             if isinstance(event.rows, NeuronTrees):
                 problem.state(StatedTrees.of(program, problem.elements, event.rows))
                 return
@@ -154,26 +180,30 @@ class CertificateRecorder:
     @record.register
     def root_bounded(self, event: RootBounded) -> None:
         """Write the cases that root bounds refute."""
-        if self.problem is None or event.root is None or event.problem is None:
+        if self.posed is None or event.root is None or event.problem is None:
             return
-        self.forget_search(self.problem)
+        self.forget_search()
         found = proved(event.root.lower).nonzero().squeeze(1).tolist()
         if cases := [case for case in found if case not in self.refuted]:
+            problem = self.stated()
             self.refuted.update(cases)
             multipliers = event.root.multipliers.select(torch.tensor(cases, device=event.root.lower.device))
-            nodes = [self.problem.case_node(case) for case in cases]
+            nodes = [problem.case_node(case) for case in cases]
             rows = RefutedDomains(nodes, array(multipliers.alpha), None, array(multipliers.weight))
-            self.problem.refute(SearchedNeurons.of(event.problem.program, self.problem.elements), rows)
+            problem.refute(SearchedNeurons.of(event.problem.program, problem.elements), rows)
 
     @record.register
     def search_begun(self, event: SearchBegun) -> None:
         """Begin the proofs of the open cases, or go on with them."""
-        if self.problem is None:
+        if self.posed is None:
             return
         if event.frontier is not self.frontier:
-            self.forget_search(self.problem)
-            self.before_search = self.file.mark(), self.gaps.copy()
-            self.frontier, self.search = event.frontier, RECORDS[type(event.frontier)](self.problem, event.frontier)
+            self.forget_search()
+            mark = self.file.mark()
+            before = BeforeSearch(mark, self.gaps.copy(), self.problem is None, self.model, self.common_begun)
+            problem = self.stated(boxes=isinstance(event.frontier, BoxFrontier))
+            self.before_search, self.frontier = before, event.frontier
+            self.search = RECORDS[type(event.frontier)](problem, event.frontier)
         if self.search is not None:
             self.search.begun(event.bounded)
 
@@ -189,12 +219,15 @@ class CertificateRecorder:
         if self.search is not None:
             self.search.closed(event)
 
-    def forget_search(self, known: RecordedProblem) -> None:
+    def forget_search(self) -> None:
         """Take back what an undecided search wrote."""
         if self.before_search is not None:
-            mark, gaps = self.before_search
-            self.file.back_to(mark)
+            before, known = self.before_search, self.problem
+            self.file.back_to(before.mark)
             self.gaps.clear()
-            self.gaps.update(gaps)
-            known.begun = {case: node for case, node in known.begun.items() if case in self.refuted}
+            self.gaps.update(before.gaps)
+            if before.unstated:
+                self.problem, self.model, self.common_begun = None, before.model, before.common_begun
+            elif known is not None:
+                known.begun = {case: node for case, node in known.begun.items() if case in self.refuted}
         self.frontier = self.search = self.before_search = None

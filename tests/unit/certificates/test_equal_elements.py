@@ -16,7 +16,7 @@ from toolkit.certificates.equal_elements import proportional, stated_tensors
 from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 from toolkit.proof.check import CHECKED, check
 from toolkit.proof.network import load_network
-from toolkit.proof.stream import RecordKind, records
+from toolkit.proof.stream import Payload, RecordKind, records
 from toolkit.result import Verdict
 from toolkit.run.clock import Clock
 from toolkit.settings import Settings
@@ -101,6 +101,17 @@ def test_the_checker_accepts_searches_that_merged_neurons(tmp_path: Path, name: 
         assert kinds(files[-1])[RecordKind.EQUAL]
         if name != "split":
             assert check(*files, exact=True).status == CHECKED
+
+
+def test_a_search_over_boxes_has_no_neurons_to_tell_apart(tmp_path: Path) -> None:
+    """Slopes and splits of neurons that are one element differ, where a search over phases has several such ones."""
+    stated = {}
+    for strategy in ("relu", "input"):
+        _, _, certificate = answered(tmp_path, doubled(np.random.default_rng(2)), 2, strategy=strategy)
+        with certificate.open("rb") as file:
+            equal = [Payload(data) for kind, data in records(file) if kind == RecordKind.EQUAL]
+        stated[strategy] = {payload.number(): payload.number() for payload in equal}
+    assert stated["relu"].keys() < stated["input"].keys()
 
 
 def test_what_is_left_of_each_tensor(tmp_path: Path) -> None:
