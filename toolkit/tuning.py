@@ -229,15 +229,17 @@ class BenchTuning(TuningGroup):
     not reached are read when their turn comes."""
     workers_per_gpu: int = choice(4, "processes", least=1, measured="no")
     """Worker processes for each GPU."""
-    compressed_from_bytes: int = choice(1 << 16, "bytes", least=0, measured="no")
+    compressed_from_bytes: int = choice(
+        1 << 16, "bytes", least=0, measured="choices_2026_11_30.json:bench:compressed_from_bytes"
+    )
     """Bytes from which a specification is compressed."""
-    most_kept_images: int = choice(200, "images", least=1, measured="no")
+    most_kept_images: int = choice(200, "images", least=1, measured="choices_2026_11_30.json:bench:most_kept_images")
     """Most test images that are kept in a frozen benchmark, where no more are verified."""
     survey_time_share: float = guard(0.5, "share", least=0, most=1)
     """Share of the shortest time limit among its jobs that a survey may take, so that none of them is late for it."""
     survey_cost_share: float = guard(0.1, "share", least=0, most=1)
     """Share of its own time limit that a survey may cost a job which it does not answer."""
-    most_surveyed_jobs: int = choice(64, "jobs", least=1, measured="no")
+    most_surveyed_jobs: int = choice(64, "jobs", least=1, measured="choices_2026_11_30.json:bench:most_surveyed_jobs")
     """Most jobs of one survey: they wait for each other."""
     seconds_to_finish: float = guard(1.0, "seconds", least=0)
     """Seconds kept for writing the answer and for the end of the process."""
@@ -282,9 +284,10 @@ class ProcessTuning(TuningGroup):
 
     grace_seconds: float = guard(0.5, "seconds", least=0)
     """Seconds after the time limit in which a forked query may still end by itself."""
-    most: int = choice(16, "processes", least=1, measured="no")
-    """Processes beyond which starting them would take longer than they gain, unless they are asked for (an
-    estimate)."""
+    most: int = choice(
+        16, "processes", least=1, measured="gpu_2026_11_26.json:16 cores without the GPU (whole seconds)"
+    )
+    """Processes that share a search, unless more are asked for: on 16 cores, 16 gained little over fewer."""
     seconds_to_fork: float = choice(0.03, "seconds", least=0, measured="choices.json:processes:seconds_to_fork")
     """Seconds that it takes to start a process; they start one after the other."""
     forking_time_share: float = choice(
@@ -356,7 +359,9 @@ class NetworkTuning(TuningGroup):
         1 << 25, "bytes", least=0, measured="choices_2026_11_29_rest.json:networks:most_tried_bytes"
     )
     """Bytes of a model up to which it is compared at several magnitudes of its inputs."""
-    moderate_constant: float = choice(16.0, "magnitude", least=0, measured="no")
+    moderate_constant: float = choice(
+        16.0, "magnitude", least=0, measured="choices_2026_11_30.json:networks:moderate_constant"
+    )
     """Magnitude of a constant up to which adding it and taking it away again costs little of a term beside it."""
     export_samples: int = guard(4, "samples", least=1)
     """Samples on which an exported network and its module are compared: a wrong export differs on any."""
@@ -467,9 +472,9 @@ class QuickProofTuning(TuningGroup):
 class RecordingTuning(TuningGroup):
     """Functions of a batch that a device records and plays back."""
 
-    least_padded_rows: int = choice(64, "rows", least=1, measured="no")
+    least_padded_rows: int = choice(64, "rows", least=1, measured="gpu_2026_11_26.json:milliseconds of one batch")
     """Rows that a batch is filled up to at least: fewer take as long."""
-    calls_before: int = choice(2, "calls", least=0, measured="no")
+    calls_before: int = choice(2, "calls", least=0, measured="gpu_2026_11_26.json:milliseconds of one batch:to record")
     """Calls before a function is recorded, which takes as long as two more and only pays where others follow."""
 
 
@@ -485,7 +490,9 @@ class MemoryTuning(TuningGroup):
 class TrainingTuning(TuningGroup):
     """Training and pruning: how many images go through a network at once, and how states are compared."""
 
-    statistics_images: int = choice(512, "images", least=1, measured="no")
+    statistics_images: int = choice(
+        512, "images", least=1, measured="choices_2026_11_30.json:training:statistics_images"
+    )
     """Images whose statistics inserted batch normalisation starts with."""
     evaluated_images: int = choice(
         1024, "images", least=1, measured="choices_2026_11_29_rest.json:training:evaluated_images"
@@ -571,9 +578,7 @@ class BatchTuning(TuningGroup):
 class RootTuning(TuningGroup):
     """Bounds of the whole input set, before anything is split."""
 
-    most_boxes: int = choice(1024, "boxes", least=1, measured="no")
-    """Boxes bounded at once at most."""
-    batch_cost: int = choice(1 << 20, "multiplications", least=0, measured="no")
+    batch_cost: int = choice(1 << 20, "multiplications", least=0, measured="choices_2026_11_30.json:roots:batch_cost")
     """Multiplications of a pass through all boxes that keep a processor busy; more boxes at once gain nothing
     there, and all of them pay for each other's unstable neurons."""
     cases_per_pass: int = choice(1024, "cases", least=1, measured="choices_2026_11_29.json:roots:cases_per_pass")
@@ -672,11 +677,9 @@ class ExactTuning(TuningGroup):
     """Most pairs of an open case and a strict atom that are looked at."""
     most_unstable: int = choice(24, "neurons", least=0, measured="no")
     """Most unstable neurons of a network whose leaves are all decided exactly."""
-    time_share: float = choice(0.5, "share", least=0, most=1, measured="no")
+    time_share: float = choice(0.5, "share", least=0, most=1, measured="choices_2026_11_30.json:exact:time_share")
     """Share of the time left that deciding strict atoms exactly may take."""
-    most_domains: int = choice(1 << 14, "domains", least=1, measured="no")
-    """Most domains of a search whose leaves are all decided exactly."""
-    zero_tolerance: float = choice(1e-9, "magnitude", least=0, measured="no")
+    zero_tolerance: float = choice(1e-9, "magnitude", least=0, measured="choices_2026_11_30.json:exact:zero_tolerance")
     """Magnitude below which a solver's multiplier, or a combined column of normalised rows, is taken for zero; what
     follows is checked exactly."""
     most_denominator: int = guard(1 << 40, "integers", least=1)
@@ -762,12 +765,14 @@ class NeuronBoundTuning(TuningGroup):
 class LirpaTuning(TuningGroup):
     """Root bounds by the library auto_LiRPA."""
 
-    regions_per_pass: int = choice(64, "regions", least=1, measured="no")
+    regions_per_pass: int = choice(64, "regions", least=1, measured="choices_2026_11_30.json:lirpa:regions_per_pass")
     """Regions bounded at once, where the networks take several samples."""
     feature_tolerance: float = guard(1e-6, "share", least=0, most=1e-6)
     """Largest relative difference between the features by torch and by the library, both in float64: rounding alone is
     far below, another network far above."""
-    slope_margin: float = choice(1e-3, "slope", least=0, most=0.5, measured="no")
+    slope_margin: float = choice(
+        1e-3, "slope", least=0, most=0.5, measured="choices_2026_11_30.json:lirpa:slope_margin"
+    )
     """Distance that optimised slopes of ReLUs keep from 0 and 1."""
 
 
@@ -840,9 +845,6 @@ class StrategyTuning(TuningGroup):
         0.7, "share", least=0, most=1, measured="choices_2026_11_29.json:strategy:long_turn_share"
     )
     """Share of the time left that a strategy gets where it is the likelier one, before another has its turn."""
-    last_turn_seconds: float = choice(5.0, "seconds", least=0, measured="no")
-    """Seconds that others get, at least, where all phases of a piecewise linear network were split and leaves are
-    open."""
     first_turn_seconds: float = choice(1.0, "seconds", least=0, measured="no")
     """Seconds of the first search over phases, where better root bounds did not take half as long."""
     pass_seconds: float = choice(0.01, "seconds", least=1e-6, measured="passes_2026_11_29.json:seconds_a_pass")

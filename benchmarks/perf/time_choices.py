@@ -1,10 +1,11 @@
 """Figures behind numbers of the tuning table (`toolkit.tuning`) that a few seconds of one processor can tell.
 
-    python benchmarks/perf/time_choices.py benchmarks/perf/choices.json
+    python benchmarks/perf/time_choices.py benchmarks/perf/choices.json [GROUP.FIELD ...]
 
-Each entry of `MEASURED` is named as the group and the field that it is about. Its seconds are processor seconds, the
-least of several repeats that take turns, so that a busy machine disturbs them little, and all of them alike. Entries of
-the file that are not measured here are kept: figures of commits and of other scripts.
+Each entry of `MEASURED` is named as the group and the field that it is about; without names, all are measured. Its
+seconds are processor seconds, the least of several repeats that take turns, so that a busy machine disturbs them
+little, and all of them alike. Entries of the file that are not measured here are kept: figures of commits and of other
+scripts.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ MANY_ROWS, WIDTH = 2048, 1024
 """Sizes of a product of two layers' matrices, as lattice networks have them."""
 SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.24)
 """Shares of elements that are not zero."""
+MAGNITUDES = (0.01, 1, 2, 4, 8, 16, 32, 64, 256, 4096)
+"""Slopes of a leaky ReLU below zero."""
 
 
 def least_seconds(ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
@@ -89,23 +92,43 @@ def forks() -> dict[str, Any]:
     return {"what": f"processor seconds of a fork of a process that holds {held.nbytes >> 20} MiB", **seconds}
 
 
+def hidden_terms() -> dict[str, Any]:
+    """Two slopes by one ReLU and a line, and by two ReLUs, in single precision: what rounding makes of the first."""
+    values, unit = torch.rand(1 << 16, generator=torch.Generator().manual_seed(0)), torch.finfo(torch.float32).eps
+    found = {}
+    for slope in MAGNITUDES:
+        line = slope * values + (1 - slope) * torch.relu(values)
+        two = torch.relu(values) - slope * torch.relu(-values)
+        errors = [((way - values).abs() / values.clamp(min=unit)).max() / unit for way in (line, two)]
+        found[str(slope)] = {"one ReLU": round(float(errors[0]), 1), "two ReLUs": round(float(errors[1]), 1)}
+    return {"what": "largest relative error of leaky(x) = x for x in [0, 1], in units of rounding, by slope below zero",
+            "by_slope": found}  # fmt: skip
+
+
 MEASURED: Mapping[str, Callable[[], dict[str, Any]]] = {
     "problem.most_filled_map": compressed_rows,
     "problem.most_filled_product": sparse_products,
     "processes.seconds_to_fork": forks,
+    "networks.moderate_constant": hidden_terms,
 }
 
 
-def main(path: Path) -> None:
+def main(path: Path, *names: str) -> None:
     """Measure, and write the file."""
     torch.set_num_threads(1)
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for name, measure in MEASURED.items():
+        if names and name not in names:
+            continue
         group, _, field = name.partition(".")
-        kept.setdefault(group, {})[field] = {**taken(f"python {sys.argv[0]}"), "machine": machine(), **measure()}
+        kept.setdefault(group, {})[field] = {
+            **taken(" ".join(["python", *sys.argv])),
+            "machine": machine(),
+            **measure(),
+        }
         print(name, json.dumps(kept[group][field]), file=sys.stderr)
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -204,11 +204,11 @@ def open_cases(root: RootBounds) -> Tensor:
 
 
 def boxes_at_once(program: Program) -> int:
-    """How many boxes are bounded together."""
-    limits = tuned().roots
-    busy = max(1, limits.batch_cost // max(1, program.cost))
-    wanted = limits.most_boxes if program.device.type == "cuda" else busy
-    return min(wanted, largest_batch(program, limits.most_boxes))
+    """How many boxes are bounded together: on a processor, as many as keep it busy; else as many as fit."""
+    if program.device.type == "cuda":
+        return largest_batch(program, 0)
+    busy = max(1, tuned().roots.batch_cost // max(1, program.cost))
+    return min(busy, largest_batch(program, 0))
 
 
 def joint_roots(problems: Sequence[Problem], clock: Clock) -> list[RootBounds]:

@@ -130,7 +130,7 @@ def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseFrontier |
     return PhaseFrontier(
         open=frontier,
         batch=largest_batch(problem.program, task.settings.batch),
-        max_domains=min(tuned().exact.most_domains, task.settings.max_domains),
+        max_domains=task.settings.max_domains,
         space=space,
         bounding=PhaseBounding(Schedule(task.settings.beta_iterations, Polyak())),
         most=most_waiting(frontier),
