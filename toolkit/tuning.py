@@ -438,8 +438,6 @@ class ProblemTuning(TuningGroup):
         3, "layers", least=0, measured="choices_2026_11_29_rest.json:problem:least_input_readers"
     )
     """Layers that read the input from which on stacks pay."""
-    least_mapped_share: float = choice(0.8, "share", least=0, most=1, measured="no")
-    """Share of the pairs of a layer and an earlier one that must be maps, for the others are zeros in the stack."""
     most_counted_elements: int = choice(
         1 << 20, "elements", least=0, measured="choices_2026_11_29_rest.json:problem:most_counted_elements"
     )
@@ -675,7 +673,7 @@ class ExactTuning(TuningGroup):
     """Most products of integers for the linear functions of a leaf: a tenth of a second."""
     most_atoms: int = choice(1 << 10, "pairs", least=0, measured="choices_2026_11_29_rest.json:exact:most_atoms")
     """Most pairs of an open case and a strict atom that are looked at."""
-    most_unstable: int = choice(24, "neurons", least=0, measured="no")
+    most_unstable: int = choice(48, "neurons", least=0, measured="choices_2026_11_30.json:exact:most_unstable")
     """Most unstable neurons of a network whose leaves are all decided exactly."""
     time_share: float = choice(0.5, "share", least=0, most=1, measured="choices_2026_11_30.json:exact:time_share")
     """Share of the time left that deciding strict atoms exactly may take."""
@@ -689,13 +687,15 @@ class ExactTuning(TuningGroup):
 class MixedIntegerTuning(TuningGroup):
     """Mixed-integer programs of shallow networks."""
 
-    most_binaries: int = choice(2000, "neurons", least=0, measured="no")
-    """Unstable neurons beyond which a mixed-integer program takes longer than it is worth."""
-    most_elements: int = choice(1 << 20, "coefficients", least=0, measured="no")
-    """Coefficients of all maps beyond which setting up a mixed-integer program takes longer than it is worth."""
-    most_cases: int = choice(8, "cases", least=0, measured="no")
-    """Cases for which a mixed-integer program is solved, those with the weakest bounds first."""
-    seconds: float = choice(5.0, "seconds", least=0, measured="no")
+    most_elements: int = choice(
+        1 << 20, "coefficients", least=0, measured="choices_2026_11_30.json:mixed_integer:most_elements"
+    )
+    """Coefficients of all maps beyond which setting up a mixed-integer program, which no limit of time ends, takes more
+    than a second."""
+    most_cases: int = choice(8, "cases", least=0, measured="choices_2026_11_30.json:mixed_integer:seconds")
+    """Cases for which a mixed-integer program is solved, those with the weakest bounds first: each gets its share of
+    the time, in which formulas of 30 variables are solved."""
+    seconds: float = choice(5.0, "seconds", least=0, measured="choices_2026_11_30.json:mixed_integer:seconds")
     """Time for all mixed-integer programs: what has a solution that is found at all is mostly found within seconds."""
 
 
@@ -776,13 +776,6 @@ class LirpaTuning(TuningGroup):
     """Distance that optimised slopes of ReLUs keep from 0 and 1."""
 
 
-class AscentTuning(TuningGroup):
-    """Slopes and multipliers that are optimised for many domains at once."""
-
-    proved_share_to_shrink: float = choice(0.2, "share", least=0, most=1, measured="no")
-    """Share of a batch that must be proved before it is worth making the batch smaller."""
-
-
 class CrownTuning(TuningGroup):
     """Linear bounds by a backward pass."""
 
@@ -803,7 +796,9 @@ class CrownTuning(TuningGroup):
     cache, and enough to keep other devices busy."""
     least_rows: int = choice(128, "rows", least=1, measured="choices_2026_11_29.json:crown:least_rows")
     """Fewest rows with owners of one pass, however wide the layers are."""
-    most_neurons_per_box: int = choice(256, "neurons", least=0, measured="no")
+    most_neurons_per_box: int = choice(
+        256, "neurons", least=0, measured="choices_2026_11_30.json:crown:most_neurons_per_box"
+    )
     """Neurons of a layer of matrices, for each box, beyond which forward bounds have to do where there are any."""
     most_neurons_per_input: int = choice(2, "neurons", least=0, measured="no")
     """Neurons of a layer of operators, for each box and each input of it, beyond which forward bounds have to do."""
@@ -845,11 +840,15 @@ class StrategyTuning(TuningGroup):
         0.7, "share", least=0, most=1, measured="choices_2026_11_29.json:strategy:long_turn_share"
     )
     """Share of the time left that a strategy gets where it is the likelier one, before another has its turn."""
-    first_turn_seconds: float = choice(1.0, "seconds", least=0, measured="no")
+    first_turn_seconds: float = choice(
+        1.0, "seconds", least=0, measured="choices_2026_11_30.json:strategy:first_turn_seconds"
+    )
     """Seconds of the first search over phases, where better root bounds did not take half as long."""
     pass_seconds: float = choice(0.01, "seconds", least=1e-6, measured="passes_2026_11_29.json:seconds_a_pass")
     """Seconds that a bounding pass counts as where passes are limited in place of time."""
-    gap_worth_waiting: float = choice(0.05, "share", least=0, measured="no")
+    gap_worth_waiting: float = choice(
+        0.05, "share", least=0, measured="choices_2026_11_30.json:strategy:gap_worth_waiting"
+    )
     """Share of the way to a proof that better bounds of the neurons must bring the root to be worth as long as a
     search."""
     gap_worth_restart: float = choice(0.2, "share", least=0, measured="search_2026_11_25.json:turns")
@@ -917,7 +916,6 @@ class TuningTable(NamedTuple):
     zonotopes: ZonotopeTuning = ZonotopeTuning()
     neuron_bounds: NeuronBoundTuning = NeuronBoundTuning()
     lirpa: LirpaTuning = LirpaTuning()
-    ascent: AscentTuning = AscentTuning()
     crown: CrownTuning = CrownTuning()
     strategy: StrategyTuning = StrategyTuning()
     relaxations: RelaxationTuning = RelaxationTuning()

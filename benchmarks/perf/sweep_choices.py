@@ -45,7 +45,7 @@ from toolkit.verify import load_networks, verify
 GROUPS = (
     "agreement", "points", "secants", "evolution", "gradients", "precision", "attack", "batches", "roots", "boxes",
     "phases", "neuron_trees", "exact", "mixed_integer", "reduction", "clipping", "zonotopes", "neuron_bounds",
-    "ascent", "crown", "strategy", "relaxations", "problem",
+    "crown", "strategy", "relaxations", "problem",
 )  # fmt: skip
 """Groups whose choices change how fast a query is decided."""
 FORKED = get_context("fork")

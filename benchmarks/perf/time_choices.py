@@ -11,16 +11,31 @@ scripts.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from host import machine, taken
+from time_made_work import formula, shallow_network
+
+from toolkit.bounds.interval import Bounds
+from toolkit.formats.vnncomp.model_binding import bind
+from toolkit.formats.vnnlib.read import parse_query
+from toolkit.problem.cases import compile_cases
+from toolkit.problem.compile import Problem, compile_problem
+from toolkit.run.clock import Clock
+from toolkit.run.events import silent
+from toolkit.search.mixed_integer import candidate
+from toolkit.search.root import root_bounds
+from toolkit.verify import load_networks
 
 REPEATS = 5
 ROWS, INPUTS, NEURONS = 256, 3072, 256
@@ -29,6 +44,11 @@ MANY_ROWS, WIDTH = 2048, 1024
 """Sizes of a product of two layers' matrices, as lattice networks have them."""
 SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.24)
 """Shares of elements that are not zero."""
+VARIABLES = (20, 30, 40, 50)
+"""Variables of formulas."""
+HIDDEN = ((64, 1 << 9), (1 << 7, 1 << 10), (1 << 8, 1 << 11))
+"""Inputs of networks, and neurons."""
+UNLIMITED = 1e9
 MAGNITUDES = (0.01, 1, 2, 4, 8, 16, 32, 64, 256, 4096)
 """Slopes of a leaky ReLU below zero."""
 
@@ -105,11 +125,53 @@ def hidden_terms() -> dict[str, Any]:
             "by_slope": found}  # fmt: skip
 
 
+def problem_of(path: Path, text: str) -> tuple[Problem, Bounds]:
+    """The problem of a query, and its neurons' bounds at the root."""
+    query, networks = parse_query(text), load_networks({"": path})
+    bindings = {name: network.binding for name, network in bind(query, networks).items()}
+    with torch.no_grad():
+        problem = compile_problem(query, bindings, compile_cases(query))
+        return problem, root_bounds(problem, Clock.started(UNLIMITED), silent).bounds
+
+
+def formula_witnesses() -> dict[str, Any]:
+    """Mixed-integer programs of satisfiable formulas, until a point is found."""
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, variables in enumerate(size for size in VARIABLES for _ in range(2)):
+            problem, bounds = problem_of(*formula(Path(folder), seed, variables))
+            start = time.process_time()
+            point = candidate(problem, bounds, 0, Clock.started(60.0))
+            seconds = round(time.process_time() - start, 2)
+            found.setdefault(str(variables), []).append(seconds if point is not None else math.inf)
+    return {"what": "processor seconds until HiGHS finds the witness of a formula, by its variables", "found": found}
+
+
+def integer_programs() -> dict[str, Any]:
+    """Setting up mixed-integer programs of networks of one hidden layer, solved for a hundredth of a second."""
+    found, generator = {}, np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for inputs, width in HIDDEN:
+            sizes = (width, inputs), (width,), (2, width)
+            path = shallow_network(Path(folder) / "wide.onnx", *map(generator.standard_normal, sizes))
+            lines = [
+                f"(declare-const X_{k} Real)(assert (>= X_{k} -1.0))(assert (<= X_{k} 1.0))" for k in range(inputs)
+            ]
+            lines += ["(declare-const Y_0 Real)(declare-const Y_1 Real)(assert (<= Y_0 Y_1))"]
+            problem, bounds = problem_of(path, "\n".join(lines))
+            start = time.process_time()
+            candidate(problem, bounds, 0, Clock.started(0.01))
+            found[str(inputs * width)] = round(time.process_time() - start, 2)
+    return {"what": "processor seconds of setting up, and of a hundredth more, by the coefficients", "found": found}
+
+
 MEASURED: Mapping[str, Callable[[], dict[str, Any]]] = {
     "problem.most_filled_map": compressed_rows,
     "problem.most_filled_product": sparse_products,
     "processes.seconds_to_fork": forks,
     "networks.moderate_constant": hidden_terms,
+    "mixed_integer.seconds": formula_witnesses,
+    "mixed_integer.most_elements": integer_programs,
 }
 
 

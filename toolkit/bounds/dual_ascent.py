@@ -31,7 +31,6 @@ from toolkit.bounds.optimised_bound import Bound, Domain, Multipliers
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Program, split_layers
 from toolkit.problem.sum_rounding import MapErrors
-from toolkit.tuning import tuned
 
 
 class AscentState(Protocol):
@@ -43,9 +42,6 @@ class AscentState(Protocol):
 
     def advance(self, bound: Bound, gradient: Multipliers, step: int) -> Self:
         """The state after step number ``step``, from 1; bound and gradient are those at ``current``."""
-
-    def select(self, index: Tensor) -> Self:
-        """The state of some domains."""
 
 
 class StepRule(Protocol):
@@ -93,10 +89,6 @@ class AdamState:
         )
         return AdamState(rule, moved.projected(), mean, square)
 
-    def select(self, index: Tensor) -> AdamState:
-        """The state of some domains."""
-        return AdamState(self.rule, self.current.select(index), self.mean.select(index), self.square.select(index))
-
 
 @dataclass(frozen=True)
 class Polyak:
@@ -133,10 +125,6 @@ class PolyakState:
         )
         return PolyakState(rule, moved.projected())
 
-    def select(self, index: Tensor) -> PolyakState:
-        """The state of some domains."""
-        return PolyakState(self.rule, self.current.select(index))
-
 
 LEAST_SQUARED_GRADIENT = 1e-20
 """Least squared length of a gradient that is divided by."""
@@ -160,7 +148,7 @@ class Schedule:
     iterations: int
     rule: StepRule = field(default_factory=Adam)
     until_proved: bool = True
-    """Whether positive bounds need no further improvement."""
+    """Whether it ends early where all bounds are positive."""
     in_bytes: bool = False
     """Whether the slopes are to be such that a byte can state them, for a certificate."""
 
@@ -286,30 +274,20 @@ def optimise(
 ) -> Bound:
     """Improve the bound of every domain for a number of steps; the best bound met is returned.
 
-    The first evaluation is at ``start``. ``check`` is called before every step and may raise to stop the work. Domains
-    that are proved leave the batch early, if the schedule says so, with the bound that proves them. If it does not,
-    nothing here has a size that follows from values, so that a device need not be waited for, and may record it.
+    The first evaluation is at ``start``. ``check`` is called before every step and may raise to stop the work. It ends
+    early where all domains are proved, if the schedule says so; if it does not, a device need not be waited for, and
+    may record it. Domains that are proved stay in the batch: without them, no search was faster.
     """
     relaxed = relax(program, domain)
     at = evaluate(program, relaxed, start)
     best, state = at.bound, schedule.rule.start(start)
-    rows: Tensor | None = None  # which domains are still in the batch; None: all
     for step in range(1, schedule.iterations + 1):
         check()
-        staying = None
-        if schedule.until_proved:
-            lower = best.lower if rows is None else best.lower[rows]
-            staying = (~(lower > 0)).nonzero().squeeze(1)
-            if not len(staying):
-                break
-        bound, gradient = at.bound, supergradient(program, relaxed, at)
-        if staying is not None and len(staying) < (1 - tuned().ascent.proved_share_to_shrink) * len(bound.lower):
-            relaxed = relax(program, relaxed.domain.select(staying))
-            state, bound, gradient = state.select(staying), bound.select(staying), gradient.select(staying)
-            rows = staying if rows is None else rows[staying]
-        state = state.advance(bound, gradient, step)
+        if schedule.until_proved and bool((best.lower > 0).all()):
+            break
+        state = state.advance(at.bound, supergradient(program, relaxed, at), step)
         at = evaluate(program, relaxed, state.current)
-        best = best.or_better(at.bound, rows)
+        best = best.or_better(at.bound)
     return stated(program, domain, best) if schedule.in_bytes else best
 
 

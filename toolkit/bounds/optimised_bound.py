@@ -101,15 +101,9 @@ class Bound:
         lower, point, post, error = parts
         return Bound(lower, self.multipliers.select(index), point, post, error)
 
-    def or_better(self, other: Bound, index: Tensor | None = None) -> Bound:
-        """For each domain the greater of two lower bounds, with its multipliers, minimiser, coefficients and error.
-
-        ``other`` holds bounds of all domains, or of those at the positions ``index``.
-        """
+    def or_better(self, other: Bound) -> Bound:
+        """For each domain the greater of two lower bounds, with its multipliers, minimiser, coefficients and error."""
         # A comparison with NaN is false, so a broken bound never replaces a good one.
-        if index is not None:
-            better = (other.lower > self.lower[index]).nonzero().squeeze(1)
-            return self.put(index[better], other.select(better)) if len(better) else self
         greater = other.lower > self.lower
         rows = greater.unsqueeze(1)
 

@@ -86,7 +86,7 @@ def _compressed(matrix: Tensor) -> Tensor:
 
 
 def with_stacks(program: Program) -> Program:
-    """The program with stacks, where most layers read most earlier ones through matrices."""
+    """The program with stacks, where every layer reads the input and all earlier ones through matrices."""
     layers = program.layers
     if not all(isinstance(layer.affine, DenseAffine) for layer in layers) or not _worth_stacking(layers):
         return program
@@ -94,12 +94,8 @@ def with_stacks(program: Program) -> Program:
 
 
 def _worth_stacking(layers: tuple[Layer, ...]) -> bool:
-    pairs = len(layers) * (len(layers) + 1) / 2
-    maps = sum(len(layer.affine.sources) for layer in layers)
-    return (
-        sum(INPUT in layer.affine.sources for layer in layers) >= tuned().problem.least_input_readers
-        and maps >= tuned().problem.least_mapped_share * pairs
-    )
+    complete = all(len(layer.affine.sources) == number + 1 for number, layer in enumerate(layers))
+    return complete and len(layers) >= tuned().problem.least_input_readers
 
 
 def _stack(program: Program, source: int) -> StackedMatrix:
@@ -112,8 +108,7 @@ def _stack(program: Program, source: int) -> StackedMatrix:
     for layer in later:
         affine = layer.affine
         assert isinstance(affine, DenseAffine)
-        if source in affine.sources:
-            matrix[layer.start - first : layer.stop - first] = affine.matrices[affine.sources.index(source)]
+        matrix[layer.start - first : layer.stop - first] = affine.matrices[affine.sources.index(source)]
     return StackedMatrix(first, matrix)
 
 

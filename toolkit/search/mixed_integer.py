@@ -34,10 +34,7 @@ def suits(program: Program, unstable: int) -> bool:
     maps = program.maps()
     dense = all(isinstance(affine, DenseAffine) for affine in maps)
     relus = all(layer.op == "relu" for layer in program.layers)
-    limits = tuned().mixed_integer
-    return (
-        dense and relus and 0 < unstable <= limits.most_binaries and sum(map(_elements, maps)) <= limits.most_elements
-    )
+    return dense and relus and unstable > 0 and sum(map(_elements, maps)) <= tuned().mixed_integer.most_elements
 
 
 def _elements(affine: Affine) -> int:
