@@ -658,9 +658,11 @@ class SharingTuning(TuningGroup):
     seconds_before: float = choice(0.3, "seconds", least=0, measured="processes_2026_11_26.json:shares")
     """Seconds that a search takes in one process before others are worth their start, and each time it is too
     narrow."""
-    least_turn_seconds: float = choice(0.3, "seconds", least=0, measured="no")
+    least_turn_seconds: float = choice(
+        0.3, "seconds", least=0, measured="choices_2026_11_30.json:sharing:least_turn_seconds"
+    )
     """Seconds that a turn takes at least before a flag ends it."""
-    least_domains: int = choice(16, "domains", least=1, measured="no")
+    least_domains: int = choice(16, "domains", least=1, measured="choices_2026_11_30.json:sharing:least_domains")
     """Fewest open domains, or neurons with trees, of a share."""
 
 
@@ -738,10 +740,15 @@ class ZonotopeTuning(TuningGroup):
         1 << 25, "coefficients", least=0, measured="cgan_2026_11_25.json:coefficients_at_the_root"
     )
     """Coefficients of one box's terms on the widest layer that they meet, at most."""
-    most_coefficients: int = choice(1 << 26, "coefficients", least=1, measured="no")
+    most_coefficients: int = choice(
+        1 << 26, "coefficients", least=1, measured="choices_2026_11_30.json:zonotopes:most_coefficients"
+    )
     """Coefficients of the terms of all boxes that are bounded at once on the widest layer that they meet, at most."""
     block_coefficients: PerDevice = choice(
-        PerDevice(cpu=1 << 20, elsewhere=1 << 26), "coefficients", least=1, measured="no"
+        PerDevice(cpu=1 << 20, elsewhere=1 << 26),
+        "coefficients",
+        least=1,
+        measured="choices_2026_11_30.json:zonotopes:block_coefficients",
     )
     """Coefficients that a map takes at once: few enough to stay in a processor's cache, and enough to keep other
     devices busy."""
@@ -853,7 +860,9 @@ class StrategyTuning(TuningGroup):
     search."""
     gap_worth_restart: float = choice(0.2, "share", least=0, measured="search_2026_11_25.json:turns")
     """Share of the way to a proof that must be gained for a new search to be where the old one was before long."""
-    restarted_turn_share: float = choice(0.25, "share", least=0, most=1, measured="no")
+    restarted_turn_share: float = choice(
+        0.25, "share", least=0, most=1, measured="choices_2026_11_30.json:strategy:restarted_turn_share"
+    )
     """Share of its turn that a new search gets while better bounds of the neurons still bring so much."""
 
 
