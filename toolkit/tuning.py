@@ -884,6 +884,8 @@ class CertificateTuning(TuningGroup):
     """Relative difference of values that are one and the same."""
     flushed_seconds: float = guard(2.0, "seconds", least=0)
     """Time after which what was written can be read."""
+    repair_time_share: float = guard(0.5, "share", least=0, most=1)
+    """Share of the time left that a repair may take: a leaf that is refused for a good reason has no end of parts."""
     most_repaired_leaves: int = guard(4096, "leaves", least=0)
     """Parts of refused leaves beyond which a certificate is not repaired: the checker bounds each of them alone."""
     trees_put_together: int = guard(32, "trees", least=1)

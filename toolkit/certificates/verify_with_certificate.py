@@ -96,7 +96,7 @@ def checked(files: ProofFiles, result: Result, clock: Clock, floats: bool = Fals
     try:
         with out_of_time_after(clock.seconds_left):
             outcome = check_or_repair(files, clock)
-    except (Overdue, OutOfTime):
+    except Overdue:
         return replace(result, verdict=Verdict.TIMEOUT, reason="time limit, while the certificate was checked")
     except UnreadableError as error:
         return replace(result, verdict=Verdict.UNKNOWN, reason=f"the certificate cannot be checked: {error}")
@@ -112,10 +112,16 @@ def checked(files: ProofFiles, result: Result, clock: Clock, floats: bool = Fals
 
 def check_or_repair(files: ProofFiles, clock: Clock) -> CheckOutcome:
     """What the checker says of a certificate; where it refuses leaves that could be split, of one in which they are,
-    which takes the place of the other. Raises UnreadableError and OutOfTime."""
+    which takes the place of the other. Raises UnreadableError."""
     paths = (files.network, files.specification, files.certificate)
     outcome = check(*paths)
-    if outcome.status != REFUTED or (better := repaired(*paths, clock)) is None:
+    if outcome.status != REFUTED:
+        return outcome
+    try:
+        better = repaired(*paths, clock.part(tuned().certificates.repair_time_share))
+    except OutOfTime:
+        return outcome
+    if better is None:
         return outcome
     files.certificate.write_bytes(better)
     return check(*paths)

@@ -70,6 +70,7 @@ def test_what_is_not_true_is_not_repaired(tmp_path: Path) -> None:
         files = ProofFiles({"": paths[0]}, paths[1], paths[2])
         assert check_or_repair(files, Clock.started(60.0)).status == REFUTED
     assert paths[2].read_bytes() == before
+    assert check_or_repair(files, Clock.started(0.6)).status == REFUTED
     with pytest.raises(OutOfTime):
         repaired(*paths, Clock.started(0.3))
 
