@@ -304,7 +304,7 @@ def test_two_variants_on_a_ray_cluster(tmp_path: Path) -> None:
     place, out = tmp_path / "toy", tmp_path / "out"
     place.mkdir()
     network = save(random_network("mlp", 0), place, "net.onnx")
-    (place / "0.vnnlib").write_text(hard_query(network, np.random.default_rng(0), 0.05))
+    (place / "0.vnnlib").write_text(hard_query(network, np.random.default_rng(0), 5.0))
     (place / "instances.csv").write_text("net.onnx,0.vnnlib,30\n")
     arguments = ["bench", str(place), "--device", "cpu", "--out", str(out), "--executor", "ray", *TWO]
     assert run([*arguments, "--workers", "1"]) == 0
