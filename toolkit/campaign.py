@@ -25,7 +25,7 @@ from rich.console import Console
 
 from toolkit.bench import answer_table, journal
 from toolkit.bench.answer_table import write_answers
-from toolkit.bench.columns import check_no_columns
+from toolkit.bench.columns import check_free
 from toolkit.bench.executors import Executor, default_limits
 from toolkit.bench.expected import VerdictComparison, compare
 from toolkit.bench.folder import Benchmark, find_benchmarks, list_jobs, with_key
@@ -43,7 +43,6 @@ from toolkit.bench.stored_run import (
     InstanceList,
     StoredRun,
     as_part,
-    check_no_other,
     describe_run,
     note_limits,
     note_workers,
@@ -75,9 +74,7 @@ def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY, tool: To
     listed = [job for benchmark in benchmarks for job in list_jobs(benchmark, settings, *limits)]
     name, shard = run_name(path, benchmarks), options.part()
     out = results_folder(name, options)
-    check_no_columns(out)
-    if not options.fresh:
-        check_no_other(out, name, [benchmark.category for benchmark in benchmarks], recipe=False)
+    check_free(out, name, [benchmark.category for benchmark in benchmarks], recipe=False, fresh=options.fresh)
     with claimed(out):
         keyed = tool.keyed if tool else with_key
         jobs = [keyed(job) for job in (listed if shard is None else part_of(listed, shard, out))]

@@ -21,14 +21,14 @@ from typing import Any
 from rich.console import Console
 
 from toolkit.bench.atomic_files import write_text_atomically
-from toolkit.bench.columns import check_no_columns
+from toolkit.bench.columns import check_free
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import WorkerTask
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.bench.scoring import wilson
-from toolkit.bench.stored_run import check_no_other, describe_run, read_run, store_run
+from toolkit.bench.stored_run import describe_run, read_run, store_run
 from toolkit.bench.verify_job import VERIFY
 from toolkit.campaign import cards, execute, make_console
 from toolkit.report.page import Page, facts, instance_links, write_page
@@ -143,9 +143,7 @@ def certify_rows(
     console = make_console()
     questions = ask(question)
     out = out or Path("results") / questions.name
-    check_no_columns(out)
-    if not options.fresh:
-        check_no_other(out, questions.name, [questions.name], recipe=False)
+    check_free(out, questions.name, [questions.name], recipe=False, fresh=options.fresh)
     with claimed(out):
         _introduce(questions, question, console)
         write_folder(questions, out / "benchmark", timeout)

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from toolkit.bench.columns import check_no_columns
+from toolkit.bench.columns import check_free
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.freeze import check_target, freeze
 from toolkit.bench.job import WorkerTask
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
-from toolkit.bench.stored_run import check_no_other, describe_run, store_run
+from toolkit.bench.stored_run import describe_run, store_run
 from toolkit.bench.verify_job import VERIFY
 from toolkit.campaign import execute, make_console
 from toolkit.errors import InputError
@@ -38,9 +38,7 @@ def run_parsed(recipe: Recipe, options: Options, task: WorkerTask = VERIFY) -> i
     console = make_console()
     if options.freeze is not None:
         check_target(options.freeze)
-    check_no_columns(out)
-    if not options.fresh:
-        check_no_other(out, recipe.name, [recipe.name], recipe=True)
+    check_free(out, recipe.name, [recipe.name], recipe=True, fresh=options.fresh)
     with claimed(out):
         models = make_models(recipe, out, console, options.trainers)
         records = verify_models(recipe, out, options, task)

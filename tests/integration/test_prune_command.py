@@ -199,7 +199,7 @@ def test_mistakes_are_one_line_that_names_the_option(network, tmp_path, capsys, 
 
 
 def test_images_may_be_floats(network, tmp_path):
-    """The same specifications and verdicts as of whole numbers of eight bits."""
+    """Images as floats in [0, 1] lead to the specifications and verdicts that they lead to as uint8."""
     test = load_dataset(Data(name="digits")).test.first(24)
     images = (test.images[:, 0].numpy() * 255).round().astype(np.uint8)
     labels = test.labels.numpy()

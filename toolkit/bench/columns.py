@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.stored_run import NAME as RUN
-from toolkit.bench.stored_run import read_run
+from toolkit.bench.stored_run import check_no_other, read_run
 from toolkit.errors import InputError
 
 NAME, PAGE, TABLE = "columns.json", "comparison.html", "comparison.csv"
@@ -109,6 +109,16 @@ def check_no_columns(out: Path) -> None:
     """Raise InputError for a folder of columns, in which a single run would hide them."""
     if labels := read_columns(out):
         raise InputError(f"{out}: holds the columns {', '.join(labels)} of another run; choose another --out")
+
+
+def check_free(out: Path, name: str, categories: Iterable[str], recipe: bool, fresh: bool) -> None:
+    """Raise InputError where a single run would hide columns in its folder, or replace another run's results.
+
+    A ``fresh`` run may replace another one; see `toolkit.bench.stored_run.check_no_other` for what another one is.
+    """
+    check_no_columns(out)
+    if not fresh:
+        check_no_other(out, name, categories, recipe)
 
 
 def runs_in(out: Path) -> list[Path]:

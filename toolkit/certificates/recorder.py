@@ -92,7 +92,7 @@ class CertificateRecorder:
         self.posed: ProblemBegun | None = None
         """The problem that is looked at."""
         self.problem: RecordedProblem | None = None
-        """The same, once something is stated of it."""
+        """What cases and neurons of the problem are in the files; None until something is stated of it."""
         self.common_begun = False
         """Whether what all cases have in common may have a context already."""
         self.refuted: set[int] = set()

@@ -44,7 +44,7 @@ def bench(target: Path | None = None, /, *, options: Options = NO_OPTIONS, json:
 
 def values_of(path: Path, options: Options) -> dict[str, Any]:
     """What came of a target that was run, for programs."""
-    from toolkit.commands.columns import column_values
+    from toolkit.commands.run_columns import column_values
     from toolkit.commands.run_json import run_values
 
     return (column_values if options.columns else run_values)(run_folder_of(path, options))
@@ -54,7 +54,7 @@ def run_folder_of(path: Path, options: Options) -> Path:
     """The folder of the results of a target that was run."""
     from toolkit.bench.folder import find_benchmarks
     from toolkit.campaign import results_folder, run_name
-    from toolkit.commands.columns import columns_folder
+    from toolkit.commands.run_columns import columns_folder
     from toolkit.recipe import load_recipe
 
     if options.out is not None:
@@ -76,7 +76,7 @@ def run_target(target: Path | None, options: Options) -> int:
     path = find_target(target)
     with machine_failures():
         if options.columns:
-            from toolkit.commands.columns import run_columns
+            from toolkit.commands.run_columns import run_columns
 
             return run_columns(path, options)
         if path.suffix == ".toml":

@@ -31,7 +31,7 @@ def merge(*run: Path, out: Path, json: Flag = False) -> ExitCode:
     json
         Print one JSON object on stdout at the end, with scores and all answers, and all else on stderr.
     """
-    from toolkit.commands.columns import column_values
+    from toolkit.commands.run_columns import column_values
     from toolkit.commands.run_json import run_values
 
     with on_stderr(json):
@@ -104,7 +104,7 @@ def merged_columns(run: Sequence[Path], out: Path, labels: Sequence[str], consol
     from toolkit.bench.columns import store_columns
     from toolkit.bench.merge_runs import is_unused
     from toolkit.bench.runner import claimed
-    from toolkit.commands.columns import conclude_columns
+    from toolkit.commands.run_columns import conclude_columns
 
     codes = [ExitCode.DONE]
     with claimed(out):

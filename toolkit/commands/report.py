@@ -61,7 +61,7 @@ def report(run: Path, /, *, latex: Flag = False, csv: Flag = False, json: Flag =
 
 def _of_columns(run: Path, folders: Sequence[Path], console: Console, json: bool) -> ExitCode:
     """Make the report of each column that has answers, and of their comparison. Raises InputError where none has."""
-    from toolkit.commands.columns import column_values, conclude_columns
+    from toolkit.commands.run_columns import column_values, conclude_columns
 
     some = [folder for folder in folders if stored_records(folder, read_run(folder))]
     if not some:

@@ -87,7 +87,7 @@ def _answers(found: SourceComparison) -> list[Column]:
 
 
 def _answer_groups(found: SourceComparison) -> list[Column]:
-    """Of each source a group of two columns: what it answered, and in which time."""
+    """Two columns for each source, in a group with its label: its verdict of an instance, and its seconds."""
     return [
         replace(column, group=label)
         for index, label in enumerate(found.labels)

@@ -33,7 +33,7 @@ class Column:
     text: Callable[[Any], str]
     numeric: bool = True
     group: str = ""
-    """What it has in common with the columns beside it, which stands above them."""
+    """Title of the group that the column belongs to with its neighbours, in a header row above theirs; empty: none."""
 
     @property
     def full_title(self) -> str:

@@ -205,10 +205,10 @@ def open_cases(root: RootBounds) -> Tensor:
 
 def boxes_at_once(program: Program) -> int:
     """How many boxes are bounded together: on a processor, as many as keep it busy; else as many as fit."""
+    fitting = largest_batch(program, 0)
     if program.device.type == "cuda":
-        return largest_batch(program, 0)
-    busy = max(1, tuned().roots.batch_cost // max(1, program.cost))
-    return min(busy, largest_batch(program, 0))
+        return fitting
+    return min(fitting, max(1, tuned().roots.batch_cost // max(1, program.cost)))
 
 
 def joint_roots(problems: Sequence[Problem], clock: Clock) -> list[RootBounds]:

@@ -53,7 +53,7 @@ def test_npz_images_come_out_channels_first(tmp_path: Path, shape: tuple[int, ..
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3), (3, 6, 5)])
 def test_npz_images_may_be_floats(tmp_path: Path, kind: type, shape: tuple[int, ...]) -> None:
-    """The same images as whole numbers of eight bits, but for what the type itself cannot hold."""
+    """Floats in [0, 1] are read as the images that they are as uint8, up to the precision of their type."""
     arrays = _arrays(shape)
     floats = {key: (value / 255).astype(kind) if key[0] == "x" else value for key, value in arrays.items()}
     for name, given in (("bytes", arrays), ("floats", floats)):
