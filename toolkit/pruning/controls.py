@@ -94,9 +94,13 @@ def chain_with_controls(
 
 
 def _retrained(round_: ControlRound) -> ChainState:
-    """The unpruned network trained on from where it was: after any round it had as many epochs as the chain."""
-    key = round_.key("retrained", pruned="")
-    return round_.state("retrained", key, copy.deepcopy(round_.before.model), {}, round_.retraining())
+    """The unpruned network trained on from where it was: after any round it had as many epochs as the chain, those of
+    learning scores included."""
+    job, learning = round_.retraining(), round_.chain.method.learning_epochs
+    if learning:
+        job = replace(job, training=job.training.model_copy(update={"epochs": job.training.epochs + learning}))
+    key = round_.key("retrained", pruned="", **({"learning": learning} if learning else {}))
+    return round_.state("retrained", key, copy.deepcopy(round_.before.model), {}, job)
 
 
 def _random_masks(round_: ControlRound) -> ChainState:

@@ -26,6 +26,11 @@ class CriterionOptions(RecipeRecord):
         def name(self) -> str:
             """Name of the criterion."""
 
+    @property
+    def learning_epochs(self) -> int:
+        """Epochs in which the criterion learns its scores in a round; controls of equal epochs train as many more."""
+        return 0
+
 
 Criterion = Callable[[Any, Any], Any]
 """New masks (`toolkit.pruning.masks.Masks`) from the options, for a `toolkit.pruning.round.PruningRound`."""

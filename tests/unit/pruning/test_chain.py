@@ -265,8 +265,11 @@ def test_controls_stand_beside_each_pruned_network(digits: Dataset, tmp_path: Pa
     assert all(_equal(model.module, models[model.name].module) for model in again)
 
 
-def test_the_unpruned_control_is_trained_for_as_many_epochs_as_the_chain(digits: Dataset) -> None:
-    recipe = _recipe({"method": "magnitude", "rewind": "finetune", "controls": ["retrained"]})
+@pytest.mark.parametrize(("method", "learning"), [("magnitude", 0), ({"name": "hydra", "epochs": 2}, 2)])
+def test_the_unpruned_control_is_trained_for_as_many_epochs_as_the_chain(
+    digits: Dataset, method: Any, learning: int
+) -> None:
+    recipe = _recipe({"method": method, "rewind": "finetune", "controls": ["retrained"]})
     chain, options = recipe.chains[0], recipe.models["net"]
     context = ChainContext(digits)
     states = list(chain_with_controls(context, options, chain, recipe.training_of(chain)))
@@ -274,8 +277,11 @@ def test_the_unpruned_control_is_trained_for_as_many_epochs_as_the_chain(digits:
     job = TrainingJob(recipe.training_of(chain), digits.train, validation=digits.validation)
     expected = copy.deepcopy(dense.model)
     for index, control in enumerate([state for state in later if state.control], 1):
-        expected = train(expected, rewound_job(job, chain, context, index))
+        alike = rewound_job(job, chain, context, index)
+        longer = alike.training.model_copy(update={"epochs": alike.training.epochs + learning})
+        expected = train(expected, replace(alike, training=longer))
         assert _equal(control.model, expected)
+        assert len(control.curve) == job.training.epochs + learning
 
 
 def test_random_masks_have_the_densities_of_each_layer() -> None:

@@ -21,6 +21,11 @@ class Hydra(CriterionOptions):
     epochs: PositiveInt = 20
     learning_rate: PositiveFloat = 0.01
 
+    @property
+    def learning_epochs(self) -> int:
+        """Epochs of the scores, in which weights stay as they are."""
+        return self.epochs
+
 
 @criterion(Hydra)
 def by_learned_scores(options: Hydra, round_: PruningRound) -> Masks:
@@ -37,6 +42,11 @@ class HydraFilter(Structured):
     layerwise: Literal[True] = True
     epochs: PositiveInt = 20
     learning_rate: PositiveFloat = 0.01
+
+    @property
+    def learning_epochs(self) -> int:
+        """Epochs of the scores, in which weights stay as they are."""
+        return self.epochs
 
 
 @criterion(HydraFilter)
