@@ -766,7 +766,10 @@ class NeuronBoundTuning(TuningGroup):
     least_stated_gain: float = choice(
         0.005, "share of the width", least=0, most=1, measured="certificates_2026_11_29.json:least_stated_gain"
     )
-    """What a certified search asks of an end of a neuron's range: less is not worth a row in each case."""
+    """What a certified search asks of an end of a neuron's range that proves no phase: less is not worth a row in each
+    case."""
+    stated_margin: float = guard(1e-4, "share of the width", least=0, most=1)
+    """By how much trees of a certified search prove more than is stated: the checker's ranges differ in rounding."""
 
 
 class LirpaTuning(TuningGroup):

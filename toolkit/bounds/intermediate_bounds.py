@@ -62,8 +62,7 @@ def refine_layer(
         rows = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)
         old = Bounds(lower[:, layer.start + part], upper[:, layer.start + part])
         known, width = torch.cat([old.lower, -old.upper], 1)[0], (old.upper - old.lower)[0].repeat(2)
-        least = tuned().neuron_bounds.least_stated_gain if schedule.in_bytes else 0.0
-        better = rows.lower > known + least * width
+        better = worth_stating(rows.lower, known, width) if schedule.in_bytes else rows.lower > known
         low, negated = torch.where(better, rows.lower, known).unsqueeze(0).split(len(part), 1)
         new = old.intersect(Bounds(low, -negated))
         tell(TightenedRows(number, part, rows.multipliers.alpha, better))
@@ -72,6 +71,12 @@ def refine_layer(
         if float((new.upper - new.lower).sum()) > least * float((old.upper - old.lower).sum()):
             break
     return Bounds(lower, upper)
+
+
+def worth_stating(ends: Tensor, known: Tensor, width: Tensor) -> Tensor:
+    """Which lower ends of neurons, or of their negatives, a certificate states: those that prove a phase, and those
+    that are better than what is known by some part of the neurons' width. All are ``(n,)``."""
+    return (ends > known + tuned().neuron_bounds.least_stated_gain * width) | ((ends > 0) & (known <= 0))
 
 
 def _sample_first(index: Tensor, size: int) -> list[Tensor]:

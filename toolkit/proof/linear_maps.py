@@ -61,7 +61,7 @@ class LinearMap:
     @cached_property
     def unit(self) -> Array:
         """The largest power of two of which all coefficients are multiples."""
-        return quantum(self.coefficients.ravel())
+        return quantum(self.coefficients[self.coefficients != 0])
 
     @cached_property
     def magnitude(self) -> LinearMap:

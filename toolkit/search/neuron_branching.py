@@ -21,7 +21,7 @@ from torch import Tensor
 
 from toolkit.bounds.bounder import NeuronQuestion, NeuronTrees, Stage, bounder
 from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule, evaluate, relax
-from toolkit.bounds.intermediate_bounds import refine_layer
+from toolkit.bounds.intermediate_bounds import refine_layer, worth_stating
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Multipliers, adaptive
 from toolkit.ops import RELAXATIONS
@@ -94,18 +94,18 @@ def _stated(question: NeuronQuestion, number: int, rows: Tensor, clock: Clock) -
     """The bounds with those of some rows of a layer that leaves prove with slopes that a byte can state, by a margin
     for what rounding does to those who compute them again; the trees are told."""
     program, bounds = question.program, question.known
+    at = program.layers[number].start + rows
+    old = Bounds(bounds.lower[:, at], bounds.upper[:, at])
+    known, width = torch.cat([old.lower, -old.upper], 1)[0], (old.upper - old.lower)[0].repeat(2)
     try:
         with refusals():
-            trees = plant(program, number, question.box, bounds, rows, question.batch)
+            margin = tuned().neuron_bounds.stated_margin * width
+            trees = plant(program, number, question.box, bounds, rows, question.batch, margin)
             grown(trees, clock)
             multipliers, ends = trees.with_stated_slopes()
     except torch.OutOfMemoryError:
         return bounds
-    at = program.layers[number].start + rows
-    known = torch.cat([bounds.lower[:, at], -bounds.upper[:, at]], 1)[0]
-    margin = tuned().neuron_bounds.least_stated_gain * (bounds.upper - bounds.lower)[0, at].repeat(2)
-    ends = ends - margin
-    better = ends > known + margin
+    better = worth_stating(ends, known, width)
     told = multipliers.alpha, multipliers.beta, ends, better
     question.tell(NeuronTrees(number, rows, trees.space.unstable, trees.open.case, trees.open.phase, *told))
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
@@ -154,7 +154,7 @@ class TreeFrontier(PhaseFrontier):
         return most.scatter_reduce(0, self.open.case, lower, "amin")
 
     def bounds(self) -> Bounds:
-        """Bounds of the neurons, ``(1, n)``."""
+        """Bounds of the neurons, ``(1, n)``, less the margin of each."""
         low, negated = self.heights().unsqueeze(0).chunk(2, 1)
         return Bounds(low, -negated)
 
@@ -198,12 +198,15 @@ class TreeFrontier(PhaseFrontier):
             self.width, self.due = now, 2 * self.due
 
 
-def plant(program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tensor, batch: int) -> TreeFrontier:
-    """Trees of one leaf each, not bounded yet, for some rows ``(n,)`` of a layer."""
+def plant(
+    program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tensor, batch: int, margin: Tensor | float = 0.0
+) -> TreeFrontier:
+    """Trees of one leaf each, not bounded yet, for some rows ``(n,)`` of a layer; their bounds are less by a margin,
+    ``(2 n,)`` or one for all, so that a tree which is done proves a phase by as much."""
     layer = program.layers[number]
     ending_here = program.ending_at(number)
     earlier = bounds.of(slice(layer.start))
-    space = PhaseSpace(_both_ends(ending_here, box, rows), earlier, _unstable(earlier))
+    space = PhaseSpace(_both_ends(ending_here, box, rows, margin), earlier, _unstable(earlier))
     count = 2 * len(rows)
     trees = torch.arange(count, device=program.device)
     start = adaptive(earlier, earlier.lower.new_ones(count, 1))
@@ -218,8 +221,8 @@ def plant(program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tens
     )
 
 
-def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
-    """One case for the value of each feature in ``rows``, and one for its negative."""
+def _both_ends(program: Program, box: Bounds, rows: Tensor, margin: Tensor | float) -> Problem:
+    """One case for the value of each feature in ``rows``, and one for its negative, less a margin."""
     count = 2 * len(rows)
     weights = torch.zeros(count, program.features.size, dtype=program.dtype, device=program.device)
     cases = torch.arange(count, device=program.device)
@@ -232,7 +235,7 @@ def _both_ends(program: Program, box: Bounds, rows: Tensor) -> Problem:
         region=region,
         rows=cases.unsqueeze(1),
         weights=weights,
-        offsets=weights.new_zeros(count),
+        offsets=weights.new_zeros(count) - margin,
     )
 
 

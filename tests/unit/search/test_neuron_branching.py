@@ -51,7 +51,7 @@ def width(bounds: Bounds) -> float:
 
 
 def branched(
-    program: Program, radius: float, seconds: float = 20.0, processes: int = 1
+    program: Program, radius: float, seconds: float = 20.0, processes: int = 1, stated: bool = False
 ) -> tuple[Problem, Bounds, Bounds]:
     """The problem, the bounds that slopes give, and those of branch and bound."""
     problem = problem_on(program, boxes(program, radius))
@@ -60,7 +60,7 @@ def branched(
     for number in range(len(program.layers)):
         slopes = refine_layer(program, number, box, slopes, Schedule(40, Adam(rate_alpha=0.3)))
     clock = Clock.started(seconds)
-    question = NeuronQuestion(problem.program, box, start, turn=clock, batch=256, processes=processes)
+    question = NeuronQuestion(problem.program, box, start, turn=clock, batch=256, processes=processes, stated=stated)
     return problem, slopes, branch_neurons(question)
 
 
@@ -99,6 +99,16 @@ def test_several_processes_gain_about_as_much(tune: Callable[..., None]) -> None
     gain = width(slopes) - width(alone)
     assert gain > 0
     assert width(slopes) - width(shared) > 0.7 * gain
+
+
+def test_ends_that_are_stated_prove_as_many_phases() -> None:
+    """A tree is done where its neuron has a phase: that must not be lost to the margin of what is stated."""
+    counts = []
+    for stated in (False, True):
+        torch.manual_seed(8)
+        found = [branched(program_of(mlp(3, 24, 24, 2), 3), 0.4, stated=stated)[2] for _ in range(6)]
+        counts.append(sum(int(((bounds.lower < 0) & (bounds.upper > 0)).sum()) for bounds in found))
+    assert counts[1] <= 1.03 * counts[0]
 
 
 def test_no_time_means_no_change() -> None:
