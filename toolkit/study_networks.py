@@ -55,6 +55,8 @@ def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | Non
     wanted, there = recipe.specification.images, len(dataset.test)
     if wanted > there:
         raise FieldError("specification.images", f"{wanted} are wanted, and there are {there} test images")
+    if warning := sorted_by_class(dataset.test.labels.tolist(), wanted):
+        console.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
     train_in_parallel(recipe, dataset, out / "cache", trainers)
     models = list(_export_all(recipe, dataset, out, console))
     pool = dataset.test.images.numpy(), dataset.test.labels.numpy()
@@ -62,6 +64,18 @@ def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | Non
     text = json.dumps({"key": key, "models": [asdict(model) for model in models]}, indent=1)
     write_text_atomically(path, text + "\n")
     return models
+
+
+def sorted_by_class(labels: Sequence[int], wanted: int) -> str:
+    """That the first test images, which are verified, stand in the order of their classes and lack some; else empty."""
+    verified, classes = labels[:wanted], len(set(labels))
+    seen = len(set(verified))
+    if wanted < classes or seen == classes or list(verified) != sorted(verified):
+        return ""
+    return (
+        f"the {wanted} verified images are of {seen} of {classes} classes, as the test images are sorted by class: "
+        "shuffle them, or certified accuracy speaks of these classes alone"
+    )
 
 
 def made_from(recipe: Recipe) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,10 @@ def _channels_first(images: NDArray[Any], where: str) -> NDArray[Any]:
 
 @register("folder:")
 def load_folder(data: Data) -> Dataset:
-    """Image files in ``DIRECTORY/train/CLASS/`` and ``DIRECTORY/test/CLASS/``, all of one size."""
+    """Image files in ``DIRECTORY/train/CLASS/`` and ``DIRECTORY/test/CLASS/``, all of one size.
+
+    One of each class in turn: the first test images, which are those that are verified, are of all classes.
+    """
     root = data.base / data.name.partition(":")[2]
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; it holds train/CLASS/ and test/CLASS/")
@@ -107,12 +111,11 @@ def load_folder(data: Data) -> Dataset:
 
 
 def _folder_split(folder: Path, classes: list[str]) -> Split:
-    files = [
-        (file, label)
+    groups = [
+        [(file, label) for file in sorted((folder / name).glob("*")) if file.suffix.lower() in IMAGE_SUFFIXES]
         for label, name in enumerate(classes)
-        for file in sorted((folder / name).glob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
     ]
+    files = [pair for turn in zip_longest(*groups) for pair in turn if pair is not None]
     if not files:
         raise InputError(f"{folder}: no images in sub-folders, one for each class ({', '.join(classes) or 'none'})")
     images = [_read_image(file) for file, _ in files]

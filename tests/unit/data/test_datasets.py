@@ -133,11 +133,21 @@ def test_image_folders(tmp_path: Path) -> None:
                 Image.new("RGB", (5, 4), (255 * label, 51 * index, 0)).save(folder / f"{index}.png")
     dataset = load_dataset(Data(name=f"folder:{tmp_path}", validation=0.5))
     assert dataset.input_shape == (3, 4, 5)
-    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    assert dataset.test.labels.tolist() == [0, 1, 0, 1]
     assert dataset.test.images[3, :, 0, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])
     Image.new("RGB", (7, 4)).save(tmp_path / "test" / "dog" / "odd.png")
     with pytest.raises(InputError, match=r"odd\.png"):
         load_dataset(Data(name=f"folder:{tmp_path}"))
+
+
+def test_the_first_test_images_of_a_folder_are_of_all_classes(tmp_path: Path) -> None:
+    """Verification takes the first test images: of a folder sorted by class, they would be of one class only."""
+    for part in ("train", "test"):
+        for name, count in (("a", 1), ("b", 4), ("c", 2)):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (3, 2)).save(tmp_path / part / name / f"{index}.png")
+    assert load_dataset(Data(name=f"folder:{tmp_path}")).test.labels.tolist() == [0, 1, 2, 1, 2, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["digit", "npz", "folder:missing", "url:somewhere"])

@@ -37,7 +37,7 @@ from toolkit.pruning.controls import chain_with_controls, random_like
 from toolkit.pruning.masks import density
 from toolkit.pruning.pruning_options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
-from toolkit.study_networks import source_stamp
+from toolkit.study_networks import sorted_by_class, source_stamp
 from toolkit.training.training_job import TrainingJob
 from toolkit.training.training_loop import apply_masks, train
 
@@ -389,3 +389,17 @@ def test_the_user_s_own_images_count_by_content(tmp_path: Path) -> None:
     assert seen[1] != seen[4]
     assert seen[2] != seen[5]
     assert source_stamp(Data(name="digits")) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted", "told"),
+    [
+        ([0, 0, 0, 1, 1, 1, 2, 2], 6, "the 6 verified images are of 2 of 3 classes"),
+        ([0, 0, 0, 1, 1, 1, 2, 2], 8, ""),
+        ([0, 1, 0, 1, 0, 1, 2, 2], 6, ""),
+        ([0, 1, 2, 0, 1, 2, 0, 1], 2, ""),
+    ],
+)
+def test_verified_images_that_are_sorted_by_class_are_told(labels: list[int], wanted: int, told: str) -> None:
+    assert sorted_by_class(labels, wanted).startswith(told)
+    assert bool(sorted_by_class(labels, wanted)) == bool(told)
