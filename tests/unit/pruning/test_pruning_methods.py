@@ -32,7 +32,7 @@ from toolkit.recipe import Data
 from toolkit.training import tensor_files
 from toolkit.training.training_job import TrainingJob
 from toolkit.training.training_loop import apply_masks, train
-from toolkit.training.training_options import Standard, Training
+from toolkit.training.training_options import Ibp, LossOptions, Pgd, Stability, Standard, Training
 
 METHODS: list[MethodOptions] = [
     Random(),
@@ -328,3 +328,12 @@ def test_a_norm_is_that_of_what_a_weight_is_multiplied_with(groups: int) -> None
         assert gone.flatten(1).any(1).equal(changed) and int(gone.sum()) == 9 * 8 // groups
     plain = nn.Linear(4, 2)
     assert torch.allclose(input_norms(x[:, :, 0, 0], plain.weight, 1), x[:, :, 0, 0].norm(dim=0).expand(2, 4))
+
+
+@pytest.mark.parametrize("loss", [Standard(), Pgd(steps=1), Ibp()], ids=lambda loss: loss.name)
+def test_wanda_sees_the_images_whatever_the_training(loss: LossOptions, first: PruningRound) -> None:
+    """Regularisers by bounds are the last to pass through the layers: their centres of intervals are no inputs."""
+    wanted = prune(Wanda(layers=("conv", "linear")), first)
+    training = TRAINING.model_copy(update={"loss": loss, "epsilon": 0.1, "regularisers": (Stability(name="nrs"),)})
+    found = prune(Wanda(layers=("conv", "linear")), replace(first, job=replace(first.job, training=training)))
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)

@@ -21,8 +21,15 @@ class Wanda(Unstructured):
 
 @criterion(Wanda)
 def by_magnitude_and_input(options: Wanda, round_: PruningRound) -> Masks:
-    """Masks of the weights with the largest products of magnitude and norm of the input."""
+    """Masks of the weights with the largest products of magnitude and norm of the input.
+
+    Inputs are what the network, as it stands, makes of the images: no attack and no bounds of the training are in them.
+    """
+    import torch
+
     from toolkit.pruning.weight_scores import keep_best, weights_of
+    from toolkit.training.training_attack import evaluation_mode
+    from toolkit.training.training_loop import batches
 
     modules = dict(round_.model.named_modules())
     weights = dict(weights_of(options, round_))
@@ -33,8 +40,10 @@ def by_magnitude_and_input(options: Wanda, round_: PruningRound) -> Masks:
         )
         for name in weights
     ]
+    images, _ = next(batches(round_.job, round_.generator("wanda")))
     try:
-        next(round_.losses(round_.model, "wanda"))
+        with torch.no_grad(), evaluation_mode(round_.model):
+            round_.model(images)
     finally:
         for hook in hooks:
             hook.remove()
