@@ -221,31 +221,36 @@ class Gain:
 
 
 def gains(models: Sequence[ModelRecord], rows: Sequence[SummaryRow]) -> list[Gain]:
-    """One gain for each chain that ran with several seeds."""
+    """For each chain that ran with several seeds, one gain of its networks beside which there is an unpruned one of as
+    many epochs, and one of those that only the dense one can be compared with, such as grafted ones."""
     pairs = list(zip(models, rows, strict=True))
-    return [gain for chain in chain_names(models) for gain in _gain(chain, [p for p in pairs if chain in p[0].chains])]
+    chains = [[row for _, row in pairs if chain in row.chains] for chain in chain_names(models)]
+    return [gain for chain, own in zip(chain_names(models), chains, strict=True) for gain in _gains(chain, own)]
 
 
-def _gain(chain: str, pairs: Sequence[tuple[ModelRecord, SummaryRow]]) -> list[Gain]:
-    dense = {row.seed: row for _, row in pairs if row.state == 0}
-    retrained = {(row.seed, row.state): row for _, row in pairs if row.control == "retrained"}
-    pruned = [row for _, row in pairs if row.is_pruned and row.seed in dense]
-    states = sorted({row.state for row in pruned})
-    if len(dense) < 2 or not states:
-        return []
-    ends = {
-        state: [_ends(retrained.get((row.seed, state), dense[row.seed]), row) for row in pruned if row.state == state]
-        for state in states
-    }
+def _gains(chain: str, rows: Sequence[SummaryRow]) -> Iterator[Gain]:
+    dense = {row.seed: row for row in rows if row.state == 0}
+    retrained = {(row.seed, row.state): row for row in rows if row.control == "retrained"}
+    pruned = [row for row in rows if row.is_pruned and row.seed in dense]
+    beside = [(retrained[key], row) for row in pruned if (key := (row.seed, row.state)) in retrained]
+    others = [(dense[row.seed], row) for row in pruned if (row.seed, row.state) not in retrained]
+    for against, pairs in (("as many epochs without pruning", beside), ("dense", others)):
+        if len({row.seed for _, row in pairs}) > 1:
+            yield _gain(chain, against, pairs)
+
+
+def _gain(chain: str, against: str, pairs: Sequence[tuple[SummaryRow, SummaryRow]]) -> Gain:
+    """The gain at the state that is best in the mean over seeds, of pairs of an unpruned and a pruned network."""
+    states = sorted({row.state for _, row in pairs})
+    ends = {state: [_ends(before, row) for before, row in pairs if row.state == state] for state in states}
     best = max(states, key=lambda state: fmean(least for least, _ in ends[state]))
     least, most = ([pair[end] for pair in ends[best]] for end in (0, 1))
     level = 1 - 0.05 / len(states)
-    density = fmean(row.density for row in pruned if row.state == best)
+    density = fmean(row.density for _, row in pairs if row.state == best)
     interval = student(least, level)[0], student(most, level)[1]
-    against = "as many epochs without pruning" if retrained else "dense"
-    return [Gain(chain, against, density, len(least), len(states), fmean(least), fmean(most), *interval)]
+    return Gain(chain, against, density, len(least), len(states), fmean(least), fmean(most), *interval)
 
 
-def _ends(dense: SummaryRow, row: SummaryRow) -> tuple[float, float]:
+def _ends(before: SummaryRow, row: SummaryRow) -> tuple[float, float]:
     """Least and most by which certified accuracy changes."""
-    return row.certified_accuracy - dense.certified_most, row.certified_most - dense.certified_accuracy
+    return row.certified_accuracy - before.certified_most, row.certified_most - before.certified_accuracy

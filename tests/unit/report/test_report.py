@@ -244,6 +244,24 @@ def test_seeds_are_averaged_with_students_interval():
     assert [change.subject for change in changes(models, rows, records)] == [f"c (seed {n})" for n in (1, 2, 3)]
 
 
+def test_each_gain_names_what_its_networks_are_compared_with():
+    """A grafted network has no unpruned one of as many epochs beside it: it is not said to be better than that."""
+    kinds = [("d", 0, "", 3), ("p", 1, "", 4), ("r", 1, "retrained", 8), ("g", 2, "", 9)]
+    dense = ModelRecord("d", ("c",), "conv", "dense", 0, 1.0, 9, "d.onnx", 0.9, 0.9)
+    facts = [(f"{name}{seed}", state, control, seed, n) for seed in (1, 2) for name, state, control, n in kinds]
+    models = [changed(dense, name=f, network=f, state=s, control=c, seed=seed) for f, s, c, seed, _ in facts]
+    records = [make_record(f, i, "unsat" if i < n else "sat") for f, *_, n in facts for i in range(10)]
+    first, second = gains(models, summarise(models, records))
+    assert (first.against, first.least, first.tried) == ("as many epochs without pruning", pytest.approx(-0.4), 1)
+    assert (second.against, second.least, second.tried) == ("dense", pytest.approx(0.6), 1)
+
+
+def test_a_chain_of_one_seed_has_no_gain_over_seeds():
+    """Not when its dense network is shared with a chain of several seeds, either."""
+    models, records = seeded({(0, 1): 4, (0, 2): 5, (1, 1): 6})
+    assert gains(models, summarise(models, records)) == []
+
+
 def test_one_seed_keeps_its_row():
     models, records = seeded({(0, 1): 4, (1, 1): 6})
     rows = summarise(models, records)
