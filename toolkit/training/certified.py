@@ -134,10 +134,11 @@ def _(options: CcIbp, adversarial: Tensor, worst: Tensor, labels: Tensor) -> Ten
 
 @between.register
 def _(options: ExpIbp, adversarial: Tensor, worst: Tensor, labels: Tensor) -> Tensor:
-    """Of each image; losses are kept from zero, where powers have no derivative."""
+    """Of the means over the batch: the paper writes it for one image, and its code and CTBench's, which their values of
+    ``mix`` are for, take powers of means. Losses are kept from zero, where powers have no derivative."""
     least = torch.finfo(adversarial.dtype).tiny
-    losses = [cross_entropy(logits, labels, reduction="none").clamp_min(least) for logits in (adversarial, worst)]
-    return (losses[0] ** (1 - options.mix) * losses[1] ** options.mix).mean()
+    losses = [cross_entropy(logits, labels).clamp_min(least) for logits in (adversarial, worst)]
+    return losses[0] ** (1 - options.mix) * losses[1] ** options.mix
 
 
 def _attack(options: Sabr | ExpressiveLoss, step: TrainingStep, epsilon: float) -> Tensor:

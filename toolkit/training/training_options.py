@@ -86,7 +86,7 @@ class CcIbp(ExpressiveLoss):
 
 
 class ExpIbp(ExpressiveLoss):
-    """Convex combination of the losses' logarithms: ``L_adversarial^(1 - mix) L_IBP^mix``."""
+    """Convex combination of the logarithms of both losses of a batch: ``L_adversarial^(1 - mix) L_IBP^mix``."""
 
     name: Literal["exp_ibp"] = "exp_ibp"
 

@@ -92,7 +92,6 @@ def test_expressive_losses_go_from_the_adversarial_to_the_ibp_loss(
     net: nn.Module, kind: type[MtlIbp | CcIbp | ExpIbp]
 ) -> None:
     low, *between, high = (robust_loss(kind(mix=mix), _step(net)).item() for mix in (0.0, 0.3, 0.6, 1.0))
-    # EXP-IBP's powers are taken image by image, before the mean.
     assert low == pytest.approx(robust_loss(Pgd(steps=8), _step(net)).item())
     assert high == pytest.approx(robust_loss(Ibp(), _step(net)).item())
     assert low < between[0] < between[1] < high
@@ -118,6 +117,16 @@ WORST = torch.tensor([[2.0, 0.5, 1.5]], dtype=torch.float64)
 )  # fmt: skip
 def test_expressive_losses_by_their_formulas(options: ExpressiveLoss, expected: float) -> None:
     assert certified.between(options, ADVERSARIAL, WORST, LABEL).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_exp_ibp_takes_powers_of_the_means_over_the_batch() -> None:
+    """As in the code of De Palma et al. and in CTBench, whose coefficients are for that."""
+    adversarial = torch.cat([ADVERSARIAL, torch.tensor([[0.0, 6.0, 0.0]], dtype=torch.float64)])
+    worst = torch.cat([WORST, torch.tensor([[1.0, 0.0, 3.0]], dtype=torch.float64)])
+    labels = torch.tensor([1, 1])
+    means = [-logits.log_softmax(1)[:, 1].mean().item() for logits in (adversarial, worst)]
+    found = certified.between(ExpIbp(mix=0.2), adversarial, worst, labels).item()
+    assert found == pytest.approx(means[0] ** 0.8 * means[1] ** 0.2, rel=1e-12)
 
 
 def test_an_exp_ibp_loss_that_vanishes_has_a_gradient() -> None:
