@@ -190,9 +190,13 @@ def _start(
 
 
 def rewind(chain: Chain, job: TrainingJob, initial: nn.Module, dense: nn.Module, current: nn.Module) -> nn.Module:
-    """A copy of the weights that the chain's pruned networks start from."""
+    """A copy of the weights that the chain's pruned networks start from.
+
+    Those of an epoch are the ones that its last step left, whichever weights the whole training ends with.
+    """
     if chain.rewind == "rewind_lt":
-        return train(copy.deepcopy(initial), replace(job, epochs=chain.rewind_epoch))
+        training = job.training.model_copy(update={"keep": "last", "averaging": None})
+        return train(copy.deepcopy(initial), replace(job, training=training, epochs=chain.rewind_epoch))
     return copy.deepcopy({"lt": initial, "pt": dense, "finetune": current}[chain.rewind])
 
 

@@ -27,6 +27,7 @@ from toolkit.pruning.chain import (
     ChainContext,
     ChainState,
     Progress,
+    chain_job,
     dense_key,
     initial_model,
     prune_chain,
@@ -38,6 +39,7 @@ from toolkit.pruning.masks import density
 from toolkit.pruning.pruning_options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
 from toolkit.study_networks import sorted_by_class, source_stamp
+from toolkit.training import training_curve
 from toolkit.training.training_job import TrainingJob
 from toolkit.training.training_loop import apply_masks, train
 
@@ -112,6 +114,23 @@ def test_rewinding_restores_every_bit(digits: Dataset) -> None:
     assert _equal(restored, dense)
     restored, _, _, current, _ = _rewound(digits, "finetune")
     assert _equal(restored, current)
+
+
+@pytest.mark.parametrize("ending", [{"keep": "certified"}, {"averaging": {"start": 1, "every": 1}}])
+def test_an_epoch_is_rewound_to_whatever_training_ends_with(
+    digits: Dataset, ending: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the best epoch before it nor an average of weights is the epoch."""
+    monkeypatch.setattr(training_curve, "chosen_accuracy", lambda network, job, record: 1 / record.epoch)
+    last, other = (
+        _recipe({"method": "magnitude", "rewind": "rewind_lt", "rewind_epoch": 2}, training=QUICK | more)
+        for more in ({}, ending)
+    )
+    initial, [chain] = build_model(last.models["net"], digits, 0), last.chains
+    jobs = [chain_job(ChainContext(digits), recipe.training_of(chain)) for recipe in (last, other)]
+    restored = [rewind(chain, job, initial, initial, initial) for job in jobs]
+    assert _equal(*restored)
+    assert not _equal(restored[0], train(copy.deepcopy(initial), replace(jobs[1], epochs=2)))
 
 
 @pytest.mark.parametrize("method", ["magnitude", "slim"])
