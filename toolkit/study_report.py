@@ -173,7 +173,7 @@ def study_plots(
         ),
         Plot(
             "instability",
-            "Unstable ReLUs: root bounds solid, intervals dotted.",
+            "Unstable ReLUs: root bounds solid, intervals dotted, of images that have root bounds.",
             instability_versus_density(uncontrolled),
         ),
         Plot("layers", "Unstable ReLUs by layer: CROWN bounds solid, intervals dotted.", unstable_by_layer(layers)),

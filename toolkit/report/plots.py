@@ -70,7 +70,7 @@ def certified_versus_density(rows: Sequence[SummaryRow]) -> Figure:
 def instability_versus_density(rows: Sequence[SummaryRow]) -> Figure:
     """Mean number of unstable ReLUs against the part of all parameters that is left: by the root bounds (solid) and by
     intervals (dotted). On the right, percent of the dense network's ReLUs."""
-    return _panels(rows, _draw_instability, "unstable ReLUs (mean per image)")
+    return _panels(rows, _draw_instability, "unstable ReLUs (mean per bounded image)")
 
 
 def proofs_versus_density(rows: Sequence[SummaryRow]) -> Figure:
@@ -100,7 +100,7 @@ def every_network(rows: Sequence[SummaryRow]) -> Figure:
         left.set_yticks(places, [f"{row.model} ({row.density:.2g})" for row in rows])
         right.plot([row.mean_unstable_interval for row in rows], places, "o", color=blue, mfc="none", label="intervals")
         right.plot([row.mean_unstable for row in rows], places, "o", color=blue, label="root bounds")
-        right.set(xlabel="unstable ReLUs (mean per image)", xlim=(0, None))
+        right.set(xlabel="unstable ReLUs (mean per bounded image)", xlim=(0, None))
         left.invert_yaxis()
         for axes in (left, right):
             axes.legend(fontsize=8.5, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)

@@ -91,9 +91,10 @@ class SummaryRow:
     mean_seconds: float
     relus: int
     mean_unstable_interval: float
-    """Unstable ReLUs by interval bounds, mean over the images."""
+    """Unstable ReLUs by interval bounds, mean over the images that have root bounds."""
     mean_unstable: float
-    """Unstable ReLUs by the root bounds ``bounds``, mean over the images that have them."""
+    """Unstable ReLUs by the root bounds ``bounds``, mean over the images that have them: an image that an attack
+    refutes first has none, so that networks are not compared on the same images."""
     bounds: str
     mean_domains: float
     """Branch-and-bound domains, mean over the images."""
