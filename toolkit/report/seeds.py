@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from scipy.special import stdtrit
 
-from toolkit.report.summary import ModelRecord, SummaryRow, with_tickets
+from toolkit.report.summary import ModelRecord, SummaryRow, is_certified_ticket
 
 
 def student(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -22,11 +22,22 @@ def student(values: Sequence[float], level: float = 0.95) -> tuple[float, float]
 
 def averages(models: Sequence[ModelRecord], rows: Sequence[SummaryRow]) -> list[SummaryRow]:
     """One row for each network, the mean over its seeds; a network of one seed keeps its row and Wilson's interval."""
-    groups: dict[str, list[tuple[ModelRecord, SummaryRow]]] = {}
+    groups: dict[str, list[SummaryRow]] = {}
+    retrained: dict[str, bool] = {}
     for model, row in zip(models, rows, strict=True):
-        groups.setdefault(model.group or model.name, []).append((model, row))
-    means = [_average(name, [row for _, row in pairs]) for name, pairs in groups.items()]
-    return with_tickets([pairs[0][0] for pairs in groups.values()], means)
+        name = model.group or model.name
+        groups.setdefault(name, []).append(row)
+        retrained.setdefault(name, model.retrained)
+    means = {name: _average(name, own) for name, own in groups.items()}
+    return [replace(means[name], ticket=retrained[name] and _is_ticket(own, rows)) for name, own in groups.items()]
+
+
+def _is_ticket(own: Sequence[SummaryRow], rows: Sequence[SummaryRow]) -> bool:
+    """Whether the mean of a network's rows is a certified lottery ticket beside that of the dense networks of the same
+    chain and the same seeds, of which there may be more where other chains have more seeds."""
+    seeds, chains = {row.seed for row in own}, set(own[0].chains)
+    dense = [row for row in rows if row.state == 0 and row.seed in seeds and chains <= set(row.chains)]
+    return bool(dense) and is_certified_ticket(_average("", dense), _average("", own))
 
 
 def _average(name: str, rows: Sequence[SummaryRow]) -> SummaryRow:

@@ -256,6 +256,14 @@ def test_each_gain_names_what_its_networks_are_compared_with():
     assert (second.against, second.least, second.tried) == ("dense", pytest.approx(0.6), 1)
 
 
+def test_a_ticket_over_seeds_is_compared_with_dense_networks_of_its_own_seeds():
+    """The dense network of a chain of one seed may have more seeds, by a chain that shares it."""
+    for second, pruned, ticket in ((10, 5, True), (0, 3, False)):
+        models, records = seeded({(0, 1): 4, (0, 2): second, (1, 1): pruned})
+        _, mean = averages(models, summarise(models, records))
+        assert mean.ticket == ticket
+
+
 def test_a_chain_of_one_seed_has_no_gain_over_seeds():
     """Not when its dense network is shared with a chain of several seeds, either."""
     models, records = seeded({(0, 1): 4, (0, 2): 5, (1, 1): 6})
