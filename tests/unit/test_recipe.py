@@ -249,8 +249,8 @@ def papers_method(chain: Chain) -> MethodOptions:
         "imp": Magnitude(),
         "snip": Sensitivity(name="snip", batches=1),
         "hydra": Hydra(epochs=20, learning_rate=rate),
-        "refill": Refill(rate=0.2),
-        "slim": Slim(),
+        "refill": Refill(rate=0.2, floor=0),
+        "slim": Slim(floor=0),
     }[kind]
 
 
