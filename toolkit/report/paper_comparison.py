@@ -24,12 +24,13 @@ class PaperPair:
 def pairs(rows: Sequence[SummaryRow], keys: Mapping[str, Sequence[str]]) -> list[PaperPair]:
     """For each chain with rows of the paper (by chain name): the dense pair once, then the best pruned network's.
 
-    The paper shows the network of a chain with the best certified accuracy; the same choice is made here.
+    The paper shows the network of a chain with the best certified accuracy; the same choice is made here. Grafted ones
+    are left out, as the paper has none.
     """
     found: dict[tuple[str, str], PaperPair] = {}
     for chain, wanted in keys.items():
         own = [row for row in rows if chain in row.chains and row.images]
-        pruned = [row for row in own if row.is_pruned]
+        pruned = [row for row in own if row.is_pruned and not row.is_grafted]
         for row in own:
             if row.state == 0:
                 found |= {(row.model, dense_key(key)): _pair(chain, row, dense_key(key)) for key in wanted}

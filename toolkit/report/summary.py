@@ -123,6 +123,11 @@ class SummaryRow:
         return self.state > 0 and not self.control
 
     @property
+    def is_grafted(self) -> bool:
+        """Whether some of its ReLUs were made linear: its method is then called so."""
+        return self.method.endswith("+graft")
+
+    @property
     def has_certificates(self) -> bool:
         """Whether some of its proofs have a certificate."""
         return not math.isnan(self.mean_certificate_bytes)

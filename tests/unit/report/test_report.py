@@ -280,6 +280,13 @@ def test_one_seed_keeps_its_row():
     assert student([0.3]) == (-math.inf, math.inf)
 
 
+def test_no_grafted_network_stands_beside_the_papers():
+    models, records = seeded({(0, 1): 4, (1, 1): 6, (2, 1): 9})
+    models = [*models[:2], changed(models[2], method="slim+graft")]
+    table = paper_table(summarise(models, records), {"c": ("cifar10-2/certified/Slim",)})
+    assert [row[0].text for row in table.rows] == ["m0-seed1", "m1-seed1"]
+
+
 def test_our_networks_stand_beside_the_papers():
     models, records = seeded({(0, 1): 4, (1, 1): 7, (2, 1): 6})
     table = paper_table(summarise(models, records), {"c": ("cifar10-2/certified/SNIP", "cifar10-2/certified/TP")})
