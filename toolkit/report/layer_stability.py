@@ -30,7 +30,7 @@ class LayerRow:
     layer: int
     neurons: float
     images: int
-    """Images with interval and CROWN bounds: those that the verifier bounded for all networks."""
+    """Images with interval and CROWN bounds: those that the verifier bounded for all networks, once for each seed."""
     interval: float
     crown: float
     optimised_images: int
@@ -98,10 +98,10 @@ UNSTABLE_COLUMNS = (
     word("model", "name of the network; seeds together", lambda row: row.model),
     number("layer", "ReLU layer, from 1", lambda row: row.layer + 1),
     number("ReLUs", "neurons of the layer", lambda row: row.neurons, short),
-    number("images", "those that the verifier bounded for all networks", lambda row: row.images),
+    number("images", "those that the verifier bounded for all networks, of each seed", lambda row: row.images),
     number("interval", "part of the neurons that interval bounds leave unstable", lambda row: row.interval, percent),
     number("CROWN", "part that CROWN leaves unstable, on the same images", lambda row: row.crown, percent),
-    number("images left open", "images that CROWN did not decide", lambda row: row.optimised_images),
+    number("images left open", "images that CROWN did not decide, of all seeds", lambda row: row.optimised_images),
     number("alpha-CROWN", "part that optimised slopes leave unstable, on these", lambda row: row.optimised, percent),
 )
 

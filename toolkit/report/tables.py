@@ -109,7 +109,7 @@ SUMMARY_COLUMNS = (
         lambda row: row.certified_accuracy,
         certified_text,
     ),
-    number("undecided", "images neither proved nor refuted", lambda row: row.undecided),
+    number("undecided", "images neither proved nor refuted, of all seeds", lambda row: row.undecided),
     number("seconds", "mean time per image", lambda row: row.mean_seconds, short),
     number(
         "unstable",
