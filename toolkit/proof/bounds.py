@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit.proof.linear_maps import Array, Convolution, exact_copy
-from toolkit.proof.network import Activation, AffineStep, MaxStep, ProofNetwork, Step
+from toolkit.proof.linear_maps import Array, BlockMatrix, Convolution, Pick, exact_copy
+from toolkit.proof.network import Activation, AffineStep, MaxStep, ProofNetwork, Step, sources
 
 LOWEST = -(2.0**1023)
 """In place of minus infinity, above which even an element that knows nothing is."""
@@ -128,6 +128,26 @@ class Model:
         grids = {linear.outputs: math.prod(linear.window.out) for linear in maps if isinstance(linear, Convolution)}
         return cls(network, NumberSystem(exact), steps, read, grids)
 
+    def in_box(self, lower: Array, upper: Array) -> Model:
+        """The model in a box ``(1, n)``. Where most inputs hardly vary, matrices that read the input are of the others,
+        and what they make of these inputs is in the bias; all else that reads it reads all of it."""
+        start, network, few = ContextBounds(self), self.network, len(self.network.sizes)
+        start.put(0, lower, upper)
+        varies = (upper - lower > 2.0**-50 * start.size[0])[0]
+        kept = np.flatnonzero(varies)
+        if not 0 < 2 * len(kept) <= len(varies) or self.arithmetic.exact:
+            return self
+        steps: list[Step] = [AffineStep(few, ((0, Pick(len(varies), len(kept), kept)),)), *network.steps]
+        for number, step in enumerate(steps[1:], 1):
+            linear = step.terms[0][1] if isinstance(step, AffineStep) and sources(step) == [0] else None
+            if isinstance(step, AffineStep) and isinstance(linear, BlockMatrix) and linear.blocks == 1:
+                alone = replace(linear, matrix=np.where(varies[:, None], 0, linear.matrix))
+                low, high = affine_image(start, replace(step, terms=((0, alone),)))
+                bias, room = (low / 2 + high / 2)[0], self.arithmetic.up(high - low)[0]
+                others = replace(linear, inputs=len(kept), matrix=linear.matrix[kept])
+                steps[number] = AffineStep(step.value, ((few, others),), bias, room)
+        return Model.of(replace(network, sizes=[*network.sizes, len(kept)], steps=steps))
+
 
 def exact_step(step: AffineStep) -> AffineStep:
     """A step with rational matrices."""
@@ -224,29 +244,30 @@ class RangeLines:
 
 
 def lines_of(step: Activation, l: Array, u: Array, alpha: Array, arithmetic: NumberSystem) -> RangeLines:
-    """Lines of an activation; ``alpha`` are bytes, each a part of the slopes that are allowed, or `ADAPTIVE`."""
+    """Lines of an activation; ``alpha`` are bytes, each a part of the slopes that are allowed, or `ADAPTIVE`. What
+    makes the lines is told where they are that, and the parts."""
     part = rational(alpha.astype(int)) / 254 if arithmetic.exact else alpha / 254
     make = {"bend": bend_lines, "clip": clip_lines, "tanh": tanh_lines}[step.name]
     with np.errstate(all="ignore"):
         return make(arithmetic.parameters(step), l, u, (alpha == ADAPTIVE, part), arithmetic)
 
 
-def offset(arithmetic: NumberSystem, slope: Array, points: Sequence[tuple[Array, Array]], least: bool) -> Array:
-    """The offset of a line below (or above) a function that is linear between points ``(z, f(z))``.
-
-    The function may be off by a unit in the last place.
-    """
-    sign = 1 if least else -1
-    pairs = ((f, slope * z) for z, f in points)
-    offsets = (f - y - sign * (4 * arithmetic.gamma(2) * (abs(f) + abs(y)) + arithmetic.floor) for f, y in pairs)
-    return reduce(np.minimum if least else np.maximum, offsets)
+Pair = tuple[Array, Array]
 
 
-SlopeParts = tuple[Array, Array]
-"""Where slopes are adaptive; elsewhere which part of those that are allowed."""
+def enclosing(low: Array, high: Array, points: Sequence[Pair], bent: Array, arithmetic: NumberSystem) -> RangeLines:
+    """Lines of these slopes below and above a function that is linear between points ``(z, f(z))``, where it is
+    ``bent``; elsewhere it is both lines, without an offset. It may be off by a unit in the last place."""
+
+    def offset(slope: Array, sign: int) -> Array:
+        pairs = ((f, slope * z) for z, f in points)
+        offsets = (f - y - sign * (4 * arithmetic.gamma(2) * (abs(f) + abs(y)) + arithmetic.floor) for f, y in pairs)
+        return np.where(bent, reduce(np.minimum if sign > 0 else np.maximum, offsets), 0 * slope)
+
+    return RangeLines(low, offset(low, 1), high, offset(high, -1))
 
 
-def bend_lines(factor: Sequence[Any], l: Array, u: Array, alpha: SlopeParts, arithmetic: NumberSystem) -> RangeLines:
+def bend_lines(factor: Sequence[Any], l: Array, u: Array, alpha: Pair, arithmetic: NumberSystem) -> RangeLines:
     """``max(z, a z)``, or min where a > 1: a ReLU with a = 0, a leaky one, the absolute value with a = -1."""
     (a,), (adaptive, part), one = factor, alpha, 1 + 0 * l
     active, unstable = l >= 0, ~((l >= 0) | (u <= 0))
@@ -255,12 +276,10 @@ def bend_lines(factor: Sequence[Any], l: Array, u: Array, alpha: SlopeParts, ari
     free = np.where(adaptive, np.where(u > -l, one, a * one), a + part * (1 - a))
     free = np.where(unstable, free, stable)
     points = [(l, a * l), (0 * l, 0 * l), (u, u)]
-    low, high = (free, chord) if a <= 1 else (chord, free)
-    below, above = offset(arithmetic, low, points, True), offset(arithmetic, high, points, False)
-    return RangeLines(low, np.where(unstable, below, 0 * one), high, np.where(unstable, above, 0 * one))
+    return enclosing(*((free, chord) if a <= 1 else (chord, free)), points, unstable, arithmetic)
 
 
-def clip_lines(ends: Sequence[Any], l: Array, u: Array, alpha: SlopeParts, arithmetic: NumberSystem) -> RangeLines:
+def clip_lines(ends: Sequence[Any], l: Array, u: Array, alpha: Pair, arithmetic: NumberSystem) -> RangeLines:
     """Lines of the clip ``min(max(z, a), b)``, on intervals [l, u]."""
     (a, b), (adaptive, part) = ends, alpha
 
@@ -284,11 +303,10 @@ def clip_lines(ends: Sequence[Any], l: Array, u: Array, alpha: SlopeParts, arith
     inside = (l >= a) & (u <= b)
     low, high = np.where(inside, 1 + 0 * l, low), np.where(inside, 1 + 0 * l, high)
     points = [(z, f(z)) for z in (l, first, last, u)]
-    below, above = offset(arithmetic, low, points, True), offset(arithmetic, high, points, False)
-    return RangeLines(low, np.where(inside, 0 * l, below), high, np.where(inside, 0 * l, above))
+    return enclosing(low, high, points, ~inside, arithmetic)
 
 
-def tanh_lines(numbers: Sequence[Any], l: Array, u: Array, alpha: SlopeParts, arithmetic: NumberSystem) -> RangeLines:
+def tanh_lines(numbers: Sequence[Any], l: Array, u: Array, alpha: Pair, arithmetic: NumberSystem) -> RangeLines:
     """``shift + height tanh(scale z)``; scale and height are powers of two, so that their products are exact."""
     (scale, height, shift), (adaptive, part) = numbers, alpha
     low, below = below_tanh(scale * l, scale * u, adaptive, part)
@@ -345,8 +363,9 @@ def image(bounds: ContextBounds, step: Step) -> tuple[Array, Array]:
         return np.minimum(np.maximum(l, a), b), np.minimum(np.maximum(u, a), b)
     if step.name == "tanh":
         scale, height, shift = step.parameters
-        slack = 4 * TANH_ERROR
-        return shift + height * np.tanh(scale * l) - slack, shift + height * np.tanh(scale * u) + slack
+        return shift + height * np.tanh(scale * l) - 4 * TANH_ERROR, shift + height * np.tanh(
+            scale * u
+        ) + 4 * TANH_ERROR
     return bend_image(bounds.model.arithmetic.parameters(step)[0], l, u, bounds.model.arithmetic)
 
 
@@ -377,8 +396,8 @@ def affine_image(bounds: ContextBounds, step: AffineStep) -> tuple[Array, Array]
         error = error + arithmetic.wider(reach, terms) * back
     if step.bias is not None:
         middle = middle + step.bias
-        radius = radius + arithmetic.gamma(total + 2) * abs(step.bias)
-        error = error + arithmetic.gamma(len(step.bias) + 2) * abs(step.bias)
+        radius = radius + arithmetic.gamma(total + 2) * abs(step.bias) + step.room
+        error = error + arithmetic.gamma(len(step.bias) + 2) * abs(step.bias) + step.room
     bounds.error[step.value] = arithmetic.wider(error, total + 2)
     radius = arithmetic.wider(radius, total + 2)
     return arithmetic.down(middle - radius), arithmetic.up(middle + radius)
@@ -557,11 +576,14 @@ class Pass:
 
     def finish(self) -> LowerBound:
         """The least values over the boxes."""
-        lower, upper, arithmetic = self.bounds.lower[0], self.bounds.upper[0], self.arithmetic
-        a = self.coefficients.get(0, arithmetic.zeros(len(self.constant), lower.shape[1]))
-        value = self.weighed(np.maximum(a, 0), lower) + self.weighed(np.minimum(a, 0), upper)
-        # the ranges of a context below may be narrower than those that the magnitudes are of
-        loss = self.loss + arithmetic.gamma(2 * a.shape[1] + 8) * self.weighed(abs(a), self.bounds.size[0])
+        arithmetic, inputs = self.arithmetic, self.bounds.lower[0].shape[1]
+        a = self.coefficients.get(0, arithmetic.zeros(len(self.constant), inputs))
+        used = np.flatnonzero(a.any(0))
+        # magnitudes: the ranges of a context below may be narrower than those that these are of
+        lower, upper, size = (ends[0][:, used] for ends in (self.bounds.lower, self.bounds.upper, self.bounds.size))
+        b = a[:, used]
+        value = self.weighed(np.maximum(b, 0), lower) + self.weighed(np.minimum(b, 0), upper)
+        loss = self.loss + arithmetic.gamma(2 * inputs + 8) * self.weighed(abs(b), size)
         least = value + self.constant
         loss = loss + arithmetic.gamma(4) * (abs(value) + abs(least))
         wide = arithmetic.wider(loss, MOST_TERMS)

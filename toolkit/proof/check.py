@@ -151,8 +151,7 @@ class CertificateChecker:
         try:
             for kind, data in stream:
                 require(kind in self.readers, f"a record of kind {kind} is not known")
-                first = (kind == RecordKind.HEADER) == (self.record == 0)
-                require(first, "the header is not the first record, or not the only one")
+                require((kind == RecordKind.HEADER) == (self.record == 0), "the first record alone is a header")
                 require(not self.finished, "there is a record after the last one")
                 self.readers[kind](Payload(data))
                 self.record += 1
@@ -287,8 +286,7 @@ class CertificateChecker:
             found[value] = payload.array(size, "u1")
         payload.end()
         self.slots[slot] = found
-        most = len(self.slots) * (64 + sum(self.model.network.sizes))
-        require(most <= MOST_SLOPES, "there are too many slopes")
+        require(len(self.slots) * (64 + sum(self.model.network.sizes)) <= MOST_SLOPES, "there are too many slopes")
 
     def rows(self, record: LinearRows) -> LinearRows:
         """The rows of a record, with the contexts and the slopes that they name in place of numbers."""
@@ -412,14 +410,15 @@ class CertificateChecker:
                 return other.base
             root = other
         arrays = self.case_arrays(root.case)
-        root.base = self.root_bounds(self.model, arrays.lower, arrays.upper)
+        root.base = self.root_bounds(self.model, arrays.lower, arrays.upper, few=True)
         return root.base
 
-    def root_bounds(self, model: Model, lower: Array, upper: Array) -> ContextBounds:
-        """Bounds of a network in a box, which are kept for a while."""
-        key = id(model), *lower[0].tolist(), *upper[0].tolist()
+    def root_bounds(self, model: Model, lower: Array, upper: Array, few: bool = False) -> ContextBounds:
+        """Bounds of a network in a box, maybe with few inputs, which are kept for a while."""
+        key = id(model), few, *lower[0].tolist(), *upper[0].tolist()
         if key not in self.roots:
-            self.roots = dict([*self.roots.items(), (key, fresh_bounds(model, lower, upper, []))][-KEPT:])
+            found = fresh_bounds(model.in_box(lower, upper) if few else model, lower, upper, [])
+            self.roots = dict([*self.roots.items(), (key, found)][-KEPT:])
         return self.roots[key]
 
     def room(self, case: FormulaCase, atoms: Array) -> Any:
@@ -443,7 +442,7 @@ class CertificateChecker:
         arrays = [self.case_arrays(context.case) for context in contexts]
         lower, upper = (np.concatenate([getattr(part, end) for part in arrays]) for end in ("lower", "upper"))
         facts, above = self.facts(contexts), self.base(contexts[0])
-        return fresh_bounds(self.model, lower, upper, facts, above=above)
+        return fresh_bounds(above.model, lower, upper, facts, above=above)
 
     def evaluate(self, rows: LinearRows) -> tuple[ContextBounds, Array, LowerBound]:
         """Bounds of contexts, the context of each row, and what the rows are at least."""

@@ -103,10 +103,8 @@ class CaseFormula:
         lower, upper, empty = list(outer.lower), list(outer.upper), outer.empty
         for ((variable, weight),), constant, _ in bounding:
             end = Fraction(-constant) / weight
-            if weight > 0:
-                upper[variable] = min(upper[variable], end)
-            else:
-                lower[variable] = max(lower[variable], end)
+            ends, tighter = (upper, min) if weight > 0 else (lower, max)
+            ends[variable] = tighter(ends[variable], end)
             empty = empty or lower[variable] > upper[variable]
         return FormulaCase(lower, upper, atoms, empty)
 
@@ -203,17 +201,14 @@ class SpecificationReader:
             raise self.fail("only inputs, then outputs (declare-input NAME TYPE [sizes]) are read")
         shape = [int(size) for size in sizes[1].split(",") if size]
         count, first = math.prod(shape), self.inputs + self.outputs
-        elements = [f"{words[1]}[{','.join(map(str, place))}]" for place in product(*map(range, shape))] if (
-            shape and count <= MOST_VARIABLES
-        ) else [words[1]]  # fmt: skip
+        places = product(*map(range, shape)) if shape and count <= MOST_VARIABLES else []
+        elements = [f"{words[1]}[{','.join(map(str, place))}]" for place in places] or [words[1]]
         new = count <= MOST_VARIABLES and self.variables.keys().isdisjoint(elements)
         self.require(new, f"{words[1]} is declared twice, or too large")
         self.variables.update(zip(elements, range(first, first + count), strict=True))
         self.tensors.append(count)
-        if kind == "declare-input":
-            self.inputs += count
-        else:
-            self.outputs += count
+        more = (count, 0) if kind == "declare-input" else (0, count)
+        self.inputs, self.outputs = self.inputs + more[0], self.outputs + more[1]
 
     def _number_outputs(self) -> None:
         """Number the outputs of version 1, whose numbers and those of the inputs have no gaps, after the inputs."""
@@ -235,17 +230,14 @@ class SpecificationReader:
                 return {self.variables[tree]: 1}
             self.require(bool(NUMBER.fullmatch(tree)), f"{tree} is not declared, or no number")
             return {CONSTANT: Fraction(tree)}
-        words = self._words(tree[:1])
-        parts = [self._linear(part) for part in tree[1:]]
+        words, parts = self._words(tree[:1]), [self._linear(part) for part in tree[1:]]
         if len(tree) == 1 and not words:
             return self._linear(tree[0])
         self.require(words[:1] in (["+"], ["-"], ["*"]) and bool(parts), "this expression is not read")
         if words[0] == "*":
             return self._product(tree, parts)
-        if words[0] == "-" and len(parts) == 1:
-            return difference({}, parts[0])
-        total = parts[0]
-        for part in parts[1:]:
+        total, *others = parts if words[0] == "+" or len(parts) > 1 else [{}, *parts]
+        for part in others:
             total = difference(total, part if words[0] == "-" else difference({}, part))
         return total
 
@@ -254,8 +246,7 @@ class SpecificationReader:
         numbers = [part[CONSTANT] for part in parts if part.keys() == {CONSTANT}]
         others = [part for part in parts if part.keys() != {CONSTANT}]
         self.require(len(others) <= 1, "products of variables are not read")
-        factor = math.prod(numbers)
-        return {number: weight * factor for number, weight in (others or [{CONSTANT: 1}])[0].items()}
+        return {number: weight * math.prod(numbers) for number, weight in (others or [{CONSTANT: 1}])[0].items()}
 
     def _atom(self, below: Linear, strict: bool) -> int:
         kept = tuple(sorted((variable, weight) for variable, weight in below.items() if weight and variable >= 0))
@@ -265,8 +256,7 @@ class SpecificationReader:
     def _comparison(self, tree: Tree) -> list[tuple[int, ...]]:
         """The cases of one comparison."""
         self.require(len(tree) == 3, "a comparison has two sides")
-        left, right = self._linear(tree[1]), self._linear(tree[2])
-        sign = tree[0]
+        sign, left, right = tree[0], self._linear(tree[1]), self._linear(tree[2])
         below, above = sign not in {">=", ">"}, sign not in {"<=", "<"}
         sides = [(left, right)] * below + [(right, left)] * above
         atoms = [self._atom(difference(*side), sign in {"<", ">", "!="}) for side in sides]

@@ -139,6 +139,8 @@ class BlockMatrix(LinearMap):
         """Blocks of y times the transposed matrix."""
         if self._few:
             return self._few[1].adjoint(y[:, self._few[0]])
+        if self.blocks == 1 and np.count_nonzero(y, axis=1).max(initial=0) == 1:
+            return y.sum(1, keepdims=True) * self.matrix.T[(y != 0).argmax(1)]
         return (y.reshape(-1, self.matrix.shape[1]) @ self.matrix.T).reshape(len(y), self.inputs)
 
 
@@ -240,8 +242,4 @@ def exact_copy(linear: LinearMap, rational: Any) -> LinearMap:
     """
     if linear.slack:
         raise ValueError("a quotient or a square root of constants")
-    if isinstance(linear, Pick):
-        return replace(linear, factors=rational(linear.factors))
-    if type(linear) is LinearMap:
-        return linear
     return BlockMatrix(linear.inputs, linear.outputs, rational(linear.forward(np.eye(linear.inputs))))

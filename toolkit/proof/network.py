@@ -39,6 +39,8 @@ class AffineStep:
     value: int
     terms: tuple[tuple[int, LinearMap], ...]
     bias: Array | None = None
+    room: Array | float = 0
+    """What the bias may be off by."""
 
 
 @dataclass(frozen=True)
@@ -363,8 +365,7 @@ class GraphReader:
         if read is None or missing:
             raise view.fail(f"reads {missing}, which nothing gives" if missing else "the operator is not known")
         results = read(view)
-        left = ", ".join(sorted(view.attributes))
-        view.require(not left, f"attributes that are not understood: {left}")
+        view.require(not view.attributes, f"attributes that are not understood: {', '.join(sorted(view.attributes))}")
         for name, result in zip(node.output, results if isinstance(results, list) else [results], strict=False):
             if name:
                 self.define(name, result)
@@ -645,8 +646,7 @@ def _batch_normalization(node: NodeView) -> Operand:
     x, reader = node.computed(), node.reader
     shape = (1, -1, *[1] * (node.rank - 2))
     scale, shift, mean, variance = (node.doubles(position).reshape(shape) for position in range(1, 5))
-    node.get("momentum")
-    epsilon = node.get("epsilon", float(np.float32(1e-5)))
+    _, epsilon = node.get("momentum"), node.get("epsilon", float(np.float32(1e-5)))
     plain = not node.get("training_mode", 0) and node.get("spatial", 1) == 1 and not any(node.outputs[1:])
     node.require(plain, "only inference is read")
     positive = epsilon >= 0 and (variance >= 0).all() and (variance + epsilon > 0).all()
@@ -722,10 +722,9 @@ def _conv_transpose(node: NodeView) -> Operand:
 
 def _pool(node: NodeView, x: Computed) -> Window:
     """The window of a pool. ``ceil_mode`` is read where it changes nothing."""
-    ceil = node.get("ceil_mode", 0)
     window = _window(node, x.shape[2:], node.get("kernel_shape"))
     sizes = zip(window.padded, window.kernel, window.strides, window.dilations, strict=True)
-    cut = ceil and any((size - d * (k - 1) - 1) % s for size, k, s, d in sizes)
+    cut = node.get("ceil_mode", 0) and any((size - d * (k - 1) - 1) % s for size, k, s, d in sizes)
     node.require(not cut, "windows that are cut off at the end are not read")
     return window
 
@@ -748,8 +747,7 @@ def _max_pool(node: NodeView) -> Operand:
     node.require(not node.get("storage_order", 0) and not any(node.outputs[1:]), "indices of maxima are not read")
     window = _pool(node, x)
     padded = np.pad(reader.positions(x), [(0, 0), (0, 0), *window.pads], constant_values=-1)
-    taps = [padded[(slice(None), slice(None), *place)].ravel() for _, place in window.taps()]
-    windows = np.stack(taps, 1)
+    windows = np.stack([padded[(slice(None), slice(None), *place)].ravel() for _, place in window.taps()], 1)
     node.require(not (windows < 0).all(1).any(), "a window has no elements")
     result = reader.new((*x.shape[:2], *window.out))
     reader.steps.append(MaxStep(result.value, x.value, windows))

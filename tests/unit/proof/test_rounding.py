@@ -53,16 +53,23 @@ def network(rng, kind, path):
 
 
 @pytest.mark.parametrize("kind", ["plain", "extreme", "cancelling", "tiny"])
+@pytest.mark.parametrize("varying", [3, 1])
 @pytest.mark.parametrize("seed", range(4))
-def test_ranges_and_functionals(tmp_path, kind, seed):
-    """All values at corners and points of a box, computed in rationals, are where the bounds say."""
+def test_ranges_and_functionals(tmp_path, kind, seed, varying):
+    """All values at corners and points of a box, computed in rationals, are where the bounds say; also where most
+    inputs vary by a unit in the last place or not at all, and are put into constants."""
     rng = np.random.default_rng(seed)
     net = network(rng, kind, tmp_path / "n.onnx")
     fast, exact = Model.of(net), Model.of(net, exact=True)
     centre, radius = rng.normal(size=(1, 3)), abs(rng.normal(size=(1, 3))) * rng.choice([1e-16, 1e-3, 1.0])
     low, high = centre - radius, centre + radius
+    if varying == 1:
+        centre = weights(rng, 1, 2, kind=kind)
+        low[:, 1:], high[:, 1:] = centre, np.where(rng.random(2) < 0.5, centre, np.nextafter(centre, np.inf))
+        fast = fast.in_box(low, high)
+        assert fast.network.sizes[-1] == 1 or radius[0, 0] < 1e-6 or kind == "tiny"
     bounds = fresh_bounds(fast, low, high, [])
-    places = sorted(value for value in bounds.lower if value)
+    places = sorted(value for value in bounds.lower if 0 < value < len(net.sizes))
     functionals = {value: rng.normal(size=(2, net.sizes[value])) for value in places}
     rows = {value: Rows(np.zeros(2, int), {value: a}, np.zeros(2)) for value, a in functionals.items()}
     found = {value: backward(bounds, row) for value, row in rows.items()}
@@ -85,6 +92,36 @@ def test_ranges_and_functionals(tmp_path, kind, seed):
                         Fraction(c) * p for c, p in zip(bound.coefficients[row].tolist(), point[0], strict=True)
                     )
                     assert plane + Fraction(bound.constant[row]) <= total
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_constants_of_inputs_that_hardly_vary(tmp_path, seed):
+    """What they give cancels the bias, so that its rounding, and their last place, are most of what is left."""
+    rng = np.random.default_rng(seed)
+    a, c, few = rng.normal(size=(5, 4)), rng.normal(size=(4, 1)), rng.normal(size=4)
+    a[0] *= 1e-16
+    b = -(few @ a[1:])
+    nodes = [("Gemm", ["x", "a", "b"], ["z"], {}), ("Relu", ["z"], ["r"], {}), ("Gemm", ["r", "c"], ["y"], {})]
+    model = model_of(nodes, (1, 5), {"a": a, "b": b, "c": c}, dtype=DOUBLE)
+    (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
+    net = load_network(tmp_path / "n.onnx")
+    low, high = np.array([[-1.0, *few]]), np.array([[1.0, *np.nextafter(few, np.inf)]])
+    fast, exact = Model.of(net).in_box(low, high), Model.of(net, exact=True)
+    assert fast.network.sizes[-1] == 1
+    bounds = fresh_bounds(fast, low, high, [])
+    pushed = backward(
+        bounds, Rows(np.zeros(8, int), {net.names["z"]: np.concatenate([np.eye(4), -np.eye(4)])}, np.zeros(8))
+    )
+    for number in range(32):
+        x = np.where((number >> np.arange(5)) & 1, high, low)
+        point = np.vectorize(Fraction, otypes=[object])(x)
+        truth = fresh_bounds(exact, point, point, [])
+        for value in (net.names["z"], net.output):
+            assert (bounds.lower[value] <= truth.lower[value]).all() and (
+                truth.upper[value] <= bounds.upper[value]
+            ).all()
+        z = truth.lower[net.names["z"]][0]
+        assert (pushed.least <= np.concatenate([z, -z])).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
