@@ -28,8 +28,8 @@ class Data(RecipeRecord):
     """Which data set, and how it is divided."""
 
     name: str
-    """A registered name (``digits``, ``mnist``, ``cifar10``, ...), ``npz:FILE`` or ``folder:DIRECTORY``."""
-    source: Annotated[str | None, Field(pattern=r"^(npz|folder):.")] = None
+    """A registered name (``digits``, ``mnist``, ``cifar10``, ...), ``npz:FILE``, ``folder:DIRECTORY``, ``csv:FILE``."""
+    source: Annotated[str | None, Field(pattern=r"^(npz|folder|csv):.")] = None
     """Where the images are, ``npz:FILE`` or ``folder:DIRECTORY``, in place of a download; a registered name keeps its
     normalisation and augmentation. The command line says ``--data``."""
     root: Path = Path("data")
@@ -40,14 +40,28 @@ class Data(RecipeRecord):
     train: PositiveInt | None = None
     """Only so many of the training images, the same for every run; None takes all."""
     classes: tuple[str, ...] = ()
-    """Names of the classes of ``folder:`` in the order of the network's outputs; by default in alphabetical order."""
+    """Names of the classes of ``folder:``, or of labels of rows, in the order of the network's outputs; by default in
+    alphabetical order, and labels of rows that are numbers as they are, from 0 on."""
     mean: tuple[float, ...] | None = None
-    """What networks subtract from images in [0, 1], for all channels or for each; by default that of the data set."""
+    """What networks subtract from images in [0, 1], for all channels or for each, or from features of rows; by default
+    that of the data set."""
     std: tuple[PositiveFloat, ...] | None = None
     """What they divide by then."""
     augmentation: Literal["none", "crop", "crop_flip", "edge_crop_flip"] | None = None
     """How training images are changed at random: cut out of a margin of four zeros, mirrored, or cut out of a margin of
     two repeated pixels and mirrored; by default that of the data set."""
+    label_column: str | None = None
+    """Column of a table that has the labels; one that is called label, class, target or the like is found."""
+    drop: tuple[str, ...] = ()
+    """Columns of a table that are neither features nor labels."""
+    test: str | None = None
+    """A table of test rows; by default a quarter of each class is kept for tests."""
+    scale: PositiveFloat | None = None
+    """What rows of numbers are divided by; by default 255 for whole numbers of eight bits, and 1 for others."""
+    clip: tuple[float, float] | None = None
+    """Least and greatest value of rows of numbers, after the scale; without it there is no limit."""
+    radii: tuple[NonNegativeFloat, ...] = ()
+    """Radius of each feature of rows in multiples of the specification's; by default all have that one."""
     base: Annotated[Path, Field(exclude=True)] = Path()
     """Folder at which relative files start; ``load_recipe`` puts the recipe's own folder here."""
 
@@ -56,8 +70,9 @@ class Specification(RecipeRecord):
     """Local robustness of the first test images: no point of the L-infinity ball has another class."""
 
     epsilon: NonNegativeFloat
-    """Radius in [0, 1] pixels; the ball is clipped to [0, 1]. With 0 the only point is the image itself: networks are
-    trained without attacks or bounds, and certified accuracy is the standard one of these images."""
+    """Radius in [0, 1] pixels, and the ball is clipped to [0, 1]; or of rows in their own units. With 0 the only point
+    is the image itself: networks are trained without attacks or bounds, and certified accuracy is the standard one of
+    these images."""
     images: PositiveInt = 50
 
 

@@ -83,6 +83,6 @@ def adapt(recipe: Recipe, options: Options) -> Recipe:
 def with_source(data: Data, source: str) -> Data:
     """The data set with its images from ``source``; relative paths start at the working directory."""
     kind, _, path = source.partition(":")
-    if kind not in ("npz", "folder") or not path:
-        raise InputError(f"--data {source}: expected npz:FILE or folder:DIRECTORY")
+    if kind not in ("npz", "folder", "csv") or not path:
+        raise InputError(f"--data {source}: expected npz:FILE, folder:DIRECTORY or csv:FILE")
     return data.model_copy(update={"source": f"{kind}:{Path(path).resolve()}"})

@@ -17,6 +17,7 @@ from toolkit.bench.executors import available_cores
 from toolkit.bench.fingerprint import file_hash, fingerprint, model_hash, versions
 from toolkit.bench.scoring import wilson
 from toolkit.bench.write_benchmark import RobustnessBenchmark, write_benchmark
+from toolkit.data.input_space import InputSpace
 from toolkit.devices import visible_gpus
 from toolkit.errors import FieldError, InputError
 from toolkit.formats.onnx.model_file import load_model
@@ -32,6 +33,7 @@ from toolkit.tuning import tuned
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from toolkit.data.dataset import Dataset, Split
     from toolkit.pruning import ChainModel
@@ -60,7 +62,7 @@ def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | Non
     train_in_parallel(recipe, dataset, out / "cache", trainers)
     models = list(_export_all(recipe, dataset, out, console))
     pool = dataset.test.images.numpy(), dataset.test.labels.numpy()
-    write_benchmark(benchmark, [model.network for model in models], pool, properties(recipe))
+    write_benchmark(benchmark, [model.network for model in models], pool, properties(recipe, dataset.space))
     text = json.dumps({"key": key, "models": [asdict(model) for model in models]}, indent=1)
     write_text_atomically(path, text + "\n")
     return models
@@ -90,7 +92,7 @@ def made_from(recipe: Recipe) -> str:
 
 
 def source_stamp(data: Data) -> list[object]:
-    """What tells that the user's own files of images are others than before: the content of one, or name, size and
+    """What tells that the user's own files of data are others than before: the content of one, or name, size and
     time of change of all in a folder."""
     kind, colon, name = (data.source or data.name).partition(":")
     if not colon:
@@ -99,7 +101,8 @@ def source_stamp(data: Data) -> list[object]:
     if not path.exists():
         raise FieldError(f"data.{'source' if data.source else 'name'}", f"{path} does not exist")
     if path.is_file():
-        return [kind, file_hash(path)]
+        test = [] if data.test is None or not (data.base / data.test).is_file() else [file_hash(data.base / data.test)]
+        return [kind, file_hash(path), *test]
     files = sorted(file for file in path.rglob("*") if file.is_file())
     stamps = [(file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return [kind, *stamps]
@@ -143,10 +146,12 @@ def default_trainers(recipe: Recipe, dataset: Dataset, device: str) -> int:
     return max(1, min(available_cores(), available() // tuned().training.bytes_of_trainer))
 
 
-def properties(recipe: Recipe) -> RobustnessBenchmark:
-    """The robustness queries that the recipe asks to be verified."""
+def properties(recipe: Recipe, space: InputSpace) -> RobustnessBenchmark:
+    """The robustness queries that the recipe asks to be verified, of inputs of this space."""
     wanted = recipe.specification
-    return RobustnessBenchmark(recipe.name, wanted.epsilon, recipe.verification.timeout, wanted.images)
+    return RobustnessBenchmark(
+        recipe.name, wanted.epsilon, recipe.verification.timeout, wanted.images, space.low, space.high, space.radii
+    )
 
 
 def _read_models(path: Path, key: str) -> list[ModelRecord] | None:
@@ -215,8 +220,30 @@ def own_shape(options: ModelOptions, images: torch.Tensor) -> tuple[int, ...]:
     """The shape of one input, without the batch: as in the user's file where each of its inputs is one image."""
     if not isinstance(options, OnnxNet):
         return tuple(images.shape[1:])
-    _, *shape = load_model(options.file).inputs[0].shape
-    return tuple(shape) if math.prod(shape) == images[0].numel() else tuple(images.shape[1:])
+    from toolkit.models.imported import sample_shape, scores_of
+
+    shape = sample_shape(scores_of(options.file))
+    return shape if math.prod(shape) == images[0].numel() else tuple(images.shape[1:])
+
+
+def write_network(
+    module: nn.Module, options: ModelOptions, images: torch.Tensor, path: Path, metadata: dict[str, str]
+) -> None:
+    """Export a network for one input or many of the shape in the user's file; for one where that has no batch."""
+    from torch import nn
+
+    from toolkit.formats.onnx.export import export_model
+    from toolkit.models.imported import is_vector, scores_of
+    from toolkit.models.layers import BatchReshape
+
+    shape, taken = own_shape(options, images), images.shape[1:]
+    if isinstance(options, OnnxNet) and is_vector(scores_of(options.file)):
+        single = nn.Sequential(BatchReshape(taken), module, BatchReshape(()))
+        export_model(single, images[0].reshape(shape), path, metadata, batched=False)
+        return
+    any_shape = shape == taken or isinstance(next(module.children()), nn.Flatten)
+    whole = module if any_shape else nn.Sequential(BatchReshape(taken), module)
+    export_model(whole, images[:1].reshape(1, *shape), path, metadata)
 
 
 def _record(name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, out: Path) -> ModelRecord:
@@ -258,16 +285,9 @@ def _stored_record(path: Path) -> ModelRecord | None:
 def _export(
     name: str, model: ChainModel, recipe: Recipe, dataset: Dataset, verified: Split, folder: Path
 ) -> ModelRecord:
-    from torch import nn
-
-    from toolkit.formats.onnx.export import export_model
-    from toolkit.models.layers import BatchReshape
-
-    network, images = f"onnx/{name}.onnx", dataset.test.images[:1]
-    shape = own_shape(recipe.models[model.architecture], images)
-    any_shape = shape == images.shape[1:] or isinstance(next(model.module.children()), nn.Flatten)
-    module = model.module if any_shape else nn.Sequential(BatchReshape(images.shape[1:]), model.module)
-    export_model(module, images.reshape(1, *shape), folder / network, model.metadata)
+    network = f"onnx/{name}.onnx"
+    options = recipe.models[model.architecture]
+    write_network(model.module, options, dataset.test.images[:1], folder / network, model.metadata)
     return ModelRecord(
         content=model_hash(folder / network),
         name=name,

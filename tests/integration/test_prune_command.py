@@ -285,16 +285,19 @@ def test_losses_with_bounds_have_a_ramp(flat, tmp_path, monkeypatch, loss, lengt
 def test_options_become_entries_of_the_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pets").mkdir()
-    assert [place(text) for text in ("a.npz", "npz:a.npz", "pets", "digits")] == [
-        "npz:a.npz", "npz:a.npz", "folder:pets", "digits",
+    assert [place(text) for text in ("a.npz", "npz:a.npz", "pets", "digits", "b.CSV")] == [
+        "npz:a.npz", "npz:a.npz", "folder:pets", "digits", "csv:b.CSV",
     ]  # fmt: skip
     given = NetworkInput(mean="0.5", std="1/4,0.5,1", classes="b, a")
     assert given.standardised
-    assert given.entries() == {"mean": [0.5], "std": [0.25, 0.5, 1.0], "classes": ["b", "a"]}
+    said = {key: value for key, value in given.entries().items() if value}
+    assert said == {"mean": [0.5], "std": [0.25, 0.5, 1.0], "classes": ["b", "a"]}
     assert not NetworkInput().standardised
-    assert radius("2/255") == 2 / 255
-    for text in ("-1", "0.1,0.2", "nan"):
-        with pytest.raises(InputError, match="one number that is not negative"):
+    assert radius("2/255") == (2 / 255, [])
+    assert radius("0.1,0.2,0") == (0.2, [0.5, 1.0, 0.0])
+    assert radius("0,0") == (0.0, [0.0, 0.0])
+    for text in ("-1", "0.1,-0.2", "nan"):
+        with pytest.raises(InputError, match="one number that is not negative is needed, or one for each feature"):
             radius(text)
 
 

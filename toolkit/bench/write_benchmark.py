@@ -27,7 +27,7 @@ from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.vnncomp.instances import write_instances
 from toolkit.formats.vnncomp.model_binding import BARE
 from toolkit.formats.vnnlib.convert_versions import upgrade
-from toolkit.formats.vnnlib.specs import linf_box, robustness
+from toolkit.formats.vnnlib.specs import InputBox, linf_box, robustness
 from toolkit.formats.vnnlib.write import write_query
 
 
@@ -40,6 +40,22 @@ class RobustnessBenchmark:
     timeout: float
     images: int
     """Number of images, the first of the test set."""
+    low: float = 0.0
+    """Least value of an input; greatest value."""
+    high: float = 1.0
+    radii: tuple[float, ...] = ()
+    """Radius of each element in multiples of ``epsilon``; empty where all have that one."""
+
+    @property
+    def told_radius(self) -> str:
+        """Radius and range of the inputs as a comment says them."""
+        least = f"{min(self.radii) * self.epsilon!r} to " if self.radii else ""
+        return f"L-infinity radius {least}{self.epsilon!r} in [{self.low:g}, {self.high:g}]"
+
+    def box(self, image: NDArray[np.float32]) -> InputBox:
+        """The ball around an image."""
+        radius = np.array(self.radii or 1.0) * self.epsilon
+        return linf_box(image, radius, self.low, self.high)
 
 
 def write_benchmark(
@@ -50,8 +66,8 @@ def write_benchmark(
 ) -> None:
     """Write the specifications and instance lists for networks (paths in the folder) that are there already.
 
-    ``pool`` are the test images ``(N, ...)`` in [0, 1] and their labels ``(N,)``. What an earlier run left behind is
-    removed.
+    ``pool`` are the test images ``(N, ...)`` in the range of the properties, and their labels ``(N,)``. What an earlier
+    run left behind is removed.
     """
     model = load_model(folder / networks[0])
     for leftover in (folder / "vnnlib", folder / "2.0"):
@@ -79,8 +95,8 @@ def write_specification(
     """Write one image's specification in both versions; its path in the folder."""
     inputs, outputs = model.inputs[0], model.outputs[0]
     spec = f"vnnlib/{properties.name}_{index:05d}.vnnlib"
-    query = robustness(linf_box(image, properties.epsilon), label, outputs.size)
-    comments = (f"test image {index}, label {label}: L-infinity radius {properties.epsilon!r} in [0, 1]",)
+    query = robustness(properties.box(image), label, outputs.size)
+    comments = (f"test image {index}, label {label}: {properties.told_radius}",)
     write_query(query, folder / spec, "1.0", comments)
     lifted = upgrade(query, [inputs.shape], [outputs.shape], inputs.dtype, outputs.dtype)
     write_query(lifted, folder / "2.0" / spec, "2.0", comments)

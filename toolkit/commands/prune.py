@@ -48,16 +48,29 @@ class Pruning:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class NetworkInput:
-    """How images become what the network takes, and classes its outputs."""
+    """How images or rows become what the network takes, and classes its outputs."""
 
     normalise: Flag = False
-    """The network expects images standardised by the data set's mean and deviation; it gets that as a first layer."""
+    """The network expects images, or features, standardised by the mean and deviation of the data set's training part;
+    it gets that as a first layer."""
     mean: Numbers = None
-    """The mean of that in place of the data set's: numbers between commas or a file, for all channels or for each."""
+    """The mean of that in place of the data set's: numbers between commas or a file, for all channels or for each, or
+    for each feature."""
     std: Numbers = None
     """The deviation, as --mean."""
     classes: str | None = None
-    """Names of a folder's classes between commas, in the order of the network's outputs; by default alphabetical."""
+    """Names of the classes of a folder, or of the labels of rows, between commas, in the order of the network's
+    outputs; by default alphabetical."""
+    label_column: str | None = None
+    """Column of a .csv that has the labels; one that is called label, class, target or the like is found."""
+    drop: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    """Column of a .csv that is left out; may be repeated."""
+    test: Path | None = None
+    """A .csv of test rows; without it a quarter of each class of the .csv is kept for tests."""
+    scale: float | None = None
+    """What rows are divided by; 255 for whole numbers of eight bits, and 1 for others."""
+    clip: Annotated[tuple[float, float] | None, Parameter(negative=())] = None
+    """Least and greatest value of rows, after --scale; there is no limit without it."""
 
     @property
     def standardised(self) -> bool:
@@ -69,7 +82,9 @@ class NetworkInput:
         names = [name.strip() for name in self.classes.split(",")] if self.classes else []
         numbers = {"mean": self.mean, "std": self.std}
         given = {key: given_numbers(text, f"--{key}").tolist() for key, text in numbers.items() if text is not None}
-        return given | ({"classes": names} if names else {})
+        test = None if self.test is None else str(self.test)
+        rows = {"label_column": self.label_column, "drop": self.drop, "scale": self.scale, "clip": self.clip}
+        return given | {"classes": names, "test": test} | rows
 
 
 @Parameter(name="*")
@@ -88,7 +103,7 @@ class Tuning:
     learning_rate: float = 1e-3
     """Learning rate of Adam."""
     batch: int = 128
-    """Images in a batch."""
+    """Images, or rows, in a batch."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Mixed precision where it is not float32."""
 
@@ -98,10 +113,10 @@ class Tuning:
 class Check:
     """What is verified, and how it is run."""
 
-    images: int = 50
-    """Test images to verify."""
+    images: int | None = None
+    """Test images, or rows, to verify; by default 50, or all of a file or folder with fewer."""
     timeout: float = 30.0
-    """Seconds for each image."""
+    """Seconds for each image or row."""
     seed: int = 0
     """Seed of fine-tuning, pruning and attack."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -127,6 +142,12 @@ OPTIONS = {
     "data.mean": "--mean",
     "data.std": "--std",
     "data.classes": "--classes",
+    "data.label_column": "--label-column",
+    "data.drop": "--drop",
+    "data.test": "--test",
+    "data.scale": "--scale",
+    "data.clip": "--clip",
+    "data.radii": "--epsilon",
     "specification.images": "--images",
     "specification.epsilon": "--epsilon",
     "verification.timeout": "--timeout",
@@ -157,12 +178,15 @@ def prune(
     Parameters
     ----------
     model
-        The network, .onnx or .onnx.gz: a classifier of images in [0, 1] whose largest output is its answer.
+        The network, .onnx or .onnx.gz: a classifier of images in [0, 1], or of rows of numbers, whose largest output is
+        its answer.
     data
-        digits, mnist, cifar10, ..., or npz:FILE (x_train, y_train, x_test, y_test; images uint8 or floats in [0, 1]) or
-        folder:DIRECTORY (train/CLASS/, test/CLASS/).
+        digits, mnist, cifar10, ..., or npz:FILE (x_train, y_train, x_test, y_test; images uint8 or floats in [0, 1], or
+        rows of any numbers), csv:FILE (rows with a header and a column of labels) or folder:DIRECTORY (train/CLASS/,
+        test/CLASS/).
     epsilon
-        Radius of robustness in the maximum norm, of pixels in [0, 1]; a number, or a quotient as 2/255. With 0
+        Radius of robustness in the maximum norm, of pixels in [0, 1]; a number, or a quotient as 2/255. Of rows in
+        their own units, after --scale, and also numbers between commas or a file of them, one for each feature. With 0
         robustness is left out: training is plain, and certified accuracy is the standard one of the verified images.
     output
         Folder for everything.
@@ -174,7 +198,8 @@ def prune(
     options = Options(out=output, device=check.device, workers=check.workers)
     options.check()
     with on_stderr(check.json), told_as_options(OPTIONS):
-        code = run_parsed(as_recipe(model, data, epsilon, network_input, pruning, tuning, check), options)
+        recipe = as_recipe(model, data, epsilon, network_input, pruning, tuning, check)
+        code = run_parsed(verifying_what_there_is(recipe) if check.images is None else recipe, options)
     if check.json:
         from toolkit.commands.run_json import run_values
 
@@ -194,34 +219,47 @@ def as_recipe(
     """What the options ask for, as a recipe. Raises InputError."""
     from toolkit.recipe import parse_recipe
 
+    largest, radii = radius(epsilon)
     values = {
         "name": recipe_name(model),
         "seed": check.seed,
-        "data": {"name": place(data), **network_input.entries()},
+        "data": {"name": place(data), "radii": radii, **network_input.entries()},
         "models": {"original": network(model, pruning, network_input.standardised)},
         "training": training(tuning),
         "chains": [chain(pruning, tuning)],
-        "specification": {"epsilon": radius(epsilon), "images": check.images},
+        "specification": {"epsilon": largest, **({} if check.images is None else {"images": check.images})},
         "verification": {"timeout": check.timeout},
     }
     return parse_recipe(values, "prunecert prune", Path.cwd())
+
+
+def verifying_what_there_is(recipe: Recipe) -> Recipe:
+    """The recipe with no more images than its file or folder has for tests. Raises InputError."""
+    from toolkit.data.load import load_dataset
+
+    if ":" not in recipe.data.name:
+        return recipe
+    images = min(recipe.specification.images, len(load_dataset(recipe.data).test))
+    return recipe.model_copy(update={"specification": recipe.specification.model_copy(update={"images": images})})
 
 
 def place(data: str) -> str:
     """A data set as a recipe names it: a path of an archive or a folder gets the word that goes before it."""
     if ":" in data:
         return data
-    if Path(data).suffix.lower() == ".npz":
-        return f"npz:{data}"
+    suffix = Path(data).suffix.lower()
+    if suffix in (".npz", ".csv"):
+        return f"{suffix[1:]}:{data}"
     return f"folder:{data}" if Path(data).is_dir() else data
 
 
-def radius(epsilon: str) -> float:
-    """The radius that an option says. Raises InputError."""
+def radius(epsilon: str) -> tuple[float, list[float]]:
+    """The largest radius that an option says, and where it has several the multiples of it. Raises InputError."""
     numbers = given_numbers(epsilon, "--epsilon")
-    if numbers.size != 1 or not (np.isfinite(numbers) & (numbers >= 0)).all():
-        raise InputError(f"--epsilon {epsilon}: one number that is not negative is needed, of pixels in [0, 1]")
-    return float(numbers[0])
+    if not numbers.size or not (np.isfinite(numbers) & (numbers >= 0)).all():
+        raise InputError(f"--epsilon {epsilon}: one number that is not negative is needed, or one for each feature")
+    largest = float(numbers.max())
+    return largest, (numbers / (largest or 1.0)).tolist() if numbers.size > 1 else []
 
 
 def recipe_name(model: Path) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from toolkit.data.input_space import PIXELS, InputSpace
 from toolkit.registry import Registry
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``(N, C, H, W)`` float32 in [0, 1] and labels ``(N,)`` int64."""
+    """Images ``(N, C, H, W)`` float32 in [0, 1], or rows of numbers ``(N, n)``, and labels ``(N,)`` int64."""
 
     images: Tensor
     labels: Tensor
@@ -69,21 +70,27 @@ class Dataset:
     test: Split
     classes: int
     mean: tuple[float, ...]
-    """Per channel, of the [0, 1] images; the model's first layer subtracts it."""
+    """Per channel of the [0, 1] images, or per feature; the model's first layer subtracts it."""
     std: tuple[float, ...]
     augmentation: str = "none"
+    space: InputSpace = PIXELS
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of an image; of rows the number of features."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def tabular(self) -> bool:
+        """Whether its inputs are rows of numbers and no images."""
+        return len(self.input_shape) == 1
 
     @cached_property
     def digest(self) -> str:
         """Hash of everything that training can see of it, 16 hexadecimal digits."""
         tensors = (self.train.images, self.train.labels, self.validation.images, self.validation.labels)
-        facts = [self.classes, self.mean, self.std, self.augmentation, [tuple(tensor.shape) for tensor in tensors]]
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        facts = [self.classes, self.mean, self.std, self.augmentation, asdict(self.space), shapes]
         state = hashlib.sha256(json.dumps(facts).encode())
         for tensor in tensors:
             state.update(tensor.contiguous().numpy().data)

@@ -1,4 +1,4 @@
-"""The user's own images: ``npz:FILE`` and ``folder:DIRECTORY``."""
+"""The user's own data: images of ``npz:FILE`` and ``folder:DIRECTORY``, and rows of ``npz:FILE``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.data.dataset import Dataset, Split, channel_statistics, hold_out, register
+from toolkit.data.tables import load_arrays
 from toolkit.errors import FieldError, InputError
 
 if TYPE_CHECKING:
@@ -25,13 +26,15 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".web
 @register("npz:")
 def load_npz(data: Data) -> Dataset:
     """Arrays x_train, y_train, x_test, y_test; images uint8, or floats in [0, 1], of shape (N, H, W), (N, H, W, C) or
-    (N, C, H, W)."""
+    (N, C, H, W); or rows of numbers (N, n)."""
     path = data.base / data.name.partition(":")[2]
     try:
         arrays = np.load(path)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise InputError(f"{path}: not an npz file of named arrays")
         with arrays:
+            if any(name in arrays and arrays[name].ndim == 2 for name in ("x_train", "x_test")):
+                return load_arrays(data, path)
             train, test = (_npz_split(arrays, part, path) for part in ("train", "test"))
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: cannot read the data set: {error}") from error

@@ -53,6 +53,8 @@ class RowSource:
     """Columns of a table that are neither features nor labels."""
     most: int = 100
     """Rows that are taken where ``rows`` does not say which."""
+    unlabelled: bool = True
+    """Whether rows without labels are of use, too."""
 
     def chosen(self, count: int) -> range:
         """Numbers of the chosen rows of ``count``. Raises InputError where there are none."""
@@ -192,8 +194,8 @@ def _from_table(source: RowSource, path: Path, key: str, size: int) -> Rows:
         label = supposed
     elif label is None and source.labels is None:
         raise InputError(
-            f"{path}: no column that is plainly the label; add --label-column NAME, one of {_some(header)}, or "
-            "--labels predicted"
+            f"{path}: no column that is plainly the label; add --label-column NAME, one of {_some(header)}"
+            f"{', or --labels predicted' if source.unlabelled else ''}"
         )
     unknown = [name for name in source.drop if name not in header]
     if unknown:
@@ -395,6 +397,12 @@ def class_numbers(labels: NDArray[Any], rows: Rows, names: Sequence[str], classe
             )
         found[k] = number
     return found
+
+
+def whole_range(labels: NDArray[Any]) -> tuple[int, int]:
+    """The least and the largest whole number among labels; others count as 0."""
+    numbers = [_whole(label) or 0 for label in labels.tolist()]
+    return min(numbers, default=0), max(numbers, default=0)
 
 
 def _text(label: object) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from toolkit.formats.onnx.model_file import load_model
+from toolkit.formats.onnx.model_file import load_proto
 from toolkit.options import RecipeRecord, shorthand
 
 PresetName = Literal["paper7", "cnn_7layer_bn", "cnn_b", "cifar_small", "digits_conv"]
@@ -104,5 +104,5 @@ def identity(options: ModelOptions) -> dict[str, Any]:
     """
     values: dict[str, Any] = options.model_dump(mode="json")
     if isinstance(options, OnnxNet):
-        values["file"] = load_model(options.file).sha256
+        values["file"] = load_proto(options.file).sha256
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import singledispatch
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from toolkit.data.dataset import Dataset
+from toolkit.data.input_space import PIXELS
 from toolkit.errors import InputError
 from toolkit.models.architecture_options import (
     Block,
@@ -22,11 +24,11 @@ from toolkit.models.architecture_options import (
     Vgg,
 )
 from toolkit.models.imported import insert_batch_norms, read_network
-from toolkit.models.layers import Normalise, Residual
+from toolkit.models.layers import Domain, Normalise, Residual
 from toolkit.models.structure import channel_sites
 from toolkit.tuning import tuned
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 PRESETS: dict[PresetName, ConvNet] = {
     # "cifar_model_deep" of Li et al. (TMLR 2023), Table III: no batch normalisation after the hidden linear layer.
@@ -76,10 +78,16 @@ def build_model(options: ModelOptions, dataset: Dataset, seed: int) -> nn.Sequen
     Raises:
         InputError: the images do not fit the architecture or the file, or a file has no channels to prune.
     """
+    if dataset.tabular and not isinstance(options, OnnxNet | Mlp):
+        raise InputError(
+            f"architecture {options.architecture!r} is one for images; rows of numbers need 'mlp' or 'onnx'"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = list(layers(options, dataset.input_shape, dataset.classes))
-    row = [*([Normalise(dataset.mean, dataset.std)] if options.normalise else []), *body]
+    domain = [Domain(dataset.space)] if dataset.space != PIXELS else []
+    axes = len(dataset.input_shape) - 1
+    row = [*domain, *([Normalise(dataset.mean, dataset.std, axes)] if options.normalise else []), *body]
     if isinstance(options, OnnxNet) and options.batch_norm:
         row = insert_batch_norms(row, dataset.train.images[: tuned().training.statistics_images])
     network = nn.Sequential(*row)
@@ -93,7 +101,7 @@ def build_model(options: ModelOptions, dataset: Dataset, seed: int) -> nn.Sequen
 
 @singledispatch
 def layers(options: ModelOptions, shape: Shape, classes: int) -> Iterator[nn.Module]:
-    """The layers after the normalisation, for inputs of ``shape`` (channels, height, width)."""
+    """The layers after the normalisation, for inputs of ``shape`` (channels, height, width), or of so many features."""
     raise NotImplementedError(type(options).__name__)
 
 
@@ -105,7 +113,7 @@ def _(options: OnnxNet, shape: Shape, classes: int) -> Iterator[nn.Module]:
 @layers.register
 def _(options: Mlp, shape: Shape, classes: int) -> Iterator[nn.Module]:
     yield nn.Flatten()
-    yield from _head(shape[0] * shape[1] * shape[2], options.hidden, classes)
+    yield from _head(math.prod(shape), options.hidden, classes)
 
 
 @layers.register

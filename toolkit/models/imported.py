@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.errors import InputError, UnsupportedError
+from toolkit.formats.onnx.classifier import load_classifier
 from toolkit.formats.onnx.converters.static import Expression, output, view
-from toolkit.formats.onnx.model_file import OnnxModel, load_model
+from toolkit.formats.onnx.logits import without_probabilities
+from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.runtime import close
 from toolkit.formats.onnx.torch_import import ImportedModel, import_module
 from toolkit.models.layers import BatchReshape, Normalise, Residual
@@ -55,41 +57,83 @@ class LayerGraph(nn.Module):
         return values[self.target]
 
 
-def read_network(path: Path, shape: tuple[int, int, int], classes: int) -> list[nn.Module]:
-    """The layers of a classifier for images of ``shape`` (channels, height, width), in evaluation mode.
+def read_network(path: Path, shape: tuple[int, ...], classes: int) -> list[nn.Module]:
+    """The layers of a classifier for images of ``shape`` (channels, height, width), or rows of so many numbers, in
+    evaluation mode. It has a score for each class: a single score s becomes -s/2 and s/2.
 
     Raises:
         InputError: the file's input or output does not fit the images or classes.
         UnsupportedError: the file cannot be imported, or not be run on several images at once.
     """
-    model = load_model(path)
+    model = scores_of(path)
     _check_interface(model, shape, classes)
     _check_floats(model)
     _check_untied(model)
     imported = import_module(model)
     assert isinstance(imported, ImportedModel)
     graph = _trainable(imported)
-    rank = model.inputs[0].shape
+    own = sample_shape(model)
     row = in_rows(graph)
     layers: list[nn.Module] = [graph] if row is None else row
-    if len(rank) != 4 and not isinstance(layers[0], nn.Flatten):  # which any shape is as good as another for
-        layers = [BatchReshape(rank[1:]) if len(rank) != 2 else nn.Flatten(), *layers]
+    if own != shape and not isinstance(layers[0], nn.Flatten):  # which any shape is as good as another for
+        layers = [BatchReshape(own) if len(own) != 1 else nn.Flatten(), *layers]
     _check_trainable(model, layers)
     network = nn.Sequential(*layers).eval().requires_grad_(True)
     _check_batched(network, imported, model, shape)
-    return layers
+    return _with_two_scores(layers) if model.outputs[0].size == 1 else layers
 
 
-def _check_interface(model: OnnxModel, shape: tuple[int, int, int], classes: int) -> None:
+def scores_of(path: Path) -> OnnxModel:
+    """The network up to its scores: without labels, maps and probabilities that exporters put behind them.
+
+    Raises InputError and UnsupportedError, also for a file with an input for each feature.
+    """
+    classifier = load_classifier(path)
+    if classifier.features:
+        raise UnsupportedError(
+            f"{path}: has an input for each of {len(classifier.features)} features; export it with one for them all"
+        )
+    return without_probabilities(classifier.model)
+
+
+def is_vector(model: OnnxModel) -> bool:
+    """Whether the network's input has no dimension for a batch."""
+    return len(model.inputs[0].shape) == 1
+
+
+def sample_shape(model: OnnxModel) -> tuple[int, ...]:
+    """Shape of one sample of the network's input, without the batch where there is a dimension for it."""
+    shape = model.inputs[0].shape
+    return shape if is_vector(model) else shape[1:]
+
+
+def _with_two_scores(layers: list[nn.Module]) -> list[nn.Module]:
+    """The layers with scores -s/2 and s/2, whose softmax has the sigmoid of s, in place of a single score s."""
+    signs = torch.tensor([[-0.5], [0.5]])
+    *rest, last = layers
+    if isinstance(last, nn.Linear):
+        return [*rest, _linear(signs @ last.weight, None if last.bias is None else signs @ last.bias)]
+    return [*layers, _linear(signs)]
+
+
+def _check_interface(model: OnnxModel, shape: tuple[int, ...], classes: int) -> None:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise InputError(f"{model.path}: a network with one input and one output is needed")
     given, wanted, size = model.inputs[0], model.outputs[0], int(np.prod(shape))
     if given.dtype != "float32":
         raise InputError(f"{model.path}: its input is of type {given.dtype}; float32 is needed")
-    if given.size != size or (len(given.shape) == 4 and given.shape[1:] != shape):
+    if len(shape) == 1 and given.size != size:
+        raise InputError(
+            f"{model.path}: its input has shape {given.shape}, but the rows have {size} features; --drop NAME leaves a "
+            "column of a table out"
+        )
+    if given.size != size or (len(given.shape) == 4 and len(shape) == 3 and given.shape[1:] != shape):
         raise InputError(f"{model.path}: its input has shape {given.shape}, but the images are {shape} each")
-    if wanted.size < classes:
-        raise InputError(f"{model.path}: has {wanted.size} outputs, but the data set has {classes} classes")
+    if max(2, wanted.size) < classes:
+        raise InputError(
+            f"{model.path}: has {wanted.size} outputs, but the data set has {classes} classes; labels that are numbers "
+            "count from 0 unless --classes names them in the order of the outputs"
+        )
 
 
 def _check_floats(model: OnnxModel) -> None:
@@ -228,6 +272,8 @@ class RowReader:
     def _step(self, index: int, current: str, row: list[nn.Module], arithmetic: list[tuple[str, Tensor]]) -> str:
         """Add a step to the row; the tensor that it gives."""
         layer, (operands, results) = self.graph.layers[index], self.graph.wiring[index]
+        if len(operands) == 2 and operands[0] in self.graph.constants and _operation(layer) in ("add", "mul"):
+            operands = operands[::-1]
         if operands[0] != current or len(results) != 1:
             raise NotInRows
         if isinstance(layer, KNOWN) and len(operands) == 1:
@@ -275,9 +321,8 @@ def _collect(arithmetic: list[tuple[str, Tensor]], row: list[nn.Module]) -> list
     names = [name for name, _ in arithmetic]
     if not arithmetic:
         return []
-    if names == ["sub", "div"] and not row:
-        mean, std = (value.flatten() for _, value in arithmetic)
-        return [Normalise(mean.tolist(), std.tolist())]
+    if names in (["sub", "div"], ["sub", "mul"]) and not row:
+        return [_standardisation(arithmetic[0][1], arithmetic[1][1], names[1] == "mul")]
     last = row[-1] if row else None
     if names == ["add"] and isinstance(last, nn.Linear) and last.bias is None:
         bias = arithmetic[0][1]
@@ -287,7 +332,21 @@ def _collect(arithmetic: list[tuple[str, Tensor]], row: list[nn.Module]) -> list
     raise NotInRows
 
 
-def _check_batched(network: nn.Module, imported: nn.Module, model: OnnxModel, shape: tuple[int, int, int]) -> None:
+def _standardisation(mean: Tensor, factor: Tensor, multiplied: bool) -> Normalise:
+    """``(x - mean) / factor``, or times it, by constants of a number for each channel or feature.
+
+    Raises NotInRows where a factor is not positive, which would turn bounds around.
+    """
+    std = 1 / factor if multiplied else factor
+    if not bool((std > 0).all()):
+        raise NotInRows
+    wide = max((mean, factor), key=lambda constant: (constant.numel(), constant.dim()))
+    after = len(list(dropwhile(lambda size: size == 1, wide.shape))[1:])
+    axes = after if wide.numel() > 1 else 2 * (wide.dim() > 2)
+    return Normalise(mean.flatten().tolist(), std.flatten().tolist(), axes)
+
+
+def _check_batched(network: nn.Module, imported: nn.Module, model: OnnxModel, shape: tuple[int, ...]) -> None:
     images = torch.rand(tuned().networks.trainable_samples, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         single = [imported(image.reshape(model.inputs[0].shape))[0].reshape(-1) for image in images]

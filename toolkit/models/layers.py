@@ -1,4 +1,4 @@
-"""Layers that torch does not have: normalisation of the input, reshaping, the residual addition, grafted ReLUs."""
+"""Layers that torch does not have: range and normalisation of inputs, reshaping, residual addition, grafted ReLUs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from toolkit.data.input_space import PIXELS, InputSpace
+
 
 class Normalise(nn.Module):
-    """Maps [0, 1] images ``(B, C, H, W)`` to ``(x - mean) / std``.
+    """Maps images ``(B, C, H, W)``, or without ``axes`` after the channels rows ``(B, n)``, to ``(x - mean) / std``.
 
     It is part of the network, so that neither an export nor a verifier can forget it.
     """
@@ -17,14 +19,43 @@ class Normalise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], axes: int = 2) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, *[1] * axes))
+        self.register_buffer("std", torch.tensor(std).reshape(1, -1, *[1] * axes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images of the same shape."""
         return (x - self.mean) / self.std
+
+
+class Domain(nn.Identity):
+    """Passes inputs on, and knows which there are: what attacks and bounds of training are clipped to, and the radius
+    of each feature. A network without this layer is one of pixels in [0, 1]."""
+
+    radii: Tensor
+
+    def __init__(self, space: InputSpace = PIXELS) -> None:
+        super().__init__()
+        self.low, self.high = space.low, space.high
+        self.register_buffer("radii", torch.tensor(space.radii or (1.0,)), persistent=False)
+        self.even = not space.radii
+
+    def radius(self, epsilon: float) -> float | Tensor:
+        """Radius of all features, or of each ``(n,)``, at this radius of the specification."""
+        return epsilon if self.even else epsilon * self.radii
+
+    def clip(self, x: Tensor) -> Tensor:
+        """The nearest inputs that there are."""
+        return x.clamp(self.low, self.high)
+
+
+UNIT = Domain()
+
+
+def domain_of(network: nn.Module) -> Domain:
+    """Which inputs a network has, by its own layer, wherever that is."""
+    return next((module for module in network.modules() if isinstance(module, Domain)), UNIT)
 
 
 class BatchReshape(nn.Module):

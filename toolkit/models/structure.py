@@ -124,7 +124,7 @@ def _width(module: nn.Module) -> int:
     return module.num_features
 
 
-def count_relus(model: nn.Module, shape: tuple[int, int, int]) -> int:
+def count_relus(model: nn.Module, shape: tuple[int, ...]) -> int:
     """Number of ReLU neurons for one input of ``shape``."""
     counts: list[int] = []
     relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]

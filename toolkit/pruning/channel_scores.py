@@ -15,7 +15,7 @@ from toolkit.models.structure import BatchNorm, ReluSite, channel_sites, relu_si
 from toolkit.pruning.criterion import Structured
 from toolkit.pruning.masks import Masks, Scores, channel_masks, live_channels, select
 from toolkit.pruning.round import PruningRound
-from toolkit.training.differentiable_intervals import Interval, image_box, propagate
+from toolkit.training.differentiable_intervals import Interval, ball, propagate
 from toolkit.training.training_attack import evaluation_mode
 from toolkit.tuning import tuned
 
@@ -76,7 +76,7 @@ def mean_over_bounds(round_: PruningRound, score: Callable[[ReluSite, Interval],
     sums = {name: torch.zeros(_width(site), device=round_.validation.labels.device) for name, site in sites.items()}
     with torch.no_grad(), evaluation_mode(round_.model):
         for images in round_.validation.images.split(tuned().training.bounded_images):
-            _, trace = propagate(round_.model, image_box(images, epsilon))
+            _, trace = propagate(round_.model, ball(round_.model, images, epsilon))
             for name, site in sites.items():
                 sums[name] += positions(score(site, trace[site.relu])).mean(2).sum(0)
     return {name: total / len(round_.validation) for name, total in sums.items()}

@@ -15,7 +15,7 @@ from toolkit.models.structure import channel_sites, sequences
 from toolkit.tuning import tuned
 
 
-def compress(model: nn.Module, live: dict[str, Tensor], input_shape: tuple[int, int, int]) -> nn.Module:
+def compress(model: nn.Module, live: dict[str, Tensor], input_shape: tuple[int, ...]) -> nn.Module:
     """A copy without the channels that ``live`` (by name of the batch normalisation) drops, in evaluation mode.
 
     Exact up to the order of summation: a dropped channel has scale and shift zero, so its ReLU gives zero everywhere,

@@ -18,7 +18,7 @@ from toolkit.errors import FieldError
 from toolkit.models.layers import GraftedReLU
 from toolkit.models.structure import sequences
 from toolkit.pruning.pruning_options import Graft
-from toolkit.training.differentiable_intervals import image_box, propagate
+from toolkit.training.differentiable_intervals import ball, propagate
 from toolkit.training.stats import unstable
 from toolkit.training.training_attack import evaluation_mode
 from toolkit.training.training_job import TrainingJob
@@ -78,7 +78,7 @@ def _instability(model: nn.Module, relus: list[nn.ReLU], data: Split, epsilon: f
     counts = []
     for images, labels in data.batches(tuned().training.bounded_images):
         correct = model(images).argmax(1) == labels
-        _, trace = propagate(model, image_box(images[correct], epsilon))
+        _, trace = propagate(model, ball(model, images[correct], epsilon))
         counts.append(torch.cat([unstable(trace[relu]).flatten(1).sum(0) for relu in relus]))
     return torch.stack(counts).sum(0)
 
@@ -100,7 +100,7 @@ def _significance(model: nn.Module, relus: list[nn.ReLU], data: Split) -> Tensor
 @torch.no_grad()
 def _shapes(model: nn.Module, relus: list[nn.ReLU], image: Tensor) -> list[torch.Size]:
     with evaluation_mode(model):
-        _, trace = propagate(model, image_box(image, 0.0))
+        _, trace = propagate(model, ball(model, image, 0.0))
     return [trace[relu].lower.shape[1:] for relu in relus]
 
 

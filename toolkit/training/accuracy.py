@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from toolkit.data.dataset import Split
+from toolkit.models.layers import domain_of
 from toolkit.training.training_attack import evaluation_mode, input_gradient, pgd
 from toolkit.tuning import tuned
 
@@ -20,10 +21,10 @@ def accuracy(model: nn.Module, split: Split) -> float:
 
 def fgsm_accuracy(model: nn.Module, split: Split, epsilon: float) -> float:
     """Part of the images classified correctly after one signed step of length epsilon: "adv" of Li et al."""
-    correct = 0
+    correct, domain = 0, domain_of(model)
     with evaluation_mode(model):
         for images, labels in split.batches(tuned().training.evaluated_images):
-            x = (images + epsilon * input_gradient(model, images, labels).sign()).clamp(0, 1)
+            x = domain.clip(images + domain.radius(epsilon) * input_gradient(model, images, labels).sign())
             with torch.no_grad():
                 correct += int((model(x).argmax(1) == labels).sum())
     return correct / max(1, len(split))

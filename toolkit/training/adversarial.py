@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
+from toolkit.models.layers import domain_of
 from toolkit.training.training_attack import input_gradient, pgd, uniform_start
 from toolkit.training.training_options import FgsmGradAlign, Pgd, Standard
 from toolkit.training.training_step import TrainingStep, robust_loss
@@ -39,11 +40,12 @@ def _(options: FgsmGradAlign, step: TrainingStep) -> Tensor:
     Only the second gradient is differentiated through, as in the released code of Andriushchenko & Flammarion.
     """
     at_image = input_gradient(step.model, step.images, step.labels)
-    change = (options.alpha * step.epsilon * at_image.sign()).clamp(-step.epsilon, step.epsilon)
-    loss = cross_entropy(step.model((step.images + change).clamp(0, 1)), step.labels)
+    domain = domain_of(step.model)
+    change = min(options.alpha, 1.0) * domain.radius(step.epsilon) * at_image.sign()
+    loss = cross_entropy(step.model(domain.clip(step.images + change)), step.labels)
     if options.weight == 0 or step.epsilon == 0:
         return loss
-    start = uniform_start(step.images, step.epsilon, step.generator)
+    start = uniform_start(step.images, step.epsilon, step.generator, domain)
     at_start = input_gradient(step.model, start, step.labels, create_graph=True)
     return loss + options.weight * misalignment(at_image, at_start)
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from toolkit.training.batch_statistics import statistics_of
 from toolkit.training.differentiable_crown import upper_bound
-from toolkit.training.differentiable_intervals import Interval, Trace, image_box, propagate
+from toolkit.training.differentiable_intervals import Interval, Trace, ball, propagate
 from toolkit.training.precision import single
 from toolkit.training.training_attack import pgd
 from toolkit.training.training_options import CcIbp, CrownIbp, ExpIbp, ExpressiveLoss, Ibp, MtlIbp, Sabr
@@ -88,9 +88,9 @@ def _(options: Sabr, step: TrainingStep) -> Tensor:
     """
     if step.epsilon == 0:
         return cross_entropy(step.model(step.images), step.labels)
-    ball = image_box(step.images, step.epsilon)
-    radius = options.ratio * ball.radius
-    centre = torch.clamp(_attack(options, step, step.epsilon), ball.lower + radius, ball.upper - radius)
+    whole = ball(step.model, step.images, step.epsilon)
+    radius = options.ratio * whole.radius
+    centre = torch.clamp(_attack(options, step, step.epsilon), whole.lower + radius, whole.upper - radius)
     box = Interval(centre - radius, centre + radius, step.images)
     step.train_with(*propagate(step.model, box, options.relu_share))
     return bounded_loss(step.model, step.bounds_of_loss(), step.labels)

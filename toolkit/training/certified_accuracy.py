@@ -12,7 +12,7 @@ from toolkit.data.dataset import Split
 from toolkit.errors import UnsupportedError
 from toolkit.training.certified import differences
 from toolkit.training.differentiable_crown import upper_bound
-from toolkit.training.differentiable_intervals import image_box, propagate
+from toolkit.training.differentiable_intervals import ball, propagate
 from toolkit.training.training_attack import evaluation_mode
 from toolkit.tuning import tuned
 
@@ -39,7 +39,7 @@ def certified_accuracy(model: nn.Module, split: Split, epsilon: float) -> float 
 
 def certified(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
     """Which of the images ``(B, C, H, W)`` are proved to keep their class, boolean ``(B,)``."""
-    proved = _refuted(differences(model, propagate(model, image_box(images, epsilon)), labels).upper, labels)
+    proved = _refuted(differences(model, propagate(model, ball(model, images, epsilon)), labels).upper, labels)
     left = (~proved & (model(images).argmax(1) == labels)).nonzero().flatten()
     if len(left):
         with contextlib.suppress(UnsupportedError):
@@ -52,7 +52,7 @@ def _by_crown(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) 
 
     One backward pass for each class; it ends as soon as no image is left.
     """
-    bounds = propagate(model, image_box(images, epsilon))
+    bounds = propagate(model, ball(model, images, epsilon))
     upper = differences(model, bounds, labels).upper
     classes = upper.shape[1]
     own = one_hot(labels, classes).to(images.dtype)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.models.structure import relu_sites
-from toolkit.training.differentiable_intervals import image_box, propagate
+from toolkit.training.differentiable_intervals import ball, propagate
 from toolkit.training.training_attack import evaluation_mode
 from toolkit.training.training_options import BiasShaping
 
@@ -27,7 +27,7 @@ def shape_biases(
     Masked biases stay zero. Layers whose units have no bias of their own are left alone.
     """
     with evaluation_mode(model):
-        _, trace = propagate(model, image_box(images, epsilon))
+        _, trace = propagate(model, ball(model, images, epsilon))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     biases, shifts = [], []
     for bias, relu in _biased(model):

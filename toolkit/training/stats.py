@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.models.structure import ReluSite, relu_sites
-from toolkit.training.differentiable_intervals import Interval, Trace, image_box, propagate
+from toolkit.training.differentiable_intervals import Interval, Trace, ball, propagate
 from toolkit.training.training_attack import evaluation_mode
 from toolkit.tuning import tuned
 
@@ -70,7 +70,7 @@ def measure_stability(model: nn.Module, images: Tensor, epsilon: float) -> Netwo
     sites = relu_sites(model)
     with torch.no_grad(), evaluation_mode(model):
         parts = images.split(tuned().training.bounded_images)
-        chunks = [_moments(sites, propagate(model, image_box(part, epsilon))[1]) for part in parts]
+        chunks = [_moments(sites, propagate(model, ball(model, part, epsilon))[1]) for part in parts]
     sums = [torch.stack(parts).sum(0) for parts in zip(*chunks, strict=True)]
     return NetworkStability(epsilon, tuple(_layer(moments, len(images)) for moments in sums))
 

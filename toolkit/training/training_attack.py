@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from toolkit.models.layers import UNIT, Domain, domain_of
+
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
@@ -29,10 +31,10 @@ def input_gradient(model: nn.Module, x: Tensor, labels: Tensor, *, create_graph:
         return torch.autograd.grad(loss, x, create_graph=create_graph)[0]
 
 
-def uniform_start(images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-    """A uniformly random point of each image's ball, clipped to [0, 1]."""
+def uniform_start(images: Tensor, epsilon: float, generator: torch.Generator, domain: Domain = UNIT) -> Tensor:
+    """A uniformly random point of each image's ball, clipped to the domain."""
     noise = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
-    return (images + epsilon * (2 * noise - 1)).clamp(0, 1)
+    return domain.clip(images + domain.radius(epsilon) * (2 * noise - 1))
 
 
 def pgd(
@@ -49,10 +51,12 @@ def pgd(
 
     ``step_size`` is in multiples of epsilon (Madry et al., ICLR 2018).
     """
-    lower, upper = (images - epsilon).clamp(0, 1), (images + epsilon).clamp(0, 1)
-    x = uniform_start(images, epsilon, generator)
+    domain = domain_of(model)
+    radius = domain.radius(epsilon)
+    lower, upper = domain.clip(images - radius), domain.clip(images + radius)
+    x = uniform_start(images, epsilon, generator, domain)
     with evaluation_mode(model):
         for _ in range(steps):
             gradient = input_gradient(model, x, labels)
-            x = torch.clamp(x + step_size * epsilon * gradient.sign(), lower, upper)
+            x = torch.clamp(x + step_size * radius * gradient.sign(), lower, upper)
     return x.detach()

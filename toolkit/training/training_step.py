@@ -11,7 +11,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
-from toolkit.training.differentiable_intervals import Interval, Trace, image_box, propagate
+from toolkit.training.differentiable_intervals import Interval, Trace, ball, propagate
 from toolkit.training.training_options import Bounds, LossOptions
 
 
@@ -39,7 +39,7 @@ class TrainingStep:
 
     def _propagated(self, kind: str, epsilon: float, point: Tensor | None) -> tuple[Interval, Trace]:
         if kind not in self._bounds:
-            self._bounds[kind] = propagate(self.model, image_box(self.images, epsilon, point))
+            self._bounds[kind] = propagate(self.model, ball(self.model, self.images, epsilon, point))
         return self._bounds[kind]
 
     def train_with(self, logits: Interval, trace: Trace) -> None:

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from toolkit.data.dataset import Dataset
+from toolkit.data.input_space import InputSpace
 from toolkit.data.load import load_dataset
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.export import export_model
 from toolkit.models.architecture_options import Mlp, OnnxNet, PresetNet
 from toolkit.models.build import build_model
-from toolkit.models.imported import LayerGraph, insert_batch_norms
-from toolkit.models.layers import Normalise, Residual
+from toolkit.models.imported import LayerGraph, insert_batch_norms, read_network
+from toolkit.models.layers import Domain, Normalise, Residual
 from toolkit.models.structure import channel_sites, count_relus
 from toolkit.pruning.masks import weight_masks
 from toolkit.recipe import Data
@@ -218,3 +219,28 @@ def test_a_reshape_before_a_flattening_is_none(digits: Dataset, tmp_path: Path) 
     export_model(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), torch.zeros(1, 64, 1), tmp_path / "net.onnx")
     network = build_model(OnnxNet(file=tmp_path / "net.onnx"), digits, 0)
     assert [type(layer) for layer in network] == [nn.Flatten, nn.Linear]
+
+
+@pytest.mark.parametrize("factor", [[2.0, 0.5, 4.0], [2.0, -0.5, 4.0]])
+@pytest.mark.parametrize("operation", ["Mul", "Div"])
+def test_a_standardisation_of_features_is_a_layer_unless_it_turns_bounds_around(
+    tmp_path: Path, factor: list[float], operation: str
+) -> None:
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 13]>
+        net (float[N, 3] x) => (float[N, 2] y)
+        <float[3] m = {{1.0, 2.0, 3.0}}, float[1, 3] f = {{{", ".join(map(str, factor))}}},
+         float[3, 2] w = {{1.0, 0.0, 0.0, 1.0, 1.0, 1.0}}>
+        {{ c = Sub(x, m)  s = {operation}(c, f)  y = MatMul(s, w) }}"""
+    )
+    onnx.save(model, tmp_path / "net.onnx")
+    layers = read_network(tmp_path / "net.onnx", (3,), 2)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    scaled = (x - torch.tensor([1.0, 2.0, 3.0])) * torch.tensor(factor) ** (1 if operation == "Mul" else -1)
+    expected = torch.stack([scaled[:, 0] + scaled[:, 2], scaled[:, 1] + scaled[:, 2]], 1)
+    network = nn.Sequential(*layers)
+    assert torch.allclose(network(x), expected, atol=1e-5)
+    assert [type(layer) for layer in layers] == ([Normalise, nn.Linear] if min(factor) > 0 else [LayerGraph])
+    if min(factor) > 0:
+        bounds, _ = propagate(network, image_box(x, 0.0, domain=Domain(InputSpace(-10.0, 10.0))))
+        assert torch.allclose(bounds.upper, expected, atol=1e-5)

@@ -34,12 +34,15 @@ def export_model(
     example_input: torch.Tensor | Sequence[torch.Tensor],
     path: str | Path,
     metadata: Mapping[str, str] | None = None,
+    *,
+    batched: bool = True,
 ) -> OnnxModel:
     """Write ``module`` in evaluation mode to ``path`` (``.onnx`` or ``.onnx.gz``) and return the loaded file.
 
     ``example_input`` is one input, or one for each argument, with a leading batch dimension; that dimension is the only
-    open one. ``metadata`` is stored in the model. The file is put in place, atomically, only after onnxruntime agrees
-    with ``module`` on random inputs in [0, 1]; it has the same bytes for the same module and metadata.
+    open one. Without ``batched`` there is no such dimension, and none is open. ``metadata`` is stored in the model. The
+    file is put in place, atomically, only after onnxruntime agrees with ``module`` on random inputs in [0, 1]; it has
+    the same bytes for the same module and metadata.
 
     Raises UnsupportedError when torch cannot export the module or onnxruntime computes something else.
     """
@@ -47,20 +50,21 @@ def export_model(
     examples = [example_input] if isinstance(example_input, torch.Tensor) else list(example_input)
     examples = [example.detach().cpu() for example in examples]
     frozen = copy.deepcopy(module).cpu().eval()
-    data = _with_metadata(_export(frozen, examples, path), dict(metadata or {})).SerializeToString(deterministic=True)
+    proto = _with_metadata(_export(frozen, examples, path, batched), dict(metadata or {}))
+    data = proto.SerializeToString(deterministic=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         draft.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
         model = replace(load_model(draft), path=path)
-        _compare(frozen, examples, model)
+        _compare(frozen, examples, model, batched)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
     return model
 
 
-def _export(module: nn.Module, examples: Sequence[torch.Tensor], path: Path) -> onnx.ModelProto:
+def _export(module: nn.Module, examples: Sequence[torch.Tensor], path: Path, batched: bool) -> onnx.ModelProto:
     """torch's export, in memory."""
     names = ["input"] if len(examples) == 1 else [f"input_{index}" for index in range(len(examples))]
     outputs = _output_names(module, examples)
@@ -77,7 +81,7 @@ def _export(module: nn.Module, examples: Sequence[torch.Tensor], path: Path) -> 
                 dynamo=False,
                 input_names=names,
                 output_names=outputs,
-                dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
+                dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)} if batched else None,
             )
     except Exception as error:  # the exporter raises errors of many kinds
         reason = " ".join(str(error).split())[:200]
@@ -103,14 +107,14 @@ def _with_metadata(model: onnx.ModelProto, metadata: dict[str, str]) -> onnx.Mod
     return model
 
 
-def _compare(module: nn.Module, examples: Sequence[torch.Tensor], model: OnnxModel) -> None:
+def _compare(module: nn.Module, examples: Sequence[torch.Tensor], model: OnnxModel, batched: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     samples = [
-        torch.rand(tuned().networks.export_samples, *example.shape[1:], generator=generator).to(example.dtype)
+        torch.rand(tuned().networks.export_samples, *example.shape[int(batched) :], generator=generator).to(example)
         for example in examples
     ]
     with torch.no_grad():
-        expected = module(*samples)
+        expected = module(*samples) if batched else torch.stack([module(*row) for row in zip(*samples, strict=True)])
     references = [expected] if isinstance(expected, torch.Tensor) else list(expected)
     outputs = Session(model).run_batch([np.asarray(sample) for sample in samples])
     for name, output, reference in zip(model.outputs, outputs, references, strict=True):

@@ -69,9 +69,9 @@ def certified_part(model: nn.Module, images: Tensor, labels: Tensor, epsilon: fl
     from torch.nn.functional import one_hot
 
     from toolkit.training.differentiable_crown import upper_bound
-    from toolkit.training.differentiable_intervals import image_box, propagate
+    from toolkit.training.differentiable_intervals import ball, propagate
 
-    bounds, trace = propagate(model, image_box(images, epsilon))
+    bounds, trace = propagate(model, ball(model, images, epsilon))
     classes = bounds.lower.shape[1]
     own = one_hot(labels, classes).bool()
     rival = bounds.upper.detach().masked_fill(own, -float("inf")).argmax(1)
