@@ -11,6 +11,7 @@ import sys
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,21 +30,24 @@ def decimal(value: float) -> str:
     return text if "." in text else text + ".0"
 
 
-def bounds(pixel: float, epsilon: float) -> tuple[float, float]:
-    """The interval around a pixel, inside of [0, 1]."""
-    lower = inward(max(Fraction(0), Fraction(pixel) - Fraction(epsilon)), 1)
-    upper = inward(min(Fraction(1), Fraction(pixel) + Fraction(epsilon)), -1)
+def bounds(pixel: float, radius: float, low: float, high: float) -> tuple[float, float]:
+    """The interval around a pixel, or a feature, inside of [low, high]."""
+    lower = inward(max(Fraction(low), Fraction(pixel) - Fraction(radius)), 1)
+    upper = inward(min(Fraction(high), Fraction(pixel) + Fraction(radius)), -1)
     return (lower, upper) if lower <= upper else (pixel, pixel)
 
 
-def specification(index: int, pixels: list[float], label: int, classes: int, epsilon: float) -> str:
+def specification(index: int, pixels: list[float], label: int, properties: dict[str, Any]) -> str:
     """Unsafe: a point near the image where another class scores at least as high as the label."""
-    lines = [f"; test image {index}, label {label}: L-infinity radius {epsilon!r} in [0, 1]"]
+    epsilon, radii, classes = properties["epsilon"], properties.get("radii") or [], properties["classes"]
+    low, high = properties.get("low", 0.0), properties.get("high", 1.0)
+    least = f"{min(radii) * epsilon!r} to " if radii else ""
+    lines = [f"; test image {index}, label {label}: L-infinity radius {least}{epsilon!r} in [{low:g}, {high:g}]"]
     lines += [f"(declare-const X_{i} Real)" for i in range(len(pixels))]
     lines += [f"(declare-const Y_{k} Real)" for k in range(classes)]
     lines.append("")
     for i, pixel in enumerate(pixels):
-        lower, upper = bounds(pixel, epsilon)
+        lower, upper = bounds(pixel, radii[i] * epsilon if radii else epsilon, low, high)
         lines += [f"(assert (<= X_{i} {decimal(upper)}))", f"(assert (>= X_{i} {decimal(lower)}))"]
     lines.append("(assert (or")
     lines += [f"  (and (<= Y_{label} Y_{k}))" for k in range(classes) if k != label]
@@ -64,7 +68,7 @@ def main(seed: int) -> None:
     for index in chosen:
         pixels = [float(value) for value in images[index].reshape(-1)]
         specs.append(f"vnnlib/{properties['name']}_{index:05d}.vnnlib")
-        text = specification(index, pixels, int(labels[index]), properties["classes"], properties["epsilon"])
+        text = specification(index, pixels, int(labels[index]), properties)
         Path(specs[-1]).write_text(text, encoding="utf-8")
     seconds = repr(properties["timeout"]).removesuffix(".0")
     rows = [f"{network},{spec},{seconds}\n" for network in properties["networks"] for spec in specs]
