@@ -178,12 +178,12 @@ def tighten(
 
 
 def tighten_by_passes(
-    program: Program, box: Bounds, known: Bounds, check: Callable[[], None] = lambda: None
+    program: Program, box: Bounds, known: Bounds, spaces: HalfSpaces, check: Callable[[], None] = lambda: None
 ) -> TightenedBounds:
-    """Pre-activation bounds as `tighten` gives them, but everywhere in boxes ``(B, n)``, and by nothing but the bounds
-    known and backward passes for what these leave inexact: what a checker can find in the same order, on a network that
-    is not reduced, whose intervals are other ones."""
-    return _tighten(program, box, known, HalfSpaces.none(box), None, check)
+    """Pre-activation bounds as `tighten` gives them, but by nothing but the bounds known and backward passes for what
+    these leave inexact: what a checker can find in the same order, on a network that is not reduced, whose intervals
+    are other ones."""
+    return _tighten(program, box, known, spaces, None, check)
 
 
 def _tighten(

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.certificates.leaf_rows import ProofNode, array
 from toolkit.certificates.recorded_problem import RecordedProblem
 from toolkit.certificates.writer import references
 from toolkit.proof.stream import LinearRows
 from toolkit.run.events import LeafClosed
-from toolkit.search.box_frontier import BoxFrontier
+from toolkit.search.box_frontier import BoxFrontier, best_atom, joint_minima
 from toolkit.search.input_domains import InputBoxes, bisect
 from toolkit.search.phase_domains import proved
 
@@ -41,24 +42,42 @@ class BoxRecord:
         for boxes in bounded:
             for key in node_keys(boxes):
                 self.nodes[key] = self.problem.case_node(key[0])
-            self.refute(boxes)
+            self.refute(boxes, HalfSpaces.none(boxes.box))
 
     def bounded(self, parents: InputBoxes, children: InputBoxes, clipping: None = None) -> None:
         """Cut boxes as the search did, and refute the parts that are refuted."""
         nodes = [self.nodes.pop(key) for key in node_keys(parents)]
-        boxes, most = parents, min(self.frontier.fill, self.frontier.batch)
+        if self.frontier.cut:
+            self.state_spaces(nodes, parents)
+        boxes, most, spaces = (
+            parents,
+            min(self.frontier.fill, self.frontier.batch),
+            self.frontier.with_stated_space(parents).spaces,
+        )
         while boxes is parents or 0 < 2 * len(boxes) <= most:
             dimension = boxes.gain.argmax(1)
             halves = bisect(boxes, dimension)
             middle = halves.upper[: len(boxes)].gather(1, dimension.unsqueeze(1)).squeeze(1)
             nodes = self.cut(nodes, dimension.cpu().numpy(), middle)
-            boxes = halves
+            boxes, spaces = halves, HalfSpaces(*(torch.cat([part, part]) for part in vars(spaces).values()))
         keys = node_keys(boxes)
         if keys != node_keys(children):
             self.problem.gaps["boxes were cut in another way"] += len(parents)
             nodes = [ProofNode(-1, node.case) for node in nodes]
         self.nodes.update(zip(node_keys(children), nodes, strict=False))
-        self.refute(children)
+        self.refute(children, spaces)
+
+    def state_spaces(self, nodes: Sequence[ProofNode], boxes: InputBoxes) -> None:
+        """State the half-spaces in which the parts of boxes are bounded, case by case: the rows of one record have to
+        begin at the same ranges."""
+        weights = np.eye(boxes.offset.shape[1])[best_atom(boxes).cpu().numpy()].tolist()
+        cases = np.array([node.case if node.context >= 0 else -1 for node in nodes])
+        for case in np.unique(cases[cases >= 0]):
+            at = np.flatnonzero(cases == case)
+            atoms = [self.problem.atoms(nodes[place], weights[place]) for place in at.tolist()]
+            none, contexts = references([{}] * len(at)), np.array([nodes[place].context for place in at.tolist()])
+            row = LinearRows(True, contexts, np.zeros(len(at)), references(atoms), none, none)
+            self.problem.file.add(self.problem.file.writer.half_space(row)[1])
 
     def cut(self, nodes: Sequence[ProofNode], dimension: np.ndarray, middle: torch.Tensor) -> list[ProofNode]:
         """Split nodes at inputs: all lower halves, then all upper ones."""
@@ -68,22 +87,22 @@ class BoxRecord:
             ProofNode(int(context), node.case) for side in halves.T for node, context in zip(nodes, side, strict=True)
         ]
 
-    def refute(self, boxes: InputBoxes) -> None:
-        """Refute the boxes whose bounds are proofs, by the best of their atoms each."""
-        done = boxes.select(proved(boxes.bound))
-        if not len(done):
+    def refute(self, boxes: InputBoxes, spaces: HalfSpaces) -> None:
+        """Refute the boxes whose bounds are proofs, by the atom of each that is highest in its half-space."""
+        at = proved(boxes.bound).nonzero().squeeze(1)
+        if not len(at):
             return
+        done = boxes.select(at)
         nodes = [self.nodes.pop(key) for key in node_keys(done)]
-        rows, lower, upper = (array(part) for part in (done.rows, done.lower, done.upper))
-        least = (np.maximum(rows, 0) @ lower[:, :, None] + np.minimum(rows, 0) @ upper[:, :, None])[..., 0]
-        best = np.eye(rows.shape[1])[(least + array(done.offset)).argmax(1)].tolist()
-        stated = [(node, weights) for node, weights in zip(nodes, best, strict=True) if node.context >= 0]
+        best = joint_minima(done.box, done.spaces, spaces.select(at)).argmax(1).cpu().numpy()
+        weights = np.eye(boxes.offset.shape[1])[best].tolist()
+        stated = [(node, weight) for node, weight in zip(nodes, weights, strict=True) if node.context >= 0]
         if len(stated) < len(nodes):
             self.problem.gaps["domains are split at what is no element of a tensor of the network"] += len(nodes) - len(
                 stated
             )
         if stated:
-            atoms = [self.problem.atoms(node, weights) for node, weights in stated]
+            atoms = [self.problem.atoms(node, weight) for node, weight in stated]
             none, contexts = references([{}] * len(stated)), np.array([node.context for node, _ in stated])
             row = LinearRows(True, contexts, np.zeros(len(stated)), references(atoms), none, none)
             self.problem.file.add(self.problem.file.writer.refute(row))

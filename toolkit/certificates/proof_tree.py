@@ -144,7 +144,7 @@ class TreeReader(CertificateChecker):
         for rows, _ in found:
             used, spaces = self.note_atoms(rows), positive_rows(rows.halves)
             for row, context in enumerate(rows.contexts):
-                if record.indices is not None and (used[row] or row in spaces):
+                if record.indices is not None and (used[row] or row in spaces or self.in_space(rows, context)):
                     self.tree.conditional.add(context.case)
         return found
 
@@ -156,10 +156,16 @@ class TreeReader(CertificateChecker):
         finite = np.isfinite(found.least)
         for row, (context, atoms) in enumerate(zip(rows.contexts, self.note_atoms(rows), strict=True)):
             least = Fraction(float(found.least[row])) if finite[row] else None
-            leaf = LeafProof(atoms, row in spaces, least, bool(bounds.crossed[owner[row]]))
+            conditional = row in spaces or self.in_space(rows, context)
+            leaf = LeafProof(atoms, conditional, least, bool(bounds.crossed[owner[row]]))
             self.tree.nodes[context.number].leaf = leaf
             if context.case == self.tree.common and (atoms or leaf.half_spaces):
                 self.tree.conditional.add(context.case)
+
+    def in_space(self, rows: LinearRows, context: ProofContext) -> bool:
+        """Whether the ranges of a row hold in a half-space alone."""
+        anew = rows.fresh or self.base(context).space is not None
+        return anew and any(other.halves for other in context.path())
 
     def note_atoms(self, rows: LinearRows) -> list[dict[int, Fraction]]:
         """The multipliers of atoms of each row, which are noted for its case."""

@@ -34,11 +34,14 @@ ADAPTIVE = 255
 """The slope that leaves the choice to the checker; 0 to 254 are parts of the range that is allowed."""
 ELEMENTS = 1 << 17
 """Coefficients of one layer that are computed at once: few enough for a cache, and what bounds the memory."""
+MOST_KINKS = 32
+"""Multipliers of a half-space that are tried for one functional."""
 MOST_TERMS = 1 << 30
 """More than the terms of all sums of one pass."""
 TANH_ERROR = 2.0**-45
 """What numpy's tanh may be off by: about two hundred times what is documented."""
 
+Pair = tuple[Array, Array]
 is_rational = np.frompyfunc(lambda number: isinstance(number, int | Fraction), 1, 1)
 rational = np.frompyfunc(lambda number: number if isinstance(number, Fraction) else Fraction(number), 1, 1)
 
@@ -172,6 +175,8 @@ class ContextBounds:
     """Contexts in which a lower bound is above an upper one: there is no point in them."""
     lines: dict[int, RangeLines] = field(default_factory=dict)
     """Lines with adaptive slopes, by the step's value."""
+    space: Pair | None = None
+    """Half-spaces ``g . x + d <= 0`` that all counterexamples are in, ``(B, n)`` and ``(B,)``; zeros for none."""
 
     def put(self, value: int, lower: Array, upper: Array) -> None:
         """Set a value's range. What is no number becomes infinite."""
@@ -250,9 +255,6 @@ def lines_of(step: Activation, l: Array, u: Array, alpha: Array, arithmetic: Num
     make = {"bend": bend_lines, "clip": clip_lines, "tanh": tanh_lines}[step.name]
     with np.errstate(all="ignore"):
         return make(arithmetic.parameters(step), l, u, (alpha == ADAPTIVE, part), arithmetic)
-
-
-Pair = tuple[Array, Array]
 
 
 def enclosing(low: Array, high: Array, points: Sequence[Pair], bent: Array, arithmetic: NumberSystem) -> RangeLines:
@@ -409,13 +411,14 @@ Watch = Callable[[int, int], None]
 
 def fresh_bounds(
     model: Model, lower: Array, upper: Array, facts: Sequence[Fact], watch: Watch = lambda value, passes: None,
-    above: ContextBounds | None = None,
+    above: ContextBounds | None = None, space: Pair | None = None,
 ) -> ContextBounds:  # fmt: skip
-    """Bounds in the order of the steps: intervals, then CROWN with adaptive slopes, within what is known by facts.
+    """Bounds in the order of the steps: intervals, then CROWN with adaptive slopes, within what is known by facts, and
+    in half-spaces.
 
     Where a context is given that all of these are in, its ranges take the place of intervals.
     """
-    bounds = ContextBounds(model, crossed=np.zeros(len(lower), bool))
+    bounds = ContextBounds(model, crossed=np.zeros(len(lower), bool), space=space)
 
     def put(value: int, low: Array, high: Array) -> None:
         low, high = low.copy(), high.copy()
@@ -507,8 +510,7 @@ class Pass:
 
     def __init__(self, bounds: ContextBounds, rows: Rows) -> None:
         self.bounds, self.rows, self.arithmetic = bounds, rows, bounds.model.arithmetic
-        self.coefficients = dict(rows.start)
-        self.constant = rows.constant
+        self.coefficients, self.constant = dict(rows.start), rows.constant
         self.loss = rows.loss + self.of(np.asarray(bounds.lost))
 
     def of(self, table: Array) -> Array:
@@ -578,12 +580,20 @@ class Pass:
         """The least values over the boxes."""
         arithmetic, inputs = self.arithmetic, self.bounds.lower[0].shape[1]
         a = self.coefficients.get(0, arithmetic.zeros(len(self.constant), inputs))
-        used = np.flatnonzero(a.any(0))
+        g, d = self.bounds.space or (arithmetic.zeros(1, inputs), arithmetic.zeros(1))
+        used = np.flatnonzero(a.any(0) | g.any(0))
         # magnitudes: the ranges of a context below may be narrower than those that these are of
         lower, upper, size = (ends[0][:, used] for ends in (self.bounds.lower, self.bounds.upper, self.bounds.size))
-        b = a[:, used]
+        b, g, d = a[:, used], self.of(g[:, used]), self.of(d)
         value = self.weighed(np.maximum(b, 0), lower) + self.weighed(np.minimum(b, 0), upper)
         loss = self.loss + arithmetic.gamma(2 * inputs + 8) * self.weighed(abs(b), size)
+        for kink in np.flatnonzero(g.any(0))[:MOST_KINKS]:
+            # the least value of b + m g, which is at most that of b in the half-space, is concave in m between these
+            m = np.maximum(np.where(g[:, kink] != 0, -b[:, kink], 0) / np.where(g[:, kink] != 0, g[:, kink], 1), 0)
+            c = b + m[:, None] * g
+            more = self.weighed(np.maximum(c, 0), lower) + self.weighed(np.minimum(c, 0), upper) + m * d
+            reach = self.weighed(abs(b) + m[:, None] * abs(g), size) + m * abs(d)
+            value = np.fmax(value, more - arithmetic.gamma(2 * inputs + 16) * arithmetic.wider(reach, inputs + 8))
         least = value + self.constant
         loss = loss + arithmetic.gamma(4) * (abs(value) + abs(least))
         wide = arithmetic.wider(loss, MOST_TERMS)

@@ -128,8 +128,7 @@ class CertificateChecker:
         check_match(network, formula)
         with readable("no exact arithmetic"):
             self.model = Model.of(network, exact)
-        self.formula, (self.job, self.jobs) = formula, share
-        self.arithmetic = self.model.arithmetic
+        self.formula, self.arithmetic, (self.job, self.jobs) = formula, self.model.arithmetic, share
         self.values: list[int] = []
         self.contexts: dict[int, ProofContext] = {}
         self.open_cases = {number for number in range(len(formula.cases)) if not formula.case(number).empty}
@@ -441,8 +440,12 @@ class CertificateChecker:
         """Bounds of contexts that begin with the same ones, from these, their boxes and what is known in them."""
         arrays = [self.case_arrays(context.case) for context in contexts]
         lower, upper = (np.concatenate([getattr(part, end) for part in arrays]) for end in ("lower", "upper"))
+        halves = [next((half for other in context.path() for half in other.halves[::-1]), -1) for context in contexts]
+        halves = halves if max(halves) >= 0 else [-1]
+        spaces = [self.half_spaces.get(half, (0 * lower[0], 0 * lower[0, 0])) for half in halves]
+        space = np.array([normal for normal, _ in spaces]), np.array([level for _, level in spaces])
         facts, above = self.facts(contexts), self.base(contexts[0])
-        return fresh_bounds(above.model, lower, upper, facts, above=above)
+        return fresh_bounds(above.model, lower, upper, facts, above=above, space=space)
 
     def evaluate(self, rows: LinearRows) -> tuple[ContextBounds, Array, LowerBound]:
         """Bounds of contexts, the context of each row, and what the rows are at least."""

@@ -133,9 +133,8 @@ class SpecificationReader:
         self.atoms: list[FormulaAtom] = []
         self.variables: dict[str, int] = {}
         self.tensors: list[int] = []
-        self.inputs = self.outputs = 0
+        self.version, self.inputs, self.outputs = 1, 0, 0
         self.asserted: list[list[tuple[int, ...]]] = []
-        self.version = 1
         for number, statement in enumerate(self._trees()):
             if number == 0 and self._words(statement)[:1] == ["vnnlib-version"]:
                 self.version = 2

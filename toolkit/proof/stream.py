@@ -29,17 +29,7 @@ HEAD = struct.Struct("<BI")
 class RecordKind(IntEnum):
     """Kinds of records; 17 to 31 are kept for more identities of the network."""
 
-    HEADER = 1
-    CASE = 2
-    SPLIT = 3
-    SLOPES = 4
-    REFUTE = 5
-    BOUND = 6
-    HALF_SPACE = 7
-    RECOMPUTE = 8
-    END = 9
-    FLOATS = 10
-    EQUAL = 16
+    HEADER, CASE, SPLIT, SLOPES, REFUTE, BOUND, HALF_SPACE, RECOMPUTE, END, FLOATS, EQUAL = *range(1, 11), 16
 
 
 class Damaged(Exception):  # noqa: N818

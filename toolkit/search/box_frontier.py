@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from toolkit.attack.gradient_attack import accept_best, case_loss, descend
 from toolkit.bounds.backward import LinearBounds, backward, functional, layer_lines
@@ -56,7 +57,9 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
     """Whether the neurons of a box are bounded once for all of its cases."""
     stated: Bounds | None = None
     """Bounds of all neurons in the regions, where each box is to be bounded in a way that a certificate can state: by
-    these and backward passes, in all of it; otherwise it is clipped to where a violation can be."""
+    these and backward passes, in the half-space of one atom; otherwise it is clipped to where a violation can be."""
+    cut: bool = True
+    """Whether these half-spaces are used."""
     cells: InputCells | None = None
     """Which inputs are only read rounded; None where none is, or where a certificate is to be stated."""
 
@@ -92,8 +95,13 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
             return PickedDomains(boxes, rest)
         return PickedDomains(boxes.select(~wide), rest.with_top(boxes.select(wide)), leaves=True)
 
+    def with_stated_space(self, boxes: InputBoxes) -> InputBoxes:
+        """The boxes with the line of one atom in place of all, or with none."""
+        return with_best_space(boxes) if self.cut else replace(boxes, rows=0 * boxes.rows, offset=0 * boxes.offset)
+
     def split(self, domains: InputBoxes, clock: Clock) -> InputBoxes:
         """The parts of every box that may have a violation by what its atoms' lines say."""
+        domains = domains if self.stated is None else self.with_stated_space(domains)
         boxes = branch(domains, min(self.fill, self.batch))
         return boxes if self.stated is not None else unrefuted(self.shrunk(clip(boxes, self.groups(boxes))))
 
@@ -208,8 +216,8 @@ def clip(boxes: InputBoxes, groups: BoxGroups) -> InputBoxes:
 def bound_boxes(
     problem: Problem, boxes: InputBoxes, groups: BoxGroups, clock: Clock, stated: Bounds | None = None
 ) -> InputBoxes:
-    """Bound all neurons, once for each group, and the atoms of every box: where a violation can be, or, where bounds of
-    the regions are given for a certificate, everywhere."""
+    """Bound all neurons, once for each group, and the atoms of every box, where a violation can be: by the lines of all
+    atoms, or, where bounds of the regions are given for a certificate, by one that it states."""
     if not len(boxes):  # which no map of operators takes
         return boxes
     program = problem.program
@@ -217,7 +225,9 @@ def bound_boxes(
     if stated is None:
         tightened = tighten(program, one.box, one.neurons, one.spaces, clock.check)
     else:
-        tightened = tighten_by_passes(program, one.box, stated.select(problem.region[one.case]), clock.check)
+        tightened = tighten_by_passes(
+            program, one.box, stated.select(problem.region[one.case]), one.spaces, clock.check
+        )
     bounds = Bounds(groups.each(tightened.bounds.lower), groups.each(tightened.bounds.upper))
     atoms = problem.rows[boxes.case]
     errors = errors_for(program, boxes.box, bounds)
@@ -225,7 +235,7 @@ def bound_boxes(
     lines = layer_lines(program, bounds)
     linear = backward(program, start, lines, errors)
     atoms_below = HalfSpaces(linear.coefficients, linear.offset)
-    lower = joint_minimum(boxes.box, atoms_below, HalfSpaces.none(boxes.box) if stated is not None else atoms_below)
+    lower = joint_minimum(boxes.box, atoms_below, atoms_below if stated is None else boxes.spaces)
     contradiction = groups.each(tightened.contradiction)
     lower = torch.where(contradiction > 0, torch.fmax(lower, contradiction), lower)
     error = groups.total(_gaps(program, bounds, lines) * _coefficients(program, linear))
@@ -241,16 +251,32 @@ def bound_boxes(
     )
 
 
+def best_atom(boxes: InputBoxes) -> Tensor:
+    """The atom of each box whose line is highest where it is lowest: what leaves least of the box, ``(B,)``."""
+    return joint_minima(boxes.box, boxes.spaces, HalfSpaces.none(boxes.box)).argmax(1)
+
+
+def with_best_space(boxes: InputBoxes) -> InputBoxes:
+    """The boxes with the line of one atom, in place of all."""
+    chosen = one_hot(best_atom(boxes), boxes.offset.shape[1]).to(boxes.offset.dtype)
+    return replace(boxes, rows=boxes.rows * chosen.unsqueeze(2), offset=boxes.offset * chosen)
+
+
 def joint_minimum(box: Bounds, linear: HalfSpaces, spaces: HalfSpaces) -> Tensor:
     """Lower bounds ``(B,)`` of the best atom by the atoms' ``linear`` bounds, where some half-spaces are at most zero.
 
     Where these are all atoms' bounds, it is one of the conjunction.
     """
+    return joint_minima(box, linear, spaces).amax(1)
+
+
+def joint_minima(box: Bounds, linear: HalfSpaces, spaces: HalfSpaces) -> Tensor:
+    """Lower bounds ``(B, K)`` of atoms by their ``linear`` bounds, where some half-spaces are at most zero."""
     count, atoms, inputs = linear.coefficients.shape
     owner = torch.arange(count, device=box.lower.device).repeat_interleave(atoms)
     rows, offset = linear.coefficients.reshape(count * atoms, inputs), linear.offset.reshape(-1)
     lower = minimum_within(rows, offset, polytopes(box, spaces), owner)
-    return lower.reshape(count, atoms).amax(1)
+    return lower.reshape(count, atoms)
 
 
 def gains(influence: InputInfluence, error: Tensor, variation: Tensor) -> Tensor:

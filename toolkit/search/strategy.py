@@ -232,6 +232,7 @@ def box_search(task: SearchTask, root: RootBounds) -> BoxFrontier:
         fill=min(limits.filling.on(device) or batch, cheap),
         shared=len(cases) > len(problem.lower) and price >= limits.shared_cost,
         stated=root.bounds if task.settings.certifiable else None,
+        cut=task.settings.clipped_neurons > 0,
         cells=None if task.settings.certifiable else input_cells(problem),
     )
 

@@ -94,6 +94,66 @@ def test_ranges_and_functionals(tmp_path, kind, seed, varying):
                     assert plane + Fraction(bound.constant[row]) <= total
 
 
+@pytest.mark.parametrize("kind", ["plain", "extreme", "cancelling", "tiny"])
+@pytest.mark.parametrize("seed", range(6))
+def test_ranges_in_half_spaces(tmp_path, kind, seed):
+    """Points of a box that are in a half-space, often on its border, have values where the bounds say."""
+    rng = np.random.default_rng(seed)
+    net = network(rng, kind, tmp_path / "n.onnx")
+    fast, exact = Model.of(net), Model.of(net, exact=True)
+    low, radius = rng.normal(size=(1, 3)), abs(rng.normal(size=(1, 3))) * rng.choice([1e-3, 1.0])
+    high, normal = low + radius, weights(rng, 1, 3, kind=kind)
+    level = -(normal * rng.uniform(low, high)).sum(1)
+    bounds = fresh_bounds(fast, low, high, [], space=(normal, level))
+    apart = fresh_bounds(fast, low, high, [])
+    places = sorted(value for value in bounds.lower if value)
+    assert all((bounds.upper[v] - bounds.lower[v] <= apart.upper[v] - apart.lower[v]).all() for v in places[:1])
+    functionals = {value: rng.normal(size=(2, net.sizes[value])) for value in places}
+    found = {
+        value: backward(bounds, Rows(np.zeros(2, int), {value: a}, np.zeros(2))) for value, a in functionals.items()
+    }
+    inside = 0
+    for number in range(40):
+        x = rng.uniform(low, high) if number % 2 else np.where(rng.random((1, 3)) < 0.5, low, high)
+        point = [Fraction(end) for end in np.clip(x, low, high)[0].tolist()]
+        free = int(rng.integers(3))
+        if number % 4 and normal[0, free]:  # onto the border
+            others = sum(Fraction(normal[0, k]) * point[k] for k in range(3) if k != free)
+            point[free] = -(Fraction(level[0]) + others) / Fraction(normal[0, free])
+        total = sum(Fraction(g) * p for g, p in zip(normal[0].tolist(), point, strict=True)) + Fraction(level[0])
+        ends = zip(low[0].tolist(), point, high[0].tolist(), strict=True)
+        if total > 0 or not all(Fraction(l) <= p <= Fraction(u) for l, p, u in ends):
+            continue
+        inside += 1
+        truth = fresh_bounds(exact, np.array([point], object), np.array([point], object), [])
+        for value in places:
+            values = truth.lower[value][0]
+            for v, l, u in zip(values, bounds.lower[value][0], bounds.upper[value][0], strict=True):
+                assert l <= v <= u
+            for row, weight in enumerate(functionals[value]):
+                exactly = sum(Fraction(w) * v for w, v in zip(weight.tolist(), values, strict=True))
+                assert not found[value].least[row] > exactly
+    assert inside > 3 and not bounds.crossed.any()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_half_spaces_that_cancel(tmp_path, seed):
+    """Of a half-space ``1e-10 x + (what cancels) <= 0`` ten billion are added, with their rounding."""
+    rng = np.random.default_rng(seed)
+    path = tmp_path / "n.onnx"
+    path.write_bytes(model_of([("Relu", ["x"], ["y"], {})], (1, 4), {}, dtype=DOUBLE).SerializeToString())
+    net = load_network(path)
+    others, border = rng.normal(size=3), rng.uniform(-0.9, 0.9)
+    low, high = np.array([[-1.0, *others]]), np.array([[1.0, *others]])
+    normal = np.array([[1e-10, *rng.normal(size=3)]])
+    level = -(normal[:, 1:] @ others + 1e-10 * border)
+    bounds = fresh_bounds(Model.of(net), low, high, [], space=(normal, level))
+    found = backward(bounds, Rows(np.zeros(1, int), {0: np.array([[-1.0, 0, 0, 0]])}, np.zeros(1)))
+    rest = sum(Fraction(g) * Fraction(x) for g, x in zip(normal[0, 1:].tolist(), others.tolist(), strict=True))
+    most = -(rest + Fraction(level[0])) / Fraction(1e-10)
+    assert most <= -Fraction(found.least[0]) < most + Fraction(1, 10**3)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_constants_of_inputs_that_hardly_vary(tmp_path, seed):
     """What they give cancels the bias, so that its rounding, and their last place, are most of what is left."""

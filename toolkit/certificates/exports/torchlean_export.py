@@ -103,7 +103,7 @@ def proved_in(tree: ProofTree, case: int, number: int) -> tuple[int, Fraction]:
         if proof.half_spaces or proof.least is None or len(proof.atoms) > 1:
             raise InputError(
                 f"case {case}: a leaf below context {number} is refuted by several atoms or by half-spaces together, "
-                "and a leaf box by one atom"
+                "and a leaf box by one atom; verify with --clipped-neurons 0"
             )
         for atom, factor in proof.atoms.items():  # with none, a positive bound says that there is no point
             found[atom] = min(found.get(atom, proof.least / factor), proof.least / factor)
