@@ -1,4 +1,5 @@
-"""A plain prover that writes certificates, with the checker's own bounds: it splits boxes, or phases.
+"""A plain prover that writes certificates, with the checker's own bounds: it splits boxes, in half-spaces that it
+states or without, or phases.
 
 Only for tests of the checker: it tries the whole path from a tree of contexts to an answer, without a real search.
 """
@@ -21,8 +22,11 @@ from toolkit.proof.stream import LinearRows, References
 class CertificateProver:
     """Proves the cases of a specification one after the other and collects the bytes of the certificate."""
 
-    def __init__(self, network: Path, specification: Path, phases: bool = False, exact: bool = False) -> None:
+    def __init__(
+        self, network: Path, specification: Path, phases: bool = False, exact: bool = False, spaces: bool = False
+    ) -> None:
         self.network, self.formula, self.phases = load_network(network), load_formula(specification), phases
+        self.spaces = spaces
         self.checker = CertificateChecker(self.network, self.formula, exact=exact)
         names = list(self.network.names)
         self.tensors = {0: 0, **{self.network.names[name]: number for number, name in enumerate(names, 1)}}
@@ -70,6 +74,16 @@ class CertificateProver:
             slots = np.zeros(len(numbers))
             rows_ = LinearRows(not self.phases, numbers, slots, chosen, none, none)
             self.data.append(self.writer.refute(rows_))
+        if self.spaces and not proved.all():
+            left = np.flatnonzero(~proved)
+            none, chosen = references([{}] * len(left)), references([{int(atom): 1.0} for atom in best[left]])
+            numbers = np.array([batch[row].number for row in left])
+            halves, record = self.writer.half_space(LinearRows(True, numbers, np.zeros(len(left)), chosen, none, none))
+            self.data.append(record)
+            for row, half in zip(left.tolist(), halves.tolist(), strict=True):
+                at = row * atoms + int(best[row])
+                self.checker.half_spaces[half] = found.coefficients[at], found.constant[at]
+                batch[row].halves.append(half)
         places = [(context, self.choice(bounds, number)) for number, context in enumerate(batch) if not proved[number]]
         return self.split(places) if places else []
 

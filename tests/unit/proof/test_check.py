@@ -360,9 +360,9 @@ def record_places(data: bytes) -> list[tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("phases", [False, True])
+@pytest.mark.parametrize("way", ["boxes", "spaces", "phases"])
 @pytest.mark.parametrize("seed", range(3))
-def test_no_mutation_proves_what_is_false(tmp_path, seed, phases):
+def test_no_mutation_proves_what_is_false(tmp_path, seed, way):
     """Certificates of a true statement, with the hash of a false one that is close by, and mutated at random.
 
     The minimum of a network is found as a threshold that is proved; at a point close to it, the statement with the
@@ -375,7 +375,7 @@ def test_no_mutation_proves_what_is_false(tmp_path, seed, phases):
     false = specification(
         tmp_path / "false.vnnlib", 2, 1, [(-1, 1)] * 2, f"(assert (<= Y_0 {text(low + Fraction(1, 10**50))}))"
     )
-    prover = tightest(net, tmp_path, low, phases)
+    prover = tightest(net, tmp_path, low, way == "phases", way == "spaces")
     assert exact_value(net, place) == low
     true_spec, path = tmp_path / "true.vnnlib", tmp_path / "certificate"
     good = raw(b"".join(prover.data))
@@ -393,15 +393,17 @@ def test_no_mutation_proves_what_is_false(tmp_path, seed, phases):
     assert seen <= {"refuted", "incomplete"} and "refuted" in seen
 
 
-def proved(net: Path, folder: Path, threshold: Fraction, phases: bool) -> CertificateProver | None:
+def proved(net: Path, folder: Path, threshold: Fraction, phases: bool, spaces: bool) -> CertificateProver | None:
     spec = specification(folder / "true.vnnlib", 2, 1, [(-1, 1)] * 2, f"(assert (<= Y_0 {text(threshold)}))")
-    prover = CertificateProver(net, spec, phases)
+    prover = CertificateProver(net, spec, phases, spaces=spaces)
     return prover if prover.prove(400) else None
 
 
-def tightest(net: Path, folder: Path, low: Fraction, phases: bool) -> CertificateProver:
+def tightest(net: Path, folder: Path, low: Fraction, phases: bool, spaces: bool = False) -> CertificateProver:
     """The proof of the highest of some thresholds below a value."""
-    proofs = (proved(net, folder, low - Fraction(m), phases) for m in (1e-6, 1e-3, 1e-2, 0.05, 0.2, 1.0, 5.0, 20.0))
+    proofs = (
+        proved(net, folder, low - Fraction(m), phases, spaces) for m in (1e-6, 1e-3, 1e-2, 0.05, 0.2, 1.0, 5.0, 20.0)
+    )
     return next(proof for proof in proofs if proof)
 
 
