@@ -216,28 +216,24 @@ def near_chance(model: ModelRecord, classes: int) -> str:
     )
 
 
-def own_shape(options: ModelOptions, images: torch.Tensor) -> tuple[int, ...]:
-    """The shape of one input, without the batch: as in the user's file where each of its inputs is one image."""
-    if not isinstance(options, OnnxNet):
-        return tuple(images.shape[1:])
-    from toolkit.models.imported import sample_shape, scores_of
-
-    shape = sample_shape(scores_of(options.file))
-    return shape if math.prod(shape) == images[0].numel() else tuple(images.shape[1:])
-
-
 def write_network(
     module: nn.Module, options: ModelOptions, images: torch.Tensor, path: Path, metadata: dict[str, str]
 ) -> None:
-    """Export a network for one input or many of the shape in the user's file; for one where that has no batch."""
+    """Export a network for one input or many of the shape in the user's file; for one where that has no batch.
+
+    The shape is the file's where each of its inputs is one of the images, ``(1, ...)``, and theirs otherwise.
+    """
     from torch import nn
 
     from toolkit.formats.onnx.export import export_model
-    from toolkit.models.imported import is_vector, scores_of
+    from toolkit.models.imported import is_vector, sample_shape, scores_of
     from toolkit.models.layers import BatchReshape
 
-    shape, taken = own_shape(options, images), images.shape[1:]
-    if isinstance(options, OnnxNet) and is_vector(scores_of(options.file)):
+    original = scores_of(options.file) if isinstance(options, OnnxNet) else None
+    shape = taken = tuple(images.shape[1:])
+    if original is not None and math.prod(sample_shape(original)) == images[0].numel():
+        shape = sample_shape(original)
+    if original is not None and is_vector(original):
         single = nn.Sequential(BatchReshape(taken), module, BatchReshape(()))
         export_model(single, images[0].reshape(shape), path, metadata, batched=False)
         return

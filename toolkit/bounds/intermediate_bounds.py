@@ -61,7 +61,7 @@ def refine_layer(
     for part in _sample_first(index, max(1, rows_per_pass(program, 1) // 4)):
         rows = _bound_rows(ending_here, layer, part, box, earlier, schedule, check)
         old = Bounds(lower[:, layer.start + part], upper[:, layer.start + part])
-        known, width = torch.cat([old.lower, -old.upper], 1)[0], (old.upper - old.lower)[0].repeat(2)
+        known, width = lower_ends(old)
         better = worth_stating(rows.lower, known, width) if schedule.in_bytes else rows.lower > known
         low, negated = torch.where(better, rows.lower, known).unsqueeze(0).split(len(part), 1)
         new = old.intersect(Bounds(low, -negated))
@@ -71,6 +71,11 @@ def refine_layer(
         if float((new.upper - new.lower).sum()) > least * float((old.upper - old.lower).sum()):
             break
     return Bounds(lower, upper)
+
+
+def lower_ends(bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """Lower bounds of neurons and then of their negatives, from bounds ``(1, n)``, and the neurons' widths, twice."""
+    return torch.cat([bounds.lower, -bounds.upper], 1)[0], (bounds.upper - bounds.lower)[0].repeat(2)
 
 
 def worth_stating(ends: Tensor, known: Tensor, width: Tensor) -> Tensor:

@@ -49,11 +49,8 @@ class BoxRecord:
         nodes = [self.nodes.pop(key) for key in node_keys(parents)]
         if self.frontier.cut:
             self.state_spaces(nodes, parents)
-        boxes, most, spaces = (
-            parents,
-            min(self.frontier.fill, self.frontier.batch),
-            self.frontier.with_stated_space(parents).spaces,
-        )
+        boxes, most = parents, min(self.frontier.fill, self.frontier.batch)
+        spaces = self.frontier.with_stated_space(parents).spaces
         while boxes is parents or 0 < 2 * len(boxes) <= most:
             dimension = boxes.gain.argmax(1)
             halves = bisect(boxes, dimension)
@@ -68,16 +65,18 @@ class BoxRecord:
         self.refute(children, spaces)
 
     def state_spaces(self, nodes: Sequence[ProofNode], boxes: InputBoxes) -> None:
-        """State the half-spaces in which the parts of boxes are bounded, case by case: the rows of one record have to
-        begin at the same ranges."""
-        weights = np.eye(boxes.offset.shape[1])[best_atom(boxes).cpu().numpy()].tolist()
-        cases = np.array([node.case if node.context >= 0 else -1 for node in nodes])
-        for case in np.unique(cases[cases >= 0]):
-            at = np.flatnonzero(cases == case)
-            atoms = [self.problem.atoms(nodes[place], weights[place]) for place in at.tolist()]
-            none, contexts = references([{}] * len(at)), np.array([nodes[place].context for place in at.tolist()])
-            row = LinearRows(True, contexts, np.zeros(len(at)), references(atoms), none, none)
-            self.problem.file.add(self.problem.file.writer.half_space(row)[1])
+        """State the half-spaces in which the parts of boxes are bounded, case by case."""
+        chosen = best_atom(boxes).tolist()
+        for at in self.problem.of_each_case(nodes):
+            rows = self.fresh_rows([(nodes[place], chosen[place]) for place in at.tolist()], boxes.offset.shape[1])
+            self.problem.file.add(self.problem.file.writer.half_space(rows)[1])
+
+    def fresh_rows(self, chosen: Sequence[tuple[ProofNode, int]], count: int) -> LinearRows:
+        """A row for each node, of one of the ``count`` atoms of its case, by bounds that are computed anew."""
+        weights = np.eye(count)[[atom for _, atom in chosen]].tolist()
+        atoms = [self.problem.atoms(node, weight) for (node, _), weight in zip(chosen, weights, strict=True)]
+        none, contexts = references([{}] * len(chosen)), np.array([node.context for node, _ in chosen])
+        return LinearRows(True, contexts, np.zeros(len(chosen)), references(atoms), none, none)
 
     def cut(self, nodes: Sequence[ProofNode], dimension: np.ndarray, middle: torch.Tensor) -> list[ProofNode]:
         """Split nodes at inputs: all lower halves, then all upper ones."""
@@ -94,18 +93,14 @@ class BoxRecord:
             return
         done = boxes.select(at)
         nodes = [self.nodes.pop(key) for key in node_keys(done)]
-        best = joint_minima(done.box, done.spaces, spaces.select(at)).argmax(1).cpu().numpy()
-        weights = np.eye(boxes.offset.shape[1])[best].tolist()
-        stated = [(node, weight) for node, weight in zip(nodes, weights, strict=True) if node.context >= 0]
+        best = joint_minima(done.box, done.spaces, spaces.select(at)).argmax(1).tolist()
+        stated = [(node, atom) for node, atom in zip(nodes, best, strict=True) if node.context >= 0]
         if len(stated) < len(nodes):
             self.problem.gaps["domains are split at what is no element of a tensor of the network"] += len(nodes) - len(
                 stated
             )
         if stated:
-            atoms = [self.problem.atoms(node, weight) for node, weight in stated]
-            none, contexts = references([{}] * len(stated)), np.array([node.context for node, _ in stated])
-            row = LinearRows(True, contexts, np.zeros(len(stated)), references(atoms), none, none)
-            self.problem.file.add(self.problem.file.writer.refute(row))
+            self.problem.file.add(self.problem.file.writer.refute(self.fresh_rows(stated, boxes.offset.shape[1])))
 
     def closed(self, event: LeafClosed) -> None:
         """No box is closed by itself."""

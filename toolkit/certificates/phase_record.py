@@ -59,12 +59,9 @@ class PhaseRecord:
         self.refute(children)
 
     def clip(self, nodes: Sequence[ProofNode], clipping: Clipping) -> None:
-        """State the half-spaces of domains, and ends of neurons that follow in them, case by case: the rows of one
-        record have to begin at the same ranges."""
+        """State the half-spaces of domains, and ends of neurons that follow in them, case by case."""
         positions = clipping.domains.tolist()
-        cases = np.array([nodes[p].case if nodes[p].context >= 0 else -1 for p in positions])
-        for case in np.unique(cases[cases >= 0]):
-            chosen = np.flatnonzero(cases == case)
+        for chosen in self.problem.of_each_case([nodes[p] for p in positions]):
             multipliers = clipping.multipliers.select(torch.as_tensor(chosen, device=clipping.domains.device))
             alpha, beta = (array(self.space.of(part)) for part in (multipliers.alpha, multipliers.beta))
             owners = [nodes[positions[number]] for number in chosen]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -79,6 +79,13 @@ class RecordedProblem:
                     node = statement.state(self, node)
             self.begun[case] = node
         return self.begun[case]
+
+    def of_each_case(self, nodes: Sequence[ProofNode]) -> Iterator[NDArray[np.int64]]:
+        """Positions of nodes that have a context, case by case, as the rows of a record have to begin at one case's
+        ranges."""
+        cases = np.array([node.case if node.context >= 0 else -1 for node in nodes])
+        for case in np.unique(cases[cases >= 0]):
+            yield np.flatnonzero(cases == case)
 
     def split(
         self,

@@ -441,7 +441,7 @@ class CertificateChecker:
         arrays = [self.case_arrays(context.case) for context in contexts]
         lower, upper = (np.concatenate([getattr(part, end) for part in arrays]) for end in ("lower", "upper"))
         halves = [next((half for other in context.path() for half in other.halves[::-1]), -1) for context in contexts]
-        halves = halves if max(halves) >= 0 else [-1]
+        halves = halves if max(halves) >= 0 else [-1]  # one row for all, which costs the passes nothing
         spaces = [self.half_spaces.get(half, (0 * lower[0], 0 * lower[0, 0])) for half in halves]
         space = np.array([normal for normal, _ in spaces]), np.array([level for _, level in spaces])
         facts, above = self.facts(contexts), self.base(contexts[0])

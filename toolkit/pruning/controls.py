@@ -97,10 +97,9 @@ def _retrained(round_: ControlRound) -> ChainState:
     """The unpruned network trained on from where it was: after any round it had as many epochs as the chain, those of
     learning scores included."""
     job, learning = round_.retraining(), round_.chain.method.learning_epochs
-    if learning:
-        job = replace(job, training=job.training.model_copy(update={"epochs": job.training.epochs + learning}))
-    key = round_.key("retrained", pruned="", **({"learning": learning} if learning else {}))
-    return round_.state("retrained", key, copy.deepcopy(round_.before.model), {}, job)
+    longer = job.training.model_copy(update={"epochs": job.training.epochs + learning})
+    key = round_.key("retrained", pruned="", learning=learning)
+    return round_.state("retrained", key, copy.deepcopy(round_.before.model), {}, replace(job, training=longer))
 
 
 def _random_masks(round_: ControlRound) -> ChainState:

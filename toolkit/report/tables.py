@@ -120,7 +120,7 @@ SUMMARY_COLUMNS = (
     word("by", "method of those bounds", lambda row: row.bounds),
     number(
         "by interval",
-        "the same by interval bounds, over the same images",
+        "mean unstable ReLUs by interval bounds, over images that have root bounds",
         lambda row: row.mean_unstable_interval,
         short,
     ),

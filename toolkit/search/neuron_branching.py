@@ -21,7 +21,7 @@ from torch import Tensor
 
 from toolkit.bounds.bounder import NeuronQuestion, NeuronTrees, Stage, bounder
 from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule, evaluate, relax
-from toolkit.bounds.intermediate_bounds import refine_layer, worth_stating
+from toolkit.bounds.intermediate_bounds import lower_ends, refine_layer, worth_stating
 from toolkit.bounds.interval import Bounds
 from toolkit.bounds.optimised_bound import Multipliers, adaptive
 from toolkit.ops import RELAXATIONS
@@ -95,8 +95,7 @@ def _stated(question: NeuronQuestion, number: int, rows: Tensor, clock: Clock) -
     for what rounding does to those who compute them again; the trees are told."""
     program, bounds = question.program, question.known
     at = program.layers[number].start + rows
-    old = Bounds(bounds.lower[:, at], bounds.upper[:, at])
-    known, width = torch.cat([old.lower, -old.upper], 1)[0], (old.upper - old.lower)[0].repeat(2)
+    known, width = lower_ends(Bounds(bounds.lower[:, at], bounds.upper[:, at]))
     try:
         with refusals():
             margin = tuned().neuron_bounds.stated_margin * width

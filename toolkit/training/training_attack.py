@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from toolkit.models.layers import UNIT, Domain, domain_of
+from toolkit.training.differentiable_intervals import ball
 
 
 @contextmanager
@@ -51,12 +52,10 @@ def pgd(
 
     ``step_size`` is in multiples of epsilon (Madry et al., ICLR 2018).
     """
-    domain = domain_of(model)
-    radius = domain.radius(epsilon)
-    lower, upper = domain.clip(images - radius), domain.clip(images + radius)
+    domain, box = domain_of(model), ball(model, images, epsilon)
     x = uniform_start(images, epsilon, generator, domain)
     with evaluation_mode(model):
         for _ in range(steps):
             gradient = input_gradient(model, x, labels)
-            x = torch.clamp(x + step_size * radius * gradient.sign(), lower, upper)
+            x = torch.clamp(x + step_size * domain.radius(epsilon) * gradient.sign(), box.lower, box.upper)
     return x.detach()

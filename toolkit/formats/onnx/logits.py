@@ -10,10 +10,10 @@ from onnx import numpy_helper
 
 from toolkit.formats.onnx.dependence import live_nodes
 from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.onnx.scores import KEEPS_ORDER, over_all
 
 PASSING = frozenset({"Identity", "Cast"})
 """Operators between tensors of floats that keep the order of scores."""
-SOFTMAX = frozenset({"Softmax", "LogSoftmax"})
 
 
 def without_probabilities(model: OnnxModel) -> OnnxModel:
@@ -24,7 +24,7 @@ def without_probabilities(model: OnnxModel) -> OnnxModel:
     given back as they are.
     """
     [output] = model.outputs
-    found = _Graph(model).scores(output.name, len(output.shape), output.size)
+    found = _Graph(model).scores(output.name, output.shape, output.size)
     if found is None or not output.shape or output.shape[-1] != output.size:
         return model
     name, last = found.name, found.count
@@ -52,6 +52,7 @@ class _Graph:
     """What tensors are made of."""
 
     def __init__(self, model: OnnxModel) -> None:
+        self.opset = model.opset
         self.makers = {name: node for node in model.proto.graph.node for name in node.output}
         self.weights = {tensor.name: tensor for tensor in model.proto.graph.initializer}
 
@@ -60,12 +61,11 @@ class _Graph:
         node = self.makers.get(name, onnx.NodeProto())
         return self.maker(node.input[0]) if node.op_type in PASSING else node
 
-    def scores(self, name: str, rank: int, size: int) -> _Scores | None:
+    def scores(self, name: str, shape: tuple[int, ...], size: int) -> _Scores | None:
         """The scores that probabilities are made of; None where they are none."""
         last = self.maker(name)
-        if last.op_type in SOFTMAX:
-            axis = next((entry.i for entry in last.attribute if entry.name == "axis"), rank - 1)
-            return _Scores(last.input[0], size) if axis in (-1, rank - 1) else None
+        if last.op_type in KEEPS_ORDER:
+            return _Scores(last.input[0], size) if over_all(last, shape, self.opset) else None
         if last.op_type == "Sigmoid" and size == 1:
             return _Scores(last.input[0], 1)
         if last.op_type == "Concat" and size == 2 and len(last.input) == 2:

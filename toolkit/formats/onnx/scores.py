@@ -20,7 +20,7 @@ def without_softmax(model: OnnxModel) -> OnnxModel | None:
         return None
     [output] = model.outputs
     last = next((node for node in model.proto.graph.node if output.name in node.output), None)
-    if last is None or last.op_type not in KEEPS_ORDER or not _over_all(last, output.shape, model.opset):
+    if last is None or last.op_type not in KEEPS_ORDER or not over_all(last, output.shape, model.opset):
         return None
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
@@ -30,7 +30,7 @@ def without_softmax(model: OnnxModel) -> OnnxModel | None:
     return replace(model, proto=proto, data=proto.SerializeToString(), outputs=(scores,))
 
 
-def _over_all(node: onnx.NodeProto, shape: tuple[int, ...], opset: int) -> bool:
+def over_all(node: onnx.NodeProto, shape: tuple[int, ...], opset: int) -> bool:
     """Whether a softmax makes one distribution of all elements."""
     if not shape:
         return False
