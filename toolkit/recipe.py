@@ -30,8 +30,8 @@ class Data(RecipeRecord):
     name: str
     """A registered name (``digits``, ``mnist``, ``cifar10``, ...), ``npz:FILE``, ``folder:DIRECTORY``, ``csv:FILE``."""
     source: Annotated[str | None, Field(pattern=r"^(npz|folder|csv):.")] = None
-    """Where the images are, ``npz:FILE`` or ``folder:DIRECTORY``, in place of a download; a registered name keeps its
-    normalisation and augmentation. The command line says ``--data``."""
+    """Where the images are, ``npz:FILE`` or ``folder:DIRECTORY``, in place of a download, or rows, ``csv:FILE``; a
+    registered name keeps its normalisation and augmentation. The command line says ``--data``."""
     root: Path = Path("data")
     """Where downloaded data sets are kept."""
     download: bool = True

@@ -64,7 +64,12 @@ class Settings(BaseModel):
         Field(description="rule that chooses the neurons to be split; an unknown name is answered with all there are"),
     ] = "chord"
     clipped_neurons: Annotated[
-        int, Field(ge=0, description="neurons of each domain that are bounded again where it may have violations")
+        int,
+        Field(
+            ge=0,
+            description="neurons of each domain that are bounded again where it may have violations; with 0, "
+            "certificates of searches over boxes have no half-spaces",
+        ),
     ] = 32
     real_semantics: Annotated[
         bool,

@@ -114,7 +114,7 @@ class Check:
     """What is verified, and how it is run."""
 
     images: int | None = None
-    """Test images, or rows, to verify; by default 50, or all of a file or folder with fewer."""
+    """Test images, or rows, to verify; by default 50, or all of a .csv or .npz with fewer."""
     timeout: float = 30.0
     """Seconds for each image or row."""
     seed: int = 0
