@@ -25,6 +25,7 @@ def test_the_scores_are_in_the_same_order(last: str, shape: str, opset: int, tmp
     model = load_text(tmp_path / "net.onnx", TEXT.format(shape=shape, last=last), opset)
     scores = without_softmax(model)
     assert scores is not None
+    assert [node.op_type for node in scores.proto.graph.node] == ["Neg"]
     point = np.array([0.3, -1.0, 2.0, 0.5])
     (before,) = Session(model).run([point])
     (after,) = Session(scores).run([point])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from toolkit.formats.onnx.dependence import live_nodes
 from toolkit.formats.onnx.model_file import OnnxModel
-from toolkit.formats.onnx.scores import KEEPS_ORDER, over_all
+from toolkit.formats.onnx.scores import KEEPS_ORDER, ending_in, over_all
 
 PASSING = frozenset({"Identity", "Cast"})
 """Operators between tensors of floats that keep the order of scores."""
@@ -29,15 +27,7 @@ def without_probabilities(model: OnnxModel) -> OnnxModel:
         return model
     name, last = found.name, found.count
     declared = None if output.declared_shape is None else (*output.declared_shape[:-1], last)
-    scores = replace(output, name=name, shape=(*output.shape[:-1], last), declared_shape=declared)
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(output.dtype))
-    proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(name, kind, declared))
-    nodes = live_nodes(proto.graph.node, {name})
-    del proto.graph.node[:], proto.graph.value_info[:]
-    proto.graph.node.extend(nodes)
-    return replace(model, proto=proto, data=proto.SerializeToString(), outputs=(scores,))
+    return ending_in(model, replace(output, name=name, shape=(*output.shape[:-1], last), declared_shape=declared))
 
 
 @dataclass(frozen=True)
