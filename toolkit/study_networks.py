@@ -297,6 +297,7 @@ def _export(
         chains=model.chains,
         architecture=model.architecture,
         method=model.method,
+        grafted=model.grafted,
         state=model.state,
         density=model.density,
         parameters=model.parameters,

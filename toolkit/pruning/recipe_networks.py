@@ -49,6 +49,8 @@ class ChainModel:
     """Trained from the initial weights, of which pruning took some away: what a lottery ticket is."""
     control: Control | None
     """Which control of the round's pruned network this one is; None for a pruned network, and for the dense one."""
+    grafted: bool
+    """Whether some of its ReLUs were made linear."""
     curve: tuple[EpochRecord, ...]
     """Every epoch of its training."""
     metadata: dict[str, str]
@@ -167,6 +169,7 @@ def finished(
         module=module,
         retrained=state.density < 1 and chain.rewind == "lt" and not (given or state.grafted or state.control),
         control=state.control,
+        grafted=state.grafted,
         curve=state.curve,
         metadata=metadata,
         test=context.dataset.test,

@@ -30,7 +30,7 @@ def pairs(rows: Sequence[SummaryRow], keys: Mapping[str, Sequence[str]]) -> list
     found: dict[tuple[str, str], PaperPair] = {}
     for chain, wanted in keys.items():
         own = [row for row in rows if chain in row.chains and row.images]
-        pruned = [row for row in own if row.is_pruned and not row.is_grafted]
+        pruned = [row for row in own if row.is_pruned and not row.grafted]
         for row in own:
             if row.state == 0:
                 found |= {(row.model, dense_key(key)): _pair(chain, row, dense_key(key)) for key in wanted}

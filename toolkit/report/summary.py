@@ -54,6 +54,8 @@ class ModelRecord:
     """Hash of the exported file."""
     control: str = ""
     """Which control of its chain's pruned network, at the same state, this one is; empty for pruned and dense ones."""
+    grafted: bool = False
+    """Whether some of its ReLUs were made linear."""
 
     @property
     def is_pruned(self) -> bool:
@@ -116,16 +118,12 @@ class SummaryRow:
     """Size of a certificate, mean over those that there are."""
     mean_checking_seconds: float = math.nan
     """Time that the checker took for one, mean over those that it saw."""
+    grafted: bool = False
 
     @property
     def is_pruned(self) -> bool:
         """Whether it is a network that a method pruned."""
         return self.state > 0 and not self.control
-
-    @property
-    def is_grafted(self) -> bool:
-        """Whether some of its ReLUs were made linear: its method is then called so."""
-        return self.method.endswith("+graft")
 
     @property
     def has_certificates(self) -> bool:

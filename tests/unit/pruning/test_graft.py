@@ -115,7 +115,9 @@ def test_the_grafted_network_of_a_chain_is_exported_and_verified(digits: Dataset
     }  # fmt: skip
     first, second = (list(build_chains(parse_recipe(recipe, "test", Path()), digits, cache=tmp_path)) for _ in range(2))
     dense, pruned, new = first
-    assert [model.method for model in first] == ["dense", "magnitude", "magnitude+graft"]
+    assert [(model.method, model.grafted) for model in first] == [
+        ("dense", False), ("magnitude", False), ("magnitude+graft", True),
+    ]  # fmt: skip
     assert (new.density, new.retrained) == (pruned.density, False)
     assert new.relus == pruned.relus - round(0.4 * pruned.relus)
     for before, after in zip(pruned.module.modules(), new.module.modules(), strict=False):

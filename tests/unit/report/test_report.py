@@ -282,7 +282,7 @@ def test_one_seed_keeps_its_row():
 
 def test_no_grafted_network_stands_beside_the_papers():
     models, records = seeded({(0, 1): 4, (1, 1): 6, (2, 1): 9})
-    models = [*models[:2], changed(models[2], method="slim+graft")]
+    models = [*models[:2], changed(models[2], grafted=True)]
     table = paper_table(summarise(models, records), {"c": ("cifar10-2/certified/Slim",)})
     assert [row[0].text for row in table.rows] == ["m0-seed1", "m1-seed1"]
 
