@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolkit.bench.columns import check_free
 from toolkit.bench.folder import find_benchmarks, make_jobs
@@ -25,14 +26,20 @@ from toolkit.recipe import Data, Recipe, load_recipe
 from toolkit.study_networks import make_models
 from toolkit.study_report import conclude
 
+if TYPE_CHECKING:
+    from toolkit.data.dataset import Dataset
+
 
 def run_recipe(path: Path, options: Options, task: WorkerTask = VERIFY) -> int:
     """Run a recipe; the exit code is 1 when a verdict contradicts the attack, else 0."""
-    return run_parsed(load_recipe(path), options, task)
+    return run_parsed(load_recipe(path), options, task=task)
 
 
-def run_parsed(recipe: Recipe, options: Options, task: WorkerTask = VERIFY) -> int:
-    """Run a recipe that was read; the exit code is 1 when a verdict contradicts the attack, else 0."""
+def run_parsed(recipe: Recipe, options: Options, dataset: Dataset | None = None, task: WorkerTask = VERIFY) -> int:
+    """Run a recipe that was read; the exit code is 1 when a verdict contradicts the attack, else 0.
+
+    ``dataset`` is the recipe's where that was read already.
+    """
     recipe = adapt(recipe, options)
     out = options.folder(recipe.name)
     console = make_console()
@@ -40,7 +47,7 @@ def run_parsed(recipe: Recipe, options: Options, task: WorkerTask = VERIFY) -> i
         check_target(options.freeze)
     check_free(out, recipe.name, [recipe.name], recipe=True, fresh=options.fresh)
     with claimed(out):
-        models = make_models(recipe, out, console, options.trainers)
+        models = make_models(recipe, out, console, options.trainers, dataset)
         records = verify_models(recipe, out, options, task)
         wrong = conclude(recipe, out, models, records, console)
         if options.freeze is not None:

@@ -42,8 +42,13 @@ MAKERS = ("toolkit.pruning", "toolkit.data.load", "toolkit.formats.onnx.export",
 """The modules whose imports, besides this file, make the exported benchmark."""
 
 
-def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | None = None) -> list[ModelRecord]:
-    """Train, prune and export, and write the benchmark folder; or take all of that from an earlier run."""
+def make_models(
+    recipe: Recipe, out: Path, console: Console, trainers: int | None = None, dataset: Dataset | None = None
+) -> list[ModelRecord]:
+    """Train, prune and export, and write the benchmark folder; or take all of that from an earlier run.
+
+    ``dataset`` is the recipe's where that was read already.
+    """
     path, benchmark = out / "models.json", out / "benchmark"
     key = made_from(recipe)
     known = _read_models(path, key)
@@ -51,9 +56,10 @@ def make_models(recipe: Recipe, out: Path, console: Console, trainers: int | Non
         console.print(f"networks and benchmark of an earlier run: {benchmark}", highlight=False, soft_wrap=True)
         return known
     check_ours(benchmark, out / "cache")
-    from toolkit.data.load import load_dataset
+    if dataset is None:
+        from toolkit.data.load import load_dataset
 
-    dataset = load_dataset(recipe.data)
+        dataset = load_dataset(recipe.data)
     wanted, there = recipe.specification.images, len(dataset.test)
     if wanted > there:
         raise FieldError("specification.images", f"{wanted} are wanted, and there are {there} test images")

@@ -17,6 +17,7 @@ from toolkit.errors import InputError
 from toolkit.options import told_as_options
 
 if TYPE_CHECKING:
+    from toolkit.data.dataset import Dataset
     from toolkit.recipe import Recipe
 
 WITH_BOUNDS = {"ibp", "crown_ibp", "sabr", "mtl_ibp", "cc_ibp", "exp_ibp"}
@@ -199,7 +200,8 @@ def prune(
     options.check()
     with on_stderr(check.json), told_as_options(OPTIONS):
         recipe = as_recipe(model, data, epsilon, network_input, pruning, tuning, check)
-        code = run_parsed(verifying_what_there_is(recipe) if check.images is None else recipe, options)
+        recipe, dataset = verifying_what_there_is(recipe) if check.images is None else (recipe, None)
+        code = run_parsed(recipe, options, dataset)
     if check.json:
         from toolkit.commands.run_json import run_values
 
@@ -233,15 +235,17 @@ def as_recipe(
     return parse_recipe(values, "prunecert prune", Path.cwd())
 
 
-def verifying_what_there_is(recipe: Recipe) -> Recipe:
-    """The recipe with no more images than its table or archive has for tests; a folder, whose images take long to read,
-    is not looked into. Raises InputError."""
+def verifying_what_there_is(recipe: Recipe) -> tuple[Recipe, Dataset | None]:
+    """The recipe with no more images than its table or archive has for tests, and that data, as it was read. A folder,
+    whose images take long to read, is not looked into. Raises InputError."""
     from toolkit.data.load import load_dataset
 
     if not recipe.data.name.startswith(("csv:", "npz:")):
-        return recipe
-    images = min(recipe.specification.images, len(load_dataset(recipe.data).test))
-    return recipe.model_copy(update={"specification": recipe.specification.model_copy(update={"images": images})})
+        return recipe, None
+    dataset = load_dataset(recipe.data)
+    images = min(recipe.specification.images, len(dataset.test))
+    specification = recipe.specification.model_copy(update={"images": images})
+    return recipe.model_copy(update={"specification": specification}), dataset
 
 
 def place(data: str) -> str:
