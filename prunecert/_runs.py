@@ -60,8 +60,8 @@ def bench(
     from toolkit.commands.bench import run_target
 
     folder = Path(out)
-    code = run_target(Path(target), replace(options or Options(), out=folder))
-    return Run(folder, code != ExitCode.CONTRADICTION)
+    ended = run_target(Path(target), replace(options or Options(), out=folder))
+    return Run(folder, ended.code != ExitCode.CONTRADICTION)
 
 
 def prune(

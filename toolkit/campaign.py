@@ -50,6 +50,7 @@ from toolkit.bench.stored_run import (
     store_run,
 )
 from toolkit.bench.verify_job import VERIFY
+from toolkit.devices import check_device
 from toolkit.errors import InputError
 from toolkit.report.page import Page, facts, instance_links, write_page
 from toolkit.report.plots import cactus, save_png
@@ -69,6 +70,7 @@ def run_folder(path: Path, options: Options, task: WorkerTask = VERIFY, tool: To
         raise InputError("--freeze: only the benchmark of a recipe can be frozen")
     benchmarks = find_benchmarks(path, options.spec_version, options.category)
     settings = options.settings(Settings())
+    check_runnable(settings, options)
     timeout = settings.timeout if "timeout" in options.given_settings() else None
     limits = (timeout, options.limit, options.memory_limit)
     listed = [job for benchmark in benchmarks for job in list_jobs(benchmark, settings, *limits)]
@@ -187,7 +189,7 @@ def execute(
     of those of an ``undivided`` run. Without an executor, the one of the options runs them.
     """
     for settings in {job.settings for job in jobs}:
-        check_settings(settings)
+        check_runnable(settings, options)
     path = out / journal.NAME
     if options.fresh:
         forget(out)
@@ -216,6 +218,14 @@ def execute(
         return records
     finally:
         write_results(out / "results.csv", answered(jobs, out), where)
+
+
+def check_runnable(settings: Settings, options: Options) -> None:
+    """Raise InputError for settings that no verifier can have, and for a device that is not here; the workers of a
+    cluster may have one all the same."""
+    check_settings(settings)
+    if options.executor != "ray":
+        check_device(settings.device)
 
 
 def with_more(jobs: Sequence[InstanceJob], records: Sequence[JournalRecord], factor: float) -> list[InstanceJob]:

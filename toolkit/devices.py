@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import InputError
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """What CUDA reads when a process first uses it."""
 DRIVER = Path("/proc/driver/nvidia")
@@ -25,6 +27,16 @@ def visible_gpus() -> list[str]:
 def uses_gpu(device: str) -> bool:
     """Whether a device setting means a GPU here; found out without loading torch, which only workers need."""
     return device == "cuda" or (device == "auto" and Path("/dev/nvidiactl").exists())
+
+
+def check_device(device: str) -> None:
+    """Raise InputError for CUDA where torch finds none; torch is loaded for that setting alone."""
+    if device != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError("device cuda: torch finds no CUDA device here; use cpu, or auto")
 
 
 def gpu_models() -> list[str]:

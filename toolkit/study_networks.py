@@ -18,7 +18,7 @@ from toolkit.bench.fingerprint import file_hash, fingerprint, model_hash, versio
 from toolkit.bench.scoring import wilson
 from toolkit.bench.write_benchmark import RobustnessBenchmark, write_benchmark
 from toolkit.data.input_space import InputSpace
-from toolkit.devices import visible_gpus
+from toolkit.devices import check_device, visible_gpus
 from toolkit.errors import FieldError, InputError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.onnx.runtime import Session
@@ -315,13 +315,12 @@ def _export(
 
 
 def choose_device(device: str) -> str:
-    """``auto`` is cuda where there is one."""
+    """``auto`` is cuda where there is one. Raises InputError for a device that there is not."""
     import torch
 
+    check_device(device)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no CUDA device; use --device cpu")
     return device
 
 

@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from toolkit.bench.run_options import Options
 from toolkit.catalogue import find_target
 from toolkit.commands.arguments import Flag, on_stderr, print_json
 from toolkit.errors import ExitCode, MachineError
+
+if TYPE_CHECKING:
+    from toolkit.commands.run_json import Outcome
 
 NO_OPTIONS = Options()
 
@@ -32,46 +35,37 @@ def bench(target: Path | None = None, /, *, options: Options = NO_OPTIONS, json:
     """
     try:
         with on_stderr(json):
-            code = run_target(target, options)
-            values = values_of(find_target(target), options) if json else {}
+            ended = run_target(target, options)
+            values = ended.values() if json else {}
         if json:
             print_json(values)
-        return code
+        return ended.code
     except KeyboardInterrupt:
         print("interrupted; what is done is kept, and the same command continues", file=sys.stderr)
         return ExitCode.INTERRUPTED
 
 
-def values_of(path: Path, options: Options) -> dict[str, Any]:
-    """What came of a target that was run, for programs."""
-    from toolkit.commands.run_columns import column_values
-    from toolkit.commands.run_json import run_values
-
-    return (column_values if options.columns else run_values)(run_folder_of(path, options))
-
-
 def run_folder_of(path: Path, options: Options) -> Path:
-    """The folder of the results of a target that was run."""
+    """The folder of the results of a recipe, or of a benchmark folder, that was run without columns."""
     from toolkit.bench.folder import find_benchmarks
     from toolkit.campaign import results_folder, run_name
-    from toolkit.commands.run_columns import columns_folder
     from toolkit.recipe import load_recipe
 
     if options.out is not None:
         return options.out
     if path.suffix == ".toml":
         return options.folder(load_recipe(path).name)
-    if options.columns:
-        return columns_folder(path, options)
     return results_folder(run_name(path, find_benchmarks(path, options.spec_version, options.category)), options)
 
 
-def run_target(target: Path | None, options: Options) -> int:
+def run_target(target: Path | None, options: Options) -> Outcome:
     """What the command does; the exit code is 1 when an answer contradicts a known one, an attack, or that of another
     column, else 0.
 
     Raises InputError, UnsupportedError, and MachineError for a disk or a process that failed.
     """
+    from toolkit.commands.run_json import Outcome, run_values
+
     options.check()
     path = find_target(target)
     with machine_failures():
@@ -79,15 +73,20 @@ def run_target(target: Path | None, options: Options) -> int:
             from toolkit.commands.run_columns import run_columns
 
             return run_columns(path, options)
-        if path.suffix == ".toml":
-            from toolkit.options import told_as_options
-            from toolkit.study import run_recipe
+        return Outcome(run_single(path, options), lambda: run_values(run_folder_of(path, options)))
 
-            with told_as_options({"data.source": "--data"} if options.data else {}):
-                return run_recipe(path, options)
-        from toolkit.campaign import run_folder
 
-        return run_folder(path, options)
+def run_single(path: Path, options: Options) -> int:
+    """Run a recipe or a benchmark folder under one set of settings; the exit code."""
+    if path.suffix == ".toml":
+        from toolkit.options import told_as_options
+        from toolkit.study import run_recipe
+
+        with told_as_options({"data.source": "--data"} if options.data else {}):
+            return run_recipe(path, options)
+    from toolkit.campaign import run_folder
+
+    return run_folder(path, options)
 
 
 @contextmanager

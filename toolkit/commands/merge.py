@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -11,6 +13,9 @@ from toolkit.bench.columns import read_columns
 from toolkit.commands.arguments import Flag, on_stderr, print_json
 from toolkit.commands.bench import machine_failures
 from toolkit.errors import ExitCode, InputError
+
+if TYPE_CHECKING:
+    from toolkit.commands.run_json import Outcome
 
 
 def merge(*run: Path, out: Path, json: Flag = False) -> ExitCode:
@@ -31,20 +36,18 @@ def merge(*run: Path, out: Path, json: Flag = False) -> ExitCode:
     json
         Print one JSON object on stdout at the end, with scores and all answers, and all else on stderr.
     """
-    from toolkit.commands.run_columns import column_values
-    from toolkit.commands.run_json import run_values
-
     with on_stderr(json):
-        code = merged_code(run, out)
+        merged = merged_parts(run, out)
     if json:
-        print_json((column_values if read_columns(out) else run_values)(out))
-    return code
+        print_json(merged.values())
+    return ExitCode(merged.code)
 
 
-def merged_code(run: Sequence[Path], out: Path) -> ExitCode:
+def merged_parts(run: Sequence[Path], out: Path) -> Outcome:
     """Merge the parts and say what came of it. Raises InputError."""
     from toolkit.bench.columns import check_no_columns
     from toolkit.campaign import make_console
+    from toolkit.commands.run_json import Outcome, run_values
 
     if not run:
         raise InputError("which runs? name the folders of the parts")
@@ -56,7 +59,7 @@ def merged_code(run: Sequence[Path], out: Path) -> ExitCode:
         wrong = merged_run(run, out, out, console)
     if wrong is None:
         raise InputError(f"{', '.join(map(str, run))}: no instance is answered yet")
-    return ExitCode.CONTRADICTION if wrong else ExitCode.DONE
+    return Outcome(ExitCode.CONTRADICTION if wrong else ExitCode.DONE, partial(run_values, out))
 
 
 def merged_run(run: Sequence[Path], out: Path, whole: Path, console: Console) -> bool | None:
@@ -99,12 +102,13 @@ def _described(labels: Sequence[str]) -> str:
     return f"one has the columns {', '.join(labels)}" if labels else "one has no columns"
 
 
-def merged_columns(run: Sequence[Path], out: Path, labels: Sequence[str], console: Console) -> ExitCode:
+def merged_columns(run: Sequence[Path], out: Path, labels: Sequence[str], console: Console) -> Outcome:
     """Merge the parts of each column, as far as they were started, and compare the columns."""
     from toolkit.bench.columns import store_columns
     from toolkit.bench.merge_runs import is_unused
     from toolkit.bench.runner import claimed
     from toolkit.commands.run_columns import conclude_columns
+    from toolkit.commands.run_json import Outcome
 
     codes = [ExitCode.DONE]
     with claimed(out):
@@ -116,5 +120,5 @@ def merged_columns(run: Sequence[Path], out: Path, labels: Sequence[str], consol
                 print("no part of it was started")
             elif merged_run(parts, out / label, out, console):
                 codes.append(ExitCode.CONTRADICTION)
-        codes.append(ExitCode(conclude_columns(out, console)))
-    return max(codes)
+        columns = conclude_columns(out, console)
+    return Outcome(max(*codes, columns.code), columns.values)

@@ -61,16 +61,17 @@ def report(run: Path, /, *, latex: Flag = False, csv: Flag = False, json: Flag =
 
 def _of_columns(run: Path, folders: Sequence[Path], console: Console, json: bool) -> ExitCode:
     """Make the report of each column that has answers, and of their comparison. Raises InputError where none has."""
-    from toolkit.commands.run_columns import column_values, conclude_columns
+    from toolkit.commands.run_columns import conclude_columns
 
     some = [folder for folder in folders if stored_records(folder, read_run(folder))]
     if not some:
         raise InputError(f"{run}: no instance is answered yet in {', '.join(folder.name for folder in folders)}")
     wrong = [_reported(folder, console).wrong for folder in some]
     with claimed(run):
-        wrong.append(bool(conclude_columns(run, console)))
+        columns = conclude_columns(run, console)
     if json:
-        print_json(column_values(run))
+        print_json(columns.values())
+    wrong.append(bool(columns.code))
     return ExitCode.CONTRADICTION if any(wrong) else ExitCode.DONE
 
 

@@ -18,6 +18,7 @@ from toolkit.bench.compare_sources import SourceComparison
 from toolkit.bench.other_tools import Tool, check_programs, parse_tools
 from toolkit.bench.run_options import Options
 from toolkit.commands.compare import compared, print_comparison
+from toolkit.commands.run_json import Outcome, run_values
 from toolkit.errors import ExitCode, InputError
 from toolkit.report.comparison import comparison_csv, comparison_values, write_comparison
 from toolkit.settings import Settings
@@ -42,7 +43,29 @@ class RunColumn:
         return run_folder(path, self.options, self.tool.task, self.tool)
 
 
-def run_columns(path: Path, options: Options) -> int:
+@dataclass(frozen=True)
+class ComparedColumns:
+    """The columns of a folder, and what a comparison of them found."""
+
+    folder: Path
+    found: SourceComparison | None
+    """None of fewer than two columns that have answers."""
+    notes: list[str]
+    """Which columns have none, and what else is to be known of the comparison."""
+
+    @property
+    def code(self) -> ExitCode:
+        """1 where columns contradict each other."""
+        return ExitCode.CONTRADICTION if self.found is not None and self.found.contradictions else ExitCode.DONE
+
+    def values(self) -> dict[str, Any]:
+        """The values of each run, and of their comparison, as one JSON object; null for what is not compared."""
+        comparison = None if self.found is None else comparison_values(self.found, self.notes)
+        runs = [{"column": folder.name, **run_values(folder)} for folder in runs_in(self.folder)]
+        return {"runs": runs, "comparison": comparison}
+
+
+def run_columns(path: Path, options: Options) -> Outcome:
     """Run the benchmark folder for each column of the options, one after the other, and compare them.
 
     The exit code is 1 where answers of two columns, or of one and expected.csv, contradict each other, else 0.
@@ -58,8 +81,8 @@ def run_columns(path: Path, options: Options) -> int:
     with claimed(out):
         store_columns(out, [column.label for column in columns])
         codes = [column.run(path) for column in columns]
-        codes.append(conclude_columns(out, make_console()))
-    return max(codes)
+        columns_compared = conclude_columns(out, make_console())
+    return Outcome(max(*codes, columns_compared.code), columns_compared.values)
 
 
 def check_combination(path: Path, options: Options) -> None:
@@ -99,9 +122,9 @@ def make_columns(options: Options, out: Path) -> list[RunColumn]:
 
 
 def check_settings_of(columns: Sequence[RunColumn]) -> None:
-    """Raise InputError for settings that no verifier can have, before the first column takes hours; and say which
+    """Raise InputError for settings that no verifier can have here, before the first column takes hours; and say which
     columns have the same ones."""
-    from toolkit.verify import check_settings
+    from toolkit.campaign import check_runnable
 
     seen: dict[Settings, str] = {}
     for column in columns:
@@ -109,7 +132,7 @@ def check_settings_of(columns: Sequence[RunColumn]) -> None:
             continue
         try:
             settings = column.options.settings(Settings())
-            check_settings(settings)
+            check_runnable(settings, column.options)
         except InputError as error:
             raise InputError(f"--variant {column.label}: {error}") from None
         if settings in seen:
@@ -117,41 +140,32 @@ def check_settings_of(columns: Sequence[RunColumn]) -> None:
         seen.setdefault(settings, column.label)
 
 
-def conclude_columns(out: Path, console: Console) -> int:
-    """Compare the columns of a folder, as a page, a table and on the terminal; the exit code is 1 where they contradict
-    each other. Of fewer than two that have answers there is nothing to compare."""
-    found, notes = compare_columns(out)
-    if found is None:
-        for note in notes:
+def conclude_columns(out: Path, console: Console) -> ComparedColumns:
+    """Compare the columns of a folder, as a page, a table and on the terminal.
+
+    Of fewer than two that have answers there is nothing to compare.
+    """
+    columns = compare_columns(out)
+    if columns.found is None:
+        for note in columns.notes:
             console.print(note, markup=False, highlight=False, soft_wrap=True)
-        return ExitCode.DONE
-    write_comparison(found, out / PAGE, notes)
-    write_text_atomically(out / TABLE, comparison_csv(found))
-    print_comparison(console, found, notes)
+        return columns
+    write_comparison(columns.found, out / PAGE, columns.notes)
+    write_text_atomically(out / TABLE, comparison_csv(columns.found))
+    print_comparison(console, columns.found, columns.notes)
     console.print(f"comparison: {out / PAGE}", highlight=False, soft_wrap=True)
-    folders = [str(source.path) for source in found.sources]
+    folders = [str(source.path) for source in columns.found.sources]
     console.print(shlex.join(["prunecert", "compare", *folders]), markup=False, highlight=False, soft_wrap=True)
-    return ExitCode.CONTRADICTION if found.contradictions else ExitCode.DONE
+    return columns
 
 
-def compare_columns(out: Path) -> tuple[SourceComparison | None, list[str]]:
-    """The comparison of a folder's columns, None of fewer than two that have answers; and which have none."""
+def compare_columns(out: Path) -> ComparedColumns:
+    """The comparison of a folder's columns."""
     every = [read_run_source(folder.name, folder) for folder in runs_in(out)]
     sources = [source for source in every if source.answers]
     labels = read_columns(out) or [source.label for source in every]
     notes = [f"{label} has no answer yet." for label in labels if label not in {source.label for source in sources}]
     if len(sources) < 2:
-        return None, notes
+        return ComparedColumns(out, None, notes)
     found, more = compared(sources)
-    return found, [*notes, *more]
-
-
-def column_values(out: Path) -> dict[str, Any]:
-    """What came of the columns of a folder as one JSON object: the values of each run, and of their comparison, null
-    for fewer than two."""
-    from toolkit.commands.run_json import run_values
-
-    found, notes = compare_columns(out)
-    comparison = None if found is None else comparison_values(found, notes)
-    return {"runs": [{"column": folder.name, **run_values(folder)} for folder in runs_in(out)],
-            "comparison": comparison}  # fmt: skip
+    return ComparedColumns(out, found, [*notes, *more])

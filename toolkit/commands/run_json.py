@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import math
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ from toolkit.campaign import category_scores
 
 SUMMARY = "summary.csv"
 """The table of networks that the run of a recipe leaves."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended that ran or merged something."""
+
+    code: int
+    """The exit code."""
+    values: Callable[[], dict[str, Any]]
+    """What came of it as one JSON object, from its folder."""
 
 
 def run_values(out: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from toolkit.bench.job import Answer, Event, Finished, InstanceJob, Started, Wor
 from toolkit.bench.run_options import Options
 from toolkit.bench.stored_run import read_run
 from toolkit.cli import run
+from toolkit.commands import run_columns
 from toolkit.errors import InputError
 from toolkit.result import Verdict
 
@@ -246,6 +247,17 @@ def test_columns_as_json(
     assert scores == {"plain": (2, 1, 2), "input": (2, 1, 2), "virtual best": (2, 1, 2)}
 
 
+def test_columns_as_json_are_compared_once(
+    folder: Path, tmp_path: Path, verifier: PlantedVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared, calls = run_columns.compared, []
+    monkeypatch.setattr(run_columns, "compared", lambda sources: calls.append(1) or compared(sources))
+    assert bench(folder, tmp_path / "out", *TWO, "--json") == 0
+    assert run(["report", str(tmp_path / "out"), "--json"]) == 0
+    assert run(["merge", str(tmp_path / "out"), "--out", str(tmp_path / "whole"), "--json"]) == 0
+    assert len(calls) == 3
+
+
 def test_the_default_folder_is_not_that_of_a_single_run(
     folder: Path, tmp_path: Path, verifier: PlantedVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -455,12 +467,15 @@ def test_what_is_no_variant_is_told(texts: list[str], reason: str) -> None:
         (["--variant", "a", "--freeze", "x"], "--freeze"),
         (["--variant", "a", "--shard", "3/2"], "--shard 3/2"),
         (["--variant", "a", "--category", "b"], "category"),
+        (["--variant", "a", "--variant", "b:device=cuda"], "--variant b: device cuda: torch finds no CUDA device"),
+        (["--setting", "device=cuda"], "device cuda: torch finds no CUDA device"),
     ],
 )
 def test_what_cannot_be_run_ends_with_one_line_before_anything_is_run(
     folder: Path, tmp_path: Path, verifier: PlantedVerifier, capsys: pytest.CaptureFixture[str],
-    more: list[str], reason: str,
+    monkeypatch: pytest.MonkeyPatch, more: list[str], reason: str,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     executor = ["--executor", "processes" if "--tool" in more else "planted"]
     assert run(["bench", str(folder), "--out", str(tmp_path / "out"), *executor, *more]) == 2
     said = capsys.readouterr().err
