@@ -88,6 +88,7 @@ def test_the_digest_depends_on_the_content_alone(tmp_path: Path) -> None:
         ('"slim"', '"slimming"', "chains.0.method"),
         ("rate = 0.5", "rate = 1.5", "chains.0.rate"),
         ("states = 3", "", "chains.0"),
+        ("states = 3", 'states = 3\none_shot = true\ncontrols = ["stretched"]', "chains.0: controls: networks of one"),
         ("weight = 0.5", "weigth = 0.5", "weigth: no such key; did you mean weight?"),
         ("weight_decay = 0.0", "weight_decay = -1", "weight_decay"),
         ("epsilon = 0.1", "epsilon = nan", "specification.epsilon"),

@@ -1,8 +1,9 @@
 """Controls: networks that tell what pruning does from what training, size and sparsity alone do.
 
-A round of a chain trains a pruned network. Beside it stand, where the chain asks for them, the unpruned network after
-as many epochs in all (``retrained``), one with as many weights or channels in each layer, chosen at random
-(``random_masks``), and a dense network with as many parameters (``narrow``).
+A round of a chain trains a pruned network. Beside it stand, where the chain asks for them, the unpruned network trained
+on to as many epochs in all (``retrained``), or trained once with the schedule stretched over as many (``stretched``),
+one with as many weights or channels in each layer, chosen at random (``random_masks``), and a dense network with as
+many parameters (``narrow``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from toolkit.models.architecture_options import ModelOptions
+from toolkit.errors import FieldError
+from toolkit.models.architecture_options import ModelOptions, OnnxNet
 from toolkit.models.narrow import narrowed
 from toolkit.pruning.chain import (
     ChainContext,
@@ -34,6 +36,7 @@ from toolkit.pruning.chain import (
 from toolkit.pruning.criterion import Structured
 from toolkit.pruning.masks import Masks, channel_masks, live_channels
 from toolkit.pruning.pruning_options import Chain, Control
+from toolkit.training.schedule import stretched
 from toolkit.training.training_job import TrainingJob
 from toolkit.training.training_loop import derive_seed
 from toolkit.training.training_options import Training
@@ -57,6 +60,11 @@ class ControlRound:
     def retraining(self) -> TrainingJob:
         """The training that the pruned network of the round had."""
         return rewound_job(self.job, self.chain, self.context, self.pruned.index)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the rounds up to this one, those of learning scores included, without the dense network's."""
+        return self.pruned.index * (self.retraining().training.epochs + self.chain.method.learning_epochs)
 
     def key(self, control: Control, **more: object) -> str:
         """Hash of everything that makes the control."""
@@ -100,6 +108,18 @@ def _retrained(round_: ControlRound) -> ChainState:
     longer = job.training.model_copy(update={"epochs": job.training.epochs + learning})
     key = round_.key("retrained", pruned="", learning=learning)
     return round_.state("retrained", key, copy.deepcopy(round_.before.model), {}, replace(job, training=longer))
+
+
+def _stretched(round_: ControlRound) -> ChainState:
+    """The unpruned network, trained once from its initial weights for all epochs of the chain, in the proportions of
+    the dense network's schedule. Raises InputError for a network that was trained elsewhere."""
+    context, options, training = round_.context, round_.options, round_.job.training
+    if isinstance(options, OnnxNet):
+        raise FieldError("chains.controls", f"{options.file} has no initial weights; leave out 'stretched'")
+    longer = stretched(training, training.epochs + round_.epochs)
+    key = round_.key("stretched", before="", pruned="", dense=dense_key(context, options, longer))
+    job = replace(round_.job, training=longer)
+    return round_.state("stretched", key, initial_model(context, options, training), {}, job)
 
 
 def _random_masks(round_: ControlRound) -> ChainState:
@@ -150,6 +170,7 @@ def _narrow(round_: ControlRound) -> ChainState:
 
 CONTROLS: dict[Control, Callable[[ControlRound], ChainState]] = {
     "retrained": _retrained,
+    "stretched": _stretched,
     "random_masks": _random_masks,
     "narrow": _narrow,
 }

@@ -19,7 +19,7 @@ from toolkit.pruning.criterion import CRITERIA, CriterionOptions, Density
 from toolkit.training.training_options import Ramp
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-Control = Literal["retrained", "random_masks", "narrow"]
+Control = Literal["retrained", "stretched", "random_masks", "narrow"]
 """Kinds of networks that stand beside pruned ones (`toolkit.pruning.controls`)."""
 
 
@@ -65,9 +65,9 @@ class Rounds(RecipeRecord):
     ramp: Ramp | None = None
     """Schedule of epsilon in each round of fine-tuning; None trains at the full epsilon from the first step."""
     controls: tuple[Control, ...] = ()
-    """Networks beside each pruned one: the unpruned network after as many epochs in all (``retrained``), one with as
-    many weights or channels in each layer, chosen at random (``random_masks``), and a dense one with as many parameters
-    (``narrow``)."""
+    """Networks beside each pruned one: the unpruned network trained on to as many epochs in all (``retrained``), or
+    trained once with the schedule stretched over as many (``stretched``), one with as many weights or channels in each
+    layer, chosen at random (``random_masks``), and a dense one with as many parameters (``narrow``)."""
     graft: Graft | None = None
     """After the sparsest network, graft it: one more network, of the same density; channels are then not removed."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
@@ -85,7 +85,7 @@ class Rounds(RecipeRecord):
             raise ValueError("give either densities, or rate and states")
         if self.densities is not None and not _falls(self.densities):
             raise ValueError(f"densities must be a falling list of numbers between 0 and 1, not {list(self.densities)}")
-        if self.one_shot and "retrained" in self.controls:
+        if self.one_shot and {"retrained", "stretched"} & {*self.controls}:
             raise ValueError(
                 "controls: networks of one_shot chains train as long as the dense one, which is their control"
             )

@@ -130,7 +130,8 @@ class NetworkChange:
 def described(row: SummaryRow) -> str:
     """What a network is, in a sentence."""
     density = "" if row.density == 1 else f", density {row.density:.3g}"
-    return {"retrained": "as many epochs without pruning"}.get(row.control, row.method.replace("_", " ") + density)
+    unpruned = {"retrained": "as many epochs without pruning", "stretched": "as many epochs in one training, unpruned"}
+    return unpruned.get(row.control, row.method.replace("_", " ") + density)
 
 
 def is_within_limit(least: float, most: float) -> bool:

@@ -29,7 +29,7 @@ MARKERS = "osD^vP*"
 DASHES = ("-", "--", ":")
 WORK = (attrgetter("mean_domains"), attrgetter("mean_seconds"))
 """What a proof costs: domains and seconds, mean per image."""
-CONTROL_MARKERS = {"retrained": "o", "random_masks": "s", "narrow": "D"}
+CONTROL_MARKERS = {"retrained": "o", "stretched": "^", "random_masks": "s", "narrow": "D"}
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9.5,

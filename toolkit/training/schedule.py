@@ -37,6 +37,25 @@ def epsilon_at(training: Training, step: int, batches: int) -> float:
     return training.epsilon * smoothed_fraction(training.ramp, step, batches)
 
 
+def stretched(training: Training, epochs: int) -> Training:
+    """The training with so many epochs, and with its ramp, milestones and averaging in the same proportions."""
+    factor = epochs / max(1, training.epochs)
+
+    def later(epoch: int) -> int:
+        """The epoch, counted from 1, before which the same part of the training is done."""
+        return 1 + round((epoch - 1) * factor)
+
+    ramp, averaging = training.ramp, training.averaging
+    if ramp is not None:
+        length = max(1, round(ramp.length * factor))
+        ramp = ramp.model_copy(update={"start": later(ramp.start), "length": length})
+    if averaging is not None:
+        averaging = averaging.model_copy(update={"start": later(averaging.start)})
+    milestones = tuple(max(1, round(milestone * factor)) for milestone in training.milestones)
+    changed = {"epochs": epochs, "milestones": milestones, "ramp": ramp, "averaging": averaging}
+    return training.model_copy(update=changed)
+
+
 def learning_rate_at(training: Training, epoch: int) -> float:
     """Learning rate of an epoch, counted from 1."""
     passed = sum(epoch > milestone for milestone in training.milestones)

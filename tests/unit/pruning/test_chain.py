@@ -19,7 +19,8 @@ from torch import nn
 from toolkit.data.dataset import Dataset, Split
 from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
-from toolkit.models.architecture_options import OnnxNet, identity
+from toolkit.formats.onnx.export import export_model
+from toolkit.models.architecture_options import Mlp, OnnxNet, identity
 from toolkit.models.build import build_model
 from toolkit.models.narrow import narrowed
 from toolkit.pruning import ChainModel, build_chains
@@ -40,6 +41,7 @@ from toolkit.pruning.pruning_options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
 from toolkit.study_networks import sorted_by_class, source_stamp
 from toolkit.training import training_curve
+from toolkit.training.schedule import stretched
 from toolkit.training.training_job import TrainingJob
 from toolkit.training.training_loop import apply_masks, train
 
@@ -301,6 +303,44 @@ def test_the_unpruned_control_is_trained_for_as_many_epochs_as_the_chain(
         expected = train(expected, replace(alike, training=longer))
         assert _equal(control.model, expected)
         assert len(control.curve) == job.training.epochs + learning
+
+
+@pytest.mark.parametrize("rewind", ["lt", "finetune"])
+def test_the_stretched_control_is_one_training_of_as_many_epochs(digits: Dataset, tmp_path: Path, rewind: str) -> None:
+    method = {"name": "hydra", "epochs": 2}
+    recipe = _recipe({"method": method, "rewind": rewind, "controls": ["stretched"]})
+    chain, options = recipe.chains[0], recipe.models["net"]
+    training = recipe.training_of(chain)
+    context = ChainContext(digits, cache=tmp_path)
+    states = list(chain_with_controls(context, options, chain, training))
+    controls = [state for state in states if state.control == "stretched"]
+    assert len(controls) == len(chain.targets)
+    for index, control in enumerate(controls, 1):
+        epochs = training.epochs + index * (training.epochs + 2)
+        job = replace(chain_job(context, training), training=stretched(training, epochs))
+        assert _equal(control.model, train(initial_model(context, options, training), job))
+        assert len(control.curve) == epochs
+    assert len({state.key for state in states}) == len(states)
+    again = chain_with_controls(replace(context, progress=_no_training), options, chain, training)
+    assert [state.key for state in again] == [state.key for state in states]
+    slower = {"training": {"milestones": [2]}}
+    others = recipe.model_copy(update={"chains": (chain.model_copy(update=slower),)})
+    changed = others.training_of(others.chains[0])
+    later = list(chain_with_controls(context, options, others.chains[0], changed))
+    assert not {state.key for state in later} & {state.key for state in states}
+
+
+def _no_training(name: str, done: int, epochs: int) -> None:
+    raise AssertionError(f"{name} is trained")
+
+
+def test_a_network_from_a_file_has_no_stretched_control(digits: Dataset, tmp_path: Path) -> None:
+    export_model(build_model(Mlp(hidden=(4,)), digits, 0), digits.test.images[:1], tmp_path / "net.onnx")
+    recipe = _recipe({"method": {"name": "magnitude", "layers": ["linear"]}, "controls": ["stretched"]})
+    chain, training = recipe.chains[0], recipe.training_of(recipe.chains[0])
+    options = OnnxNet(file=tmp_path / "net.onnx")
+    with pytest.raises(InputError, match="has no initial weights; leave out 'stretched'"):
+        list(chain_with_controls(ChainContext(digits), options, chain, training))
 
 
 def test_random_masks_have_the_densities_of_each_layer() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.training.schedule import epsilon_at, learning_rate_at, smoothed_fraction
-from toolkit.training.training_options import Ramp, Training
+from toolkit.training.schedule import epsilon_at, learning_rate_at, smoothed_fraction, stretched
+from toolkit.training.training_options import Averaging, Ramp, Training
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,24 @@ def test_learning_rate_falls_after_each_milestone() -> None:
     training = Training(learning_rate=1.0, milestones=(140, 170))
     rates = [learning_rate_at(training, epoch) for epoch in (1, 140, 141, 170, 171, 200)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_a_stretched_schedule_is_the_same_at_the_same_part_of_the_training() -> None:
+    ramp, averaging = Ramp(start=3, length=4, middle=0.25, exponent=2), Averaging(start=9)
+    short = Training(epsilon=0.1, epochs=10, milestones=(6, 8), ramp=ramp, averaging=averaging, learning_rate=0.5)
+    long = stretched(short, 35)
+    assert long.epochs == 35
+    for epoch in range(1, 36):
+        assert learning_rate_at(long, epoch) == learning_rate_at(short, (epoch - 1) * 10 // 35 + 1)
+    for step in range(0, 100):
+        assert epsilon_at(long, step * 7, 20) == pytest.approx(epsilon_at(short, step * 2, 20))
+    assert long.averaging is not None
+    assert long.averaging.start == 29
+    same = {"epochs", "milestones", "ramp", "averaging"}
+    assert long.model_dump(exclude=same) == short.model_dump(exclude=same)
+    assert stretched(short, 10) == short
+
+
+def test_a_stretched_schedule_without_parts_has_none() -> None:
+    assert stretched(Training(epochs=4), 6) == Training(epochs=6)
+    assert stretched(Training(epochs=0), 6) == Training(epochs=6)
