@@ -93,7 +93,7 @@ class Settings(BaseModel):
         bool,
         Field(
             validate_default=True,
-            description="use only what a certificate can state, in one process: the search takes longer, and a run "
+            description="use only what a certificate can state: the search takes longer, and a run "
             "keeps the certificate of each unsat; certified implies it",
         ),
         AfterValidator(_or_certified),

@@ -37,6 +37,10 @@ class BoxRecord:
         self.base = np.zeros(count) if origin is None else array(origin.base)
         self.nodes: dict[Key, ProofNode] = {}
 
+    def keys(self, frontier: BoxFrontier) -> list[Key]:
+        """What tells each open box of a frontier from all others."""
+        return [key for part in frontier.open.parts for key in node_keys(part)]
+
     def begun(self, bounded: Sequence[InputBoxes]) -> None:
         """Begin with the boxes of cases."""
         for boxes in bounded:
@@ -49,9 +53,8 @@ class BoxRecord:
         nodes = [self.nodes.pop(key) for key in node_keys(parents)]
         if self.frontier.cut:
             self.state_spaces(nodes, parents)
-        boxes, most = parents, min(self.frontier.fill, self.frontier.batch)
-        spaces = self.frontier.with_stated_space(parents).spaces
-        while boxes is parents or 0 < 2 * len(boxes) <= most:
+        boxes, spaces = parents, self.frontier.with_stated_space(parents).spaces
+        while len(boxes) < len(children):
             dimension = boxes.gain.argmax(1)
             halves = bisect(boxes, dimension)
             middle = halves.upper[: len(boxes)].gather(1, dimension.unsqueeze(1)).squeeze(1)

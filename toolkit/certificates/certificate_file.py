@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 from toolkit.certificates.writer import CertificateWriter, WriterMark
+from toolkit.proof.stream import records
 from toolkit.tuning import tuned
 
 
@@ -21,10 +23,10 @@ class FileMark:
 class CertificateFile:
     """A file of records that a `CertificateWriter` makes."""
 
-    def __init__(self, path: Path, writer: CertificateWriter) -> None:
+    def __init__(self, file: IO[bytes], writer: CertificateWriter) -> None:
         """Raises OSError where the file cannot be written."""
         self.writer = writer
-        self._file = path.open("wb")
+        self._file = file
         self._flushed = time.monotonic()
         self.add(writer.header())
         self.flush()
@@ -51,6 +53,11 @@ class CertificateFile:
         self._file.seek(mark.position)
         self._file.truncate()
         self.writer.back_to(mark.writer)
+
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        """Kinds and payloads of all that was written, of a file that can be read, too."""
+        self._file.seek(0)
+        return records(self._file)
 
     def end(self) -> None:
         """Write that nothing follows."""

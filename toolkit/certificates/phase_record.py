@@ -35,6 +35,10 @@ class PhaseRecord:
         self.columns[space.unstable.cpu().numpy()] = np.arange(len(space.unstable))
         self.nodes: dict[tuple[int, bytes], ProofNode] = {}
 
+    def keys(self, frontier: PhaseFrontier) -> list[tuple[int, bytes]]:
+        """What tells each open domain of a frontier from all others."""
+        return node_keys(frontier.open)
+
     def begun(self, bounded: Sequence[PhaseDomains]) -> None:
         """Begin with cases, or go on with open domains."""
         for domains in bounded:

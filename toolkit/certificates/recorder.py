@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatchmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from toolkit.certificates.neuron_elements import NeuronElements, NeuronValues, n
 from toolkit.certificates.neuron_trees import StatedTrees
 from toolkit.certificates.phase_record import PhaseRecord
 from toolkit.certificates.recorded_problem import RecordedProblem
+from toolkit.certificates.share_record import SearchRecord, ShareRecorder
 from toolkit.certificates.writer import CertificateWriter
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
@@ -30,24 +31,19 @@ from toolkit.proof.bounds import Model
 from toolkit.proof.floats import unsuited
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import UnreadableError, load_network
-from toolkit.run.events import DomainsBounded, LeafClosed, NeuronsBounded, ProblemBegun, RootBounded, SearchBegun
+from toolkit.run.events import (
+    DomainsBounded,
+    LeafClosed,
+    NeuronsBounded,
+    ProblemBegun,
+    RootBounded,
+    SearchBegun,
+    ShareObserver,
+    ShareObserverGroup,
+)
 from toolkit.search.box_frontier import BoxFrontier
 from toolkit.search.phase_domains import proved
 from toolkit.search.phase_frontier import PhaseFrontier
-
-
-class SearchRecord(Protocol):
-    """What is written of one search; domains are records of what it splits."""
-
-    def begun(self, bounded: Sequence[Any]) -> None:
-        """The search began with these domains, or goes on with them."""
-
-    def bounded(self, parents: Any, children: Any, clipping: Any) -> None:
-        """Domains were split, and the children bounded, maybe with the help of clipping."""
-
-    def closed(self, event: LeafClosed) -> None:
-        """A leaf was refuted."""
-
 
 RECORDS: dict[type, Callable[[RecordedProblem, Any], SearchRecord]] = {
     PhaseFrontier: PhaseRecord,
@@ -85,7 +81,7 @@ class CertificateRecorder:
         self.model: Model | None = None
         """Of the network as it is once equal elements have been stated."""
         writer = CertificateWriter(self.network.digest, self.formula.digest, list(self.network.names))
-        self.file = CertificateFile(certificate, writer)
+        self.file = CertificateFile(certificate.open("wb"), writer)
         if floats:
             self.file.add(writer.floats(self.network.types))
         self.gaps: Counter[str] = Counter()
@@ -104,6 +100,10 @@ class CertificateRecorder:
     def __call__(self, event: object) -> None:
         """Write what an event proves."""
         self.record(event)
+
+    def of_share(self, share: Any) -> ShareObserver:
+        """Who writes what another process proves of its share of the search."""
+        return ShareObserverGroup() if self.search is None else ShareRecorder(self.search, share)
 
     def close(self, refuted: bool) -> None:
         """The query was decided: whether all cases are refuted."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class CertificateWriter:
         self.contexts = self.halves = 0
         names = b"".join(struct.pack("<I", len(raw)) + raw for raw in (name.encode() for name in tensors))
         self._packer = zlib.compressobj(6)
-        self._start = MAGIC + self._record(
+        self._start = MAGIC + self.record(
             RecordKind.HEADER, network + specification + struct.pack("<I", len(tensors)) + names
         )
 
@@ -44,7 +45,15 @@ class CertificateWriter:
         """The first bytes of the file."""
         return self._start
 
-    def _record(self, kind: RecordKind, payload: bytes) -> bytes:
+    def of_share(self) -> CertificateWriter:
+        """A writer of a file without a first record, which counts on from here: of a process that has a share of a
+        search."""
+        share = copy(self)
+        share._packer, share._start = zlib.compressobj(zlib.Z_BEST_SPEED), MAGIC
+        return share
+
+    def record(self, kind: RecordKind, payload: bytes) -> bytes:
+        """A record as it is; contexts and half-spaces that it begins are not counted."""
         return self._packer.compress(HEAD.pack(kind, len(payload)) + payload)
 
     def mark(self) -> WriterMark:
@@ -62,26 +71,26 @@ class CertificateWriter:
     def equal(self, tensor: int, stated: Multiples) -> bytes:
         """State that elements of a tensor are multiples of others; what is left of the tensor is numbered anew."""
         payload = struct.pack("<II", tensor, len(stated.elements)) + integers(stated.elements) + integers(stated.models)
-        return self._record(RecordKind.EQUAL, payload + np.asarray(stated.factors, "<f8").tobytes())
+        return self.record(RecordKind.EQUAL, payload + np.asarray(stated.factors, "<f8").tobytes())
 
     def floats(self, types: frozenset[int]) -> bytes:
         """State that all that follows is about evaluations in the one element type of the network."""
         [kind] = types
-        return self._record(RecordKind.FLOATS, struct.pack("<I", kind))
+        return self.record(RecordKind.FLOATS, struct.pack("<I", kind))
 
     def case(self, number: int, above: int | None = None) -> tuple[int, bytes]:
         """Begin the proof of a case, or of what all have in common, where the number is that after the last: its
         context. It has the bounds of the context ``above``, all that is left of what the cases have in common."""
         self.contexts += 1
         payload = struct.pack("<II", number, 0 if above is None else above + 1)
-        return self.contexts - 1, self._record(RecordKind.CASE, payload)
+        return self.contexts - 1, self.record(RecordKind.CASE, payload)
 
     def split(self, contexts: Array, tensors: Array, indices: Array, points: Array) -> tuple[Array, bytes]:
         """Split contexts at ``element <= point`` and ``>=``; the numbers of the two halves, ``(n, 2)``."""
         count = len(contexts)
         children = self.contexts + np.arange(2 * count).reshape(count, 2)
         self.contexts += 2 * count
-        return children, self._record(RecordKind.SPLIT, split_payload(contexts, tensors, indices, points))
+        return children, self.record(RecordKind.SPLIT, split_payload(contexts, tensors, indices, points))
 
     def slopes(self, first: int, layers: Mapping[str, Array], rows: int = 1) -> bytes:
         """Put slopes, bytes for all elements of some tensors, ``(rows, n)`` each, into slots from the first one on."""
@@ -95,25 +104,25 @@ class CertificateWriter:
 
     def refute(self, rows: LinearRows) -> bytes:
         """Rows that are positive in their contexts."""
-        return self._record(RecordKind.REFUTE, linear_payload(rows))
+        return self.record(RecordKind.REFUTE, linear_payload(rows))
 
     def bound(self, rows: LinearRows) -> bytes:
         """Bounds of elements of a tensor."""
-        return self._record(RecordKind.BOUND, linear_payload(rows))
+        return self.record(RecordKind.BOUND, linear_payload(rows))
 
     def half_space(self, rows: LinearRows) -> tuple[Array, bytes]:
         """Linear functions of the input that are at most 0 where the atoms hold; their numbers."""
         self.halves += len(rows)
         numbers = np.arange(self.halves - len(rows), self.halves)
-        return numbers, self._record(RecordKind.HALF_SPACE, linear_payload(rows))
+        return numbers, self.record(RecordKind.HALF_SPACE, linear_payload(rows))
 
     def recompute(self, context: int, anew: bool = True) -> bytes:
         """Have the bounds of a context computed anew, or what is known of it put together, for all below it."""
-        return self._record(RecordKind.RECOMPUTE, struct.pack("<IB", context, anew))
+        return self.record(RecordKind.RECOMPUTE, struct.pack("<IB", context, anew))
 
     def end(self) -> bytes:
         """The last record and the end of the stream."""
-        return self._record(RecordKind.END, b"") + self._packer.flush()
+        return self.record(RecordKind.END, b"") + self._packer.flush()
 
 
 def packed(stream: Iterable[tuple[int, bytes]]) -> bytes:

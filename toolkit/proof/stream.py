@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -138,7 +138,7 @@ class Payload:
             raise Damaged("a record is longer than it says")
 
 
-def unpacked_bytes(file: BinaryIO) -> Iterator[bytes]:
+def unpacked_bytes(file: IO[bytes]) -> Iterator[bytes]:
     """The stream, some bytes at a time. A file that ends too early ends it, too; a damaged one raises zlib.error."""
     unpacker = zlib.decompressobj()
     while not unpacker.eof:
@@ -151,7 +151,7 @@ def unpacked_bytes(file: BinaryIO) -> Iterator[bytes]:
         raise Damaged("there is something after the end")
 
 
-def records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def records(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Kinds and payloads. Raises Damaged and zlib.error; ends without `RecordKind.END` where the file does."""
     if file.read(len(MAGIC)) != MAGIC:
         raise Damaged("this is no certificate of version 1")

@@ -1,15 +1,15 @@
 """What happens during a search, for those who watch: progress, logs, statistics, certificates.
 
 The search itself prints nothing; it tells its observers. What events carry exists anyway: nothing is computed for them,
-so that they cost nothing where nobody looks into them. Of searches that several processes share, domains of the other
-processes are not told one by one: who wants all of them asks for one process.
+so that they cost nothing where nobody looks into them. Of a search that several processes share, observers hear what
+the first process does; who wants to hear of all domains is a `SharedObserver`, which has one for each of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,31 @@ def silent(event: Event) -> None:
     """The observer that does not care."""
 
 
+class ShareObserver(Protocol):
+    """Hears of one share of a search in the forked process that has it. It is made in the first process before the
+    fork, where it takes in what its copy says after the other process has handed in its share."""
+
+    def __call__(self, event: Event) -> None:
+        """Called in the forked process once for every event of the share, in order."""
+
+    def told(self) -> Any:
+        """What the first process is to learn, in a form that can be pickled."""
+
+    def gather(self, told: Any) -> None:
+        """Take in what the copy in the forked process says."""
+
+
+@runtime_checkable
+class SharedObserver(Protocol):
+    """An observer that wants to hear of all domains of a search that several processes share."""
+
+    def __call__(self, event: Event) -> None:
+        """Called once for every event of the first process, in order."""
+
+    def of_share(self, share: Any) -> ShareObserver:
+        """The observer of the share of another process, a frontier with some of the open domains."""
+
+
 @dataclass(frozen=True)
 class ObserverGroup:
     """Several observers as one; each hears of every event, in their order."""
@@ -191,3 +216,34 @@ class ObserverGroup:
         """Tell all of them."""
         for observer in self.observers:
             observer(event)
+
+    def of_share(self, share: Any) -> ShareObserver:
+        """An observer of a share for those that want to hear of it."""
+        shared = (observer for observer in self.observers if isinstance(observer, SharedObserver))
+        return ShareObserverGroup([observer.of_share(share) for observer in shared])
+
+
+@dataclass(frozen=True)
+class ShareObserverGroup:
+    """Several observers of a share as one, or none."""
+
+    observers: Sequence[ShareObserver] = ()
+
+    def __call__(self, event: Event) -> None:
+        """Tell all of them."""
+        for observer in self.observers:
+            observer(event)
+
+    def told(self) -> list[Any]:
+        """What each of them says."""
+        return [observer.told() for observer in self.observers]
+
+    def gather(self, told: list[Any]) -> None:
+        """Give each what its copy said."""
+        for observer, part in zip(self.observers, told, strict=True):
+            observer.gather(part)
+
+
+def observer_of_share(observer: Observer, share: Any) -> ShareObserver:
+    """Who hears of the share of another process for an observer: nobody unless it asks for that."""
+    return observer.of_share(share) if isinstance(observer, SharedObserver) else ShareObserverGroup()

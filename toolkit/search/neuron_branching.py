@@ -70,29 +70,38 @@ def branch_neurons(question: NeuronQuestion) -> Bounds:
 
 def _branch_layer(question: NeuronQuestion, number: int, clock: Clock) -> Bounds:
     """The bounds with those of one layer's unstable neurons tightened, dealt among processes."""
-    program, box, bounds = question.program, question.box, question.known
+    program, bounds = question.program, question.known
     layer = program.layers[number]
     unstable = _unstable(bounds.of(layer.neurons))
     if not len(unstable) or not RELAXATIONS[layer.op].piecewise_linear:
         return bounds
-    if question.stated:
-        return _stated(question, number, unstable, clock)
     most = min(question.processes, len(unstable) // tuned().sharing.least_domains, worth_starting(clock.left))
     count = max(1, most)
     hands = [unstable[hand::count] for hand in range(count)]
-    works = [partial(_grown, program, number, box, bounds, hand, question.batch, clock) for hand in hands]
+    grow = _stated if question.stated else _grown
+    works = [partial(grow, question, number, hand, clock) for hand in hands]
     lower, upper = bounds.lower.clone(), bounds.upper.clone()
     for hand, found in zip(hands, side_by_side(works, clock), strict=True):
         if found is not None:
+            if found.trees is not None:
+                question.tell(found.trees)
             at = layer.start + hand
-            new = Bounds(lower[:, at], upper[:, at]).intersect(found)
+            new = Bounds(lower[:, at], upper[:, at]).intersect(found.bounds)
             lower[:, at], upper[:, at] = new.lower, new.upper
     return Bounds(lower, upper)
 
 
-def _stated(question: NeuronQuestion, number: int, rows: Tensor, clock: Clock) -> Bounds:
-    """The bounds with those of some rows of a layer that leaves prove with slopes that a byte can state, by a margin
-    for what rounding does to those who compute them again; the trees are told."""
+@dataclass(frozen=True)
+class GrownTrees:
+    """What trees prove of some neurons of a layer: bounds ``(1, n)``, and the trees where these are to be told."""
+
+    bounds: Bounds
+    trees: NeuronTrees | None = None
+
+
+def _stated(question: NeuronQuestion, number: int, rows: Tensor, clock: Clock) -> GrownTrees | None:
+    """Bounds of some rows of a layer that leaves prove with slopes that a byte can state, by a margin for what rounding
+    does to those who compute them again; None where memory is short."""
     program, bounds = question.program, question.known
     at = program.layers[number].start + rows
     known, width = lower_ends(Bounds(bounds.lower[:, at], bounds.upper[:, at]))
@@ -103,23 +112,22 @@ def _stated(question: NeuronQuestion, number: int, rows: Tensor, clock: Clock) -
             grown(trees, clock)
             multipliers, ends = trees.with_stated_slopes()
     except torch.OutOfMemoryError:
-        return bounds
+        return None
     better = worth_stating(ends, known, width)
     told = multipliers.alpha, multipliers.beta, ends, better
-    question.tell(NeuronTrees(number, rows, trees.space.unstable, trees.open.case, trees.open.phase, *told))
-    lower, upper = bounds.lower.clone(), bounds.upper.clone()
     low, negated = torch.where(better, ends, known).unsqueeze(0).chunk(2, 1)
-    lower[:, at], upper[:, at] = low, -negated
-    return Bounds(lower, upper)
+    return GrownTrees(
+        Bounds(low, -negated),
+        NeuronTrees(number, rows, trees.space.unstable, trees.open.case, trees.open.phase, *told),
+    )
 
 
-def _grown(
-    program: Program, number: int, box: Bounds, bounds: Bounds, rows: Tensor, batch: int, clock: Clock
-) -> Bounds | None:
-    """Bounds ``(1, n)`` of some rows of a layer by trees, or None where time or memory is short."""
+def _grown(question: NeuronQuestion, number: int, rows: Tensor, clock: Clock) -> GrownTrees | None:
+    """Bounds of some rows of a layer by trees, or None where memory is short."""
     try:
         with refusals():
-            return grown(plant(program, number, box, bounds, rows, batch), clock)
+            trees = plant(question.program, number, question.box, question.known, rows, question.batch)
+            return GrownTrees(grown(trees, clock))
     except torch.OutOfMemoryError:
         return None
 

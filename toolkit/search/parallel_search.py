@@ -16,7 +16,7 @@ from torch import Tensor
 
 from toolkit.run.budget import Budget
 from toolkit.run.clock import OutOfTime
-from toolkit.run.events import RoundDone
+from toolkit.run.events import RoundDone, ShareObserver, observer_of_share
 from toolkit.run.forked_processes import SharedFlag, side_by_side, worth_starting
 from toolkit.search.loop import Frontier, SearchOutcome, SearchProgress, branch_and_bound
 from toolkit.tuning import tuned
@@ -66,6 +66,8 @@ class TurnReport:
     """What is left of its share, with its counters."""
     candidates: list[tuple[Tensor, int]] = field(default_factory=list)
     """Points that may be witnesses, with their regions: only the process that all began with can replay them."""
+    told: Any = None
+    """What the share's observer says."""
 
 
 class WitnessFound(Exception):  # noqa: N818 - not an error: the search ends
@@ -81,8 +83,9 @@ def take_turn(search: Frontier[Any, Any], count: int, budget: Budget, short: boo
     if short:
         flag.put_up()
     turn = _TurnRunner(flag, budget)
+    observers = [observer_of_share(budget.observer, share) for share in shares[1:]]
     works: list[Callable[[], TurnReport]] = [partial(turn.lead, shares[0])]
-    works += [partial(turn.follow, share) for share in shares[1:]]
+    works += [partial(turn.follow, *follower) for follower in zip(shares[1:], observers, strict=True)]
     try:
         reports = side_by_side(works, budget.clock)
     except WitnessFound:
@@ -90,6 +93,9 @@ def take_turn(search: Frontier[Any, Any], count: int, budget: Budget, short: boo
     # Of a process that is lost, this one still has the share as it was when the turn began.
     pairs = zip(shares, reports, strict=True)
     search.gather([share.state() if report is None else report.state for share, report in pairs])
+    for observer, report in zip(observers, reports[1:], strict=True):
+        if report is not None:
+            observer.gather(report.told)
     budget.observer(
         RoundDone(search.progress.bounded, search.divisible, search.progress.weakest, search.progress.depth)
     )
@@ -110,7 +116,7 @@ class _TurnRunner:
             raise WitnessFound
         return TurnReport(share.state())
 
-    def follow(self, share: Frontier[Any, Any]) -> TurnReport:
+    def follow(self, share: Frontier[Any, Any], observer: ShareObserver) -> TurnReport:
         """What a forked one does."""
         candidates: list[tuple[Tensor, int]] = []
 
@@ -119,8 +125,8 @@ class _TurnRunner:
             self.flag.put_up()
             return False
 
-        self._run(share, Budget(self.budget.clock, collect))
-        return TurnReport(share.state(), candidates=candidates)
+        self._run(share, Budget(self.budget.clock, collect, observer))
+        return TurnReport(share.state(), candidates, observer.told())
 
     def _run(self, share: Frontier[Any, Any], budget: Budget) -> SearchOutcome | None:
         """What a share comes to, or None where it is not done when the turn ends."""

@@ -271,9 +271,8 @@ def phase_search(task: SearchTask, root: RootBounds) -> PhaseFrontier:
 
 
 def processes_of(task: SearchTask) -> int:
-    """How many processes share a search: one where passes are counted, or all domains are to be told."""
-    alone = task.settings.passes or task.settings.certifiable
-    return 1 if alone else cores(task.problem.program.device, task.settings.processes)
+    """How many processes share a search: one where passes are counted."""
+    return 1 if task.settings.passes else cores(task.problem.program.device, task.settings.processes)
 
 
 def batch_of(task: SearchTask) -> int:

@@ -16,7 +16,7 @@ def read(path: Path) -> list[tuple[int, bytes]]:
 
 def test_what_is_taken_back_was_never_there(tmp_path: Path) -> None:
     path, writer = tmp_path / "c", CertificateWriter(bytes(32), bytes(32), ["z"])
-    file = CertificateFile(path, writer)
+    file = CertificateFile(path.open("wb"), writer)
     file.add(writer.case(0)[1])
     mark = file.mark()
     before = read(path)

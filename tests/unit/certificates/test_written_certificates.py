@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from toolkit.proof.stream import RecordKind, records
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
 from toolkit.run.events import LeafClosed, RoundDone
+from toolkit.search import neuron_branching
 from toolkit.settings import Settings
 from toolkit.tuning import tuned, using
 from toolkit.verify import load_networks, silent
@@ -138,9 +141,19 @@ def test_every_kind_of_statement_is_written_and_accepted(tmp_path: Path) -> None
     assert set(found) == set(RecordKind) - {RecordKind.RECOMPUTE, RecordKind.EQUAL, RecordKind.FLOATS}
 
 
-def test_trees_of_neurons_are_stated(tmp_path: Path) -> None:
-    """Where searches get next to no time before neurons are bounded by trees, ends of neurons are what proves."""
+@pytest.mark.parametrize("processes", [1, 2])
+def test_trees_of_neurons_are_stated(tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where searches get next to no time before neurons are bounded by trees, ends of neurons are what proves; so it is
+    where each process has trees of its own."""
+    hands, deal = set[int](), neuron_branching.side_by_side
+
+    def dealt(works: Sequence[Callable[[], Any]], clock: Clock) -> list[Any]:
+        hands.add(len(works))
+        return deal(works, clock)
+
+    monkeypatch.setattr(neuron_branching, "side_by_side", dealt)
     trees, few = 0, {"strategy": {"first_turn_seconds": 0.0}, "certificates": {"trees_put_together": 3}}
+    few |= {"processes": {"seconds_to_fork": 1e-9}, "sharing": {"least_domains": 1}}
     for width, seed, margin in ((12, 0, 0.3), (12, 1, 0.3), (16, 3, 0.1)):
         generator = np.random.default_rng(seed)
         builder, x, widths = NetworkBuilder(generator, (1, 6)), "x", [6, width, width, width]
@@ -150,12 +163,13 @@ def test_trees_of_neurons_are_stated(tmp_path: Path) -> None:
         specification = network.with_suffix(".vnnlib")
         specification.write_text(hard_query(network, generator, margin))
         with using(tuned().changed(**few)):
-            result, certificate = written(network, specification, timeout=60.0, beta_iterations=1, batch=2)
+            chosen = {"beta_iterations": 1, "batch": 2, "processes": processes}
+            result, certificate = written(network, specification, timeout=60.0, **chosen)
         assert result.verdict is Verdict.UNSAT and not result.reason
         outcome = check(network, specification, certificate)
         assert outcome.status == CHECKED, outcome.message
         trees += kinds(certificate)[RecordKind.RECOMPUTE]
-    assert trees
+    assert trees and max(hands) == processes
 
 
 def test_only_what_the_checker_accepts_is_certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
