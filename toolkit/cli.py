@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from toolkit import __version__
 from toolkit.errors import ExitCode, MachineError, ToolkitError, did_you_mean
 from toolkit.run.forked_query import note_start
+from toolkit.run.thread_waits import spin_briefly
 from toolkit.settings import first_problem
 from toolkit.tuning import tuned
 
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> Never:
     """Run one command and exit with an `ExitCode`."""
     note_start()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported, whose small products wait longer
+    spin_briefly()
     gc.set_threshold(tuned().processes.collector_objects)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names that a terminal cannot show must not end a run

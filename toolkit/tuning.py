@@ -303,6 +303,9 @@ class ProcessTuning(TuningGroup):
     collector_objects: int = choice(50_000, "objects", least=1, measured="search_2026_11_25.json:start")
     """Objects between two runs of the collector of cycles, which finds next to nothing in the imports that it slows
     down."""
+    spin_loops: int = choice(10_000, "loops", least=0, measured="spinning_2026_11_30.json:rows")
+    """Loops that a waiting thread of OpenMP spins before it sleeps: beside busy processes a query takes half of the
+    time that libgomp's own number costs it, and alone 3 % more."""
     single_thread_cost: int = choice(
         1_000_000, "multiplications", least=0, measured="search_2026_11_26.json:two_threads_or_batches"
     )

@@ -28,6 +28,7 @@ from toolkit.errors import MachineError
 from toolkit.result import Verdict
 from toolkit.run.lifetime import die_with_spawner, safe_path
 from toolkit.run.memory_limits import limit_memory
+from toolkit.run.thread_waits import spin_briefly
 from toolkit.tuning import tuned
 
 if TYPE_CHECKING and sys.platform == "win32":
@@ -45,9 +46,8 @@ def serve(connection: Connection, task: WorkerTask, limits: ExecutorLimits, numb
     limit_memory(limits.memory)
     threads = limits.threads
     # Read by OpenMP and by torch when they are loaded, which task.prepare does: nothing here may load them earlier.
-    # Passive waiting matters where cores are shared: spinning threads cost a preempted torch a factor of seven.
     os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    spin_briefly()
     take_gpu(number)
     try:
         task.prepare()
