@@ -46,6 +46,11 @@ class Split:
         """The first ``count`` images."""
         return Split(self.images[:count], self.labels[:count])
 
+    def of_class(self, label: int) -> Split:
+        """The images with this label."""
+        chosen = self.labels == label
+        return Split(self.images[chosen], self.labels[chosen])
+
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels in order, at most ``size`` at a time, channels last in memory."""
         return zip(map(channels_last, self.images.split(size)), self.labels.split(size), strict=True)

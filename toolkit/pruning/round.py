@@ -22,7 +22,7 @@ class PruningRound:
     """A network that was just trained (or is initial, for one-shot pruning), and what to make of it."""
 
     model: nn.Module
-    """A copy: methods may change its gradients and modes."""
+    """A copy: methods may change it."""
     masks: Masks
     """Masks it was trained with; a new mask keeps nothing that these dropped."""
     density: float

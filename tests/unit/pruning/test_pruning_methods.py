@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -288,17 +288,37 @@ def test_the_certified_part_is_a_half_where_the_margin_s_bound_is_zero(digits: D
         radius = min(0.1, float(margin / rows.abs().sum()))
         found = float(certified_part(model, image[None], label[None], radius).detach())
         assert found == pytest.approx(float(margin / (margin + radius * rows.abs().sum())))
-    assert certified_part(model, images, 1 - labels, 0.01).tolist() == [0.0] * 50
+        wrong = float(certified_part(model, image[None], 1 - label[None], radius).detach())
+        assert wrong == pytest.approx(-found)
 
 
-def test_the_score_is_what_the_certified_part_loses(digits: Dataset, trained: nn.Module) -> None:
-    """The kept weights are those whose scaling by differences changes the certified part the most."""
+def test_a_misclassified_image_has_a_negative_part_whatever_class_has_the_most_room() -> None:
+    """Class 2 is the answer; class 1 may become larger within the ball."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 3)).double()
+    model[1].weight.data[:, 0] = torch.tensor([0.0, 9.0, 0.0])
+    model[1].bias.data[:] = torch.tensor([0.0, -5.0, 1.0])
+    found = certified_part(model, torch.tensor([[[[0.5]]]], dtype=torch.float64), torch.tensor([0]), 0.5)
+    assert found.tolist() == pytest.approx([-1.0])
+
+
+def test_without_a_radius_no_margin_is_lost(first: PruningRound) -> None:
+    exact = first.job.training.model_copy(update={"epsilon": 0.0})
+    with pytest.raises(InputError, match=r"specification\.epsilon.*a radius is needed"):
+        prune(CrownMargin(), replace(first, job=replace(first.job, training=exact)))
+
+
+@pytest.mark.parametrize("change", ["loss", "size"])
+def test_the_score_is_what_the_certified_part_of_classes_loses(
+    digits: Dataset, trained: nn.Module, change: Literal["loss", "size"]
+) -> None:
+    """The kept weights are those whose scaling by differences changes the certified part of classes the most."""
     model, data = (
         copy.deepcopy(trained).double().eval(),
         Split(digits.validation.images.double(), digits.validation.labels),
     )
     job = TrainingJob(TRAINING, data)
-    masks = prune(CrownMargin(layers=("linear",)), PruningRound(copy.deepcopy(model), {}, 0.5, job, data, 0))
+    options = CrownMargin(layers=("linear",), change=change, steps=1)
+    masks = prune(options, PruningRound(copy.deepcopy(model), {}, 0.5, job, data, 0))
     name = "10.weight"
     weight = dict(model.named_parameters())[name].data.view(-1)
     slopes = []
@@ -307,12 +327,62 @@ def test_the_score_is_what_the_certified_part_loses(digits: Dataset, trained: nn
         for factor in (1 + 1e-5, 1 - 1e-5):
             weight[index] = before * factor
             with torch.no_grad():
-                parts.append(float(certified_part(model, data.images, data.labels, 0.05).sum()))
+                part = certified_part(model, data.images, data.labels, 0.05)
+                parts.append(torch.zeros(10).double().index_add(0, data.labels, part))
         weight[index] = before
-        slopes.append((parts[0] - parts[1]) / 2e-5)
+        slope = (parts[0] - parts[1]) / 2e-5
+        needed = slope.relu().sum() if change == "loss" else slope.abs().sum()
+        slopes.append(needed if needed > 1e-9 else slope.sum())
     measured, kept = torch.tensor(slopes), masks[name].view(-1)[::7]
     assert 0 < int(kept.sum()) < len(kept)
     assert measured[kept].min() >= measured[~kept].max() - 1e-6
+
+
+def test_signed_losses_add_up_to_nothing_and_cannot_tell_layers_apart(digits: Dataset, trained: nn.Module) -> None:
+    """What the record of the criterion says of the last layer: scaling it as a whole changes nothing, for any class."""
+    model, data = copy.deepcopy(trained).double().eval(), digits.validation
+    last = list(model.children())[-1]
+    for label in range(10):
+        part = certified_part(model, data.of_class(label).images.double(), data.of_class(label).labels, 0.05)
+        gradients = torch.autograd.grad(part.sum(), [last.weight, last.bias])
+        losses = [(w * g).detach() for w, g in zip((last.weight, last.bias), gradients, strict=True)]
+        size = sum(float(loss.abs().sum()) for loss in losses)
+        assert size > 1e-3
+        assert abs(sum(float(loss.sum()) for loss in losses)) < 1e-9 * size
+
+
+def test_margins_are_pruned_in_steps_that_see_what_is_left(first: PruningRound) -> None:
+    """Two steps are the masks of one to the density between, and then of one on the network that this left."""
+    whole = prune(CrownMargin(steps=2), replace(first, model=copy.deepcopy(first.model), density=0.25))
+    once = CrownMargin(steps=1)
+    half = prune(once, replace(first, model=copy.deepcopy(first.model), density=0.5))
+    model = copy.deepcopy(first.model)
+    apply_masks(model, half)
+    rest = prune(once, replace(first, model=model, masks=half, density=0.25))
+    assert all(torch.equal(whole[name], rest[name]) for name in whole)
+    direct = prune(once, replace(first, model=copy.deepcopy(first.model), density=0.25))
+    assert any(not torch.equal(whole[name], direct[name]) for name in whole)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_margins_leave_every_layer_and_class_alive_and_right(seed: int) -> None:
+    """Four clusters in the plane by a network of two hidden layers, of which a quarter of the weights is kept, without
+    training after that."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(400) % 4
+    corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    data = Split(0.5 + 0.2 * corners[labels] + 0.04 * torch.randn(400, 2, generator=generator), labels)
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(2, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 4))
+    training = TRAINING.model_copy(update={"epochs": 60, "batch": 40})
+    job = TrainingJob(training, data.first(300))
+    train(model, job)
+    held = Split(data.images[300:], labels[300:])
+    masks = prune(CrownMargin(layers=("linear",)), PruningRound(copy.deepcopy(model), {}, 0.25, job, held, seed))
+    assert [float(mask.double().mean()) for mask in masks.values()] == pytest.approx([0.25] * 3, abs=0.01)
+    assert bool(masks["4.weight"].any(1).all())
+    apply_masks(model, masks)
+    assert float((model(data.images).argmax(1) == labels).double().mean()) > 0.85
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
