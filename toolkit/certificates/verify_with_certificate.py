@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 from toolkit.certificates.quick_certificate import certificate
 from toolkit.certificates.repair import repaired
 from toolkit.errors import InputError
 from toolkit.formats.vnnlib.read import read_query
-from toolkit.proof.check import CHECKED, INCOMPLETE, REFUTED, CheckOutcome, check
-from toolkit.proof.network import UnreadableError
+from toolkit.proof.check import CHECKED, INCOMPLETE, REFUTED, CertificateChecker, CheckOutcome, check
+from toolkit.proof.formula import load_formula
+from toolkit.proof.network import UnreadableError, load_network
+from toolkit.proof.stream import records
 from toolkit.result import Result, Verdict
 from toolkit.run.alarm import Overdue, out_of_time_after
 from toolkit.run.clock import Clock, OutOfTime
@@ -59,7 +63,9 @@ def verify_with_certificate(
         result = _with_quick_certificate(files, decide(settings), found)
     else:
         result = _by_search(files, decide, settings.changed({"certifiable": True, "bounds": "native"}), floats)
-    return checked(files, result, clock, floats) if settings.certified and result.verdict is Verdict.UNSAT else result
+    if not settings.certified or result.verdict is not Verdict.UNSAT:
+        return result
+    return checked(files, result, clock, floats, settings.processes)
 
 
 def _by_search(files: ProofFiles, decide: Callable[..., Result], settings: Settings, floats: bool) -> Result:
@@ -86,16 +92,16 @@ def _by_search(files: ProofFiles, decide: Callable[..., Result], settings: Setti
     return _with_facts(result, files, INCOMPLETE if gaps else "complete")
 
 
-def checked(files: ProofFiles, result: Result, clock: Clock, floats: bool = False) -> Result:
+def checked(files: ProofFiles, result: Result, clock: Clock, floats: bool = False, processes: int = 1) -> Result:
     """An answer `unsat`, or another one where the checker does not accept its certificate before the time is over, nor
     one in which the leaves that it refuses are split further; with ``floats``, as one about evaluations in the
-    network's floating-point type."""
+    network's floating-point type. ``processes`` as in `Settings`."""
     if result.statistics.certificate != "complete":
         return replace(result, verdict=Verdict.UNKNOWN)
     began = clock.seconds
     try:
         with out_of_time_after(clock.seconds_left):
-            outcome = check_or_repair(files, clock)
+            outcome = check_or_repair(files, clock, _checkers(processes, began))
     except Overdue:
         return replace(result, verdict=Verdict.TIMEOUT, reason="time limit, while the certificate was checked")
     except UnreadableError as error:
@@ -110,11 +116,42 @@ def checked(files: ProofFiles, result: Result, clock: Clock, floats: bool = Fals
     return replace(result, verdict=Verdict.UNKNOWN, reason=f"the certificate is {outcome.status}: {outcome.message}")
 
 
-def check_or_repair(files: ProofFiles, clock: Clock) -> CheckOutcome:
-    """What the checker says of a certificate; where it refuses leaves that could be split, of one in which they are,
-    which takes the place of the other. Raises UnreadableError."""
+def _checkers(processes: int, seconds: float) -> int:
+    """How many processes share the leaves of a certificate: as many as are worth their start after a search of so many
+    seconds, one after a short one."""
+    if seconds < tuned().sharing.seconds_before or "torch" not in sys.modules:
+        return 1
+    import torch
+
+    from toolkit.run.forked_processes import cores, worth_starting
+
+    return min(cores(torch.device("cpu"), processes), worth_starting(seconds))
+
+
+def check_in_shares(files: ProofFiles, clock: Clock, count: int) -> CheckOutcome:
+    """What the checker says of a certificate, whose leaves are dealt among processes; alone, where one of them is lost.
+    Raises UnreadableError."""
     paths = (files.network, files.specification, files.certificate)
-    outcome = check(*paths)
+    if count > 1:
+        from toolkit.run.forked_processes import side_by_side
+
+        network, formula, data = load_network(files.network), load_formula(files.specification), paths[-1].read_bytes()
+
+        def share(number: int) -> CheckOutcome:
+            return CertificateChecker(network, formula, share=(number, count)).run(records(BytesIO(data)))
+
+        found = side_by_side([partial(share, number) for number in range(count)], clock)
+        outcomes = [outcome for outcome in found if outcome is not None]
+        if len(outcomes) == count:
+            return min(outcomes, key=lambda found: (found.status != REFUTED, found.status == CHECKED))
+    return check(*paths)
+
+
+def check_or_repair(files: ProofFiles, clock: Clock, count: int = 1) -> CheckOutcome:
+    """What the checker says of a certificate, in so many processes; where it refuses leaves that could be split, of one
+    in which they are, which takes the place of the other. Raises UnreadableError."""
+    paths = (files.network, files.specification, files.certificate)
+    outcome = check_in_shares(files, clock, count)
     if outcome.status != REFUTED:
         return outcome
     try:

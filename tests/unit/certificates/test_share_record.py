@@ -21,10 +21,10 @@ from random_queries import hard_query
 from toolkit.certificates.certificate_file import CertificateFile
 from toolkit.certificates.leaf_rows import ProofNode
 from toolkit.certificates.share_record import RENUMBERED, Renumbering, ShareRecorder, ToldShare, apart, together
-from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
+from toolkit.certificates.verify_with_certificate import ProofFiles, check_in_shares, verify_with_certificate
 from toolkit.certificates.writer import CertificateWriter, linear_payload, references, split_payload
-from toolkit.proof.check import CHECKED, check
-from toolkit.proof.stream import LinearRows, Payload, RecordKind, records
+from toolkit.proof.check import CHECKED, REFUTED, CertificateChecker, CheckOutcome, check
+from toolkit.proof.stream import Damaged, LinearRows, Payload, RecordKind, records
 from toolkit.result import Result, Verdict
 from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock
@@ -127,6 +127,59 @@ def test_a_lost_process_leaves_its_share_open(
     assert check(network, specification, certificate).status == CHECKED
     assert any(turn.lost for turn in turns)
     assert not gathered
+
+
+@forked
+def test_leaves_are_dealt_among_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process refutes what it is dealt, and one whose leaves are wrong is enough to refuse a file."""
+    network, specification = posed(tmp_path, 0, 0.4)
+    result, certificate = written(network, specification, strategy="relu")
+    files, clock = ProofFiles({"": network}, specification, certificate), Clock.started(60.0)
+    assert result.verdict is Verdict.UNSAT
+    here, shares = os.getpid(), set[tuple[int, int]]()
+    plain = CertificateChecker.check_leaves
+
+    def only_elsewhere(self: CertificateChecker, rows: LinearRows) -> None:
+        shares.add((self.job, self.jobs))
+        assert os.getpid() == here or self.job
+        plain(self, rows)
+
+    monkeypatch.setattr("toolkit.proof.check.SHARE", 4)
+    monkeypatch.setattr(CertificateChecker, "check_leaves", only_elsewhere)
+    assert check_in_shares(files, clock, 3).status == CHECKED
+    assert shares == {(0, 3)}
+
+    def refused(self: CertificateChecker, rows: LinearRows) -> None:
+        if self.job == 2:
+            raise Damaged("not refuted")
+
+    monkeypatch.setattr(CertificateChecker, "check_leaves", refused)
+    outcome = check_in_shares(files, clock, 3)
+    assert (outcome.status, "not refuted" in outcome.message) == (REFUTED, True)
+
+    def lost(self: CertificateChecker, rows: LinearRows) -> None:
+        if self.job:
+            os.kill(os.getpid(), signal.SIGKILL)
+        plain(self, rows)
+
+    monkeypatch.setattr(CertificateChecker, "check_leaves", lost)
+    assert check_in_shares(files, clock, 3).status == CHECKED, "then alone"
+
+
+@forked
+def test_a_certified_search_has_its_file_checked_by_several_processes(
+    tmp_path: Path, gathered: list[ToldShare], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+
+    def kept(files: ProofFiles, clock: Clock, count: int) -> CheckOutcome:
+        counts.append(count)
+        return check_in_shares(files, clock, count)
+
+    monkeypatch.setattr("toolkit.certificates.verify_with_certificate.check_in_shares", kept)
+    result, _ = written(*posed(tmp_path, 0, 0.4), strategy="relu", certified=True)
+    assert (result.verdict, result.statistics.certificate) == (Verdict.UNSAT, CHECKED)
+    assert counts == [3]
 
 
 def test_nodes_far_from_the_root_come_back_as_they_were() -> None:
