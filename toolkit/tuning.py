@@ -886,6 +886,8 @@ class CertificateTuning(TuningGroup):
     """Points at which neurons are compared with tensors of the file."""
     compared_values: int = guard(8, "values", least=2)
     """Combinations of the values at these points by which the nearest element is looked for."""
+    compared_elements: int = guard(4, "elements", least=1)
+    """Elements on either side of a neuron's first combination that are compared by all of these."""
     same_value: float = guard(1e-9, "share", least=0, most=1e-6)
     """Relative difference of values that are one and the same."""
     flushed_seconds: float = guard(2.0, "seconds", least=0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -125,20 +124,26 @@ class TensorValues:
 
     def __init__(self, values: Array) -> None:
         self.values = values
-        self._trees: dict[bool, Any] = {}
+        self._sorted: dict[bool, tuple[NDArray[np.int64], Array]] = {}
 
     def middle(self, moved: bool) -> Array:
         """What is taken off each element before directions are compared, ``(n,)``."""
         return self.values.mean(0) if moved else np.zeros(self.values.shape[1])
 
     def nearest(self, wanted: Array, moved: bool) -> NDArray[np.int64]:
-        """For each column, ``(B, m)``, the element whose values have the nearest direction, ``(m,)``."""
-        from scipy.spatial import cKDTree  # most programs need no search
-
-        mixing = np.random.default_rng(0).normal(size=(len(wanted), tuned().certificates.compared_values))
-        if moved not in self._trees:
-            self._trees[moved] = cKDTree(directions(self.values - self.middle(moved)).T @ mixing)
-        return self._trees[moved].query(directions(wanted).T @ mixing)[1]
+        """For each column, ``(B, m)``, the element whose values have the nearest direction, ``(m,)``: the nearest by
+        several combinations of the values, of those that are the nearest by one."""
+        limits = tuned().certificates
+        mixing = np.random.default_rng(0).normal(size=(len(wanted), limits.compared_values))
+        if moved not in self._sorted:
+            known = directions(self.values - self.middle(moved)).T @ mixing
+            order = known[:, 0].argsort()
+            self._sorted[moved] = order, known[order]
+        (order, known), aims = self._sorted[moved], directions(wanted).T @ mixing
+        around = np.arange(-limits.compared_elements, limits.compared_elements)
+        places = (np.searchsorted(known[:, 0], aims[:, 0])[:, None] + around).clip(0, len(order) - 1)
+        best = np.linalg.norm(known[places] - aims[:, None], axis=2).argmin(1)
+        return order[np.take_along_axis(places, best[:, None], 1)[:, 0]]
 
 
 def layer_elements(neurons: Array, tensors: Sequence[TensorValues], taken: Collection[int] = ()) -> NeuronElements:

@@ -32,6 +32,18 @@ def test_single_neurons_are_scaled_elements_of_any_tensor() -> None:
     assert np.allclose(np.stack([found.scale, found.offset], 1), factors, rtol=1e-9, atol=1e-9)
 
 
+def test_each_of_thousands_is_found() -> None:
+    """Among them elements that are equal, and many that differ in a few points alone."""
+    generator = np.random.default_rng(1)
+    values = generator.normal(size=(32, 1))[:, np.zeros(4000, int)]
+    values[:, :3000] = generator.normal(size=(32, 3000))
+    values[generator.integers(32, size=1000), np.arange(3000, 4000)] += generator.normal(size=1000)
+    order = generator.permutation(4000)
+    neurons = values[:, order] * generator.choice([-2.0, 0.7, 1.0], 4000)
+    found = single_elements(neurons, known([values, values[:, :1] + 0 * values[:, :9]]))
+    assert (found.tensor == 0).all() and (values[:, found.index] == values[:, order]).all()
+
+
 def test_what_is_no_element_is_none() -> None:
     values = tensors()
     neurons = np.stack([values[0][:, 0] - values[0][:, 1], np.full(8, 0.5), values[0][:, 0]], 1)
