@@ -138,10 +138,10 @@ class TreeReader(CertificateChecker):
         self.latest = super().evaluate(rows)
         return self.latest
 
-    def evaluated(self, record: LinearRows) -> list[tuple[LinearRows, LowerBound]]:
+    def evaluated(self, record: LinearRows) -> list[tuple[LinearRows, Array, LowerBound]]:
         """Note of bounds of elements, and of half-spaces, what they rest on."""
         found = super().evaluated(record)
-        for rows, _ in found:
+        for rows, *_ in found:
             used, spaces = self.note_atoms(rows), positive_rows(rows.halves)
             for row, context in enumerate(rows.contexts):
                 if record.indices is not None and (used[row] or row in spaces or self.in_space(rows, context)):

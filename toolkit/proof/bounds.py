@@ -99,10 +99,7 @@ class NumberSystem:
 
 def double_below(number: Fraction) -> float:
     """The largest double, or minus infinity, that is not above a rational number."""
-    try:
-        found = float(number)
-    except OverflowError:
-        found = sys.float_info.max if number > 0 else -sys.float_info.max
+    found = float(min(max(number, Fraction(-sys.float_info.max)), Fraction(sys.float_info.max)))
     numerator, denominator = found.as_integer_ratio()
     return found if numerator * number.denominator <= number.numerator * denominator else math.nextafter(found, -np.inf)
 
@@ -193,8 +190,7 @@ class ContextBounds:
         result = replace(self, lower=dict(self.lower), upper=dict(self.upper), lines={})
         result.crossed = np.broadcast_to(self.crossed, count)
         for fact in facts:
-            low, high = (np.array(np.broadcast_to(ends[fact.value], (count, ends[fact.value].shape[1])))
-                         for ends in (result.lower, result.upper))  # fmt: skip
+            low, high = (np.repeat(ends[fact.value], count, 0) for ends in (result.lower, result.upper))
             fact.apply(low, high)
             result.lower[fact.value], result.upper[fact.value] = low, high
             result.crossed = result.crossed | (low > high).any(1)
@@ -203,8 +199,8 @@ class ContextBounds:
     def adaptive(self, step: Activation) -> RangeLines:
         """Lines of a step with slopes chosen here."""
         if step.value not in self.lines:
-            ends, alpha = (self.lower[step.source], self.upper[step.source]), np.array([[ADAPTIVE]])
-            self.lines[step.value] = lines_of(step, *ends, alpha, self.model.arithmetic)
+            ranges = self.lower[step.source], self.upper[step.source], self.size[step.source]
+            self.lines[step.value] = lines_of(step, ranges, np.array([[ADAPTIVE]]), self.model.arithmetic)
         return self.lines[step.value]
 
 
@@ -234,27 +230,24 @@ class RangeLines:
     lower_offset: Array
     upper_slope: Array
     upper_offset: Array
+    loss: Any = 0
+    """What rounding may cost for a coefficient of 1, in its product with a slope and in the sum of offsets."""
 
-    def of(self, owner: Array) -> RangeLines:
-        """The lines of these contexts; where all share one row, this row."""
-        if max(len(part) for part in vars(self).values()) == 1:
-            return self
-        return RangeLines(*(part.take(owner, 0) for part in vars(self).values()))
-
-    def loss(self, size: Array, arithmetic: NumberSystem) -> Array:
-        """What rounding may cost for a coefficient of 1, in its product with a slope and in the sum of offsets."""
+    def rounded(self, size: Array, arithmetic: NumberSystem) -> RangeLines:
+        """The lines with their loss, for values of this size at most."""
         slopes = np.maximum(abs(self.lower_slope), abs(self.upper_slope))
         offsets = np.maximum(abs(self.lower_offset), abs(self.upper_offset))
-        return arithmetic.gamma(4) * slopes * size + arithmetic.gamma(slopes.shape[1] + 8) * offsets
+        return replace(self, loss=arithmetic.gamma(4) * slopes * size + arithmetic.gamma(slopes.shape[1] + 8) * offsets)
 
 
-def lines_of(step: Activation, l: Array, u: Array, alpha: Array, arithmetic: NumberSystem) -> RangeLines:
-    """Lines of an activation; ``alpha`` are bytes, each a part of the slopes that are allowed, or `ADAPTIVE`. What
-    makes the lines is told where they are that, and the parts."""
-    part = rational(alpha.astype(int)) / 254 if arithmetic.exact else alpha / 254
+def lines_of(step: Activation, ranges: Sequence[Array], alpha: Array, arithmetic: NumberSystem) -> RangeLines:
+    """Lines of an activation whose operand has these lower and upper ends and magnitudes; ``alpha`` are bytes, each a
+    part of the slopes that are allowed, or `ADAPTIVE`. What makes the lines is told where they are that, and the parts.
+    """
+    (l, u, size), part = ranges, rational(alpha.astype(int)) / 254 if arithmetic.exact else alpha / 254
     make = {"bend": bend_lines, "clip": clip_lines, "tanh": tanh_lines}[step.name]
     with np.errstate(all="ignore"):
-        return make(arithmetic.parameters(step), l, u, (alpha == ADAPTIVE, part), arithmetic)
+        return make(arithmetic.parameters(step), l, u, (alpha == ADAPTIVE, part), arithmetic).rounded(size, arithmetic)
 
 
 def enclosing(low: Array, high: Array, points: Sequence[Pair], bent: Array, arithmetic: NumberSystem) -> RangeLines:
@@ -357,17 +350,15 @@ def image(bounds: ContextBounds, step: Step) -> tuple[Array, Array]:
         return affine_image(bounds, step)
     l, u = bounds.lower[step.source], bounds.upper[step.source]
     if isinstance(step, MaxStep):
-        taps = step.windows.T
-        low, high = (np.maximum.reduce([np.where(tap >= 0, x[:, tap], -np.inf) for tap in taps]) for x in (l, u))
-        return low, high
+        l, u = (np.append(x, np.full((len(x), 1), -np.inf), 1)[:, step.windows] for x in (l, u))
+        return l.max(2), u.max(2)
     if step.name == "clip":
         a, b = bounds.model.arithmetic.parameters(step)
         return np.minimum(np.maximum(l, a), b), np.minimum(np.maximum(u, a), b)
     if step.name == "tanh":
         scale, height, shift = step.parameters
-        return shift + height * np.tanh(scale * l) - 4 * TANH_ERROR, shift + height * np.tanh(
-            scale * u
-        ) + 4 * TANH_ERROR
+        low, high = (shift + height * np.tanh(scale * end) for end in (l, u))
+        return low - 4 * TANH_ERROR, high + 4 * TANH_ERROR
     return bend_image(bounds.model.arithmetic.parameters(step)[0], l, u, bounds.model.arithmetic)
 
 
@@ -439,7 +430,7 @@ def fresh_bounds(
             put(step.value, low - wider, high + wider)
             reach = reach + bounds.size[step.value].sum(1)
             if step.value in model.read:
-                put(step.value, *crown(bounds, step.value, watch))
+                put(step.value, *crown(bounds, step, watch))
                 reach = reach + bounds.size[step.value].sum(1)
         bounds.lost = model.arithmetic.floor * (1 + reach)
     return bounds
@@ -453,26 +444,26 @@ def nonlinear_in(step: Activation | MaxStep, l: Array, u: Array) -> Array:
     return np.logical_or.reduce([(l < end) & (u > end) for end in ends])
 
 
-def crown(bounds: ContextBounds, value: int, watch: Watch) -> tuple[Array, Array]:
-    """The ranges of a value, narrowed by backward passes for the elements that need it: first at the end nearer to
-    zero, which may be enough to make what reads the element linear, then at the other one.
+def crown(bounds: ContextBounds, step: Step, watch: Watch) -> tuple[Array, Array]:
+    """The ranges of a step's value, narrowed by backward passes for the elements that need it: first at the end nearer
+    to zero, which may be enough to make what reads the element linear, then at the other one.
 
     Elements at one position of an image follow each other: they depend on few positions of what is before them.
     """
-    l, u, arithmetic = bounds.lower[value].copy(), bounds.upper[value].copy(), bounds.model.arithmetic
-    most, grid = max(1, ELEMENTS // max(bounds.model.network.sizes)), bounds.model.grids.get(l.shape[1], 1)
+    value, l, u = step.value, bounds.lower[step.value].copy(), bounds.upper[step.value].copy()
+    widest = max(size.shape[1] for other, size in bounds.size.items() if other != value)
+    most, grid = max(1, ELEMENTS // widest), bounds.model.grids.get(l.shape[1], 1)
     needed, nearer = np.broadcast_to(~bounds.crossed[:, None], l.shape), -l < u
     for side in (nearer, ~nearer):
-        bent = reduce(np.logical_or, [nonlinear_in(step, l, u) for step in bounds.model.read[value]])
+        bent = reduce(np.logical_or, [nonlinear_in(reader, l, u) for reader in bounds.model.read[value]])
         needed = needed & (bent | (value in bounds.model.network.loose))
         pairs = np.argwhere(needed)
         pairs = pairs[np.argsort(pairs[:, 1] % grid, kind="stable")]
         for start in range(0, len(pairs), most):
             watch(value, len(pairs) - start)
             owner, index = pairs[start : start + most].T
-            unit, below = arithmetic.zeros(len(owner), l.shape[1]), side[owner, index]
-            unit[np.arange(len(owner)), index] = np.where(below, 1, -1)
-            least = backward(bounds, Rows(owner, {value: unit}, arithmetic.zeros(len(owner)))).least
+            below = side[owner, index]
+            least = backward(bounds, of_elements(bounds, step, owner, index, np.where(below, 1, -1))).least
             Fact(value, owner, index, np.where(below, least, -np.inf), np.where(below, np.inf, -least)).apply(l, u)
     return l, u
 
@@ -491,6 +482,19 @@ class Rows(NamedTuple):
     """Bytes of the slopes for steps that read this value, ``(R, n)`` or ``(1, n)``; None: all adaptive."""
 
 
+def of_elements(bounds: ContextBounds, step: Step, owner: Array, index: Array, signs: Array) -> Rows:
+    """Elements of a step's value times signs, pushed back through the step where that is one matrix."""
+    arithmetic, signs = bounds.model.arithmetic, bounds.model.arithmetic.numbers(signs)[:, None]
+    source, linear = step.terms[0] if isinstance(step, AffineStep) and len(step.terms) == 1 else (0, None)
+    if isinstance(step, AffineStep) and isinstance(linear, BlockMatrix) and linear.blocks == 1:
+        constant = arithmetic.zeros(len(owner)) if step.bias is None else signs[:, 0] * step.bias[index]
+        loss = bounds.error[step.value][owner % len(bounds.error[step.value]), index]
+        return Rows(owner, {source: signs * linear.matrix.T[index]}, constant, loss)
+    unit = arithmetic.zeros(len(owner), bounds.lower[step.value].shape[1])
+    unit[np.arange(len(owner)), index] = signs[:, 0]
+    return Rows(owner, {step.value: unit}, arithmetic.zeros(len(owner)))
+
+
 class LowerBound(NamedTuple):
     """Each row's functional is at least ``coefficients . x + constant`` at the points of its context, so ``least``,
     which is minus infinity where it would be no number."""
@@ -501,8 +505,8 @@ class LowerBound(NamedTuple):
 
 
 def inner_products(coefficients: Array, table: Array) -> Array:
-    """Inner products of rows with those of a table, or with its only row."""
-    return coefficients @ table[0] if len(table) == 1 else np.einsum("rn,rn->r", coefficients, table)
+    """Inner products of rows, one or several each, with those of a table, or with its only row."""
+    return coefficients @ table[0] if len(table) == 1 else np.einsum("r...n,rn->r...", coefficients, table)
 
 
 class Pass:
@@ -510,16 +514,13 @@ class Pass:
 
     def __init__(self, bounds: ContextBounds, rows: Rows) -> None:
         self.bounds, self.rows, self.arithmetic = bounds, rows, bounds.model.arithmetic
+        self.owner = rows.owner[:1] if (rows.owner == rows.owner[:1]).all() else rows.owner
         self.coefficients, self.constant = dict(rows.start), rows.constant
         self.loss = rows.loss + self.of(np.asarray(bounds.lost))
 
     def of(self, table: Array) -> Array:
         """Rows of a table of contexts, for each functional; one row where all share it."""
-        return table if len(table) == 1 else table[self.rows.owner]
-
-    def weighed(self, coefficients: Array, table: Array) -> Array:
-        """Inner products of each functional's coefficients with its context's row."""
-        return inner_products(coefficients, self.of(table))
+        return table if len(table) == 1 else table[self.owner]
 
     def add_constant(self, more: Array) -> None:
         """Add to the constants."""
@@ -530,12 +531,13 @@ class Pass:
         """Add to the coefficients on a value."""
         if value in self.coefficients:
             more = self.coefficients[value] + more
-            self.loss = self.loss + self.arithmetic.gamma(2) * self.weighed(abs(more), self.bounds.size[value])
+            reach = inner_products(abs(more), self.of(self.bounds.size[value]))
+            self.loss = self.loss + self.arithmetic.gamma(2) * reach
         self.coefficients[value] = more
 
     def affine(self, step: AffineStep, a: Array) -> None:
         """Push coefficients through an affine step."""
-        self.loss = self.loss + self.weighed(abs(a), self.bounds.error[step.value])
+        self.loss = self.loss + inner_products(abs(a), self.of(self.bounds.error[step.value]))
         if step.bias is not None:
             self.add_constant(a @ step.bias)
         for source, linear in step.terms:
@@ -545,16 +547,13 @@ class Pass:
         """Replace the step by its lines."""
         given = self.rows.slopes(step.source)
         if given is None:
-            lines = self.bounds.adaptive(step)
-            loss = self.of(lines.loss(self.bounds.size[step.source], self.arithmetic))
-            lines = lines.of(self.rows.owner)
+            lines = RangeLines(*map(self.of, vars(self.bounds.adaptive(step)).values()))
         else:
-            ends = self.of(self.bounds.lower[step.source]), self.of(self.bounds.upper[step.source])
-            lines = lines_of(step, *ends, given, self.arithmetic)
-            loss = lines.loss(self.of(self.bounds.size[step.source]), self.arithmetic)
+            ranges = [self.of(end[step.source]) for end in (self.bounds.lower, self.bounds.upper, self.bounds.size)]
+            lines = lines_of(step, ranges, given, self.arithmetic)
         up, down = np.maximum(a, 0), np.minimum(a, 0)
         self.add_constant(inner_products(up, lines.lower_offset) + inner_products(down, lines.upper_offset))
-        self.loss = self.loss + inner_products(abs(a), loss)
+        self.loss = self.loss + inner_products(abs(a), lines.loss)
         self.add(step.source, up * lines.lower_slope + down * lines.upper_slope)
 
     def maximum(self, step: MaxStep, a: Array) -> None:
@@ -578,24 +577,24 @@ class Pass:
 
     def finish(self) -> LowerBound:
         """The least values over the boxes."""
-        arithmetic, inputs = self.arithmetic, self.bounds.lower[0].shape[1]
+        bounds, arithmetic, inputs = self.bounds, self.arithmetic, self.bounds.lower[0].shape[1]
         a = self.coefficients.get(0, arithmetic.zeros(len(self.constant), inputs))
         g, d = self.bounds.space or (arithmetic.zeros(1, inputs), arithmetic.zeros(1))
         used = np.flatnonzero(a.any(0) | g.any(0))
         # magnitudes: the ranges of a context below may be narrower than those that these are of
-        lower, upper, size = (ends[0][:, used] for ends in (self.bounds.lower, self.bounds.upper, self.bounds.size))
-        b, g, d = a[:, used], self.of(g[:, used]), self.of(d)
-        value = self.weighed(np.maximum(b, 0), lower) + self.weighed(np.minimum(b, 0), upper)
-        loss = self.loss + arithmetic.gamma(2 * inputs + 8) * self.weighed(abs(b), size)
-        for kink in np.flatnonzero(g.any(0))[:MOST_KINKS]:
-            # the least value of b + m g, which is at most that of b in the half-space, is concave in m between these
-            m = np.maximum(np.where(g[:, kink] != 0, -b[:, kink], 0) / np.where(g[:, kink] != 0, g[:, kink], 1), 0)
-            c = b + m[:, None] * g
-            more = self.weighed(np.maximum(c, 0), lower) + self.weighed(np.minimum(c, 0), upper) + m * d
-            reach = self.weighed(abs(b) + m[:, None] * abs(g), size) + m * abs(d)
-            value = np.fmax(value, more - arithmetic.gamma(2 * inputs + 16) * arithmetic.wider(reach, inputs + 8))
+        lower, upper, size = (self.of(end[0][:, used]) for end in (bounds.lower, bounds.upper, bounds.size))
+        b, g, d = a[:, used], self.of(g[:, used]), self.of(d)[:, None]
+        # the least value of b + m g, which is at most that of b in the half-space, is concave in m between 0 and these
+        kinks = np.flatnonzero(g.any(0))[:MOST_KINKS]
+        m = arithmetic.zeros(len(b), 1 + len(kinks))
+        np.divide(-b[:, kinks], g[:, kinks], out=m[:, 1:], where=g[:, kinks] != 0)
+        m = np.maximum(m, 0)
+        c, reach = (x[:, None] + m[..., None] * y[:, None] for x, y in ((b, g), (abs(b), abs(g))))
+        more = inner_products(np.maximum(c, 0), lower) + inner_products(np.minimum(c, 0), upper) + m * d
+        reach = arithmetic.wider(inner_products(reach, size) + m * abs(d), inputs + 8)
+        value = np.fmax.reduce(more - arithmetic.gamma(2 * inputs + 16) * reach, 1)
         least = value + self.constant
-        loss = loss + arithmetic.gamma(4) * (abs(value) + abs(least))
+        loss = self.loss + arithmetic.gamma(4) * (abs(value) + abs(least))
         wide = arithmetic.wider(loss, MOST_TERMS)
         least = arithmetic.down(least - wide)
         return LowerBound(np.where(arithmetic.finite(least), least, -np.inf), a, arithmetic.down(self.constant - wide))

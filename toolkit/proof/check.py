@@ -33,7 +33,7 @@ from toolkit.proof.stream import Damaged, LinearRows, Payload, RecordKind, recor
 
 CHECKED, REFUTED, INCOMPLETE = "checked", "refuted", "incomplete"
 EXIT_CODES = {CHECKED: 0, REFUTED: 1, INCOMPLETE: 2}
-LEAVES = 512
+LEAVES = 1024
 """Most leaves that are bounded at once."""
 NUMBERS = 1 << 21
 """Elements of all values of the contexts that are bounded at once."""
@@ -293,19 +293,19 @@ class CertificateChecker:
         require(set(slots) <= self.slots.keys(), "a slot is empty")
         if record.indices is not None:
             self.element(record.tensor, int(record.indices.max()))
-        contexts = np.array([self.context(number) for number in record.contexts.tolist()], object)
-        rows = replace(record, contexts=contexts, slots=np.array([self.slots[slot] for slot in slots], object))
-        known = {}
-        for context in set(contexts.tolist()):
-            above = list(context.path())
-            splits = {other.number for other in above if other.half is not None}
-            spaces = {half for other in above for half in other.halves}
-            known[context.number] = range(len(self.case_arrays(context.case).constant)), splits, spaces
-        for place, part in enumerate((rows.atoms, rows.splits, rows.halves)):
-            for context, number in dict.fromkeys(zip(contexts[part.rows], part.numbers.tolist(), strict=True)):
-                kind = ("atom", "split above it", "half-space")[place]
-                require(number in known[context.number][place], f"context {context.number} has no {kind} {number}")
-        return rows
+        numbers, place = np.unique(record.contexts, return_inverse=True)
+        contexts = [self.context(number) for number in numbers.tolist()]
+        above = [list(context.path()) for context in contexts]
+        for kind, part, known in (
+            ("atom", record.atoms, [range(len(self.case_arrays(context.case).constant)) for context in contexts]),
+            ("split above it", record.splits, [[o.number for o in path if o.half is not None] for path in above]),
+            ("half-space", record.halves, [[half for o in path for half in o.halves] for path in above]),
+        ):
+            pairs = np.repeat(np.arange(len(known)), list(map(len, known))) << 32 | np.concatenate(known).astype(int)
+            for wrong in np.flatnonzero(~np.isin(place[part.rows] << 32 | part.numbers, pairs))[:1].tolist():
+                raise Damaged(f"context {record.contexts[part.rows[wrong]]} has no {kind} {part.numbers[wrong]}")
+        named = np.array(contexts, object)[place], np.array([self.slots[slot] for slot in slots], object)
+        return replace(record, contexts=named[0], slots=named[1])
 
     def refute(self, payload: Payload) -> None:
         """Leaves; those of other processes are taken to be refuted."""
@@ -335,16 +335,16 @@ class CertificateChecker:
 
     def bound(self, payload: Payload) -> None:
         """Bounds of elements, for the contexts and all below them."""
-        for rows, found in self.evaluated(payload.linear(RecordKind.BOUND)):
+        for rows, owner, found in self.evaluated(payload.linear(RecordKind.BOUND)):
             assert rows.indices is not None and rows.upper is not None
             ends = np.where(rows.upper > 0, -np.inf, found.least), np.where(rows.upper > 0, -found.least, np.inf)
-            for context in set(rows.contexts.tolist()):
-                stated = tuple(part[rows.contexts == context] for part in (rows.indices, *ends))
+            for at in np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1]):
+                context, stated = rows.contexts[at[0]], tuple(part[at] for part in (rows.indices, *ends))
                 context.known = with_fact(context.known, self.value(rows.tensor), stated)
 
     def half_space(self, payload: Payload) -> None:
         """Linear functions of the input, for the contexts and all below them."""
-        for rows, found in self.evaluated(payload.linear(RecordKind.HALF_SPACE)):
+        for rows, _, found in self.evaluated(payload.linear(RecordKind.HALF_SPACE)):
             for number, context in enumerate(rows.contexts):
                 known = self.arithmetic.finite(np.append(found.coefficients[number], found.constant[number]))
                 require(bool(known.all()), "a half-space has a coefficient that is no number")
@@ -352,11 +352,11 @@ class CertificateChecker:
                 context.halves.append(self.next_half)
                 self.next_half += 1
 
-    def evaluated(self, record: LinearRows) -> list[tuple[LinearRows, LowerBound]]:
-        """The rows of a record in batches, with their bounds, none of which uses another."""
+    def evaluated(self, record: LinearRows) -> list[tuple[LinearRows, Array, LowerBound]]:
+        """The rows of a record in batches, with their contexts, counted from 0, and bounds; none uses another."""
         rows = self.rows(record)
         require(len({id(self.base(context)) for context in set(rows.contexts.tolist())}) == 1, "rows of several bounds")
-        return [(batch, self.evaluate(batch)[2]) for batch in rows.batches(self.batch)]
+        return [(batch, *self.evaluate(batch)[1:]) for batch in rows.batches(self.batch)]
 
     def recompute(self, payload: Payload) -> None:
         """Bounds of a context for all below it: computed anew, or what is known of it already."""
@@ -459,19 +459,19 @@ class CertificateChecker:
     def sums(self, rows: LinearRows, bounds: ContextBounds, owner: Array) -> Rows:
         """The functionals of rows, with what adding them up may lose."""
         start: dict[int, Array] = {}
-        constant = magnitude = self.arithmetic.zeros(len(owner))
+        constant, magnitude = self.arithmetic.zeros(2, len(owner))
         parts = list(self.terms(rows))
         for row, number, factor, constants, tables in parts:
             weights, reach = self.arithmetic.zeros(len(owner), len(constants)), abs(constants)[None]
-            np.add.at(weights, (row, number), self.arithmetic.numbers(factor))
+            np.add.at(weights, (row, number), factor := self.arithmetic.numbers(factor))
             constant = constant + weights @ constants
             for value, table in tables.items():
                 size = bounds.size[value]
                 more, size = (weights, size) if table is None else (weights @ table, size @ abs(table).T)
                 start[value] = start[value] + more if value in start else more
                 reach = reach + size
-            each = np.where(weights != 0, reach if len(reach) == 1 else reach[owner], 0)
-            magnitude = magnitude + (abs(weights) * each).sum(1)
+            each = abs(factor) * reach[owner[row] % len(reach), number]
+            np.add.at(magnitude, row, np.where(factor != 0, each, 0))
         most = int((1 + rows.atoms.counts + rows.splits.counts + rows.halves.counts).max())
         loss = 2 * self.arithmetic.gamma(2 * (most + len(parts)) + 8) * self.arithmetic.wider(magnitude, 1 << 30)
         return Rows(owner, start, constant, loss, partial(slopes_of, rows.slots))

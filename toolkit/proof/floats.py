@@ -116,7 +116,8 @@ class FloatErrors:
         products = 0.0 if step.name == "clip" or abs(step.parameters[0]) in {0.0, 1.0} else abs(step.parameters[0])
         own = self.unit * products * (self.bounds.size[source] + error) + self.least
         spread = self.arithmetic.wider(half * error + abs(middle) * rounding + own, 16)
-        self.drift.lines[step.value] = RangeLines(middle, -spread, middle, spread)
+        lines = RangeLines(middle, -spread, middle, spread).rounded(self.drift.size[source], self.arithmetic)
+        self.drift.lines[step.value] = lines
         self.enter(step.value, abs(middle) * self.drift.size[source] + spread)
 
     def change(self, input_part: Array, output_part: Array) -> Array:

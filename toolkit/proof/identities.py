@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from toolkit.proof.bounds import ELEMENTS
 from toolkit.proof.linear_maps import Array, BlockMatrix, LinearMap, Pick, quantum
 from toolkit.proof.network import Activation, AffineStep, ProofNetwork, Step, needed, sources
 
 MOST_COEFFICIENTS = 1 << 22
-"""Coefficients on one value that are pushed back at once."""
+"""Coefficients on one value of elements that are computed in one step."""
 CONSTANT = -1
 """In place of a value's number."""
 
@@ -48,11 +49,11 @@ def exact_rows(a: Array, linear: LinearMap, product: Array) -> Array:
     terms, others = (np.bincount(rows, weights, len(a)) for weights in (None, ~powers))
     sure = (others == 0) & ((terms <= 1) | ((terms == 2) & ~product.any(1)))
     np.minimum.at(unit, rows, quantum(values[:, None]))
-    reach = np.bincount(rows, abs(values), len(a)) * abs(linear.coefficients).max(initial=0)
-    sure |= reach < 2.0**52 * unit * linear.unit
+    grain, largest = linear.extent
+    sure |= np.bincount(rows, abs(values), len(a)) * largest < 2.0**52 * unit * grain
     if not (sure.all() or linear.slack):
         reach = linear.magnitude.adjoint(abs(a[~sure])).max(1, initial=0)
-        sure[~sure] = reach < 2.0**52 * unit[~sure] * linear.unit
+        sure[~sure] = reach < 2.0**52 * unit[~sure] * grain
     return (terms == 0) | (sure & (not linear.slack))
 
 
@@ -79,7 +80,7 @@ def pushed_back(steps: Sequence[Step], value: int, rows: Array) -> tuple[dict[in
 def are_multiples(network: ProofNetwork, value: int, stated: Multiples) -> Array:
     """Which of the stated multiples are ones, ``(n,)``."""
     larger, sure = np.maximum(1, 1 / np.abs(stated.factors)), np.zeros(len(stated.factors), bool)
-    for start in range(0, len(sure), most := max(1, MOST_COEFFICIENTS // max(network.sizes))):
+    for start in range(0, len(sure), most := max(1, ELEMENTS // max(network.sizes))):
         part = np.arange(start, min(start + most, len(sure)))
         rows = np.zeros((len(part), network.sizes[value]))
         rows[part - start, stated.elements[part]] = larger[part]

@@ -59,9 +59,9 @@ class LinearMap:
         return y
 
     @cached_property
-    def unit(self) -> Array:
-        """The largest power of two of which all coefficients are multiples."""
-        return quantum(self.coefficients[self.coefficients != 0])
+    def extent(self) -> tuple[Array, Array]:
+        """The largest power of two of which all coefficients are multiples, and the largest magnitude of these."""
+        return quantum(numbers := self.coefficients[self.coefficients != 0]), abs(numbers).max(initial=0)
 
     @cached_property
     def magnitude(self) -> LinearMap:
@@ -125,11 +125,10 @@ class BlockMatrix(LinearMap):
         return most_nonzero(self.matrix.T), most_nonzero(self.matrix)
 
     @cached_property
-    def _few(self) -> tuple[Array, Pick] | None:
-        """Where fewer than one number in 64 is other than zero: their columns, and what sums up their rows."""
-        rows, columns = np.nonzero(self.matrix)
-        few = self.blocks == 1 and 64 * len(rows) < self.matrix.size
-        return (columns, Pick(self.inputs, len(rows), rows, self.matrix[rows, columns])) if few else None
+    def _few(self) -> tuple[Array, ...] | None:
+        """Where fewer than one number in 64 is other than zero: their rows and columns."""
+        places = np.nonzero(self.matrix)
+        return places if self.blocks == 1 and 64 * len(places[0]) < self.matrix.size else None
 
     def forward(self, x: Array) -> Array:
         """Blocks of x times the matrix."""
@@ -138,7 +137,8 @@ class BlockMatrix(LinearMap):
     def adjoint(self, y: Array) -> Array:
         """Blocks of y times the transposed matrix."""
         if self._few:
-            return self._few[1].adjoint(y[:, self._few[0]])
+            rows, columns = (part[np.any(y, 0)[self._few[1]]] for part in self._few)
+            return Pick(self.inputs, len(rows), rows, self.matrix[rows, columns]).adjoint(y[:, columns])
         if self.blocks == 1 and np.count_nonzero(y, axis=1).max(initial=0) == 1:
             return y.sum(1, keepdims=True) * self.matrix.T[(y != 0).argmax(1)]
         return (y.reshape(-1, self.matrix.shape[1]) @ self.matrix.T).reshape(len(y), self.inputs)

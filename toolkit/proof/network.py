@@ -204,7 +204,7 @@ class NodeView:
             constant.dtype.kind == "i" and np.abs(constant).max(initial=0) > LARGEST_INTEGER
         ):  # fmt: skip
             raise self.fail("a constant is missing, not finite, or too large an integer")
-        return constant.astype(np.float64)
+        return constant.astype(np.float64, copy=False)
 
     def integers(self, position: int, name: str = "") -> list[int] | None:
         """A list of integers, an attribute in old versions and an operand in new ones."""
