@@ -10,7 +10,7 @@ import torch
 from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.certificates.leaf_rows import ProofNode, array
 from toolkit.certificates.recorded_problem import RecordedProblem
-from toolkit.certificates.writer import references
+from toolkit.certificates.writer import no_references
 from toolkit.proof.stream import LinearRows
 from toolkit.run.events import LeafClosed
 from toolkit.search.box_frontier import BoxFrontier, best_atom, joint_minima
@@ -76,10 +76,9 @@ class BoxRecord:
 
     def fresh_rows(self, chosen: Sequence[tuple[ProofNode, int]], count: int) -> LinearRows:
         """A row for each node, of one of the ``count`` atoms of its case, by bounds that are computed anew."""
-        weights = np.eye(count)[[atom for _, atom in chosen]].tolist()
-        atoms = [self.problem.atoms(node, weight) for (node, _), weight in zip(chosen, weights, strict=True)]
-        none, contexts = references([{}] * len(chosen)), np.array([node.context for node, _ in chosen])
-        return LinearRows(True, contexts, np.zeros(len(chosen)), references(atoms), none, none)
+        atoms = self.problem.atoms([node for node, _ in chosen], np.eye(count)[[atom for _, atom in chosen]])
+        none, contexts = no_references(len(chosen)), np.array([node.context for node, _ in chosen])
+        return LinearRows(True, contexts, np.zeros(len(chosen)), atoms, none, none)
 
     def cut(self, nodes: Sequence[ProofNode], dimension: np.ndarray, middle: torch.Tensor) -> list[ProofNode]:
         """Split nodes at inputs: all lower halves, then all upper ones."""

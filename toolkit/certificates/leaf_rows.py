@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.certificates.certificate_file import CertificateFile
-from toolkit.certificates.formula_cases import StatedCase
 from toolkit.certificates.neuron_elements import NeuronElements
-from toolkit.certificates.writer import references
+from toolkit.certificates.writer import no_references
 from toolkit.problem.program import Program
 from toolkit.proof.bounds import ADAPTIVE
-from toolkit.proof.stream import LinearRows
+from toolkit.proof.stream import LinearRows, References
 
 Array = NDArray[np.float64]
 STEEPEST = ADAPTIVE - 1
@@ -106,20 +105,18 @@ class RefutedDomains:
         return RefutedDomains([self.nodes[row] for row in rows], self.alpha[rows], beta, self.weight[rows])
 
 
-def atom_multipliers(case: StatedCase, rows: Sequence[int], weights: Sequence[float]) -> dict[int, float]:
-    """What atoms of the formula are multiplied with, where rows of a problem have these weights."""
-    found: dict[int, float] = {}
-    for row, weight in zip(rows, weights, strict=True):
-        if weight > 0 and row in case.atoms:
-            number, factor = case.atoms[row]
-            found[number] = found.get(number, 0.0) + weight * factor
-    return found
-
-
-def split_multipliers(node: ProofNode, beta: Array, scale: Array) -> dict[int, float]:
-    """What the halves of splits are multiplied with: ``z = scale (e - m)`` in units of the element."""
-    return {context: float(beta[neuron] * abs(scale[neuron])) for neuron, context in node.splits().items()
-            if beta[neuron] > 0}  # fmt: skip
+def split_multipliers(nodes: Sequence[ProofNode], beta: Array | None, scale: Array) -> References:
+    """What the halves of splits are multiplied with, ``beta`` being of ``z = scale (e - m)``, in units of e."""
+    if beta is None:
+        return no_references(len(nodes))
+    rows, neurons = np.nonzero(beta > 0)
+    splits = [node.splits() for node in nodes]
+    found = [splits[row].get(neuron, -1) for row, neuron in zip(rows.tolist(), neurons.tolist(), strict=True)]
+    contexts = np.array(found, np.int64)
+    kept = contexts >= 0
+    rows, neurons = rows[kept], neurons[kept]
+    multipliers = beta[rows, neurons] * np.abs(scale[neurons])
+    return References(np.bincount(rows, minlength=len(nodes)), contexts[kept], multipliers)
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ class Functionals:
 
     found: RefutedDomains
     neurons: SearchedNeurons
-    atoms: Sequence[dict[int, float]]
+    atoms: References
     """Multipliers of each one's atoms, as the formula numbers them."""
     first_slot: int
 
@@ -142,10 +139,7 @@ class Functionals:
     def rows(self) -> LinearRows:
         """The rows of a record, for slopes that are written."""
         found, count, scale = self.found, len(self.found.nodes), self.neurons.elements.scale
-        splits = [
-            {} if found.beta is None else split_multipliers(node, beta, scale)
-            for node, beta in zip(found.nodes, found.alpha if found.beta is None else found.beta, strict=True)
-        ]
-        contexts, none = np.array([node.context for node in found.nodes]), references([{}] * count)
+        splits = split_multipliers(found.nodes, found.beta, scale)
+        contexts, none = np.array([node.context for node in found.nodes]), no_references(count)
         slots = self.first_slot + np.arange(count)
-        return LinearRows(False, contexts, slots, references(self.atoms), references(splits), none)
+        return LinearRows(False, contexts, slots, self.atoms, splits, none)

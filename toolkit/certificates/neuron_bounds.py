@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from toolkit.bounds.bounder import TightenedRows
 from toolkit.certificates.leaf_rows import ProofNode, SearchedNeurons, array
 from toolkit.certificates.recorded_problem import RecordedProblem
-from toolkit.certificates.writer import references
+from toolkit.certificates.writer import no_references
 from toolkit.problem.program import Program
 from toolkit.proof.stream import LinearRows
 
@@ -28,7 +28,7 @@ class StatedRows:
 
     def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:
         """State them in a node, which stays the same."""
-        none = references([{}] * len(self.index))
+        none = no_references(len(self.index))
         contexts = np.full(len(self.index), node.context)
         rows = LinearRows(False, contexts, self.slots, none, none, none, self.tensor, self.index, self.upper)
         problem.file.add(problem.file.writer.bound(rows))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from toolkit.certificates.leaf_rows import ProofNode, RefutedDomains, SearchedNeurons, array
 from toolkit.certificates.recorded_problem import RecordedProblem
-from toolkit.certificates.writer import references
+from toolkit.certificates.writer import no_references
 from toolkit.proof.stream import LinearRows, References
 from toolkit.run.events import LeafClosed
 from toolkit.search.clip_domains import ClippedRows, Clipping
@@ -88,7 +88,7 @@ class PhaseRecord:
             multiplier = array(rows.multiplier)[at] / np.abs(scale)
             positive = multiplier > 0
             used = References(positive.astype(int), halves[owner[at]][positive], multiplier[positive])
-            none, slots = references([{}] * len(at)), np.zeros(len(at))
+            none, slots = no_references(len(at)), np.zeros(len(at))
             upper = (array(rows.sign)[at] < 0) ^ (scale < 0)
             index = elements.index[neuron[at]]
             row = LinearRows(False, contexts[owner[at]], slots, none, none, used, int(tensor) + 1, index, upper)
@@ -122,7 +122,7 @@ class PhaseRecord:
         halves = self.problem.split_neurons([node], self.neurons.elements, np.array([neuron]), np.zeros(1))[0]
         kept, other = halves[::-1] if active else halves
         if other >= 0:
-            none = references([{}])
+            none = no_references(1)
             row = LinearRows(False, np.array([other]), np.zeros(1), none, none, none)
             self.problem.file.add(self.problem.file.writer.refute(row))
         return ProofNode(int(kept), node.case, node, neuron)

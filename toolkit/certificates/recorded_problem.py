@@ -12,15 +12,9 @@ from numpy.typing import NDArray
 
 from toolkit.certificates.certificate_file import CertificateFile
 from toolkit.certificates.formula_cases import StatedCase
-from toolkit.certificates.leaf_rows import (
-    Functionals,
-    ProofNode,
-    RefutedDomains,
-    SearchedNeurons,
-    atom_multipliers,
-)
+from toolkit.certificates.leaf_rows import Functionals, ProofNode, RefutedDomains, SearchedNeurons
 from toolkit.certificates.neuron_elements import NeuronElements
-from toolkit.proof.stream import LinearRows
+from toolkit.proof.stream import LinearRows, References
 
 
 class Statement(Protocol):
@@ -137,13 +131,17 @@ class RecordedProblem:
 
     def functionals(self, neurons: SearchedNeurons, found: RefutedDomains) -> LinearRows:
         """Rows for domains, whose slopes are written."""
-        atoms = [self.atoms(node, row) for node, row in zip(found.nodes, found.weight.tolist(), strict=True)]
-        functionals = Functionals(found, neurons, atoms, self.slots + 1)
+        functionals = Functionals(found, neurons, self.atoms(found.nodes, found.weight), self.slots + 1)
         functionals.write_slopes(self.file, self.starts)
         return functionals.rows()
 
-    def atoms(self, node: ProofNode, weights: Sequence[float]) -> dict[int, float]:
-        """Multipliers of a case's atoms, as the formula numbers them."""
-        if not any(weights):
-            return {}
-        return atom_multipliers(self.cases[node.case][0], self.rows[node.case].tolist(), weights)
+    def atoms(self, nodes: Sequence[ProofNode], weight: NDArray[np.float64]) -> References:
+        """Multipliers of the atoms of nodes, which have these weights, ``(B, K)``, as the formula numbers them."""
+        rows, columns = np.nonzero(weight > 0)
+        cases = np.array([node.case for node in nodes])[rows]
+        wanted = zip(cases.tolist(), self.rows[cases, columns].tolist(), strict=True)
+        stated = [self.cases[case][0].atoms.get(row, (-1, 0.0)) for case, row in wanted]
+        numbers, factors = np.array(stated).reshape(-1, 2).T
+        kept = numbers >= 0
+        values = (weight[rows, columns] * factors)[kept]
+        return References(np.bincount(rows[kept], minlength=len(nodes)), numbers[kept].astype(int), values)

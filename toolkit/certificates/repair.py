@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toolkit.certificates.writer import linear_payload, packed, references, split_payload
+from toolkit.certificates.writer import linear_payload, no_references, packed, references, split_payload
 from toolkit.proof.bounds import ContextBounds
 from toolkit.proof.check import CertificateChecker, ProofContext
 from toolkit.proof.formula import load_formula
@@ -154,7 +154,7 @@ def refuted_or_halved(checker: LenientChecker, leaves: list[OpenLeaf]) -> list[O
 
 def fresh_rows(contexts: Array, slots: Array, atoms: Sequence[Multipliers]) -> LinearRows:
     """Sums of atoms, for contexts whose bounds are computed anew."""
-    none = references([{}] * len(atoms))
+    none = no_references(len(atoms))
     return LinearRows(True, contexts, slots, references(atoms), none, none)
 
 

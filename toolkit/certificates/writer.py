@@ -157,6 +157,11 @@ def integers(numbers: Any) -> bytes:
     return np.asarray(numbers, "<u4").tobytes()
 
 
+def no_references(rows: int) -> References:
+    """Nothing for so many rows."""
+    return References(np.zeros(rows, int), np.zeros(0, int), np.zeros(0))
+
+
 def references(rows: Sequence[Mapping[int, float]]) -> References:
     """One mapping from numbers to multipliers for each row."""
     numbers = [number for row in rows for number in row]
