@@ -83,10 +83,10 @@ class ProofContext:
     halves: list[int] = field(default_factory=list)
     base: ContextBounds | None = None
 
-    def path(self) -> Iterator[ProofContext]:
-        """This context and all above it."""
+    def path(self, least: int = 0) -> Iterator[ProofContext]:
+        """This context and those above it whose numbers, which fall on the way, are not below ``least``."""
         context: ProofContext | None = self
-        while context is not None:
+        while context is not None and context.number >= least:
             yield context
             context = context.parent
 
@@ -293,19 +293,19 @@ class CertificateChecker:
         require(set(slots) <= self.slots.keys(), "a slot is empty")
         if record.indices is not None:
             self.element(record.tensor, int(record.indices.max()))
-        numbers, place = np.unique(record.contexts, return_inverse=True)
+        numbers, row = np.unique(record.contexts, return_inverse=True)
         contexts = [self.context(number) for number in numbers.tolist()]
-        above = [list(context.path()) for context in contexts]
+        least = 0 if len(record.halves.numbers) else min(record.splits.numbers, default=self.next_context)
+        above = [list(context.path(least)) for context in contexts]
         for kind, part, known in (
             ("atom", record.atoms, [range(len(self.case_arrays(context.case).constant)) for context in contexts]),
             ("split above it", record.splits, [[o.number for o in path if o.half is not None] for path in above]),
             ("half-space", record.halves, [[half for o in path for half in o.halves] for path in above]),
         ):
             pairs = np.repeat(np.arange(len(known)), list(map(len, known))) << 32 | np.concatenate(known).astype(int)
-            for wrong in np.flatnonzero(~np.isin(place[part.rows] << 32 | part.numbers, pairs))[:1].tolist():
+            for wrong in np.flatnonzero(~np.isin(row[part.rows] << 32 | part.numbers, pairs))[:1].tolist():
                 raise Damaged(f"context {record.contexts[part.rows[wrong]]} has no {kind} {part.numbers[wrong]}")
-        named = np.array(contexts, object)[place], np.array([self.slots[slot] for slot in slots], object)
-        return replace(record, contexts=named[0], slots=named[1])
+        return replace(record, contexts=np.array(contexts, object)[row], slots=np.array([self.slots[s] for s in slots]))
 
     def refute(self, payload: Payload) -> None:
         """Leaves; those of other processes are taken to be refuted."""
