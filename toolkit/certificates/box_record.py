@@ -38,7 +38,7 @@ class BoxRecord:
         self.nodes: dict[Key, ProofNode] = {}
 
     def keys(self, frontier: BoxFrontier) -> list[Key]:
-        """What tells each open box of a frontier from all others."""
+        """The case and the corners of each open box of a frontier."""
         return [key for part in frontier.open.parts for key in node_keys(part)]
 
     def begun(self, bounded: Sequence[InputBoxes]) -> None:
@@ -96,12 +96,7 @@ class BoxRecord:
         done = boxes.select(at)
         nodes = [self.nodes.pop(key) for key in node_keys(done)]
         best = joint_minima(done.box, done.spaces, spaces.select(at)).argmax(1).tolist()
-        stated = [(node, atom) for node, atom in zip(nodes, best, strict=True) if node.context >= 0]
-        if len(stated) < len(nodes):
-            self.problem.gaps["domains are split at what is no element of a tensor of the network"] += len(nodes) - len(
-                stated
-            )
-        if stated:
+        if stated := [(nodes[number], best[number]) for number in self.problem.with_context(nodes)]:
             self.problem.file.add(self.problem.file.writer.refute(self.fresh_rows(stated, boxes.offset.shape[1])))
 
     def closed(self, event: LeafClosed) -> None:

@@ -36,7 +36,7 @@ class PhaseRecord:
         self.nodes: dict[tuple[int, bytes], ProofNode] = {}
 
     def keys(self, frontier: PhaseFrontier) -> list[tuple[int, bytes]]:
-        """What tells each open domain of a frontier from all others."""
+        """The case and the phases of each open domain of a frontier."""
         return node_keys(frontier.open)
 
     def begun(self, bounded: Sequence[PhaseDomains]) -> None:

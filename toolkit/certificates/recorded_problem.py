@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from toolkit.certificates.formula_cases import StatedCase
 from toolkit.certificates.leaf_rows import Functionals, ProofNode, RefutedDomains, SearchedNeurons
 from toolkit.certificates.neuron_elements import NeuronElements
 from toolkit.proof.stream import LinearRows, References
+from toolkit.run.events import LeafClosed
 
 
 class Statement(Protocol):
@@ -22,6 +23,27 @@ class Statement(Protocol):
 
     def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:
         """State them in a node; what is left of it is returned."""
+
+
+class SearchRecord(Protocol):
+    """The part of a certificate that one branch-and-bound search writes, over ReLU phases or over input boxes."""
+
+    problem: RecordedProblem
+    nodes: dict[Any, ProofNode]
+    """The context of each open domain, by the domain's key."""
+
+    def keys(self, frontier: Any) -> Sequence[Any]:
+        """The keys of a frontier's open domains: the case with the phases of the neurons, or with the box."""
+
+    def begun(self, bounded: Sequence[Any]) -> None:
+        """Write what refutes some of the domains with which the search began, or goes on."""
+
+    def bounded(self, parents: Any, children: Any, clipping: Any) -> None:
+        """Write the splits of parent domains, the half-spaces and ends of neurons that clipping used, and what refutes
+        some of the children."""
+
+    def closed(self, event: LeafClosed) -> None:
+        """Write what refutes a leaf, a domain with nothing left to split."""
 
 
 @dataclass
@@ -81,6 +103,13 @@ class RecordedProblem:
         for case in np.unique(cases[cases >= 0]):
             yield np.flatnonzero(cases == case)
 
+    def with_context(self, nodes: Sequence[ProofNode]) -> list[int]:
+        """Positions of the nodes that have a context; those that have none are counted among the gaps."""
+        kept = [number for number, node in enumerate(nodes) if node.context >= 0]
+        if len(kept) < len(nodes):
+            self.gaps["domains are split at what is no element of a tensor of the network"] += len(nodes) - len(kept)
+        return kept
+
     def split(
         self,
         nodes: Sequence[ProofNode],
@@ -115,12 +144,7 @@ class RecordedProblem:
 
     def refute(self, neurons: SearchedNeurons, found: RefutedDomains) -> None:
         """Write rows for domains that have a context."""
-        kept = [number for number, node in enumerate(found.nodes) if node.context >= 0]
-        if len(kept) < len(found.nodes):
-            self.gaps["domains are split at what is no element of a tensor of the network"] += len(found.nodes) - len(
-                kept
-            )
-        if kept:
+        if kept := self.with_context(found.nodes):
             self.file.add(self.file.writer.refute(self.functionals(neurons, found.select(kept))))
 
     def half_spaces(self, neurons: SearchedNeurons, found: RefutedDomains) -> NDArray[np.int64]:

@@ -22,8 +22,8 @@ from toolkit.certificates.neuron_bounds import stated_rows
 from toolkit.certificates.neuron_elements import NeuronElements, NeuronValues, neuron_elements
 from toolkit.certificates.neuron_trees import StatedTrees
 from toolkit.certificates.phase_record import PhaseRecord
-from toolkit.certificates.recorded_problem import RecordedProblem
-from toolkit.certificates.share_record import SearchRecord, ShareRecorder
+from toolkit.certificates.recorded_problem import RecordedProblem, SearchRecord
+from toolkit.certificates.share_record import ShareRecorder
 from toolkit.certificates.writer import CertificateWriter
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
@@ -102,7 +102,7 @@ class CertificateRecorder:
         self.record(event)
 
     def of_share(self, share: Any) -> ShareObserver:
-        """Who writes what another process proves of its share of the search."""
+        """The observer that writes the proof of a share, a frontier of open domains dealt to another process."""
         return ShareObserverGroup() if self.search is None else ShareRecorder(self.search, share)
 
     def close(self, refuted: bool) -> None:

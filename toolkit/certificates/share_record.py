@@ -1,7 +1,8 @@
-"""What a process proves of its share of a search, in a file of its own, which then becomes part of the certificate.
+"""Certificates of searches whose open domains are dealt among processes: each one writes the proof of its share to a
+temporary file, and the first process copies its records into the certificate.
 
-Such a file counts contexts and half-spaces on from where the search was when it was dealt. The process that all began
-with does the same, and others do; so the share's own numbers are moved when its records are taken over.
+All processes count contexts and half-spaces on from the same number, that at which the domains were dealt. Numbers that
+a process gave after that are therefore changed when its records are copied (`Renumbering`).
 """
 
 from __future__ import annotations
@@ -11,55 +12,38 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.certificates.certificate_file import CertificateFile
 from toolkit.certificates.leaf_rows import ProofNode
-from toolkit.certificates.recorded_problem import RecordedProblem
+from toolkit.certificates.recorded_problem import SearchRecord
 from toolkit.certificates.writer import linear_payload, split_payload
 from toolkit.proof.stream import Payload, RecordKind, References
 from toolkit.run.events import DomainsBounded, Event, LeafClosed
 
 
-class SearchRecord(Protocol):
-    """What is written of one search; domains are records of what it splits."""
-
-    problem: RecordedProblem
-    nodes: dict[Any, ProofNode]
-    """The contexts of open domains, by what tells each domain from all others."""
-
-    def keys(self, frontier: Any) -> Sequence[Any]:
-        """What tells each open domain of a frontier from all others."""
-
-    def begun(self, bounded: Sequence[Any]) -> None:
-        """The search began with these domains, or goes on with them."""
-
-    def bounded(self, parents: Any, children: Any, clipping: Any) -> None:
-        """Domains were split, and the children bounded, maybe with the help of clipping."""
-
-    def closed(self, event: LeafClosed) -> None:
-        """A leaf was refuted."""
-
-
 @dataclass(frozen=True)
 class ToldShare:
-    """What the process that has a share says of it when it hands it in; its records are in the share's file."""
+    """The domains of a share that are open when its process ends its turn, with their contexts. It is sent to the first
+    process; the records are in the share's temporary file."""
 
     keys: list[Any]
+    """Keys of the open domains."""
     nodes: list[tuple[ProofNode, int]]
-    """The nodes that have these keys, one for each, then all others above them, none with its parent; and the position
-    of each one's parent, or -1."""
+    """The contexts of these domains in the order of ``keys``, then their ancestors, as `flattened` gives them."""
     gaps: Counter[str]
+    """Why something of the share has no proof in the file, and how often."""
     contexts: int
-    """How many contexts and half-spaces there are by the count of the share's file."""
+    """Number of the next context that the share's file would begin."""
     halves: int
+    """Number of the next half-space that the share's file would state."""
 
 
 class ShareRecorder:
-    """Writes what is proved of a share of a search: an observer of the process that has the share."""
+    """An observer in a forked process that writes the proof of the open domains dealt to this process, its share."""
 
     def __init__(self, search: SearchRecord, share: Any) -> None:
         """``share`` is a frontier with some of the search's open domains. Raises OSError where there is no room."""
@@ -71,7 +55,7 @@ class ShareRecorder:
         self.own.nodes = {key: search.nodes[key] for key in search.keys(share) if key in search.nodes}
 
     def __call__(self, event: Event) -> None:
-        """Write what an event proves."""
+        """Write the splits and refutations of a round, or the refutation of a leaf."""
         match event:
             case DomainsBounded():
                 self.own.bounded(event.parents, event.children, event.clipping)
@@ -79,16 +63,17 @@ class ShareRecorder:
                 self.own.closed(event)
 
     def told(self) -> ToldShare:
-        """What is left of the share, all records being in its file."""
+        """Flush the share's file; the open domains that are left, for the first process."""
         problem = self.own.problem
         problem.file.flush()
         writer = problem.file.writer
         return ToldShare(
-            list(self.own.nodes), apart(self.own.nodes.values()), problem.gaps, writer.contexts, writer.halves
+            list(self.own.nodes), flattened(self.own.nodes.values()), problem.gaps, writer.contexts, writer.halves
         )
 
     def gather(self, told: ToldShare) -> None:
-        """Make the share's records part of the certificate, and go on with what is left of the share."""
+        """In the first process: copy the share's records into the certificate, and have the share's open domains, as
+        they are now, in place of those that were dealt."""
         file, began = self.search.problem.file, self.own.problem.file.writer
         writer = file.writer
         moved = Renumbering(
@@ -100,14 +85,14 @@ class ShareRecorder:
         writer.halves += told.halves - began.halves
         for key in self.own.nodes:
             del self.search.nodes[key]
-        nodes = together(told.nodes, moved)
+        nodes = rebuilt(told.nodes, moved)
         self.search.nodes.update(zip(told.keys, nodes, strict=False))
         self.search.problem.gaps.update(told.gaps)
 
 
-def apart(nodes: Iterable[ProofNode]) -> list[tuple[ProofNode, int]]:
-    """Nodes and all that are above them, none with its parent, and the position of each one's parent, or -1: what is
-    far from the root has too many above it to be pickled as it is."""
+def flattened(nodes: Iterable[ProofNode]) -> list[tuple[ProofNode, int]]:
+    """Nodes of a tree and then their ancestors, each without its parent but with the parent's position in the list, -1
+    for a root. Pickling a node with its parent recurses once for each ancestor, of which there can be thousands."""
     found = list(nodes)
     places = {id(node): place for place, node in enumerate(found)}
     parents: list[int] = []
@@ -119,8 +104,8 @@ def apart(nodes: Iterable[ProofNode]) -> list[tuple[ProofNode, int]]:
     return [(replace(node, parent=None), parent) for node, parent in zip(found, parents, strict=True)]
 
 
-def together(told: Sequence[tuple[ProofNode, int]], moved: Renumbering) -> list[ProofNode]:
-    """The nodes that `apart` took apart, in its order, as the whole file numbers them."""
+def rebuilt(told: Sequence[tuple[ProofNode, int]], moved: Renumbering) -> list[ProofNode]:
+    """The nodes of a list from `flattened` with their parents again, in the same order and with renumbered contexts."""
     found: dict[int, ProofNode] = {}
     for place in range(len(told)):
         path = [place]
@@ -136,25 +121,29 @@ def together(told: Sequence[tuple[ProofNode, int]], moved: Renumbering) -> list[
 
 @dataclass(frozen=True)
 class Renumbering:
-    """What numbers of a share's file are in the whole one."""
+    """How numbers in a share's file become numbers in the certificate: those given before the domains were dealt stay,
+    later ones are moved up by a constant."""
 
     first_context: int
-    """The first one that the share's process gave; those below are the whole file's."""
+    """The first context that the share's process began."""
     contexts_by: int
+    """By how much the numbers of such contexts are moved."""
     first_half: int
+    """The first half-space that the share's process stated."""
     halves_by: int
+    """By how much the numbers of such half-spaces are moved."""
 
     def contexts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Numbers of contexts; -1 is of none."""
+        """The certificate's numbers of contexts of the share; -1, which stands for no context, stays."""
         return numbers + self.contexts_by * (numbers >= self.first_context)
 
     def halves(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Numbers of half-spaces."""
+        """The certificate's numbers of half-spaces of the share."""
         return numbers + self.halves_by * (numbers >= self.first_half)
 
 
 def renumbered_split(_: int, payload: bytes, moved: Renumbering) -> bytes:
-    """A record that splits contexts."""
+    """The payload of a SPLIT record with the certificate's numbers of the contexts that are split."""
     data = Payload(payload)
     count = data.number()
     contexts, tensors, indices = (data.array(count) for _ in range(3))
@@ -162,7 +151,7 @@ def renumbered_split(_: int, payload: bytes, moved: Renumbering) -> bytes:
 
 
 def renumbered_rows(kind: int, payload: bytes, moved: Renumbering) -> bytes:
-    """A record of linear rows."""
+    """The payload of a record of linear rows with the certificate's numbers of contexts and half-spaces."""
     rows = Payload(payload).linear(kind)
     splits = References(rows.splits.counts, moved.contexts(rows.splits.numbers), rows.splits.values)
     halves = References(rows.halves.counts, moved.halves(rows.halves.numbers), rows.halves.values)
@@ -176,4 +165,4 @@ RENUMBERED: dict[int, Callable[[int, bytes, Renumbering], bytes]] = {
     RecordKind.BOUND: renumbered_rows,
     RecordKind.HALF_SPACE: renumbered_rows,
 }
-"""What the records of searches are in the whole file: payloads by kind."""
+"""For each kind of record that a search writes, what makes the certificate's payload of that in a share's file."""

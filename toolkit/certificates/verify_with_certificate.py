@@ -39,6 +39,11 @@ class ProofFiles:
         """The first network, which is the only one of a query that has a certificate."""
         return next(iter(self.networks.values()))
 
+    @property
+    def paths(self) -> tuple[Path, Path, Path]:
+        """Network, specification and certificate, as the checker takes them."""
+        return self.network, self.specification, self.certificate
+
 
 def verify_with_certificate(
     files: ProofFiles,
@@ -129,13 +134,16 @@ def _checkers(processes: int, seconds: float) -> int:
 
 
 def check_in_shares(files: ProofFiles, clock: Clock, count: int) -> CheckOutcome:
-    """What the checker says of a certificate, whose leaves are dealt among processes; alone, where one of them is lost.
-    Raises UnreadableError."""
-    paths = (files.network, files.specification, files.certificate)
+    """What the checker says of a certificate whose leaves are dealt among ``count`` processes; where one of these is
+    lost, this process checks all leaves. Raises UnreadableError."""
     if count > 1:
         from toolkit.run.forked_processes import side_by_side
 
-        network, formula, data = load_network(files.network), load_formula(files.specification), paths[-1].read_bytes()
+        network, formula, data = (
+            load_network(files.network),
+            load_formula(files.specification),
+            files.certificate.read_bytes(),
+        )
 
         def share(number: int) -> CheckOutcome:
             return CertificateChecker(network, formula, share=(number, count)).run(records(BytesIO(data)))
@@ -144,24 +152,23 @@ def check_in_shares(files: ProofFiles, clock: Clock, count: int) -> CheckOutcome
         outcomes = [outcome for outcome in found if outcome is not None]
         if len(outcomes) == count:
             return min(outcomes, key=lambda found: (found.status != REFUTED, found.status == CHECKED))
-    return check(*paths)
+    return check(*files.paths)
 
 
 def check_or_repair(files: ProofFiles, clock: Clock, count: int = 1) -> CheckOutcome:
-    """What the checker says of a certificate, in so many processes; where it refuses leaves that could be split, of one
-    in which they are, which takes the place of the other. Raises UnreadableError."""
-    paths = (files.network, files.specification, files.certificate)
+    """What the checker says of a certificate, in ``count`` processes. Where it refuses leaves that can be split,
+    they are split, and what it says of the new certificate counts. Raises UnreadableError."""
     outcome = check_in_shares(files, clock, count)
     if outcome.status != REFUTED:
         return outcome
     try:
-        better = repaired(*paths, clock.part(tuned().certificates.repair_time_share))
+        better = repaired(*files.paths, clock.part(tuned().certificates.repair_time_share))
     except OutOfTime:
         return outcome
     if better is None:
         return outcome
     files.certificate.write_bytes(better)
-    return check(*paths)
+    return check_in_shares(files, clock, count)
 
 
 def _unsat_because(result: Result, reason: str) -> Result:

@@ -46,14 +46,13 @@ class CertificateWriter:
         return self._start
 
     def of_share(self) -> CertificateWriter:
-        """A writer of a file without a first record, which counts on from here: of a process that has a share of a
-        search."""
+        """A writer of a share's file: without a HEADER record, with contexts and half-spaces counted on from here."""
         share = copy(self)
         share._packer, share._start = zlib.compressobj(zlib.Z_BEST_SPEED), MAGIC
         return share
 
     def record(self, kind: RecordKind, payload: bytes) -> bytes:
-        """A record as it is; contexts and half-spaces that it begins are not counted."""
+        """The bytes of a record with a given payload. Contexts and half-spaces that it begins are not counted."""
         return self._packer.compress(HEAD.pack(kind, len(payload)) + payload)
 
     def mark(self) -> WriterMark:
@@ -158,7 +157,7 @@ def integers(numbers: Any) -> bytes:
 
 
 def no_references(rows: int) -> References:
-    """Nothing for so many rows."""
+    """References of rows that multiply no atom, split or half-space."""
     return References(np.zeros(rows, int), np.zeros(0, int), np.zeros(0))
 
 

@@ -182,17 +182,17 @@ def silent(event: Event) -> None:
 
 
 class ShareObserver(Protocol):
-    """Hears of one share of a search in the forked process that has it. It is made in the first process before the
-    fork, where it takes in what its copy says after the other process has handed in its share."""
+    """An observer of one share of a search, the open domains that are dealt to a forked process. It is made in the
+    first process; its copy in the forked one hears the events, and its report is given to the original."""
 
     def __call__(self, event: Event) -> None:
         """Called in the forked process once for every event of the share, in order."""
 
     def told(self) -> Any:
-        """What the first process is to learn, in a form that can be pickled."""
+        """In the forked process, after the last event: the report for the first process, which can be pickled."""
 
     def gather(self, told: Any) -> None:
-        """Take in what the copy in the forked process says."""
+        """In the first process: take in the report of the forked process."""
 
 
 @runtime_checkable
@@ -218,14 +218,14 @@ class ObserverGroup:
             observer(event)
 
     def of_share(self, share: Any) -> ShareObserver:
-        """An observer of a share for those that want to hear of it."""
+        """An observer of a share for all `SharedObserver` of the group."""
         shared = (observer for observer in self.observers if isinstance(observer, SharedObserver))
         return ShareObserverGroup([observer.of_share(share) for observer in shared])
 
 
 @dataclass(frozen=True)
 class ShareObserverGroup:
-    """Several observers of a share as one, or none."""
+    """Several observers of one share as one; each hears of every event. Without any, nobody hears of the share."""
 
     observers: Sequence[ShareObserver] = ()
 
@@ -235,15 +235,15 @@ class ShareObserverGroup:
             observer(event)
 
     def told(self) -> list[Any]:
-        """What each of them says."""
+        """The report of each observer, in their order."""
         return [observer.told() for observer in self.observers]
 
     def gather(self, told: list[Any]) -> None:
-        """Give each what its copy said."""
+        """Give each observer the report of its copy, in their order."""
         for observer, part in zip(self.observers, told, strict=True):
             observer.gather(part)
 
 
 def observer_of_share(observer: Observer, share: Any) -> ShareObserver:
-    """Who hears of the share of another process for an observer: nobody unless it asks for that."""
+    """The observer of the share of another process: that of a `SharedObserver`, or one that nobody hears through."""
     return observer.of_share(share) if isinstance(observer, SharedObserver) else ShareObserverGroup()

@@ -1,4 +1,4 @@
-"""How threads of libraries wait for each other; to be said before numpy or torch is imported."""
+"""How long a thread of OpenMP spins before it sleeps while it waits; set before numpy or torch is imported."""
 
 from __future__ import annotations
 

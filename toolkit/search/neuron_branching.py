@@ -100,8 +100,8 @@ class GrownTrees:
 
 
 def _stated(question: NeuronQuestion, number: int, rows: Tensor, clock: Clock) -> GrownTrees | None:
-    """Bounds of some rows of a layer that leaves prove with slopes that a byte can state, by a margin for what rounding
-    does to those who compute them again; None where memory is short."""
+    """Bounds of some neurons of a layer by trees whose leaves have slopes that a byte can state, as a certificate needs
+    them, less a margin for the rounding of its checker; None where memory is short."""
     program, bounds = question.program, question.known
     at = program.layers[number].start + rows
     known, width = lower_ends(Bounds(bounds.lower[:, at], bounds.upper[:, at]))
@@ -123,7 +123,7 @@ def _stated(question: NeuronQuestion, number: int, rows: Tensor, clock: Clock) -
 
 
 def _grown(question: NeuronQuestion, number: int, rows: Tensor, clock: Clock) -> GrownTrees | None:
-    """Bounds of some rows of a layer by trees, or None where memory is short."""
+    """Bounds of some neurons of a layer by trees, or None where memory is short."""
     try:
         with refusals():
             trees = plant(question.program, number, question.box, question.known, rows, question.batch)

@@ -67,7 +67,7 @@ class TurnReport:
     candidates: list[tuple[Tensor, int]] = field(default_factory=list)
     """Points that may be witnesses, with their regions: only the process that all began with can replay them."""
     told: Any = None
-    """What the share's observer says."""
+    """The report of the share's observer (`toolkit.run.events.ShareObserver`)."""
 
 
 class WitnessFound(Exception):  # noqa: N818 - not an error: the search ends

@@ -20,7 +20,7 @@ from random_queries import hard_query
 
 from toolkit.certificates.certificate_file import CertificateFile
 from toolkit.certificates.leaf_rows import ProofNode
-from toolkit.certificates.share_record import RENUMBERED, Renumbering, ShareRecorder, ToldShare, apart, together
+from toolkit.certificates.share_record import RENUMBERED, Renumbering, ShareRecorder, ToldShare, flattened, rebuilt
 from toolkit.certificates.verify_with_certificate import ProofFiles, check_in_shares, verify_with_certificate
 from toolkit.certificates.writer import CertificateWriter, linear_payload, references, split_payload
 from toolkit.proof.check import CHECKED, REFUTED, CertificateChecker, CheckOutcome, check
@@ -41,7 +41,8 @@ STRATEGIES = pytest.mark.parametrize(("strategy", "margin"), [("relu", 0.4), ("i
 
 @pytest.fixture
 def gathered(monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]) -> list[ToldShare]:
-    """What comes back from shares, which there are from the first rounds on, however small, in short turns."""
+    """The reports of forked processes to the recorder, in order. Searches are tuned to deal their open domains among
+    processes from the first rounds on, however few there are, and to gather them after some hundredths of a second."""
     tune(processes={"seconds_to_fork": 1e-9}, strategy={"first_turn_seconds": 0.2})
     tune(sharing={"seconds_before": 0.01, "least_turn_seconds": 0.02, "least_domains": 1})
     found: list[ToldShare] = []
@@ -56,7 +57,7 @@ def gathered(monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]) -> list
 
 
 def posed(folder: Path, seed: int, margin: float) -> tuple[Path, Path]:
-    """A network of three layers with a query."""
+    """A ReLU network of three hidden layers and a query that random points miss by a margin."""
     generator = np.random.default_rng(seed)
     builder, x, widths = NetworkBuilder(generator, (1, 5)), "x", [5, 14, 14, 14]
     for size, following in pairwise(widths):
@@ -68,7 +69,7 @@ def posed(folder: Path, seed: int, margin: float) -> tuple[Path, Path]:
 
 
 def written(network: Path, specification: Path, **settings: Any) -> tuple[Result, Path]:
-    """The answer of three processes, and its certificate."""
+    """The answer of a search in three processes, and the path of its certificate."""
     certificate = specification.with_suffix(".certificate")
     files = ProofFiles({"": network}, specification, certificate)
     chosen = Settings(timeout=60.0, device="cpu", processes=3).changed({"alpha_iterations": 1, "batch": 4} | settings)
@@ -100,7 +101,8 @@ def test_what_processes_prove_of_their_shares_is_one_proof(
 def test_a_lost_process_leaves_its_share_open(
     tmp_path: Path, strategy: str, margin: float, gathered: list[ToldShare], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it wrote is no part of the certificate; the search goes on with its share as it was."""
+    """Records of a process that is killed are not copied into the certificate; the first process searches the open
+    domains dealt to it again, and the checker accepts the proof."""
     here = os.getpid()
 
     def lost_elsewhere(search: Frontier[Any, Any], budget: Budget) -> SearchOutcome:
@@ -131,7 +133,8 @@ def test_a_lost_process_leaves_its_share_open(
 
 @forked
 def test_leaves_are_dealt_among_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each process refutes what it is dealt, and one whose leaves are wrong is enough to refuse a file."""
+    """Three checking processes bound a part of the leaves each. The file is refused where one of them refuses a leaf,
+    and checked by one process where another is killed."""
     network, specification = posed(tmp_path, 0, 0.4)
     result, certificate = written(network, specification, strategy="relu")
     files, clock = ProofFiles({"": network}, specification, certificate), Clock.started(60.0)
@@ -183,14 +186,15 @@ def test_a_certified_search_has_its_file_checked_by_several_processes(
 
 
 def test_nodes_far_from_the_root_come_back_as_they_were() -> None:
-    """Contexts of the share are moved, those from before are not; a node without a context has none."""
+    """Nodes of a tree 5,000 splits deep sent to another process keep parents, neurons and cases; contexts begun
+    in the share get the certificate's numbers, earlier ones and the -1 of no context stay."""
     node = root = ProofNode(3, 7)
     for depth in range(5000):
         node = ProofNode(depth + 4, 7, node, depth % 9)
     beside, unknown = ProofNode(90_000, 7, root, 5), ProofNode(-1, 7, root, 6)
-    told = apart([node, beside, unknown, root])
+    told = flattened([node, beside, unknown, root])
     assert all(part.parent is None for part, _ in told)
-    deep, other, none, again = together(told, Renumbering(5000, 100, 0, 0))[:4]
+    deep, other, none, again = rebuilt(told, Renumbering(5000, 100, 0, 0))[:4]
     assert (other.context, other.neuron, none.context, again.context) == (90_100, 5, -1, 3)
     assert other.parent is again and none.parent is again
     path = []
@@ -225,7 +229,8 @@ def test_records_of_a_share_get_the_numbers_of_the_whole_file() -> None:
 
 
 def test_a_share_s_writer_counts_on() -> None:
-    """A file without a first record; the writer of the whole file is left as it is."""
+    """The writer of a share's file writes no HEADER record and begins contexts with the certificate's next number; the
+    certificate's own writer still counts as before."""
     writer = CertificateWriter(bytes(32), bytes(32), ["z"])
     writer.case(0)
     share = writer.of_share()

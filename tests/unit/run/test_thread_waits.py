@@ -1,4 +1,4 @@
-"""How threads wait is said once, and not where a user has said it."""
+"""Commands limit how long waiting threads of OpenMP spin, unless the user's environment does."""
 
 from __future__ import annotations
 
