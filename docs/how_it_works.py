@@ -98,7 +98,7 @@ def interval_bounds(network: Network, box: Intervals) -> list[Intervals]:
 
 
 @dataclass(frozen=True)
-class Lines:
+class ReluLines:
     """``lower_slope z <= relu(z) <= upper_slope z + upper_offset`` for all z of an interval."""
 
     lower_slope: Tensor
@@ -106,12 +106,12 @@ class Lines:
     upper_offset: Tensor
 
 
-def lines(z: Intervals, alpha: Tensor) -> Lines:
+def lines(z: Intervals, alpha: Tensor) -> ReluLines:
     """The two lines of every neuron. A stable neuron is its own line: the identity or zero."""
     active = (z.lower >= 0).to(alpha.dtype)
     chord = torch.where(z.unstable, z.upper / (z.upper - z.lower), active)
     offset = torch.where(z.unstable, -chord * z.lower, torch.zeros_like(chord))
-    return Lines(torch.where(z.unstable, alpha, active), chord, offset)
+    return ReluLines(torch.where(z.unstable, alpha, active), chord, offset)
 
 
 def adaptive(z: Intervals) -> Tensor:
@@ -298,7 +298,7 @@ class Subproblem:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchAnswer:
     """`unsat`: g is positive on the box. `sat`: the witness has g <= 0. `unknown`: neither was found."""
 
     verdict: str
@@ -362,7 +362,7 @@ def verify(
     steps: int = 10,
     most: int = 1000,
     tell: Callable[[Subproblem], None] = lambda domain: None,
-) -> Outcome:
+) -> SearchAnswer:
     """Whether g is positive on a box. Gives up after so many domains; ``tell`` is called with each."""
     count, heap = 0, list[tuple[float, int, Subproblem]]()
     new: Iterator[Subproblem] = iter([root(network, box, steps)])
@@ -372,19 +372,19 @@ def verify(
             tell(domain)
             corner = domain.best.linear.minimiser(box)[0]
             if float(run(network, corner)[-1]) <= 0:
-                return Outcome("sat", count, corner)
+                return SearchAnswer("sat", count, corner)
             if domain.lower <= 0:
                 heapq.heappush(heap, (domain.lower, count, domain))
         if not heap:
-            return Outcome("unsat", count)
+            return SearchAnswer("unsat", count)
         worst = heapq.heappop(heap)[-1]
         if any(bool(z.unstable.any()) for z in worst.bounds):
             new = children(network, box, worst, steps)
             continue
         new, least = iter(()), exact_minimum(network, box, worst)
         if least is not None and float(run(network, least)[-1]) <= 0:
-            return Outcome("sat", count, least)
-    return Outcome("unknown", count)
+            return SearchAnswer("sat", count, least)
+    return SearchAnswer("unknown", count)
 
 
 # --- A demonstration --------------------------------------------------------------------------------------------------

@@ -89,14 +89,14 @@ def recording_table(read: set[str]) -> TuningTable:
     """The defaults, in a table that takes note of what is read."""
 
     def recorder(name: str, group: Any) -> Any:
-        class Recording(type(group)):  # type: ignore[misc]  # a class for each group
+        class RecordingGroup(type(group)):  # type: ignore[misc]  # a class for each group
             def __getattribute__(self, attribute: str) -> Any:
                 if attribute in type(group).choices:
                     read.add(f"{name}.{attribute}")
                 return super().__getattribute__(attribute)
 
-        Recording.choices = type(group).choices
-        return Recording()
+        RecordingGroup.choices = type(group).choices
+        return RecordingGroup()
 
     return TuningTable(**{name: recorder(name, group) for name, group in DEFAULTS._asdict().items()})
 

@@ -15,7 +15,7 @@ import torch
 from onnx import numpy_helper
 
 import toolkit.bench.generate_properties
-import toolkit.data.tables
+import toolkit.data.tabular_dataset
 from toolkit.cli import run
 from toolkit.formats.onnx.export import export_model
 from toolkit.formats.onnx.model_file import load_model
@@ -121,8 +121,8 @@ def test_an_export_of_scikit_learn_is_pruned_for_rows_of_a_table(exported, table
 
 
 def test_a_table_is_read_once_to_verify_all_of_its_tests(exported, table, tmp_path, monkeypatch):
-    reads, read = [], toolkit.data.tables.read_rows
-    monkeypatch.setattr(toolkit.data.tables, "read_rows", lambda *given: reads.append(given) or read(*given))
+    reads, read = [], toolkit.data.tabular_dataset.read_rows
+    monkeypatch.setattr(toolkit.data.tabular_dataset, "read_rows", lambda *given: reads.append(given) or read(*given))
     arguments = ["--label-column", "kind", "--drop", "number", "--classes", ",".join(NAMES), "--epsilon", "2,1e-4,0"]
     quick = ["--epochs", "0", "--workers", "1", "--control", "random_masks", "-o", str(tmp_path / "out")]
     assert run(["prune", str(exported), "--data", str(table), *arguments, *quick]) == 0

@@ -35,7 +35,7 @@ class AttentionNetwork:
 
 
 @dataclass
-class _Graph:
+class AttentionGraph:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, NDArray] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ def random_attention(generator: Generator) -> AttentionNetwork:
     causal = bool(generator.integers(2))
     masked = np.triu(np.ones((tokens, tokens), bool), 1) if causal else generator.random((tokens, tokens)) < 0.4
     np.fill_diagonal(masked, False)
-    graph = _Graph(constants={"shape": np.array([1, heads, tokens, width])})
+    graph = AttentionGraph(constants={"shape": np.array([1, heads, tokens, width])})
     graph.add("Reshape", ["x", "shape"], "r")
     opset = 23 if causal and generator.random() < 0.3 else int(generator.choice([13, 14, 17, 21]))
     if opset == 23:
@@ -60,7 +60,7 @@ def random_attention(generator: Generator) -> AttentionNetwork:
     return _asked(graph, opset, masked, (heads, tokens, width), generator)
 
 
-def _written_out(graph: _Graph, masked: NDArray, triangle: bool, generator: Generator) -> None:
+def _written_out(graph: AttentionGraph, masked: NDArray, triangle: bool, generator: Generator) -> None:
     graph.add("Transpose", ["r"], "k", perm=[0, 1, 3, 2])
     graph.add("MatMul", ["r", "k"], "products")
     graph.constants["scale"] = np.array(generator.choice([0.5, 1, 10]), np.float32)
@@ -71,24 +71,24 @@ def _written_out(graph: _Graph, masked: NDArray, triangle: bool, generator: Gene
     graph.add("MatMul", ["shares", "r"], "o")
 
 
-def _by_sum(graph: _Graph, masked: NDArray, fill: float) -> None:
+def _by_sum(graph: AttentionGraph, masked: NDArray, fill: float) -> None:
     graph.constants["mask"] = np.where(masked, fill, 0).astype(np.float32)
     graph.add("Add", ["all", "mask"], "scores")
 
 
-def _by_choice(graph: _Graph, masked: NDArray, fill: float) -> None:
+def _by_choice(graph: AttentionGraph, masked: NDArray, fill: float) -> None:
     graph.constants |= {"masked": masked, "fill": np.array(fill, np.float32)}
     graph.add("Where", ["masked", "fill", "all"], "scores")
 
 
-def _by_triangle(graph: _Graph, masked: NDArray, fill: float) -> None:
+def _by_triangle(graph: AttentionGraph, masked: NDArray, fill: float) -> None:
     graph.constants |= {"full": np.full(masked.shape, fill, np.float32), "one": np.array(1)}
     graph.add("Trilu", ["full", "one"], "mask", upper=1)
     graph.add("Add", ["all", "mask"], "scores")
 
 
 def _asked(
-    graph: _Graph, opset: int, masked: NDArray, shape: tuple[int, int, int], generator: Generator
+    graph: AttentionGraph, opset: int, masked: NDArray, shape: tuple[int, int, int], generator: Generator
 ) -> AttentionNetwork:
     heads, tokens, width = shape
     size = heads * tokens * width

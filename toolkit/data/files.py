@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.data.dataset import Dataset, Split, channel_statistics, hold_out, register
-from toolkit.data.tables import load_arrays
+from toolkit.data.tabular_dataset import load_arrays
 from toolkit.errors import FieldError, InputError
 
 if TYPE_CHECKING:

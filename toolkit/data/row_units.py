@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolkit.data.rows import Rows
+from toolkit.data.rows import DataRows
 from toolkit.errors import InputError
 from toolkit.formats.points import read_numbers
 from toolkit.formats.vnnlib.specs import InputBox, linf_box
@@ -62,7 +62,7 @@ class RowPoints:
     low: Array
     """``(n,)``, least value of every input."""
     high: Array
-    rows: Rows
+    rows: DataRows
     dtype: str
     """Element type of the network's input."""
 
@@ -107,7 +107,7 @@ def _numbers_of_file(text: str, option: str) -> Array:
         ) from None
 
 
-def in_network_units(rows: Rows, units: RowUnits, shape: tuple[int, ...], dtype: str) -> RowPoints:
+def in_network_units(rows: DataRows, units: RowUnits, shape: tuple[int, ...], dtype: str) -> RowPoints:
     """The rows as inputs of a network of this input shape, whose leading dimension is 1. Raises InputError."""
     eight_bits = rows.values.dtype == np.uint8
     largest = float(np.iinfo(np.uint8).max) if eight_bits else 1.0

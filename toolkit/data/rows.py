@@ -74,8 +74,8 @@ class RowSource:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Chosen rows, as they are stored."""
+class DataRows:
+    """The chosen rows of a user's data with their labels, in the units in which they are stored."""
 
     values: NDArray[Any]
     """``(N, ...)``: features, or images as ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``."""
@@ -84,7 +84,7 @@ class Rows:
     numbers: range
     """Number of each row in the data, counted from 0."""
     total: int
-    """Rows that the data has."""
+    """Number of rows that the data has, chosen or not."""
     class_names: tuple[str, ...] = ()
     """Names of the classes in their order, where the data has one."""
     features: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ class Rows:
         return len(self.values)
 
 
-def read_rows(source: RowSource, size: int) -> Rows:
+def read_rows(source: RowSource, size: int) -> DataRows:
     """The chosen rows, for a network of ``size`` inputs, which tells grey images from colour. Raises InputError."""
     path, key = split_place(source.data)
     rows = _reader(path)(source, path, key, size)
@@ -111,7 +111,7 @@ def read_rows(source: RowSource, size: int) -> Rows:
     return rows
 
 
-Reader = Callable[[RowSource, Path, str, int], Rows]
+Reader = Callable[[RowSource, Path, str, int], DataRows]
 
 
 def _reader(path: Path) -> Reader:
@@ -124,7 +124,7 @@ def _reader(path: Path) -> Reader:
     return _from_folder if path.is_dir() else _from_data_set
 
 
-def _from_array(source: RowSource, path: Path, key: str, size: int) -> Rows:
+def _from_array(source: RowSource, path: Path, key: str, size: int) -> DataRows:
     """An array of rows, and of an archive the labels beside it."""
     with readable(path):
         names = _names(path)
@@ -143,7 +143,7 @@ def _from_array(source: RowSource, path: Path, key: str, size: int) -> Rows:
     own = None if labels is None else _one_each(labels, f"{path}:{partner}")
     named = () if own is None else _sorted_names(own)
     own = None if own is None else own[list(chosen)]
-    return Rows(picked, own, chosen, len(values), named, pixels=values.dtype == np.uint8)
+    return DataRows(picked, own, chosen, len(values), named, pixels=values.dtype == np.uint8)
 
 
 def _sorted_names(labels: NDArray[Any]) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ def _label_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: "test" not in pair[0])
 
 
-def _from_table(source: RowSource, path: Path, key: str, size: int) -> Rows:
+def _from_table(source: RowSource, path: Path, key: str, size: int) -> DataRows:
     """A table with a header: one column of labels, the others features in their order.
 
     A column without a name numbers the rows, as pandas writes it, and is no feature.
@@ -209,7 +209,7 @@ def _from_table(source: RowSource, path: Path, key: str, size: int) -> Rows:
     every = () if label is None else tuple(sorted({line[label].strip() for line in body if len(line) > label}))
     named = () if all(_is_number(name) for name in every) else every
     name = "" if supposed is None else header[supposed]
-    return Rows(values, labels, chosen, len(body), named, tuple(header[k] for k in features), name)
+    return DataRows(values, labels, chosen, len(body), named, tuple(header[k] for k in features), name)
 
 
 def _delimiter(header: str) -> str:
@@ -265,7 +265,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _from_folder(source: RowSource, path: Path, key: str, size: int) -> Rows:
+def _from_folder(source: RowSource, path: Path, key: str, size: int) -> DataRows:
     """Images in folders named by their classes, one of each class in turn; or all in one folder, without labels."""
     root = path / "test" if (path / "test").is_dir() else path
     names = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
@@ -284,7 +284,7 @@ def _from_folder(source: RowSource, path: Path, key: str, size: int) -> Rows:
     labels = np.array([names[label] for _, label in picked]) if files else None
     values = np.stack(images)
     values = values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
-    return Rows(values, labels, chosen, len(files or unlabelled), tuple(names) if files else (), pixels=True)
+    return DataRows(values, labels, chosen, len(files or unlabelled), tuple(names) if files else (), pixels=True)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -299,7 +299,7 @@ def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L" if image.width * image.height == size else "RGB"))
 
 
-def _from_data_set(source: RowSource, path: Path, key: str, size: int) -> Rows:
+def _from_data_set(source: RowSource, path: Path, key: str, size: int) -> DataRows:
     """Test images of a data set by its name, between 0 and 1."""
     from toolkit.data.dataset import LOADERS
     from toolkit.data.load import load_dataset
@@ -315,10 +315,10 @@ def _from_data_set(source: RowSource, path: Path, key: str, size: int) -> Rows:
     test = load_dataset(Data(name=source.data, base=Path.cwd())).test
     chosen = source.chosen(len(test))
     images, labels = test.images.numpy()[list(chosen)], test.labels.numpy()[list(chosen)]
-    return Rows(images, labels, chosen, len(test), pixels=True)
+    return DataRows(images, labels, chosen, len(test), pixels=True)
 
 
-def _read_labels(place: str, rows: Rows) -> NDArray[Any]:
+def _read_labels(place: str, rows: DataRows) -> NDArray[Any]:
     """Labels of a file for all rows of the data, or for the chosen ones alone."""
     path, key = split_place(place)
     with readable(path):
@@ -347,7 +347,7 @@ def _one_each(labels: NDArray[Any], where: str) -> NDArray[Any]:
     return flat[:, 0]
 
 
-def in_order(rows: Rows, names: Sequence[str]) -> Rows:
+def in_order(rows: DataRows, names: Sequence[str]) -> DataRows:
     """Rows of a table with these features, whatever else it has, where it has them all; else the rows as they are.
 
     Names count as equal where they differ in blanks and marks only, which exporters replace.
@@ -364,7 +364,7 @@ def _plain_name(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
-def class_numbers(labels: NDArray[Any], rows: Rows, names: Sequence[str], classes: int) -> NDArray[np.int64]:
+def class_numbers(labels: NDArray[Any], rows: DataRows, names: Sequence[str], classes: int) -> NDArray[np.int64]:
     """Labels as numbers of a network's ``classes`` outputs: by the names of the classes, or numbers as they are.
 
     ``names`` are those that the user or the network gives; without any, those of the data in alphabetical order. Where

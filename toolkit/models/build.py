@@ -24,7 +24,7 @@ from toolkit.models.architecture_options import (
     Vgg,
 )
 from toolkit.models.imported import insert_batch_norms, read_network
-from toolkit.models.layers import Domain, Normalise, Residual
+from toolkit.models.layers import InputDomain, Normalise, Residual
 from toolkit.models.structure import channel_sites
 from toolkit.tuning import tuned
 
@@ -85,7 +85,7 @@ def build_model(options: ModelOptions, dataset: Dataset, seed: int) -> nn.Sequen
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = list(layers(options, dataset.input_shape, dataset.classes))
-    domain = [Domain(dataset.space)] if dataset.space != PIXELS else []
+    domain = [InputDomain(dataset.space)] if dataset.space != PIXELS else []
     axes = len(dataset.input_shape) - 1
     row = [*domain, *([Normalise(dataset.mean, dataset.std, axes)] if options.normalise else []), *body]
     if isinstance(options, OnnxNet) and options.batch_norm:

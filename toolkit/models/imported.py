@@ -1,7 +1,7 @@
-"""A network read from ONNX as a network to train: batched, with parameters, and in a row where it is one.
+"""A network read from ONNX as a network to train: batched, with parameters, and a ``Sequential`` where it can be one.
 
 The importer's network runs at the file's concrete shapes and has constants. Here weights are parameters, reshapes keep
-the batch apart, and a straight line of layers, with residual additions, becomes a ``Sequential``, which interval
+the batch apart, and a sequence of layers, with residual additions, becomes a ``Sequential``, which interval
 propagation, channel pruning and stability statistics understand. Any other graph can be trained and its weights pruned.
 """
 
@@ -73,8 +73,8 @@ def read_network(path: Path, shape: tuple[int, ...], classes: int) -> list[nn.Mo
     assert isinstance(imported, ImportedModel)
     graph = _trainable(imported)
     own = sample_shape(model)
-    row = in_rows(graph)
-    layers: list[nn.Module] = [graph] if row is None else row
+    sequence = as_sequence(graph)
+    layers: list[nn.Module] = [graph] if sequence is None else sequence
     if own != shape and not isinstance(layers[0], nn.Flatten):  # which any shape is as good as another for
         layers = [BatchReshape(own) if len(own) != 1 else nn.Flatten(), *layers]
     _check_trainable(model, layers)
@@ -215,30 +215,31 @@ def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     return layer
 
 
-class NotInRows(Exception):  # noqa: N818 - not an error: the graph is trained as it is
-    """A graph is no series of layers known to training, with residual additions."""
+class NotSequential(Exception):  # noqa: N818 - not an error: the graph is trained as it is
+    """A graph is no sequence of layers known to training, with residual additions."""
 
 
-def in_rows(graph: LayerGraph) -> list[nn.Module] | None:
-    """The layers in a row, residual additions as layers of two rows each; None where the graph is nothing like that."""
+def as_sequence(graph: LayerGraph) -> list[nn.Module] | None:
+    """The layers one after the other, each residual addition as one `Residual`; None where the graph is no sequence."""
     try:
-        found = RowReader(graph).read(graph.source)
-    except NotInRows:
+        found = SequenceReader(graph).read(graph.source)
+    except NotSequential:
         return None
-    return found.row if found.end == graph.target and found.join is None else None
+    return found.layers if found.end == graph.target and found.join is None else None
 
 
 @dataclass(frozen=True)
-class LayerRow:
-    """Layers in a row, the tensor that they end with, and the addition that reads it, where they are one's branch."""
+class LayerSequence:
+    """Layers one after the other, the tensor that the last one gives, and where they are a branch of a residual
+    addition, the position of that addition."""
 
-    row: list[nn.Module]
+    layers: list[nn.Module]
     end: str
     join: int | None
 
 
-class RowReader:
-    """Reads a graph as rows of layers. Steps are named by their positions."""
+class SequenceReader:
+    """Reads a graph as sequences of layers. Steps are named by their positions."""
 
     def __init__(self, graph: LayerGraph) -> None:
         self.graph = graph
@@ -247,65 +248,66 @@ class RowReader:
             for name in operands:
                 self.readers.setdefault(name, []).append(index)
 
-    def read(self, current: str, index: int | None = None) -> LayerRow:
-        """The row from a tensor on, by its reader ``index`` where it has several. Raises NotInRows."""
-        row, arithmetic = list[nn.Module](), list[tuple[str, Tensor]]()
+    def read(self, current: str, index: int | None = None) -> LayerSequence:
+        """The sequence from a tensor on, by its reader ``index`` where it has several. Raises NotSequential."""
+        layers, arithmetic = list[nn.Module](), list[tuple[str, Tensor]]()
         while index is not None or current in self.readers:
             readers = self.readers[current] if index is None else [index]
             if len(readers) > 1:
-                self._settle(row, arithmetic)
+                self._settle(layers, arithmetic)
                 layer, current = self._residual(current, readers)
-                row.append(layer)
+                layers.append(layer)
                 continue
             if self._is_join(readers[0]):
-                self._settle(row, arithmetic)
-                return LayerRow(row, current, readers[0])
-            current = self._step(readers[0], current, row, arithmetic)
+                self._settle(layers, arithmetic)
+                return LayerSequence(layers, current, readers[0])
+            current = self._step(readers[0], current, layers, arithmetic)
             index = None
-        self._settle(row, arithmetic)
-        return LayerRow(row, current, None)
+        self._settle(layers, arithmetic)
+        return LayerSequence(layers, current, None)
 
     def _is_join(self, index: int) -> bool:
         operands, _ = self.graph.wiring[index]
         return len(operands) == 2 and not self.graph.constants.keys() & set(operands)
 
-    def _step(self, index: int, current: str, row: list[nn.Module], arithmetic: list[tuple[str, Tensor]]) -> str:
-        """Add a step to the row; the tensor that it gives."""
+    def _step(self, index: int, current: str, layers: list[nn.Module], arithmetic: list[tuple[str, Tensor]]) -> str:
+        """Add a step to the sequence; returns the name of the tensor that it gives. Raises NotSequential."""
         layer, (operands, results) = self.graph.layers[index], self.graph.wiring[index]
         if len(operands) == 2 and operands[0] in self.graph.constants and _operation(layer) in ("add", "mul"):
             operands = operands[::-1]
         if operands[0] != current or len(results) != 1:
-            raise NotInRows
+            raise NotSequential
         if isinstance(layer, KNOWN) and len(operands) == 1:
-            self._settle(row, arithmetic)
-            row += [] if isinstance(layer, nn.Identity) else [layer]
+            self._settle(layers, arithmetic)
+            layers += [] if isinstance(layer, nn.Identity) else [layer]
         elif len(operands) == 2 and operands[1] in self.graph.constants:
             arithmetic.append((_operation(layer), getattr(self.graph, self.graph.constants[operands[1]])))
         else:
-            raise NotInRows
+            raise NotSequential
         return results[0]
 
-    def _settle(self, row: list[nn.Module], arithmetic: list[tuple[str, Tensor]]) -> None:
+    def _settle(self, layers: list[nn.Module], arithmetic: list[tuple[str, Tensor]]) -> None:
         """Make layers of the arithmetic with constants so far."""
-        row += _collect(arithmetic, row)
+        layers += _collect(arithmetic, layers)
         arithmetic.clear()
 
     def _residual(self, current: str, readers: list[int]) -> tuple[nn.Module, str]:
         """The addition that the two branches from a tensor end in, as a layer, and the tensor that it gives."""
         if len(readers) != 2:
-            raise NotInRows
+            raise NotSequential
         branches = [
-            LayerRow([], current, index) if self._is_join(index) else self.read(current, index) for index in readers
+            LayerSequence([], current, index) if self._is_join(index) else self.read(current, index)
+            for index in readers
         ]
-        shortcut, main = sorted(branches, key=lambda branch: len(branch.row))
+        shortcut, main = sorted(branches, key=lambda branch: len(branch.layers))
         join = main.join
         if join is None or join != shortcut.join or _operation(self.graph.layers[join]) != "add":
-            raise NotInRows
+            raise NotSequential
         operands, results = self.graph.wiring[join]
         if sorted(operands) != sorted((main.end, shortcut.end)):
-            raise NotInRows
-        beside = nn.Sequential(*shortcut.row) if shortcut.row else nn.Identity()
-        return Residual(nn.Sequential(*main.row), beside), results[0]
+            raise NotSequential
+        beside = nn.Sequential(*shortcut.layers) if shortcut.layers else nn.Identity()
+        return Residual(nn.Sequential(*main.layers), beside), results[0]
 
 
 def _operation(layer: nn.Module) -> str:
@@ -313,33 +315,33 @@ def _operation(layer: nn.Module) -> str:
     return str(getattr(function, "__name__", "")).removeprefix("_onnx_")
 
 
-def _collect(arithmetic: list[tuple[str, Tensor]], row: list[nn.Module]) -> list[nn.Module]:
+def _collect(arithmetic: list[tuple[str, Tensor]], layers: list[nn.Module]) -> list[nn.Module]:
     """Arithmetic with constants as layers: a standardisation, or the bias of the linear layer before it.
 
-    Raises NotInRows for what is neither.
+    Raises NotSequential for what is neither.
     """
     names = [name for name, _ in arithmetic]
     if not arithmetic:
         return []
-    if names in (["sub", "div"], ["sub", "mul"]) and not row:
+    if names in (["sub", "div"], ["sub", "mul"]) and not layers:
         return [_standardisation(arithmetic[0][1], arithmetic[1][1], names[1] == "mul")]
-    last = row[-1] if row else None
+    last = layers[-1] if layers else None
     if names == ["add"] and isinstance(last, nn.Linear) and last.bias is None:
         bias = arithmetic[0][1]
         if bias.numel() in (1, last.out_features) and bias.numel() == (bias.shape[-1] if bias.dim() else 1):
-            row[-1] = _linear(last.weight, bias.reshape(-1).expand(last.out_features))  # [1, N] adds what [N] does
+            layers[-1] = _linear(last.weight, bias.reshape(-1).expand(last.out_features))  # [1, N] adds what [N] does
             return []
-    raise NotInRows
+    raise NotSequential
 
 
 def _standardisation(mean: Tensor, factor: Tensor, multiplied: bool) -> Normalise:
     """``(x - mean) / factor``, or times it, by constants of a number for each channel or feature.
 
-    Raises NotInRows where a factor is not positive, which would turn bounds around.
+    Raises NotSequential where a factor is not positive, which would turn bounds around.
     """
     std = 1 / factor if multiplied else factor
     if not bool((std > 0).all()):
-        raise NotInRows
+        raise NotSequential
     wide = max((mean, factor), key=lambda constant: (constant.numel(), constant.dim()))
     after = len(list(dropwhile(lambda size: size == 1, wide.shape))[1:])
     axes = after if wide.numel() > 1 else 2 * (wide.dim() > 2)

@@ -29,9 +29,9 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
-class Domain(nn.Identity):
-    """Passes inputs on, and knows which there are: what attacks and bounds of training are clipped to, and the radius
-    of each feature. A network without this layer is one of pixels in [0, 1]."""
+class InputDomain(nn.Identity):
+    """Passes inputs on unchanged, and holds the range that attacks and bounds of training are clipped to, and each
+    feature's radius. A network without this layer takes pixels in [0, 1]."""
 
     radii: Tensor
 
@@ -42,20 +42,21 @@ class Domain(nn.Identity):
         self.even = not space.radii
 
     def radius(self, epsilon: float) -> float | Tensor:
-        """Radius of all features, or of each ``(n,)``, at this radius of the specification."""
+        """Radius of the ball around an input: ``epsilon``, times each feature's radius ``(n,)`` where it has one."""
         return epsilon if self.even else epsilon * self.radii
 
     def clip(self, x: Tensor) -> Tensor:
-        """The nearest inputs that there are."""
+        """The nearest inputs within the range."""
         return x.clamp(self.low, self.high)
 
 
-UNIT = Domain()
+UNIT_DOMAIN = InputDomain()
+"""Pixels in [0, 1], all with one radius: the domain of a network without a layer of its own for it."""
 
 
-def domain_of(network: nn.Module) -> Domain:
-    """Which inputs a network has, by its own layer, wherever that is."""
-    return next((module for module in network.modules() if isinstance(module, Domain)), UNIT)
+def input_domain(network: nn.Module) -> InputDomain:
+    """The domain that a layer of the network holds, wherever it is; pixels in [0, 1] where none does."""
+    return next((module for module in network.modules() if isinstance(module, InputDomain)), UNIT_DOMAIN)
 
 
 class BatchReshape(nn.Module):

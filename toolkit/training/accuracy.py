@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from toolkit.data.dataset import Split
-from toolkit.models.layers import domain_of
+from toolkit.models.layers import input_domain
 from toolkit.training.training_attack import evaluation_mode, input_gradient, pgd
 from toolkit.tuning import tuned
 
@@ -21,7 +21,7 @@ def accuracy(model: nn.Module, split: Split) -> float:
 
 def fgsm_accuracy(model: nn.Module, split: Split, epsilon: float) -> float:
     """Part of the images classified correctly after one signed step of length epsilon: "adv" of Li et al."""
-    correct, domain = 0, domain_of(model)
+    correct, domain = 0, input_domain(model)
     with evaluation_mode(model):
         for images, labels in split.batches(tuned().training.evaluated_images):
             x = domain.clip(images + domain.radius(epsilon) * input_gradient(model, images, labels).sign())

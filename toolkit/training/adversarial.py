@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from toolkit.models.layers import domain_of
+from toolkit.models.layers import input_domain
 from toolkit.training.training_attack import input_gradient, pgd, uniform_start
 from toolkit.training.training_options import FgsmGradAlign, Pgd, Standard
 from toolkit.training.training_step import TrainingStep, robust_loss
@@ -40,7 +40,7 @@ def _(options: FgsmGradAlign, step: TrainingStep) -> Tensor:
     Only the second gradient is differentiated through, as in the released code of Andriushchenko & Flammarion.
     """
     at_image = input_gradient(step.model, step.images, step.labels)
-    domain = domain_of(step.model)
+    domain = input_domain(step.model)
     change = min(options.alpha, 1.0) * domain.radius(step.epsilon) * at_image.sign()
     loss = cross_entropy(step.model(domain.clip(step.images + change)), step.labels)
     if options.weight == 0 or step.epsilon == 0:

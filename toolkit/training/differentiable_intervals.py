@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from toolkit.errors import UnsupportedError
 from toolkit.models.imported import LayerGraph
-from toolkit.models.layers import UNIT, BatchReshape, Domain, GraftedReLU, Normalise, Residual, domain_of
+from toolkit.models.layers import UNIT_DOMAIN, BatchReshape, GraftedReLU, InputDomain, Normalise, Residual, input_domain
 from toolkit.models.structure import BatchNorm
 from toolkit.training.precision import single
 
@@ -61,7 +61,9 @@ class Trace(dict[nn.Module, Interval]):
         return self._affine[module]
 
 
-def image_box(images: Tensor, epsilon: float, point: Tensor | None = None, domain: Domain = UNIT) -> Interval:
+def image_box(
+    images: Tensor, epsilon: float, point: Tensor | None = None, domain: InputDomain = UNIT_DOMAIN
+) -> Interval:
     """The L-infinity ball around images, clipped to the domain, which is [0, 1] unless said otherwise."""
     radius = domain.radius(epsilon)
     return Interval(domain.clip(images - radius), domain.clip(images + radius), point)
@@ -69,7 +71,7 @@ def image_box(images: Tensor, epsilon: float, point: Tensor | None = None, domai
 
 def ball(network: nn.Module, inputs: Tensor, epsilon: float, point: Tensor | None = None) -> Interval:
     """The L-infinity ball around inputs, clipped to those that the network has."""
-    return image_box(inputs, epsilon, point, domain_of(network))
+    return image_box(inputs, epsilon, point, input_domain(network))
 
 
 def propagate(module: nn.Module, box: Interval, share: float = 1.0) -> tuple[Interval, Trace]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from toolkit.models.layers import UNIT, Domain, domain_of
+from toolkit.models.layers import UNIT_DOMAIN, InputDomain, input_domain
 from toolkit.training.differentiable_intervals import ball
 
 
@@ -32,7 +32,9 @@ def input_gradient(model: nn.Module, x: Tensor, labels: Tensor, *, create_graph:
         return torch.autograd.grad(loss, x, create_graph=create_graph)[0]
 
 
-def uniform_start(images: Tensor, epsilon: float, generator: torch.Generator, domain: Domain = UNIT) -> Tensor:
+def uniform_start(
+    images: Tensor, epsilon: float, generator: torch.Generator, domain: InputDomain = UNIT_DOMAIN
+) -> Tensor:
     """A uniformly random point of each image's ball, clipped to the domain."""
     noise = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return domain.clip(images + domain.radius(epsilon) * (2 * noise - 1))
@@ -52,7 +54,7 @@ def pgd(
 
     ``step_size`` is in multiples of epsilon (Madry et al., ICLR 2018).
     """
-    domain, box = domain_of(model), ball(model, images, epsilon)
+    domain, box = input_domain(model), ball(model, images, epsilon)
     x = uniform_start(images, epsilon, generator, domain)
     with evaluation_mode(model):
         for _ in range(steps):

@@ -237,6 +237,12 @@ class HandWritten:
         return self.files
 
 
+class TwoAtoms(HandWritten):
+    """The question ``y <= 100 and y >= 2.5``, whose first atom no proof needs."""
+
+    asserted = ("(<= Y_0 100.0)", "(>= Y_0 2.5)")
+
+
 def patterns(written: HandWritten) -> list[tuple[int, ...]]:
     [text] = exported(written.finish(), "aptp")
     proof = read_patterns(text)
@@ -307,17 +313,14 @@ def test_elements_that_are_left_have_their_old_numbers(tmp_path: Path) -> None:
 
 
 def test_the_one_atom_that_is_used_is_what_is_claimed(tmp_path: Path) -> None:
-    class Both(HandWritten):
-        asserted = ("(<= Y_0 100.0)", "(>= Y_0 2.5)")
-
-    written = Both(tmp_path)
+    written = TwoAtoms(tmp_path)
     written.tree(written.begin(0), atoms={1: 1.0})
     assert patterns(written) == LEAVES
     [text] = exported(written.files, "torchlean")
     rows = np.array([[1.0], [-1.0]])
     assert boxes_prove(text, LATTER, rows, np.array([-100.0, 2.5]), written.layers)
     assert json.loads(text)["leaves"][0]["witness_idx"] == 1
-    written = Both(tmp_path)
+    written = TwoAtoms(tmp_path)
     written.tree(written.begin(0), atoms={0: 0.001, 1: 1.0})
     files = written.finish()
     with pytest.raises(InputError, match="2 comparisons"):
@@ -387,11 +390,8 @@ def test_bounds_that_hold_at_counterexamples_alone_are_none_of_a_box(tmp_path: P
 def test_a_bound_that_all_cases_have_in_common_may_hold_at_counterexamples_alone(tmp_path: Path) -> None:
     """By a bound that uses an atom, or a half that is refuted by one; the atom counts as used in the case."""
 
-    class Both(HandWritten):
-        asserted = ("(<= Y_0 100.0)", "(>= Y_0 2.5)")
-
     for bounded in (True, False):
-        written = Both(tmp_path)
+        written = TwoAtoms(tmp_path)
         common = written.begin(1)
         if bounded:
             index, upper = np.array([0]), np.array([0], np.uint8)
@@ -464,7 +464,7 @@ def test_outputs_of_a_softmax_have_no_bounds_in_a_box(tmp_path: Path) -> None:
 
 
 def test_differences_of_outputs_are_compared_with_zero_alone(tmp_path: Path) -> None:
-    class Two(HandWritten):
+    class TwoOutputs(HandWritten):
         layers: ClassVar[Layers] = [HandWritten.layers[0], (np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([0.0, 2.5]))]
 
     for asserted, accepted in (
@@ -472,8 +472,8 @@ def test_differences_of_outputs_are_compared_with_zero_alone(tmp_path: Path) -> 
         ("(>= (- Y_0 Y_1) 0.25)", False),
         ("(>= Y_0 (* 2.0 Y_1))", False),
     ):
-        Two.asserted = (asserted,)
-        written = Two(tmp_path)
+        TwoOutputs.asserted = (asserted,)
+        written = TwoOutputs(tmp_path)
         written.tree(written.begin(0))
         if accepted:
             assert patterns(written) == LEAVES

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from toolkit.data.row_units import RowUnits, arranged, given_numbers, in_network_units
-from toolkit.data.rows import Rows, RowSource, class_numbers, in_order, read_rows
+from toolkit.data.rows import DataRows, RowSource, class_numbers, in_order, read_rows
 from toolkit.errors import InputError
 
 IMAGES = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def rows_of(data: str, size: int, **options: object) -> Rows:
+def rows_of(data: str, size: int, **options: object) -> DataRows:
     return read_rows(RowSource(data, **options), size)  # type: ignore[arg-type]
 
 
@@ -104,7 +104,7 @@ def test_the_only_column_of_words_is_the_label_where_the_others_are_the_inputs(f
 
 
 def test_features_are_found_by_their_names() -> None:
-    rows = Rows(np.array([[1.0, 2.0, 3.0]]), None, range(1), 1, features=("id", "petal (cm)", "width"))
+    rows = DataRows(np.array([[1.0, 2.0, 3.0]]), None, range(1), 1, features=("id", "petal (cm)", "width"))
     assert in_order(rows, ("width", "petal__cm_")).values.tolist() == [[3.0, 2.0]]
     assert in_order(rows, ("width", "height")) is rows, "one of them is not there"
     alike = replace(rows, features=("width", "petal (cm)", "petal [cm]"))
@@ -182,7 +182,7 @@ def test_names_beside_an_array_are_sorted(folder: Path) -> None:
 
 
 def test_measured_values_are_no_classes(folder: Path) -> None:
-    rows = Rows(np.zeros((2, 1)), np.array([0.25, 1]), range(2), 2)
+    rows = DataRows(np.zeros((2, 1)), np.array([0.25, 1]), range(2), 2)
     with pytest.raises(InputError, match=r"row 0: the label 0\.25 is a measured value.*spec output-range"):
         class_numbers(np.array([0.25, 1]), rows, (), 2)
     np.savez("targets.npz", x=np.zeros((2, 3)), y=[[0.5, 2.5], [0.25, 1]])
@@ -195,14 +195,14 @@ def test_measured_values_are_no_classes(folder: Path) -> None:
 
 
 def test_a_class_has_one_name() -> None:
-    rows = Rows(np.zeros((1, 1)), np.array(["a"]), range(1), 1)
+    rows = DataRows(np.zeros((1, 1)), np.array(["a"]), range(1), 1)
     with pytest.raises(InputError, match="--classes: 'a' is there twice"):
         class_numbers(np.array(["a"]), rows, ("a", "a"), 2)
 
 
 @pytest.mark.parametrize("labels", [["rose", "tulip"], [0, 2], [0.5, 1], [-1, 0]])
 def test_labels_that_no_class_has_are_told(labels: list[object]) -> None:
-    rows = Rows(np.zeros((2, 1)), np.array(labels), range(2), 2)
+    rows = DataRows(np.zeros((2, 1)), np.array(labels), range(2), 2)
     with pytest.raises(InputError, match="none of the network's 2 classes"):
         class_numbers(np.array(labels), rows, ("no", "yes"), 2)
 
@@ -213,7 +213,7 @@ def units(epsilon: str = "0.1", **given: object) -> RowUnits:
 
 def test_the_box_holds_what_the_users_ball_holds() -> None:
     """Corners of the ball in pixels, standardised by hand, are the corners of the box."""
-    rows = Rows(IMAGES, None, range(4), 4, pixels=True)
+    rows = DataRows(IMAGES, None, range(4), 4, pixels=True)
     mean, std = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.25, 2.0])
     found = in_network_units(rows, units("0.02,0.03,0", mean=mean, std=std), (1, 3, 2, 3), "float32")
     radius = np.array([0.02, 0.03, 0.0])
@@ -228,7 +228,7 @@ def test_the_box_holds_what_the_users_ball_holds() -> None:
 
 
 def test_values_are_cut_only_where_it_is_known_or_said() -> None:
-    table = Rows(np.array([[0.05, 7.0]]), None, range(1), 1)
+    table = DataRows(np.array([[0.05, 7.0]]), None, range(1), 1)
     [free] = in_network_units(table, units("0.1"), (1, 2), "float64").boxes()
     assert np.allclose([free.lower, free.upper], [[-0.05, 6.9], [0.15, 7.1]])
     [cut] = in_network_units(table, units("0.1", clip=(0.0, 7.05)), (1, 2), "float64").boxes()
@@ -239,13 +239,13 @@ def test_values_are_cut_only_where_it_is_known_or_said() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1e39])
 def test_numbers_that_the_network_cannot_read_are_told_with_their_row(value: float) -> None:
-    table = Rows(np.array([[0.0, 1.0], [2.0, value]]), None, range(4, 6), 6)
+    table = DataRows(np.array([[0.0, 1.0], [2.0, value]]), None, range(4, 6), 6)
     with pytest.raises(InputError, match="row 5 has numbers that are not finite, or too large for float32"):
         in_network_units(table, units(), (1, 2), "float32")
 
 
 def test_one_radius_for_each_feature_and_whole_numbers_as_they_are() -> None:
-    rows = Rows(np.array([[10, 20]], dtype=np.uint8), None, range(1), 1, pixels=True)
+    rows = DataRows(np.array([[10, 20]], dtype=np.uint8), None, range(1), 1, pixels=True)
     [box] = in_network_units(rows, units("1,0", scale=1.0), (1, 2), "float32").boxes()
     assert [box.lower.tolist(), box.upper.tolist()] == [[9, 20], [11, 20]]
 
@@ -280,7 +280,7 @@ def test_channels_move_where_the_shapes_say_so(
     ],
 )
 def test_units_that_cannot_be_are_told(given: dict[str, object], message: str) -> None:
-    rows = Rows(np.zeros((1, 3)), None, range(1), 1)
+    rows = DataRows(np.zeros((1, 3)), None, range(1), 1)
     with pytest.raises(InputError, match=message):
         in_network_units(rows, units(**given), (1, 3), "float32")  # type: ignore[arg-type]
 

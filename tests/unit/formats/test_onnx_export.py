@@ -65,11 +65,11 @@ def test_same_bytes(tmp_path: Path) -> None:
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
-    class Two(nn.Module):
+    class SumAndDifference(nn.Module):
         def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return a + b, a - b
 
-    model = export_model(Two(), [torch.rand(1, 2), torch.rand(1, 2)], tmp_path / "net.onnx")
+    model = export_model(SumAndDifference(), [torch.rand(1, 2), torch.rand(1, 2)], tmp_path / "net.onnx")
     assert [info.name for info in model.inputs] == ["input_0", "input_1"]
     outputs = Session(model).run([np.array([3.0, 1.0]), np.array([1.0, 1.0])])
     assert [output.tolist() for output in outputs] == [[[4.0, 2.0]], [[2.0, 0.0]]]

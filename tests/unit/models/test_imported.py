@@ -18,7 +18,7 @@ from toolkit.formats.onnx.export import export_model
 from toolkit.models.architecture_options import Mlp, OnnxNet, PresetNet
 from toolkit.models.build import build_model
 from toolkit.models.imported import LayerGraph, insert_batch_norms, read_network
-from toolkit.models.layers import Domain, Normalise, Residual
+from toolkit.models.layers import InputDomain, Normalise, Residual
 from toolkit.models.structure import channel_sites, count_relus
 from toolkit.pruning.masks import weight_masks
 from toolkit.recipe import Data
@@ -41,7 +41,7 @@ def export(network: nn.Module, path: Path) -> nn.Module:
     return network.eval()
 
 
-class Products(nn.Module):
+class MatrixProducts(nn.Module):
     """A flat network of matrix products and sums, as many other tools write them."""
 
     def __init__(self) -> None:
@@ -70,11 +70,11 @@ def test_straight_lines_come_back_as_layers(digits: Dataset, tmp_path: Path, opt
 
 
 def test_matrix_products_become_linear_layers(digits: Dataset, tmp_path: Path) -> None:
-    export_model(Products(), torch.zeros(1, 64), tmp_path / "flat.onnx")
+    export_model(MatrixProducts(), torch.zeros(1, 64), tmp_path / "flat.onnx")
     network = build_model(OnnxNet(file=tmp_path / "flat.onnx"), digits, 0)
     assert [type(layer) for layer in network] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear]
     images = digits.test.images[:20]
-    assert torch.allclose(network(images), Products()(images.flatten(1)), atol=1e-5)
+    assert torch.allclose(network(images), MatrixProducts()(images.flatten(1)), atol=1e-5)
     assert set(weight_masks(network, ["linear"])) == {"1.weight", "3.weight"}
 
 
@@ -242,5 +242,5 @@ def test_a_standardisation_of_features_is_a_layer_unless_it_turns_bounds_around(
     assert torch.allclose(network(x), expected, atol=1e-5)
     assert [type(layer) for layer in layers] == ([Normalise, nn.Linear] if min(factor) > 0 else [LayerGraph])
     if min(factor) > 0:
-        bounds, _ = propagate(network, image_box(x, 0.0, domain=Domain(InputSpace(-10.0, 10.0))))
+        bounds, _ = propagate(network, image_box(x, 0.0, domain=InputDomain(InputSpace(-10.0, 10.0))))
         assert torch.allclose(bounds.upper, expected, atol=1e-5)

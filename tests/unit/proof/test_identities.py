@@ -155,7 +155,7 @@ def test_rows_are_exact_where_it_is_said(seed: int) -> None:
 # The whole statement
 
 
-class Statement:
+class CancellingNetwork:
     """``y = f(z) - f(s z) / |s|`` with one case that is refuted without a split, once the elements are multiples.
 
     For a ReLU, y is 0 where the factor s is positive, and z where it is negative. ``q`` is a tensor behind these.
@@ -200,19 +200,19 @@ class Statement:
 @pytest.mark.parametrize("exact", [False, True])
 def test_what_cancels_is_bounded_without_relaxation(tmp_path: Path, exact: bool) -> None:
     """``relu(z) - relu(-z) - z`` is 0; that this is so must be stated."""
-    statement = Statement(tmp_path)
-    assert statement.check(exact=exact).status == "refuted"
-    assert statement.check(stated((1, 0, -1.0)), exact=exact).status == "checked"
-    assert statement.check(stated((0, 1, -1.0)), exact=exact).status == "checked"
+    cancelling = CancellingNetwork(tmp_path)
+    assert cancelling.check(exact=exact).status == "refuted"
+    assert cancelling.check(stated((1, 0, -1.0)), exact=exact).status == "checked"
+    assert cancelling.check(stated((0, 1, -1.0)), exact=exact).status == "checked"
 
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("factor", [4.0, 0.5])
 def test_positive_multiples_cancel(tmp_path: Path, exact: bool, factor: float) -> None:
-    statement = Statement(tmp_path, factor=factor)
-    assert statement.check(stated((1, 0, factor)), exact=exact).status == "checked"
-    assert statement.check(stated((1, 0, 1 / factor)), exact=exact).status == "refuted"
-    assert statement.check(stated((1, 0, -factor)), exact=exact).status == "refuted"
+    cancelling = CancellingNetwork(tmp_path, factor=factor)
+    assert cancelling.check(stated((1, 0, factor)), exact=exact).status == "checked"
+    assert cancelling.check(stated((1, 0, 1 / factor)), exact=exact).status == "refuted"
+    assert cancelling.check(stated((1, 0, -factor)), exact=exact).status == "refuted"
 
 
 WRONG = {
@@ -230,18 +230,18 @@ WRONG = {
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
 def test_false_statements_are_refused(tmp_path: Path, wrong: tuple[int, int, float]) -> None:
-    outcome = Statement(tmp_path).check(stated(wrong))
+    outcome = CancellingNetwork(tmp_path).check(stated(wrong))
     assert outcome.status == "refuted" and outcome.message.startswith("record 1:")
 
 
 def test_a_statement_has_its_place(tmp_path: Path) -> None:
-    statement, true = Statement(tmp_path), stated((1, 0, -1.0))
-    assert "a case has begun" in statement.check(true, late=True).message
-    assert statement.check(stated((1, 0, -1.0), (1, 0, -1.0))).status == "refuted"  # twice
-    assert statement.check(stated((1, 0, -1.0), (0, 1, -1.0))).status == "refuted"  # each the other's model
-    assert statement.check(true, true).status == "refuted"  # what is left has one element
+    cancelling, true = CancellingNetwork(tmp_path), stated((1, 0, -1.0))
+    assert "a case has begun" in cancelling.check(true, late=True).message
+    assert cancelling.check(stated((1, 0, -1.0), (1, 0, -1.0))).status == "refuted"  # twice
+    assert cancelling.check(stated((1, 0, -1.0), (0, 1, -1.0))).status == "refuted"  # each the other's model
+    assert cancelling.check(true, true).status == "refuted"  # what is left has one element
     for tensor in ("q", ""):
-        assert statement.check(true, tensor=tensor).status == "refuted"
+        assert cancelling.check(true, tensor=tensor).status == "refuted"
 
 
 @pytest.mark.parametrize(("activation", "factor", "status"), [
@@ -251,8 +251,8 @@ def test_a_statement_has_its_place(tmp_path: Path) -> None:
 def test_which_operators_make_multiples_of_multiples(
     tmp_path: Path, activation: str, factor: float, status: bool
 ) -> None:
-    statement = Statement(tmp_path, activation, factor)
-    refused = "does not allow" in statement.check(stated((1, 0, factor))).message
+    cancelling = CancellingNetwork(tmp_path, activation, factor)
+    refused = "does not allow" in cancelling.check(stated((1, 0, factor))).message
     assert refused == (not status)
 
 
@@ -369,8 +369,8 @@ def test_no_false_multiple_is_accepted_behind_several_layers(tmp_path: Path, see
 
 def test_a_tensor_that_cancels_altogether_can_still_be_named(tmp_path: Path) -> None:
     """Of ``relu(z) - relu(-z)``, which is behind every later tensor, nothing needs the ReLU."""
-    statement = Statement(tmp_path)
-    known = load_network(statement.net)
+    cancelling = CancellingNetwork(tmp_path)
+    known = load_network(cancelling.net)
     small = merged(known, known.names["z"], stated((1, 0, -1.0)))
     both = merged(small, small.names["q"], stated((1, 0, -1.0)))
     assert both.names.keys() == {"z", "q"}
@@ -378,4 +378,4 @@ def test_a_tensor_that_cancels_altogether_can_still_be_named(tmp_path: Path) -> 
     bounds = fresh_bounds(Model.of(both), *box, [])
     assert all(value in bounds.lower for value in both.names.values())
     assert replace(both, names={}).output == known.output
-    assert statement.check(stated((1, 0, -1.0))).status == "checked"
+    assert cancelling.check(stated((1, 0, -1.0))).status == "checked"

@@ -40,7 +40,7 @@ FLAGS = [
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
-class Lines(HTMLParser):
+class PageTables(HTMLParser):
     """The lines of all tables of a page, by the titles of their columns, and what its cards say."""
 
     def __init__(self, text: str) -> None:
@@ -117,7 +117,7 @@ def folder(records: list[JournalRecord], tmp_path_factory: pytest.TempPathFactor
 
 
 def test_every_answer_on_the_page_is_that_of_the_csv(folder: Path) -> None:
-    page, answers = Lines((folder / "report.html").read_text()), rows_of((folder / "answers.csv").read_text())
+    page, answers = PageTables((folder / "report.html").read_text()), rows_of((folder / "answers.csv").read_text())
     shown = page.having("specification", "verdict")
     assert len(shown) == len(answers) > FIRST_ROWS
     for (line, values), answer in zip(shown, answers, strict=True):
@@ -128,7 +128,7 @@ def test_every_answer_on_the_page_is_that_of_the_csv(folder: Path) -> None:
 
 
 def test_cards_and_scores_are_counted_from_the_csv(folder: Path) -> None:
-    page, answers = Lines((folder / "report.html").read_text()), rows_of((folder / "answers.csv").read_text())
+    page, answers = PageTables((folder / "report.html").read_text()), rows_of((folder / "answers.csv").read_text())
     count = {verdict: sum(row["verdict"] == verdict for row in answers) for verdict in Verdict}
     undecided = len(answers) - count[Verdict.SAT] - count[Verdict.UNSAT]
     total = short(sum(float(row["seconds"]) for row in answers))
@@ -169,7 +169,7 @@ def is_rounded(text: str, value: float) -> bool:
 def test_every_number_of_networks_is_that_of_the_csv(records: list[JournalRecord]) -> None:
     models = make_models()
     rows = summarise(models, records)
-    shown = Lines(render(make_page((models, records, rows)))).having("model", "density")
+    shown = PageTables(render(make_page((models, records, rows)))).having("model", "density")
     table = rows_of(summary_csv(rows))
     assert len(shown) == len(table) == len(models)
     for (line, _), row in zip(shown, table, strict=True):
@@ -203,7 +203,7 @@ def comparison(records: list[JournalRecord]) -> SourceComparison:
 def test_every_number_of_a_comparison_is_that_of_the_csv(records: list[JournalRecord], tmp_path: Path) -> None:
     found = comparison(records)
     write_comparison(found, tmp_path / "page.html")
-    page, table = Lines((tmp_path / "page.html").read_text()), rows_of(comparison_csv(found))
+    page, table = PageTables((tmp_path / "page.html").read_text()), rows_of(comparison_csv(found))
     shown = page.having("category", "a verdict", "b seconds", "c verdict")
     assert len(shown) == len(table) == len(records)
     for (line, values), row in zip(shown, table, strict=True):
@@ -223,7 +223,7 @@ def test_every_number_of_a_comparison_is_that_of_the_csv(records: list[JournalRe
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 
-def after(page: Path, script: str, tmp_path: Path) -> tuple[Lines, str]:
+def after(page: Path, script: str, tmp_path: Path) -> tuple[PageTables, str]:
     """The page as a browser has it after a script, and the messages of its console."""
     text = page.read_text().replace("</body>", f"<script>{script}</script></body>")
     copy = tmp_path / "page.html"
@@ -234,10 +234,10 @@ def after(page: Path, script: str, tmp_path: Path) -> tuple[Lines, str]:
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     said = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
-    return Lines(ended.stdout), "\n".join(said)
+    return PageTables(ended.stdout), "\n".join(said)
 
 
-def visible(page: Lines) -> list[dict[str, str]]:
+def visible(page: PageTables) -> list[dict[str, str]]:
     return [line for line, hidden in zip(page.lines, page.hidden, strict=True) if "reason" in line and not hidden]
 
 

@@ -14,7 +14,7 @@ from toolkit.data.input_space import OPEN, InputSpace
 from toolkit.data.load import load_dataset
 from toolkit.formats.onnx.export import export_model
 from toolkit.models import layers
-from toolkit.models.layers import Domain, domain_of
+from toolkit.models.layers import InputDomain, input_domain
 from toolkit.pruning import build_chains
 from toolkit.recipe import Data, parse_recipe
 from toolkit.training.accuracy import fgsm_accuracy, pgd_accuracy
@@ -47,7 +47,7 @@ def _rows(count: int = 16) -> torch.Tensor:
 
 def _network(space: InputSpace) -> nn.Sequential:
     torch.manual_seed(0)
-    network = nn.Sequential(Domain(space), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 3))
+    network = nn.Sequential(InputDomain(space), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 3))
     with torch.no_grad():
         network[1].weight /= 100
     return network
@@ -68,7 +68,7 @@ def test_every_loss_stays_in_the_ball_of_each_row(monkeypatch: pytest.MonkeyPatc
     rows[:, 2] = rows[:, 2].clamp(max=HIGH)
     rows[:, :2] = rows[:, :2].clamp(max=HIGH)
     seen: list[torch.Tensor] = []
-    monkeypatch.setattr(Domain, "forward", lambda self, x: seen.append(x.detach()) or x)
+    monkeypatch.setattr(InputDomain, "forward", lambda self, x: seen.append(x.detach()) or x)
     generator = torch.Generator().manual_seed(1)
     step = TrainingStep(network, rows, torch.arange(16) % 3, EPSILON, EPSILON, generator)
     robust_loss(options, step).backward()
@@ -89,7 +89,7 @@ def test_attacks_reach_the_corners_of_each_features_own_radius() -> None:
     box = ball(network, rows, EPSILON)
     assert torch.equal(box.lower, rows - radius)
     assert torch.equal(box.upper, rows + radius)
-    start = uniform_start(rows, EPSILON, generator, domain_of(network))
+    start = uniform_start(rows, EPSILON, generator, input_domain(network))
     assert bool(((start - rows).abs() <= radius + 1e-4).all())
     assert (start - rows).abs().amax(0)[0] > 0.5 * radius[0]
 
@@ -107,7 +107,7 @@ def test_measured_accuracies_are_those_of_the_same_rows_in_other_units() -> None
     inner = _network(InputSpace())[1:]
     inner[0].weight.data *= 300
     labels = inner(pixels).argmax(1)
-    moved = nn.Sequential(Domain(InputSpace(-100.0, 100.0)), layers.Normalise((-100.0,), (200.0,), 0), *inner)
+    moved = nn.Sequential(InputDomain(InputSpace(-100.0, 100.0)), layers.Normalise((-100.0,), (200.0,), 0), *inner)
     rows = pixels * 200 - 100
     for measure in (fgsm_accuracy, pgd_accuracy, certified_accuracy):
         expected = measure(inner, Split(pixels, labels), 0.06)
@@ -131,8 +131,8 @@ def test_no_method_takes_rows_for_pixels(tmp_path: Path, monkeypatch: pytest.Mon
     def asked(*_: object) -> None:
         raise AssertionError("the range of pixels was asked")
 
-    monkeypatch.setattr(layers.UNIT, "clip", asked)
-    monkeypatch.setattr(layers.UNIT, "radius", asked)
+    monkeypatch.setattr(layers.UNIT_DOMAIN, "clip", asked)
+    monkeypatch.setattr(layers.UNIT_DOMAIN, "radius", asked)
     options = {"name": method, "layers": ("linear",)} if method in WEIGHTS else method
     values = {
         "name": "rows",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from toolkit.data.dataset import Dataset, Split, hold_out, register
 from toolkit.data.input_space import OPEN, InputSpace
-from toolkit.data.rows import Rows, RowSource, class_numbers, in_order, read_rows, whole_range
+from toolkit.data.rows import DataRows, RowSource, class_numbers, in_order, read_rows, whole_range
 from toolkit.errors import FieldError, InputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def load_arrays(data: Data, path: Path) -> Dataset:
     return _assembled(data, train, test)
 
 
-def _read(place: str, data: Data) -> Rows:
+def _read(place: str, data: Data) -> DataRows:
     """All rows of a file, with labels. Raises InputError."""
     rows = read_rows(RowSource(place, ":", None, data.label_column, data.drop, unlabelled=False), -1)
     if rows.labels is None:
@@ -60,7 +60,7 @@ def _read(place: str, data: Data) -> Rows:
     return rows
 
 
-def _assembled(data: Data, train: Rows, test: Rows | None) -> Dataset:
+def _assembled(data: Data, train: DataRows, test: DataRows | None) -> Dataset:
     """The data set of rows; without rows for tests some are taken from those to train on."""
     parts = {"rows to train on": train} | ({} if test is None else {"test rows": test})
     names = data.classes or tuple(sorted({name for rows in parts.values() for name in rows.class_names}))
@@ -96,7 +96,7 @@ def _units(data: Data, eight_bits: bool) -> tuple[float, float, float]:
     return scale, low, high
 
 
-def _split(rows: Rows, names: tuple[str, ...], scale: float, limits: tuple[float, float]) -> Split:
+def _split(rows: DataRows, names: tuple[str, ...], scale: float, limits: tuple[float, float]) -> Split:
     """Rows and class numbers in single precision. Raises InputError."""
     assert rows.labels is not None
     with np.errstate(over="ignore"):
@@ -110,7 +110,7 @@ def _split(rows: Rows, names: tuple[str, ...], scale: float, limits: tuple[float
     return Split(torch.from_numpy(values), torch.from_numpy(class_numbers(rows.labels, rows, names, count)))
 
 
-def _check_values(rows: Rows, values: NDArray[np.float32], limits: tuple[float, float]) -> None:
+def _check_values(rows: DataRows, values: NDArray[np.float32], limits: tuple[float, float]) -> None:
     """Raise InputError for numbers that are not finite in single precision, or not within the limits."""
     low, high = limits
     for wrong, problem in (
