@@ -60,10 +60,21 @@ def calls(graph: fx.GraphModule) -> Iterator[OperatorCall]:
             plain, sizes = _function_of(graph, node, own), _function_of(absolute, twin, other)
             yield OperatorCall(node.name, AFFINE, tuple(own), plain, sizes, value_terms(node))
         elif node.op == "output":
-            last = node.args[0]
-            yield OperatorCall("", AFFINE, (last.name,))
+            yield _output(graph, node.args[0], next(iter(known)))
         if node.op == "placeholder" or (node.op == "call_function" and not _is_list(node)):
             known.add(node.name)
+
+
+def _output(graph: fx.GraphModule, last: fx.Node, start: str) -> OperatorCall:
+    """The value that a graph returns; where no input reaches it, the same one for every sample of ``start``."""
+    if last.op != "get_attr":
+        return OperatorCall("", AFFINE, (last.name,))
+    value = dict(graph.named_buffers())[str(last.target)]
+
+    def plain(sources: Sequence[Tensor]) -> Tensor:
+        return value.expand(len(sources[0]), *value.shape)
+
+    return OperatorCall("", AFFINE, (start,), plain, lambda sources: plain(sources).abs())
 
 
 def evaluate_graph(graph: fx.GraphModule, points: Tensor, error: Tensor, unit: float) -> PointValues:

@@ -430,3 +430,14 @@ def test_quotients_agree_wherever_the_boxes_of_later_queries_are(tmp_path: Path)
         assert result.statistics.decided_by != "light-crown"
         for network in networks.values():
             network.binding.inspected.clear()
+
+
+@pytest.mark.parametrize("operator", ["Pow", "Softmax"])
+def test_an_output_that_no_input_reaches_is_compared(operator: str, tmp_path: Path) -> None:
+    """The power 0, and the softmax over an axis of one element, are 1 whatever their operand is."""
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 3))
+    hidden = builder.dense("x", 3, 3)
+    zero = builder.constant(np.zeros(()))
+    ones = builder.op("Pow", hidden, zero) if operator == "Pow" else builder.op("Softmax", hidden, axis=0)
+    assert decided(builder.model(ones, 3), tmp_path, "(>= Y_0 1.5)").verdict is Verdict.UNSAT
+    assert decided(builder.model(ones, 3), tmp_path, "(>= Y_0 0.5)").verdict is Verdict.SAT
