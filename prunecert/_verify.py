@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +20,8 @@ from toolkit.settings import Settings
 if TYPE_CHECKING:
     from toolkit.formats.onnx.model_file import OnnxModel
     from toolkit.formats.vnnlib.query import Query
+    from toolkit.run.clock import Clock
+    from toolkit.verify import LoadedNetwork
 
 DEFAULTS = Settings()
 
@@ -87,7 +90,43 @@ def verify(
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     loaded = {name: load(one, input_shape) for name, one in models.items()}
     query = _query(spec, loaded)
-    return decide({name: LoadedNetwork(one) for name, one in loaded.items()}, query, chosen, clock=clock)
+    networks = {name: LoadedNetwork(one) for name, one in loaded.items()}
+    if chosen.certified:
+        return _verify_certified(models, networks, spec, query, chosen, clock)
+    return decide(networks, query, chosen, clock=clock)
+
+
+def _verify_certified(
+    models: Mapping[str, Model],
+    networks: Mapping[str, LoadedNetwork],
+    spec: str | os.PathLike[str] | Robustness,
+    query: Query,
+    settings: Settings,
+    clock: Clock,
+) -> Result:
+    """The answer where `unsat` needs a certificate: the checker reads files, so what is in memory is written to some,
+    and the certificate goes with them."""
+    from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
+    from toolkit.formats.vnnlib.write import write_query
+    from toolkit.run.events import silent
+
+    with tempfile.TemporaryDirectory(prefix="prunecert-") as name:
+        folder, paths = Path(name), dict[str, Path]()
+        for number, (key, model) in enumerate(models.items()):
+            if isinstance(model, str | os.PathLike):
+                paths[key] = Path(model)
+            else:
+                paths[key] = folder / f"network_{number}.onnx"
+                paths[key].write_bytes(networks[key].model.data)
+        specification = folder / "query.vnnlib"
+        if isinstance(spec, Robustness):
+            write_query(query, specification)
+        elif _is_text(spec):
+            specification.write_text(spec, encoding="utf-8")
+        else:
+            specification = Path(spec)
+        files = ProofFiles(paths, specification, folder / "certificate")
+        return verify_with_certificate(files, networks, settings, silent, clock)
 
 
 def _query(spec: str | os.PathLike[str] | Robustness, models: Mapping[str, OnnxModel]) -> Query:
@@ -98,11 +137,16 @@ def _query(spec: str | os.PathLike[str] | Robustness, models: Mapping[str, OnnxM
         if len(models) != 1:
             raise InputError(f"a Robustness question is about one network, not {len(models)}")
         return _robustness(spec, *models.values())
-    if isinstance(spec, str) and spec.lstrip().startswith(("(", ";")):
+    if _is_text(spec):
         return parse_query(spec, "the specification")
     if isinstance(spec, str | os.PathLike):
         return read_query(Path(spec))
     raise InputError(f"a specification is a path, VNN-LIB text or a Robustness question, not a {type(spec).__name__}")
+
+
+def _is_text(spec: object) -> TypeGuard[str]:
+    """Whether this is the text of a specification, and no path."""
+    return isinstance(spec, str) and spec.lstrip().startswith(("(", ";"))
 
 
 def _robustness(question: Robustness, model: OnnxModel) -> Query:

@@ -63,6 +63,8 @@ OTHERWISE_FUSED = (
     "integers in place of some of its operators, and results at samples are up to {:.3g} away: nothing is concluded"
 )
 """Why there is no answer about a network that is not run as it is written."""
+WITHOUT_CERTIFICATE = "proved, but no certificate was asked for that a checker could accept"
+"""Why a proof alone is no answer where only checked ones are."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,8 @@ def load_query(networks: Mapping[str, LoadedNetwork], query: Query) -> LoadedQue
 
 
 def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Observer = silent) -> Result:
-    """Decide a loaded query."""
+    """Decide a loaded query. With ``settings.certified`` never as `unsat`: no certificate is checked here
+    (`toolkit.certificates.verify_with_certificate`)."""
     if speaks_of_floats(loaded.query, settings):
         loaded = replace(loaded, known_root=None, computed=True)
     sessions = {network.name: loaded.networks[network.name].session(hidden_names(network))
@@ -238,6 +241,8 @@ def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Obse
     tracker = CaseTracker(loaded.cases, clock)
     result = QueryAttempt(loaded, sessions, settings, clock, ObserverGroup((tracker, observer)), tracker).decide()
     spent = replace(result.statistics, seconds=clock.seconds, passes=clock.passes.done)
+    if settings.certified and result.verdict is Verdict.UNSAT:
+        return replace(result, verdict=Verdict.UNKNOWN, reason=WITHOUT_CERTIFICATE, statistics=spent)
     return replace(result, statistics=spent)
 
 

@@ -183,6 +183,32 @@ def test_settings_and_what_is_given_besides(path: Path, monkeypatch: pytest.Monk
     assert [clock.limit for _, clock in seen] == [60, 2]
 
 
+CERTIFIED = Settings(timeout=30, device="cpu", certified=True)
+
+
+@pytest.mark.parametrize("form", ["path", "proto", "module"])
+def test_certified_answers_have_a_checked_certificate(forms: dict, path: Path, form: str, tmp_path: Path) -> None:
+    network, arguments = forms[form]
+    file, ball = tmp_path / "query.vnnlib", Robustness([0.75, 0.25], 0.1, label=0)
+    file.write_text(UNREACHED)
+    for question in (UNREACHED, file, ball):
+        found = prunecert.verify(network, question, **arguments, settings=CERTIFIED)
+        assert (found.verdict, found.statistics.certificate) == (Verdict.UNSAT, "checked")
+    assert prunecert.verify(network, REACHED, **arguments, settings=CERTIFIED).verdict is Verdict.SAT
+
+
+def test_nothing_is_certified_that_the_checker_does_not_read(tmp_path: Path) -> None:
+    """The sine has bounds, and no rule in the checker."""
+    nodes = [onnx.helper.make_node("Sin", ["x"], ["y"])]
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    graph = onnx.helper.make_graph(nodes, "sine", values[:1], values[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    assert prunecert.verify(model, UNREACHED, **QUICK).verdict is Verdict.UNSAT
+    found = prunecert.verify(model, UNREACHED, settings=CERTIFIED)
+    assert (found.verdict, found.statistics.certificate) == (Verdict.UNKNOWN, "")
+    assert "no certificate" in found.reason
+
+
 class Breaks(nn.Module):
     """Fails on every input."""
 

@@ -438,3 +438,10 @@ def test_gpus_may_not_round_factors_while_bounds_are_taken(tmp_path: Path) -> No
     assert seen
     assert seen == [[False, False]] * len(seen)
     assert [backend.allow_tf32 for backend in backends] == before
+
+
+def test_where_no_certificate_is_written_nothing_is_certified(tmp_path: Path) -> None:
+    path, text = absolute(tmp_path), header(1, 1) + "(assert (<= Y_0 -0.5))"
+    assert decide(path, text).verdict is Verdict.UNSAT
+    found = decide(path, text, FAST.changed({"certified": True}))
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, toolkit.verify.WITHOUT_CERTIFICATE)

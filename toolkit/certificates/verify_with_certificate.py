@@ -59,15 +59,15 @@ def verify_with_certificate(
     where the file cannot be written, and what `toolkit.verify.verify` raises.
     """
     query = read_query(files.specification)
-    floats = speaks_of_floats(query, settings)
+    floats, unchecked = speaks_of_floats(query, settings), settings.changed({"certified": False})
 
     def decide(settings: Settings, *listeners: Observer) -> Result:
         return verify(networks, query, settings, ObserverGroup((observer, *listeners)), clock)
 
     if (found := _quick_certificate(files, settings, clock, floats)) is not None:
-        result = _with_quick_certificate(files, decide(settings), found)
+        result = _with_quick_certificate(files, decide(unchecked), found)
     else:
-        result = _by_search(files, decide, settings.changed({"certifiable": True, "bounds": "native"}), floats)
+        result = _by_search(files, decide, unchecked.changed({"certifiable": True, "bounds": "native"}), floats)
     if not settings.certified or result.verdict is not Verdict.UNSAT:
         return result
     return checked(files, result, clock, floats, settings.processes)
