@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from toolkit.agreement.query_samples import Array
 from toolkit.errors import ToolkitError
-from toolkit.formats.onnx.dependence import reached_results
+from toolkit.formats.onnx.element_types import readable_results
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.runtime import Session, close
 from toolkit.formats.vnnlib.query import Network, Query
@@ -24,7 +24,7 @@ def largest_number(query: Query, models: Mapping[str, OnnxModel], variables: Arr
     found = np.abs(variables[:, query.inputs]).max(1, initial=0.0)
     for network in query.networks:
         model = models[network.name]
-        names = reached_results(model.proto.graph)
+        names = readable_results(model)
         session = Session(model, hidden=names, optimise=False)
         for row, assignment in enumerate(variables):
             for value in session.run(_inputs(network, assignment)):
@@ -59,7 +59,7 @@ def _differences(
 
     for network in query.networks:
         model, binding = models[network.name], bindings[network.name]
-        names = reached_results(model.proto.graph)
+        names = readable_results(model)
         inputs = _inputs(network, assignment)
         expected = Session(model, hidden=names, optimise=False).run(inputs)[len(model.outputs) :]
         given = [

@@ -18,7 +18,7 @@ from toolkit.agreement.against_onnxruntime import ValueComparison, agreeing
 from toolkit.agreement.bounded_networks import BoundedNetworks
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.errors import DisagreementError, UnsupportedError
-from toolkit.formats.onnx.dependence import reached_results
+from toolkit.formats.onnx.element_types import readable_results
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.onnx.torch_import import ImportedModel
@@ -85,8 +85,8 @@ def _reach(reference: Array) -> Array:
 
 
 def _by_onnxruntime(network: Network, model: OnnxModel, samples: QuerySamples) -> Mapping[str, Array]:
-    """All floating-point tensors that some input reaches, ``(B, size)`` each, in the order of the graph."""
-    names = reached_results(model.proto.graph)
+    """All readable floating-point tensors that some input reaches, ``(B, size)`` each, in the order of the graph."""
+    names = readable_results(model)
     session = Session(model, hidden=names, optimise=False)
     rows = []
     for variables in samples.variables:

@@ -441,3 +441,10 @@ def test_an_output_that_no_input_reaches_is_compared(operator: str, tmp_path: Pa
     ones = builder.op("Pow", hidden, zero) if operator == "Pow" else builder.op("Softmax", hidden, axis=0)
     assert decided(builder.model(ones, 3), tmp_path, "(>= Y_0 1.5)").verdict is Verdict.UNSAT
     assert decided(builder.model(ones, 3), tmp_path, "(>= Y_0 0.5)").verdict is Verdict.SAT
+
+
+def test_tensors_that_onnxruntime_does_not_return_are_left_out(tmp_path: Path) -> None:
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 3))
+    rounded = builder.op("Cast", builder.dense("x", 3, 3), to=onnx.TensorProto.BFLOAT16)
+    result = builder.op("Relu", builder.op("Cast", rounded, to=onnx.TensorProto.FLOAT))
+    assert decided(builder.model(result, 3), tmp_path, "(<= Y_0 -0.5)").verdict is Verdict.UNSAT

@@ -236,19 +236,22 @@ def test_loops_over_constants_are_constants(tmp_path: Path) -> None:
     assert imported_right(load_text(tmp_path / "net.onnx", text, 17))
 
 
-def test_sparse_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("place", ["initializer", "constant"])
+def test_sparse_weights(place: str, flat: bool, tmp_path: Path) -> None:
     weights = np.array([[0, 2, 0], [0, 0, -1.5]], dtype=np.float32)
-    for flat in (True, False):
-        places = np.flatnonzero(weights) if flat else np.argwhere(weights)
-        values = onnx.numpy_helper.from_array(weights[weights != 0], "w")
-        indices = onnx.numpy_helper.from_array(places.astype(np.int64))
-        graph = onnx.helper.make_graph(
-            [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
-            "g",
-            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 2))],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (1, 3))],
-            sparse_initializer=[onnx.helper.make_sparse_tensor(values, indices, weights.shape)],
-        )
-        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-        (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
-        assert imported_right(load_model(tmp_path / "net.onnx"))
+    places = np.flatnonzero(weights) if flat else np.argwhere(weights)
+    values = onnx.numpy_helper.from_array(weights[weights != 0], "w")
+    indices = onnx.numpy_helper.from_array(places.astype(np.int64))
+    sparse = onnx.helper.make_sparse_tensor(values, indices, weights.shape)
+    constant = [onnx.helper.make_node("Constant", [], ["w"], sparse_value=sparse)] if place == "constant" else []
+    graph = onnx.helper.make_graph(
+        [*constant, onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 2))],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (1, 3))],
+        sparse_initializer=[] if constant else [sparse],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    assert imported_right(load_model(tmp_path / "net.onnx"))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from toolkit.errors import UnsupportedError
+from toolkit.formats.onnx.dependence import reached_results
 from toolkit.formats.onnx.model_file import OnnxModel
 
 BFLOAT16: np.dtype[np.generic] = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
@@ -46,6 +47,18 @@ def tensors_of(model: OnnxModel, types: Container[int]) -> frozenset[str]:
         raise UnsupportedError(f"{model.path}: the types of its tensors cannot be inferred ({reason})") from None
     values = (*graph.input, *graph.output, *graph.value_info)
     return frozenset(value.name for value in values if value.type.tensor_type.elem_type in types)
+
+
+def bfloat16_tensors(model: OnnxModel) -> frozenset[str]:
+    """Names of the tensors in bfloat16. Raises UnsupportedError where types cannot be inferred."""
+    some = onnx.TensorProto.BFLOAT16 in mentioned_types(model.proto)
+    return tensors_of(model, {onnx.TensorProto.BFLOAT16}) if some else frozenset()
+
+
+def readable_results(model: OnnxModel) -> list[str]:
+    """Results of nodes that some input reaches, in order, but for those that onnxruntime does not return as arrays."""
+    unreadable = bfloat16_tensors(model)
+    return [name for name in reached_results(model.proto.graph) if name not in unreadable]
 
 
 def as_float32(model: OnnxModel, names: Sequence[str]) -> tuple[OnnxModel, dict[str, str]]:

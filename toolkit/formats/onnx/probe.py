@@ -26,7 +26,15 @@ from toolkit.formats.onnx.dependence import (
     operands,
     refusal,
 )
-from toolkit.formats.onnx.element_types import BFLOAT16, FEW_BITS, NARROWEST, as_float32, mentioned_types, tensors_of
+from toolkit.formats.onnx.element_types import (
+    BFLOAT16,
+    FEW_BITS,
+    NARROWEST,
+    as_float32,
+    bfloat16_tensors,
+    mentioned_types,
+    tensors_of,
+)
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.runtime import Session
 
@@ -87,6 +95,7 @@ class _Arrays(Mapping[str, NDArray[Any]]):
             tensor.name: tensor for tensor in graph.initializer
         }
         self._tensors.update({tensor.values.name: tensor for tensor in graph.sparse_initializer})
+        self._tensors.update(sparse_constants(graph))
         self._arrays: dict[str, NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -101,6 +110,17 @@ class _Arrays(Mapping[str, NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+
+def sparse_constants(graph: onnx.GraphProto) -> dict[str, onnx.SparseTensorProto]:
+    """Results of Constant nodes with few elements that are not zero; onnxruntime returns them in a form of its own."""
+    return {
+        node.output[0]: entry.sparse_tensor
+        for node in graph.node
+        if node.op_type == "Constant"
+        for entry in node.attribute
+        if entry.name == "sparse_value"
+    }
 
 
 def _densified(tensor: onnx.SparseTensorProto) -> NDArray[Any]:
@@ -125,6 +145,7 @@ def probe(model: OnnxModel) -> TensorFacts:
             raise UnsupportedError(f"{describe(model.path, model.opset, node)}: {reason}")
     types = mentioned_types(model.proto)
     unread = _few_bits(model, constants) if types & FEW_BITS else frozenset()
+    unread |= sparse_constants(graph).keys()
     names = [name for node in nodes for name in node.output if name and name not in unread]
     inputs = sample_inputs(model)
     computed = {info.name: array for info, array in zip(model.inputs, inputs, strict=True)}
@@ -151,7 +172,7 @@ def _run(
     outputs = [info.name for info in model.outputs]
     if narrow := sorted(NARROWEST[kind] for kind in types if kind in NARROWEST):
         raise UnsupportedError(f"{model.path}: the element type {narrow[0]} is not supported")
-    unreadable = tensors_of(model, {onnx.TensorProto.BFLOAT16}) if onnx.TensorProto.BFLOAT16 in types else frozenset()
+    unreadable = bfloat16_tensors(model)
     refused = sorted(unreadable & {*outputs, *(info.name for info in model.inputs)})
     if refused:
         raise UnsupportedError(f"{model.path}: the tensor {refused[0]!r} has element type bfloat16, which onnxruntime "
