@@ -24,11 +24,10 @@ from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.onnx.runtime import Session
 from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.recipe import Data, Recipe
-from toolkit.report.summary import (
-    ModelRecord,
-)
+from toolkit.report.summary import ModelRecord
 from toolkit.report.tables import percent
 from toolkit.run.memory_limits import available
+from toolkit.training.training_progress import EpochLines
 from toolkit.tuning import tuned
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def make_models(
 
 
 def sorted_by_class(labels: Sequence[int], wanted: int) -> str:
-    """That the first test images, which are verified, stand in the order of their classes and lack some; else empty."""
+    """A warning where the ``wanted`` first test images lack classes because they are sorted by class; else empty."""
     verified, classes = labels[:wanted], len(set(labels))
     seen = len(set(verified))
     if wanted < classes or seen == classes or list(verified) != sorted(verified):
@@ -191,7 +190,6 @@ def _parse_record(values: dict[str, Any]) -> ModelRecord:
 
 def _export_all(recipe: Recipe, dataset: Dataset, out: Path, console: Console) -> Iterator[ModelRecord]:
     from toolkit.pruning import build_chains
-    from toolkit.training.training_progress import EpochLines
 
     device = choose_device(recipe.verification.device)
     verified = dataset.test.first(recipe.specification.images)

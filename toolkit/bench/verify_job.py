@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from toolkit.bench.job import Answer, InstanceJob, WorkerTask, survey_limit
 from toolkit.formats.vnncomp.witness import witness_text
+from toolkit.formats.vnnlib.read import read_query
 from toolkit.result import Result, Verdict
-
-if TYPE_CHECKING:
-    from toolkit.verify import LoadedNetwork, LoadedQuery
+from toolkit.run.clock import Clock
+from toolkit.run.events import silent
+from toolkit.verify import LoadedNetwork, LoadedQuery, check_settings, decide, load_networks, load_query
 
 _left_open: dict[str, LoadedQuery] = {}
 """Queries that this process's last survey left open, by the keys of their jobs."""
@@ -27,10 +27,6 @@ def prepare() -> None:
 
 def answer(job: InstanceJob) -> Answer:
     """Verify one job. Reading the files counts as run time."""
-    from toolkit.formats.vnnlib.read import read_query
-    from toolkit.run.clock import Clock
-    from toolkit.verify import check_settings, decide, load_query, silent
-
     clock = Clock.started(job.timeout, job.spent, job.settings.passes)
     check_settings(job.settings)
     if job.draft is not None:
@@ -45,8 +41,6 @@ def answer(job: InstanceJob) -> Answer:
 def survey(jobs: Sequence[InstanceJob]) -> list[Answer | None]:
     """Answer the jobs of one network that root bounds decide, and keep what is known of the others."""
     from toolkit.batched_queries import bound_together as look
-    from toolkit.run.clock import Clock
-    from toolkit.verify import LoadedQuery
 
     clock = Clock.started(survey_limit(jobs))
     _left_open.clear()
@@ -58,8 +52,6 @@ def survey(jobs: Sequence[InstanceJob]) -> list[Answer | None]:
 @lru_cache(maxsize=1)
 def load(networks: tuple[tuple[str, Path], ...]) -> dict[str, LoadedNetwork]:
     """The networks, kept until other ones are asked for: jobs of one network come one after the other."""
-    from toolkit.verify import load_networks
-
     return load_networks(dict(networks))
 
 

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.bench.folder import find_benchmarks
 from toolkit.bench.run_options import Options
 from toolkit.catalogue import find_target
 from toolkit.commands.arguments import Flag, on_stderr, print_json
 from toolkit.errors import ExitCode, MachineError
+from toolkit.options import told_as_options
 
 if TYPE_CHECKING:
     from toolkit.commands.run_json import Outcome
@@ -47,7 +49,6 @@ def bench(target: Path | None = None, /, *, options: Options = NO_OPTIONS, json:
 
 def run_folder_of(path: Path, options: Options) -> Path:
     """The folder of the results of a recipe, or of a benchmark folder, that was run without columns."""
-    from toolkit.bench.folder import find_benchmarks
     from toolkit.campaign import results_folder, run_name
     from toolkit.recipe import load_recipe
 
@@ -79,7 +80,6 @@ def run_target(target: Path | None, options: Options) -> Outcome:
 def run_single(path: Path, options: Options) -> int:
     """Run a recipe or a benchmark folder under one set of settings; the exit code."""
     if path.suffix == ".toml":
-        from toolkit.options import told_as_options
         from toolkit.study import run_recipe
 
         with told_as_options({"data.source": "--data"} if options.data else {}):

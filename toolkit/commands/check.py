@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.commands.arguments import Flag, print_json
 from toolkit.errors import ExitCode, InputError
+from toolkit.result import Verdict
 
 if TYPE_CHECKING:
     from toolkit.bench.journal import JournalRecord
@@ -76,7 +77,6 @@ def check_run(folder: Path, jobs: int, exact: bool, json: bool = False) -> int:
     """Check what the answers `unsat` of a run rest on. Raises InputError for what is no run, or has no such answer."""
     from toolkit.bench.stored_run import read_run, stored_records
     from toolkit.proof.check import CHECKED
-    from toolkit.result import Verdict
 
     run = read_run(folder)
     proved = [record for record in stored_records(folder, run) if record.verdict is Verdict.UNSAT]

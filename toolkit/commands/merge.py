@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from toolkit.bench.columns import read_columns
+from toolkit.bench.columns import check_no_columns, read_columns, store_columns
+from toolkit.bench.merge_runs import is_unused, merge_runs
+from toolkit.bench.results import write_results
+from toolkit.bench.runner import claimed
+from toolkit.bench.stored_run import expected_by_key, stored_records
 from toolkit.commands.arguments import Flag, on_stderr, print_json
 from toolkit.commands.bench import machine_failures
 from toolkit.errors import ExitCode, InputError
@@ -45,7 +49,6 @@ def merge(*run: Path, out: Path, json: Flag = False) -> ExitCode:
 
 def merged_parts(run: Sequence[Path], out: Path) -> Outcome:
     """Merge the parts and say what came of it. Raises InputError."""
-    from toolkit.bench.columns import check_no_columns
     from toolkit.campaign import make_console
     from toolkit.commands.run_json import Outcome, run_values
 
@@ -65,10 +68,6 @@ def merged_parts(run: Sequence[Path], out: Path) -> Outcome:
 def merged_run(run: Sequence[Path], out: Path, whole: Path, console: Console) -> bool | None:
     """Merge the parts of a run, which is that of all columns or one of those in the folder ``whole``; whether an answer
     is wrong, None where nothing is answered yet."""
-    from toolkit.bench.merge_runs import merge_runs
-    from toolkit.bench.results import write_results
-    from toolkit.bench.runner import claimed
-    from toolkit.bench.stored_run import expected_by_key, stored_records
     from toolkit.campaign import conclude
 
     with claimed(out):
@@ -85,8 +84,6 @@ def merged_run(run: Sequence[Path], out: Path, whole: Path, console: Console) ->
 
 def common_columns(run: Sequence[Path], out: Path) -> list[str]:
     """The names of the columns that all parts have; none of single runs. Raises InputError where they differ."""
-    from toolkit.bench.merge_runs import is_unused
-
     given = [*run, *([out] if out.is_dir() else [])]
     found = {folder: read_columns(folder) for folder in given if not is_unused(folder)}
     first, labels = next(iter(found.items()), (out, []))
@@ -104,9 +101,6 @@ def _described(labels: Sequence[str]) -> str:
 
 def merged_columns(run: Sequence[Path], out: Path, labels: Sequence[str], console: Console) -> Outcome:
     """Merge the parts of each column, as far as they were started, and compare the columns."""
-    from toolkit.bench.columns import store_columns
-    from toolkit.bench.merge_runs import is_unused
-    from toolkit.bench.runner import claimed
     from toolkit.commands.run_columns import conclude_columns
     from toolkit.commands.run_json import Outcome
 

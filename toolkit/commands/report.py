@@ -16,6 +16,7 @@ from toolkit.bench.runner import claimed
 from toolkit.bench.stored_run import StoredRun, expected_by_key, read_run, stored_records
 from toolkit.commands.arguments import Flag, print_json
 from toolkit.errors import ExitCode, InputError
+from toolkit.report.summary import summarise, summary_csv
 from toolkit.report.tables import score_table, summary_table, to_csv, to_latex
 
 
@@ -110,7 +111,6 @@ def _of_recipe(out: Path, run: StoredRun, records: list[JournalRecord], console:
     """Write the report of a recipe."""
     from toolkit.recipe import parse_recipe
     from toolkit.report.seeds import averages
-    from toolkit.report.summary import summarise, summary_csv
     from toolkit.study_networks import stored_models
     from toolkit.study_report import conclude
 

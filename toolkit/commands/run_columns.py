@@ -15,8 +15,11 @@ from toolkit.bench.answer_sources import read_run_source
 from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.columns import OURS, PAGE, TABLE, parse_variants, read_columns, runs_in, store_columns
 from toolkit.bench.compare_sources import SourceComparison
+from toolkit.bench.folder import find_benchmarks
 from toolkit.bench.other_tools import Tool, check_programs, parse_tools
 from toolkit.bench.run_options import Options
+from toolkit.bench.runner import claimed
+from toolkit.campaign import check_runnable, make_console, results_folder, run_folder, run_name
 from toolkit.commands.compare import compared, print_comparison
 from toolkit.commands.run_json import Outcome, run_values
 from toolkit.errors import ExitCode, InputError
@@ -35,8 +38,6 @@ class RunColumn:
 
     def run(self, path: Path) -> int:
         """Run the benchmark folder; the exit code is 1 where an answer contradicts a known one."""
-        from toolkit.campaign import run_folder
-
         print(f"{self.label}:", flush=True)
         if self.tool is None:
             return run_folder(path, self.options)
@@ -70,9 +71,6 @@ def run_columns(path: Path, options: Options) -> Outcome:
 
     The exit code is 1 where answers of two columns, or of one and expected.csv, contradict each other, else 0.
     """
-    from toolkit.bench.runner import claimed
-    from toolkit.campaign import make_console
-
     check_combination(path, options)
     out = columns_folder(path, options)
     columns = make_columns(options, out)
@@ -101,9 +99,6 @@ def check_combination(path: Path, options: Options) -> None:
 
 def columns_folder(path: Path, options: Options) -> Path:
     """Where the columns of a benchmark folder go: as the options say, or named as the benchmark and the part of it."""
-    from toolkit.bench.folder import find_benchmarks
-    from toolkit.campaign import results_folder, run_name
-
     name = run_name(path, find_benchmarks(path, options.spec_version, options.category))
     return results_folder(f"{name}-columns", options)
 
@@ -124,8 +119,6 @@ def make_columns(options: Options, out: Path) -> list[RunColumn]:
 def check_settings_of(columns: Sequence[RunColumn]) -> None:
     """Raise InputError for settings that no verifier can have here, before the first column takes hours; and say which
     columns have the same ones."""
-    from toolkit.campaign import check_runnable
-
     seen: dict[Settings, str] = {}
     for column in columns:
         if column.tool is not None:

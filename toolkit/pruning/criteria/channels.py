@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from toolkit.pruning.criterion import Density, Structured, criterion
+from toolkit.training.training_options import Stability
 
 if TYPE_CHECKING:
     from toolkit.pruning.masks import Masks
@@ -70,7 +71,6 @@ def by_instability(options: NrsChannel, round_: PruningRound) -> Masks:
     """Masks without the channels of the largest NRSLoss on held-out images; dropped channels never come back."""
     from toolkit.pruning.channel_scores import keep_channels, mean_over_bounds
     from toolkit.training.regularisers import stability_terms
-    from toolkit.training.training_options import Stability
 
     nrs = Stability(name="nrs")
     return keep_channels(options, round_, mean_over_bounds(round_, lambda site, x: -stability_terms(nrs, site, x)))

@@ -8,6 +8,7 @@ from pydantic import PositiveInt
 
 from toolkit.errors import FieldError
 from toolkit.pruning.criterion import Unstructured, criterion
+from toolkit.tuning import tuned
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -86,7 +87,6 @@ def losses_of_class(round_: PruningRound, label: int, weights: dict[str, Tensor]
     import torch
 
     from toolkit.training.training_attack import evaluation_mode
-    from toolkit.tuning import tuned
 
     epsilon = round_.job.training.epsilon
     assert epsilon is not None
