@@ -23,7 +23,7 @@ from toolkit.problem.specialise_cases import ProblemPart, specialised
 from toolkit.result import Result, Statistics
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.batch_size import refusals
-from toolkit.search.root import RootBounds, boxes_at_once, facts, joint_roots, open_cases
+from toolkit.search.root import RootBounds, boxes_at_once, joint_roots, open_cases, root_statistics
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
 from toolkit.verify import (
@@ -119,7 +119,7 @@ def _concluded(row: BatchedQuery, root: RootBounds) -> Result | LoadedQuery:
     if len(open_cases(root)) or len(root.lower) != len(row.loaded.cases):
         return replace(row.loaded, known_root=ProblemWithRoot(row.original, root, row.relus))
     bounded = BoundedProgram(row.loaded.imported(), row.part.problem, row.part.regions.numpy())
-    return row.loaded.refuted([bounded], Statistics(relus=row.relus, decided_by=root.method, **facts(root)))
+    return row.loaded.refuted([bounded], Statistics(relus=row.relus, decided_by=root.method, **root_statistics(root)))
 
 
 def _timed(answer: Result | LoadedQuery | None, seconds: float) -> Result | LoadedQuery | None:

@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from pydantic import ValidationError
 
 from toolkit import __version__
-from toolkit.errors import ExitCode, MachineError, ToolkitError, did_you_mean
+from toolkit.errors import ExitCode, MachineError, ToolkitError, did_you_mean, one_line
 from toolkit.run.forked_query import note_start
 from toolkit.run.thread_waits import spin_briefly
 from toolkit.settings import first_problem
@@ -118,7 +118,7 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
         if debug:
             raise
         failed = isinstance(error, MachineError)
-        return _fail(_one_line(error), ExitCode.MACHINE_FAILURE if failed else ExitCode.BAD_INPUT)
+        return _fail(one_line(error, None), ExitCode.MACHINE_FAILURE if failed else ExitCode.BAD_INPUT)
     except KeyboardInterrupt:
         return _fail("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:
@@ -141,7 +141,7 @@ def _bad_argument(error: Exception) -> str:
         words = " ".join(error.unused_tokens or ())
         return f"'{words}' belongs to no option; several numbers or names of one option stand between commas (--help)"
     if not isinstance(cause, ValidationError):
-        return _one_line(error)
+        return one_line(error, None)
     name, problem = first_problem(cause)
     return f"--{name.replace('_', '-')}: {problem}"
 
@@ -157,11 +157,7 @@ def _failed_by_machine(error: OSError | MemoryError) -> int:
 
 
 def _what(error: Exception) -> str:
-    return f"{type(error).__name__}: {_one_line(error)}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return f"{type(error).__name__}: {one_line(error, None)}"
 
 
 def _fail(message: str, code: int) -> int:

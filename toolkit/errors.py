@@ -35,6 +35,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def one_line(error: BaseException, most: int | None = 200) -> str:
+    """The message of an error of any library as one line, of at most so many characters; None for all of them."""
+    return " ".join(str(error).split())[:most]
+
+
 class ToolkitError(Exception):
     """Base of every error that a user can act on."""
 

@@ -25,7 +25,7 @@ from toolkit.attack.case_losses import CaseLosses
 from toolkit.attack.point_sampling import sample, sample_longer
 from toolkit.attack.secant_attack import follow_secants
 from toolkit.devices import full_precision
-from toolkit.errors import DisagreementError, InputError, UnsupportedError
+from toolkit.errors import DisagreementError, InputError, UnsupportedError, one_line
 from toolkit.explanation import CaseTracker, explain
 from toolkit.formats.onnx.batching import batch_session
 from toolkit.formats.onnx.model_file import OnnxModel, load_model
@@ -78,7 +78,7 @@ class LoadedNetwork:
     @cached_property
     def binding(self) -> Binding:
         """The torch module, imported on first use."""
-        from toolkit.problem.torch_binding import bind_module
+        from toolkit.problem.compile import bind_module
 
         return bind_module(self.model)
 
@@ -323,7 +323,7 @@ class QueryAttempt:
         except (MemoryError, RuntimeError) as error:  # the second is torch's, where the processor's memory is short
             if not refused(error):
                 raise
-            return self._undecided(Verdict.UNKNOWN, f"out of memory: {' '.join(str(error).split())[:200]}")
+            return self._undecided(Verdict.UNKNOWN, f"out of memory: {one_line(error)}")
 
     def _phases(self) -> Result:
         """Run the phases in order until one decides. Raises OutOfTime, UnsupportedError, DisagreementError and
@@ -497,7 +497,7 @@ class QueryAttempt:
             task = replace(task, original=UnmergedProblem(part.unmerged, accept), double=double)
             return prove(task, root)
         except torch.OutOfMemoryError as error:  # where a smaller batch does not help
-            raise MemoryError(f"the device's memory ({' '.join(str(error).split())[:200]})") from None
+            raise MemoryError(f"the device's memory ({one_line(error)})") from None
         finally:
             self.statistics = before.plus(self.statistics)
 

@@ -63,7 +63,7 @@ def measured(network: str, spec: str, way: str) -> dict[str, Any]:
         double = posed(network, spec).to(torch.device(device), torch.float64)
         task = task_of(double, Settings(device=device, processes=threads), ROOT_SECONDS)
         root = root_bounds(task.problem, task.clock, silent, double)
-        task, root = reduced(task.counted(root.bounds), root)
+        task, root = reduced(task.with_rounding_errors(root.bounds), root)
         attempt = PhaseAttempt(task, root, root)
         refine(attempt)
         return searched(attempt.task, attempt.search)

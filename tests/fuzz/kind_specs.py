@@ -64,7 +64,7 @@ def random_box(choices: Choices) -> list[Formula]:
 def covers(cases: Cases, query: Query, point: np.ndarray) -> bool:
     """Whether some case has the point in its box and all of its atoms true there."""
     inside = ((cases.lower <= point[cases.inputs]) & (point[cases.inputs] <= cases.upper)).all(1)
-    holds = cases.atoms.hold(query.monomials(point))
+    holds = cases.atoms.compare(cases.atoms.values(query.monomials(point)))
     return any(inside[region] and holds[cases.rows_of(case)].all() for case, region in enumerate(cases.region))
 
 

@@ -17,8 +17,7 @@ from random_networks import NetworkBuilder, save
 
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.vnnlib.read import parse_query
-from toolkit.problem.compile import Problem, compile_problem
-from toolkit.problem.torch_binding import bind_module
+from toolkit.problem.compile import Problem, bind_module, compile_problem
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
 from toolkit.search.farkas import LinearSystem, refute, solve

@@ -13,10 +13,9 @@ from toolkit.attack.gradient_attack import forward
 from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.formats.onnx.model_file import OnnxModel
-from toolkit.problem.compile import in_double
+from toolkit.problem.compile import bind_module, in_double
 from toolkit.problem.evaluate_program import evaluate as with_errors
 from toolkit.problem.program import Program, build_program
-from toolkit.problem.torch_binding import bind_module
 from toolkit.problem.trace import trace
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import fx
 
 from toolkit.agreement.inner_tensors import first_difference, largest_number
 from toolkit.agreement.query_samples import Array, QuerySamples
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.vnnlib.query import Query
+from toolkit.problem.affine import in_numpy
 from toolkit.problem.cases import Cases
 from toolkit.problem.compile import Binding, FeatureNetwork, in_double
 from toolkit.problem.evaluate_graph import evaluate_graph
@@ -70,8 +71,3 @@ class BoundedNetworks:
             if tensor.offset <= variable < tensor.offset + tensor.size:
                 return f"element {variable - tensor.offset} of {tensor.name}"
         return f"product {variable - self.query.num_variables} of variables"
-
-
-def in_numpy(tensor: Tensor) -> Array:
-    """The values of a tensor in double precision."""
-    return tensor.detach().double().cpu().numpy()

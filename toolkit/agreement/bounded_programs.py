@@ -1,4 +1,4 @@
-"""Bounded programs, and modules that a second backend bounded, as things to judge."""
+"""Programs that were bounded, and modules that a second backend bounded, compared with onnxruntime."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from toolkit.agreement.against_onnxruntime import ValueComparison
-from toolkit.agreement.bounded_networks import BoundedNetworks, in_numpy
+from toolkit.agreement.bounded_networks import BoundedNetworks
 from toolkit.agreement.layerwise_check import check_inside
 from toolkit.agreement.query_samples import Array, OnnxReference, QuerySamples
 from toolkit.errors import DisagreementError
+from toolkit.problem.affine import in_numpy
 from toolkit.problem.cases import Cases
 from toolkit.problem.compile import Problem
 from toolkit.problem.evaluate_program import evaluate, transposed_wrongly

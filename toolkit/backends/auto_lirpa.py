@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.errors import InputError, UnsupportedError
+from toolkit.errors import InputError, UnsupportedError, one_line
 from toolkit.formats.onnx.converters.conversion import rounds
 from toolkit.problem.compile import FeatureQuestion
 from toolkit.problem.sum_rounding import gamma
@@ -91,7 +91,7 @@ def _bound_open_cases(
     except (OutOfTime, InputError):
         raise
     except (Exception, SystemExit) as error:  # the library leaves the process where it finds no compiler
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         return LirpaRootBounds(found.lower, found.method, f"auto_LiRPA fails ({type(error).__name__}: {text})")
     return LirpaRootBounds(lower, method)
 

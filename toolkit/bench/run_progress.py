@@ -23,19 +23,6 @@ COLOURS = {
 }
 
 
-class SilentObserver:
-    """An observer that shows nothing."""
-
-    def begin(self, total: int, resumed: Sequence[JournalRecord]) -> None:
-        """Show nothing at the beginning of a run."""
-
-    def see(self, event: Event) -> None:
-        """Show nothing of an event."""
-
-    def end(self) -> None:
-        """Show nothing at the end of a run."""
-
-
 class ProgressBar:
     """A live bar with the verdicts so far; errors are printed above it as they come."""
 

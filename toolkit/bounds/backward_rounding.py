@@ -27,8 +27,8 @@ UNKNOWN_ERROR_SHARE = 0.25
 """Share of the largest number from which on an error stands for one that is not known."""
 
 
-def errors_of(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
-    """The errors for boxes ``(B, n)`` with neuron bounds ``(B, num_neurons)``, of batch B or 1."""
+def computed_errors(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
+    """The errors of all maps for boxes ``(B, n)`` with neuron bounds ``(B, num_neurons)``, of batch B or 1."""
     layers = [bounds.of(layer.neurons) for layer in program.layers]
     pairs = [(affine, source_intervals(program, affine, box, layers)) for affine in program.maps()]
     maps = [map_error(program, *pair) for pair in pairs]
@@ -42,7 +42,7 @@ def errors_of(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
 
 def shared_errors(program: Program, box: Bounds, bounds: Bounds) -> MapErrors | None:
     """Errors ``(1, size)`` that serve all boxes in these and all tighter bounds; None where these are not finite."""
-    errors = errors_of(program, box.around(), bounds.around())
+    errors = computed_errors(program, box.around(), bounds.around())
     parts = [*errors.layers, errors.features, errors.underflow]
     return (
         errors
@@ -51,9 +51,9 @@ def shared_errors(program: Program, box: Bounds, bounds: Bounds) -> MapErrors | 
     )
 
 
-def errors_for(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
-    """The errors that a program has, or those for these boxes and bounds."""
-    return program.errors or errors_of(program, box, bounds)
+def map_errors(program: Program, box: Bounds, bounds: Bounds) -> MapErrors:
+    """The errors that a program carries along, which hold for all boxes of its problem; else those computed here."""
+    return program.errors or computed_errors(program, box, bounds)
 
 
 MapError = Callable[[Program, Affine, Sequence[Bounds]], Tensor]
@@ -67,7 +67,7 @@ class RunningErrors:
     box: Bounds
     found: list[Tensor] = field(default_factory=list)
     underflow: Tensor | float = 0.0
-    """Of all maps so far, ``(B, 1)``."""
+    """What underflow may add up to in all maps so far, ``(B, 1)``."""
 
     def up_to(self, number: int, layers: Sequence[Bounds]) -> MapErrors:
         """The errors of a pass that begins at a layer's values, with bounds of all layers before it."""
@@ -80,7 +80,7 @@ class RunningErrors:
         return MapErrors(self.found[:number], self.found[number], self.underflow)
 
     def add(self, error: MapError, affine: Affine, sources: Sequence[Bounds]) -> None:
-        """Take the next layer's map into account."""
+        """Compute the error of the next layer's map by a function such as `map_error`, and keep it."""
         self.found.append(error(self.program, affine, sources))
         self.underflow = _known(self.underflow + map_underflow(self.program, affine, sources))
 
@@ -103,7 +103,7 @@ def map_error(program: Program, affine: Affine, sources: Sequence[Bounds]) -> Te
 
 
 def _known(error: Tensor) -> Tensor:
-    """Errors with the largest number in place of what is not finite: times a coefficient of zero, it is nothing."""
+    """Errors with the largest number in place of infinity and NaN, which times a coefficient of zero would give NaN."""
     largest = torch.finfo(error.dtype).max
     return error.nan_to_num(nan=largest, posinf=largest)
 

@@ -33,7 +33,7 @@ class HalfSpaces:
         return cls(box.lower.new_zeros(len(box.lower), 0, box.lower.shape[1]), box.lower.new_zeros(len(box.lower), 0))
 
     def select(self, index: Tensor) -> HalfSpaces:
-        """Those of some batch rows."""
+        """The half-spaces of some boxes, by position or mask."""
         return HalfSpaces(self.coefficients[index], self.offset[index])
 
 
@@ -54,8 +54,8 @@ class CentredRows:
 
     def select(self, index: Tensor) -> CentredRows:
         """Some of the functions, or the same more than once."""
-        slow = _few(self.spread)
-        spread = self.spread.T.index_select(1, index).T if slow else self.spread.index_select(0, index)
+        by_dimension = _few(self.spread)
+        spread = self.spread.T.index_select(1, index).T if by_dimension else self.spread.index_select(0, index)
         return CentredRows(self.value.index_select(0, index), spread, self.allowance.index_select(0, index))
 
     def plus(self, beta: Tensor, other: CentredRows) -> CentredRows:

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import LinearBounds, backward, both_signs, functional, layer_lines, lines_of, of_rows
-from toolkit.bounds.backward_rounding import RunningErrors, errors_for
+from toolkit.bounds.backward_rounding import RunningErrors, map_errors
 from toolkit.bounds.clip_boxes import HalfSpaces, Polytopes, minimum_within, polytopes
-from toolkit.bounds.forward import ForwardPass, boxes_together, only_matrices, suits
+from toolkit.bounds.forward import ForwardPass, boxes_together, has_wide_layer, only_matrices
 from toolkit.bounds.interval import Bounds, concatenate, inexact, map_interval
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Layer, Program
@@ -32,7 +32,8 @@ from toolkit.tuning import tuned
 
 @dataclass(frozen=True)
 class LayerPass:
-    """What backward passes from one layer's values need: the layers before it as a program, with their lines."""
+    """All that backward passes from one layer's pre-activations need: the layers before it as a program whose features
+    they are, with the errors of its maps and the lines of its layers."""
 
     program: Program
     errors: MapErrors
@@ -125,7 +126,7 @@ def bound_features(
 ) -> tuple[LinearBounds, Tensor]:
     """CROWN lower bounds ``(B, R)`` of functionals of a program's features, for known bounds of all neurons, with the
     linear forms themselves. ``rows`` is ``(B or 1, R, F)``, ``constants`` ``(B or 1, R)``."""
-    errors = errors_for(program, box, bounds)
+    errors = map_errors(program, box, bounds)
     start = functional(program.features, rows, constants, errors.features)
     linear = backward(program, start, layer_lines(program, bounds), errors)
     return linear, linear.minimum(box)
@@ -138,7 +139,7 @@ class InputInfluence:
     owner: Tensor
     """Box of each pair, ``(N,)``."""
     neuron: Tensor
-    """Its number among all neurons, ``(N,)``."""
+    """Neuron of each pair, as its number among all neurons, ``(N,)``."""
     share: Tensor
     """Share of every dimension in the neuron's variation over the box, ``(N, n)``; a row sums to one (or is zero)."""
 
@@ -167,7 +168,7 @@ def tighten(
     They hold at the points of the box in all of its half-spaces (shape ``(B, K, n)``; K may be 0). ``check`` is called
     between passes and may raise to stop the work.
     """
-    if not suits(program):
+    if not has_wide_layer(program):
         return _tighten(program, box, known, spaces, None, check)
     parts = []
     for part in torch.arange(len(box.lower), device=box.lower.device).split(boxes_together(program, box, known)):
@@ -220,7 +221,7 @@ def _tighten(
 
 
 def _stacked(parts: list[TightenedBounds], box: Bounds) -> TightenedBounds:
-    """What was found for some boxes after what was found for others."""
+    """The results of several batches of boxes as one, in their order."""
     starts = itertools.accumulate((len(part.contradiction) for part in parts[:-1]), initial=0)
     influences = [
         replace(part.influence, owner=part.influence.owner + start) for part, start in zip(parts, starts, strict=True)
@@ -258,7 +259,7 @@ class BoxNeuronRows:
 
 
 def _doubtful(layer: Layer, bounds: Bounds, values: dict[int, Tensor], number: int) -> BoxNeuronRows:
-    """Neurons to bound again; puts the layer's activations at the boxes' centres into ``values``.
+    """Neurons of a layer to bound again; puts its activations at the boxes' centres into ``values``.
 
     These are the ones whose relaxation is inexact, and those whose value at the centre contradicts what is known: a
     bound that holds at violations only, and whose violations may all lie outside this box.
@@ -278,7 +279,7 @@ def _narrowed(bounds: Bounds, rows: BoxNeuronRows, found: Bounds) -> Bounds:
 
 
 def _joined(influences: list[InputInfluence], box: Bounds) -> InputInfluence:
-    """One list of several; without pairs where there are none."""
+    """Several lists of pairs as one; an empty one where there is none."""
     if not influences:
         none = torch.zeros(0, dtype=torch.int64, device=box.lower.device)
         return InputInfluence(none, none, box.lower[:0])
@@ -307,7 +308,7 @@ def _bound_owned_rows(
 
 
 def parts_of(program: Program, rows: BoxNeuronRows) -> list[BoxNeuronRows]:
-    """The rows in parts of what one pass takes, both ends of each."""
+    """The rows in parts that fit into one backward pass, which bounds each from below and above."""
     limits = tuned().crown
     elements = limits.owned_coefficients.on(program.device.type)
     count = max(limits.least_rows, elements // (2 * _widest(program)))
@@ -320,5 +321,5 @@ def _shares(coefficients: Tensor, box: Bounds, owner: Tensor) -> Tensor:
 
 
 def _normalised(variation: Tensor) -> Tensor:
-    """Rows that sum to one, or are zero."""
+    """Variations divided by their row sums, so that shares of a row sum to one; rows of zeros stay."""
     return variation / variation.sum(1, keepdim=True).clamp(min=torch.finfo(variation.dtype).tiny)

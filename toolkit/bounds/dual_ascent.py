@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import LinearBounds, backward, layer_lines, weighted
-from toolkit.bounds.backward_rounding import errors_for
+from toolkit.bounds.backward_rounding import map_errors
 from toolkit.bounds.interval import unstable_neurons
 from toolkit.bounds.optimised_bound import Bound, Domain, Multipliers
 from toolkit.ops import RELAXATIONS, RelaxationLines
@@ -45,7 +45,7 @@ class AscentState(Protocol):
 
 
 class StepRule(Protocol):
-    """A way to step."""
+    """A rule by which an ascent steps from one set of multipliers to the next."""
 
     def start(self, multipliers: Multipliers) -> AscentState:
         """The state before the first step."""
@@ -61,7 +61,7 @@ class Adam:
     decay: float = 0.98
 
     def start(self, multipliers: Multipliers) -> AdamState:
-        """Nothing is known of the gradient."""
+        """The state at the first multipliers, with zero means: no gradient was seen yet."""
         zero = multipliers.map(torch.zeros_like)
         return AdamState(self, multipliers, zero, zero)
 
@@ -103,13 +103,13 @@ class Polyak:
     """Unit of the split multipliers, in terms of the largest coefficient on an activation."""
 
     def start(self, multipliers: Multipliers) -> PolyakState:
-        """There is nothing to remember."""
+        """The state at the first multipliers; the rule remembers nothing else."""
         return PolyakState(self, multipliers)
 
 
 @dataclass(frozen=True)
 class PolyakState:
-    """Multipliers alone."""
+    """Where an ascent by `Polyak` is: at some multipliers, without a memory of earlier ones."""
 
     rule: Polyak
     current: Multipliers
@@ -131,7 +131,7 @@ LEAST_SQUARED_GRADIENT = 1e-20
 
 
 def _inward(at: Multipliers, gradient: Multipliers) -> Multipliers:
-    """The gradient without what the projection would take back."""
+    """The gradient without the parts that lead out of the feasible set, which a projection would undo."""
     alpha, beta = gradient.alpha, gradient.beta
     stuck = ((at.alpha <= 0) & (alpha < 0)) | ((at.alpha >= 1) & (alpha > 0))
     return Multipliers(
@@ -176,9 +176,9 @@ class RelaxedDomain:
 
 
 def relax(program: Program, domain: Domain) -> RelaxedDomain:
-    """A domain with the lines of its neurons."""
+    """The relaxation of a domain at its neuron bounds, with what rounding can change in a pass."""
     lines, free = layer_lines(program, domain.bounds), unstable_neurons(program, domain.bounds)
-    return RelaxedDomain(domain, lines, free, errors_for(program, domain.box, domain.bounds))
+    return RelaxedDomain(domain, lines, free, map_errors(program, domain.box, domain.bounds))
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class ActivationZonotope:
     neuron: Tensor
     """Neuron of each new term, ``(B, E)``."""
     error: Tensor
-    """Its coefficient there, ``(B, E)``."""
+    """Coefficient of each new term on its neuron, ``(B, E)``."""
     first: int
     """Number of the first new term."""
     reach: Tensor
@@ -87,15 +87,15 @@ class ActivationZonotope:
         return torch.cat([old, new], 1) if old.shape[1] else new
 
 
-def suits(program: Program) -> bool:
-    """Whether forward bounds pay where inputs are few: some layer is wide."""
+def has_wide_layer(program: Program) -> bool:
+    """Whether some layer is so wide that forward bounds pay where few inputs vary."""
     return max((layer.affine.size for layer in program.layers), default=0) > tuned().zonotopes.least_width
 
 
 @bounder(
     "forward",
     Stage.FIRST,
-    suits=lambda question: suits(question.program) and not question.stated,
+    suits=lambda question: has_wide_layer(question.program) and not question.stated,
     cost=lambda question: tuned().roots.forward_neurons_per_input * (question.varying + 1),
 )
 def by_zonotopes(question: NeuronQuestion) -> Bounds | None:
@@ -141,13 +141,13 @@ def boxes_together(program: Program, box: Bounds, known: Bounds) -> int:
 
 def _room(program: Program, number: int) -> int:
     """Terms that there may be behind a layer: none where all later ones are quickly bounded by CROWN."""
-    if not any(_is_dear(program, later) for later in range(number + 1, len(program.layers))):
+    if not any(_is_costly(program, later) for later in range(number + 1, len(program.layers))):
         return 0
     return tuned().zonotopes.most_coefficients_per_box // max(layer.affine.size for layer in program.layers[number:])
 
 
-def _is_dear(program: Program, number: int) -> bool:
-    """Whether a backward pass for each of a layer's neurons is dear: there are many, or it meets more than matrices."""
+def _is_costly(program: Program, number: int) -> bool:
+    """Whether one backward pass for each of a layer's neurons costs much: many neurons, or operators on the way."""
     return program.layers[number].affine.size > tuned().zonotopes.least_width or not only_matrices(program, number)
 
 

@@ -16,7 +16,7 @@ from toolkit.bounds.bounder import NeuronQuestion, NeuronTrees, Stage, Tightened
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.dual_ascent import Adam, Schedule, optimise
 from toolkit.bounds.interval import Bounds, inexact
-from toolkit.bounds.optimised_bound import Bound, Domain, adaptive
+from toolkit.bounds.optimised_bound import Bound, Domain, adaptive_multipliers
 from toolkit.problem.program import INPUT, Layer, Program
 from toolkit.tuning import tuned
 
@@ -108,5 +108,5 @@ def _bound_rows(
     atoms = torch.cat([rows, -rows]).unsqueeze(1)
     unsplit = torch.zeros(1, 1, dtype=torch.int8, device=program.device).expand(len(atoms), program.num_neurons)
     domain = Domain(box, bounds, unsplit, atoms, atoms.new_zeros(len(atoms), 1))
-    start = adaptive(bounds, atoms.new_ones(len(atoms), 1))
+    start = adaptive_multipliers(bounds, atoms.new_ones(len(atoms), 1))
     return optimise(program, domain, start, schedule, check)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import backward, of_rows
-from toolkit.bounds.backward_rounding import errors_of
+from toolkit.bounds.backward_rounding import computed_errors
 from toolkit.bounds.crown import rows_per_pass
 from toolkit.bounds.interval import Bounds
 from toolkit.ops import RELAXATIONS, RelaxationLines
@@ -73,7 +73,7 @@ def reduce_program(
     base = torch.where(varying, middle, box.lower[0])
     kept = [_kept(layer, bounds) for layer in program.layers]
     lines = [_through_active(layer, bounds, keep) for layer, keep in zip(program.layers, kept, strict=True)]
-    errors = errors_of(program, whole, bounds.around())
+    errors = computed_errors(program, whole, bounds.around())
     cut = _Cut(program, kept, lines, varying, base, errors, check)
     numbers = {old: new for new, old in enumerate(number for number, keep in enumerate(kept) if len(keep))}
     layers: list[Layer] = []

@@ -1,4 +1,4 @@
-"""The records of an optimised bound: what is bounded, what is optimised, and what comes of it."""
+"""The records of an optimised bound: the domain that is bounded, the multipliers that are optimised, and the bound."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Multipliers:
         return self.map(lambda tensor: tensor.index_select(0, index))
 
     def map(self, function: Callable[..., Tensor], *others: Multipliers) -> Multipliers:
-        """The function of each of the three, and of those of others."""
+        """Apply a function to the slopes, to beta and to the weights, each beside those of the other multipliers."""
         return Multipliers(
             function(self.alpha, *(other.alpha for other in others)),
             function(self.beta, *(other.beta for other in others)),
@@ -42,11 +42,11 @@ class Multipliers:
         return Multipliers((self.alpha * SLOPE_STEPS).round() / SLOPE_STEPS, self.beta, self.weight)
 
     def projected(self) -> Multipliers:
-        """The nearest place, or nearly, where every bound is sound."""
+        """The multipliers moved to where bounds are sound: alpha in [0, 1], beta at least 0, weights in the simplex."""
         return Multipliers(self.alpha.clamp(0, 1), self.beta.clamp(min=0), onto_simplex(self.weight))
 
 
-def adaptive(bounds: Bounds, weight: Tensor) -> Multipliers:
+def adaptive_multipliers(bounds: Bounds, weight: Tensor) -> Multipliers:
     """Where an ascent starts with weights ``(B, K)``: slopes by area, 1 where a neuron's positive part is the wider.
 
     ``bounds`` are ``(B, num_neurons)``, or ``(1, num_neurons)`` where all have the same.
@@ -119,7 +119,7 @@ class Bound:
         )
 
     def put(self, index: Tensor, other: Bound) -> Bound:
-        """The bounds with those of some domains replaced by others."""
+        """The bounds with those of some domains, by position, replaced by others."""
 
         def updated(old: Tensor, new: Tensor) -> Tensor:
             return old.index_copy(0, index, new)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from toolkit.bounds.clip_boxes import HalfSpaces
-from toolkit.certificates.leaf_rows import ProofNode, array
+from toolkit.certificates.leaf_rows import ProofNode
 from toolkit.certificates.recorded_problem import RecordedProblem
 from toolkit.certificates.writer import no_references
+from toolkit.problem.affine import in_numpy
 from toolkit.proof.stream import LinearRows
 from toolkit.run.events import LeafClosed
 from toolkit.search.box_frontier import BoxFrontier, best_atom, joint_minima
@@ -34,7 +35,7 @@ class BoxRecord:
         origin = frontier.problem.program.origin
         count = frontier.problem.program.num_inputs
         self.inputs = np.arange(count) if origin is None else origin.inputs.cpu().numpy()
-        self.base = np.zeros(count) if origin is None else array(origin.base)
+        self.base = np.zeros(count) if origin is None else in_numpy(origin.base)
         self.nodes: dict[Key, ProofNode] = {}
 
     def keys(self, frontier: BoxFrontier) -> list[Key]:
@@ -82,7 +83,7 @@ class BoxRecord:
 
     def cut(self, nodes: Sequence[ProofNode], dimension: np.ndarray, middle: torch.Tensor) -> list[ProofNode]:
         """Split nodes at inputs: all lower halves, then all upper ones."""
-        points = array(middle) + self.base[dimension]
+        points = in_numpy(middle) + self.base[dimension]
         halves = self.problem.split(nodes, np.zeros(len(nodes), np.int64), self.inputs[dimension], points)
         return [
             ProofNode(int(context), node.case) for side in halves.T for node, context in zip(nodes, side, strict=True)

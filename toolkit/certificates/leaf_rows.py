@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from toolkit.certificates.certificate_file import CertificateFile
 from toolkit.certificates.neuron_elements import NeuronElements
@@ -19,11 +18,6 @@ from toolkit.proof.stream import LinearRows, References
 Array = NDArray[np.float64]
 STEEPEST = ADAPTIVE - 1
 """The byte of the largest slope."""
-
-
-def array(tensor: Tensor) -> Array:
-    """A tensor's values in double precision."""
-    return tensor.detach().double().cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ class SearchedNeurons:
 
     elements: NeuronElements
     sloped: NDArray[np.bool_]
-    """Which of them have a free slope that a certificate can state."""
+    """Which of the neurons have a free slope that a certificate can state, ``(U,)`` bool."""
 
     @classmethod
     def of(cls, program: Program, compiled: NeuronElements, chosen: NDArray[np.int64] | None = None) -> SearchedNeurons:
@@ -93,11 +87,11 @@ class RefutedDomains:
 
     nodes: Sequence[ProofNode]
     alpha: Array
-    """``(B, U)``."""
+    """Lower slopes, ``(B, U)``."""
     beta: Array | None
-    """``(B, U)``; None where nothing is split."""
+    """Split multipliers, ``(B, U)``; None where nothing is split."""
     weight: Array
-    """Of the atoms, ``(B, K)``."""
+    """Weights of the atoms, ``(B, K)``."""
 
     def select(self, rows: Sequence[int]) -> RefutedDomains:
         """Some of the domains."""

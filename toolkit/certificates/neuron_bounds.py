@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.bounds.bounder import TightenedRows
-from toolkit.certificates.leaf_rows import ProofNode, SearchedNeurons, array
+from toolkit.certificates.leaf_rows import ProofNode, SearchedNeurons
 from toolkit.certificates.recorded_problem import RecordedProblem
 from toolkit.certificates.writer import no_references
+from toolkit.problem.affine import in_numpy
 from toolkit.problem.program import Program
 from toolkit.proof.stream import LinearRows
 
@@ -45,7 +46,7 @@ def stated_rows(problem: RecordedProblem, program: Program, rows: TightenedRows)
     tensor, scale = neurons.elements.tensor[number], neurons.elements.scale[number]
     upper = (better >= len(rows.index)) ^ (scale < 0)
     alpha = np.ones((len(better), program.num_neurons))
-    alpha[:, : layer.start] = array(rows.alpha)[better]
+    alpha[:, : layer.start] = in_numpy(rows.alpha)[better]
     slopes = neurons.before(layer.start).slopes(alpha, problem.starts)
     for chosen in np.unique(tensor[tensor >= 0]):
         at = np.flatnonzero(tensor == chosen)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from toolkit.ops import RELAXATIONS
+from toolkit.problem.affine import in_numpy
 from toolkit.problem.program import INPUT, Program
 from toolkit.proof.bounds import ContextBounds, Model, image
 from toolkit.proof.network import AffineStep
@@ -72,7 +73,7 @@ class NeuronValues:
             for number, layer in enumerate(program.layers):
                 z = layer.affine.apply([values[source] for source in layer.affine.sources])
                 values[number] = RELAXATIONS[layer.op].function(z)
-                layers.append(z.double().cpu().numpy())
+                layers.append(in_numpy(z))
         return cls(points, layers)
 
 

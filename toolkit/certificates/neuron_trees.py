@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.bounds.bounder import NeuronTrees
-from toolkit.certificates.leaf_rows import Array, ProofNode, RefutedDomains, SearchedNeurons, array
+from toolkit.certificates.leaf_rows import Array, ProofNode, RefutedDomains, SearchedNeurons
 from toolkit.certificates.neuron_elements import NeuronElements
 from toolkit.certificates.recorded_problem import RecordedProblem
+from toolkit.problem.affine import in_numpy
 from toolkit.problem.program import Program
 from toolkit.tuning import tuned
 
@@ -30,7 +31,7 @@ class OpenParts:
     rows: NDArray[np.int64]
     """The leaves of all nodes, those of one after those of another."""
     counts: NDArray[np.int64]
-    """How many each node has, at least 1."""
+    """Number of leaves of each node, at least 1."""
 
     def of(self, chosen: NDArray[np.bool_]) -> OpenParts:
         """Some of the nodes with their leaves."""
@@ -75,12 +76,16 @@ class StatedTrees:
         zeros = np.zeros((len(leaves), len(index)))
         own = zeros.copy()
         own[np.arange(len(leaves)), column[tree] - len(split)] = 1
-        phase, alpha, beta = grown.phase.cpu().numpy()[leaves], array(grown.alpha)[leaves], array(grown.beta)[leaves]
+        phase, alpha, beta = (
+            grown.phase.cpu().numpy()[leaves],
+            in_numpy(grown.alpha)[leaves],
+            in_numpy(grown.beta)[leaves],
+        )
         return cls(
             neurons,
             column,
             ~lower,
-            np.where(lower, 1, -1) * array(grown.ends)[chosen],
+            np.where(lower, 1, -1) * in_numpy(grown.ends)[chosen],
             tree,
             np.concatenate([phase, zeros.astype(np.int8)], 1),
             np.concatenate([alpha, zeros], 1),

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from toolkit.certificates.leaf_rows import ProofNode, RefutedDomains, SearchedNeurons, array
+from toolkit.certificates.leaf_rows import ProofNode, RefutedDomains, SearchedNeurons
 from toolkit.certificates.recorded_problem import RecordedProblem
 from toolkit.certificates.writer import no_references
+from toolkit.problem.affine import in_numpy
 from toolkit.proof.stream import LinearRows, References
 from toolkit.run.events import LeafClosed
 from toolkit.search.clip_domains import ClippedRows, Clipping
@@ -67,9 +68,9 @@ class PhaseRecord:
         positions = clipping.domains.tolist()
         for chosen in self.problem.of_each_case([nodes[p] for p in positions]):
             multipliers = clipping.multipliers.select(torch.as_tensor(chosen, device=clipping.domains.device))
-            alpha, beta = (array(self.space.of(part)) for part in (multipliers.alpha, multipliers.beta))
+            alpha, beta = (in_numpy(self.space.of(part)) for part in (multipliers.alpha, multipliers.beta))
             owners = [nodes[positions[number]] for number in chosen]
-            found = RefutedDomains(owners, alpha, beta, array(multipliers.weight))
+            found = RefutedDomains(owners, alpha, beta, in_numpy(multipliers.weight))
             halves = np.full(len(positions), -1)
             halves[chosen] = self.problem.half_spaces(self.neurons, found)
             contexts = np.array([nodes[p].context for p in positions])
@@ -85,11 +86,11 @@ class PhaseRecord:
         for tensor in np.unique(tensors[tensors >= 0]):
             at = np.flatnonzero(tensors == tensor)
             scale = elements.scale[neuron[at]]
-            multiplier = array(rows.multiplier)[at] / np.abs(scale)
+            multiplier = in_numpy(rows.multiplier)[at] / np.abs(scale)
             positive = multiplier > 0
             used = References(positive.astype(int), halves[owner[at]][positive], multiplier[positive])
             none, slots = no_references(len(at)), np.zeros(len(at))
-            upper = (array(rows.sign)[at] < 0) ^ (scale < 0)
+            upper = (in_numpy(rows.sign)[at] < 0) ^ (scale < 0)
             index = elements.index[neuron[at]]
             row = LinearRows(False, contexts[owner[at]], slots, none, none, used, int(tensor) + 1, index, upper)
             self.problem.file.add(self.problem.file.writer.bound(row))
@@ -99,7 +100,7 @@ class PhaseRecord:
         done = domains.select(proved(domains.lower))
         if len(done):
             nodes = [self.nodes.pop(key) for key in node_keys(done)]
-            found = RefutedDomains(nodes, array(done.alpha), array(done.beta), array(done.weight))
+            found = RefutedDomains(nodes, in_numpy(done.alpha), in_numpy(done.beta), in_numpy(done.weight))
             self.problem.refute(self.neurons, found)
 
     def closed(self, event: LeafClosed) -> None:
@@ -112,10 +113,10 @@ class PhaseRecord:
         if event.multipliers is None:
             self.problem.gaps[f"leaves are closed by {event.by}"] += 1
             return
-        alpha, beta = (array(self.space.of(part)) for part in (event.multipliers.alpha, event.multipliers.beta))
+        alpha, beta = (in_numpy(self.space.of(part)) for part in (event.multipliers.alpha, event.multipliers.beta))
         for neuron in sorted(set(np.flatnonzero(beta[0] > 0).tolist()) - node.splits().keys()):
             node = self.implied(node, neuron, bool(event.leaf.neuron_lower[0, neuron] >= 0))
-        self.problem.refute(self.neurons, RefutedDomains([node], alpha, beta, array(event.multipliers.weight)))
+        self.problem.refute(self.neurons, RefutedDomains([node], alpha, beta, in_numpy(event.multipliers.weight)))
 
     def implied(self, node: ProofNode, neuron: int, active: bool) -> ProofNode:
         """The half of a context where a neuron has the phase that its range implies: the other one has no points."""

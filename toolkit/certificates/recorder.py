@@ -17,7 +17,7 @@ from toolkit.certificates.box_record import BoxRecord
 from toolkit.certificates.certificate_file import CertificateFile, FileMark
 from toolkit.certificates.equal_elements import stated_tensors
 from toolkit.certificates.formula_cases import common_case, formula_cases
-from toolkit.certificates.leaf_rows import RefutedDomains, SearchedNeurons, array
+from toolkit.certificates.leaf_rows import RefutedDomains, SearchedNeurons
 from toolkit.certificates.neuron_bounds import stated_rows
 from toolkit.certificates.neuron_elements import NeuronElements, NeuronValues, neuron_elements
 from toolkit.certificates.neuron_trees import StatedTrees
@@ -25,6 +25,7 @@ from toolkit.certificates.phase_record import PhaseRecord
 from toolkit.certificates.recorded_problem import RecordedProblem, SearchRecord
 from toolkit.certificates.share_record import ShareRecorder
 from toolkit.certificates.writer import CertificateWriter
+from toolkit.problem.affine import in_numpy
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
 from toolkit.proof.bounds import Model
@@ -79,14 +80,14 @@ class CertificateRecorder:
         if floats and (reason := unsuited(self.network)):
             raise UnreadableError(reason)
         self.model: Model | None = None
-        """Of the network as it is once equal elements have been stated."""
+        """The checker's model of the network, once equal elements have been stated."""
         writer = CertificateWriter(self.network.digest, self.formula.digest, list(self.network.names))
         self.file = CertificateFile(certificate.open("wb"), writer)
         if floats:
             self.file.add(writer.floats(self.network.types))
         self.gaps: Counter[str] = Counter()
         self.posed: ProblemBegun | None = None
-        """The problem that is looked at."""
+        """The problem that is being decided, as its search began it."""
         self.problem: RecordedProblem | None = None
         """What cases and neurons of the problem are in the files; None until something is stated of it."""
         self.common_begun = False
@@ -131,7 +132,7 @@ class CertificateRecorder:
         assert self.posed is not None
         if self.problem is None:
             problem: Problem = self.posed.problem
-            lower, upper = (array(end[0]) for end in (problem.lower, problem.upper))
+            lower, upper = (in_numpy(end[0]) for end in (problem.lower, problem.upper))
             neurons = NeuronValues.of(problem.program, lower, upper)
             if self.model is None:
                 self.model, elements = self.with_equal_elements(problem.program, neurons, boxes)
@@ -189,7 +190,7 @@ class CertificateRecorder:
             self.refuted.update(cases)
             multipliers = event.root.multipliers.select(torch.tensor(cases, device=event.root.lower.device))
             nodes = [problem.case_node(case) for case in cases]
-            rows = RefutedDomains(nodes, array(multipliers.alpha), None, array(multipliers.weight))
+            rows = RefutedDomains(nodes, in_numpy(multipliers.alpha), None, in_numpy(multipliers.weight))
             problem.refute(SearchedNeurons.of(event.problem.program, problem.elements), rows)
 
     @record.register

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from toolkit.commands.arguments import MemoryLimit, memory_of
-from toolkit.errors import ExitCode, InputError, ToolkitError
+from toolkit.commands.arguments import MemoryLimit, memory_of, network_paths
+from toolkit.errors import ExitCode, InputError, ToolkitError, one_line
 from toolkit.result import Result, Verdict
 from toolkit.run.alarm import Overdue, out_of_time_after
 from toolkit.run.clock import Clock, OutOfTime
+from toolkit.run.events import Event, NoBounds, Observer, ObserverGroup
 from toolkit.run.forked_query import ProcessCrashed, ProcessLimits, ProcessOverdue, run_forked, seconds_passed
 from toolkit.run.memory_limits import refused
 from toolkit.settings import Settings
@@ -25,7 +26,6 @@ from toolkit.tuning import tuned
 
 if TYPE_CHECKING:
     from toolkit.formats.vnncomp.witness import Witness
-    from toolkit.run.events import Event, Observer
 
 DEFAULTS = Settings()
 WORDS = {
@@ -113,7 +113,7 @@ def _guarded(
     except Exception as error:
         if isinstance(error, ToolkitError) or not refused(error):
             raise
-        return _Answer.of(Result(Verdict.UNKNOWN, f"out of memory: {' '.join(str(error).split())[:200]}"), telling)
+        return _Answer.of(Result(Verdict.UNKNOWN, f"out of memory: {one_line(error)}"), telling)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,6 @@ def _decide(
     clock: Clock,
 ) -> _Answer:
     """Everything that needs the files, in a process of its own."""
-    from toolkit.commands.arguments import network_paths
     from toolkit.formats.vnnlib.read import read_query
     from toolkit.verify import load_networks, verify
 
@@ -171,8 +170,6 @@ def _decide(
 @contextmanager
 def _watchers(telling: Telling, clock: Clock) -> Iterator[Observer]:
     """Everything that listens to the query. Raises OSError for a file that cannot be written."""
-    from toolkit.run.events import ObserverGroup
-
     observers: list[Observer] = [_Notes()]
     if telling.events is not None:
         from toolkit.run.watching import EventLog
@@ -199,8 +196,6 @@ class _Notes:
     told: str = ""
 
     def __call__(self, event: Event) -> None:
-        from toolkit.run.events import NoBounds
-
         if isinstance(event, NoBounds) and event.reason != self.told:
             self.told = event.reason
             print(f"cannot be proved, only refuted by points: {event.reason}", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from toolkit.data.rows import DataRows
-from toolkit.errors import InputError
+from toolkit.errors import InputError, one_line
 from toolkit.formats.points import read_numbers
 from toolkit.formats.vnnlib.specs import InputBox, linf_box
 
@@ -81,7 +81,7 @@ def given_numbers(given: str | ArrayLike, option: str) -> Array:
         try:
             return np.asarray(given, dtype=np.float64).reshape(-1)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{option}: not an array of numbers ({' '.join(str(error).split())[:200]})") from None
+            raise InputError(f"{option}: not an array of numbers ({one_line(error)})") from None
     if not given.strip():
         raise InputError(f"{option}: it is empty; give a number, numbers between commas, or a file of them")
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, one_line
 
 _SEPARATORS = re.compile(r"[\s,;]+")
 
@@ -45,7 +45,7 @@ def readable(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
 
 
 def read_array(path: Path, key: str) -> NDArray[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toolkit.errors import InputError, UnsupportedError
+from toolkit.errors import InputError, UnsupportedError, one_line
 from toolkit.formats.onnx.classifier import load_classifier
 from toolkit.formats.onnx.converters.static import Expression, output, view
 from toolkit.formats.onnx.logits import without_probabilities
@@ -355,7 +355,7 @@ def _check_batched(network: nn.Module, imported: nn.Module, model: OnnxModel, sh
         try:
             together = network(images).reshape(tuned().networks.trainable_samples, -1)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:120]
+            reason = one_line(error, 120)
             raise UnsupportedError(
                 f"{model.path}: training needs the network on several images at once, but shapes are taken from the "
                 f"file for one image, and its operators do not fit several ({reason}); export it without fixed or "

@@ -15,10 +15,9 @@ from toolkit.ops.operator_record import ElementwiseOperator, OnnxOperator, Opera
 from toolkit.ops.relaxation import (
     Line,
     Relaxation,
-    RelaxationLines,
     allowance,
     chord_slope,
-    combine,
+    odd_lines,
     outward,
     reach,
     wide,
@@ -69,11 +68,6 @@ def _above(lower: Tensor, upper: Tensor) -> Line:
     return slope, offset
 
 
-def _lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
-    slope, offset = _above(-upper, -lower)  # sine is odd
-    return combine((slope, -offset), _above(lower, upper), *_image(lower, upper))
-
-
 def _image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """End points, and the peaks between them; -1 and 1 where bounds are not known."""
     xp = namespace(lower)
@@ -90,7 +84,7 @@ def _image(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
 SINE = ElementwiseOperator(
     "sin",
     "aten.sin.default",
-    Relaxation(_sin, _lines, _image, wide),
+    Relaxation(_sin, odd_lines(_above, _image), _image, wide),
     OnnxOperator("Sin", OperatorKind.ELEMENTWISE),
     saturating=True,
 )

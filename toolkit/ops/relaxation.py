@@ -119,6 +119,16 @@ def increasing(function: Function, least: float = -inf, most: float = inf) -> Im
     return image
 
 
+def odd_lines(above: Callable[[Tensor, Tensor], Line], image: Image) -> Callable[[Tensor, Tensor], RelaxationLines]:
+    """Both lines of an odd function: that below is the one above the mirrored interval, with its offset negated."""
+
+    def lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
+        slope, offset = above(-upper, -lower)
+        return combine((slope, -offset), above(lower, upper), *image(lower, upper))
+
+    return lines
+
+
 def combine(below: Line, above: Line, low: Tensor, high: Tensor) -> RelaxationLines:
     """The two lines; where one of them is not finite, both are constants: the image's ends."""
     xp = namespace(low)

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from toolkit.ops.array_namespace import as_numbers, named, namespace
 from toolkit.ops.operator_record import ElementwiseOperator, OnnxOperator, OperatorKind
-from toolkit.ops.relaxation import Line, Relaxation, RelaxationLines, allowance, combine, reach, resting_above
+from toolkit.ops.relaxation import (
+    Line,
+    Relaxation,
+    RelaxationLines,
+    allowance,
+    combine,
+    odd_lines,
+    reach,
+    resting_above,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,11 +44,6 @@ def _sign_above(lower: Tensor, upper: Tensor) -> Line:
     steep = xp.where(xp.isfinite(steep), steep, 0.0)
     error = allowance(1 + steep * reach(lower, upper))
     return steep, xp.where(steep > 0, high + error, high)
-
-
-def _sign_lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
-    slope, offset = _sign_above(-upper, -lower)  # sign is odd
-    return combine((slope, -offset), _sign_above(lower, upper), *_sign_image(lower, upper))
 
 
 def _sign_inexact(lower: Tensor, upper: Tensor) -> Tensor:
@@ -89,11 +93,6 @@ def _round_above(lower: Tensor, upper: Tensor) -> Line:
     return as_numbers(many, low) + steep, xp.where(many, offset, xp.where(chord, resting, high))
 
 
-def _round_lines(lower: Tensor, upper: Tensor) -> RelaxationLines:
-    slope, offset = _round_above(-upper, -lower)  # rounding is odd, ties included
-    return combine((slope, -offset), _round_above(lower, upper), *_round_image(lower, upper))
-
-
 def _round_inexact(lower: Tensor, upper: Tensor) -> Tensor:
     low, high = _round_image(lower, upper)
     return ~(low == high)
@@ -108,7 +107,7 @@ STEPS = (
     ElementwiseOperator(
         "sign",
         "aten.sign.default",
-        Relaxation(named("sign"), _sign_lines, _sign_image, _sign_inexact),
+        Relaxation(named("sign"), odd_lines(_sign_above, _sign_image), _sign_image, _sign_inexact),
         OnnxOperator("Sign", OperatorKind.ELEMENTWISE, exact=True, jumps=True),
         jumps=True,
         surrogate=_scaled_by_mean,
@@ -124,7 +123,7 @@ STEPS = (
     ElementwiseOperator(
         "round",
         "aten.round.default",
-        Relaxation(_round, _round_lines, _round_image, _round_inexact),
+        Relaxation(_round, odd_lines(_round_above, _round_image), _round_image, _round_inexact),  # ties are odd, too
         OnnxOperator("Round", OperatorKind.ELEMENTWISE, exact=True, jumps=True),
         jumps=True,
         surrogate=lambda z, value: z,

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from toolkit.ops import AffineForm
@@ -164,9 +166,9 @@ class GraphAffine:
     source_sizes: tuple[int, ...]
     size: int
     linear: fx.GraphModule
-    """The operators without what they add."""
+    """The operators without the constants that they add: the linear part of the map."""
     absolute: fx.GraphModule
-    """The operators without what they add, with absolute values of all coefficients."""
+    """The linear part with absolute values of all coefficients."""
     bias: Tensor
     slack: Tensor
     """How far the bias may be from the exact one, ``(size,)``."""
@@ -222,6 +224,11 @@ def sum_of(terms: Sequence[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total
+
+
+def in_numpy(tensor: Tensor) -> NDArray[np.float64]:
+    """The values of a tensor, whatever its device and precision, as doubles."""
+    return tensor.detach().double().cpu().numpy()
 
 
 def _copy(module: fx.GraphModule) -> fx.GraphModule:

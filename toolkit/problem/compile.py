@@ -21,6 +21,9 @@ from torch import Tensor, fx
 
 from toolkit.errors import InputError, UnsupportedError
 from toolkit.formats.onnx.converters.conversion import Conversion
+from toolkit.formats.onnx.model_file import OnnxModel
+from toolkit.formats.onnx.operators import check_inputs
+from toolkit.formats.onnx.torch_import import import_module
 from toolkit.formats.vnnlib.query import Network, Query, Relation
 from toolkit.problem.cases import Cases, compile_cases
 from toolkit.problem.program import Program, build_program, rounds_nothing
@@ -114,6 +117,20 @@ class Binding:
     inspected: set[int] = field(init=False, default_factory=set, repr=False, compare=False)
     """Which of these were compared with the network tensor by tensor (`toolkit.agreement.layerwise_check`), by
     identity."""
+
+
+INPUT_DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16}
+"""Element types that an input of a network may have to be bounded."""
+
+
+def bind_module(model: OnnxModel) -> Binding:
+    """Import a model. Raises UnsupportedError for operators without a converter and for inputs that are not floats."""
+    check_inputs(model)
+    return Binding(
+        import_module(model),
+        tuple(info.shape for info in model.inputs),
+        tuple(INPUT_DTYPES[info.dtype] for info in model.inputs),
+    )
 
 
 class FeatureNetwork(torch.nn.Module):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from toolkit.problem.affine import sum_of
 from toolkit.problem.exactness import MANTISSA, unit_of
 from toolkit.problem.sparse_products import product
 from toolkit.problem.sum_rounding import gamma
@@ -83,12 +84,7 @@ def _or_zero(error: Tensor | None) -> Tensor | float:
 def _sum(*errors: Tensor | None) -> Tensor | None:
     """The sum of errors, None where there are none."""
     found = [error for error in errors if error is not None]
-    if not found:
-        return None
-    total = found[0]
-    for error in found[1:]:
-        total = total + error
-    return total
+    return sum_of(found) if found else None
 
 
 def _rounding(reach: Tensor, unit: float, terms: int) -> Tensor | None:

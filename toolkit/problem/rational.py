@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toolkit.problem.affine import Affine, DenseAffine
+from toolkit.problem.affine import Affine, DenseAffine, in_numpy
 from toolkit.problem.program import INPUT, Program
 
 Integers = NDArray[np.object_]
@@ -37,8 +37,8 @@ class Dyadic:
 
 
 def dyadic(values: Tensor | NDArray[np.float64]) -> Dyadic:
-    """Finite doubles as they are."""
-    array = np.asarray(values.detach().double().cpu().numpy() if isinstance(values, Tensor) else values)
+    """Finite doubles as integers with a common exponent, exactly."""
+    array = np.asarray(in_numpy(values) if isinstance(values, Tensor) else values)
     mantissa, exponent = np.frexp(array)
     digits, shift = np.ldexp(mantissa, 53).astype(np.int64), exponent.astype(np.int64) - 53
     lowest = min(int(shift[digits != 0].min(initial=0)), 0)

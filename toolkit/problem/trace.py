@@ -15,7 +15,7 @@ from torch import fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from toolkit.errors import UnsupportedError
+from toolkit.errors import UnsupportedError, one_line
 from toolkit.formats.onnx.origins import current_origin
 from toolkit.ops import ELEMENTWISE
 from toolkit.problem.operator_table import EXACT_ON_CONSTANTS
@@ -158,7 +158,7 @@ class _ReadingValues(TorchFunctionMode):
 
 _NUMBERS = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.data_ptr}
 _COPIES = {torch.tensor, torch.as_tensor, torch.asarray}
-"""What makes a tensor of numbers, which a list of tensors gives away."""
+"""Functions that copy numbers into a tensor: of a list of tensors, they read the values."""
 _DEPENDENT = "the network's control flow or a shape depends on the value of an input"
 
 
@@ -211,7 +211,7 @@ def trace(function: Callable[..., torch.Tensor], examples: Sequence[torch.Tensor
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         # Shapes and weights are known to be right, so this is an operator that needs particular input values.
         where = next(iter(getattr(error, "__notes__", [])), "the network")
-        raise UnsupportedError(f"{where}: cannot be traced ({' '.join(str(error).split())[:160]})") from error
+        raise UnsupportedError(f"{where}: cannot be traced ({one_line(error, 160)})") from error
     recorder.graph.output(recorder.as_argument(result))
     recorder.graph.eliminate_dead_code()
     module = fx.GraphModule(recorder.root, recorder.graph)

@@ -57,10 +57,6 @@ def _names() -> list[Column]:
     ]
 
 
-DOUBTFUL = {WitnessState.TOLERATED, WitnessState.WRONG, WitnessState.UNSUPPORTED}
-"""What tables say of counterexamples."""
-
-
 def answer_text(answer: JudgedAnswer | None) -> str:
     """An answer in one cell of a table: verdict, seconds, and what is wrong with it."""
     seconds = "" if answer is None or math.isnan(answer.seconds) else f" {short(answer.seconds)} s"

@@ -19,7 +19,7 @@ from torch.nn.functional import one_hot
 
 from toolkit.attack.gradient_attack import accept_best, case_loss, descend
 from toolkit.bounds.backward import LinearBounds, backward, functional, layer_lines
-from toolkit.bounds.backward_rounding import errors_for
+from toolkit.bounds.backward_rounding import map_errors
 from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
 from toolkit.bounds.crown import InputInfluence, tighten, tighten_by_passes
 from toolkit.bounds.interval import Bounds
@@ -59,7 +59,7 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
     """Bounds of all neurons in the regions, where each box is to be bounded in a way that a certificate can state: by
     these and backward passes, in the half-space of one atom; otherwise it is clipped to where a violation can be."""
     cut: bool = True
-    """Whether these half-spaces are used."""
+    """Whether the half-spaces of atoms are used where each box is to be stated in a certificate."""
     cells: InputCells | None = None
     """Which inputs are only read rounded; None where none is, or where a certificate is to be stated."""
 
@@ -72,7 +72,8 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
         return below.with_top(weakest_last(boxes, self.groups(boxes)))
 
     def shrunk(self, boxes: InputBoxes) -> InputBoxes:
-        """The boxes without parts that repeat what others have: of inputs that are rounded, a point a step is left."""
+        """The boxes without points that have the values of others: of an input that is only read rounded, one point a
+        step is kept."""
         return boxes if self.cells is None else shrink(self.problem, boxes, self.cells)
 
     def begin(self, clock: Clock) -> list[InputBoxes]:
@@ -230,12 +231,13 @@ def bound_boxes(
         )
     bounds = Bounds(groups.each(tightened.bounds.lower), groups.each(tightened.bounds.upper))
     atoms = problem.rows[boxes.case]
-    errors = errors_for(program, boxes.box, bounds)
+    errors = map_errors(program, boxes.box, bounds)
     start = functional(program.features, problem.weights[atoms], problem.offsets[atoms], errors.features)
     lines = layer_lines(program, bounds)
     linear = backward(program, start, lines, errors)
     atoms_below = HalfSpaces(linear.coefficients, linear.offset)
-    lower = joint_minimum(boxes.box, atoms_below, atoms_below if stated is None else boxes.spaces)
+    minima = joint_minima(boxes.box, atoms_below, atoms_below if stated is None else boxes.spaces)
+    lower = minima.amax(1)  # that of the best atom bounds the conjunction
     contradiction = groups.each(tightened.contradiction)
     lower = torch.where(contradiction > 0, torch.fmax(lower, contradiction), lower)
     error = groups.total(_gaps(program, bounds, lines) * _coefficients(program, linear))
@@ -260,14 +262,6 @@ def with_best_space(boxes: InputBoxes) -> InputBoxes:
     """The boxes with the line of one atom, in place of all."""
     chosen = one_hot(best_atom(boxes), boxes.offset.shape[1]).to(boxes.offset.dtype)
     return replace(boxes, rows=boxes.rows * chosen.unsqueeze(2), offset=boxes.offset * chosen)
-
-
-def joint_minimum(box: Bounds, linear: HalfSpaces, spaces: HalfSpaces) -> Tensor:
-    """Lower bounds ``(B,)`` of the best atom by the atoms' ``linear`` bounds, where some half-spaces are at most zero.
-
-    Where these are all atoms' bounds, it is one of the conjunction.
-    """
-    return joint_minima(box, linear, spaces).amax(1)
 
 
 def joint_minima(box: Bounds, linear: HalfSpaces, spaces: HalfSpaces) -> Tensor:

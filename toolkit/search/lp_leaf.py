@@ -17,6 +17,7 @@ from torch import Tensor
 from toolkit.bounds.backward import backward, functional, layer_lines, of_rows
 from toolkit.bounds.dual_ascent import evaluate, relax
 from toolkit.bounds.optimised_bound import Domain, Multipliers
+from toolkit.problem.affine import in_numpy
 from toolkit.problem.program import Program
 from toolkit.run.budget import Budget
 from toolkit.run.events import LeafClosed
@@ -92,12 +93,13 @@ def implied_phases(space: PhaseSpace, domain: Domain) -> Tensor:
 
 @dataclass(frozen=True)
 class LpSolution:
-    """Of a leaf's linear program: multipliers of the phases and of the atoms, and the optimum if it has a point."""
+    """The solution of a leaf's linear program: multipliers of the phases and of the atoms, and the optimal point."""
 
     beta: np.ndarray
     weight: np.ndarray
-    """Non-negative, and their sum is one."""
+    """Multipliers of the atoms, non-negative and of sum one, ``(K,)``."""
     point: np.ndarray | None
+    """Input at the optimum, ``(n,)``; None where no input has the leaf's phases."""
 
 
 def _solve(program: Program, domain: Domain, split: Tensor) -> LpSolution | None:
@@ -105,7 +107,7 @@ def _solve(program: Program, domain: Domain, split: Tensor) -> LpSolution | None
 
     A leaf that no input has is refuted by its phases alone: by how much some of them must be violated, at least.
     """
-    lower, upper = _array(domain.box.lower[0]), _array(domain.box.upper[0])
+    lower, upper = in_numpy(domain.box.lower[0]), in_numpy(domain.box.upper[0])
     phases = LeafRows.over_box(*_linear_rows(program, domain, split), lower, upper)
     atoms = LeafRows.over_box(*_linear_atoms(program, domain), lower, upper)
     if not (phases.finite and atoms.finite):
@@ -191,8 +193,8 @@ def _linear_rows(program: Program, domain: Domain, split: Tensor) -> tuple[np.nd
             continue
         linear = backward(program, of_rows(layer.affine, mine, None), lines, None)
         sign = domain.phase[0, mine + layer.start].to(program.dtype)
-        rows.append(_array(linear.coefficients[0] * sign.unsqueeze(1)))
-        offsets.append(_array(linear.offset[0] * sign))
+        rows.append(in_numpy(linear.coefficients[0] * sign.unsqueeze(1)))
+        offsets.append(in_numpy(linear.offset[0] * sign))
     return np.concatenate(rows), np.concatenate(offsets)
 
 
@@ -200,8 +202,4 @@ def _linear_atoms(program: Program, domain: Domain) -> tuple[np.ndarray, np.ndar
     """The case's atoms as linear functions of the input."""
     start = functional(program.features, domain.atoms, domain.constants)
     linear = backward(program, start, layer_lines(program, domain.bounds), None)
-    return _array(linear.coefficients[0]), _array(linear.offset[0])
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().double().cpu().numpy()
+    return in_numpy(linear.coefficients[0]), in_numpy(linear.offset[0])

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from toolkit.bounds.interval import Bounds, unstable_neurons
-from toolkit.problem.affine import Affine, DenseAffine
+from toolkit.problem.affine import Affine, DenseAffine, in_numpy
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
 from toolkit.run.clock import Clock, OutOfTime
@@ -29,8 +29,8 @@ from toolkit.tuning import tuned
 Array = NDArray[np.float64]
 
 
-def suits(program: Program, unstable: int) -> bool:
-    """Whether a network is small, and ReLUs of matrices."""
+def is_small_relu_network(program: Program, unstable: int) -> bool:
+    """Whether a network has only ReLUs, matrices with few elements in all, and at least one unstable neuron."""
     maps = program.maps()
     dense = all(isinstance(affine, DenseAffine) for affine in maps)
     relus = all(layer.op == "relu" for layer in program.layers)
@@ -99,17 +99,17 @@ class _MilpColumns:
     def of(cls, problem: Problem, bounds: Bounds, case: int) -> _MilpColumns:
         """The mixed-integer program of a case, for bounds of the neurons ``(R, num_neurons)``."""
         program, region = problem.program, int(problem.region[case])
-        low, high = _array(bounds.lower[region]), _array(bounds.upper[region])
-        switched = _array(unstable_neurons(program, bounds.select(problem.region[case : case + 1]))[0]).nonzero()[0]
+        low, high = in_numpy(bounds.lower[region]), in_numpy(bounds.upper[region])
+        switched = in_numpy(unstable_neurons(program, bounds.select(problem.region[case : case + 1]))[0]).nonzero()[0]
         inputs, neurons = program.num_inputs, program.num_neurons
         binary = inputs + neurons + np.arange(len(switched))
-        lower = np.concatenate([_array(problem.lower[region]), np.maximum(low, 0), np.zeros(len(switched)), [0.0]])
-        upper = np.concatenate([_array(problem.upper[region]), np.maximum(high, 0), np.ones(len(switched)), [0.0]])
+        lower = np.concatenate([in_numpy(problem.lower[region]), np.maximum(low, 0), np.zeros(len(switched)), [0.0]])
+        upper = np.concatenate([in_numpy(problem.upper[region]), np.maximum(high, 0), np.ones(len(switched)), [0.0]])
         mixed = cls(lower, upper, binary, _MilpRows([], [], [], []))
         switch = dict(zip(switched.tolist(), binary.tolist(), strict=True))
         for layer in program.layers:
             matrix = _over_columns(program, layer.affine, len(lower))
-            shift = _array(layer.affine.bias)
+            shift = in_numpy(layer.affine.bias)
             for row, neuron in enumerate(range(layer.start, layer.stop)):
                 mixed._relu(matrix[row], shift[row], inputs + neuron, (low[neuron], high[neuron]), switch.get(neuron))
         mixed._atoms(problem, case)
@@ -131,8 +131,8 @@ class _MilpColumns:
     def _atoms(self, problem: Problem, case: int) -> None:
         """Each atom is at most the last column, which is zero until phases are fixed."""
         matrix = _over_columns(problem.program, problem.program.features, len(self.lower))
-        weights = _array(problem.weights[problem.rows[case]])
-        constant = weights @ _array(problem.program.features.bias) + _array(problem.offsets[problem.rows[case]])
+        weights = in_numpy(problem.weights[problem.rows[case]])
+        constant = weights @ in_numpy(problem.program.features.bias) + in_numpy(problem.offsets[problem.rows[case]])
         for row, offset in zip(weights @ matrix, constant, strict=True):
             row[-1] = -1.0
             index = row.nonzero()[0]
@@ -176,9 +176,5 @@ def _over_columns(program: Program, affine: Affine, count: int) -> Array:
     matrix = np.zeros((affine.size, count))
     for source, part in zip(affine.sources, affine.matrices, strict=True):
         start = 0 if source == INPUT else program.num_inputs + program.layers[source].start
-        matrix[:, start : start + part.shape[1]] = _array(part)
+        matrix[:, start : start + part.shape[1]] = in_numpy(part)
     return matrix
-
-
-def _array(tensor: torch.Tensor) -> Array:
-    return tensor.detach().double().cpu().numpy()

@@ -23,7 +23,7 @@ from toolkit.bounds.bounder import NeuronQuestion, NeuronTrees, Stage, bounder
 from toolkit.bounds.dual_ascent import Adam, Polyak, Schedule, evaluate, relax
 from toolkit.bounds.intermediate_bounds import lower_ends, refine_layer, worth_stating
 from toolkit.bounds.interval import Bounds
-from toolkit.bounds.optimised_bound import Multipliers, adaptive
+from toolkit.bounds.optimised_bound import Multipliers, adaptive_multipliers
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import INPUT, Program
@@ -145,7 +145,7 @@ class TreeFrontier(PhaseFrontier):
     """
 
     width: float = float("inf")
-    """Of all neurons, when the trees had half of ``due`` leaves."""
+    """Sum of the widths of all neurons' bounds when the trees had half of ``due`` leaves."""
     due: int = 0
     """Leaves at which it is seen again whether growing helps."""
     helps: bool = True
@@ -216,7 +216,7 @@ def plant(
     space = PhaseSpace(_both_ends(ending_here, box, rows, margin), earlier, _unstable(earlier))
     count = 2 * len(rows)
     trees = torch.arange(count, device=program.device)
-    start = adaptive(earlier, earlier.lower.new_ones(count, 1))
+    start = adaptive_multipliers(earlier, earlier.lower.new_ones(count, 1))
     # What is known of the rows is left out: how trees grow must not be hidden by bounds that earlier trees gave.
     return TreeFrontier(
         open=root_domains(space, trees, start, bounds.lower.new_full((count,), -torch.inf)),

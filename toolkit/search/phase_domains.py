@@ -33,11 +33,11 @@ class PhaseSpace:
     unstable: Tensor
     """Neurons that are unstable in some region, ``(U,)``."""
     exact: DecideLeaf | None = field(default=None, kw_only=True, compare=False, repr=False)
-    """What decides leaves exactly, if they are to be."""
+    """Decides a leaf in exact arithmetic; None where leaves are only decided by linear programs."""
     double: Problem | None = None
     """The problem in double precision, where it is bounded in single."""
     recordings: Recordings = field(default_factory=Recordings, init=False, compare=False, repr=False)
-    """Of functions that use the above: another space has others."""
+    """Recordings of functions of this space's program and bounds; another space needs recordings of its own."""
 
     @property
     def all_unstable(self) -> bool:
@@ -45,7 +45,7 @@ class PhaseSpace:
         return len(self.unstable) == self.root.lower.shape[1]
 
     def of(self, neurons: Tensor) -> Tensor:
-        """The unstable ones' part ``(B, U)`` of a tensor over all neurons, ``(B, num_neurons)``."""
+        """The columns of the unstable neurons, ``(B, U)``, of a tensor over all neurons, ``(B, num_neurons)``."""
         return neurons if self.all_unstable else neurons[:, self.unstable]
 
     def over(self, rest: Tensor, part: Tensor) -> Tensor:
@@ -119,14 +119,14 @@ def root_domains(space: PhaseSpace, cases: Tensor, multipliers: Multipliers, low
     )
 
 
-def case_domain(problem: Problem, root: Bounds, case: Tensor) -> Domain:
-    """What is bounded for unsplit cases: their boxes, their regions' bounds and their atoms."""
+def unsplit_domains(problem: Problem, root: Bounds, case: Tensor) -> Domain:
+    """Unsplit domains of some cases ``(B,)``, with root bounds of the neurons in each region, ``(R, num_neurons)``."""
     region = problem.region[case]
-    return of_cases(problem, root if len(root.lower) == 1 else root.select(region), case)
+    return domains_of_cases(problem, root if len(root.lower) == 1 else root.select(region), case)
 
 
-def of_cases(problem: Problem, bounds: Bounds, case: Tensor) -> Domain:
-    """Unsplit domains of some cases ``(B,)``, with bounds of their neurons, ``(B, num_neurons)``, of batch 1 or B."""
+def domains_of_cases(problem: Problem, bounds: Bounds, case: Tensor) -> Domain:
+    """Unsplit domains of some cases ``(B,)``, with bounds of the neurons in each, ``(B or 1, num_neurons)``."""
     region, rows = problem.region[case], problem.rows[case]
     box = Bounds(problem.lower, problem.upper)
     phase = torch.zeros(1, 1, dtype=torch.int8, device=bounds.lower.device)
@@ -141,7 +141,7 @@ def of_cases(problem: Problem, bounds: Bounds, case: Tensor) -> Domain:
 
 def expand(space: PhaseSpace, domains: PhaseDomains) -> tuple[Domain, Multipliers]:
     """The domains and their multipliers over all neurons, ready to be bounded."""
-    plain = case_domain(space.problem, space.root, domains.case)
+    plain = unsplit_domains(space.problem, space.root, domains.case)
     lower = space.over(plain.bounds.lower, domains.neuron_lower)
     upper = space.over(plain.bounds.upper, domains.neuron_upper)
     domain = replace(plain, bounds=Bounds(lower, upper), phase=space.over(plain.phase, domains.phase))
@@ -199,7 +199,7 @@ def in_double(space: PhaseSpace, cases: Tensor, domain: Domain, bound: Bound) ->
         return bound
     some, multipliers = domain.select(hidden), bound.multipliers.select(hidden).map(torch.Tensor.double)
     neurons = some.bounds.to(torch.float64)
-    wide = replace(of_cases(space.double, neurons, cases[hidden]), phase=some.phase)
+    wide = replace(domains_of_cases(space.double, neurons, cases[hidden]), phase=some.phase)
     found = evaluate(space.double.program, relax(space.double.program, wide), multipliers).bound.lower
     lower, _ = outward(found, found, bound.lower.dtype)
     return bound.put(hidden, replace(bound.select(hidden), lower=torch.fmax(bound.lower[hidden], lower)))

@@ -19,7 +19,7 @@ from toolkit.bounds.bounder import NeuronQuestion, Stage, cheapest, most_unstabl
 from toolkit.bounds.crown import bound_features
 from toolkit.bounds.dual_ascent import Adam, Schedule, optimise
 from toolkit.bounds.interval import Bounds, unstable_neurons
-from toolkit.bounds.optimised_bound import Multipliers, adaptive
+from toolkit.bounds.optimised_bound import Multipliers, adaptive_multipliers
 from toolkit.errors import DisagreementError
 from toolkit.problem.compile import Problem, places, stacked
 from toolkit.problem.program import Program, split_layers
@@ -27,7 +27,7 @@ from toolkit.problem.sum_rounding import outward
 from toolkit.run.clock import Clock
 from toolkit.run.events import NeuronsBounded, Observer, RootBounded
 from toolkit.search.batch_size import largest_batch
-from toolkit.search.phase_domains import case_domain, proved
+from toolkit.search.phase_domains import proved, unsplit_domains
 from toolkit.tuning import tuned
 
 
@@ -74,7 +74,7 @@ def root_bounds(
     check_consistent(problem.program, bounds)
     lower, multipliers = first_bounds(exact, bounds.to(exact.program.dtype), clock)
     root = root_of(problem, question.known, bounds, lower, multipliers, bounder.name)
-    tell(problem, root, observer)
+    tell_root_bounds(problem, root, observer)
     return replace(root.to(problem.program.dtype), bounds=bounds)
 
 
@@ -95,9 +95,9 @@ def check_consistent(program: Program, bounds: Bounds) -> None:
 def root_of(
     problem: Problem, intervals: Bounds, bounds: Bounds, lower: Tensor, multipliers: Multipliers, method: str
 ) -> RootBounds:
-    """The record of root bounds, with its counts of unstable neurons."""
+    """The record of root bounds, with the unstable neurons by intervals and by these bounds counted."""
     layers = {layer.name: {"neurons": layer.affine.size} for layer in problem.program.layers}
-    layers = counted(counted(layers, problem, intervals, "interval"), problem, bounds, method)
+    layers = with_unstable_counts(with_unstable_counts(layers, problem, intervals, "interval"), problem, bounds, method)
     before, after = (most_unstable(problem.program, part) for part in (intervals, bounds))
     return RootBounds(bounds, lower, multipliers, method, before, after, layers)
 
@@ -115,7 +115,7 @@ def refined_root(
     bounder = cheapest(Stage.REFINING, question)
     bounds = (None if bounder is None else bounder.bound(question)) or root.bounds
     check_consistent(problem.program, bounds)
-    root = replace(root, layers=counted(root.layers, problem, bounds, "alpha-crown"))
+    root = replace(root, layers=with_unstable_counts(root.layers, problem, bounds, "alpha-crown"))
     return optimised_root(problem, root, bounds, iterations, clock, observer, in_bytes)
 
 
@@ -134,12 +134,12 @@ def optimised_root(
     count = most_unstable(problem.program, bounds)
     root = RootBounds(bounds, lower, multipliers, "alpha-crown", root.unstable_interval, count, root.layers)
     root = optimise_cases(problem, root, iterations, clock, in_bytes)
-    tell(problem, root, observer)
+    tell_root_bounds(problem, root, observer)
     return root
 
 
-def facts(root: RootBounds) -> dict[str, Any]:
-    """What statistics say of root bounds, by the names that they have there."""
+def root_statistics(root: RootBounds) -> dict[str, Any]:
+    """The statistics about root bounds, by their names in `toolkit.result.Statistics`."""
     return {
         "unstable_interval": root.unstable_interval,
         "unstable": root.unstable,
@@ -148,14 +148,14 @@ def facts(root: RootBounds) -> dict[str, Any]:
     }
 
 
-def tell(problem: Problem, root: RootBounds, observer: Observer) -> None:
+def tell_root_bounds(problem: Problem, root: RootBounds, observer: Observer) -> None:
     """Tell an observer about root bounds of a problem."""
     still_open = int((~proved(root.lower)).sum())
     weakest = float(root.lower.min()) if len(root.lower) else float("inf")
     observer(RootBounded(root.method, root.unstable, weakest, still_open, root, problem))
 
 
-def counted(
+def with_unstable_counts(
     layers: dict[str, dict[str, int]], problem: Problem, bounds: Bounds, method: str
 ) -> dict[str, dict[str, int]]:
     """The counts of each layer with those of one more method; a layer that was reduced away has none unstable."""
@@ -171,12 +171,12 @@ def first_bounds(problem: Problem, bounds: Bounds, clock: Clock) -> tuple[Tensor
     lowers, parts = [], []
     for case in torch.arange(problem.num_cases, device=problem.region.device).split(tuned().roots.cases_per_pass):
         clock.check()
-        domain = case_domain(problem, bounds, case)
+        domain = unsplit_domains(problem, bounds, case)
         _, lowers_of_atoms = bound_features(problem.program, domain.atoms, domain.box, domain.bounds, domain.constants)
         lower, best = lowers_of_atoms.max(1)
         weight = torch.nn.functional.one_hot(best, domain.atoms.shape[1]).to(lower.dtype)
         lowers.append(lower)
-        parts.append(adaptive(domain.bounds, weight))
+        parts.append(adaptive_multipliers(domain.bounds, weight))
     return torch.cat(lowers), parts[0].map(lambda *tensors: torch.cat(tensors), *parts[1:])
 
 
@@ -191,7 +191,7 @@ def optimise_cases(
     # A tensor without elements splits into one part without elements, which no map of operators takes.
     for case in still_open.split(tuned().roots.cases_per_pass) if len(still_open) else ():
         clock.check()
-        domain = case_domain(problem, root.bounds, case)
+        domain = unsplit_domains(problem, root.bounds, case)
         bound = optimise(problem.program, domain, kept.select(case), schedule, clock.check)
         lower[case] = torch.fmax(lower[case], bound.lower)
         kept.alpha[case], kept.weight[case] = bound.multipliers.alpha, bound.multipliers.weight

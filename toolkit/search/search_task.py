@@ -32,7 +32,7 @@ from toolkit.tuning import tuned
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What the phases found, and which of them."""
+    """The verdict of a phase (attack, root bounds, a search), with the name of the phase that reached it."""
 
     witness: bool
     proved: bool
@@ -64,7 +64,7 @@ class SearchTask:
     share: float = 1.0
     """Share of the whole query's cases that the problem's are."""
     original: UnmergedProblem | None = None
-    """The problem before anything was merged, reduced or rounded; None where it is not at hand."""
+    """The problem before its network was merged, reduced or rounded; None where a caller has only this one."""
     double: Problem | None = None
     """The problem in double precision, where it is searched in single."""
 
@@ -78,19 +78,19 @@ class SearchTask:
         """What a search or an attack is given to work with."""
         return Budget(self.clock, self.accept, self.observer, self.settings.seed)
 
-    def counted(self, bounds: Bounds) -> SearchTask:
-        """The task with what rounding can change in its programs, for bounds ``(R, num_neurons)`` of its neurons."""
-        double = None if self.double is None else counted(self.double, bounds)
-        return replace(self, problem=counted(self.problem, bounds), double=double)
+    def with_rounding_errors(self, bounds: Bounds) -> SearchTask:
+        """The task with bounds on rounding errors in its programs, for bounds ``(R, num_neurons)`` of its neurons."""
+        double = None if self.double is None else with_rounding_errors(self.double, bounds)
+        return replace(self, problem=with_rounding_errors(self.problem, bounds), double=double)
 
     def soon(self, seconds: float) -> SearchTask:
-        """The task with so much time, or what is left."""
+        """The task with at most so many seconds of the time that is left."""
         return replace(self, clock=self.clock.soon(seconds))
 
 
-def counted(problem: Problem, bounds: Bounds) -> Problem:
-    """The problem with a program that knows what rounding can change on its boxes
-    (`toolkit.bounds.backward_rounding`)."""
+def with_rounding_errors(problem: Problem, bounds: Bounds) -> Problem:
+    """The problem with bounds on rounding errors in its program (`toolkit.bounds.backward_rounding`), which hold on all
+    of its boxes for neurons within ``bounds``, ``(R, num_neurons)``."""
     bounds = bounds.to(problem.program.dtype)
     errors = shared_errors(problem.program, Bounds(problem.lower, problem.upper), bounds)
     return replace(problem, program=replace(problem.program, errors=errors))
@@ -133,7 +133,7 @@ def reduced(task: SearchTask, root: RootBounds) -> tuple[SearchTask, RootBounds]
     slopes, left = root.multipliers, reduction.neurons
     slopes = Multipliers(slopes.alpha[:, left], slopes.beta[:, left], slopes.weight)
     root = replace(root, bounds=root.bounds.of(left), multipliers=slopes)
-    return task.counted(root.bounds), root
+    return task.with_rounding_errors(root.bounds), root
 
 
 def sparse(problem: Problem) -> Problem:

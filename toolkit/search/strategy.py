@@ -16,8 +16,8 @@ from toolkit.run.events import PhaseBegun
 from toolkit.search.attack_budget import attack_first, attack_part
 from toolkit.search.box_frontier import BoxFrontier, root_boxes
 from toolkit.search.input_domains import BoxStack
-from toolkit.search.mixed_integer import by_mixed_integers, suits
-from toolkit.search.root import RootBounds, facts, open_cases, root_bounds, tell
+from toolkit.search.mixed_integer import by_mixed_integers, is_small_relu_network
+from toolkit.search.root import RootBounds, open_cases, root_bounds, root_statistics, tell_root_bounds
 from toolkit.search.search_task import SearchResult, SearchTask, decided, reduced
 from toolkit.search.strict_atoms import by_exact_leaves, closed_by_images
 from toolkit.search.techniques import batch_of, by_relu_phases, run_search
@@ -34,8 +34,8 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
     if root is None:
         root = root_bounds(task.problem, task.clock, task.observer, task.double, task.settings.certifiable)
     else:
-        tell(task.problem, root, task.observer)
-    task.note(**facts(root))
+        tell_root_bounds(task.problem, root, task.observer)
+    task.note(**root_statistics(root))
     if not len(open_cases(root)):
         return SearchResult(False, True, root.method)
     root = root if task.settings.certifiable else closed_by_images(task, root)
@@ -43,7 +43,7 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
         return SearchResult(False, True, "images")
     if not task.problem.varying_inputs:
         return by_exact_leaves(task, root) or at_points(task, root)
-    task, root = reduced(task.counted(root.bounds), root)
+    task, root = reduced(task.with_rounding_errors(root.bounds), root)
     if attacked is None and attack_part(task, open_cases(root), tuned().attack.first_restarts_share):
         return SearchResult(True, False, "attack")
     found = by_exact_leaves(task, root)
@@ -57,7 +57,7 @@ def prove(task: SearchTask, root: RootBounds | None = None) -> SearchResult:
 
 
 def at_points(task: SearchTask, root: RootBounds) -> SearchResult:
-    """What is left to do where all inputs are fixed: to run the network."""
+    """Decide a problem whose inputs are all fixed, which only running the network at these points can."""
     if attack_part(task, open_cases(root), 1.0):
         return SearchResult(True, False, "attack")
     why = "all inputs are fixed, and rounding hides whether an atom holds there"
@@ -76,7 +76,8 @@ def in_turn(task: SearchTask, root: RootBounds) -> SearchResult:
         if decided(found):
             return found
         if strategy == "relu" and is_piecewise_linear(task.problem.program):
-            task = task.soon(tuned().strategy.short_turn_share * task.clock.left)  # rounding hides what is open
+            # Phases leave open what rounding hides, which other strategies rarely decide: they get less time.
+            task = task.soon(tuned().strategy.short_turn_share * task.clock.left)
     if found is None:
         raise OutOfTime
     return found
@@ -114,7 +115,7 @@ class QueryTraits:
             unstable=unstable,
             smooth=not is_piecewise_linear(program),
             shallow=program.is_shallow,
-            mixed=program.is_shallow and suits(program, unstable),
+            mixed=program.is_shallow and is_small_relu_network(program, unstable),
             conjunctions=program.is_shallow and conjunctions(problem, root),
         )
 
@@ -133,12 +134,12 @@ class QueryTraits:
 
     @property
     def boxes_first(self) -> bool:
-        """Whether they are the likelier of both strategies to decide."""
+        """Whether splitting boxes is likelier to decide than splitting phases, so that it goes first."""
         return self.both and self.varying <= tuned().strategy.most_inputs_boxes_first and (self.smooth or not self.few)
 
     @property
     def both(self) -> bool:
-        """Whether both strategies suit."""
+        """Whether boxes and phases can both be split."""
         return self.boxes and self.unstable > 0
 
     @property
@@ -148,7 +149,7 @@ class QueryTraits:
 
     @property
     def try_longer(self) -> bool:
-        """Whether that turn is longer."""
+        """Whether the turn of phases before boxes is a longer one."""
         return self.few or (self.shallow and self.varying <= tuned().strategy.most_inputs_boxes)
 
 
@@ -173,7 +174,7 @@ TURNS = (
 )
 """Which strategies have their turns, in this order, and for how long."""
 UNCERTIFIED = ("mixed-integer",)
-"""Those that leave nothing behind that a certificate could state, and whose passes are not counted."""
+"""Strategies whose proofs no certificate can state, and whose bounding passes are not counted."""
 
 
 def turns(task: SearchTask, root: RootBounds) -> list[tuple[str, float]]:
@@ -198,7 +199,8 @@ def turns(task: SearchTask, root: RootBounds) -> list[tuple[str, float]]:
 
 
 def is_piecewise_linear(program: Program) -> bool:
-    """Whether nothing is left open by a search over phases but what rounding hides."""
+    """Whether all operators are piecewise linear, so that a search over phases leaves nothing open but what rounding
+    hides."""
     return all(RELAXATIONS[layer.op].piecewise_linear for layer in program.layers)
 
 
@@ -248,4 +250,4 @@ NAMES = {
     "input": "search over input boxes",
     "mixed-integer": "mixed-integer programs",
 }
-"""What people are told of each strategy."""
+"""How each strategy is called in messages."""

@@ -31,22 +31,23 @@ from toolkit.search.parallel_search import search_in_shares
 from toolkit.search.phase_domains import PhaseSpace, proved, root_domains
 from toolkit.search.phase_frontier import PhaseBounding, PhaseFrontier
 from toolkit.search.root import RootBounds, open_cases, optimised_root, refined_root
-from toolkit.search.search_task import SearchResult, SearchTask, counted, decided, reduced, sparse
+from toolkit.search.search_task import SearchResult, SearchTask, decided, reduced, sparse, with_rounding_errors
 from toolkit.tuning import tuned
 
 
 @dataclass
 class PhaseAttempt:
-    """One problem decided by its neurons' phases: what is known of it by now, and what is due next."""
+    """A problem on its way to a verdict by splitting phases: the bounds and the search so far, and what decides which
+    technique is due next."""
 
     task: SearchTask
     root: RootBounds
     better: RootBounds
     """Root bounds with the neurons' latest bounds, which the search does not know yet, or `root` itself."""
     frontier: PhaseFrontier | None = None
-    """What the search has open, once it began."""
+    """The search with its open domains; None before it begins."""
     found: SearchResult | None = None
-    """What the latest search came to, if it ended: not every search that ends has decided."""
+    """The result of the latest search where it ended by itself, decided or not; None where its time was over."""
     gain: float = 0.0
     """Share of the way to a proof that the latest bounds of the neurons have closed."""
     granted: float = 0.0
@@ -61,13 +62,13 @@ class PhaseAttempt:
 
     @property
     def search(self) -> PhaseFrontier:
-        """The search, which began."""
+        """The search with its open domains. It has begun."""
         assert self.frontier is not None
         return self.frontier
 
     @property
     def tightener(self) -> Bounder | None:
-        """What improves on the bounds of all neurons by a search of its own; None where nothing does."""
+        """The technique that tightens the bounds of all neurons by its own branch and bound; None where none suits."""
         problem = self.task.problem
         box = Bounds(problem.lower, problem.upper)
         return cheapest(Stage.BRANCHING, NeuronQuestion(problem.program, box, self.root.bounds))
@@ -88,9 +89,9 @@ class Technique:
 
     name: str
     due: Callable[[PhaseAttempt], bool]
-    """Whether its turn is now, if that of nothing above it is."""
+    """Whether it acts now, provided that no technique above it in the table does."""
     act: Callable[[PhaseAttempt], SearchResult | None]
-    """Does it; what it returns, if anything, is the end."""
+    """Acts on the attempt; a result that it returns is the verdict, None lets the attempt go on."""
 
 
 def by_relu_phases(task: SearchTask, root: RootBounds) -> SearchResult:
@@ -154,7 +155,7 @@ def tighten(attempt: PhaseAttempt) -> SearchResult | None:
     """Bound all neurons by branch and bound of their own (`toolkit.search.neuron_branching`)."""
     assert attempt.tightener is not None, "without one, the search goes on alone"
     attempt.better = tightened(attempt.task, attempt.root, attempt.search, attempt.tightener, attempt.tightening)
-    attempt.gain = nearer(attempt.root, attempt.better)
+    attempt.gain = gap_closed(attempt.root, attempt.better)
     return None if len(open_cases(attempt.better)) else SearchResult(False, True, attempt.better.method)
 
 
@@ -215,8 +216,9 @@ TECHNIQUES = (
 """The techniques; those above come first."""
 
 
-def nearer(root: RootBounds, better: RootBounds) -> float:
-    """Which share of the way to a proof of the open cases better bounds have come; NaN where there was no bound."""
+def gap_closed(root: RootBounds, better: RootBounds) -> float:
+    """The share of the distance from zero of the open cases' mean bound that better bounds close; NaN where a bound is
+    infinite."""
     cases = open_cases(root)
     before, after = (float((-bounds.lower[cases]).clamp(min=0).mean()) for bounds in (root, better))
     return 1 - after / before if before > 0 else 0.0
@@ -254,7 +256,8 @@ def phase_search(task: SearchTask, root: RootBounds) -> PhaseFrontier:
     """A search over ReLU phases, from root bounds."""
     cases = open_cases(root)
     unstable = unstable_neurons(task.problem.program, root.bounds).any(0).nonzero().squeeze(1)
-    space = PhaseSpace(counted(sparse(task.problem), root.bounds), root.bounds, unstable, double=task.double)
+    problem = with_rounding_errors(sparse(task.problem), root.bounds)
+    space = PhaseSpace(problem, root.bounds, unstable, double=task.double)
     frontier = root_domains(space, cases, root.multipliers.select(cases), root.lower[cases])
     schedule = Schedule(task.settings.beta_iterations, Polyak())
     clipped = task.settings.clipped_neurons

@@ -29,6 +29,7 @@ from toolkit.errors import InputError
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import (
+    Binding,
     FeatureNetwork,
     FeatureQuestion,
     Problem,
@@ -36,7 +37,6 @@ from toolkit.problem.compile import (
     compile_question,
     in_double,
 )
-from toolkit.problem.torch_binding import Binding
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.settings import Settings

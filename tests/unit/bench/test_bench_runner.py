@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from silent_observer import SilentObserver
 
 from toolkit.bench import journal
 from toolkit.bench import worker_processes as bench_processes
@@ -17,7 +18,6 @@ from toolkit.bench.executor_table import EXECUTORS, find_executor
 from toolkit.bench.executors import ExecutorLimits, default_limits
 from toolkit.bench.job import Answer, Finished, InstanceJob, Started, WorkerTask, failure, settle
 from toolkit.bench.job_queue import queue, take
-from toolkit.bench.run_progress import SilentObserver
 from toolkit.bench.runner import RunPlan, answered, run_jobs
 from toolkit.errors import InputError, ToolkitError, UnsupportedError
 from toolkit.result import Statistics, Verdict

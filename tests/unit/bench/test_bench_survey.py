@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from random_networks import NetworkBuilder, save
+from silent_observer import SilentObserver
 
 from toolkit.bench import journal
 from toolkit.bench.executor_table import find_executor
@@ -19,7 +20,6 @@ from toolkit.bench.executors import ExecutorLimits, conclude
 from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, Finished, InstanceJob, Started, WorkerTask, survey_limit
 from toolkit.bench.job_queue import put_back, queue, take
-from toolkit.bench.run_progress import SilentObserver
 from toolkit.bench.runner import RunPlan, run_jobs
 from toolkit.bench.verify_job import VERIFY
 from toolkit.formats.onnx.model_file import load_model

@@ -19,6 +19,7 @@ import pytest
 import test_bench_runner as runner_tests
 from random_networks import random_network, save
 from random_queries import hard_query
+from silent_observer import SilentObserver
 
 from toolkit.bench import journal, ray_cluster
 from toolkit.bench.executor_table import find_executor
@@ -27,7 +28,6 @@ from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, Finished, InstanceJob, Started, WorkerTask
 from toolkit.bench.ray_cluster import RayCluster
 from toolkit.bench.run_options import Options
-from toolkit.bench.run_progress import SilentObserver
 from toolkit.bench.runner import RunPlan, run_jobs
 from toolkit.bench.verify_job import VERIFY
 from toolkit.campaign import with_drafts

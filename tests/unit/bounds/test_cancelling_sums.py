@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from toolkit.bounds.backward import LinearBounds, backward, functional, layer_lines
-from toolkit.bounds.backward_rounding import errors_for
+from toolkit.bounds.backward_rounding import map_errors
 from toolkit.bounds.clip_boxes import HalfSpaces, minimum_within, polytopes
 from toolkit.bounds.crown import bound_features, crown_bounds, tighten
 from toolkit.bounds.dual_ascent import evaluate, relax
@@ -147,7 +147,7 @@ def test_the_sums_of_offsets_and_the_slopes_that_multipliers_take_off_are_counte
     box = Bounds(-torch.ones(1, 2, dtype=dtype), torch.ones(1, 2, dtype=dtype))
     bounds = crown_bounds(program, box)
     (lines,) = layer_lines(program, bounds)
-    errors = errors_for(program, box, bounds)
+    errors = map_errors(program, box, bounds)
     row = torch.ones(1, 1, 1, dtype=dtype)
     start = functional(program.features, row, None, errors.features)
     plain = backward(program, start, [lines], errors)

@@ -12,7 +12,7 @@ from torch import Tensor
 import toolkit.bounds.crown as many_boxes
 from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.crown import crown_bounds
-from toolkit.bounds.forward import ForwardPass, forward_bounds, strip, suits
+from toolkit.bounds.forward import ForwardPass, forward_bounds, has_wide_layer, strip
 from toolkit.bounds.interval import Bounds, interval_bounds
 from toolkit.ops import RELAXATIONS
 from toolkit.problem.affine import DenseAffine, GraphAffine
@@ -127,7 +127,7 @@ def test_exact_neurons_have_no_error() -> None:
 def test_help_of_the_backward_pass_is_sound(
     many: int, monkeypatch: pytest.MonkeyPatch, tune: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(many_boxes, "suits", lambda program: True)
+    monkeypatch.setattr(many_boxes, "has_wide_layer", lambda program: True)
     tune(crown={"most_neurons_per_box": many})
     program = _program()
     box = boxes(program, 0.2)
@@ -164,7 +164,7 @@ def _residual() -> torch.nn.Module:
 
 
 def test_no_boxes_have_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many_boxes, "suits", lambda program: True)
+    monkeypatch.setattr(many_boxes, "has_wide_layer", lambda program: True)
     program = _program()
     box = boxes(program, 0.2, count=0)
     none = torch.zeros(0, program.num_neurons, dtype=program.dtype)
@@ -175,8 +175,8 @@ def test_no_boxes_have_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_wide_programs_use_them() -> None:
-    assert not suits(_program())
-    assert suits(program_of(mlp(2, tuned().zonotopes.least_width + 1, 1), 2))
+    assert not has_wide_layer(_program())
+    assert has_wide_layer(program_of(mlp(2, tuned().zonotopes.least_width + 1, 1), 2))
 
 
 @pytest.mark.parametrize("radius", [0.2, 1e-6])

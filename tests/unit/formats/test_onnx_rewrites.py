@@ -18,9 +18,9 @@ from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.onnx.torch_import import check_import, import_module
+from toolkit.problem.compile import bind_module
 from toolkit.problem.operator_survey import survey
 from toolkit.problem.program import build_program
-from toolkit.problem.torch_binding import bind_module
 from toolkit.problem.trace import trace
 
 

@@ -14,8 +14,8 @@ from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.onnx.operators import BOUNDED, check_operators, onnx_operators
 from toolkit.formats.onnx.resize_matrix import run_alone
 from toolkit.ops import ONNX, OperatorKind
+from toolkit.problem.compile import bind_module
 from toolkit.problem.operator_survey import OperatorHandling, OperatorSurvey, survey
-from toolkit.problem.torch_binding import bind_module
 
 OPSET = 23
 W = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)

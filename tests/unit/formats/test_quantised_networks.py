@@ -23,9 +23,9 @@ from toolkit.formats.onnx.torch_import import import_module
 from toolkit.formats.vnncomp.witness import replay
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.models.imported import read_network
+from toolkit.problem.compile import bind_module
 from toolkit.problem.operator_survey import OperatorHandling, survey
 from toolkit.problem.program import build_program
-from toolkit.problem.torch_binding import bind_module
 from toolkit.problem.trace import trace
 from toolkit.result import Verdict
 from toolkit.settings import Settings

@@ -26,7 +26,7 @@ def compiled(body: str, **options) -> Cases:
 
 def covers(cases: Cases, query: Query, point: np.ndarray) -> bool:
     """Whether the point lies in some case."""
-    true = cases.atoms.hold(query.monomials(point))
+    true = cases.atoms.compare(cases.atoms.values(query.monomials(point)))
     x = point[cases.inputs]
     inside = ((cases.lower <= x) & (x <= cases.upper)).all(axis=1)
     return any(inside[cases.region[c]] and true[cases.rows_of(c)].all() for c in range(len(cases)))

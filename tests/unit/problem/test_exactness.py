@@ -12,11 +12,10 @@ from torch import fx
 
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.vnnlib.read import parse_query
-from toolkit.problem.compile import compile_problem
+from toolkit.problem.compile import bind_module, compile_problem
 from toolkit.problem.exactness import computed_exactly, grid_of
 from toolkit.problem.program import INPUT, Program
 from toolkit.problem.rational import RationalProgram, dyadic, is_rational
-from toolkit.problem.torch_binding import bind_module
 from toolkit.problem.trace import trace
 
 

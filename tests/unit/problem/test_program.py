@@ -17,10 +17,9 @@ from toolkit.attack.gradient_attack import case_loss, forward
 from toolkit.errors import InputError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.vnnlib.read import parse_query
-from toolkit.problem.compile import Problem, compile_problem
+from toolkit.problem.compile import Problem, bind_module, compile_problem
 from toolkit.problem.program import Program
 from toolkit.problem.sum_rounding import outward
-from toolkit.problem.torch_binding import bind_module
 from toolkit.tuning import tuned
 
 

@@ -13,8 +13,8 @@ from random_operators import random_operator_case, schemas
 from toolkit.errors import ToolkitError
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.onnx.operators import check_operators
+from toolkit.problem.compile import bind_module
 from toolkit.problem.operator_survey import survey
-from toolkit.problem.torch_binding import bind_module
 
 PER_TEST = 8
 

@@ -8,12 +8,12 @@ from distance import Distance
 
 from toolkit.bounds.dual_ascent import evaluate, relax
 from toolkit.bounds.interval import Bounds, interval_bounds
-from toolkit.bounds.optimised_bound import adaptive
+from toolkit.bounds.optimised_bound import adaptive_multipliers
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.compile import Binding, Problem, compile_problem
 from toolkit.problem.sum_rounding import outward
-from toolkit.search.phase_domains import PhaseSpace, case_domain, in_double
-from toolkit.search.search_task import counted
+from toolkit.search.phase_domains import PhaseSpace, in_double, unsplit_domains
+from toolkit.search.search_task import with_rounding_errors
 
 TEXT = """
 (declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)
@@ -31,10 +31,11 @@ def closed(below: float, with_double: bool = True) -> tuple[float, float]:
     single = double.to(CPU, torch.float32)
     exact, _ = interval_bounds(double.program, Bounds(double.lower, double.upper))
     rounded = Bounds(*outward(exact.lower, exact.upper, torch.float32))
-    space = space_of(counted(single, exact), rounded, counted(double, exact) if with_double else None)
+    beside = with_rounding_errors(double, exact) if with_double else None
+    space = space_of(with_rounding_errors(single, exact), rounded, beside)
     cases = torch.arange(single.num_cases)
-    domain = case_domain(space.problem, rounded, cases)
-    multipliers = adaptive(domain.bounds, torch.ones(len(cases), 1))
+    domain = unsplit_domains(space.problem, rounded, cases)
+    multipliers = adaptive_multipliers(domain.bounds, torch.ones(len(cases), 1))
     bound = evaluate(space.problem.program, relax(space.problem.program, domain), multipliers).bound
     return float(bound.lower), float(in_double(space, cases, domain, bound).lower)
 

@@ -14,7 +14,7 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program, build_program
 from toolkit.problem.trace import trace
 from toolkit.run.clock import Clock, OutOfTime
-from toolkit.search.mixed_integer import by_mixed_integers, candidate, suits
+from toolkit.search.mixed_integer import by_mixed_integers, candidate, is_small_relu_network
 from toolkit.search.root import root_bounds
 from toolkit.search.search_task import SearchTask
 from toolkit.search.strategy import turns
@@ -138,9 +138,9 @@ def test_large_networks_and_smooth_ones_are_left_alone() -> None:
         return torch.tanh(torch.relu(x))
 
     program = build_program(trace(smooth, [torch.zeros(2)]))
-    assert not suits(program, 2)
+    assert not is_small_relu_network(program, 2)
     program = build_program(trace(torch.relu, [torch.zeros(2)]))
-    assert suits(program, 2)
-    assert not suits(program, 0)
+    assert is_small_relu_network(program, 2)
+    assert not is_small_relu_network(program, 0)
     with using(tuned().changed(mixed_integer={"most_elements": 1})):
-        assert not suits(program, 2)
+        assert not is_small_relu_network(program, 2)

@@ -35,7 +35,7 @@ from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.branching import RULES, babsr, branch, candidates, chord
 from toolkit.search.lp_leaf import close_leaves, implied_phases
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expand, proved, split
-from toolkit.search.root import counted, optimised_root, refined_root, root_bounds
+from toolkit.search.root import optimised_root, refined_root, root_bounds, with_unstable_counts
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
 from toolkit.verify import check_settings
@@ -246,7 +246,7 @@ def test_counts_of_a_layer_that_was_reduced_away_are_zero() -> None:
     root = root_bounds(problem, Clock.started(60), lambda event: None)
     first = replace(problem.program, layers=problem.program.layers[:1])
     stable = Bounds(root.bounds.lower[:, :6].abs(), root.bounds.upper[:, :6].abs() + 1)
-    found = counted(root.layers, replace(problem, program=first), stable, "later")
+    found = with_unstable_counts(root.layers, replace(problem, program=first), stable, "later")
     assert [layer["later"] for layer in found.values()] == [0, 0]
 
 

@@ -24,7 +24,7 @@ from toolkit.search.phase_frontier import PhaseFrontier
 from toolkit.search.root import RootBounds, root_bounds
 from toolkit.search.search_task import SearchResult, SearchTask
 from toolkit.search.strategy import prove, turns
-from toolkit.search.techniques import by_relu_phases, nearer
+from toolkit.search.techniques import by_relu_phases, gap_closed
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
 from toolkit.verify import precision
@@ -238,11 +238,11 @@ def test_searches_and_better_bounds_take_turns(
 def test_bounds_that_bring_nothing_nearer_are_told_apart() -> None:
     task = task_of(problem_of(4, [8, 8], 4))
     root = root_bounds(task.problem, task.clock, task.observer)
-    assert nearer(root, replace(root, lower=root.lower / 4)) == pytest.approx(0.75)
-    assert nearer(replace(root, lower=0 * root.lower), replace(root, lower=0 * root.lower)) == 0
-    assert math.isnan(
-        nearer(replace(root, lower=-torch.inf * root.lower.abs()), replace(root, lower=-torch.inf * root.lower.abs()))
-    )
+    assert gap_closed(root, replace(root, lower=root.lower / 4)) == pytest.approx(0.75)
+    at_zero = replace(root, lower=0 * root.lower)
+    assert gap_closed(at_zero, at_zero) == 0
+    unknown = replace(root, lower=-torch.inf * root.lower.abs())
+    assert math.isnan(gap_closed(unknown, unknown))
 
 
 @pytest.mark.parametrize(("left", "searches"), [(1.0, 1), (0.9, 2), (0.5, 2)])

@@ -9,12 +9,12 @@ from itertools import count
 import numpy as np
 import onnx
 
-from toolkit.errors import UnsupportedError
+from toolkit.errors import UnsupportedError, one_line
 from toolkit.formats.onnx.dependence import reached_results
 from toolkit.formats.onnx.model_file import OnnxModel
 
 BFLOAT16: np.dtype[np.generic] = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
-"""The type, for numpy."""
+"""The type bfloat16, for numpy."""
 
 
 NARROWEST = {number: name for name, number in onnx.TensorProto.DataType.items() if name[:6] in {"FLOAT8", "FLOAT4"}}
@@ -43,7 +43,7 @@ def tensors_of(model: OnnxModel, types: Container[int]) -> frozenset[str]:
     try:
         graph = onnx.shape_inference.infer_shapes(model.proto).graph
     except Exception as error:  # the library raises errors of several kinds
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UnsupportedError(f"{model.path}: the types of its tensors cannot be inferred ({reason})") from None
     values = (*graph.input, *graph.output, *graph.value_info)
     return frozenset(value.name for value in values if value.type.tensor_type.elem_type in types)

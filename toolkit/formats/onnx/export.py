@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from toolkit import __version__
-from toolkit.errors import UnsupportedError
+from toolkit.errors import UnsupportedError, one_line
 from toolkit.formats.onnx.model_file import OnnxModel, load_model
 from toolkit.formats.onnx.runtime import Session, close
 from toolkit.tuning import tuned
@@ -84,7 +84,7 @@ def _export(module: nn.Module, examples: Sequence[torch.Tensor], path: Path, bat
                 dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)} if batched else None,
             )
     except Exception as error:  # the exporter raises errors of many kinds
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UnsupportedError(f"{path}: torch cannot export the network ({reason})") from None
     return onnx.ModelProto.FromString(buffer.getvalue())
 

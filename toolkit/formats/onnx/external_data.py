@@ -19,7 +19,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from toolkit.errors import InputError, UnsupportedError
+from toolkit.errors import InputError, UnsupportedError, one_line
 
 MOST_BYTES = (1 << 31) - 1
 """Most bytes that a model may hold with everything inside: the limit of its file format."""
@@ -122,7 +122,7 @@ def open_beside(path: Path, location: str) -> int:
             raise InputError(f"{path}: its weights in {location!r} are outside of its folder: a link leads to {real}")
         handle = os.open(real, READING)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error, None)
         raise InputError(f"{path}: its weights in {location!r} cannot be read ({reason})") from None
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)

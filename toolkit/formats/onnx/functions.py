@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 
-from toolkit.errors import UnsupportedError
-from toolkit.formats.onnx.inferred_types import with_types
+from toolkit.errors import UnsupportedError, one_line
 from toolkit.formats.onnx.model_file import OnnxModel
 from toolkit.ops import ONNX
 
@@ -32,12 +32,31 @@ def expanded(model: OnnxModel) -> OnnxModel:
         proto = onnx.inliner.inline_local_functions(proto)
         _complete_operators(proto, model.opset)
         proto = onnx.inliner.inline_selected_functions(
-            with_types(proto), [("", op_type) for op_type in sorted(BY_BODY)], inline_schema_functions=True
+            _with_types(proto), [("", op_type) for op_type in sorted(BY_BODY)], inline_schema_functions=True
         )
     except Exception as error:  # the library raises errors of several kinds
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UnsupportedError(f"{model.path}: its functions cannot be expanded ({reason})") from None
     return replace(model, proto=proto, data=proto.SerializeToString())
+
+
+def _with_types(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose ``value_info`` has the types of all initializers, and of tensors that follow from them.
+
+    The library that puts in the bodies needs them.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    known = {value.name for value in (*copy.graph.input, *copy.graph.value_info)}
+    for tensor in copy.graph.initializer:
+        if tensor.name not in known:
+            kind = onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+            copy.graph.value_info.append(onnx.helper.make_value_info(tensor.name, kind))
+    for sparse in copy.graph.sparse_initializer:
+        if sparse.values.name not in known:
+            kind = onnx.helper.make_tensor_type_proto(sparse.values.data_type, list(sparse.dims))
+            copy.graph.value_info.append(onnx.helper.make_value_info(sparse.values.name, kind))
+    return onnx.shape_inference.infer_shapes(copy, data_prop=True)
 
 
 def _complete_calls(proto: onnx.ModelProto) -> None:

@@ -13,7 +13,7 @@ import onnx
 import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from toolkit.errors import InputError, UnsupportedError
+from toolkit.errors import InputError, UnsupportedError, one_line
 from toolkit.formats.compressed import read_decompressed
 from toolkit.formats.onnx.external_data import external_tensors, put_inside, read_external
 from toolkit.formats.onnx.size_limits import check_size
@@ -51,7 +51,7 @@ class OnnxModel:
 
     path: Path
     sha256: str
-    """Of the uncompressed file, followed by the contents of the tensors that it keeps in other files, if any."""
+    """Hash of the uncompressed file, followed by the contents of the tensors that it keeps in other files, if any."""
     proto: onnx.ModelProto = field(repr=False)
     data: bytes = field(repr=False)
     """The serialised model with all weights inside."""
@@ -83,7 +83,7 @@ class ModelFile:
     data: bytes = field(repr=False)
     """The serialised graph."""
     sha256: str
-    """Of the uncompressed file, followed by the contents of the tensors that it keeps in other files."""
+    """Hash of the uncompressed file, followed by the contents of the tensors that it keeps in other files, if any."""
 
 
 def load_proto(path: Path) -> ModelFile:
@@ -118,7 +118,7 @@ def read_bytes(path: Path) -> bytes:
     except IsADirectoryError:
         raise InputError(f"{path}: a folder, where a file is needed") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({_one_line(error)})") from None
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
     if len(data) > tuned().files.most_model_bytes:
         raise InputError(f"{path}: larger than {tuned().files.most_model_bytes >> 20} MiB, which no model is")
     if not data.strip():
@@ -195,7 +195,7 @@ def _output_infos(path: Path, proto: onnx.ModelProto) -> tuple[TensorInfo, ...]:
     try:
         inferred = onnx.shape_inference.infer_shapes(at_concrete_shapes(proto), data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: shapes cannot be inferred ({_one_line(error)})") from None
+        raise InputError(f"{path}: shapes cannot be inferred ({one_line(error)})") from None
     return tuple(
         TensorInfo(info.name, info.dtype, _tensor_info(path, value).shape, info.declared_shape)
         for info, value in zip(infos, inferred.graph.output, strict=True)
@@ -245,7 +245,3 @@ def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 
 def _is_concrete(shape: tuple[int | str | None, ...]) -> bool:
     return all(isinstance(dim, int) for dim in shape)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from toolkit.errors import UnsupportedError
+from toolkit.errors import UnsupportedError, one_line
 from toolkit.formats.onnx.branches import with_known_branches
 from toolkit.formats.onnx.dependence import STANDARD, live_nodes, record
 from toolkit.formats.onnx.functions import BY_BODY, expanded
@@ -87,7 +87,7 @@ def _emit(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> No
     try:
         emit(node, facts, builder)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # rules are short, and forms of nodes many
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise UnsupportedError(f"{facts.where(node)}: this form of it is not supported ({reason})") from error
 
 

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from toolkit.errors import InputError, UnsupportedError
+from toolkit.errors import InputError, UnsupportedError, one_line
 from toolkit.formats.onnx.model_file import OnnxModel, TensorInfo
 from toolkit.run.memory_limits import refused
 
@@ -154,7 +154,7 @@ class Session:
         except Exception as error:  # onnxruntime's exceptions have no common base class
             if refused(error):
                 raise MemoryError(f"onnxruntime runs {self.model.path}") from None
-            raise InputError(f"{self.model.path}: onnxruntime failed ({_one_line(error)})") from None
+            raise InputError(f"{self.model.path}: onnxruntime failed ({one_line(error)})") from None
 
 
 def _options(threads: int, optimise: bool, fuse_quantised: bool) -> onnxruntime.SessionOptions:
@@ -181,9 +181,7 @@ def _open(model: OnnxModel, options: onnxruntime.SessionOptions, hidden: Sequenc
         if refused(error):
             raise MemoryError(f"onnxruntime loads {model.path}") from None
         advice = "; most operators have one for float32: export the network so" if "NOT_IMPL" in str(error) else ""
-        raise UnsupportedError(
-            f"{model.path}: onnxruntime cannot load the model ({_one_line(error)}){advice}"
-        ) from None
+        raise UnsupportedError(f"{model.path}: onnxruntime cannot load the model ({one_line(error)}){advice}") from None
 
 
 def _with_outputs(model: OnnxModel, names: Sequence[str]) -> bytes:
@@ -221,7 +219,3 @@ def _numpy_type(info: TensorInfo) -> np.dtype[Any]:
         return np.dtype(info.dtype)
     except TypeError:
         raise UnsupportedError(f"input {info.name!r} has the element type {info.dtype}, which cannot be fed") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

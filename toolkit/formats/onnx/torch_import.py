@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from toolkit.errors import InputError, UnsupportedError
+from toolkit.errors import InputError, UnsupportedError, one_line
 from toolkit.formats.onnx.converters import static  # noqa: F401  (registers its converters)
 from toolkit.formats.onnx.converters.library import onnx2torch
 from toolkit.formats.onnx.dependence import record
@@ -156,7 +156,7 @@ def _operator(node: Any, graph: Any, normalised: Normalised) -> Any:
     except NotImplementedError:  # the registry has no converter, and says so in its own terms
         raise UnsupportedError(f"{where}: not supported") from None
     except Exception as error:  # a converter refuses with whatever it likes
-        raise UnsupportedError(f"{where}: not supported ({_one_line(error)})") from None
+        raise UnsupportedError(f"{where}: not supported ({one_line(error)})") from None
 
 
 def _check_probe(model: OnnxModel, module: nn.Module, normalised: Normalised) -> None:
@@ -220,7 +220,7 @@ def _agree(
         with torch.no_grad():
             outputs = module(*(torch.from_numpy(array) for array in inputs))
     except Exception as error:  # whatever a converter's module raises, it is not the network
-        raise UnsupportedError(f"{model.path}: the imported network fails ({_one_line(error)})") from None
+        raise UnsupportedError(f"{model.path}: the imported network fails ({one_line(error)})") from None
     pairs = [(output.numpy(), reference) for output, reference in zip(outputs, expected, strict=True)]
     if any(output.shape != reference.shape for output, reference in pairs):
         return False
@@ -237,7 +237,3 @@ def _inputs_in(model: OnnxModel, box: Box, seed: int) -> list[NDArray[Any]]:
         point[start : start + info.size].reshape(info.shape).astype(info.dtype)
         for start, info in zip(offsets[:-1], model.inputs, strict=True)
     ]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -114,10 +114,6 @@ class Atoms:
         truth = np.stack([values <= 0, values < 0, values == 0, (values < 0) | (values > 0)])
         return truth[self.relation, np.arange(len(self))]
 
-    def hold(self, monomials: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which atoms are true for the monomials' values, up to rounding (:meth:`Query.holds` is exact)."""
-        return self.compare(self.values(monomials))
-
     def doubtful(
         self, monomials: NDArray[np.float64], values: NDArray[np.float64], num_variables: int
     ) -> NDArray[np.int64]:

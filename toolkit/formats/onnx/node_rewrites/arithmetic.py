@@ -106,10 +106,10 @@ def power(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> No
 def gemm(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """With constant weights, Gemm with a bias of one axis (a linear layer); else MatMul and Add."""
     a, b, *rest = node.input
-    columns = facts.shape(node.output[0])[1]
     bias = rest[0] if rest and rest[0] else ""
     constant = {b, bias or b} <= facts.constants
-    if constant and not attribute(node, "transA", 0) and _is_row(facts.values[bias] if bias else np.zeros(()), columns):
+    if constant and not attribute(node, "transA", 0) and (not bias or _is_row(facts.values[bias])):
+        columns = facts.shape(node.output[0])[1]
         row = [builder.constant(np.broadcast_to(facts.values[bias].reshape(-1), columns))] if bias else []
         kept = {name: attribute(node, name, default) for name, default in _GEMM_DEFAULTS.items()}
         builder.emit("Gemm", [a, b, *row], node.output[0], **kept)
@@ -127,7 +127,7 @@ def gemm(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> Non
 _GEMM_DEFAULTS = {"alpha": 1.0, "beta": 1.0, "transB": 0}
 
 
-def _is_row(bias: NDArray[Any], columns: int) -> bool:
+def _is_row(bias: NDArray[Any]) -> bool:
     """Whether a bias is the same for every row of the product."""
     return bias.ndim < 2 or bias.shape[0] == 1
 
