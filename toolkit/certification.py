@@ -44,7 +44,7 @@ class CertifiedRow:
     """What came out for one row."""
 
     row: int
-    """Its number in the data, counted from 0."""
+    """Number of the row in the data, counted from 0."""
     label: str
     """Class that it has, or that the network gives it where the data has no labels."""
     answer: str

@@ -97,9 +97,9 @@ class OpenCase:
     """One way in which the query may be true that is neither found nor refuted."""
 
     case: int
-    """Its number, from 0."""
+    """Number of the case, counted from 0."""
     condition: str
-    """Its atoms, as VNN-LIB writes them."""
+    """Atoms of the case, as VNN-LIB writes them."""
     bound: float | None
     """Best lower bound of its atoms' combination: a positive one would refute it; None without any."""
     nearest: float | None
@@ -117,7 +117,7 @@ class Explanation:
     described: tuple[OpenCase, ...]
     """Some of the open cases, the weakest bounds first."""
     weakest: float | None
-    """Of the bounds of all open cases."""
+    """Weakest of the bounds of all open cases."""
     nearest: float | None
     """Over all open cases."""
     domains: int

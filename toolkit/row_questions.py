@@ -49,7 +49,7 @@ class RowQuestion:
     output_name: str | None = None
     """The output of scores, where the network has several."""
     threshold: float | None = None
-    """Of a single score, from where on it means class 1: by default 0, and 0.5 after a sigmoid."""
+    """Score from which on a network with a single one says class 1; by default 0, and 0.5 after a sigmoid."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,12 +101,12 @@ class Settings(BaseModel):
     max_domains: Annotated[int, Field(ge=1, description="domains after which the answer is unknown")] = 10_000_000
 
     def times(self, factor: float) -> Settings:
-        """These settings with limits of time and passes so many times as large, as far as there may be."""
+        """The settings with limits of time and passes ``factor`` times as large, up to the longest time limit."""
         longer = min(self.timeout * factor, float(LONGEST_TIMEOUT))
         return self.model_copy(update={"timeout": longer, "passes": round(self.passes * factor)})
 
     def changed(self, values: Mapping[str, Any]) -> Settings:
-        """These settings with other values, by name. Raises FieldError for an unknown name or a value out of range."""
+        """The settings with other values, by name. Raises FieldError for an unknown name or a value out of range."""
         try:
             return Settings(**(self.model_dump() | dict(values)))
         except ValidationError as error:

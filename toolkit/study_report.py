@@ -96,7 +96,7 @@ def impossible(rows: Sequence[SummaryRow]) -> list[str]:
 
 
 def late(settings: Settings, records: Sequence[JournalRecord]) -> list[str]:
-    """That the time limit ended queries although their passes are counted, where it did."""
+    """A warning, if any, that the time limit ended queries although their passes are counted."""
     count = sum(record.verdict == Verdict.TIMEOUT for record in records) if settings.passes else 0
     what = f"{count} instances met the time limit before their limit of passes: they depend on this machine"
     return [f"{what}; a longer timeout runs them again"] if count else []
@@ -108,7 +108,7 @@ def budget(settings: Settings) -> str:
 
 
 def paper_keys(recipe: Recipe) -> dict[str, tuple[str, ...]]:
-    """Rows of the paper by the chain that they stand beside."""
+    """Names of the paper's rows that a recipe compares each of its chains with, by the chain."""
     return {chain.name: chain.paper for chain in recipe.all_chains if chain.paper}
 
 

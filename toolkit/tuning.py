@@ -941,7 +941,7 @@ class TuningTable(NamedTuple):
     certificates: CertificateTuning = CertificateTuning()
 
     def changed(self, **groups: Mapping[str, Any]) -> TuningTable:
-        """This table with other values, by group and name. Raises ValueError outside of a range."""
+        """The table with other values, by group and name. Raises ValueError outside of a range."""
         found = {name: getattr(self, name) for name in groups}
         return self._replace(**{name: type(group)(**vars(group) | groups[name]) for name, group in found.items()})
 

@@ -1,4 +1,4 @@
-"""Atoms bounded in numpy (`toolkit.quick_proof`), as a thing to judge. No torch, unless something differs.
+"""Atoms that were bounded in numpy (`toolkit.quick_proof`), compared with onnxruntime. No torch, unless they differ.
 
 Values of the steps at points come with the errors of an evaluation in floating point, by the two estimates of
 `toolkit.problem.evaluate_program`: bounds by absolute coefficients, and disturbed copies.
@@ -149,7 +149,10 @@ class BoundedSteps:
         return ValueComparison(found.value, found.tolerance, reference)
 
     def looked_into(self, samples: QuerySamples, original: OnnxReference) -> Array:
-        """That of the features, through the atoms' coefficients; zero where the networks cannot be imported."""
+        """How far rounding may put atoms apart, ``(B, m)``: that of the features, through the atoms' coefficients.
+
+        Zero where the networks cannot be imported.
+        """
         try:
             features = self.networks().looked_into(samples, original.unit)
         except UnsupportedError:
@@ -158,7 +161,7 @@ class BoundedSteps:
         return features @ np.abs(matrix).T
 
     def reach(self, samples: QuerySamples) -> Array:
-        """That of the values as they were read, and of all terms of their sums.
+        """Largest number of any step's value, and of all terms of its sums, at each sample, ``(B,)``.
 
         Importing torch for the tensors themselves would take longer than the proof.
         """

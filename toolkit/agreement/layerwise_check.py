@@ -103,7 +103,8 @@ def _by_onnxruntime(network: Network, model: OnnxModel, samples: QuerySamples) -
 def _traced_tensors(
     binding: Binding, module: ImportedModel, point: Tensor, names: list[str]
 ) -> tuple[list[str], fx.GraphModule]:
-    """Those tensors that the import has, side by side as a function of the network's inputs."""
+    """The floating-point tensors among ``names`` that the import has, and a graph from the network's inputs ``(n,)`` to
+    these tensors side by side, ``(m,)``."""
     kept: list[str] = []
     sizes = [int(np.prod(shape)) for shape in binding.input_shapes]
 

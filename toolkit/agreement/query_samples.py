@@ -34,7 +34,7 @@ class QuerySamples:
     error: Array
     """How far the numbers that the networks got are from the points: some boxes hold none of them. ``(B, n)``."""
     region: NDArray[np.int64]
-    """``(B,)``"""
+    """Box of each point, by its number in the query, ``(B,)``."""
     variables: Array
     """All variables of the query, ``(B, num_variables)``, inputs as the points say."""
 

@@ -32,7 +32,7 @@ class ToolAnswer:
     vnnlib: str
     verdict: Verdict
     seconds: float = math.nan
-    """NaN where the table has no times."""
+    """Run time; NaN where the table has no times."""
     timeout: float = math.nan
     """Time limit in seconds; NaN where the table does not say."""
     witness: Path | None = None

@@ -1,4 +1,4 @@
-"""What several runs or tools made of the same instances: contradictions, changes, and scores."""
+"""Comparison of the answers of several runs or tools to the same instances: contradictions, changes, and scores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class JudgedInstance:
 
     @property
     def given(self) -> list[JudgedAnswer]:
-        """The answers that there are."""
+        """The answers of the sources that have one."""
         return [answer for answer in self.answers if answer is not None]
 
     @property
@@ -78,7 +78,7 @@ def judge_instance(instance: MatchedInstance, judge: WitnessJudge, limit_of: Lim
 
 @dataclass(frozen=True)
 class SourceScore:
-    """What one source is worth on the instances that all sources have; the virtual best of all is one, too."""
+    """The score of one source on the instances that all sources have; the virtual best of all counts as a source."""
 
     label: str
     instances: int
@@ -115,7 +115,7 @@ class AnswerChange:
 
 @dataclass(frozen=True)
 class ChangeThresholds:
-    """From when on a difference of times is a change."""
+    """Thresholds from which on a difference of times counts as a change."""
 
     factor: float = 2.0
     """Times as long, or as short."""

@@ -1,7 +1,7 @@
 """Points and truth by the rules of VNN-COMP 2026, of the answers of several tools to one instance.
 
 A counterexample that holds without any tolerance settles an instance: each ``unsat`` about it is wrong. A ``sat``
-without a counterexample that counts is wrong itself. Otherwise an ``unsat`` is taken for right. Where nobody looked at
+without a counterexample that counts is wrong itself. Otherwise an ``unsat`` is taken for right. Where no one judged
 a counterexample that contradicts an ``unsat``, the instance is disputed, and nobody gets points for it.
 """
 
@@ -23,9 +23,9 @@ class WitnessState(StrEnum):
     VALID = "valid"
     """onnxruntime confirms it without any tolerance."""
     TOLERATED = "within tolerance"
-    """It holds only with the scorer's tolerance on inputs: it counts for its tool, and against no other."""
+    """A counterexample that holds only with the scorer's tolerance on inputs: it counts for its tool, against none."""
     WRONG = "wrong"
-    """It is missing, malformed, or violates nothing."""
+    """A counterexample that is missing, malformed, or violates nothing."""
     UNSUPPORTED = "cannot be judged"
     """The specification or network cannot be evaluated here."""
     UNCHECKED = "not looked at"
@@ -33,16 +33,16 @@ class WitnessState(StrEnum):
 
 @dataclass(frozen=True)
 class JudgedAnswer:
-    """An answer with what it is worth."""
+    """An answer with its verdict within the time limit, the state of its counterexample, and its points."""
 
     answer: ToolAnswer
     verdict: Verdict
-    """What counts: a verdict after the time limit is ``timeout``."""
+    """The verdict that counts: ``timeout`` where it came after the time limit."""
     witness: WitnessState | None
-    """None where the verdict is not ``sat``."""
+    """State of the counterexample; None where the verdict is not ``sat``."""
     points: int
     limit: float
-    """Time limit of the instance in seconds; NaN where nobody knows it."""
+    """Time limit of the instance in seconds; NaN where it is not known."""
 
     @property
     def right(self) -> bool:

@@ -100,7 +100,7 @@ def _uncompressed(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _raw_hash(path: Path) -> str:
-    """Of the bytes as they are on disk."""
+    """SHA-256 of a file's bytes as they are on disk."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -118,7 +118,7 @@ def _read_model(path: Path, _stamp: Stamp) -> tuple[str, tuple[str, ...]]:
 
 
 def _beside_hash(path: Path, location: str) -> str:
-    """Of a file in the folder of a network; of what is wrong with it where it cannot be read."""
+    """Hash of a file in the folder of a network; where it cannot be read, the message that says why."""
     try:
         handle = open_beside(path, location)
     except ToolkitError as error:

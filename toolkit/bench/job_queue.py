@@ -26,18 +26,18 @@ class JobQueue:
     """Jobs that no worker has yet, each group in the order given."""
 
     fresh: dict[Kind, deque[InstanceJob]]
-    """Jobs that nobody has looked at."""
+    """Jobs that were not surveyed, by their kind."""
     together: int
     """Most jobs that are surveyed at once; 1 where none are."""
     opened: dict[int, deque[InstanceJob]] = field(default_factory=dict)
-    """What the surveys of each worker left open."""
+    """Jobs that the surveys of each worker left open."""
 
     def __bool__(self) -> bool:
         return bool(self.fresh or self.opened)
 
 
 def kind(job: InstanceJob) -> Kind:
-    """What a job has in common with others that are surveyed together."""
+    """The kind of a job: those of one kind are surveyed together."""
     return job.networks, job.settings.model_copy(update={"timeout": 1.0})
 
 

@@ -42,11 +42,11 @@ class JournalRecord:
     witness: str = ""
     """Counterexample file, relative to the folder of the run; empty without one."""
     witness_sha256: str = ""
-    """Of that file, as it is on disk."""
+    """SHA-256 of the counterexample file, as it is on disk."""
     certificate: str = ""
     """Certificate file, relative to the folder of the run; empty without one."""
     certificate_sha256: str = ""
-    """Of that file."""
+    """SHA-256 of the certificate file, as it is on disk."""
     question: str = ""
     """The key without limits; empty in journals of before there was one."""
     finished: str = ""
@@ -65,13 +65,13 @@ class JournalRecord:
 
     @property
     def files(self) -> list[tuple[str, str]]:
-        """The files that it names, relative to the folder of the run, with their SHA-256."""
+        """The files that the record names, relative to the folder of the run, with their SHA-256."""
         named = ((self.witness, self.witness_sha256), (self.certificate, self.certificate_sha256))
         return [(path, digest) for path, digest in named if path]
 
     @property
     def proof_checked(self) -> bool:
-        """Whether it is a proof whose certificate the checker accepted."""
+        """Whether the answer is ``unsat`` with a certificate that the checker accepted."""
         return self.verdict is Verdict.UNSAT and self.statistics.certificate == "checked"
 
 
@@ -137,7 +137,7 @@ def _write_all(file: FileIO, data: bytes) -> None:
 
 
 def history(path: Path) -> list[JournalRecord]:
-    """All complete records as they came; a line cut short by a crash is skipped."""
+    """All complete records in the order in which they were added; a line cut short by a crash is skipped."""
     return list(_lines(path)) if path.exists() else []
 
 
@@ -173,7 +173,7 @@ def answer_to(job: LimitedQuestion, records: Iterable[JournalRecord]) -> Journal
 
 
 def is_within(record: JournalRecord, limits: Settings) -> bool:
-    """Whether an answer took no more time and, where they are limited, passes than there are."""
+    """Whether an answer took no more time than the limit and, where passes are limited, no more of these."""
     return record.seconds <= limits.timeout and (not limits.passes or record.statistics.passes <= limits.passes)
 
 

@@ -27,7 +27,7 @@ class MatchedInstance:
     specification: str
     answers: tuple[ToolAnswer | None, ...]
     listed: ToolAnswer | None = None
-    """Its row in the benchmark, where that is at hand."""
+    """The instance's row in the benchmark; None where no benchmark folder was given."""
 
 
 @dataclass(frozen=True)

@@ -25,31 +25,31 @@ from toolkit.result import DECIDED, Verdict
 
 @dataclass(frozen=True)
 class RunPart:
-    """A run that is a part of another."""
+    """One part of an undivided run, as it was stored."""
 
     folder: Path
     run: StoredRun
     undivided: InstanceList
     asked: Mapping[int, AskedInstance]
-    """Its instances by their places in the undivided run."""
+    """Instances of the part, by their places in the undivided run."""
     records: Mapping[str, Sequence[JournalRecord]]
-    """What counts of its journal, by the question that it answers."""
+    """Records of the part's journal that count, by the question that they answer."""
 
     def answer(self, position: int) -> JournalRecord | None:
-        """Its answer to the instance at a place of the undivided run; None where it has none."""
+        """The part's answer to the instance at a place of the undivided run; None where it has none."""
         one = self.asked.get(position)
         return None if one is None else answer_to(one, self.records.get(one.about, ()))
 
 
 @dataclass(frozen=True)
 class MergedRun:
-    """What became of the parts."""
+    """The run that was made of its parts, and what is to be told of it."""
 
     run: StoredRun
     gaps: tuple[str, ...]
     """What is open, a sentence each."""
     differences: tuple[str, ...]
-    """In what the machines or programs that answered differ, a sentence each."""
+    """Differences between the machines or programs that answered, a sentence each."""
 
 
 def merge_runs(folders: Sequence[Path], out: Path, whole: Path | None = None) -> MergedRun:

@@ -236,7 +236,7 @@ class ActorPool:
         end([self.workers.pop(number)])
 
     def check(self) -> None:
-        """Raise MachineError where nobody is left."""
+        """Raise MachineError where no actor is left."""
         if not self.workers:
             raise MachineError(f"no worker of the ray cluster can start: {self.failure}")
 

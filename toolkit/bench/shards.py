@@ -35,7 +35,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def missing_shards(positions: Iterable[int], total: int, count: int) -> list[Shard]:
-    """Those of ``count`` parts that have instances among ``total``, and all of them at these positions."""
+    """The parts, of ``count``, that have instances among ``total``, but all of them at the absent ``positions``."""
     absent = set(positions)
     shards = (Shard(index, count) for index in range(1, min(count, total) + 1))
     return [shard for shard in shards if absent.issuperset(shard.positions(total))]

@@ -44,7 +44,7 @@ class AskedInstance:
     expected: str = ""
     """The known verdict, empty where there is none."""
     position: int = 0
-    """Its place, counted from 0, among all instances that an undivided run has."""
+    """Place of the instance, counted from 0, among all that an undivided run has."""
 
     @property
     def about(self) -> str:
@@ -58,11 +58,11 @@ class InstanceList:
 
     total: int
     digest: str
-    """Hash of their names, settings and limits, which those of all parts have to be."""
+    """Hash of the names, settings and limits of all instances, which has to be the same in all parts."""
 
     @classmethod
     def of(cls, jobs: Sequence[InstanceJob]) -> InstanceList:
-        """Of all jobs of the undivided run, in order; they need no keys."""
+        """The list of an undivided run, from its jobs in order; they need no keys."""
         rows = [[*job.row, job.memory, job.settings.model_dump(mode="json")] for job in jobs]
         return cls(len(jobs), hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest())
 

@@ -33,13 +33,13 @@ class BenchmarkRows:
     """The instances of benchmark folders, as rows that answers are matched with."""
 
     rows: tuple[ToolAnswer, ...]
-    """Without a verdict, with their time limits."""
+    """Instances with their time limits, as answers without a verdict."""
     instances: Mapping[tuple[str, str, str], Instance]
-    """By category and the names of network and specification in ``instances.csv``."""
+    """Instances by category and the names of network and specification in ``instances.csv``."""
 
     @classmethod
     def read(cls, folders: Sequence[Path], version: str | None = None) -> BenchmarkRows:
-        """Of all benchmarks in the folders. Raises InputError."""
+        """The instances of all benchmarks in the folders. Raises InputError."""
         found = [benchmark for folder in folders for benchmark in find_benchmarks(folder, version)]
         instances = {
             (benchmark.category, instance.onnx_field, instance.spec_field): instance

@@ -173,7 +173,7 @@ class WorkerPool:
         stop(self.workers.pop(number))
 
     def check(self) -> None:
-        """Raise MachineError where nobody is left."""
+        """Raise MachineError where no worker is left."""
         if not self.workers:
             raise MachineError(f"a verifier process cannot start: {self.failure}; check the installation")
 

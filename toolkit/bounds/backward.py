@@ -105,7 +105,7 @@ def of_rows(affine: Affine, index: Tensor, errors: Tensor | None, owner: Tensor 
 
 
 def both_signs(start: Functional) -> Functional:
-    """The functionals, and then their negatives."""
+    """The functionals, and then their negatives: ``2 R`` rows, whose lower bounds are bounds from below and above."""
     return Functional(
         start.sources,
         [torch.cat([part, -part], 1) for part in start.coefficients],
@@ -176,7 +176,7 @@ class RowAccumulator:
         self._rows: Tensor | None = None
 
     def take(self, source: int) -> Tensor | None:
-        """All that was left on a source, or None."""
+        """The coefficients gathered on a source, which are handed out once; None where no layer met so far reads it."""
         left = self._left.pop(source, None)
         stack = (self._program.stacks or {}).get(source)
         if stack is None or self._rows is None or self._rows.shape[-1] <= stack.first:
@@ -186,7 +186,7 @@ class RowAccumulator:
         return pulled if left is None else left + pulled
 
     def push(self, number: int, rows: Tensor) -> None:
-        """Leave a layer's rows, ``(B, R, N)`` on its pre-activations, on the sources of its map."""
+        """Add a layer's rows, ``(B, R, N)`` on its pre-activations, to the coefficients on the sources of its map."""
         layer = self._program.layers[number]
         if self._program.stacks is None:
             self._push(layer.affine, rows)
@@ -291,10 +291,10 @@ class OffsetTotal:
         return OffsetTotal(offset, error, self.errors, self.owner)
 
     def settled(self) -> Tensor:
-        """The offset less the error."""
+        """The offset ``(B, R)`` less what rounding may have changed; as it is where that was not counted."""
         if self.error is None:
             return self.offset
-        # This difference is rounded, too: relative to the offset, which the first of the errors had in mind.
+        # The difference is rounded, too. What that may lose relative to the offset is in the error since `beginning`.
         return self.offset - self.error * (1 + ROUNDINGS_BESIDE_SUM * torch.finfo(self.offset.dtype).eps)
 
 

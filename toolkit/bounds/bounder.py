@@ -74,7 +74,8 @@ class NeuronTrees:
 
 @dataclass(frozen=True)
 class NeuronQuestion:
-    """What is asked: pre-activation bounds of all neurons of a program, ``(B, num_neurons)``, in boxes ``(B, n)``."""
+    """The question to a technique: pre-activation bounds of all neurons of a program, ``(B, num_neurons)``, in boxes
+    ``(B, n)``."""
 
     program: Program
     box: Bounds
@@ -89,15 +90,15 @@ class NeuronQuestion:
     exact: Program | None = None
     """The program in double precision, where this one is in single."""
     turn: Clock | None = None
-    """Until when a technique goes on that could do so for ever, and then returns what it has."""
+    """When a technique that could search for ever ends and returns what it has; None for others."""
     batch: int = 2
-    """Most subproblems that such a technique bounds at once."""
+    """Most subproblems that a technique with a `turn` bounds at once."""
     processes: int = 1
-    """How many may share its work."""
+    """How many processes may share the work of a technique with a `turn`."""
     stated: bool = False
     """Whether a certificate is to state how bounds come about: by backward passes, and slopes that a byte can state."""
     tell: Callable[[TightenedRows | NeuronTrees], None] = lambda rows: None
-    """Told of rows that got slopes of their own, and of trees whose bounds are stated, in the order of the layers."""
+    """Called, layer by layer, with rows that got slopes of their own and trees whose bounds a certificate states."""
 
     @classmethod
     def of_problem(cls, problem: Problem, check: Callable[[], None]) -> NeuronQuestion:

@@ -45,15 +45,15 @@ class Bounds:
         return Bounds(self.lower[:, elements], self.upper[:, elements])
 
     def around(self) -> Bounds:
-        """The least bounds ``(1, size)`` that hold wherever one of these does."""
+        """The hull over the batch, ``(1, size)``: the least bounds that hold wherever those of one row do."""
         return Bounds(self.lower.amin(0, keepdim=True), self.upper.amax(0, keepdim=True))
 
     def meet(self, other: Bounds) -> Bounds:
-        """Bounds that are both, even where they contradict each other; NaN loses."""
+        """The intersection, even where it is empty (lower above upper); of NaN and a number, the number is taken."""
         return Bounds(torch.fmax(self.lower, other.lower), torch.fmin(self.upper, other.upper))
 
     def intersect(self, other: Bounds) -> Bounds:
-        """Bounds that are both; where rounding lets them cross, or one is NaN, these are kept."""
+        """The intersection; where it is empty, by rounding, these bounds are kept, not the other ones."""
         both = self.meet(other)
         crossed = both.lower > both.upper
         return Bounds(torch.where(crossed, self.lower, both.lower), torch.where(crossed, self.upper, both.upper))
@@ -64,7 +64,7 @@ class Bounds:
 
     @staticmethod
     def of_rows(parts: Sequence[Bounds]) -> Bounds:
-        """One batch of several."""
+        """The bounds of several batches as one batch."""
         return Bounds(torch.cat([part.lower for part in parts]), torch.cat([part.upper for part in parts]))
 
 
@@ -86,7 +86,7 @@ def affine_interval(affine: Affine, sources: Sequence[Bounds]) -> Bounds:
 
 
 def without_overflow(lower: Tensor) -> Tensor:
-    """Lower bounds of which those that overflowed say nothing: what was taken off them later is not known."""
+    """Lower bounds with minus infinity in place of infinity: what is taken off a sum that overflowed has no effect."""
     return lower.masked_fill(torch.isposinf(lower), -torch.inf)
 
 

@@ -50,11 +50,11 @@ class CentreValues:
     """Values of a program at one point, ``(1, size)`` each, in double precision."""
 
     sources: dict[int, Tensor]
-    """Of the input and of every layer's activations."""
+    """The input, by `INPUT`, and the activations of every layer, by its number."""
     values: list[Tensor]
-    """Of every layer's map."""
+    """Values of the affine map of every layer, its pre-activations."""
     errors: list[Tensor]
-    """How far those may be from the exact ones."""
+    """How far the values of the maps may be from the exact ones, by rounding."""
 
 
 def centre_of(exact: Program, box: Bounds) -> CentreValues | None:

@@ -56,7 +56,7 @@ def stated_tensors(network: ProofNetwork, without: Collection[str] = (), sure: b
 
 
 def verified(network: ProofNetwork, value: int, candidates: Multiples) -> Multiples | None:
-    """Those of the candidates that the checker accepts; None where there are none."""
+    """The candidates that the checker accepts as multiples; None where it accepts none."""
     sure = are_multiples(network, value, candidates)
     stated = Multiples(*(part[sure] for part in (candidates.elements, candidates.models, candidates.factors)))
     return stated if sure.any() else None

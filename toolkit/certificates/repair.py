@@ -25,7 +25,7 @@ from toolkit.run.clock import Clock
 from toolkit.tuning import tuned
 
 Multipliers = dict[int, float]
-"""Of a case's atoms, by their numbers."""
+"""Multipliers of a case's atoms, by the numbers of these."""
 
 
 class LenientChecker(CertificateChecker):

@@ -32,8 +32,8 @@ class Pruning:
     """What is taken away, and by which method."""
 
     method: str = "magnitude"
-    """Of weights: magnitude, random, snip, taylor, wanda, hydra, crown_margin. Of channels and neurons, which are
-    removed: slim, refill, nrs_channel, upper_bound, hydra_filter."""
+    """Method that prunes weights: magnitude, random, snip, taylor, wanda, hydra, crown_margin; or one that removes
+    channels and neurons: slim, refill, nrs_channel, upper_bound, hydra_filter."""
     density: Annotated[tuple[float, ...], Parameter(negative=())] = (0.5,)
     """Part of the weights (or channels) to keep; may be repeated, from the largest down."""
     layers: Annotated[tuple[Literal["conv", "linear"], ...], Parameter(negative=())] = ("conv", "linear")

@@ -56,7 +56,7 @@ class Reading:
     output_name: str | None = None
     """The output of scores, where the network has several."""
     threshold: float | None = None
-    """Of a network with a single score, from where on it means class 1; 0, or 0.5 after a sigmoid."""
+    """Score from which on a network with a single one says class 1; 0, or 0.5 after a sigmoid."""
 
     def question(self, network: Path, data: str, labels: str | None, epsilon: str | ArrayLike) -> RowQuestion:
         """What is asked about a network. Raises InputError."""

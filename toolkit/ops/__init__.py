@@ -40,7 +40,7 @@ ELEMENTWISE: dict[str, ElementwiseOperator] = {
 }
 """Nonlinear operators of traced graphs and of programs, by name."""
 RELAXATIONS: dict[str, Relaxation] = {name: operator.relaxation for name, operator in ELEMENTWISE.items()}
-"""Their relaxations, by name."""
+"""Relaxations of the nonlinear operators, by name."""
 ONNX: dict[str, OnnxOperator] = {
     operator.name: operator
     for operator in (*OTHERS, *(own.onnx for own in ELEMENTWISE.values() if own.onnx is not None))

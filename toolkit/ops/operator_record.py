@@ -93,4 +93,4 @@ class ElementwiseOperator:
     """How much it enlarges errors at most, of functions with values in [-1, 1] and of the ReLU; None where its rounding
     is not known."""
     surrogate: Callable[[Tensor, Tensor], Tensor] | None = None
-    """Of ``z`` and the operator's values there, what has the gradient that attacks follow, where its own is useless."""
+    """A function of ``z`` and the operator's values there whose gradient attacks follow, where its own is useless."""

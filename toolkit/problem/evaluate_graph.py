@@ -33,7 +33,7 @@ class OperatorCall:
     sources: tuple[str, ...] = ()
     """Names of the operands that depend on the input."""
     plain: Function = lambda values: values[0]
-    """The operator, of batches of its sources."""
+    """The operator as a function of batches of its sources."""
     sizes: Function = lambda values: values[0]
     """The operator with absolute coefficients and constants."""
     terms: int = 1

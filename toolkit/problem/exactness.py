@@ -44,7 +44,7 @@ class Grid:
         return Grid(max(self.fine, other.fine), max(self.large, other.large) + 1)
 
     def wider(self, factor: float) -> Grid:
-        """Sums of so many."""
+        """The grid of sums of so many numbers on this one."""
         return Grid(self.fine, self.large + math.ceil(math.log2(max(factor, 1.0))))
 
 
@@ -91,10 +91,10 @@ class PowerOfTwoUnits:
 
     coefficients: float = 1.0
     constants: float = 1.0
-    """Of the value at zero; one where nothing was added yet."""
+    """Unit of the value at zero; one where nothing was added yet."""
 
     def times(self, unit: float) -> PowerOfTwoUnits:
-        """Of products with multiples of a unit."""
+        """The units of products with multiples of a unit."""
         return PowerOfTwoUnits(self.coefficients * unit, self.constants * unit)
 
     def plus(self, other: PowerOfTwoUnits) -> PowerOfTwoUnits:

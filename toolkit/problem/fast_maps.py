@@ -32,7 +32,7 @@ class SparseAffine(DenseAffine):
     rows: Tensor
     """The input's matrix, ``(size, n)``: compressed rows, or dense where it has few zeros."""
     columns: Tensor
-    """Its transpose, ``(n, size)``, likewise."""
+    """The transpose of the input's matrix, ``(n, size)``: compressed rows, or dense where it has few zeros."""
 
     def apply(self, values: Sequence[Tensor]) -> Tensor:
         result = self.bias + (self.rows @ values[0].T).T

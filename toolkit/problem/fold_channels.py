@@ -140,12 +140,12 @@ class MergedLayers:
     """Two layers whose channels between them are merged."""
 
     weight: Tensor
-    """Of the first layer's channels that are left, ``(K, in, ...)``."""
+    """Weights of the K channels of the first layer that are kept, ``(K, in, ...)``."""
     bias: Tensor | None
     bent: Tensor
-    """Those of them that a ReLU is still needed of."""
+    """Numbers of the kept channels that are read through a ReLU."""
     straight: Tensor
-    """Those that are read without one."""
+    """Numbers of the kept channels that are read without a ReLU."""
     on_bent: Tensor
     """Weights of the second layer on ReLUs."""
     on_straight: Tensor

@@ -62,7 +62,7 @@ class ProgramOrigin:
 
 @dataclass(frozen=True)
 class StackedMatrix:
-    """What later layers read of one source."""
+    """The matrices by which later layers read one source, one below the other."""
 
     first: int
     """Number of the first neuron whose map is in the stack."""
@@ -80,18 +80,18 @@ class Program:
     device: torch.device
     dtype: torch.dtype
     stacks: Mapping[int, StackedMatrix] | None = field(default=None, repr=False, compare=False)
-    """What these layers read of each source, where that is one product (`toolkit.problem.fast_maps`): made
-    last."""
+    """For each source the matrices of all layers that read it, one below the other (`toolkit.problem.fast_maps`); None
+    where maps are kept apart."""
     rational: Callable[[], bool] | None = field(default=None, repr=False, compare=False)
     """Tells whether the maps are exactly those of the network, without any rounding: asked by those alone who decide in
     rational arithmetic. None: they are not, as those of whatever is made of this program."""
     errors: MapErrors | None = field(default=None, repr=False, compare=False)
-    """What rounding can change in bounds for the boxes of one problem (`toolkit.bounds.backward_rounding`): made last,
-    too."""
+    """Bounds on rounding errors that hold for the boxes of one problem (`toolkit.bounds.backward_rounding`); None where
+    they are computed for each bound."""
     origin: ProgramOrigin | None = field(default=None, repr=False, compare=False)
     """Where the inputs and neurons of a reduced program are in the program that it was made of; None for others."""
     merged: list[Program] = field(init=False, default_factory=list, repr=False, compare=False)
-    """This program with its neurons merged, once that has been asked for (`toolkit.problem.merge_neurons`)."""
+    """At most one program: this one with its neurons merged (`toolkit.problem.merge_neurons`), kept once it is made."""
 
     @property
     def num_neurons(self) -> int:

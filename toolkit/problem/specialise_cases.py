@@ -51,7 +51,7 @@ def specialised(problem: Problem) -> Iterator[ProblemPart]:
 
 
 def merged_whole(problem: Problem) -> ProblemPart:
-    """All of a problem as one part, with its neurons merged."""
+    """The whole problem as one part, with its neurons merged."""
     return ProblemPart(replace(problem, program=merged(problem.program)), torch.arange(len(problem.lower)), problem)
 
 

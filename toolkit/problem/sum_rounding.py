@@ -34,7 +34,7 @@ class MapErrors:
         return MapErrors([part(layer) for layer in self.layers], part(self.features), part(self.underflow))
 
     def ending_at(self, number: int) -> MapErrors:
-        """The errors of passes that begin at a layer's values, as those of features."""
+        """The errors of passes that begin at a layer's pre-activations, which take the place of the features."""
         return MapErrors(self.layers[:number], self.layers[number], self.underflow)
 
 
@@ -46,7 +46,8 @@ MOST_LOST = 0.5
 SMALL_LOSS = 2.0**-6
 """Share of the magnitudes up to which the rounding of a bound on an error is a small part of the bound itself."""
 ERROR_OF_ERROR_BOUND = 2.0**-4
-"""What is added for it there: more than such a bound can lose in two sums like the one that it is about."""
+"""Share that is added to a bound on an error up to `SMALL_LOSS`: more than it loses by being computed itself, in two
+sums as long as the one that it is about."""
 
 
 def gamma(terms: int, dtype: torch.dtype) -> float:

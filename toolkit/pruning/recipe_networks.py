@@ -61,17 +61,17 @@ class ChainModel:
 
     @cached_property
     def standard_accuracy(self) -> float:
-        """On the whole test split; measured when it is asked for, as the next two."""
+        """Accuracy on the whole test split; measured when it is first asked for."""
         return accuracy(self.module, self.test)
 
     @cached_property
     def fgsm_accuracy(self) -> float:
-        """There too, under a one-step attack at the specification's radius."""
+        """Accuracy on the whole test split under a one-step attack at the specification's radius."""
         return fgsm_accuracy(self.module, self.test, self.specification.epsilon)
 
     @cached_property
     def stability(self) -> NetworkStability:
-        """By interval bounds at the specification's radius, over the test images that are verified."""
+        """Stable neurons by interval bounds at the specification's radius, on the test images that are verified."""
         verified = self.test.first(self.specification.images)
         return stability(self.module, verified.images, self.specification.epsilon)
 

@@ -48,7 +48,7 @@ class PruningRound:
             yield from self.epoch_losses(model, purpose, epoch)
 
     def epoch_losses(self, model: nn.Module, purpose: str, epoch: int) -> Iterator[Tensor]:
-        """Those of one epoch, counted from 0, whose randomness is its own."""
+        """The losses of one epoch, counted from 0, which draws its own random numbers."""
         epsilon = self.job.training.epsilon
         training = self.job.training.model_copy(update={"precision": "float32"})
         assert epsilon is not None

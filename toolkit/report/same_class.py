@@ -29,9 +29,9 @@ class ClassAgreement:
     images: int
     """Images that both networks were asked about."""
     proved: int
-    """Both have the image's label on its whole box."""
+    """Images on whose whole box both networks have the label."""
     refuted: int
-    """One has, and the other has another class somewhere."""
+    """Images on whose whole box one network has the label, while the other has another class somewhere."""
 
     @property
     def least(self) -> float:

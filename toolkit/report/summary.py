@@ -34,9 +34,9 @@ class ModelRecord:
     network: str
     """The exported file, as ``instances.csv`` names it."""
     standard_accuracy: float
-    """Of the exported file, on the whole test set."""
+    """Accuracy of the exported file on the whole test set."""
     pgd_accuracy: float
-    """Under a gradient attack, on the images that are verified: an upper bound of certified accuracy."""
+    """Accuracy under a gradient attack, on the images that are verified: an upper bound of the certified accuracy."""
     group: str = ""
     """Name without the seed: the same network of every seed; the name itself if empty."""
     seed: int = 0

@@ -22,7 +22,7 @@ class Budget:
     """Replays a candidate input, ``(n,)``, of a region; true when it is a witness, which ends all work."""
     observer: Observer = silent
     seed: int = 0
-    """Of what is drawn at random."""
+    """Seed of all random numbers."""
 
     def within(self, clock: Clock) -> Budget:
         """The budget with another clock."""

@@ -15,7 +15,7 @@ class OutOfTime(Exception):  # noqa: N818 - not an error: the search ends undeci
 
 
 def always() -> bool:
-    """Ends work as soon as it may end."""
+    """Tell a clock to end work as soon as it may end."""
     return True
 
 
@@ -35,12 +35,12 @@ class Clock:
     """
 
     limit: float
-    """Seconds; where passes are limited, of those that they count as."""
+    """Limit in seconds; where passes are limited, in the seconds that they count as."""
     start: float
     earliest: float = math.inf
-    """From when on work may also end before the limit, between two rounds, so that each that begins gets somewhere."""
+    """Seconds from which on work may also end before the limit, between two rounds; each does one round at least."""
     ended: Callable[[], bool] = always
-    """Whether it does."""
+    """Whether work ends between two rounds, once ``earliest`` has passed."""
     passes: PassCounter = field(default_factory=PassCounter, compare=False)
     most_seconds: float | None = None
     """Where passes are limited, the seconds after which work ends all the same; None where time is."""

@@ -46,7 +46,7 @@ class ProcessOverdue(Exception):  # noqa: N818 - what becomes of it is up to the
     """The work was not done in time, and was ended."""
 
 
-class ProcessCrashed(ToolkitError):  # noqa: N818 - like Overdue
+class ProcessCrashed(ToolkitError):  # noqa: N818 - like ProcessOverdue
     """The process that did the work ended before it was done; the message says how."""
 
 
@@ -64,7 +64,8 @@ def run_forked(work: Callable[[], T], limits: ProcessLimits) -> T:
     """What the work returns, done in a process of its own; what it raises is raised here.
 
     In this process where a fork is refused, or not safe because libraries with threads are in use; then no limit holds
-    but those that the work itself keeps. Whatever happens, nothing is left running. Raises ProcessOverdue and Crashed.
+    but those that the work itself keeps. Whatever happens, nothing is left running. Raises ProcessOverdue and
+    ProcessCrashed.
     """
     if sys.platform == "win32" or not can_fork():
         return work()

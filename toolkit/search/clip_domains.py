@@ -1,4 +1,4 @@
-"""Clipping in the domains of a search over phases: better bounds of the neurons that their bounds hang on.
+"""Clipping in the domains of a search over phases: better bounds of the neurons that cost a domain's bound most.
 
 The bound of a domain is a linear function of the input that is at most zero wherever the domain has a violation: it
 holds what atoms and split constraints say together, weighted as the ascent found best. So neurons need to be bounded
@@ -41,7 +41,7 @@ class ClippedRows:
     sign: Tensor
     """1 for a lower end, -1 for an upper one."""
     multiplier: Tensor
-    """Of the half-space."""
+    """Multiplier of the half-space in the bound of the end."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Clipping:
     domains: Tensor
     """Positions of the domains, ``(P,)``."""
     multipliers: Multipliers
-    """Of the bounds that are the half-spaces, ``(P, ..)``."""
+    """Multipliers of the linear bounds that are the half-spaces, a row for each of the P domains."""
     rows: list[ClippedRows]
-    """Their owners are positions among the P domains."""
+    """The bounded ends of neurons, layer by layer; their owners are positions among the P domains."""
 
 
 def narrow(
@@ -122,9 +122,9 @@ def clip_neurons(
 ) -> ClippedBounds:
     """Bound the chosen neurons, ``(B, num_neurons)`` bool, of each domain where its half-spaces allow a violation.
 
-    Of a neuron it is the end nearer to zero that a chord's offset hangs on most, so that end alone is bounded. Layers
-    follow each other, so that each has the better bounds of those before. ``check`` is called between passes and may
-    raise to stop the work.
+    A chord's offset depends most on the end of a neuron's interval that is nearer to zero, so only that one is bounded.
+    Layers are bounded in their order: each uses the better bounds of those before. ``check`` is called between passes
+    and may raise to stop the work.
     """
     lower, upper = domain.bounds.lower.clone(), domain.bounds.upper.clone()
     sign = torch.where(upper > -lower, 1.0, -1.0).to(program.dtype)

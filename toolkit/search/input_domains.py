@@ -38,11 +38,11 @@ class InputBoxes:
     neuron_lower: Tensor
     """Lower bounds of all neurons where a violation can be, ``(B, num_neurons)``."""
     neuron_upper: Tensor
-    """Upper bounds of the same."""
+    """Upper bounds of all neurons where a violation can be, ``(B, num_neurons)``."""
     rows: Tensor
     """Coefficients of linear lower bounds of the case's atoms, ``(B, K, n)``."""
     offset: Tensor
-    """Their constants, ``(B, K)``."""
+    """Constants of these linear lower bounds, ``(B, K)``."""
     gain: Tensor
     """What cutting each dimension in half is expected to gain, ``(B, n)``."""
 
@@ -149,7 +149,7 @@ class BoxStack:
 
 @dataclass(frozen=True)
 class BoxGroups:
-    """Which boxes are one and the same; without numbers, each is a group of its own."""
+    """Groups of boxes that are equal; without the two tensors, each box is a group of its own."""
 
     first: Tensor | None = None
     """Position of a member of each group, ``(G,)``."""
@@ -157,7 +157,7 @@ class BoxGroups:
     """The group of each box, ``(B,)``."""
 
     def each(self, values: Tensor) -> Tensor:
-        """What groups have, for each of their members."""
+        """Values of the groups, ``(G, ...)``, repeated for each of their members, ``(B, ...)``."""
         return values if self.group is None else values.index_select(0, self.group)
 
     def total(self, values: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class DomainBatch(Protocol):
 D = TypeVar("D", bound=DomainBatch)
 """Domains of one kind."""
 C = TypeVar("C")
-"""What keeps those that are open."""
+"""The container of the open domains."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,20 @@ class SearchProgress:
     """How often it was decided to bound domains more thoroughly."""
 
     def count(self, bounded: int, depth: int) -> None:
-        """One more round, with so many domains that are so deep at most."""
+        """Count one more round, which bounded so many domains, the deepest of this depth."""
         self.rounds += 1
         self.bounded += bounded
         self.depth = max(self.depth, depth)
 
     def watch(self, weakest: float) -> None:
-        """The weakest bound after a round."""
+        """Take note of the weakest bound after a round, and see whether the search stalls."""
         self.stalled = 0 if weakest > self.weakest else self.stalled + 1
         self.weakest = max(weakest, self.weakest)
         if self.stalled >= tuned().phases.rounds_without_rise:
             self.stalled, self.thoroughness = 0, self.thoroughness + 1
 
     def with_parts(self, parts: Sequence[SearchProgress]) -> SearchProgress:
-        """Where a search is after parts of it went on from here, each on its own."""
+        """The counters after parts of the search went on from these in processes of their own."""
         return SearchProgress(
             rounds=max(part.rounds for part in parts),
             bounded=self.bounded + sum(part.bounded - self.bounded for part in parts),
@@ -93,7 +93,7 @@ class SearchProgress:
 
 @dataclass(frozen=True)
 class PickedDomains(Generic[D, C]):
-    """Domains whose turn it is, and all else that is open."""
+    """The domains that are split or decided next, and the other open ones."""
 
     domains: D
     rest: C
@@ -107,16 +107,16 @@ class BoundedChildren(Generic[D]):
 
     children: D
     still_open: D
-    """Those of them that are not refuted."""
+    """The children that are not refuted by their bounds."""
     points: Tensor | None = None
     """Where the atoms are smallest by each child's bound, ``(B, n)``, if the bound says so."""
     clipping: Any = None
-    """What else was found of them (`toolkit.search.clip_domains.Clipping`), if anything was."""
+    """Half-spaces and neuron bounds by clipping (`toolkit.search.clip_domains.Clipping`); None without it."""
 
 
 @dataclass(frozen=True)
 class LeafOutcome:
-    """What became of some leaves: a witness was accepted, or how many stay undecided."""
+    """The outcome of deciding some leaves: whether a witness was accepted, and how many stay undecided."""
 
     witness: bool
     undecided: int
@@ -124,7 +124,7 @@ class LeafOutcome:
 
 @dataclass(kw_only=True)
 class Frontier(ABC, Generic[D, C]):
-    """What one search has open, what a domain of it is, and how far it has come."""
+    """The open domains of one search with its counters, and how its domains are picked, split, bounded and decided."""
 
     open: C
     """Domains that are not decided. They leave it only once it is known what becomes of them."""
@@ -136,7 +136,7 @@ class Frontier(ABC, Generic[D, C]):
     begun: bool = False
     """Whether the open domains are bounded, and where each may be split is known."""
     undecided_because: ClassVar[str] = "domains stay open"
-    """What is said of leaves that stay undecided, after their number."""
+    """How the reason for giving up goes on after the number of leaves that stay undecided."""
 
     @abstractmethod
     def begin(self, clock: Clock) -> list[D]:
@@ -164,7 +164,7 @@ class Frontier(ABC, Generic[D, C]):
 
     @abstractmethod
     def put(self, rest: C, children: D) -> None:
-        """Keep what else was open, and children that stay open."""
+        """Keep the other open domains together with the children that stay open."""
 
     @abstractmethod
     def weakest(self) -> float:
@@ -189,18 +189,18 @@ class Frontier(ABC, Generic[D, C]):
 
     @abstractmethod
     def joined(self, parts: Sequence[C]) -> C:
-        """What is open in all of several parts."""
+        """The open domains of several parts together."""
 
     def shares(self, count: int) -> list[Self]:
         """Searches of equal parts of what is open."""
         return [replace(self, open=part, progress=replace(self.progress)) for part in self.deal(count)]
 
     def state(self) -> tuple[C, SearchProgress]:
-        """What a share comes to, without what it has in common with the others."""
+        """The open domains and counters of a share: what its process hands in, as the first one knows all else."""
         return self.open, self.progress
 
     def gather(self, states: Sequence[tuple[C, SearchProgress]]) -> None:
-        """Go on from what is left of the shares."""
+        """Take over the open domains and counters that the processes of all shares handed in."""
         self.open = self.joined([part for part, _ in states])
         self.progress = self.progress.with_parts([progress for _, progress in states])
 
@@ -214,7 +214,7 @@ def weakest_of_cases(case: Tensor, lower: Tensor) -> dict[int, float]:
 
 
 def branch_and_bound(frontier: Frontier[Any, Any], budget: Budget) -> SearchOutcome:
-    """Decide all that is open. Raises OutOfTime, after which the search goes on from where it was."""
+    """Decide all open domains. Raises OutOfTime; called again with more time, the search goes on from there."""
     begin(frontier, budget)
     progress, clock = frontier.progress, budget.clock
     while picked := frontier.pick(max(1, frontier.batch // 2)):
@@ -247,7 +247,7 @@ def branch_and_bound(frontier: Frontier[Any, Any], budget: Budget) -> SearchOutc
 
 
 def begin(frontier: Frontier[Any, Any], budget: Budget) -> None:
-    """Bound what a search begins or goes on with, in as large batches as fit."""
+    """Bound the open domains of a search that begins, or goes on with better neuron bounds, in batches that fit."""
     while len(frontier) and not frontier.begun:
         try:
             with refusals():

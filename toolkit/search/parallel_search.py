@@ -52,7 +52,7 @@ def shares_of(search: Frontier[Any, Any]) -> int:
 
 @dataclass(frozen=True)
 class TurnResult:
-    """What came of a turn: whether a witness was accepted, and whether a process was lost."""
+    """The outcome of a turn: whether a witness was accepted, and whether a process was lost."""
 
     witness: bool
     lost: bool
@@ -60,10 +60,10 @@ class TurnResult:
 
 @dataclass
 class TurnReport:
-    """What a process comes to in its turn."""
+    """What a process hands in at the end of a turn."""
 
     state: tuple[Any, SearchProgress]
-    """What is left of its share, with its counters."""
+    """The open domains of its share, with its counters."""
     candidates: list[tuple[Tensor, int]] = field(default_factory=list)
     """Points that may be witnesses, with their regions: only the process that all began with can replay them."""
     told: Any = None
@@ -110,14 +110,14 @@ class _TurnRunner:
     budget: Budget
 
     def lead(self, share: Frontier[Any, Any]) -> TurnReport:
-        """What the process that all began with does with its share."""
+        """Search the first share, in the process that all shares began with. Raises WitnessFound."""
         outcome = self._run(share, self.budget)
         if outcome is not None and outcome.witness:
             raise WitnessFound
         return TurnReport(share.state())
 
     def follow(self, share: Frontier[Any, Any], observer: ShareObserver) -> TurnReport:
-        """What a forked one does."""
+        """Search another share, in a forked process, and collect the candidates for a witness."""
         candidates: list[tuple[Tensor, int]] = []
 
         def collect(point: Tensor, region: int) -> bool:
@@ -129,7 +129,7 @@ class _TurnRunner:
         return TurnReport(share.state(), candidates, observer.told())
 
     def _run(self, share: Frontier[Any, Any], budget: Budget) -> SearchOutcome | None:
-        """What a share comes to, or None where it is not done when the turn ends."""
+        """The outcome of searching a share, or None where it is not done when the turn ends."""
         try:
             # From here on, not from when the turn began: each gets at least one round done, however late it started.
             clock = budget.clock

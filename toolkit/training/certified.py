@@ -127,15 +127,18 @@ def _(options: MtlIbp, adversarial: Tensor, worst: Tensor, labels: Tensor) -> Te
 
 @between.register
 def _(options: CcIbp, adversarial: Tensor, worst: Tensor, labels: Tensor) -> Tensor:
-    """Of differences to the label's logit: the cross-entropy of logits and of their differences is the same."""
+    """Cross-entropy of convex combinations of differences to the label's logit, by which it is that of the logits."""
     differences = [logits - logits.gather(1, labels[:, None]) for logits in (adversarial, worst)]
     return cross_entropy((1 - options.mix) * differences[0] + options.mix * differences[1], labels)
 
 
 @between.register
 def _(options: ExpIbp, adversarial: Tensor, worst: Tensor, labels: Tensor) -> Tensor:
-    """Of the means over the batch: the paper writes it for one image, and its code and CTBench's, which their values of
-    ``mix`` are for, take powers of means. Losses are kept from zero, where powers have no derivative."""
+    """Product of powers of both losses' means over the batch.
+
+    The paper writes it for one image; its code and CTBench's, which their values of ``mix`` are for, take powers of
+    means. Losses are kept from zero, where powers have no derivative.
+    """
     least = torch.finfo(adversarial.dtype).tiny
     losses = [cross_entropy(logits, labels).clamp_min(least) for logits in (adversarial, worst)]
     return losses[0] ** (1 - options.mix) * losses[1] ** options.mix

@@ -185,7 +185,7 @@ class Averaging(RecipeRecord):
     every: PositiveInt = 10
     """Steps between two sets of weights that count."""
     decay: Annotated[float | None, Field(gt=0, lt=1)] = None
-    """Of an exponential moving average (EMA), at each set that counts; None weighs all of them alike."""
+    """Decay of an exponential moving average (EMA), at each set that counts; None weighs all of them alike."""
 
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -204,7 +204,7 @@ class Training(RecipeRecord):
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: PositiveFloat = 0.01
     momentum: Fraction = 0.9
-    """Of ``sgd``; ``adam`` has its usual moments."""
+    """Momentum of ``sgd``; ``adam`` has its usual moments."""
     weight_decay: NonNegativeFloat = 5e-4
     milestones: tuple[PositiveInt, ...] = ()
     """Epochs (counted from 1) after which the learning rate is multiplied by ``decay``."""

@@ -30,11 +30,11 @@ class Classifier:
     """A network of one input whose only output are scores."""
 
     model: OnnxModel
-    """The file's own graph where it is of that kind already."""
+    """The network with scores as its only output; the file's own graph where that is so already."""
     class_names: tuple[str, ...] = ()
     """Names of the classes in the order of the scores, where the file has them."""
     remarks: tuple[str, ...] = ()
-    """What was set aside or written in another way."""
+    """Messages about outputs that were left out and operators that were replaced."""
     features: tuple[str, ...] = ()
     """Names of the features in their order, of a file that has an input for each."""
 
@@ -80,7 +80,7 @@ def load_classifier(path: Path, output: str | None = None) -> Classifier:
 
 
 def _with_tensors(file: ModelFile) -> tuple[OnnxModel, list[str]]:
-    """The model with the tensors that go into a ``ZipMap`` in place of what comes out."""
+    """The model with the operands of each ``ZipMap``, tensors, as outputs in place of its maps."""
     sources = {node.output[0]: node.input[0] for node in file.proto.graph.node if node.op_type == "ZipMap"}
     zipped = [value for value in file.proto.graph.output if value.name in sources]
     if not zipped:
@@ -114,7 +114,7 @@ def _declared(model: OnnxModel) -> OnnxModel:
 
 
 def _with_one_output(model: OnnxModel, wanted: str | None) -> tuple[OnnxModel, list[str]]:
-    """The model with the output that is asked about alone, and what is left out."""
+    """The model with no output but the one that is asked about, and remarks on the outputs that are left out."""
     names = [info.name for info in model.outputs]
     if wanted is not None and wanted not in names:
         raise InputError(f"{model.path}: no output {wanted!r}; it has {', '.join(names)}")

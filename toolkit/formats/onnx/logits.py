@@ -39,7 +39,7 @@ class _Scores:
 
 
 class _Graph:
-    """What tensors are made of."""
+    """A model's graph, in which tensors are traced back to the operators that make them."""
 
     def __init__(self, model: OnnxModel) -> None:
         self.opset = model.opset

@@ -41,7 +41,7 @@ from toolkit.formats.onnx.runtime import Session
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """What is known about the tensors of a graph at its concrete shapes."""
+    """Shapes and values of the tensors of a graph, from one run at its concrete shapes."""
 
     path: Path
     opset: int

@@ -41,7 +41,7 @@ Image = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def _changes(image_of: Image, shape: tuple[int, ...], axis: int) -> bool:
-    """Whether an axis is not left as it is; asked with random numbers, which no other matrix keeps."""
+    """Whether the node changes an axis: it is run on random numbers, which only the identity keeps."""
     ends = [1] * len(shape)
     ends[axis] = shape[axis]
     along = np.random.default_rng(0).random(shape[axis]).astype(np.float32).reshape(ends)

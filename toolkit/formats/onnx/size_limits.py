@@ -165,7 +165,7 @@ def _check_infos(path: Path, proto: ModelProto, infos: list[ValueInfoProto]) -> 
 
 
 def _shape(info: ValueInfoProto) -> tuple[int, ...]:
-    """The shape with 1 for what is open."""
+    """The shape with 1 in place of open dimensions."""
     return tuple(max(dim.dim_value, 1) for dim in info.type.tensor_type.shape.dim)
 
 

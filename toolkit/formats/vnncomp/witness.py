@@ -28,7 +28,7 @@ class Witness:
     """Language version of the query, which decides the text format."""
     tensors: tuple[Tensor, ...]
     values: tuple[NDArray[Any], ...]
-    """Of each tensor, in the model's element type and the declared shape; what is not an input is onnxruntime's."""
+    """Values of each tensor, in the model's element type and the declared shape; other than inputs, onnxruntime's."""
 
     @property
     def inputs(self) -> NDArray[np.float64]:

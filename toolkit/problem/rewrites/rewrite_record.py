@@ -9,7 +9,7 @@ from typing import Any
 from toolkit.registry import Registry
 
 Condition = Callable[[Sequence[bool]], bool]
-"""Of which of the positional arguments depend on the inputs."""
+"""Whether an operator is rewritten, by which of its positional arguments depend on the inputs."""
 
 
 def always(varies: Sequence[bool]) -> bool:
@@ -42,6 +42,7 @@ class Rewrite:
 
 
 REWRITES: Registry[Any, Rewrite] = Registry("rewrite", folder="toolkit.problem.rewrites")
+"""Rewrites by the ATen operator that they replace."""
 
 
 def rewrite(
