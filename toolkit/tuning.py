@@ -812,9 +812,7 @@ class CrownTuning(TuningGroup):
     most_neurons_per_box: int = choice(
         256, "neurons", least=0, measured="choices_2026_11_30.json:crown:most_neurons_per_box"
     )
-    """Neurons of a layer of matrices, for each box, beyond which forward bounds have to do where there are any."""
-    most_neurons_per_input: int = choice(2, "neurons", least=0, measured="no")
-    """Neurons of a layer of operators, for each box and each input of it, beyond which forward bounds have to do."""
+    """Neurons of a layer, for each box, beyond which forward bounds have to do where there are any."""
 
 
 class StrategyTuning(TuningGroup):

@@ -240,8 +240,8 @@ def in_turns(
     return result
 
 
-def main() -> None:
-    """Measure choices and write what was found."""
+def arguments() -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--groups", nargs="*", default=list(GROUPS))
@@ -257,7 +257,12 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=6, help="instances of each of these")
     parser.add_argument("--sample", type=Path, help="instances with what they read")
     parser.add_argument("--folder", type=Path, help="families, instead of those in VNNCOMP_DIR")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure choices and write what was found."""
+    options = arguments()
     report: Mapping[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
     folder = options.folder or Path(os.environ["VNNCOMP_DIR"])
     limits = Limits(options.timeout, options.passes, options.processes)
@@ -275,7 +280,10 @@ def main() -> None:
     for group, name, entry in choices(list(DEFAULTS._fields) if turns else options.groups):
         readers = readers_of(f"{group}.{name}", instances, options.readers)
         wanted = f"{group}.{name}" in options.choices or (options.unmeasured and entry.measured == "no")
-        if name in groups.setdefault(group, {}) or (turns and not (wanted and readers)):
+        if name in groups.setdefault(group, {}) or (turns and not wanted):
+            continue
+        if turns and not readers:
+            print(f"{group}.{name}: read by none of {len(instances)} instances", flush=True)
             continue
         if turns:
             groups[group][name] = in_turns(group, name, entry, readers, limits, options.factors)

@@ -203,7 +203,6 @@ def tightened(choices: Choices, scene: Scene) -> int:
     known, _ = interval_bounds(scene.program, larger)
     limits = {
         "most_neurons_per_box": choices.of((256, 0, 1)),
-        "most_neurons_per_input": choices.of((2, 0)),
         "least_rows": choices.of((128, 1)),
         "owned_coefficients": PerDevice(choices.of((1 << 18, 1)), 1 << 24),
     }

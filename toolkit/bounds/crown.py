@@ -22,7 +22,7 @@ from torch import Tensor
 from toolkit.bounds.backward import LinearBounds, backward, both_signs, functional, layer_lines, lines_of, of_rows
 from toolkit.bounds.backward_rounding import RunningErrors, map_errors
 from toolkit.bounds.clip_boxes import HalfSpaces, Polytopes, minimum_within, polytopes
-from toolkit.bounds.forward import ForwardPass, boxes_together, has_wide_layer, only_matrices
+from toolkit.bounds.forward import ForwardPass, boxes_together, has_wide_layer
 from toolkit.bounds.interval import Bounds, concatenate, inexact, map_interval
 from toolkit.ops import RELAXATIONS, RelaxationLines
 from toolkit.problem.program import INPUT, Layer, Program
@@ -206,7 +206,7 @@ def _tighten(
             bounds = bounds.meet(forward.bounds(number))
         rows = _doubtful(layer, bounds, values, number)
         share: Tensor | None = None
-        if forward is not None and len(rows.owner) > _most_rows(program, number, box) * len(box.lower):
+        if forward is not None and len(rows.owner) > tuned().crown.most_neurons_per_box * len(box.lower):
             share = _normalised(forward.spread(rows.owner, rows.neuron, program.num_inputs))
         elif len(rows.owner):
             found, share = _bound_owned_rows(earlier.next_pass(), rows, within, check)
@@ -231,17 +231,6 @@ def _stacked(parts: list[TightenedBounds], box: Bounds) -> TightenedBounds:
         torch.cat([part.contradiction for part in parts]),
         _joined(influences, box),
     )
-
-
-def _most_rows(program: Program, number: int, box: Bounds) -> int:
-    """Rows of a layer, for each box, that are worth a backward pass where forward bounds are known.
-
-    Matrices serve many rows at little cost; operators cost as much for each row as for a column of forward bounds.
-    """
-    limits = tuned().crown
-    if only_matrices(program, number):
-        return limits.most_neurons_per_box
-    return limits.most_neurons_per_input * (box.lower.shape[1] + 1)
 
 
 def _inherited(program: Program, layer: Layer, box: Bounds, known: Bounds) -> Bounds:
