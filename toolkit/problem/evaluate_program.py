@@ -59,6 +59,12 @@ class Arithmetic:
     copies: int
     """Disturbed copies of each point; with none, the bounds on errors are all that is known."""
 
+    @property
+    def underflow(self) -> float:
+        """What a term or a sum may lose by itself: a result below the least normal number may be rounded to zero."""
+        dtype = torch.float32 if self.unit >= unit_roundoff(torch.float32) else torch.float64
+        return torch.finfo(dtype).tiny
+
     @classmethod
     def of(cls, unit: float, copies: int | None = None) -> Arithmetic:
         """Arithmetic with so many copies; None stands for as many as the tuning table says."""
@@ -87,9 +93,10 @@ class Arithmetic:
         sizes = [source.value.abs() for source in sources]
         wider = [size + source.error / factor for size, source in zip(sizes, sources, strict=True)]
         both = magnitude([torch.cat(pair) for pair in zip(sizes, wider, strict=True)])
-        here, error = both[: len(value)], factor * both[len(value) :]
+        least = (count + ROUNDINGS_BESIDE_SUM) * self.underflow
+        here, error = both[: len(value)], factor * both[len(value) :] + least
         copies = copies.reshape(self.copies, *value.shape)
-        copies = copies + usual * here * self._signs(copies)
+        copies = copies + (usual * here + least) * self._signs(copies)
         return PointValues(value, _known(error), copies, any(source.jumps for source in sources))
 
     def stored(self, affine: Affine, sources: Sequence[PointValues], found: PointValues) -> PointValues:

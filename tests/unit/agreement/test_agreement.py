@@ -448,3 +448,11 @@ def test_tensors_that_onnxruntime_does_not_return_are_left_out(tmp_path: Path) -
     rounded = builder.op("Cast", builder.dense("x", 3, 3), to=onnx.TensorProto.BFLOAT16)
     result = builder.op("Relu", builder.op("Cast", rounded, to=onnx.TensorProto.FLOAT))
     assert decided(builder.model(result, 3), tmp_path, "(<= Y_0 -0.5)").verdict is Verdict.UNSAT
+
+
+def test_a_product_that_vanishes_in_the_type_of_the_network_is_no_fault(tmp_path: Path) -> None:
+    """The values are too small for single precision, and zero in onnxruntime."""
+    builder = NetworkBuilder(np.random.default_rng(0), (1, 2))
+    small = builder.constant(np.full((2, 2), 1e-30))
+    result = builder.op("MatMul", builder.op("Relu", builder.op("MatMul", "x", small)), small)
+    assert decided(builder.model(result, 2), tmp_path, "(>= Y_0 1.0)").verdict is Verdict.UNSAT
