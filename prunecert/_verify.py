@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
@@ -126,7 +127,8 @@ def _verify_certified(
         else:
             specification = Path(spec)
         files = ProofFiles(paths, specification, folder / "certificate")
-        return verify_with_certificate(files, networks, settings, silent, clock)
+        found = verify_with_certificate(files, networks, settings, silent, clock)
+        return replace(found, reason=found.reason.replace(f"{name}{os.sep}", ""))  # the folder is gone when it is read
 
 
 def _query(spec: str | os.PathLike[str] | Robustness, models: Mapping[str, OnnxModel]) -> Query:
@@ -165,7 +167,15 @@ def _robustness(question: Robustness, model: OnnxModel) -> Query:
     if not low < high:
         raise InputError(f"clip: the first number must be below the second, not {low} and {high}")
     ball = specs.linf_box(center, epsilon, low, high, x.dtype)
-    return specs.robustness(ball, question.label, y.size)
+    return specs.robustness(ball, _whole(question.label, "label"), y.size)
+
+
+def _whole(value: int, name: str) -> int:
+    """A whole number, of whatever library."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{name}: not a whole number: {value!r}") from error
 
 
 def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:

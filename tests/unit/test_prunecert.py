@@ -197,7 +197,7 @@ def test_certified_answers_have_a_checked_certificate(forms: dict, path: Path, f
     assert prunecert.verify(network, REACHED, **arguments, settings=CERTIFIED).verdict is Verdict.SAT
 
 
-def test_nothing_is_certified_that_the_checker_does_not_read(tmp_path: Path) -> None:
+def test_nothing_is_certified_that_the_checker_does_not_read(path: Path) -> None:
     """The sine has bounds, and no rule in the checker."""
     nodes = [onnx.helper.make_node("Sin", ["x"], ["y"])]
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "xy"]
@@ -206,7 +206,9 @@ def test_nothing_is_certified_that_the_checker_does_not_read(tmp_path: Path) -> 
     assert prunecert.verify(model, UNREACHED, **QUICK).verdict is Verdict.UNSAT
     found = prunecert.verify(model, UNREACHED, settings=CERTIFIED)
     assert (found.verdict, found.statistics.certificate) == (Verdict.UNKNOWN, "")
-    assert "no certificate" in found.reason
+    assert found.reason.startswith("no certificate: node")
+    product = prunecert.verify(path, BOX + "(assert (>= (* X_0 X_1) 1.5))", settings=CERTIFIED)
+    assert product.reason == "no certificate: query.vnnlib:1: products of variables are not read"
 
 
 class Breaks(nn.Module):
@@ -234,6 +236,7 @@ WRONG = {
     "radii of another size": (["net.onnx", Robustness([0.5, 0.5], [0.1] * 3, 0)], {}, "epsilon: 3 numbers"),
     "a negative radius": (["net.onnx", Robustness([0.5, 0.5], -0.1, 0)], {}, "epsilon not negative"),
     "a label that is no output": (["net.onnx", Robustness([0.5, 0.5], 0.1, 2)], {}, "output 2 is not one of 2"),
+    "a label with decimals": (["net.onnx", Robustness([0.5, 0.5], 0.1, 1.5)], {}, "label: not a whole number: 1.5"),
     "a range upside down": (["net.onnx", Robustness([0.5, 0.5], 0.1, 0, (1, 0))], {}, "clip: the first number"),
     "a centre out of range": (["net.onnx", Robustness([0.5, 1.5], 0.1, 0, (0, 1))], {}, "leaves the range"),
     "a question about two": (
