@@ -280,6 +280,33 @@ SINGLE = {
     ),
     "maxpool-lower": (_node("MaxPool", kernel_shape=[2, 2], auto_pad="SAME_LOWER"), 12, (1, 1, 5, 5), ()),
     "averagepool-22": (_node("AveragePool", kernel_shape=[2, 2], pads=[1, 1, 1, 1]), 22, (1, 1, 4, 4), ()),
+    **{
+        f"averagepool-{name}": (_node("AveragePool", kernel_shape=[3, 2], **attributes), 19, (1, 2, 5, 4), ())
+        for name, attributes in {
+            "same": {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+            "lower": {"strides": [2, 1], "auto_pad": "SAME_LOWER"},
+            "uneven": {"pads": [0, 0, 1, 1], "strides": [2, 1], "ceil_mode": 1},
+            "counted": {"pads": [0, 1, 2, 0], "count_include_pad": 1, "ceil_mode": 1, "strides": [2, 2]},
+            "gaps": {"dilations": [2, 1], "pads": [1, 0, 1, 0]},
+        }.items()
+    },
+    **{
+        f"transposed-{name}": (
+            _node("ConvTranspose", 2, group=2, strides=[2, 2], **attributes),
+            11,
+            (1, 2, 3, 3),
+            (_f(*range(24)).reshape(2, 2, 3, 2), _f(1, 2, 3, 4)),
+        )
+        for name, attributes in {
+            "same": {"auto_pad": "SAME_UPPER"},
+            "lower": {"auto_pad": "SAME_LOWER"},
+            "valid": {"auto_pad": "VALID"},
+            "uneven": {"pads": [0, 1, 1, 0]},
+            "uneven-extra": {"pads": [0, 1, 1, 0], "output_padding": [1, 0]},
+            "shape": {"output_shape": [5, 6]},
+            "shape-extra": {"output_shape": [6, 6], "output_padding": [0, 1], "auto_pad": "SAME_UPPER"},
+        }.items()
+    },
     "conv-same": (
         _node("Conv", 1, auto_pad="SAME_LOWER", strides=[2, 2]),
         13,
@@ -305,6 +332,13 @@ def test_single_operators(tmp_path: Path, name: str) -> None:
     constants = {f"c{index}": np.asarray(value) for index, value in enumerate(operands)}
     model = node_model(tmp_path / "net.onnx", node, opset, shape, **constants)
     assert check_import(model, import_module(model))
+
+
+def test_a_result_beyond_the_windows_of_a_transposed_convolution_is_refused(tmp_path: Path) -> None:
+    node = _node("ConvTranspose", 1, output_shape=[10], strides=[2])
+    model = node_model(tmp_path / "net.onnx", node, 11, (1, 1, 4), c0=np.ones((1, 1, 3), np.float32))
+    with pytest.raises(UnsupportedError, match=r"operator ConvTranspose .*larger than its windows reach"):
+        import_module(model)
 
 
 def test_shape_arithmetic_is_folded(tmp_path: Path) -> None:

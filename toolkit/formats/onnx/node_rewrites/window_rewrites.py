@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -13,10 +15,67 @@ from toolkit.formats.onnx.probe import TensorFacts
 from toolkit.formats.onnx.resize_matrix import resize_matrices
 
 
-@rewrite("Conv", "ConvTranspose", "AveragePool")
-def windowed(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
+@rewrite("Conv")
+def convolution(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
     """Automatic padding is written out; everything else stays."""
     builder.copy(_with_explicit_pads(node, facts), facts.used)
+
+
+@rewrite("ConvTranspose")
+def transposed_convolution(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
+    """Padding, which is what is cut off of the result, is cut off afterwards where torch takes none of its kind: an
+    uneven one, or one that is told by the shape of the result."""
+    axes = len(facts.shape(node.input[0])) - 2
+    pads = attribute(node, "pads") or [0] * 2 * axes
+    told = attribute(node, "output_shape") or attribute(node, "auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
+    if not told and pads[:axes] == pads[axes:]:
+        builder.copy(_without(node, {"auto_pad"}), facts.used)
+        return
+    pads = _told_pads(node, facts) if told else pads
+    whole = _without(node, {"auto_pad", "pads", "output_shape"})
+    whole.output[0] = builder.fresh("whole")
+    builder.copy(whole, facts.used)
+    cut = [0, 0, *(-pad for pad in pads[:axes]), 0, 0, *(-pad for pad in pads[axes:])]
+    builder.static("Pad", [whole.output[0]], node.output[0], pads=cut, value=0.0)
+
+
+def _told_pads(node: onnx.NodeProto, facts: TensorFacts) -> list[int]:
+    """What a transposed convolution leaves out at begins and ends, for its result to have its shape."""
+    sizes, results = facts.shape(node.input[0])[2:], facts.shape(node.output[0])[2:]
+    kernel = attribute(node, "kernel_shape") or facts.shape(node.input[1])[2:]
+    ones, zeros = [1] * len(sizes), [0] * len(sizes)
+    strides, dilations = attribute(node, "strides") or ones, attribute(node, "dilations") or ones
+    extra = attribute(node, "output_padding") or zeros
+    parts = zip(sizes, results, kernel, strides, dilations, extra, strict=True)
+    totals = [(size - 1) * s + (k - 1) * d + 1 + more - result for size, result, k, s, d, more in parts]
+    if min(totals) < 0:
+        raise UnsupportedError(f"{facts.where(node)}: a result larger than its windows reach is not supported")
+    smaller, larger = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    return smaller + larger if attribute(node, "auto_pad", "NOTSET") == "SAME_UPPER" else larger + smaller
+
+
+@rewrite("AveragePool")
+def average_pool(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
+    """Windows that torch's pooling does not take (with uneven padding, or with gaps) become a matrix for each axis."""
+    node = _with_explicit_pads(node, facts)
+    kernel = attribute(node, "kernel_shape")
+    ones = [1] * len(kernel)
+    pads, strides = attribute(node, "pads") or [0] * 2 * len(kernel), attribute(node, "strides") or ones
+    begins, ends, dilations = pads[: len(kernel)], pads[len(kernel) :], attribute(node, "dilations") or ones
+    if begins == ends and dilations == ones:
+        builder.copy(_without(node, {"dilations"}), facts.used)
+        return
+    current, everything = node.input[0], bool(attribute(node, "count_include_pad", 0))
+    for axis, (begin, end, size, stride, step) in enumerate(zip(begins, ends, kernel, strides, dilations, strict=True)):
+        length, windows = (facts.shape(name)[axis + 2] for name in (node.input[0], node.output[0]))
+        cells = np.arange(windows)[:, None] * stride + np.arange(size) * step - begin
+        real = (cells >= 0) & (cells < length)
+        counted = (cells < length + end) if everything else real
+        weights = np.zeros((windows, length))
+        np.add.at(weights, (np.nonzero(real)[0], cells[real]), 1.0)
+        matrix = builder.constant((weights / counted.sum(1)[:, None]).astype(facts.values[node.input[0]].dtype))
+        current = builder.static("AxisMatMul", [current, matrix], axis=axis + 2)
+    builder.alias(node.output[0], current)
 
 
 @rewrite("MaxPool")
@@ -59,14 +118,18 @@ def _with_explicit_pads(node: onnx.NodeProto, facts: TensorFacts) -> onnx.NodePr
     mode = attribute(node, "auto_pad", "NOTSET")
     if mode == "NOTSET":
         return node
-    if node.op_type == "ConvTranspose":
-        raise UnsupportedError(f"{facts.where(node)}: auto_pad is not supported")
-    explicit = onnx.NodeProto()
-    explicit.CopyFrom(node)
-    kept = [entry for entry in node.attribute if entry.name not in {"auto_pad", "pads"}]
-    del explicit.attribute[:]
-    explicit.attribute.extend([*kept, onnx.helper.make_attribute("pads", _automatic_pads(node, facts, mode))])
+    explicit = _without(node, {"auto_pad", "pads"})
+    explicit.attribute.append(onnx.helper.make_attribute("pads", _automatic_pads(node, facts, mode)))
     return explicit
+
+
+def _without(node: onnx.NodeProto, names: Container[str]) -> onnx.NodeProto:
+    """A copy of a node without some of its attributes."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    del copy.attribute[:]
+    copy.attribute.extend(entry for entry in node.attribute if entry.name not in names)
+    return copy
 
 
 def _automatic_pads(node: onnx.NodeProto, facts: TensorFacts, mode: str) -> list[int]:
