@@ -87,59 +87,52 @@ class CaseTracker:
         if bounds and not frontier.progress.undecided:
             self.raise_bounds(np.array(list(bounds), dtype=np.int64), np.array(list(bounds.values())))
 
+    def _problem_begun(self, event: ProblemBegun) -> None:
+        regions = np.asarray(event.regions)
+        self._part = np.flatnonzero(np.isin(self.cases.region, regions))
 
-def _problem_begun(tracker: CaseTracker, event: ProblemBegun) -> None:
-    regions = np.asarray(event.regions)
-    tracker._part = np.flatnonzero(np.isin(tracker.cases.region, regions))
+    def _phase_begun(self, event: PhaseBegun) -> None:
+        self.phase = event.phase
+        self._search = event.phase if event.search else self._search
 
+    def _root_bounded(self, event: RootBounded) -> None:
+        if event.root is not None and len(event.root.lower) == len(self._part):
+            lower = event.root.lower.double().cpu().numpy()
+            self.raise_bounds(np.arange(len(lower)), lower)
 
-def _phase_begun(tracker: CaseTracker, event: PhaseBegun) -> None:
-    tracker.phase = event.phase
-    tracker._search = event.phase if event.search else tracker._search
+    def _search_begun(self, event: SearchBegun) -> None:
+        if self._frontier() is not event.frontier:
+            self._frontier, self._searched = weakref.ref(event.frontier), set()
+            self.rise = (math.nan, math.nan)
+        self._searched |= {case for domains in event.bounded for case in domains.case.cpu().numpy().tolist()}
 
+    def _round_done(self, event: RoundDone) -> None:
+        self.domains, self.open_domains, self.phase = event.bounded, event.open, self._search
+        first = event.lower if math.isnan(self.rise[0]) else self.rise[0]
+        self.rise = (first, event.lower)
+        frontier = self._frontier()
+        if frontier is not None and self.clock.elapsed - self._looked >= self.every:
+            self._looked = self.clock.elapsed
+            self.look(frontier)
 
-def _root_bounded(tracker: CaseTracker, event: RootBounded) -> None:
-    if event.root is not None and len(event.root.lower) == len(tracker._part):
-        lower = event.root.lower.double().cpu().numpy()
-        tracker.raise_bounds(np.arange(len(lower)), lower)
+    def _attack_tried(self, event: AttackTried) -> None:
+        cases, losses = event.cases.cpu().numpy(), event.losses.double().cpu().numpy()
+        np.fmin.at(self.nearest, self._part[cases], losses)
 
-
-def _search_begun(tracker: CaseTracker, event: SearchBegun) -> None:
-    if tracker._frontier() is not event.frontier:
-        tracker._frontier, tracker._searched = weakref.ref(event.frontier), set()
-        tracker.rise = (math.nan, math.nan)
-    tracker._searched |= {case for domains in event.bounded for case in domains.case.cpu().numpy().tolist()}
-
-
-def _round_done(tracker: CaseTracker, event: RoundDone) -> None:
-    tracker.domains, tracker.open_domains, tracker.phase = event.bounded, event.open, tracker._search
-    first = event.lower if math.isnan(tracker.rise[0]) else tracker.rise[0]
-    tracker.rise = (first, event.lower)
-    frontier = tracker._frontier()
-    if frontier is not None and tracker.clock.elapsed - tracker._looked >= tracker.every:
-        tracker._looked = tracker.clock.elapsed
-        tracker.look(frontier)
-
-
-def _attack_tried(tracker: CaseTracker, event: AttackTried) -> None:
-    cases, losses = event.cases.cpu().numpy(), event.losses.double().cpu().numpy()
-    np.fmin.at(tracker.nearest, tracker._part[cases], losses)
-
-
-def _no_bounds(tracker: CaseTracker, event: NoBounds) -> None:
-    tracker.unbounded = event.reason
+    def _no_bounds(self, event: NoBounds) -> None:
+        self.unbounded = event.reason
 
 
 _NOTES: dict[type, Callable[[CaseTracker, Any], None]] = {
-    ProblemBegun: _problem_begun,
-    PhaseBegun: _phase_begun,
-    RootBounded: _root_bounded,
-    SearchBegun: _search_begun,
-    RoundDone: _round_done,
-    AttackTried: _attack_tried,
-    NoBounds: _no_bounds,
+    ProblemBegun: CaseTracker._problem_begun,
+    PhaseBegun: CaseTracker._phase_begun,
+    RootBounded: CaseTracker._root_bounded,
+    SearchBegun: CaseTracker._search_begun,
+    RoundDone: CaseTracker._round_done,
+    AttackTried: CaseTracker._attack_tried,
+    NoBounds: CaseTracker._no_bounds,
 }
-"""What each kind of event tells a tracker."""
+"""How a tracker takes note of each kind of event; it ignores others."""
 
 
 def explain(query: Query, tracker: CaseTracker, most: int = 20) -> Explanation:

@@ -30,11 +30,12 @@ from toolkit.tuning import tuned
 
 Integers = NDArray[np.int64]
 ROOM_FACTOR = 1 + 2.0**-10
-"""For the checker, which moves the ends of boxes outward to doubles itself, and may find a little more."""
+"""Factor of the room of atoms: the checker moves the ends of boxes outward to doubles itself, and may find a little
+more."""
 LEAST_PASSES = 16
-"""About what intervals take, in backward passes, with the errors of a network that they compute."""
+"""Estimated time of interval bounds of a network with their rounding errors, in backward passes."""
 TYPES = ("float32", "float64")
-"""Element types that are taken for real numbers."""
+"""Element types of networks that are read, as networks over real numbers."""
 
 
 class TooLarge(Exception):  # noqa: N818 - not an error: others may know more
@@ -76,7 +77,7 @@ class StepQuestion:
 
     @cached_property
     def atoms(self) -> int:
-        """The value of all atoms."""
+        """Number of the value that the atoms are, the last of the network."""
         return len(self.network.sizes) - 1
 
     @cached_property
@@ -142,14 +143,14 @@ def read_cases(query: Query, cases: Cases, model: OnnxModel) -> tuple[ProofNetwo
     return network, BoxedCases(cases.lower, cases.upper, cases.region, cases.starts, cases.rows, matrix, constant)
 
 
-def with_room_of(question: StepQuestion, clock: Clock) -> StepQuestion:
-    """The question with the room that `with_room` gives atoms."""
+def question_with_room(question: StepQuestion, clock: Clock) -> StepQuestion:
+    """The question with room for rounding in the constants of its atoms."""
     steps = question.network.steps[:-1]
     network = replace(question.network, sizes=question.network.sizes[:-1], steps=steps)
-    return question_of(network, with_room(network, question.cases, clock))
+    return question_of(network, with_room_in_constants(network, question.cases, clock))
 
 
-def with_room(network: ProofNetwork, cases: BoxedCases, clock: Clock) -> BoxedCases:
+def with_room_in_constants(network: ProofNetwork, cases: BoxedCases, clock: Clock) -> BoxedCases:
     """The cases with constants that are less what evaluations of their atoms in the network's type may be off by.
 
     An atom that is of several boxes has the largest room. Raises UnreadableError where nothing is known of that, and
@@ -176,14 +177,14 @@ def with_room(network: ProofNetwork, cases: BoxedCases, clock: Clock) -> BoxedCa
 
 @dataclass(frozen=True)
 class RoundOfBoxes:
-    """What became of boxes in one round: which case was refuted where, by which atom, and how boxes were halved."""
+    """The result of one round over boxes: which case was refuted where, by which atom, and how boxes were halved."""
 
     refuted: Array
     """Box, case and atom, ``(k, 3)``; an atom -1 where the box has no points."""
     halved: Array
     """Box and input, ``(h, 2)``."""
     middle: Array
-    """Where, ``(h,)``. The halves follow in the order of the next round's boxes: ``<=``, then ``>=``, each."""
+    """Where each box is cut, ``(h,)``; the next round has the halves ``<=`` and ``>=`` of each, in this order."""
 
 
 @dataclass
@@ -204,7 +205,7 @@ class OpenBoxes:
 
 
 def refute(question: StepQuestion, clock: Clock) -> list[RoundOfBoxes]:
-    """How all cases are refuted on all of their boxes.
+    """Refute all cases on all of their boxes, round by round, halving boxes in between.
 
     Raises TooLarge and OutOfTime as soon as they can hardly be in time, and where a box of many inputs is left.
     """
@@ -325,7 +326,7 @@ def quick_proof(
     """
     try:
         question = read_question(query, cases, model)
-        refute(with_room_of(question, clock) if floats else question, clock)
+        refute(question_with_room(question, clock) if floats else question, clock)
     except (TooLarge, OutOfTime, UnreadableError, UnsupportedError):
         return None
     return question

@@ -148,9 +148,9 @@ class LoadedQuery:
     """Every network of the query, by its name there."""
     cases: Cases
     known_root: ProblemWithRoot | None = None
-    """What is known already."""
-    computed: bool = False
-    """Whether the networks stand for what they compute, rounding included: for no function that is like it."""
+    """Root bounds that were found together with those of other queries; None where there are none yet."""
+    floats: bool = False
+    """Whether a proof has to hold for every evaluation of the networks in floating point, not only over the reals."""
 
     @cached_property
     def needed(self) -> Mapping[str, LoadedNetwork]:
@@ -159,7 +159,7 @@ class LoadedQuery:
 
     @property
     def by_scores(self) -> bool:
-        """Whether some network's scores do: proofs are about them then, and ties of outputs are looked for first."""
+        """Whether proofs are about the scores that some network's last softmax reads, in place of its outputs."""
         return any(self.needed[name] is not self.networks[name] for name in self.needed)
 
     @cached_property
@@ -176,7 +176,7 @@ class LoadedQuery:
         return OnnxReference(self.query, self.cases, sessions, scores)
 
     def imported(self) -> BoundedNetworks:
-        """The networks as they were bounded; imports torch."""
+        """The networks that are bounded, without a last softmax where scores do; imports torch."""
         return self._imported(self.needed)
 
     def imported_whole(self) -> BoundedNetworks:
@@ -193,9 +193,9 @@ class LoadedQuery:
     def refuted(
         self, bounded: Sequence[Bounded], statistics: Statistics, candidates: Sequence[Candidate] = ()
     ) -> Result:
-        """The answer where all cases were refuted by bounds of these things: no other code says `unsat`.
+        """The answer where bounds of ``bounded`` refuted all cases: no other code says `unsat`.
 
-        An error where one of them is not the networks in their files, at points of its boxes.
+        An error where one of these programs or modules differs from the networks in their files at points of its boxes.
         """
         try:
             for one in bounded:
@@ -217,7 +217,7 @@ class LoadedQuery:
     def _needed(self, network: Network) -> LoadedNetwork:
         loaded = self.networks[network.name]
         compared = (
-            not self.computed
+            not self.floats
             and not network.hidden
             and all(self.cases.only_compares(output) for output in network.outputs)
         )
@@ -235,7 +235,7 @@ def decide(loaded: LoadedQuery, settings: Settings, clock: Clock, observer: Obse
     """Decide a loaded query. With ``settings.certified`` never as `unsat`: no certificate is checked here
     (`toolkit.certificates.verify_with_certificate`)."""
     if speaks_of_floats(loaded.query, settings):
-        loaded = replace(loaded, known_root=None, computed=True)
+        loaded = replace(loaded, known_root=None, floats=True)
     sessions = {network.name: loaded.networks[network.name].session(hidden_names(network))
                 for network in loaded.query.networks}  # fmt: skip
     tracker = CaseTracker(loaded.cases, clock)
@@ -276,11 +276,11 @@ class QueryAttempt:
     clock: Clock
     observer: Observer
     tracker: CaseTracker
-    """One of those that the observer tells: knows what is open where nothing decides."""
+    """One of the observers: keeps the bounds of the cases, to explain what is open where nothing decides."""
     statistics: Statistics = field(default_factory=Statistics)
     witness: Witness | None = None
     candidates: list[Candidate] = field(default_factory=list)
-    """Points that looked like witnesses last."""
+    """The latest points, with their boxes, that were replayed as candidates for a witness."""
     remarks: list[str] = field(default_factory=list)
     """What the second backend left open, and why, and what the declared types ask for beyond: parts of the reason where
     nothing decides."""
@@ -351,9 +351,12 @@ class QueryAttempt:
         )
 
     def _prove_lightly(self) -> BoundedSteps | None:
-        """What was bounded for a proof in less time than importing torch takes; pointless where that was done."""
+        """The network that a proof in less time than importing torch takes is about; None without a proof.
+
+        It is not tried where torch was imported already.
+        """
         settings = self.settings
-        floats, plain = self.loaded.computed, (settings.strategy, settings.bounds) == ("auto", "native")
+        floats, plain = self.loaded.floats, (settings.strategy, settings.bounds) == ("auto", "native")
         constants_rounded = floats and self.query.over_floats  # of which a quick proof knows nothing
         if constants_rounded or "torch" in sys.modules or not plain:
             return None
@@ -368,7 +371,10 @@ class QueryAttempt:
         return None if question is None else BoundedSteps(question, self.cases, self.loaded.imported)
 
     def _obstacle(self) -> UnsupportedError | None:
-        """What is known at once to keep our own bounds from the networks; whoever watches is told before anything."""
+        """The error about the first operator without a bounding rule, by the graph alone; observers are told at once.
+
+        None where there is none, or where another backend bounds.
+        """
         if self.settings.bounds != "native":
             return None
         try:
@@ -399,14 +405,14 @@ class QueryAttempt:
                 return self._prove_parts([known_root.part], len(self.cases), device, known_root.root)
             bindings = {name: network.binding for name, network in self.loaded.needed.items()}
             second, beside = None, list[Bounded]()
-            if self.settings.bounds == "auto-lirpa" and not self.loaded.computed:
-                second, module = self._second_bounds(bindings, device)
+            if self.settings.bounds == "auto-lirpa" and not self.loaded.floats:
+                second, module = self._lirpa_bounds(bindings, device)
                 beside.append(module)
                 if not len(second.open):
                     return self._unsat(second.method, *beside)
             whole = compile_problem(self.query, bindings, self.cases)
             whole = whole if second is None else whole.with_cases(second.open.cpu())
-            if self.loaded.computed:
+            if self.loaded.floats:
                 whole = self._with_room(whole)
             self._note(relus=whole.program.num_neurons)
             parts = [merged_whole(whole)] if self.settings.certifiable else specialised(whole)
@@ -501,7 +507,7 @@ class QueryAttempt:
         finally:
             self.statistics = before.plus(self.statistics)
 
-    def _second_bounds(
+    def _lirpa_bounds(
         self, bindings: Mapping[str, Binding], device: torch.device
     ) -> tuple[LirpaRootBounds, BoundedModule]:
         """Root bounds by auto_LiRPA, for which no operator needs a rule of ours, and what it bounded."""
@@ -527,7 +533,7 @@ class QueryAttempt:
         self.statistics = replace(self.statistics, **facts)  # type: ignore[arg-type]
 
     def _spent(self, domains: int, depth: int) -> None:
-        """Searches that take turns are added up."""
+        """Add the domains of one search; of depths, keep the largest."""
         now = self.statistics
         self.statistics = replace(now, domains=now.domains + domains, depth=max(now.depth, depth))
 
@@ -551,7 +557,7 @@ class QueryAttempt:
         return False
 
     def _accept_in(self, part: ProblemPart) -> Callable[[torch.Tensor, int], bool]:
-        """Replays a point of one of the part's regions."""
+        """A function that replays a point of one of the part's regions, by the region's number in the part."""
 
         def accept(point: torch.Tensor, region: int) -> bool:
             return self._accept_array(point.detach().double().cpu().numpy(), int(part.regions[region]))

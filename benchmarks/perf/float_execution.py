@@ -25,7 +25,7 @@ from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.vnnlib.read import read_query
 from toolkit.problem.cases import compile_cases
 from toolkit.proof.network import UnreadableError
-from toolkit.quick_proof import read_cases, with_room
+from toolkit.quick_proof import read_cases, with_room_in_constants
 from toolkit.result import Result, Verdict
 from toolkit.run.clock import Clock
 from toolkit.settings import Settings
@@ -63,7 +63,7 @@ def measured(network: Path, specification: Path, passes: int) -> dict[str, Any]:
     try:
         query = read_query(specification)
         read, boxed = read_cases(query, compile_cases(query), load_model(network))
-        room = boxed.constant - with_room(read, boxed, Clock.started(LIMIT)).constant
+        room = boxed.constant - with_room_in_constants(read, boxed, Clock.started(LIMIT)).constant
         found["room"] = float(np.max(room))
     except UnreadableError as error:
         found["room"] = str(error)

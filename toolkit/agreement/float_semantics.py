@@ -29,8 +29,7 @@ from toolkit.problem.compile import Problem
 from toolkit.problem.evaluate_graph import AFFINE, INPUT, OperatorCall, calls
 from toolkit.problem.sum_rounding import ROUNDINGS_BESIDE_SUM, gamma_at
 from toolkit.proof.network import UnreadableError
-from toolkit.quick_proof import TooLarge, read_cases
-from toolkit.quick_proof import with_room as with_room_in_constants
+from toolkit.quick_proof import TooLarge, read_cases, with_room_in_constants
 from toolkit.run.clock import Clock
 from toolkit.tuning import tuned
 
