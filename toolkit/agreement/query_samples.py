@@ -92,7 +92,7 @@ class OnnxReference:
         found = [*liked, *_spread(self.cases, chosen, max(1, -(-count // len(chosen))))]
         points, fed = zip(*(self._rounded(point, region) for point, region in found), strict=True)
         wanted, given = np.stack(points), np.stack(fed)
-        variables = self._variables(given)
+        variables = self.query.assignments(given, self._run)
         variables[:, self.cases.inputs] = wanted
         return QuerySamples(wanted, np.abs(wanted - given), np.array([region for _, region in found]), variables)
 
@@ -127,16 +127,8 @@ class OnnxReference:
                 fed.append(given.astype(np.float64))
         return np.concatenate(real), np.concatenate(fed)
 
-    def _variables(self, points: Array) -> Array:
-        variables = np.empty((len(points), self.query.num_variables))
-        variables[:, self.cases.inputs] = points
-        for network in self.query.networks:
-            given = [variables[:, tensor.offset : tensor.offset + tensor.size] for tensor in network.inputs]
-            for tensor, value in zip((*network.hidden, *network.outputs), self._run(network, given), strict=True):
-                variables[:, tensor.offset : tensor.offset + tensor.size] = value
-        return variables
-
     def _run(self, network: Network, inputs: Sequence[Array]) -> Sequence[Array]:
+        """The hidden tensors of a network, then its outputs, or the scores that stand for them, ``(B, size)`` each."""
         computed = self.sessions[network.name].run_batch(inputs)
         outputs, inside = computed[: len(network.outputs)], computed[len(network.outputs) :]
         if network.name not in self.scores:

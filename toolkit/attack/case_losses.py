@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.formats.onnx.runtime import Session
-from toolkit.formats.vnnlib.query import Query, reduce_rows
+from toolkit.formats.vnnlib.query import Network, Query, reduce_rows
 from toolkit.problem.cases import Cases
 from toolkit.run.clock import Clock
 from toolkit.tuning import tuned
@@ -28,7 +29,7 @@ class CaseLosses:
     query: Query
     cases: Cases
     sessions: Mapping[str, Session]
-    """By name of the network."""
+    """onnxruntime's sessions, by name of the network."""
     least: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     """The least loss of each case at the points so far, ``(C,)``; infinite where there were none."""
 
@@ -70,16 +71,9 @@ class CaseLosses:
 
     def atoms(self, points: Points) -> NDArray[np.float64]:
         """Left-hand sides of all atoms, ``(B, m)``, at points ``(B, n)``."""
-        return self.cases.atoms.values(self.query.monomials(self._variables(points)))
+        return self.cases.atoms.values(self.query.monomials(self.query.assignments(points, self._run)))
 
-    def _variables(self, points: Points) -> NDArray[np.float64]:
-        """All variables of the query, ``(B, num_variables)``: inputs, and what the networks make of them."""
-        variables = np.empty((len(points), self.query.num_variables))
-        variables[:, self.cases.inputs] = points
-        for network in self.query.networks:
-            fed = [variables[:, tensor.offset : tensor.offset + tensor.size] for tensor in network.inputs]
-            computed = self.sessions[network.name].run_batch(fed)
-            outputs, hidden = computed[: len(network.outputs)], computed[len(network.outputs) :]
-            for tensor, value in zip((*network.hidden, *network.outputs), (*hidden, *outputs), strict=True):
-                variables[:, tensor.offset : tensor.offset + tensor.size] = value
-        return variables
+    def _run(self, network: Network, inputs: Sequence[Points]) -> list[NDArray[Any]]:
+        """The hidden tensors of a network, then its outputs, ``(B, size)`` each."""
+        computed = self.sessions[network.name].run_batch(inputs)
+        return [*computed[len(network.outputs) :], *computed[: len(network.outputs)]]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 
 import torch
 
 from toolkit.problem.program import Program
 from toolkit.run.events import MemoryShort, Observer
 from toolkit.run.memory_limits import available, refused
-from toolkit.search.phase_domains import PhaseDomains
 from toolkit.tuning import tuned
 
 
@@ -36,11 +33,9 @@ def largest_batch(program: Program, wanted: int, processes: int = 1) -> int:
     return max(2, min(wanted, int(limits.memory_share * free_bytes(program.device)) // max(1, each * processes)))
 
 
-def most_waiting(domains: PhaseDomains) -> int:
-    """How many domains like these may wait for their turn; at least as many as there are."""
-    tensors = [getattr(domains, field.name) for field in fields(domains)]
-    each = sum(tensor.element_size() * math.prod(tensor.shape[1:]) for tensor in tensors)
-    return max(len(domains), int(tuned().batches.frontier_memory_share * free_bytes(domains.lower.device)) // each)
+def most_waiting(count: int, bytes_each: int, device: torch.device) -> int:
+    """How many domains of this size may wait for their turn, as memory allows; at least ``count``, which are there."""
+    return max(count, int(tuned().batches.frontier_memory_share * free_bytes(device)) // bytes_each)
 
 
 def smaller_batch(batch: int, observer: Observer) -> int:

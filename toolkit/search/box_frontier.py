@@ -35,7 +35,6 @@ from toolkit.search.input_domains import (
     BoxStack,
     InputBoxes,
     bisect,
-    concat,
     groups_of,
     unrefuted,
     weakest_last,
@@ -78,7 +77,7 @@ class BoxFrontier(Frontier[InputBoxes, BoxStack]):
 
     def begin(self, clock: Clock) -> list[InputBoxes]:
         """Bound all open boxes."""
-        boxes, stack, bounded = concat(self.open.parts), BoxStack(), []
+        boxes, stack, bounded = InputBoxes.concat(self.open.parts), BoxStack(), []
         for positions in torch.arange(len(boxes), device=boxes.case.device).split(self.batch):
             part = self.shrunk(boxes.select(positions))
             bounded.append(bound_boxes(self.problem, part, self.groups(part), clock, self.stated))

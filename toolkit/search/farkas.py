@@ -19,6 +19,7 @@ from toolkit.tuning import tuned
 Row = list[Fraction]
 """Coefficients of the unknowns, then the constant."""
 TOLERANCES = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+"""The smallest that HiGHS takes: rows are scaled, and what a leaf is open by may be a small share of their range."""
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,21 @@ everywhere and not only where one case can be violated. Both come back as soon a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.interval import Bounds
+from toolkit.search.loop import DomainBatch
 from toolkit.search.phase_domains import proved
 
 
 @dataclass(frozen=True)
-class InputBoxes:
+class InputBoxes(DomainBatch):
     """Parts of the cases' input boxes."""
 
-    case: Tensor
-    """``(B,)`` int64."""
     lower: Tensor
     """Lower corners, ``(B, n)``."""
     upper: Tensor
@@ -45,9 +44,6 @@ class InputBoxes:
     """Constants of these linear lower bounds, ``(B, K)``."""
     gain: Tensor
     """What cutting each dimension in half is expected to gain, ``(B, n)``."""
-
-    def __len__(self) -> int:
-        return len(self.case)
 
     @property
     def box(self) -> Bounds:
@@ -69,16 +65,6 @@ class InputBoxes:
         """Splits on the longest path."""
         return int(self.depth.max()) if len(self) else 0
 
-    def select(self, index: Tensor) -> InputBoxes:
-        """Some of the boxes, by position or mask."""
-        index = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
-        return InputBoxes(*(getattr(self, field.name).index_select(0, index) for field in fields(self)))
-
-
-def concat(parts: Sequence[InputBoxes]) -> InputBoxes:
-    """All boxes of several records."""
-    return InputBoxes(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(InputBoxes)))
-
 
 def unrefuted(boxes: InputBoxes) -> InputBoxes:
     """The boxes whose bound is not a proof."""
@@ -97,7 +83,7 @@ def bisect(boxes: InputBoxes, dimension: Tensor) -> InputBoxes:
     boxes = replace(boxes, gain=boxes.gain.scatter(1, column, gain / 2), depth=boxes.depth + 1)
     below = replace(boxes, upper=boxes.upper.scatter(1, column, middle))
     above = replace(boxes, lower=boxes.lower.scatter(1, column, middle))
-    return concat([below, above])
+    return InputBoxes.concat([below, above])
 
 
 @dataclass(frozen=True)
@@ -125,11 +111,11 @@ class BoxStack:
             if kept:
                 below.append(part.select(positions[:kept]))
             count -= len(part) - kept
-        return concat(taken), BoxStack(tuple(below))
+        return InputBoxes.concat(taken), BoxStack(tuple(below))
 
     def dealt(self, count: int) -> list[BoxStack]:
         """Equal stacks, large and small boxes in each. At least one box is there."""
-        boxes = concat(self.parts)
+        boxes = InputBoxes.concat(self.parts)
         positions = torch.arange(len(boxes), device=boxes.case.device)
         return [BoxStack().with_top(boxes.select(positions[number::count])) for number in range(count)]
 
@@ -139,7 +125,7 @@ class BoxStack:
         parts = [part for stack in stacks for part in stack.parts]
         if not parts:
             return BoxStack()
-        boxes = concat(parts)
+        boxes = InputBoxes.concat(parts)
         return BoxStack((boxes.select(boxes.depth.argsort(stable=True)),))
 
     def weakest(self) -> float:

@@ -7,10 +7,11 @@ how each of these steps is done; time, memory, limits, counters and what observe
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,14 +23,37 @@ from toolkit.search.batch_size import refusals, smaller_batch
 from toolkit.tuning import tuned
 
 
-class DomainBatch(Protocol):
-    """Domains as one record of batched tensors."""
+@dataclass(frozen=True)
+class DomainBatch(ABC):
+    """Domains as one record of tensors, each of which has a row for every domain."""
 
-    def __len__(self) -> int: ...
+    case: Tensor
+    """The case that each domain belongs to, ``(B,)`` int64."""
+
+    def __len__(self) -> int:
+        return len(self.case)
 
     @property
+    @abstractmethod
     def deepest(self) -> int:
-        """Splits on the longest path to one of them."""
+        """Splits on the longest path to one of the domains."""
+
+    @property
+    def bytes_each(self) -> int:
+        """Memory that one domain takes, in bytes."""
+        tensors = [getattr(self, field.name) for field in fields(self)]
+        return sum(tensor.element_size() * math.prod(tensor.shape[1:]) for tensor in tensors)
+
+    def select(self, index: Tensor) -> Self:
+        """Some of the domains, by position or mask."""
+        # A mask's positions are found once, not once for every tensor: each time, the host waits for the device.
+        at = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
+        return type(self)(*(getattr(self, field.name).index_select(0, at) for field in fields(self)))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """All domains of several records."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 D = TypeVar("D", bound=DomainBatch)

@@ -21,13 +21,14 @@ from toolkit.problem.affine import in_numpy
 from toolkit.problem.program import Program
 from toolkit.run.budget import Budget
 from toolkit.run.events import LeafClosed
+from toolkit.search.farkas import TOLERANCES
 from toolkit.search.loop import LeafOutcome
 from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, in_double, proved
 
 
 @dataclass(frozen=True)
 class LeafDecision:
-    """What a leaf came to: how it was refuted, with the multipliers of a bound; or open, with a point to try."""
+    """A decided leaf: how it was refuted, with multipliers of a bound where that proves it; or open, with a point."""
 
     refuted_by: str = ""
     multipliers: Multipliers | None = None
@@ -128,8 +129,6 @@ def _solve(program: Program, domain: Domain, split: Tensor) -> LpSolution | None
 
 INFEASIBLE = 2
 """The solver's status of a program without any solution."""
-TOLERANCES = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-"""The solver's smallest: rows are scaled, and what a leaf is open by may be a small share of their range."""
 
 
 @dataclass(frozen=True)

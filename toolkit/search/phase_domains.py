@@ -6,8 +6,8 @@ precision, `in_double` closes the domains whose bounds would be proofs but for i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from toolkit.bounds.optimised_bound import Bound, Domain, Multipliers
 from toolkit.problem.compile import Problem
 from toolkit.problem.sum_rounding import outward
 from toolkit.run.cuda_graphs import Recordings
+from toolkit.search.loop import DomainBatch
 
 DecideLeaf = Callable[[int, Domain], tuple[bool, Tensor | None]]
 """Whether a case has no solution in a leaf, a domain of one row, else a point to try, if there is one."""
@@ -56,11 +57,9 @@ class PhaseSpace:
 
 
 @dataclass(frozen=True)
-class PhaseDomains:
+class PhaseDomains(DomainBatch):
     """Subproblems: a case, the phases of split neurons, and the multipliers that gave the bound."""
 
-    case: Tensor
-    """``(B,)`` int64."""
     phase: Tensor
     """``(B, U)`` int8: +1 active, -1 inactive, 0 open."""
     alpha: Tensor
@@ -77,15 +76,6 @@ class PhaseDomains:
     """Bounds of the unstable neurons in the domain, ``(B, U)``, never looser than the root's and the parent's."""
     neuron_upper: Tensor
 
-    def __len__(self) -> int:
-        return len(self.case)
-
-    def select(self, index: Tensor) -> PhaseDomains:
-        """Some of the domains, by position or mask."""
-        # A mask's positions are found once, not once for every tensor: each time, the host waits for the device.
-        at = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
-        return PhaseDomains(*(getattr(self, field.name).index_select(0, at) for field in fields(self)))
-
     def parts(self, size: int) -> list[PhaseDomains]:
         """The domains in parts of at most ``size``."""
         positions = torch.arange(len(self), device=self.lower.device)
@@ -95,11 +85,6 @@ class PhaseDomains:
     def deepest(self) -> int:
         """Splits on the longest path."""
         return int((self.phase != 0).sum(1).max()) if len(self) and self.phase.shape[1] else 0
-
-
-def concat(parts: Sequence[PhaseDomains]) -> PhaseDomains:
-    """All domains of several records."""
-    return PhaseDomains(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(PhaseDomains)))
 
 
 def root_domains(space: PhaseSpace, cases: Tensor, multipliers: Multipliers, lower: Tensor) -> PhaseDomains:
@@ -154,7 +139,7 @@ def split(domains: PhaseDomains, neuron: Tensor) -> PhaseDomains:
     neuron = neuron.unsqueeze(1)
     active = domains.phase.scatter(1, neuron, 1)
     inactive = domains.phase.scatter(1, neuron, -1)
-    twice = concat([domains, domains])
+    twice = PhaseDomains.concat([domains, domains])
     phase = torch.cat([active, inactive])
     return replace(
         twice,

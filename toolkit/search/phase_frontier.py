@@ -30,7 +30,6 @@ from toolkit.search.phase_domains import (
     PhaseDomains,
     PhaseSpace,
     bounded,
-    concat,
     expand,
     in_double,
     proved,
@@ -72,7 +71,7 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
     def bound_open(self, bounding: PhaseBounding, clock: Clock) -> list[PhaseDomains]:
         """Bound all open domains in this way, and keep those that are not refuted; all are returned, in batches."""
         parts = [bound_domains(self.space, part, bounding, clock)[0] for part in self.open.parts(self.batch)]
-        self.open = self.unproved(concat(parts))
+        self.open = self.unproved(PhaseDomains.concat(parts))
         return parts
 
     @property
@@ -128,7 +127,7 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
 
     def put(self, rest: PhaseDomains, children: PhaseDomains) -> None:
         """Keep both as one record."""
-        self.open = concat([rest, children])
+        self.open = PhaseDomains.concat([rest, children])
 
     def weakest(self) -> float:
         """The weakest bound of all open domains."""
@@ -153,7 +152,7 @@ class PhaseFrontier(Frontier[PhaseDomains, PhaseDomains]):
 
     def joined(self, parts: Sequence[PhaseDomains]) -> PhaseDomains:
         """All domains of several records."""
-        return concat(parts)
+        return PhaseDomains.concat(parts)
 
     def shares(self, count: int) -> list[PhaseFrontier]:
         """Searches of equal parts of the open domains, and of the memory for those that wait."""

@@ -59,7 +59,7 @@ def closed_by_images(task: SearchTask, root: RootBounds) -> RootBounds:
 
 
 REFUTED_BOUND = 1.0
-"""What stands for the bound of a case that is refuted without one."""
+"""Bound that is stored for a case that was refuted without bounding it."""
 
 
 def _strict_pairs(problem: Problem, cases: Tensor) -> Tensor:
@@ -93,10 +93,10 @@ def _least_value(problem: Problem, atom: int, box: Bounds, neurons: Bounds) -> F
 
 
 def by_exact_leaves(task: SearchTask, root: RootBounds) -> SearchResult | None:
-    """What splitting all phases and deciding the leaves exactly comes to; None where that is not worth a try.
+    """Split all phases and decide the leaves in rational arithmetic; None where that is not tried, or not done in time.
 
-    It is where an atom may touch: a strict one, or any on a point, where nothing else can make bounds better. A
-    certificate may not depend on it.
+    It is tried where the least value of an atom may be zero: of a strict one, or of any where all inputs are fixed, so
+    that no split makes bounds better. A certificate cannot state such a proof.
     """
     original = task.original
     if original is None or task.settings.certifiable:
@@ -133,7 +133,7 @@ def _search(problem: Problem, task: SearchTask, clock: Clock) -> PhaseFrontier |
         max_domains=task.settings.max_domains,
         space=space,
         bounding=PhaseBounding(Schedule(task.settings.beta_iterations, Polyak())),
-        most=most_waiting(frontier),
+        most=most_waiting(len(frontier), frontier.bytes_each, frontier.lower.device),
     )
 
 

@@ -269,7 +269,7 @@ def phase_search(task: SearchTask, root: RootBounds) -> PhaseFrontier:
         bounding=PhaseBounding(
             schedule, RULES.named(task.settings.branching), clipped, in_bytes=task.settings.certifiable
         ),
-        most=most_waiting(frontier),
+        most=most_waiting(len(frontier), frontier.bytes_each, frontier.lower.device),
     )
 
 

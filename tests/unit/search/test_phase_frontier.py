@@ -87,9 +87,11 @@ def test_as_many_domains_wait_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     _, domains = unbounded_space(-0.1, -0.1)
     each = sum(tensor.element_size() * tensor.numel() for tensor in domains.__dict__.values()) // len(domains)
     monkeypatch.setattr(batch_size, "free_bytes", lambda device: 1000 * each)
-    assert most_waiting(domains) == int(1000 * tuned().batches.frontier_memory_share)
+    assert domains.bytes_each == each
+    waiting = len(domains), each, domains.lower.device
+    assert most_waiting(*waiting) == int(1000 * tuned().batches.frontier_memory_share)
     monkeypatch.setattr(batch_size, "free_bytes", lambda device: 0)
-    assert most_waiting(domains) == len(domains)
+    assert most_waiting(*waiting) == len(domains)
 
 
 def test_a_stopped_search_proves_nothing_false() -> None:

@@ -34,7 +34,7 @@ from toolkit.run.budget import Budget
 from toolkit.run.clock import Clock, OutOfTime
 from toolkit.search.branching import RULES, babsr, branch, candidates, chord
 from toolkit.search.lp_leaf import close_leaves, implied_phases
-from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, concat, expand, proved, split
+from toolkit.search.phase_domains import PhaseDomains, PhaseSpace, expand, proved, split
 from toolkit.search.root import optimised_root, refined_root, root_bounds, with_unstable_counts
 from toolkit.settings import Settings
 from toolkit.tuning import tuned
@@ -75,7 +75,7 @@ def test_expansion_puts_splits_in_their_place() -> None:
 
 def test_records_join_and_select() -> None:
     _, domains = unbounded_space(-0.1, -0.1)
-    joined = concat([domains, domains.select(torch.tensor([1]))])
+    joined = PhaseDomains.concat([domains, domains.select(torch.tensor([1]))])
     assert joined.case.tolist() == [0, 1, 1]
     assert len(joined.select(torch.tensor([True, False, False]))) == 1
 
@@ -83,7 +83,7 @@ def test_records_join_and_select() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 def test_the_weakest_domains_are_picked_and_none_is_lost(count: int) -> None:
     space, domains = unbounded_space(-0.1, -0.1)
-    three = concat([domains, domains.select(torch.tensor([0]))])
+    three = PhaseDomains.concat([domains, domains.select(torch.tensor([0]))])
     lower = torch.tensor([-1.0, -3.0, -2.0], dtype=torch.float64)
     picked = phases(space, splittable(three, lower), 0, 2, most=100).pick(count)
     assert picked is not None

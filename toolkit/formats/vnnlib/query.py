@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,6 +183,10 @@ class Or:
 Formula = AtomBlock | And | Or
 
 
+RunNetwork = Callable[[Network, Sequence[NDArray[np.float64]]], Sequence[NDArray[Any]]]
+"""Computes the hidden tensors of a network, then its outputs, from its inputs: ``(B, size)`` each."""
+
+
 @dataclass(frozen=True)
 class Query:
     """A parsed specification."""
@@ -224,6 +229,16 @@ class Query:
         tensors = [tensor for tensor in self.tensors if tensor.kind is TensorKind.INPUT]
         starts = np.array([tensor.offset for tensor in tensors], dtype=np.int64)
         return ranges(starts, starts + np.array([tensor.size for tensor in tensors], dtype=np.int64))
+
+    def assignments(self, points: NDArray[np.float64], run: RunNetwork) -> NDArray[np.float64]:
+        """Values of all variables, ``(B, num_variables)``, for those of the inputs, ``(B, n)``."""
+        variables = np.empty((len(points), self.num_variables))
+        variables[:, self.inputs] = points
+        for network in self.networks:
+            fed = [variables[:, tensor.offset : tensor.offset + tensor.size] for tensor in network.inputs]
+            for tensor, value in zip((*network.hidden, *network.outputs), run(network, fed), strict=True):
+                variables[:, tensor.offset : tensor.offset + tensor.size] = value
+        return variables
 
     def monomials(self, variables: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values of all monomials for assignments of shape ``(..., num_variables)``."""
