@@ -1,4 +1,4 @@
-"""Get a worker warm: decide one tiny query, so that no instance pays for what torch loads on first use.
+"""Warm a worker up: decide one tiny query, so that no instance pays for what torch loads on first use.
 
 The first trace imports hundreds of modules of torch, and the first kernel on a GPU sets up the device: seconds that say
 nothing about an instance.

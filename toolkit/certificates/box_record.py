@@ -101,4 +101,4 @@ class BoxRecord:
             self.problem.file.add(self.problem.file.writer.refute(self.fresh_rows(stated, boxes.offset.shape[1])))
 
     def closed(self, event: LeafClosed) -> None:
-        """No box is closed by itself."""
+        """Write nothing: a search over boxes refutes them by their bounds alone."""

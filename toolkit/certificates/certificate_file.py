@@ -49,7 +49,7 @@ class CertificateFile:
         return FileMark(self._file.tell(), self.writer.mark())
 
     def back_to(self, mark: FileMark) -> None:
-        """Take back what was written since."""
+        """Remove all that was written after a mark."""
         self._file.seek(mark.position)
         self._file.truncate()
         self.writer.back_to(mark.writer)
@@ -60,10 +60,10 @@ class CertificateFile:
         return records(self._file)
 
     def end(self) -> None:
-        """Write that nothing follows."""
+        """Write the END record, after which nothing may follow."""
         self._file.write(self.writer.end())
         self._file.flush()
 
     def close(self) -> None:
-        """Leave the file as it is."""
+        """Close the file, without an END record."""
         self._file.close()

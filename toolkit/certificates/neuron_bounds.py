@@ -28,7 +28,7 @@ class StatedRows:
     slots: NDArray[np.int64]
 
     def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:
-        """State them in a node, which stays the same."""
+        """Write the bounds as a record about the node's context; returns the node, which is not split by them."""
         none = no_references(len(self.index))
         contexts = np.full(len(self.index), node.context)
         rows = LinearRows(False, contexts, self.slots, none, none, none, self.tensor, self.index, self.upper)

@@ -22,7 +22,7 @@ class Statement(Protocol):
     """Bounds of neurons that can be stated in the context of a case."""
 
     def state(self, problem: RecordedProblem, node: ProofNode) -> ProofNode:
-        """State them in a node; what is left of it is returned."""
+        """Write the bounds for a node's context; returns the node to go on with, smaller where it was split."""
 
 
 class SearchRecord(Protocol):

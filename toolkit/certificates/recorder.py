@@ -107,18 +107,18 @@ class CertificateRecorder:
         return ShareObserverGroup() if self.search is None else ShareRecorder(self.search, share)
 
     def close(self, refuted: bool) -> None:
-        """The query was decided: whether all cases are refuted."""
+        """Close the file; with an END record only where all cases of the query are ``refuted``."""
         if refuted:
             self.file.end()
         self.file.close()
 
     @singledispatchmethod
     def record(self, event: object) -> None:
-        """Events that prove nothing."""
+        """Ignore events that prove nothing; what an event of a type registered below proves is written."""
 
     @record.register
     def problem_begun(self, event: ProblemBegun) -> None:
-        """Look at other cases from now on."""
+        """Take the problem that the query goes on with; nothing of it is written before something is proved."""
         self.posed = self.problem = self.frontier = self.search = self.before_search = None
         self.refuted = set()
         if event.problem.num_cases != len(event.cases):

@@ -53,7 +53,7 @@ class ClippedBounds(ViolationBounds):
 
 @dataclass(frozen=True)
 class Clipping:
-    """What clipping says of some domains: half-spaces, and ends of neurons that they bound."""
+    """The clipping of some domains, for a certificate: half-spaces, and ends of neurons that were bounded in them."""
 
     domains: Tensor
     """Positions of the domains, ``(P,)``."""

@@ -34,12 +34,12 @@ def load(path: Path, device: torch.device | str) -> dict[str, Any] | None:
 
 @dataclass
 class PeriodicSaver:
-    """Saves what a long piece of work has come to, at most every so many seconds; without a path, never."""
+    """Saves the state of long work to a file, at most once in so many seconds; without a path, never."""
 
     path: Path | None
     seconds: float
     saved: float = field(default_factory=time.monotonic)
-    """When it was last saved, or the work began, by the monotonic clock."""
+    """Time of the last save, or of the beginning, by the monotonic clock."""
 
     def due(self) -> bool:
         """Whether it is time to save."""

@@ -1,4 +1,4 @@
-"""What each epoch of a training run came to, and which of them is kept."""
+"""Records of the epochs of a training run, and the choice of the epoch whose weights are kept."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class EpochRecord:
 
     epoch: int
     epsilon: float
-    """Radius of training at its end."""
+    """Radius of training at the end of the epoch."""
     learning_rate: float
     loss: float
-    """Mean over its steps, with all regularisers."""
+    """Mean of the training loss over the steps of the epoch, with all regularisers."""
     standard: float | None = None
     certified: float | None = None
-    """By intervals or CROWN-IBP at the radius that is measured; None, too, where layers have no interval rules."""
+    """Accuracy certified by intervals or CROWN-IBP at the measured radius; None, too, without rules for all layers."""
 
 
 def measured_epoch(network: nn.Module, job: TrainingJob, epoch: int, loss: float) -> EpochRecord:
@@ -91,16 +91,16 @@ def chosen_accuracy(network: nn.Module, job: TrainingJob, record: EpochRecord) -
 
 @dataclass
 class Progress:
-    """What a run has come to so far, for a checkpoint."""
+    """The records of a training run so far and its best epoch, for a checkpoint."""
 
     best: BestEpoch = field(default_factory=BestEpoch)
     curve: list[EpochRecord] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors."""
+        """The progress as plain values and tensors."""
         return {"best": vars(self.best), "curve": [vars(record) for record in self.curve]}
 
     def load_state_dict(self, record: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Take over the progress of a checkpoint."""
         self.best = BestEpoch(**record["best"])
         self.curve = [EpochRecord(**row) for row in record["curve"]]

@@ -114,7 +114,7 @@ def settled(model: nn.Module, stepper: OptimizerStepper, job: TrainingJob, epoch
 
 @dataclass(frozen=True)
 class OptimizerStepper:
-    """What turns losses into steps of the weights, and remembers things between them."""
+    """The optimizer of a training run with its loss scaling and weight averages: the state between its steps."""
 
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -126,12 +126,12 @@ class OptimizerStepper:
         return None if self.averages is None else self.averages.network
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything remembered, for a checkpoint."""
+        """The states of optimizer, scaling and averages, for a checkpoint."""
         averages = None if self.averages is None else self.averages.copy.state_dict()
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "averages": averages}
 
     def load_state_dict(self, record: Mapping[str, Any]) -> None:
-        """Remember what a checkpoint has."""
+        """Take over the states of a checkpoint."""
         self.optimizer.load_state_dict(record["optimizer"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(record["scaler"])

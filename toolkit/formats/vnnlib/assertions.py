@@ -104,6 +104,8 @@ class _Literals(dict[str, Entry]):
 
 
 class _NoLiterals(dict[str, Entry]):
+    """In place of `_Literals` where every piece is to go through the stack machine."""
+
     def __missing__(self, piece: str) -> Entry:
         return None
 

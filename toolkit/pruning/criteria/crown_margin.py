@@ -1,4 +1,4 @@
-"""A criterion made of what verification feels: the part of the margin that CROWN's bounds leave."""
+"""A pruning criterion by certification: weights count by the part of the margin that CROWN's bounds prove."""
 
 from __future__ import annotations
 

@@ -35,13 +35,13 @@ def _position(node: onnx.NodeProto, facts: TensorFacts, operand: int, count: int
 
 @rewrite("SequenceConstruct")
 def construct(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
-    """The operands, in order."""
+    """Make a sequence of the operands, in order."""
     builder.sequences[node.output[0]] = list(node.input)
 
 
 @rewrite("SequenceInsert")
 def insert(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
-    """One more tensor at a position, or at the end."""
+    """Make a sequence with one more tensor, at a position or at the end."""
     parts = list(elements(node.input[0], facts, builder))
     # Counted from the back, a position is that among the tensors before the insertion.
     parts.insert(_position(node, facts, 2, len(parts), len(parts)), node.input[1])
@@ -50,7 +50,7 @@ def insert(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> N
 
 @rewrite("SequenceErase")
 def erase(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
-    """One tensor less, at a position or at the end."""
+    """Make a sequence without the tensor at a position, or without the last."""
     parts = list(elements(node.input[0], facts, builder))
     del parts[_position(node, facts, 1, len(parts), len(parts) - 1)]
     builder.sequences[node.output[0]] = parts
@@ -58,7 +58,7 @@ def erase(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> No
 
 @rewrite("SequenceAt")
 def at(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
-    """One of the tensors."""
+    """Give the tensor at a position of a sequence its new name."""
     parts = elements(node.input[0], facts, builder)
     builder.alias(node.output[0], parts[_position(node, facts, 1, len(parts), 0)])
 
@@ -92,7 +92,7 @@ def concat_from_sequence(node: onnx.NodeProto, facts: TensorFacts, builder: Grap
 
 @rewrite("Identity", "Optional", "OptionalGetElement")
 def identity(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
-    """Nothing: a second name of its operand, be that a tensor or a sequence."""
+    """Emit nothing: the result is a second name of the operand, be that a tensor or a sequence."""
     if is_sequence(node.input[0], facts, builder):
         builder.sequences[node.output[0]] = elements(node.input[0], facts, builder)
     else:

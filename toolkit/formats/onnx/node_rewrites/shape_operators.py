@@ -26,7 +26,7 @@ def _loses(source: int, target: int) -> bool:
 
 @rewrite("Dropout")
 def dropout(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
-    """Nothing, at inference; the mask that it hands out keeps everything."""
+    """Emit nothing, at inference: the result is the operand, and the mask is all true."""
     if len(node.input) > 2 and node.input[2] and facts.constant(node.input[2], node).any():
         raise UnsupportedError(f"{facts.where(node)}: in training mode; export in evaluation mode")
     builder.alias(node.output[0], node.input[0])
@@ -36,7 +36,7 @@ def dropout(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> 
 
 @rewrite("Cast", "CastLike")
 def cast(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
-    """Nothing when the type stays; between floating types, one operator that rounds and one that does not."""
+    """Emit nothing when the type stays; between floating types, one operator that rounds and one that does not."""
     source, target = (
         onnx.helper.np_dtype_to_tensor_dtype(facts.values[name].dtype) for name in (node.input[0], node.output[0])
     )
