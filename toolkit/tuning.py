@@ -640,7 +640,9 @@ class PhaseTuning(TuningGroup):
         6, "rounds", least=1, measured="choices_2026_11_29.json:phases:rounds_without_rise"
     )
     """Rounds without a rise of the weakest bound after which domains are bounded more thoroughly."""
-    most_ascent_steps: int = choice(40, "steps", least=0, measured="no")
+    most_ascent_steps: int = choice(
+        40, "steps", least=0, measured="choices_2026_11_30_stalls.json:phases:most_ascent_steps"
+    )
     """Steps of the ascent in every domain beyond which more are not tried."""
 
 

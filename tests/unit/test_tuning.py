@@ -14,7 +14,7 @@ from toolkit.tuning import DEFAULTS, PerDevice, choice, tuned, using
 
 ROOT = Path(tuning.__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "perf"
-UNMEASURED = 2
+UNMEASURED = 1
 """Most choices that no measurement is known of; a number that may only fall."""
 
 
