@@ -7,8 +7,9 @@ is recognised by its box and its atoms, up to positive factors.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -48,16 +49,37 @@ def formula_cases(formula: CaseFormula, cases: Cases) -> list[list[StatedCase]]:
         own = [_atom_key(atom) for atom in stated.atoms]
         places = {key: (place, scale) for place, (key, scale) in reversed(list(enumerate(own)))}
         lower, upper = box if stated.lower is common.lower else _ends(stated)
-        for case in waiting.get(frozenset(places), ()):
-            if _same_box(cases, case, lower, upper):
-                atoms = {
-                    row: (places[rows[row][0]][0], rows[row][1] / places[rows[row][0]][1])
-                    for row in cases.rows_of(case).tolist()
-                    if row in rows
-                }
-                found[case].append(StatedCase(number, atoms))
-                break
+        alike = [case for case in waiting.get(frozenset(places), ()) if _same_box(cases, case, lower, upper)]
+        if alike:
+            case = min(alike, key=lambda case: len(found[case]))  # of cases that are repeated, each is one of its own
+            atoms = {
+                row: (places[rows[row][0]][0], rows[row][1] / places[rows[row][0]][1])
+                for row in cases.rows_of(case).tolist()
+                if row in rows
+            }
+            found[case].append(StatedCase(number, atoms))
     return found
+
+
+def impossible_cases(formula: CaseFormula, stated: Container[int]) -> Iterator[tuple[int, int]]:
+    """Numbers of other cases than the stated ones that no input of their box satisfies, as one atom alone says: with
+    the atom's number."""
+    for number in range(len(formula.cases)):
+        if number in stated:
+            continue
+        case = formula.case(number)
+        refuted = (place for place, atom in enumerate(case.atoms) if _impossible(formula, case, atom))
+        if not case.empty and (atom := next(refuted, None)) is not None:
+            yield number, atom
+
+
+def _impossible(formula: CaseFormula, case: FormulaCase, atom: FormulaAtom) -> bool:
+    """Whether an atom speaks of inputs alone and is false in all of the box, as far as rounding lets it be seen."""
+    if any(variable >= formula.inputs for variable, _ in atom.coefficients):
+        return False
+    terms = [weight * (case.lower if weight > 0 else case.upper)[variable] for variable, weight in atom.coefficients]
+    least = sum(terms, Fraction(atom.constant))
+    return least > tuned().certificates.same_value * (sum(map(abs, terms)) + abs(atom.constant))
 
 
 def common_case(formula: CaseFormula, lower: NDArray[np.float64], upper: NDArray[np.float64]) -> int | None:

@@ -16,7 +16,7 @@ from toolkit.bounds.bounder import NeuronTrees
 from toolkit.certificates.box_record import BoxRecord
 from toolkit.certificates.certificate_file import CertificateFile, FileMark
 from toolkit.certificates.equal_elements import stated_tensors
-from toolkit.certificates.formula_cases import common_case, formula_cases
+from toolkit.certificates.formula_cases import common_case, formula_cases, impossible_cases
 from toolkit.certificates.leaf_rows import RefutedDomains, SearchedNeurons
 from toolkit.certificates.neuron_bounds import stated_rows
 from toolkit.certificates.neuron_elements import NeuronElements, NeuronValues, neuron_elements
@@ -24,7 +24,7 @@ from toolkit.certificates.neuron_trees import StatedTrees
 from toolkit.certificates.phase_record import PhaseRecord
 from toolkit.certificates.recorded_problem import RecordedProblem, SearchRecord
 from toolkit.certificates.share_record import ShareRecorder
-from toolkit.certificates.writer import CertificateWriter
+from toolkit.certificates.writer import CertificateWriter, no_references, references
 from toolkit.problem.affine import in_numpy
 from toolkit.problem.compile import Problem
 from toolkit.problem.program import Program
@@ -32,6 +32,7 @@ from toolkit.proof.bounds import Model
 from toolkit.proof.floats import unsuited
 from toolkit.proof.formula import load_formula
 from toolkit.proof.network import UnreadableError, load_network
+from toolkit.proof.stream import LinearRows
 from toolkit.run.events import (
     DomainsBounded,
     LeafClosed,
@@ -109,8 +110,19 @@ class CertificateRecorder:
     def close(self, refuted: bool) -> None:
         """Close the file; with an END record only where all cases of the query are ``refuted``."""
         if refuted:
+            self.refute_impossible()
             self.file.end()
         self.file.close()
+
+    def refute_impossible(self) -> None:
+        """Write why there are cases that are no problem of the search's: an atom is false in all of their box."""
+        searched = [] if self.problem is None else self.problem.cases
+        stated, none = {case.number for alike in searched for case in alike}, no_references(1)
+        for number, atom in impossible_cases(self.formula, stated):
+            context, record = self.file.writer.case(number)
+            self.file.add(record)
+            alone = LinearRows(False, np.array([context]), np.array([0]), references([{atom: 1.0}]), none, none)
+            self.file.add(self.file.writer.refute(alone))
 
     @singledispatchmethod
     def record(self, event: object) -> None:

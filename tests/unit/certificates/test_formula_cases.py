@@ -44,3 +44,11 @@ def test_atoms_have_the_same_values(tmp_path: Path, assertions: str) -> None:
                 atom = own.atoms[number]
                 theirs = sum(float(w) * points[:, v] for v, w in atom.coefficients) + float(atom.constant)
                 assert np.allclose(values[:, row], factor * theirs) and factor > 0
+
+
+def test_cases_that_are_repeated_are_each_found(tmp_path: Path) -> None:
+    path = tmp_path / "p.vnnlib"
+    names = "".join(f"(declare-const {name} Real)\n" for name in ("X_0", "X_1", "Y_0", "Y_1"))
+    path.write_text(names + BOX + "(assert (or (<= Y_0 0.1) (<= (* 2 Y_0) 0.2) (<= Y_1 0.1)))")
+    cases, formula = compile_cases(read_query(path)), load_formula(path)
+    assert [[stated.number for stated in part] for part in formula_cases(formula, cases)] == [[0], [1], [2]]

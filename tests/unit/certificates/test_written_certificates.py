@@ -180,6 +180,27 @@ def test_only_what_the_checker_accepts_is_certified(tmp_path: Path, monkeypatch:
     assert result.verdict is Verdict.UNKNOWN and "the certificate is incomplete" in result.reason
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "(<= 2.0 1.0)",
+        "(or (<= 2.0 1.0) (>= Y_0 100.0))",
+        "(>= (+ X_0 X_1) 2.5)",
+        "(or (and (>= (- X_0 X_1) 2.5) (>= Y_0 0.0)) (>= Y_0 100.0))",
+        "(or (>= Y_0 100.0) (>= Y_0 100.0))",
+    ],
+)
+def test_cases_that_the_specification_rules_out_are_proved(tmp_path: Path, condition: str) -> None:
+    network, specification = posed(tmp_path, "tiny", 0)
+    inputs = load_networks({"": network})[""].model.inputs[0].size
+    text = "".join(f"(declare-const X_{i} Real)(assert (>= X_{i} -1.0))(assert (<= X_{i} 1.0))" for i in range(inputs))
+    outputs = "".join(f"(declare-const Y_{i} Real)" for i in range(specification.read_text().count("declare-const Y")))
+    specification.write_text(f"{text}{outputs}(assert {condition})")
+    result, certificate = written(network, specification, certified=True)
+    assert (result.verdict, result.reason) == (Verdict.UNSAT, "")
+    assert check(network, specification, certificate).status == CHECKED
+
+
 def test_there_is_no_certificate_after_sat_or_where_none_can_be_written(tmp_path: Path) -> None:
     network, specification = posed(tmp_path, "residual", 3, margin=0.02)
     result, certificate = written(network, specification)
