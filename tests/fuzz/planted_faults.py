@@ -510,6 +510,14 @@ SEARCH_FAULTS = (
         "    folder = Path.cwd()\n",
         ("tests/unit/formats/test_onnx_external.py::test_content_in_other_files_counts_as_content_inside",),
     ),
+    PlantedFault(
+        "certified-without-certificate",
+        "a caller from Python who asks for checked answers gets unsat without any certificate",
+        "prunecert/_verify.py",
+        "    if chosen.certified:\n",
+        "    chosen = chosen.changed({'certified': False})\n    if chosen.certified:\n",
+        ("tests/unit/test_prunecert.py::test_nothing_is_certified_that_the_checker_does_not_read",),
+    ),
 )
 """In what is searched, concluded and kept."""
 
