@@ -35,16 +35,16 @@ from toolkit.settings import Settings
 
 if TYPE_CHECKING:
     from toolkit.bench.run_options import Options
-    from toolkit.certification import Certified, CertifiedRow
     from toolkit.commands.certify import Verification
     from toolkit.commands.prune import Check, NetworkInput, Pruning, Tuning
     from toolkit.commands.row_options import Reading
+    from toolkit.experiments.certification import Certified, CertifiedRow
     from toolkit.formats.vnncomp.instances import ResultRow
     from toolkit.formats.vnncomp.witness import Witness
 else:
     _LATER = {
-        "Certified": "toolkit.certification",
-        "CertifiedRow": "toolkit.certification",
+        "Certified": "toolkit.experiments.certification",
+        "CertifiedRow": "toolkit.experiments.certification",
         "Check": "toolkit.commands.prune",
         "NetworkInput": "toolkit.commands.prune",
         "Options": "toolkit.bench.run_options",

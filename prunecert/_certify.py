@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from prunecert._models import Model, as_file
 
 if TYPE_CHECKING:
-    from toolkit.certification import Certified
     from toolkit.commands.certify import Verification
     from toolkit.commands.row_options import Reading
+    from toolkit.experiments.certification import Certified
 
 
 def certify(
@@ -53,10 +53,10 @@ def certify(
         UnsupportedError: the network has operators without bounds.
         MachineError: a full disk, a folder that cannot be written, a process that cannot start.
     """
-    from toolkit.certification import certify_rows
     from toolkit.commands.bench import machine_failures
     from toolkit.commands.certify import VERIFICATION
     from toolkit.commands.row_options import READING
+    from toolkit.experiments.certification import certify_rows
 
     folder, verification = Path(out), verification or VERIFICATION
     with machine_failures():

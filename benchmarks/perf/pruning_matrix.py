@@ -38,15 +38,15 @@ from toolkit.commands.prune import CHANNELS, Check, NetworkInput, Pruning, Tunin
 from toolkit.data.dataset import Dataset
 from toolkit.data.load import load_dataset
 from toolkit.errors import ToolkitError
+from toolkit.experiments.study import verify_models
+from toolkit.experiments.study_networks import make_models, stored_models
+from toolkit.experiments.study_report import impossible
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.pruning import ChainModel, build_chains
 from toolkit.pruning.criterion import CRITERIA
 from toolkit.recipe import Recipe
 from toolkit.report.summary import summarise
 from toolkit.result import Verdict
-from toolkit.study import verify_models
-from toolkit.study_networks import make_models, stored_models
-from toolkit.study_report import impossible
 
 DENSITY = 0.5
 TRAIN, TEST = 222, 100

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from toolkit.data.dataset import Dataset
 from toolkit.data.load import load_dataset
+from toolkit.experiments.study_networks import measured_accuracy
 from toolkit.formats.onnx.export import export_model
 from toolkit.formats.vnnlib.specs import linf_box, robustness
 from toolkit.pruning import ChainModel, build_chains
@@ -25,7 +26,6 @@ from toolkit.recipe import Data, parse_recipe
 from toolkit.result import Verdict
 from toolkit.run.events import Event, RootBounded
 from toolkit.settings import Settings
-from toolkit.study_networks import measured_accuracy
 from toolkit.training.accuracy import accuracy
 from toolkit.training.differentiable_crown import upper_bound
 from toolkit.training.differentiable_intervals import image_box, propagate

@@ -133,7 +133,7 @@ def test_killed_runs_end_like_one_that_was_not(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_finished_networks_are_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run without its list of networks, as after a kill, or with other limits takes them from the cache."""
-    import toolkit.study_networks as networks
+    import toolkit.experiments.study_networks as networks
 
     recipe, out = tmp_path / "killed.toml", tmp_path / "out"
     recipe.write_text(RECIPE.replace("seeds = [0, 1]", "seed = 3").replace("epochs = 8", "epochs = 1"))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-import toolkit.study
+import toolkit.experiments.study
 from toolkit.cli import run
 from toolkit.commands.prune import CHANNELS, NetworkInput, place, radius
 from toolkit.data.load import load_dataset
@@ -96,7 +96,7 @@ def test_channels_are_removed(network, tmp_path):
 def pruned(monkeypatch, network: Path, out: Path, *arguments: str) -> dict[str, ChainModel]:
     """The networks that the command would export and verify."""
     recipes: list[Recipe] = []
-    monkeypatch.setattr(toolkit.study, "run_parsed", lambda recipe, *_: recipes.append(recipe) or 0)
+    monkeypatch.setattr(toolkit.experiments.study, "run_parsed", lambda recipe, *_: recipes.append(recipe) or 0)
     assert run(["prune", str(network), "--data", "digits", "-o", str(out), *QUICK, *arguments]) == 0
     return {model.name: model for model in build_chains(recipes[0], load_dataset(recipes[0].data))}
 
@@ -262,7 +262,7 @@ def test_neurons_are_removed_and_the_input_keeps_its_shape(flat, tmp_path, capsy
 
 def test_without_epochs_networks_stay_as_they_are_pruned(flat, tmp_path, monkeypatch):
     recipes: list[Recipe] = []
-    monkeypatch.setattr(toolkit.study, "run_parsed", lambda recipe, *_: recipes.append(recipe) or 0)
+    monkeypatch.setattr(toolkit.experiments.study, "run_parsed", lambda recipe, *_: recipes.append(recipe) or 0)
     arguments = ["--data", "digits", "-o", str(tmp_path), "--epsilon", "0.02", "--epochs", "0"]
     assert run(["prune", str(flat), *arguments]) == 0
     models = {model.name: model for model in build_chains(recipes[0], load_dataset(recipes[0].data))}
@@ -275,7 +275,7 @@ def test_without_epochs_networks_stay_as_they_are_pruned(flat, tmp_path, monkeyp
 @pytest.mark.parametrize(("loss", "length"), [("crown_ibp", 2), ("pgd", None)])
 def test_losses_with_bounds_have_a_ramp(flat, tmp_path, monkeypatch, loss, length):
     recipes: list[Recipe] = []
-    monkeypatch.setattr(toolkit.study, "run_parsed", lambda recipe, *_: recipes.append(recipe) or 0)
+    monkeypatch.setattr(toolkit.experiments.study, "run_parsed", lambda recipe, *_: recipes.append(recipe) or 0)
     arguments = ["--data", "digits", "-o", str(tmp_path), "--epsilon", "0.02", "--epochs", "5", "--loss", loss]
     assert run(["prune", str(flat), *arguments]) == 0
     assert run(["prune", str(flat), *arguments, "--ramp", "3"]) == 0

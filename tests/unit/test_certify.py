@@ -12,13 +12,13 @@ from small_models import relu_net, save_text
 
 import prunecert
 from toolkit import cli
-from toolkit.certification import Certified, CertifiedRow, told
 from toolkit.commands.row_options import Reading
+from toolkit.experiments.certification import Certified, CertifiedRow, told
+from toolkit.experiments.row_questions import ask, write_folder
 from toolkit.formats.onnx.model_file import load_model
 from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.vnnlib.read import read_query
 from toolkit.result import Verdict
-from toolkit.row_questions import ask, write_folder
 
 TABLE = "a,b,label\n1,1,yes\n0.5,0.6,yes\n0,1,yes\n1,0.01,no\n0.01,1,no\n"
 """Rows of a network of the outputs a + b and |a - b|, of classes yes and no: the last three are wrong or near a tie."""

@@ -11,7 +11,7 @@ from small_models import relu_net
 from toolkit import cli
 from toolkit.bench.job import Answer, InstanceJob, WorkerTask
 from toolkit.bench.run_options import Options
-from toolkit.campaign import run_folder
+from toolkit.experiments.campaign import run_folder
 from toolkit.result import Statistics, Verdict
 
 REASONS = {Verdict.ERROR: "ValueError: odd", Verdict.TIMEOUT: "time limit of 20 s"}

@@ -288,7 +288,7 @@ def test_bench_runs_a_folder(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_contradiction_is_told(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.campaign.run_folder", lambda *_: 1)
+    monkeypatch.setattr("toolkit.experiments.campaign.run_folder", lambda *_: 1)
     assert not prunecert.bench(path.parent, out=tmp_path / "out").consistent
 
 
@@ -303,14 +303,14 @@ def test_a_disk_that_fails_is_the_machines_fault(path: Path, tmp_path: Path, mon
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device", "out/results.csv")
 
-    monkeypatch.setattr("toolkit.campaign.run_folder", full)
+    monkeypatch.setattr("toolkit.experiments.campaign.run_folder", full)
     with pytest.raises(prunecert.MachineError, match=r"out/results.csv: No space left on device"):
         prunecert.bench(path.parent, out=tmp_path / "out")
 
 
 def test_prune_does_what_the_command_does(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr("toolkit.study.run_parsed", lambda *arguments: calls.append(arguments) or 0)
+    monkeypatch.setattr("toolkit.experiments.study.run_parsed", lambda *arguments: calls.append(arguments) or 0)
     pruning, out = prunecert.Pruning(method="random", density=(0.5, 0.25)), tmp_path / "out"
     check = prunecert.Check(images=7, device="cpu")
     run = prunecert.prune(path, data="digits", epsilon=0.01, out=out, pruning=pruning, check=check)
@@ -325,7 +325,7 @@ def test_prune_takes_units_and_classes_as_the_command_does(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    monkeypatch.setattr("toolkit.study.run_parsed", lambda *arguments: calls.append(arguments) or 0)
+    monkeypatch.setattr("toolkit.experiments.study.run_parsed", lambda *arguments: calls.append(arguments) or 0)
     (tmp_path / "pets").mkdir()
     units = prunecert.NetworkInput(mean="0.5", std=(0.25, 0.5, 1), classes="dog,cat")
     prunecert.prune(path, data=tmp_path / "pets", epsilon=0, out=tmp_path / "out", network_input=units)

@@ -49,7 +49,7 @@ def bench(target: Path | None = None, /, *, options: Options = NO_OPTIONS, json:
 
 def run_folder_of(path: Path, options: Options) -> Path:
     """The folder of the results of a recipe, or of a benchmark folder, that was run without columns."""
-    from toolkit.campaign import results_folder, run_name
+    from toolkit.experiments.campaign import results_folder, run_name
     from toolkit.recipe import load_recipe
 
     if options.out is not None:
@@ -80,11 +80,11 @@ def run_target(target: Path | None, options: Options) -> Outcome:
 def run_single(path: Path, options: Options) -> int:
     """Run a recipe or a benchmark folder under one set of settings; the exit code."""
     if path.suffix == ".toml":
-        from toolkit.study import run_recipe
+        from toolkit.experiments.study import run_recipe
 
         with told_as_options({"data.source": "--data"} if options.data else {}):
             return run_recipe(path, options)
-    from toolkit.campaign import run_folder
+    from toolkit.experiments.campaign import run_folder
 
     return run_folder(path, options)
 

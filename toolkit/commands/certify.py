@@ -81,7 +81,7 @@ def certify(
     json
         Print one JSON object on stdout at the end, as in certified.json, and all else on stderr.
     """
-    from toolkit.certification import certify_rows
+    from toolkit.experiments.certification import certify_rows
 
     question = reading.question(network, balls.data, balls.labels, balls.epsilon)
     with on_stderr(json):

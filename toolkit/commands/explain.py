@@ -14,9 +14,9 @@ from toolkit.bench.run_options import Options
 from toolkit.bench.stored_run import StoredRun, read_run, stored_records
 from toolkit.commands.arguments import Flag, print_json
 from toolkit.errors import ExitCode, InputError
+from toolkit.experiments.row_questions import ROWS
 from toolkit.explanation import advice_of_points
 from toolkit.result import DECIDED, Statistics, Verdict
-from toolkit.row_questions import ROWS
 
 
 def explain(run: Path, instance: str | None = None, /, *, json: Flag = False) -> ExitCode:

@@ -49,8 +49,8 @@ def merge(*run: Path, out: Path, json: Flag = False) -> ExitCode:
 
 def merged_parts(run: Sequence[Path], out: Path) -> Outcome:
     """Merge the parts and say what came of it. Raises InputError."""
-    from toolkit.campaign import make_console
     from toolkit.commands.run_json import Outcome, run_values
+    from toolkit.experiments.campaign import make_console
 
     if not run:
         raise InputError("which runs? name the folders of the parts")
@@ -68,7 +68,7 @@ def merged_parts(run: Sequence[Path], out: Path) -> Outcome:
 def merged_run(run: Sequence[Path], out: Path, whole: Path, console: Console) -> bool | None:
     """Merge the parts of a run, which is that of all columns or one of those in the folder ``whole``; whether an answer
     is wrong, None where nothing is answered yet."""
-    from toolkit.campaign import conclude
+    from toolkit.experiments.campaign import conclude
 
     with claimed(out):
         merged = merge_runs(run, out, whole)

@@ -192,7 +192,7 @@ def prune(
     output
         Folder for everything.
     """
-    from toolkit.study import run_parsed
+    from toolkit.experiments.study import run_parsed
 
     if not model.is_file():
         raise InputError(f"{model}: no such file")

@@ -99,7 +99,7 @@ def _reported(run: Path, console: Console) -> RunReport:
 
 def _of_folder(out: Path, run: StoredRun, records: list[JournalRecord], console: Console) -> RunReport:
     """Write the report of a benchmark folder."""
-    from toolkit.campaign import category_scores, conclude
+    from toolkit.experiments.campaign import category_scores, conclude
 
     expected = expected_by_key(run)
     wrong = conclude(run.name, out, records, expected, console)
@@ -109,10 +109,10 @@ def _of_folder(out: Path, run: StoredRun, records: list[JournalRecord], console:
 
 def _of_recipe(out: Path, run: StoredRun, records: list[JournalRecord], console: Console) -> RunReport:
     """Write the report of a recipe."""
+    from toolkit.experiments.study_networks import stored_models
+    from toolkit.experiments.study_report import conclude
     from toolkit.recipe import parse_recipe
     from toolkit.report.seeds import averages
-    from toolkit.study_networks import stored_models
-    from toolkit.study_report import conclude
 
     assert run.recipe is not None
     recipe, models = parse_recipe(run.recipe, str(out), Path(run.working_folder)), stored_models(out)

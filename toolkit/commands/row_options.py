@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from toolkit.data.row_units import RowUnits, given_numbers
 from toolkit.data.rows import RowSource
-from toolkit.row_questions import RowQuestion
+from toolkit.experiments.row_questions import RowQuestion
 
 Numbers = Annotated[str | tuple[float, ...] | None, Parameter(negative=())]
 

@@ -19,10 +19,10 @@ from toolkit.bench.folder import find_benchmarks
 from toolkit.bench.other_tools import Tool, check_programs, parse_tools
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
-from toolkit.campaign import check_runnable, make_console, results_folder, run_folder, run_name
 from toolkit.commands.compare import compared, print_comparison
 from toolkit.commands.run_json import Outcome, run_values
 from toolkit.errors import ExitCode, InputError
+from toolkit.experiments.campaign import check_runnable, make_console, results_folder, run_folder, run_name
 from toolkit.report.comparison import comparison_csv, comparison_values, write_comparison
 from toolkit.settings import Settings
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from toolkit.bench.answer_table import answers_csv
 from toolkit.bench.stored_run import expected_by_key, read_run, stored_records
-from toolkit.campaign import category_scores
+from toolkit.experiments.campaign import category_scores
 
 SUMMARY = "summary.csv"
 """The table of networks that the run of a recipe leaves."""

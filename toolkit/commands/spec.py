@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from toolkit.commands.arguments import Flag, print_json
 from toolkit.commands.row_options import READING, Reading, RowBalls
 from toolkit.errors import InputError, UnsupportedError
+from toolkit.experiments.row_questions import ask, write_folder
 from toolkit.formats.onnx.model_file import OnnxModel, TensorInfo, load_model
 from toolkit.formats.onnx.runtime import Session
 from toolkit.formats.points import read_numbers
@@ -21,7 +22,6 @@ from toolkit.formats.vnnlib import specs
 from toolkit.formats.vnnlib.convert_versions import beside_others, upgrade
 from toolkit.formats.vnnlib.query import Query
 from toolkit.formats.vnnlib.write import write_query
-from toolkit.row_questions import ask, write_folder
 
 spec = App(name="spec")
 

@@ -23,9 +23,9 @@ from toolkit.backends import auto_lirpa as lirpa
 from toolkit.bench.run_options import Options
 from toolkit.bounds.crown import bound_features, crown_bounds
 from toolkit.bounds.interval import Bounds
-from toolkit.campaign import run_folder
 from toolkit.cli import run
 from toolkit.errors import InputError
+from toolkit.experiments.campaign import run_folder
 from toolkit.formats.vnnlib.read import parse_query
 from toolkit.problem.cases import compile_cases
 from toolkit.problem.compile import (

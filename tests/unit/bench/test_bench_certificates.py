@@ -15,8 +15,8 @@ from toolkit.bench.job import Answer, InstanceJob, WorkerTask
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.run_options import Options
 from toolkit.bench.verify_job import VERIFY
-from toolkit.campaign import run_folder
 from toolkit.cli import run as prunecert
+from toolkit.experiments.campaign import run_folder
 from toolkit.proof.check import CHECKED, check
 from toolkit.result import Statistics, Verdict
 

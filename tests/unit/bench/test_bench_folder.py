@@ -11,9 +11,9 @@ from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, Finished, InstanceJob, WorkerTask
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
-from toolkit.campaign import run_folder
 from toolkit.commands.bench import bench
 from toolkit.errors import InputError
+from toolkit.experiments.campaign import run_folder
 from toolkit.result import Verdict
 from toolkit.settings import Settings
 

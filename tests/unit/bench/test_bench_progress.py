@@ -57,7 +57,11 @@ def test_resumed_answers_are_counted(terminal):
 
 
 def test_a_reader_that_leaves_does_not_end_a_run() -> None:
-    lines = "from toolkit.campaign import make_console\nfor _ in range(1000): make_console().print('x' * 1000)\nexit(7)"
+    lines = (
+        "from toolkit.experiments.campaign import make_console\n"
+        "for _ in range(1000): make_console().print('x' * 1000)\n"
+        "exit(7)"
+    )
     with subprocess.Popen([sys.executable, "-c", lines], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.read(1)

@@ -24,8 +24,8 @@ from toolkit.bench.folder import find_benchmarks, make_jobs
 from toolkit.bench.job import Answer, InstanceJob, WorkerTask
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
-from toolkit.campaign import execute
 from toolkit.cli import run
+from toolkit.experiments.campaign import execute
 from toolkit.result import Statistics, Verdict
 from toolkit.settings import Settings
 
@@ -375,8 +375,8 @@ def test_whatever_write_fails_no_answer_before_it_is_lost(
 ) -> None:
     oracle = Oracle({ALL[1]: Verdict.SAT, ALL[3]: Verdict.SAT})
     task = WorkerTask(lambda: None, oracle.answer)
-    monkeypatch.setattr("toolkit.campaign.run_folder.__defaults__", (task, None))
-    monkeypatch.setattr("toolkit.campaign.write_folder_report", lambda *arguments: None)
+    monkeypatch.setattr("toolkit.experiments.campaign.run_folder.__defaults__", (task, None))
+    monkeypatch.setattr("toolkit.experiments.campaign.write_folder_report", lambda *arguments: None)
     outcomes = []
     for number in range(40):
         out = tmp_path / str(number)

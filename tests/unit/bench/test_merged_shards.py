@@ -22,11 +22,11 @@ from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.bench.shards import Shard, missing_shards, parse_shard
 from toolkit.bench.stored_run import expected_by_key, read_run, stored_records
-from toolkit.campaign import run_folder
 from toolkit.cli import run
 from toolkit.errors import InputError
+from toolkit.experiments.campaign import run_folder
+from toolkit.experiments.study import run_recipe
 from toolkit.result import Statistics, Verdict
-from toolkit.study import run_recipe
 
 ROOT = Path(__file__).parents[3]
 KNOWN = {

@@ -30,9 +30,9 @@ from toolkit.bench.ray_cluster import RayCluster
 from toolkit.bench.run_options import Options
 from toolkit.bench.runner import RunPlan, run_jobs
 from toolkit.bench.verify_job import VERIFY
-from toolkit.campaign import with_drafts
 from toolkit.cli import run
 from toolkit.errors import InputError, MachineError
+from toolkit.experiments.campaign import with_drafts
 from toolkit.proof.check import CHECKED, check
 from toolkit.result import Verdict
 from toolkit.settings import Settings

@@ -17,9 +17,9 @@ from toolkit.bench.executors import ExecutorLimits
 from toolkit.bench.job import Answer, InstanceJob, WorkerTask
 from toolkit.bench.run_options import Options
 from toolkit.bench.stored_run import check_no_other, expected_by_key, read_run, stored_records
-from toolkit.campaign import run_folder
 from toolkit.cli import run
 from toolkit.errors import InputError
+from toolkit.experiments.campaign import run_folder
 from toolkit.recipe import load_recipe, parse_recipe
 from toolkit.result import Statistics, Verdict
 

@@ -19,6 +19,7 @@ from torch import nn
 from toolkit.data.dataset import Dataset, Split
 from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
+from toolkit.experiments.study_networks import sorted_by_class, source_stamp
 from toolkit.formats.onnx.export import export_model
 from toolkit.models.architecture_options import Mlp, OnnxNet, identity
 from toolkit.models.build import build_model
@@ -39,7 +40,6 @@ from toolkit.pruning.controls import chain_with_controls, random_like
 from toolkit.pruning.masks import density
 from toolkit.pruning.pruning_options import Chain
 from toolkit.recipe import Data, Recipe, parse_recipe
-from toolkit.study_networks import sorted_by_class, source_stamp
 from toolkit.training import training_curve
 from toolkit.training.schedule import stretched
 from toolkit.training.training_job import TrainingJob

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from toolkit import study_networks
+from toolkit.experiments import study_networks
 from toolkit.data.dataset import Dataset
 from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
+from toolkit.experiments.study_networks import default_trainers
 from toolkit.pruning import build_chains
 from toolkit.pruning.parallel import TrainingProcesses, pieces, train_ahead, train_piece
 from toolkit.recipe import Data, Recipe, parse_recipe
-from toolkit.study_networks import default_trainers
 
 TRAINING = {"loss": "standard", "epochs": 2, "batch": 50, "optimizer": "adam", "learning_rate": 0.01}
 

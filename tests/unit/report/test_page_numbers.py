@@ -25,7 +25,7 @@ from toolkit.bench.compare_sources import ChangeThresholds, SourceComparison, co
 from toolkit.bench.competition_rules import WitnessState
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.match_instances import match_instances
-from toolkit.campaign import category_scores, write_folder_report
+from toolkit.experiments.campaign import category_scores, write_folder_report
 from toolkit.report.comparison import comparison_csv, write_comparison
 from toolkit.report.page import FIRST_ROWS, render
 from toolkit.report.summary import summarise, summary_csv

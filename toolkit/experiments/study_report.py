@@ -15,7 +15,7 @@ from toolkit.bench.atomic_files import write_text_atomically
 from toolkit.bench.journal import JournalRecord
 from toolkit.bench.stored_run import NAME as RUN
 from toolkit.bench.stored_run import read_run
-from toolkit.campaign import cards
+from toolkit.experiments.campaign import cards
 from toolkit.models.architecture_options import OnnxNet
 from toolkit.recipe import Recipe
 from toolkit.report.changes import changes, effects, gains

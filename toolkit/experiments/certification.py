@@ -30,12 +30,12 @@ from toolkit.bench.runner import claimed
 from toolkit.bench.scoring import wilson
 from toolkit.bench.stored_run import describe_run, read_run, store_run
 from toolkit.bench.verify_job import VERIFY
-from toolkit.campaign import cards, execute, make_console
+from toolkit.experiments.campaign import cards, execute, make_console
+from toolkit.experiments.row_questions import RowQuestion, RowQuestions, ask, write_folder
 from toolkit.report.page import Page, facts, instance_links, write_page
 from toolkit.report.plots import cactus, save_png
 from toolkit.report.tables import make_table, number, percent, short, word
 from toolkit.result import DECIDED, Verdict
-from toolkit.row_questions import RowQuestion, RowQuestions, ask, write_folder
 from toolkit.settings import Settings
 
 

@@ -1,8 +1,9 @@
 """A study: a recipe from end to end. Its networks are made, verified, and put in one table.
 
 The verifier reads only what was exported: the folder ``benchmark/`` of a run is a complete VNN-COMP benchmark, and its
-table would be the same with any other verifier's ``results.csv``. `toolkit.study_networks` makes the benchmark,
-`toolkit.campaign` verifies it like any other, `toolkit.study_report` writes the results.
+table would be the same with any other verifier's ``results.csv``. `toolkit.experiments.study_networks` makes the
+benchmark, `toolkit.experiments.campaign` verifies it like any other, `toolkit.experiments.study_report` writes the
+results.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from toolkit.bench.run_options import Options
 from toolkit.bench.runner import claimed
 from toolkit.bench.stored_run import describe_run, store_run
 from toolkit.bench.verify_job import VERIFY
-from toolkit.campaign import execute, make_console
 from toolkit.errors import InputError
+from toolkit.experiments.campaign import execute, make_console
+from toolkit.experiments.study_networks import make_models
+from toolkit.experiments.study_report import conclude
 from toolkit.recipe import Data, Recipe, load_recipe
-from toolkit.study_networks import make_models
-from toolkit.study_report import conclude
 
 if TYPE_CHECKING:
     from toolkit.data.dataset import Dataset
