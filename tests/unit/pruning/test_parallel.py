@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from toolkit.experiments import study_networks
 from toolkit.data.dataset import Dataset
 from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
+from toolkit.experiments import study_networks
 from toolkit.experiments.study_networks import default_trainers
 from toolkit.pruning import build_chains
 from toolkit.pruning.parallel import TrainingProcesses, pieces, train_ahead, train_piece
