@@ -82,6 +82,9 @@ def test_a_maximum_is_reached_and_not_exceeded(seed: int, settings: Settings, tm
         (f"(>= Y_0 {most})", Verdict.SAT),
         (f"(> Y_0 {most - LEAST})", Verdict.SAT),
         ("(< Y_0 0)", Verdict.UNSAT),
+        (f"(>= Y_0 {most:.0f}.{'0' * 400}1)", Verdict.UNSAT),
+        (f"(> Y_0 {most - 1:.0f}.{'9' * 25})", Verdict.SAT),
+        ("(<= Y_0 -1e-400)", Verdict.UNSAT),
         (f"(or (< Y_0 0) (and (> Y_0 {most}) (<= X_0 {upper[0]})) (< Y_0 Y_0))", Verdict.UNSAT),
     ):
         answer = ask(path, lower, upper, assertion, settings=settings)

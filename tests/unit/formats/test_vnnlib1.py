@@ -95,6 +95,42 @@ def test_sums_of_constants_are_exact() -> None:
     assert not holds("(assert (= X_0 (+ 0.1 0.2)))", 0.1 + 0.2)
 
 
+JUST_BELOW_ONE, JUST_ABOVE_ONE = "0.99999999999999999999", "1.00000000000000000001"
+ZEROS = "0" * 400
+
+
+@pytest.mark.parametrize("write", ["(assert ({} Y_0 {}))", "(assert ({} (+ Y_0 0) {}))"])
+@pytest.mark.parametrize(
+    ("sign", "constant", "inside", "outside"),
+    [
+        ("<=", JUST_BELOW_ONE, np.nextafter(1, 0), 1.0),
+        ("<", JUST_ABOVE_ONE, 1.0, np.nextafter(1, 2)),
+        ("<", JUST_BELOW_ONE, np.nextafter(1, 0), 1.0),
+        (">=", JUST_ABOVE_ONE, np.nextafter(1, 2), 1.0),
+        (">", JUST_BELOW_ONE, 1.0, np.nextafter(1, 0)),
+        (">", "-1e-400", 0.0, -5e-324),
+        (">=", "1e-400", 5e-324, 0.0),
+        ("<=", f"-0.{ZEROS}1", -5e-324, 0.0),
+        ("<", f"0.{ZEROS}1", 0.0, 5e-324),
+        (">=", "0e-99999", 0.0, -5e-324),
+        ("<=", "0.1", 0.1, np.nextafter(0.1, 1)),
+        (">=", "0.7448671968471809", 0.7448671968471809, 0.7448671968471808),
+        (">=", "-0.329411774873733521", -0.3294117748737335, np.nextafter(-0.3294117748737335, -1)),
+    ],
+)
+def test_outputs_are_compared_with_constants_between_doubles(
+    write: str, sign: str, constant: str, inside: float, outside: float
+) -> None:
+    assert holds(write.format(sign, constant), 0, 0, 0, inside)
+    assert not holds(write.format(sign, constant), 0, 0, 0, outside)
+
+
+def test_inputs_are_compared_with_the_nearest_double() -> None:
+    """A box's corner that was printed with a few digits too many is a point of the box."""
+    corner = float(np.float32(0.32941177))
+    assert holds("(assert (>= X_0 0.329411774873733521)) (assert (<= X_0 0.329411774873733521))", corner)
+
+
 def test_strictness_is_kept() -> None:
     query = parse_query(DECLARED + "(assert (or (< X_0 1) (>= X_0 1) (= X_0 1) (!= X_0 1)))")
     assert query.atoms.relation.tolist() == [Relation.LT, Relation.LE, Relation.EQ, Relation.NE]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 
 from toolkit.formats.vnnlib.atom_table import AtomTable, Terms
-from toolkit.formats.vnnlib.dialect import RELATIONS, Dialect, MalformedError, double, shown
+from toolkit.formats.vnnlib.dialect import RELATIONS, Dialect, MalformedError, double, may_lie_between_doubles, shown
 from toolkit.formats.vnnlib.polynomial import TooLargeError
 from toolkit.formats.vnnlib.query import AtomBlock, Formula
 from toolkit.formats.vnnlib.stack_machine import BINDERS, TERM, FormulaMachine
@@ -134,6 +134,8 @@ def _atom(match: re.Match[str], machine: FormulaMachine) -> int | None:
 def _bound(dialect: Dialect, code: int | None, token: str, sign: int) -> tuple[float, Terms] | None:
     """``sign * (variable - token)``."""
     if code is None or not dialect.number.fullmatch(token):
+        return None
+    if may_lie_between_doubles(token) and dialect.is_output(code):
         return None
     return 0.0 - sign * double(token), ((code, float(sign)),)
 

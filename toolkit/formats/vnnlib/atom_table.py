@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.formats.vnnlib.dialect import lies_between_doubles
 from toolkit.formats.vnnlib.polynomial import Monomial, Polynomial
-from toolkit.formats.vnnlib.query import Atoms
+from toolkit.formats.vnnlib.query import Atoms, Relation
 
 Renumber = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 """From the codes used while reading to variable numbers."""
 
 Terms = tuple[tuple[int, float], ...]
 """Pairs of a monomial's code and a coefficient. Codes of products are negative."""
+_INEQUALITIES = (Relation.LE, Relation.LT)
 
 
 class AtomTable:
     """Distinct atoms by number, and the sequence of their occurrences (``rows``)."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_output: Callable[[int], bool]) -> None:
+        """An empty table; a variable's code is that of an output or not."""
+        self._is_output = is_output
         self.rows = array("i")
         self._numbers: dict[tuple[int, float, Terms], int] = {}
         self._products: dict[Monomial, int] = {}
@@ -31,10 +37,21 @@ class AtomTable:
         return self._numbers.setdefault((relation, constant, terms), len(self._numbers))
 
     def number_of(self, relation: int, polynomial: Polynomial) -> int:
-        """The number of the atom ``polynomial RELATION 0``. Raises OverflowError when a coefficient is too large."""
-        constant = float(polynomial.get((), 0))
+        """The number of the atom ``polynomial RELATION 0``. Raises OverflowError when a coefficient is too large.
+
+        Where an inequality about outputs has a constant c that lies between two doubles, it gets the lower one d and
+        becomes strict: ``t + d < 0`` holds for all real numbers t with ``t + c <= 0``, and for no other double.
+        """
+        exact = polynomial.get((), Fraction(0))
+        constant = float(exact)
+        if relation in _INEQUALITIES and lies_between_doubles(exact) and self._has_output(polynomial):
+            relation = int(Relation.LT)
+            constant = constant if Fraction(constant) < exact else math.nextafter(constant, -math.inf)
         terms = [(self._code(monomial), float(c)) for monomial, c in polynomial.items() if monomial]
         return self.number(relation, constant, tuple(sorted(terms)))
+
+    def _has_output(self, polynomial: Polynomial) -> bool:
+        return any(self._is_output(code) for monomial in polynomial for code in monomial)
 
     def _code(self, monomial: Monomial) -> int:
         if len(monomial) == 1:

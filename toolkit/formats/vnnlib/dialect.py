@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from typing import Protocol
 
@@ -12,6 +14,10 @@ from toolkit.formats.vnnlib.query import Relation
 
 MAX_DIGITS = 1200
 """Longest constant that is read; the smallest double written out has 1,077 characters."""
+LEAST_EXPONENT = -9999
+"""Exponent below which a constant is not written out as a fraction."""
+NAMING_DIGITS = 17
+"""Significant digits that tell every double from all others: a decimal with no more of them is the name of one."""
 
 RELATIONS: Mapping[str, tuple[int, int]] = {
     "<=": (int(Relation.LE), 1),
@@ -42,6 +48,9 @@ class Dialect(Protocol):
     def variable(self, token: str) -> int | None:
         """The code of a variable, or None when the token does not look like one. Raises MalformedError."""
 
+    def is_output(self, code: int) -> bool:
+        """Whether a variable's code is that of an element of an output."""
+
     def statement(self, head: str, words: Sequence[str]) -> None:
         """A top-level statement other than an assertion. Raises MalformedError."""
 
@@ -54,11 +63,38 @@ def double(token: str) -> float:
 
 
 def rational(token: str) -> Fraction:
-    """A constant exactly as written, under the same limits as :func:`double`."""
-    if double(token) == 0.0:
-        # Also keeps 1e-999999999 from being written out in full.
+    """A constant exactly as written. Raises MalformedError where no finite double is near, or its exponent is less than
+    `LEAST_EXPONENT`."""
+    double(token)
+    digits, _, exponent = token.lower().partition("e")
+    if is_zero(digits):
         return Fraction(0)
+    if exponent and int(exponent) < LEAST_EXPONENT:
+        raise MalformedError(f"constant {shown(token)} is nearer to zero than can be read")
     return Fraction(token)
+
+
+def is_zero(digits: str) -> bool:
+    """Whether a decimal without an exponent has no other digits than zero."""
+    return not digits.strip("+-.0")
+
+
+def may_lie_between_doubles(token: str) -> bool:
+    """Whether a constant is not simply the name of a double, by its length and size; `lies_between_doubles` decides."""
+    value = abs(double(token))
+    if value < sys.float_info.min:
+        return not is_zero(token.lower().partition("e")[0])
+    return len(token) > NAMING_DIGITS
+
+
+def lies_between_doubles(value: Fraction) -> bool:
+    """Whether a finite value is no double, and is none's name either: it has more digits than these, or is below the
+    smallest normal one."""
+    if Fraction(float(value)) == value:
+        return False
+    context = Context(prec=NAMING_DIGITS, traps=[])
+    context.divide(Decimal(value.numerator), Decimal(value.denominator))
+    return abs(value) < sys.float_info.min or bool(context.flags[Inexact])
 
 
 def shown(token: str) -> str:

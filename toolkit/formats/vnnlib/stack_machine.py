@@ -49,7 +49,7 @@ class FormulaMachine:
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
-        self.table = AtomTable()
+        self.table = AtomTable(dialect.is_output)
         self.offset = 0
         """Where the token read last stands in the text."""
         self._stack = [Frame(0)]

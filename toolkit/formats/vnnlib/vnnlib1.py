@@ -46,6 +46,10 @@ class Vnnlib1:
             raise MalformedError(f"{token} is not declared")
         return code
 
+    def is_output(self, code: int) -> bool:
+        """Whether a code is that of a ``Y``."""
+        return code >= _OUTPUT
+
     def statement(self, head: str, words: Sequence[str]) -> None:
         """``declare-const``, ``declare-fun`` without arguments, or an SMT-LIB command without effect."""
         match (head, *words):

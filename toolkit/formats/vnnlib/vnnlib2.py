@@ -73,6 +73,13 @@ class Vnnlib2:
             raise MalformedError(f"{shown(match[1])} is not declared")
         return tensor.offset + _flat_index(tensor, _indices(token, match[2]))
 
+    def is_output(self, code: int) -> bool:
+        """Whether a number is that of an element of an output tensor."""
+        return any(
+            tensor.kind == TensorKind.OUTPUT and tensor.offset <= code < tensor.offset + tensor.size
+            for tensor in self._tensors.values()
+        )
+
     def statement(self, head: str, words: Sequence[str]) -> None:
         """Only assertions follow the declarations."""
         raise MalformedError(f"unknown statement {shown(head)}")
