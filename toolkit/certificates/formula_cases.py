@@ -51,7 +51,8 @@ def formula_cases(formula: CaseFormula, cases: Cases) -> list[list[StatedCase]]:
         lower, upper = box if stated.lower is common.lower else _ends(stated)
         alike = [case for case in waiting.get(frozenset(places), ()) if _same_box(cases, case, lower, upper)]
         if alike:
-            case = min(alike, key=lambda case: len(found[case]))  # of cases that are repeated, each is one of its own
+            # Where a specification repeats a case, each of the search's cases gets one of the repetitions.
+            case = min(alike, key=lambda case: len(found[case]))
             atoms = {
                 row: (places[rows[row][0]][0], rows[row][1] / places[rows[row][0]][1])
                 for row in cases.rows_of(case).tolist()
@@ -62,8 +63,8 @@ def formula_cases(formula: CaseFormula, cases: Cases) -> list[list[StatedCase]]:
 
 
 def impossible_cases(formula: CaseFormula, stated: Container[int]) -> Iterator[tuple[int, int]]:
-    """Numbers of other cases than the stated ones that no input of their box satisfies, as one atom alone says: with
-    the atom's number."""
+    """Pairs (case, atom), by number in the formula, of cases that are not ``stated`` and have an atom that no input of
+    the case's box satisfies."""
     for number in range(len(formula.cases)):
         if number in stated:
             continue
@@ -74,7 +75,7 @@ def impossible_cases(formula: CaseFormula, stated: Container[int]) -> Iterator[t
 
 
 def _impossible(formula: CaseFormula, case: FormulaCase, atom: FormulaAtom) -> bool:
-    """Whether an atom speaks of inputs alone and is false in all of the box, as far as rounding lets it be seen."""
+    """Whether an atom of inputs alone is false in all of the case's box, by more than rounding may change."""
     if any(variable >= formula.inputs for variable, _ in atom.coefficients):
         return False
     terms = [weight * (case.lower if weight > 0 else case.upper)[variable] for variable, weight in atom.coefficients]

@@ -115,7 +115,7 @@ class CertificateRecorder:
         self.file.close()
 
     def refute_impossible(self) -> None:
-        """Write why there are cases that are no problem of the search's: an atom is false in all of their box."""
+        """Refute each case that never came to a search by the atom of inputs alone that is false in all of its box."""
         searched = [] if self.problem is None else self.problem.cases
         stated, none = {case.number for alike in searched for case in alike}, no_references(1)
         for number, atom in impossible_cases(self.formula, stated):

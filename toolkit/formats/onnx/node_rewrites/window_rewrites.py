@@ -23,15 +23,15 @@ def convolution(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder)
 
 @rewrite("ConvTranspose")
 def transposed_convolution(node: onnx.NodeProto, facts: TensorFacts, builder: GraphBuilder) -> None:
-    """Padding, which is what is cut off of the result, is cut off afterwards where torch takes none of its kind: an
-    uneven one, or one that is told by the shape of the result."""
+    """Padding that torch does not take (uneven, automatic, or given by the result's shape) becomes a cut of the result
+    without padding: what ONNX calls padding here is what is left out at the borders."""
     axes = len(facts.shape(node.input[0])) - 2
     pads = attribute(node, "pads") or [0] * 2 * axes
-    told = attribute(node, "output_shape") or attribute(node, "auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
-    if not told and pads[:axes] == pads[axes:]:
+    by_shape = attribute(node, "output_shape") or attribute(node, "auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
+    if not by_shape and pads[:axes] == pads[axes:]:
         builder.copy(_without(node, {"auto_pad"}), facts.used)
         return
-    pads = _told_pads(node, facts) if told else pads
+    pads = _pads_for_shape(node, facts) if by_shape else pads
     whole = _without(node, {"auto_pad", "pads", "output_shape"})
     whole.output[0] = builder.fresh("whole")
     builder.copy(whole, facts.used)
@@ -39,8 +39,8 @@ def transposed_convolution(node: onnx.NodeProto, facts: TensorFacts, builder: Gr
     builder.static("Pad", [whole.output[0]], node.output[0], pads=cut, value=0.0)
 
 
-def _told_pads(node: onnx.NodeProto, facts: TensorFacts) -> list[int]:
-    """What a transposed convolution leaves out at begins and ends, for its result to have its shape."""
+def _pads_for_shape(node: onnx.NodeProto, facts: TensorFacts) -> list[int]:
+    """Padding of a transposed convolution, begins and then ends, with which its result has the shape that it has."""
     sizes, results = facts.shape(node.input[0])[2:], facts.shape(node.output[0])[2:]
     kernel = attribute(node, "kernel_shape") or facts.shape(node.input[1])[2:]
     ones, zeros = [1] * len(sizes), [0] * len(sizes)
