@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
-from toolkit.errors import InputError, ToolkitError
+from toolkit.errors import InputError, ToolkitError, one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -84,7 +84,7 @@ def export(module: nn.Module, path: str | os.PathLike[str], input_shape: Sequenc
     except (ToolkitError, OSError, MemoryError):
         raise
     except Exception as error:  # a module may raise anything
-        shape, reason = [1, *input_shape], " ".join(str(error).split())[:200]
+        shape, reason = [1, *input_shape], one_line(error)
         raise InputError(f"{path}: the module cannot be run on an input of shape {shape} ({reason})") from error
     return path
 
@@ -121,5 +121,5 @@ def _serialised(model: onnx.ModelProto, path: Path) -> bytes:
     try:
         return model.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(f"{path}: the model cannot be written as one file ({reason})") from error

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prunecert._models import Model, load
-from toolkit.errors import InputError
+from toolkit.errors import InputError, one_line
 from toolkit.result import Result
 from toolkit.settings import Settings
 
@@ -183,4 +183,4 @@ def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
     try:
         return np.asarray(values, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:  # the last is torch's, of tensors with a gradient
-        raise InputError(f"{name}: not an array of numbers ({' '.join(str(error).split())[:200]})") from error
+        raise InputError(f"{name}: not an array of numbers ({one_line(error)})") from error

@@ -132,12 +132,14 @@ def _atom(match: re.Match[str], machine: FormulaMachine) -> int | None:
 
 
 def _bound(dialect: Dialect, code: int | None, token: str, sign: int) -> tuple[float, Terms] | None:
-    """``sign * (variable - token)``."""
+    """``sign * (variable - token)``; None where the token is no constant, or is one that an output is compared with and
+    that may lie between two doubles, which the stack machine reads exactly."""
     if code is None or not dialect.number.fullmatch(token):
         return None
-    if may_lie_between_doubles(token) and dialect.is_output(code):
+    nearest = double(token)
+    if may_lie_between_doubles(token, nearest) and dialect.is_output(code):
         return None
-    return 0.0 - sign * double(token), ((code, float(sign)),)
+    return 0.0 - sign * nearest, ((code, float(sign)),)
 
 
 def _difference(left: int, right: int, sign: int) -> tuple[float, Terms] | None:

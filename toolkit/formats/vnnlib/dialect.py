@@ -79,10 +79,10 @@ def is_zero(digits: str) -> bool:
     return not digits.strip("+-.0")
 
 
-def may_lie_between_doubles(token: str) -> bool:
-    """Whether a constant is not simply the name of a double, by its length and size; `lies_between_doubles` decides."""
-    value = abs(double(token))
-    if value < sys.float_info.min:
+def may_lie_between_doubles(token: str, nearest: float) -> bool:
+    """Whether a constant is not simply the name of its nearest double, by its length and size alone, which takes no
+    rational arithmetic; `lies_between_doubles` decides."""
+    if abs(nearest) < sys.float_info.min:
         return not is_zero(token.lower().partition("e")[0])
     return len(token) > NAMING_DIGITS
 
