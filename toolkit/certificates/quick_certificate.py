@@ -22,7 +22,7 @@ from toolkit.tuning import tuned
 
 
 def formula_cases(checker: CertificateChecker) -> tuple[BoxedCases, list[int]]:
-    """The cases of a specification as the checker reads it, but for those whose boxes are empty, with their numbers."""
+    """The cases of a specification as the checker reads it, but for those without a point, with their numbers."""
     numbers = sorted(checker.open_cases)
     arrays = [checker.case_arrays(number) for number in numbers]
     boxes: dict[bytes, int] = {}

@@ -56,7 +56,7 @@ class FormulaCase:
     """Rational ends; infinite where an input has no bound."""
     atoms: list[FormulaAtom]
     empty: bool
-    """Whether the box has no points."""
+    """Whether there is no point: none in the box, or an atom without variables that is false."""
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,19 @@ class CaseFormula:
 
     def _within(self, outer: FormulaCase, indices: Sequence[int]) -> FormulaCase:
         """A case with more atoms; the ends are the same lists where none of these bounds an input."""
-        atoms, bounding = list(outer.atoms), list[FormulaAtom]()
+        atoms, bounding, empty = list(outer.atoms), list[FormulaAtom](), outer.empty
         for atom in map(self.atoms.__getitem__, indices):
             alone = len(atom.coefficients) == 1 and atom.coefficients[0][0] < self.inputs
             (bounding if alone else atoms).append(atom)
+            empty = empty or (not atom.coefficients and (atom.constant, atom.strict) > (0, False))
         if not bounding:
-            return replace(outer, atoms=atoms)
-        lower, upper, empty = list(outer.lower), list(outer.upper), outer.empty
-        for ((variable, weight),), constant, _ in bounding:
+            return replace(outer, atoms=atoms, empty=empty)
+        lower, upper = list(outer.lower), list(outer.upper)
+        for ((variable, weight),), constant, strict in bounding * 2:  # a strict one meets ends that come after it
             end = Fraction(-constant) / weight
             ends, tighter = (upper, min) if weight > 0 else (lower, max)
             ends[variable] = tighter(ends[variable], end)
-            empty = empty or lower[variable] > upper[variable]
+            empty = empty or lower[variable] > upper[variable] or (strict and lower[variable] == end == upper[variable])
         return FormulaCase(lower, upper, atoms, empty)
 
 
@@ -114,9 +115,8 @@ def load_formula(path: Path) -> CaseFormula:
     data = unpacked(path)
     with readable(path):
         reader = SpecificationReader(data.decode(), str(path))
-    common, cases = reader.cases()
     digest = hashlib.sha256(data).digest()
-    return CaseFormula(reader.inputs, reader.outputs, reader.atoms, common, cases, reader.tensors, digest, str(path))
+    return CaseFormula(reader.inputs, reader.outputs, reader.atoms, *reader.cases(), reader.tensors, digest, str(path))
 
 
 Tree = Any

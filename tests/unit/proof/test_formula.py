@@ -112,3 +112,32 @@ def test_as_the_verifier_reads_it(tmp_path, sign):
             exact = [Fraction(float(x)) for x in point]
             inside = 0 <= point[0] <= 1 and -1 <= point[1] <= 1
             assert any(holds(found, exact)) == (inside and bool(query.holds(point)))
+
+
+@pytest.mark.parametrize(("text", "empty"), [
+    ("(> X_0 0.5)(<= X_0 0.5)", True),
+    ("(<= X_0 0.5)(> X_0 0.5)", True),
+    ("(< X_0 0.5)(>= X_0 0.5)(<= X_0 3)", True),
+    ("(> (* -2 X_0) -1)(>= X_0 0.5)", True),
+    ("(>= X_0 0.5)(<= X_0 0.5)", False),
+    ("(>= X_0 0.5)(<= X_0 0.5)(< X_0 0.75)", False),
+    ("(> X_0 0.25)(<= X_0 0.5)", False),
+    ("(< Y_0 Y_0)", True),
+    ("(<= Y_0 Y_0)", False),
+    ("(< 1 1)", True),
+    ("(<= 1 0.5)", True),
+    ("(<= 1 1)", False),
+    ("(>= X_0 X_0)", False),
+])  # fmt: skip
+@pytest.mark.parametrize("common", [True, False])
+def test_cases_without_a_point(tmp_path, text, empty, common):
+    """Strict ends that meet, and atoms without variables that are false, leave no point; in all cases, or in one."""
+    whole = f"(and {text})" if common else f"(or (and {text}) (<= Y_0 7))"
+    found = formula(tmp_path, f"{HEAD}{BOX}(assert {whole})")
+    assert [found.case(number).empty for number in range(len(found.cases))] == [empty] + [False] * (not common)
+
+
+def test_unequal_to_itself_is_two_cases_without_a_point(tmp_path):
+    """An output cannot be less than itself, nor greater."""
+    found = formula(tmp_path, f"{HEAD}{BOX}(assert (!= Y_0 Y_0))")
+    assert [found.case(number).empty for number in range(2)] == [True, True]
