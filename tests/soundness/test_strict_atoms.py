@@ -202,6 +202,24 @@ def test_systems_with_a_planted_combination(seed: int) -> None:
         assert refute(system)[0] == refuted, (shift, strict)
 
 
+def test_only_multipliers_that_are_not_negative_refute() -> None:
+    """A system that every point solves is refuted by no multipliers; strictness counts where its row is used."""
+    one, zero = Fraction(1), Fraction(0)
+    holds = LinearSystem([[zero, -one]], [False])
+    assert not holds.refuted_by([one]) and not holds.refuted_by([-one])
+    mixed = LinearSystem([[one, -one], [zero, zero], [zero, zero]], [False, True, False])
+    assert mixed.refuted_by([zero, one, zero]) and mixed.refuted_alone(1)
+    assert not mixed.refuted_by([zero, zero, one]) and not mixed.refuted_by([-one, one, zero])
+    assert refute(LinearSystem([], [])) == (False, None)
+
+
+def test_rows_that_a_whole_box_satisfies_are_left_out_unless_strict() -> None:
+    """``x - 1 <= 0`` holds on all of [-1, 1]; ``x - 1 < 0`` does not."""
+    for strict in (False, True):
+        assert len(box_system([[1, -1]], [strict]).rows) == strict
+    assert len(box_system([[1, 0]], [False]).rows) == 1
+
+
 def test_equations_that_leave_unknowns_free_keep_the_guess() -> None:
     one = Fraction(1)
     found = solve([[one, one, Fraction(0), Fraction(3)], [one, one, Fraction(0), Fraction(3)]], [one, one, one / 3])
