@@ -7,12 +7,14 @@ answer is certain.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from random_networks import NetworkBuilder, save
 
 from toolkit.formats.onnx.model_file import load_model
@@ -23,7 +25,7 @@ from toolkit.run.clock import Clock
 from toolkit.search.farkas import LinearSystem, refute, solve
 from toolkit.search.root import root_bounds
 from toolkit.search.search_task import SearchTask, UnmergedProblem
-from toolkit.search.strict_atoms import closed_by_images
+from toolkit.search.strict_atoms import closed_by_images, worth_deciding
 from toolkit.settings import Settings
 from toolkit.verify import load_networks, verify
 
@@ -165,8 +167,7 @@ def test_images_refute_what_is_strict_and_nothing_that_holds_at_zero(seed: int, 
     path = save(builder.model(hidden_layer(builder, rows, np.concatenate([-zero, 3 * zero]), last), 2), tmp_path)
     for comparison, refuted in (("<", True), ("<=", False)):
         text = query_about(np.full(inputs, -1.0), np.full(inputs, 1.0), f"({comparison} Y_0 0)")
-        query = parse_query(text)
-        problem = compile_problem(query, {query.networks[0].name: bind_module(load_model(path))})
+        problem = problem_about(path, text)
         task = replace(task_of(problem), original=UnmergedProblem(problem, lambda point, region: False))
         root = root_bounds(problem, task.clock, task.observer)
         assert not bool((root.lower > 0).any())
@@ -224,3 +225,45 @@ def test_equations_that_leave_unknowns_free_keep_the_guess() -> None:
     one = Fraction(1)
     found = solve([[one, one, Fraction(0), Fraction(3)], [one, one, Fraction(0), Fraction(3)]], [one, one, one / 3])
     assert found == [2, 1, one / 3]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_images_give_the_least_value_of_sums_of_both_signs(seed: int, tmp_path: Path) -> None:
+    """By integers: intervals of the hidden layer, then the least sum. What is below it by an eighth is refuted, what is
+    above it by an eighth is not; nothing else was known of the case."""
+    generator = np.random.default_rng(seed)
+    inputs, width = int(generator.integers(1, 4)), int(generator.integers(2, 6))
+    weight, bias = integers(generator, -3, 3, width, inputs), integers(generator, -2, 2, width)
+    last, shift = integers(generator, -3, 3, 2, width), integers(generator, -2, 2, 2)
+    builder = NetworkBuilder(generator, (1, inputs))
+    sums = builder.op("Add", hidden_layer(builder, weight, bias, last), builder.constant(shift))
+    path = save(builder.model(sums, 2), tmp_path)
+    reach = np.abs(weight).sum(1)
+    low, high = np.maximum(bias - reach, 0), np.maximum(bias + reach, 0)
+    factors = np.array([2.0, -3.0])
+    total = factors @ last
+    least = float(np.minimum(total * low, total * high).sum() + factors @ shift)
+    for difference in (-0.125, 0.125):
+        atom = f"(< (+ (* 2 Y_0) (* -3 Y_1)) {least + difference})"
+        problem = problem_about(path, query_about(np.full(inputs, -1.0), np.full(inputs, 1.0), atom))
+        task = replace(task_of(problem), original=UnmergedProblem(problem, lambda point, region: False))
+        root = root_bounds(problem, task.clock, task.observer)
+        closed = closed_by_images(task, replace(root, lower=torch.full_like(root.lower, -1.0)))
+        assert bool((closed.lower > 0).all()) == (difference < 0)
+
+
+def test_leaves_are_decided_exactly_of_small_networks_of_relus_alone(tmp_path: Path, tune: Callable[..., None]) -> None:
+    tune(exact={"most_products": 1000})
+    generator = np.random.default_rng(0)
+    text = query_about(np.full(2, -1.0), np.full(2, 1.0), "(< Y_0 0)")
+    for activation, width, worth in (("Relu", 8, True), ("Tanh", 8, False), ("Relu", 100, False), ("Tanh", 100, False)):
+        builder = NetworkBuilder(generator, (1, 2))
+        hidden = builder.op(activation, builder.dense("x", 2, width))
+        path = save(builder.model(builder.dense(hidden, width, 2), 2), tmp_path)
+        assert worth_deciding(problem_about(path, text)) == worth, (activation, width)
+
+
+def problem_about(path: Path, text: str) -> Problem:
+    """The problem that a query about one network is compiled to."""
+    query = parse_query(text)
+    return compile_problem(query, {query.networks[0].name: bind_module(load_model(path))})
