@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -200,3 +201,39 @@ def test_every_real_file_compiles() -> None:
         assert len(cases) > 0, path
         assert (cases.lower <= cases.upper).all(), path
         assert len(cases.starts) == len(cases) + 1, path
+
+
+@pytest.mark.parametrize(("atoms", "compares"), [
+    ("(<= Y_0 Y_1)", True),
+    ("(or (< Y_0 Y_1) (>= (* 2 Y_0) (* 2 Y_1)))", True),
+    ("(and (<= Y_0 Y_1) (<= (+ X_0 X_1) 1))", True),
+    ("(<= Y_0 (+ Y_1 1))", False),
+    ("(<= Y_0 (* 2 Y_1))", False),
+    ("(<= (+ Y_0 Y_1) 0)", False),
+    ("(<= Y_0 X_0)", False),
+    ("(<= Y_0 0)", False),
+    ("(and (<= Y_0 Y_1) (<= Y_1 0.5))", False),
+    ("(or (<= Y_0 Y_1) (<= Y_0 (* 2 Y_1)))", False),
+    ("(<= (+ Y_0 X_0) (+ Y_1 X_0 X_1))", False),
+    ("(<= (* Y_0 Y_1) (* Y_1 Y_0 Y_0))", False),
+])  # fmt: skip
+def test_what_only_compares_elements_of_an_output(atoms: str, compares: bool) -> None:
+    """Any function that rises in every element keeps the truth of such atoms, and of no others."""
+    query = parse_query(f"{DECLARED}{UNIT}(assert {atoms})")
+    [output] = query.networks[0].outputs
+    assert compile_cases(query).only_compares(output) == compares
+
+
+def test_small_outputs_are_used_as_a_whole(tune: Callable[..., None]) -> None:
+    """Of three elements one is mentioned; with a limit of two elements that one alone is used."""
+    text = f"{DECLARED}(declare-const Y_2 Real){UNIT}(assert (<= Y_1 0))"
+    for limit, used in ((3, [2, 3, 4]), (2, [3])):
+        tune(problem={"small_output": limit})
+        assert compile_cases(parse_query(text)).used.tolist() == used
+
+
+def test_a_case_that_is_empty_lacks_no_bounds() -> None:
+    """The first disjunct has no points, and no upper bound either; in the second all inputs are bounded."""
+    cases = compiled("(assert (>= X_1 0))(assert (<= X_1 1))(assert (>= X_0 0))"
+                     "(assert (or (and (>= X_1 2) (<= Y_0 0)) (and (<= X_0 3) (<= Y_0 0))))")  # fmt: skip
+    assert boxes(cases) == [[(0, 3), (0, 1)]]
