@@ -119,6 +119,14 @@ def test_multiples_are_found_by_powers_of_two_alone() -> None:
     assert found.factor.tolist() == [1, -2, 1, 1, 0.25]
 
 
+def test_rows_that_underflow_where_they_are_scaled_are_multiples_of_none() -> None:
+    """An eighth of the least double is zero: by that the rows would be equal."""
+    least = 2.0**-1074
+    found = multiples(torch.tensor([[4.0, least], [4.0, 0.0], [8.0, 0.0]], dtype=torch.float64))
+    assert found.kept.tolist() == [0, 1]
+    assert found.member.tolist() == [0, 1, 1]
+
+
 def test_a_sum_that_would_be_rounded_is_none() -> None:
     one = torch.tensor([1.0], dtype=torch.float64)
     assert exact_sum(one, one * 2.0**-52) is not None

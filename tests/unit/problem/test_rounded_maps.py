@@ -141,6 +141,18 @@ def test_what_merging_rounds_is_counted(seed: int, op: str) -> None:
         assert all(abs(a - b) <= Fraction(off) for a, b, off in zip(exact, found, most, strict=True)), scale
 
 
+def test_a_weight_that_rounding_made_zero_keeps_its_neuron() -> None:
+    """Three equal neurons with the weights 1, 2^-60 and -1: in doubles these add up to zero, and are not zero."""
+    rows = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64).repeat(3, 1)
+    first = DenseAffine((INPUT,), (rows,), torch.zeros(3, dtype=torch.float64))
+    read = torch.tensor([[1.0, 2.0**-60, -1.0]], dtype=torch.float64)
+    features = DenseAffine((0,), (read,), torch.zeros(1, dtype=torch.float64))
+    program = Program(3, (Layer("relu", "relu", first, 0),), features, torch.device("cpu"), torch.float64)
+    merged = merge_neurons(program)
+    assert merged.num_neurons == 1
+    assert merged.features.uncertainty([torch.ones(1, 1, dtype=torch.float64)]).item() >= 2.0**-60
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_what_reducing_rounds_is_counted(seed: int) -> None:
     """A network whose first neurons are all active is reduced to one of its second layer, which reads the input."""
