@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from toolkit.bounds.clip_boxes import HalfSpaces, clip_box, minimum_within, polytopes
+from toolkit.bounds.clip_boxes import HalfSpaces, centred, clip_box, minimum_within, polytopes
 from toolkit.bounds.interval import Bounds
 from toolkit.tuning import tuned, using
 
@@ -127,3 +129,21 @@ def test_tangents_meet_at_the_best_multiplier_in_many_dimensions(seed: int, inpu
         gap, before = _gaps(seed, inputs)
     assert bool((gap >= -1e-7).all())
     assert bool((gap <= 0.02 * before + 1e-7).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", range(10))
+def test_least_values_allow_for_offsets_that_cancel(seed: int, dtype: torch.dtype) -> None:
+    """In rational arithmetic: at boxes far from the origin, a function's offset takes away nearly all of its value."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=dtype)  # noqa: E731
+    count, inputs = 40, 1 + seed % 3
+    centre, rows = draw(count, inputs) * 1000, draw(count, inputs)
+    radius = draw(count, inputs).abs() * 1e-4
+    box = Bounds(centre - radius, centre + radius)
+    offset = draw(count) * 1e-3 - (rows * centre).sum(1)
+    least = centred(rows, offset, box).minimum().tolist()
+    sides = zip(rows.tolist(), box.lower.tolist(), box.upper.tolist(), strict=True)
+    terms = [[Fraction(a) * Fraction(l if a > 0 else u) for a, l, u in zip(*row, strict=True)] for row in sides]
+    exact = [sum(row, Fraction(d)) for row, d in zip(terms, offset.tolist(), strict=True)]
+    assert all(Fraction(found) <= value for found, value in zip(least, exact, strict=True))
