@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from toolkit.bounds.backward_rounding import computed_errors, shared_errors
 from toolkit.bounds.clip_boxes import HalfSpaces
 from toolkit.bounds.crown import bound_features, crown_bounds, tighten
 from toolkit.bounds.dual_ascent import evaluate, relax
@@ -322,3 +323,22 @@ def test_recentred_bounds_are_those_of_double_precision_for_small_boxes() -> Non
     assert float((truth.lower - found.lower).max()) < 0.01 * width
     assert float((found.upper - truth.upper).max()) < 0.01 * width
     assert float((truth.lower - plain.lower).mean()) > 0.03 * width
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_errors_that_serve_all_boxes_are_known_or_none_are_shared(dtype: torch.dtype) -> None:
+    """They are no less than those of any box; where numbers are too large for one to be known, each box has its own."""
+    rng = np.random.default_rng(0)
+    for scale, known in ((1.0, True), (float(torch.finfo(dtype).max) / 2, False)):
+        weights = [rng.normal(0, 1, (4, 3)), rng.uniform(0.5, 1, (2, 4)) * scale]
+        program = program_of(weights, [rng.normal(0, 1, 4), rng.normal(0, 1, 2)], dtype)
+        centre = torch.as_tensor(rng.normal(0, 9, (5, 3)), dtype=dtype)
+        boxes = Bounds(centre - 1, centre + 1)
+        bounds, _ = interval_bounds(program, boxes)
+        shared = shared_errors(program, boxes, bounds)
+        assert (shared is not None) == known
+        if shared is not None:
+            own = computed_errors(program, boxes, bounds)
+            parts = zip((*shared.layers, shared.features, shared.underflow),
+                        (*own.layers, own.features, own.underflow), strict=True)  # fmt: skip
+            assert all(len(one) == 1 and bool((one >= each).all()) for one, each in parts)
