@@ -97,3 +97,24 @@ def test_looser_bounds_only_keep_more() -> None:
     loose = replace(bounds, lower=bounds.lower - 1.0, upper=bounds.upper + 1.0)
     tight, more = (reduce_program(program, box, b) for b in (bounds, loose))
     assert set(tight.neurons.tolist()) <= set(more.neurons.tolist())
+
+
+@pytest.mark.parametrize("name", ["mlp", "residual"])
+def test_the_centre_of_the_boxes_may_become_the_origin(name: str) -> None:
+    """The smaller network's boxes hold all points of the original's, less the centre; its values there are the same."""
+    program = _cases()[name]
+    whole = boxes(program, 0.1, count=3)
+    lower, upper = whole.lower.clone(), whole.upper.clone()
+    lower[:, 0] = upper[:, 0] = 0.3
+    box = Bounds(lower, upper)
+    reduction = reduce_program(program, box, crown_bounds(program, box), recentred=True)
+    centre = box.around().centre[0]
+    assert torch.equal(reduction.base, torch.where(torch.arange(len(centre)) == 0, 0.3, centre))
+    inner = reduction.restrict_box(box)
+    for index in range(3):
+        points = points_in(box.select(torch.tensor([index])), 32)
+        moved = points[:, reduction.inputs] - centre[reduction.inputs]
+        assert bool((inner.lower[index] <= moved).all()) and bool((moved <= inner.upper[index]).all())
+        torch.testing.assert_close(forward(reduction.program, moved), forward(program, points), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(reduction.restore(moved[0]), points[0])
+    assert bool((inner.upper - inner.lower <= (upper - lower)[:, reduction.inputs] + 1e-12).all())
