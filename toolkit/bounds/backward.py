@@ -53,6 +53,9 @@ class LinearBounds:
     post: list[Tensor | None]
     error: Tensor | None = None
     """What was taken off the offset for rounding, ``(B, R)``; None where that was not counted."""
+    summed: Tensor | None = None
+    """The offset as it was added up, ``(B, R)``, before anything was taken off: where that is much larger, the
+    difference has lost the sum's digits. None where no rounding was counted."""
 
     def minimum(self, box: Bounds) -> Tensor:
         """Lower bounds ``(B, R)`` over boxes ``(B, n)``, less what rounding can change here."""
@@ -160,7 +163,8 @@ def backward(
     remaining = pending.take(INPUT)
     if remaining is None:
         remaining = total.offset.new_zeros(*total.offset.shape, program.num_inputs)
-    return LinearBounds(remaining, total.settled(), post, total.error)
+    summed = None if total.error is None else total.offset
+    return LinearBounds(remaining, total.settled(), post, total.error, summed)
 
 
 class RowAccumulator:

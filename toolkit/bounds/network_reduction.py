@@ -159,14 +159,14 @@ class _Cut:
         values on the boxes, ``(len(rows),)`` each."""
         self.check()
         linear = backward(self.program, of_rows(affine, rows, own), self.lines, self.errors)
-        assert linear.error is not None
+        assert linear.error is not None and linear.summed is not None
         coefficients, error = linear.coefficients[0], linear.error[0]
         found = {INPUT: coefficients[:, self.varying]}
         for number, keep in enumerate(self.kept):
             post = linear.post[number]
             if post is not None and len(keep):
                 found[number] = post[0][:, keep]
-        bias = linear.offset[0] + error + coefficients @ self.base
+        bias = linear.summed[0] + coefficients @ self.base
         unit = gamma(len(self.base) + ROUNDINGS_BESIDE_SUM, bias.dtype)
         return found, bias, 2 * error + unit * (coefficients.abs() @ self.base.abs() + bias.abs())
 

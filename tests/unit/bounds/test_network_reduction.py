@@ -35,6 +35,19 @@ def test_equal_on_the_box(name: str, radius: float) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_small_constants_beside_large_terms_are_kept() -> None:
+    """What rounding may change in a box is far more than the constant, and nothing at all where the term is zero."""
+    first, second, last = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    for layer, weight, bias in ((first, 1.0, 0.0), (second, 1e35, 1.0), (last, 1.0, 0.0)):
+        torch.nn.init.constant_(layer.weight, weight)
+        torch.nn.init.constant_(layer.bias, bias)
+    program = program_of(torch.nn.Sequential(first, torch.nn.ReLU(), second, torch.nn.Tanh(), last), 1)
+    box = Bounds(torch.tensor([[-1.0]]).double(), torch.tensor([[1.0]]).double())
+    reduction = reduce_program(program, box, crown_bounds(program, box))
+    points = torch.tensor([[-0.5]]).double()
+    torch.testing.assert_close(forward(reduction.program, points), forward(program, points))
+
+
 def test_only_unstable_neurons_are_left() -> None:
     program = _cases()["mlp"]
     box = boxes(program, 0.05)
