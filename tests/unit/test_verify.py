@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from random_networks import NetworkBuilder, save
+from small_models import save_text
 
 import toolkit.verify
 from toolkit.errors import InputError
@@ -418,6 +419,19 @@ def test_statistics_of_two_parts_are_joined() -> None:
     both = first.plus(second)
     assert (both.domains, both.depth) == (7, 2)
     assert both.layers == {"a": {"neurons": 5, "interval": 3, "crown": 1}, "b": {"interval": 1}}
+
+
+def test_a_scalar_inside_is_compared_with_what_onnxruntime_computes(tmp_path: Path) -> None:
+    text = "main (float[1,2] x) => (float y) { s = ReduceSum<keepdims = 0>(x) y = Ceil(s) }"
+    path, unreached = save_text(tmp_path / "net.onnx", text), header(2, 1) + "(assert (>= Y_0 3.5))"
+    assert decide(path, unreached).verdict is Verdict.UNSAT
+
+
+def test_a_constant_inside_is_compared_with_all_of_its_digits(tmp_path: Path) -> None:
+    """Of one output a softmax is one, so that nothing here depends on the input."""
+    text = "main (double[1,1] x) => (double[1,1] y) { s = Softmax<axis = 1>(x) y = Mul(s, c) }"
+    path = save_text(tmp_path / "net.onnx", text, c=np.array([0.1]))
+    assert decide(path, header(1, 1) + "(assert (>= Y_0 0.2))").verdict is Verdict.UNSAT
 
 
 def test_gpus_may_not_round_factors_while_bounds_are_taken(tmp_path: Path) -> None:

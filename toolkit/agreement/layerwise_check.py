@@ -114,7 +114,7 @@ def _traced_tensors(
         kept[:] = [name for name in names if isinstance(found.get(name), Tensor) and found[name].is_floating_point()]
         return torch.cat([x[:0], *(found[name].reshape(-1).to(x.dtype) for name in kept)])
 
-    return kept, trace(tensors, [point.float()])
+    return kept, trace(tensors, [point])
 
 
 def _check_layers(networks: BoundedNetworks, program: Program, samples: QuerySamples) -> None:
@@ -133,7 +133,7 @@ def _check_layers(networks: BoundedNetworks, program: Program, samples: QuerySam
         own = operators.get(before.get(layer.name, ""))
         if own is None or own.value[0].numel() != layer.affine.size:
             continue
-        value, tolerance = own.value.flatten(1), own.error.flatten(1)
+        value, tolerance = own.value.reshape(len(z.value), -1), own.error.reshape(len(z.value), -1)
         comparison = ValueComparison(z.value.numpy(), (z.error + tolerance).numpy(), value.numpy())
         if not agreeing(comparison, np.inf, partial(_reach, comparison.reference)).all():
             raise DisagreementError(
