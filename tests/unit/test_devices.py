@@ -1,8 +1,10 @@
-"""GPUs by name, dealt in turn, without torch and without any GPU."""
+"""GPUs by name, dealt in turn, and precisions of torch; without any GPU."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -24,3 +26,54 @@ def test_gpus_are_dealt_in_turn(monkeypatch: pytest.MonkeyPatch, told: str, inde
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
     take_gpu(index)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == left
+
+
+LOOK = """
+import torch
+from toolkit.devices import full_precision
+
+B = torch.backends
+places = [B.cuda.matmul, B.cudnn.conv, B.cudnn.rnn, B.mkldnn.matmul, B.mkldnn.conv, B.mkldnn.rnn]
+
+def read():
+    found = [place.fp32_precision for place in places]
+    for legacy in (torch.get_float32_matmul_precision, lambda: B.cuda.matmul.allow_tf32, lambda: B.cudnn.allow_tf32):
+        try:
+            found.append(legacy())
+        except RuntimeError:  # both interfaces were used, and differ
+            found.append(None)
+    return found
+
+{asked}
+before = read()
+assert before != (inside := ["ieee"] * 6 + ["highest", False, False])
+with full_precision():
+    assert read() == inside, read()
+assert read() == before, read()
+"""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "",
+        "torch.set_float32_matmul_precision('medium')",
+        "B.cuda.matmul.allow_tf32 = True",
+        "B.cudnn.allow_tf32 = False",
+        "B.cuda.matmul.fp32_precision = 'tf32'",
+        "B.mkldnn.matmul.fp32_precision = B.mkldnn.conv.fp32_precision = 'bf16'",
+        "B.fp32_precision = 'tf32'",
+    ],
+)
+def test_single_precision_is_that_whatever_torch_was_told(asked: str) -> None:
+    """In a process of its own: what a setting says is kept by torch in more places than one."""
+    pytest.importorskip("torch")
+    if not _tells_precisions_apart():
+        pytest.skip("this version of torch has one setting for all")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", LOOK.replace("{asked}", asked)], check=True)
+
+
+def _tells_precisions_apart() -> bool:
+    import torch
+
+    return hasattr(torch.backends, "fp32_precision")
