@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 
 from prunecert._models import Model, as_file
+from toolkit.devices import without_modes_of_the_caller
 
 if TYPE_CHECKING:
     from toolkit.commands.certify import Verification
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from toolkit.experiments.certification import Certified
 
 
+@without_modes_of_the_caller()
 def certify(
     model: Model,
     data: str | os.PathLike[str] | ArrayLike,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
+from toolkit.devices import without_modes_of_the_caller
 from toolkit.errors import InputError, ToolkitError, one_line
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def as_file(model: Model, folder: Path, input_shape: Sequence[int] | None = None
     return path
 
 
+@without_modes_of_the_caller()
 def export(module: nn.Module, path: str | os.PathLike[str], input_shape: Sequence[int]) -> Path:
     """Write a torch module to an ``.onnx`` or ``.onnx.gz`` file, which is what gets verified.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.devices import without_modes_of_the_caller
 from toolkit.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Run:
         return {label: Run(self.folder / label, self.consistent) for label in read_columns(self.folder)}
 
 
+@without_modes_of_the_caller()
 def bench(
     target: str | os.PathLike[str] = "digits", *, out: str | os.PathLike[str], options: Options | None = None
 ) -> Run:
@@ -64,6 +66,7 @@ def bench(
     return Run(folder, ended.code != ExitCode.CONTRADICTION)
 
 
+@without_modes_of_the_caller()
 def prune(
     model: str | os.PathLike[str],
     *,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prunecert._models import Model, load
+from toolkit.devices import without_modes_of_the_caller
 from toolkit.errors import InputError, one_line
 from toolkit.result import Result
 from toolkit.settings import Settings
@@ -46,6 +47,7 @@ class Robustness:
     """Least and largest value of every element of an input, (0, 1) for images; without it the ball is not cut."""
 
 
+@without_modes_of_the_caller()
 def verify(
     model: Model | Mapping[str, Model],
     spec: str | os.PathLike[str] | Robustness,
@@ -87,7 +89,7 @@ def verify(
 
     given = {"timeout": timeout, "device": device, "seed": seed}
     chosen = settings.changed({name: value for name, value in given.items() if value is not None})
-    clock = Clock.started(chosen.timeout)
+    clock = Clock.started(chosen.timeout, passes=chosen.passes)
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     loaded = {name: load(one, input_shape) for name, one in models.items()}
     query = _query(spec, loaded)

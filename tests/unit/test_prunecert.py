@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,39 @@ def test_settings_and_what_is_given_besides(path: Path, monkeypatch: pytest.Monk
     assert seen[0][0] == Settings()
     assert seen[1][0] == Settings(timeout=2, seed=3, batch=5, device="cpu")
     assert [clock.limit for _, clock in seen] == [60, 2]
+
+
+def test_passes_are_a_limit(path: Path) -> None:
+    found = prunecert.verify(path, UNREACHED, settings=Settings(passes=1), **QUICK)
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, "limit of 1 bounding passes")
+
+
+MODES = {
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("form", ["path", "module"])
+def test_modes_that_torch_is_in_change_nothing(forms: dict, form: str, mode: str) -> None:
+    network, arguments = forms[form]
+    with MODES[mode]():
+        assert prunecert.verify(network, UNREACHED, **arguments, **QUICK).verdict is Verdict.UNSAT
+        assert prunecert.verify(network, REACHED, **arguments, **QUICK).verdict is Verdict.SAT
+        assert torch.is_inference_mode_enabled() == (mode == "inference")
+        assert torch.is_autocast_enabled("cpu") == (mode == "autocast")
+        assert torch.get_default_device().type == ("meta" if mode == "device" else "cpu")
+
+
+def test_threads_may_verify_modules_at_the_same_time() -> None:
+    def asked(text: str) -> Verdict:
+        return prunecert.verify(SumAndDistance(), text, input_shape=(2,), **QUICK).verdict
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(asked, [UNREACHED, REACHED] * 3))
+    assert found == [Verdict.UNSAT, Verdict.SAT] * 3
 
 
 CERTIFIED = Settings(timeout=30, device="cpu", certified=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from toolkit.errors import UnsupportedError
 from toolkit.formats.onnx import export as onnx_export
@@ -43,6 +44,17 @@ def test_round_trip(tmp_path: Path) -> None:
     assert check_import(model, imported)
     x = torch.rand(1, 1, 8, 8)
     assert torch.allclose(imported(x)[0], network.eval()(x), atol=1e-5)
+
+
+def test_a_network_with_masks_of_torch_is_exported_as_it_is_masked(tmp_path: Path) -> None:
+    network = _network().eval()
+    prune.l1_unstructured(network[4], "weight", 0.5)
+    x = torch.rand(1, 1, 8, 8)
+    expected = network(x)  # leaves a masked weight with a gradient behind
+    model = export_model(network, x, tmp_path / "net.onnx")
+    assert np.allclose(Session(model).run([x.numpy()])[0], expected.detach().numpy(), atol=1e-5)
+    assert network[4].weight.requires_grad
+    assert hasattr(network[4], "weight_mask")
 
 
 def test_batch_is_open_and_nothing_else(tmp_path: Path) -> None:

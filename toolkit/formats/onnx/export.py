@@ -10,6 +10,7 @@ import copy
 import gzip
 import io
 import os
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,8 @@ from toolkit.formats.onnx.runtime import Session, close
 from toolkit.tuning import tuned
 
 OPSET = 13
+_EXPORTING = threading.Lock()
+"""torch's exporter keeps what it does in global variables, so that a process exports one network at a time."""
 
 
 def export_model(
@@ -49,7 +52,7 @@ def export_model(
     path = Path(path)
     examples = [example_input] if isinstance(example_input, torch.Tensor) else list(example_input)
     examples = [example.detach().cpu() for example in examples]
-    frozen = copy.deepcopy(module).cpu().eval()
+    frozen = _copied(module).cpu().eval()
     proto = _with_metadata(_export(frozen, examples, path, batched), dict(metadata or {}))
     data = proto.SerializeToString(deterministic=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,13 +67,25 @@ def export_model(
     return model
 
 
+def _copied(module: nn.Module) -> nn.Module:
+    """A copy of a module. Tensors that its forward pass left behind, as masks of ``torch.nn.utils.prune`` do, and that
+    cannot be copied for the gradients that they carry, go in by their values."""
+    computed = [
+        value
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    ]
+    return copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in computed})
+
+
 def _export(module: nn.Module, examples: Sequence[torch.Tensor], path: Path, batched: bool) -> onnx.ModelProto:
     """torch's export, in memory."""
     names = ["input"] if len(examples) == 1 else [f"input_{index}" for index in range(len(examples))]
     outputs = _output_names(module, examples)
     buffer = io.BytesIO()
     try:
-        with warnings.catch_warnings():
+        with _EXPORTING, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the older exporter says that it is deprecated
             torch.onnx.export(
                 module,
