@@ -16,7 +16,7 @@ from torch import nn
 from toolkit.data.dataset import Dataset, Split
 from toolkit.models.architecture_options import ModelOptions, OnnxNet, identity
 from toolkit.models.build import build_model
-from toolkit.pruning.compress import compress, without_dense_norms
+from toolkit.pruning.compress import compress, without_norms
 from toolkit.pruning.criterion import Structured
 from toolkit.pruning.graft import graft, grafted_job
 from toolkit.pruning.masks import Masks, density, live_channels
@@ -249,10 +249,14 @@ def stored(context: ChainContext, file: str, template: nn.Module, make: Callable
     return made
 
 
-def exported_module(context: ChainContext, chain: Chain, state: ChainState) -> nn.Module:
-    """The state's network on the CPU, without its pruned channels where the method removes any."""
+def exported_module(context: ChainContext, options: ModelOptions, chain: Chain, state: ChainState) -> nn.Module:
+    """The state's network on the CPU, without its pruned channels where the method removes any.
+
+    A network from a file is without batch normalisation, as it is exported: what was inserted to prune its channels is
+    none of its parameters. Others keep that of their convolutions, which exporters fold themselves.
+    """
     module = copy.deepcopy(state.model).cpu()
     if isinstance(chain.method, Structured) and chain.method.compress and state.masks and not state.grafted:
         live = {name: kept.cpu() for name, kept in live_channels(state.model, state.masks).items()}
         module = compress(module, live, context.dataset.input_shape)
-    return without_dense_norms(module)
+    return without_norms(module, (nn.Linear, nn.Conv2d) if isinstance(options, OnnxNet) else (nn.Linear,))

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 import torch_pruning
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_linear_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from toolkit.errors import UnsupportedError
 from toolkit.models.structure import channel_sites, sequences
@@ -41,16 +41,18 @@ def compress(model: nn.Module, live: dict[str, Tensor], input_shape: tuple[int, 
     return small
 
 
-def without_dense_norms(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose linear layers have taken in the batch normalisation that follows them.
-
-    Exporters fold that of convolutions themselves.
-    """
+def without_norms(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> nn.Module:
+    """A copy in evaluation mode whose convolutions and linear layers, of these kinds, have taken in the batch
+    normalisation that follows them."""
     folded: nn.Module = copy.deepcopy(model).eval()
     for _, row in list(sequences(folded)):
         for index, (layer, following) in enumerate(pairwise(list(row))):
+            if not isinstance(layer, kinds):
+                continue
             if isinstance(layer, nn.Linear) and isinstance(following, nn.BatchNorm1d):
                 row[index], row[index + 1] = fuse_linear_bn_eval(layer, following), nn.Identity()
+            elif isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                row[index], row[index + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
     return folded
 
 

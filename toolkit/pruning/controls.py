@@ -160,7 +160,7 @@ def _part(count: int, live: Tensor, generator: torch.Generator) -> Tensor:
 def _narrow(round_: ControlRound) -> ChainState:
     """A dense network with as many parameters as the pruned one, trained once from its own initial weights."""
     context, training = round_.context, round_.job.training
-    pruned = exported_module(context, round_.chain, round_.pruned)
+    pruned = exported_module(context, round_.options, round_.chain, round_.pruned)
     parameters = sum(int(parameter.count_nonzero()) for parameter in pruned.parameters())
     options = narrowed(round_.options, context.dataset, parameters)
     job = replace(round_.job, seed=derive_seed(context.seed, "train", round_.pruned.index))

@@ -40,7 +40,7 @@ class ChainModel:
     density: float
     """Kept entries over prunable entries: weights, or channels for structured methods."""
     parameters: int
-    """Parameters that are not zero (weights, biases, batch normalisation)."""
+    """Parameters of ``module`` that are not zero: weights, biases, and what it has of batch normalisation."""
     relus: int
     """ReLU neurons for one input."""
     module: nn.Module = field(repr=False)
@@ -144,9 +144,10 @@ def finished(
 ) -> ChainModel:
     """The record of one state: compressed and named."""
     dense = shared[state.key] if state.index == 0 else None
-    module = exported_module(context, chain, state)
+    options = recipe.models[chain.model]
+    module = exported_module(context, options, chain, state)
     method = _method(chain, state)
-    given = isinstance(recipe.models[chain.model], OnnxNet)
+    given = isinstance(options, OnnxNet)
     parameters = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
     metadata = {
         "recipe": recipe.name,

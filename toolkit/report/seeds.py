@@ -23,13 +23,13 @@ def student(values: Sequence[float], level: float = 0.95) -> tuple[float, float]
 def averages(models: Sequence[ModelRecord], rows: Sequence[SummaryRow]) -> list[SummaryRow]:
     """One row for each network, the mean over its seeds; a network of one seed keeps its row and Wilson's interval."""
     groups: dict[str, list[SummaryRow]] = {}
-    retrained: dict[str, bool] = {}
     for model, row in zip(models, rows, strict=True):
-        name = model.group or model.name
-        groups.setdefault(name, []).append(row)
-        retrained.setdefault(name, model.retrained)
-    means = {name: _average(name, own) for name, own in groups.items()}
-    return [replace(means[name], ticket=retrained[name] and _is_ticket(own, rows)) for name, own in groups.items()]
+        groups.setdefault(model.group or model.name, []).append(row)
+    means = [_average(name, own) for name, own in groups.items()]
+    return [
+        replace(mean, ticket=mean.retrained and _is_ticket(own, rows))
+        for mean, own in zip(means, groups.values(), strict=True)
+    ]
 
 
 def _is_ticket(own: Sequence[SummaryRow], rows: Sequence[SummaryRow]) -> bool:

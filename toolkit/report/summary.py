@@ -119,6 +119,8 @@ class SummaryRow:
     mean_checking_seconds: float = math.nan
     """Time that the checker took for one, mean over those that it saw."""
     grafted: bool = False
+    retrained: bool = False
+    """Pruned and then trained from the initial weights, so that it can be a lottery ticket."""
 
     @property
     def is_pruned(self) -> bool:
@@ -134,7 +136,7 @@ class SummaryRow:
 def summarise(models: Sequence[ModelRecord], records: Sequence[JournalRecord]) -> list[SummaryRow]:
     """One row per model, from the records of its network."""
     rows = [_row(model, [record for record in records if record.onnx == model.network]) for model in models]
-    return with_tickets(models, with_parameters_left(rows))
+    return with_tickets(with_parameters_left(rows))
 
 
 def with_parameters_left(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
@@ -185,15 +187,14 @@ def _row(model: ModelRecord, records: Sequence[JournalRecord]) -> SummaryRow:
 _COMMON = {field.name for field in fields(ModelRecord)} & {field.name for field in fields(SummaryRow)}
 
 
-def with_tickets(models: Sequence[ModelRecord], rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+def with_tickets(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
     """The rows, with the certified lottery tickets among them marked."""
-    pairs = list(zip(models, rows, strict=True))
-    return [replace(row, ticket=model.retrained and _is_ticket(row, pairs)) for model, row in pairs]
+    return [replace(row, ticket=row.retrained and _is_ticket(row, rows)) for row in rows]
 
 
-def _is_ticket(row: SummaryRow, pairs: Sequence[tuple[ModelRecord, SummaryRow]]) -> bool:
+def _is_ticket(row: SummaryRow, rows: Sequence[SummaryRow]) -> bool:
     """Whether a retrained network is as good as the dense network of the same chain and seed."""
-    rivals = [dense for model, dense in pairs if model.state == 0 and row.seed == dense.seed]
+    rivals = [dense for dense in rows if dense.state == 0 and row.seed == dense.seed]
     return any(is_certified_ticket(dense, row) for dense in rivals if set(row.chains) <= set(dense.chains))
 
 
@@ -257,16 +258,15 @@ def is_certified_ticket(dense: ModelAccuracies, pruned: ModelAccuracies) -> bool
 
 
 def ticket_findings(rows: Sequence[SummaryRow]) -> list[str]:
-    """One sentence for each chain: which of its networks are certified lottery tickets."""
+    """One sentence for each chain with networks that may be certified lottery tickets: which of them are."""
     found = []
     for chain in chain_names(rows):
-        own = [row for row in rows if chain in row.chains and row.is_pruned]
+        own = [row for row in rows if chain in row.chains and row.retrained]
         tickets = [row for row in own if row.ticket]
         which = ", ".join(f"{row.density:.3g}" for row in tickets)
         many = f"certified lottery tickets at density {which}" if tickets else "no certified lottery ticket"
-        found.append(
-            f"{chain}: {many} ({len(tickets)} of {len(own)} networks lose neither standard nor certified accuracy)"
-        )
+        counted = f"{len(tickets)} of {len(own)} networks lose neither standard nor certified accuracy"
+        found += [f"{chain}: {many} ({counted})"] if own else []
     return found
 
 

@@ -12,7 +12,7 @@ from toolkit.models.architecture_options import ConvNet, ModelOptions, PresetNet
 from toolkit.models.build import build_model
 from toolkit.models.structure import ChannelSite, channel_sites, relu_sites
 from toolkit.pruning import compress as compressing
-from toolkit.pruning.compress import compress, without_dense_norms
+from toolkit.pruning.compress import compress, without_norms
 from toolkit.pruning.masks import channel_masks
 from toolkit.training.differentiable_intervals import image_box, propagate
 from toolkit.training.training_loop import apply_masks
@@ -59,7 +59,7 @@ def test_compressed_equals_masked(options: ModelOptions, channels: int, size: in
     for name, kept in live.items():
         assert modules[name].num_features == int(kept.sum())
     assert len(relu_sites(small)) == len(relu_sites(model))
-    folded = without_dense_norms(small)
+    folded = without_norms(small, (nn.Linear,))
     assert torch.allclose(folded(images), model(images), rtol=1e-9, atol=1e-9)
     assert not any(isinstance(module, nn.BatchNorm1d) for module in folded.modules())
 
