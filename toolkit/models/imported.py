@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from toolkit.data.rows import MEASURED
 from toolkit.errors import InputError, UnsupportedError, one_line
 from toolkit.formats.onnx.classifier import load_classifier
 from toolkit.formats.onnx.converters.static import Expression, output, view
@@ -80,6 +81,7 @@ def read_network(path: Path, shape: tuple[int, ...], classes: int) -> list[nn.Mo
     _check_trainable(model, layers)
     network = nn.Sequential(*layers).eval().requires_grad_(True)
     _check_batched(network, imported, model, shape)
+    layers = _with_rows(layers, network, shape)
     return _with_two_scores(layers) if model.outputs[0].size == 1 else layers
 
 
@@ -107,6 +109,18 @@ def sample_shape(model: OnnxModel) -> tuple[int, ...]:
     return shape if is_vector(model) else shape[1:]
 
 
+def _with_rows(layers: list[nn.Module], network: nn.Module, shape: tuple[int, ...]) -> list[nn.Module]:
+    """The layers of a network with its scores in rows ``(B, K)``, where they have another shape: ``(B,)``, or
+    ``(B, K, 1, 1)``."""
+    with torch.no_grad():
+        rank = network(torch.zeros(1, *shape)).dim()
+    if rank == 2:
+        return layers
+    if rank == 1 and isinstance(layers[-1], BatchReshape):  # bounds take no layers without a dimension for scores
+        return [*layers[:-1], nn.Flatten()]
+    return [*layers, BatchReshape((1,)) if rank == 1 else nn.Flatten()]
+
+
 def _with_two_scores(layers: list[nn.Module]) -> list[nn.Module]:
     """The layers with scores -s/2 and s/2, whose softmax has the sigmoid of s, in place of a single score s."""
     signs = torch.tensor([[-0.5], [0.5]])
@@ -129,6 +143,11 @@ def _check_interface(model: OnnxModel, shape: tuple[int, ...], classes: int) -> 
         )
     if given.size != size or (len(given.shape) == 4 and len(shape) == 3 and given.shape[1:] != shape):
         raise InputError(f"{model.path}: its input has shape {given.shape}, but the images are {shape} each")
+    if wanted.size == 1 and classes > 2:
+        raise InputError(
+            f"{model.path}: has 1 output, which tells two classes apart, but the data set has {classes} classes; "
+            f"{MEASURED}"
+        )
     if max(2, wanted.size) < classes:
         raise InputError(
             f"{model.path}: has {wanted.size} outputs, but the data set has {classes} classes; labels that are numbers "

@@ -22,6 +22,7 @@ from toolkit.models.layers import InputDomain, Normalise, Residual
 from toolkit.models.structure import channel_sites, count_relus
 from toolkit.pruning.masks import weight_masks
 from toolkit.recipe import Data
+from toolkit.training.certified_accuracy import certified
 from toolkit.training.differentiable_intervals import image_box, propagate
 
 SHAPE = (1, 8, 8)
@@ -163,14 +164,20 @@ def test_batch_normalisation_is_not_inserted_twice() -> None:
 def test_files_that_do_not_fit_are_input_errors(digits: Dataset, tmp_path: Path) -> None:
     export_model(nn.Linear(7, 10), torch.zeros(1, 7), tmp_path / "seven.onnx")
     export_model(nn.Linear(64, 3), torch.zeros(1, 64), tmp_path / "three.onnx")
-    for name, words in (("seven.onnx", "but the images are"), ("three.onnx", "3 outputs"), ("none.onnx", "none.onnx")):
+    export_model(nn.Linear(64, 1), torch.zeros(1, 64), tmp_path / "one.onnx")
+    for name, words in (
+        ("seven.onnx", "but the images are"),
+        ("three.onnx", "3 outputs"),
+        ("one.onnx", "1 output, .* 10 classes; of a regressor, "),
+        ("none.onnx", "none.onnx"),
+    ):
         with pytest.raises(InputError, match=words):
             build_model(OnnxNet(file=tmp_path / name), digits, 0)
 
 
-def graph_file(path: Path, text: str, weights: dict[str, torch.Tensor]) -> Path:
-    """A network in onnx's text form, from ``x`` to ``y``, with these initializers."""
-    header = f"<ir_version: 8, opset_import: ['': 17]> agraph (float[1,64] x) => (float[1,10] y) {{ {text} }}"
+def graph_file(path: Path, text: str, weights: dict[str, torch.Tensor], output: str = "1,10") -> Path:
+    """A network in onnx's text form, from ``x`` to ``y`` of this shape, with these initializers."""
+    header = f"<ir_version: 8, opset_import: ['': 17]> agraph (float[1,64] x) => (float[{output}] y) {{ {text} }}"
     model = onnx.parser.parse_model(header.replace("'", '"'))
     model.graph.initializer.extend(onnx.numpy_helper.from_array(value.numpy(), name) for name, value in weights.items())
     onnx.save(model, path)
@@ -244,3 +251,20 @@ def test_a_standardisation_of_features_is_a_layer_unless_it_turns_bounds_around(
     if min(factor) > 0:
         bounds, _ = propagate(network, image_box(x, 0.0, domain=InputDomain(InputSpace(-10.0, 10.0))))
         assert torch.allclose(bounds.upper, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "axes", "columns", "output"),
+    [("y = Squeeze(h, axes)", [1], 1, "1"), ("y = Unsqueeze(h, axes)", [2, 3], 10, "1,10,1,1")],
+)
+def test_scores_of_any_shape_become_rows(tmp_path: Path, text: str, axes: list[int], columns: int, output: str) -> None:
+    torch.manual_seed(0)
+    weight, images = torch.randn(64, columns), torch.rand(20, *SHAPE)
+    path = graph_file(
+        tmp_path / "net.onnx", f"h = MatMul(x, W) {text}", {"W": weight, "axes": torch.tensor(axes)}, output
+    )
+    network = nn.Sequential(*read_network(path, SHAPE, max(2, columns)))
+    scores = images.flatten(1) @ weight
+    expected = scores if columns > 1 else torch.cat([-scores / 2, scores / 2], 1)
+    assert torch.allclose(network(images), expected, atol=1e-5)
+    assert certified(network, images, expected.argmax(1), 0.0).all()
