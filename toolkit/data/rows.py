@@ -186,8 +186,11 @@ def _from_table(source: RowSource, path: Path, key: str, size: int) -> DataRows:
     if len(lines) < 2:
         raise InputError(f"{path}: no rows below a header")
     header, body = [name.strip() for name in lines[0]], lines[1:]
-    if all(_is_number(name) for name in header):
-        raise InputError(f"{path}: its first line has numbers only; a header with the names of the columns is needed")
+    if _looks_like_row(header, body):
+        raise InputError(
+            f"{path}: its first line, {_some(header)[:80]}, is a row of numbers; a header with the names of "
+            "the columns is needed above it"
+        )
     label = _label_column(source, path, header)
     supposed = _words_alone(source, header, body, size) if label is None and source.labels is None else None
     if supposed is not None:
@@ -215,6 +218,18 @@ def _from_table(source: RowSource, path: Path, key: str, size: int) -> DataRows:
 def _delimiter(header: str) -> str:
     """What stands between the columns: a comma, or where a header has none, a semicolon or a tabulator."""
     return next((mark for mark in ",;\t" if mark in header), ",")
+
+
+def _looks_like_row(header: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
+    """Whether the first line of a table has numbers where the second one has, and no names.
+
+    Whole numbers may be names, of different columns beside one with a name of its own.
+    """
+    over = [name for name, text in zip(header, body[0], strict=False) if _is_number(text)]
+    if not over or not all(_is_number(name) for name in over):
+        return False
+    named = all(_whole(name) is not None for name in over) and len({*over}) == len(over)
+    return not named or all(_is_number(name) for name in header)
 
 
 def _label_column(source: RowSource, path: Path, header: Sequence[str]) -> int | None:
@@ -251,10 +266,9 @@ def _numbers(
         raise InputError(f"{path}: row {number} has {len(line)} fields, the header {len(header)}")
     for k in features:
         if not _is_number(line[k]):
-            name = header[k]
-            raise InputError(
-                f"{path}: row {number}, column {name}: {line[k][:40]!r} is no number; --drop {name} leaves it out"
-            )
+            name, text = header[k], line[k].strip()
+            problem = f"{text[:40]!r} is no number;" if text else "there is no value; fill it in, or take the row out;"
+            raise InputError(f"{path}: row {number}, column {name}: {problem} --drop {name} leaves the column out")
     return [float(line[k]) for k in features]
 
 

@@ -27,6 +27,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("flowers.csv").write_text("id,width,class,height\na,1.5,rose,2\nb,-1,tulip,3e1\nc,0,rose,4\n")
     Path("numbers.csv").write_text("width,height,target\n1,2,1.0\n3,4,0\n")
     Path("bare.csv").write_text("1,2,0\n3,4,1\n")
+    Path("bare names.csv").write_text("1.5,2,rose\n3,4.5,tulip\n")
+    Path("bare pixels.csv").write_text("0,0,rose\n3,4,tulip\n")
+    Path("numbered.csv").write_text("0,1,kind\n3,4,tulip\n5,6,rose\n")
     Path("two.csv").write_text("a,y,label\n1,0,1\n")
     Path("many.csv").write_text("".join(f"c{k}," for k in range(9)) + "\n" + "1," * 9 + "\n")
     np.save("nothing.npy", np.zeros((0, 4)))
@@ -66,6 +69,11 @@ def test_an_archive_has_the_labels_beside_its_test_images(folder: Path) -> None:
         assert np.array_equal(found.values, IMAGES[1:3])
         assert found.pixels
     assert rows_of("test.npz", 18, labels="predicted").labels is None
+
+
+def test_whole_numbers_may_be_names_of_columns(folder: Path) -> None:
+    found = rows_of("numbered.csv", 2)
+    assert (found.features, found.label_column, found.total) == (("0", "1"), "kind", 2)
 
 
 def test_a_table_has_features_and_labels(folder: Path) -> None:
@@ -155,6 +163,8 @@ MISTAKES: dict[str, Mistake] = {
     "a word in a column": ("flowers.csv", 3, {}, "column id: 'a' is no number; --drop id"),
     "an unknown column": ("flowers.csv", 3, {"drop": ("age",)}, "--drop age"),
     "no header": ("bare.csv", 3, {}, "a header"),
+    "no header, but a word": ("bare names.csv", 2, {}, "1.5, 2, rose, is a row of numbers; a header"),
+    "no header, but a word beside pixels": ("bare pixels.csv", 2, {}, "a header"),
     "an unknown label column": ("flowers.csv", 3, {"label_column": "age"}, "--label-column age"),
     "two label columns": ("two.csv", 1, {}, "several columns .* one of y, label$"),
     "many columns": ("many.csv", 8, {}, r"one of c0, c1, c2, \.\.\., c7, c8, or"),

@@ -140,7 +140,7 @@ def test_what_does_not_fit_a_table_is_one_line(folder: Path, change: dict[str, o
     [
         (["1,2"], "row 0 has 2 fields, the header 3"),
         (["1,nan,rose"], "row 0, column height: 'nan' is no number; --drop height"),
-        (["1,,rose"], "row 0, column height: '' is no number"),
+        (["1,,rose"], "row 0, column height: there is no value; fill it in, or take the row out"),
         (["1,2,rose", "3,4,lily"], "no class has three rows, so that one could be kept for tests"),
         (["1,2,rose"] * 8, "one class only"),
         (["1,2,0", "1,2,-1"] * 8, "a label is -1; classes are counted from 0"),
