@@ -107,6 +107,10 @@ class Tuning:
     """Images, or rows, in a batch."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Mixed precision where it is not float32."""
+    augmentation: Literal["none", "crop", "crop_flip", "edge_crop_flip"] | None = None
+    """How images to train on are changed at random: none, cut out of a margin of four zeros, that and mirrored, or cut
+    out of a margin of two repeated pixels and mirrored. By default as the data set's name says; own images of three
+    channels, and those of a folder, are cut out and mirrored, others are not changed."""
 
 
 @Parameter(name="*")
@@ -134,6 +138,7 @@ OPTIONS = {
     "chains.method.layers": "--layers",
     "chains.ramp": "--ramp",
     "chains.controls": "--control",
+    "data.augmentation": "--augmentation",
     "training.epochs": "--epochs",
     "training.batch": "--batch",
     "training.learning_rate": "--learning-rate",
@@ -225,7 +230,7 @@ def as_recipe(
     values = {
         "name": recipe_name(model),
         "seed": check.seed,
-        "data": {"name": place(data), "radii": radii, **network_input.entries()},
+        "data": {"name": place(data), "radii": radii, "augmentation": tuning.augmentation, **network_input.entries()},
         "models": {"original": network(model, pruning, network_input.standardised)},
         "training": training(tuning),
         "chains": [chain(pruning, tuning)],
@@ -281,7 +286,7 @@ def network(model: Path, pruning: Pruning, normalise: bool) -> dict[str, Any]:
 
 def training(tuning: Tuning) -> dict[str, Any]:
     """The training of the recipe; its ramp is the chain's, for the network from the file is not trained first."""
-    values = {name: value for name, value in vars(tuning).items() if name != "ramp"}
+    values = {name: value for name, value in vars(tuning).items() if name not in ("ramp", "augmentation")}
     return values | {"optimizer": "adam", "weight_decay": 0.0}
 
 

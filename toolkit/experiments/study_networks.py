@@ -64,6 +64,8 @@ def make_models(
         raise FieldError("specification.images", f"{wanted} are wanted, and there are {there} test images")
     if warning := sorted_by_class(dataset.test.labels.tolist(), wanted):
         console.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if remark := changed_at_random(recipe.data, dataset.augmentation):
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
     train_in_parallel(recipe, dataset, out / "cache", trainers)
     models = list(_export_all(recipe, dataset, out, console))
     pool = dataset.test.images.numpy(), dataset.test.labels.numpy()
@@ -71,6 +73,16 @@ def make_models(
     text = json.dumps({"key": key, "models": [asdict(model) for model in models]}, indent=1)
     write_text_atomically(path, text + "\n")
     return models
+
+
+def changed_at_random(data: Data, augmentation: str) -> str:
+    """What is said where own images are changed at random although nobody asked for it; else empty."""
+    if augmentation == "none" or data.augmentation is not None or ":" not in data.name:
+        return ""
+    return (
+        f"{data.name}: images to train on are cut out of a margin and mirrored at random ({augmentation}); where a "
+        'mirror image can be another class, have it changed: data.augmentation = "none" (prune: --augmentation none)'
+    )
 
 
 def sorted_by_class(labels: Sequence[int], wanted: int) -> str:

@@ -226,6 +226,7 @@ class Training(RecipeRecord):
     measured_epsilon: NonNegativeFloat | None = None
     """Radius of these measures, and of the choice of an epoch; None takes that of the specification."""
     augment: bool = True
+    """Whether images are changed at random, as ``data.augmentation`` says."""
     initialisation: Literal["default", "ibp"] = "default"
     """``ibp``: normal weights of deviation sqrt(2 pi) / fan-in (Shi et al., 2021) except in the last layer."""
     regularisers: tuple[RegulariserOptions, ...] = ()

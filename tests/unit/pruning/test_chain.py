@@ -19,7 +19,7 @@ from torch import nn
 from toolkit.data.dataset import Dataset, Split
 from toolkit.data.load import load_dataset
 from toolkit.errors import InputError
-from toolkit.experiments.study_networks import sorted_by_class, source_stamp
+from toolkit.experiments.study_networks import changed_at_random, sorted_by_class, source_stamp
 from toolkit.formats.onnx.export import export_model
 from toolkit.models.architecture_options import Mlp, OnnxNet, identity
 from toolkit.models.build import build_model
@@ -462,3 +462,13 @@ def test_the_user_s_own_images_count_by_content(tmp_path: Path) -> None:
 def test_verified_images_that_are_sorted_by_class_are_told(labels: list[int], wanted: int, told: str) -> None:
     assert sorted_by_class(labels, wanted).startswith(told)
     assert bool(sorted_by_class(labels, wanted)) == bool(told)
+
+
+def test_own_images_that_are_changed_at_random_unasked_are_told() -> None:
+    for data, augmentation, told in (
+        (Data(name="npz:signs.npz"), "crop_flip", True),
+        (Data(name="npz:signs.npz", augmentation="crop_flip"), "crop_flip", False),
+        (Data(name="npz:grey.npz"), "none", False),
+        (Data(name="cifar10"), "crop_flip", False),
+    ):
+        assert ("--augmentation none" in changed_at_random(data, augmentation)) == told
