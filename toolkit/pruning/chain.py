@@ -146,10 +146,7 @@ def dense_key(context: ChainContext, options: ModelOptions, training: Training) 
     """Hash of everything that makes a dense network."""
     content = {"data": context.dataset.digest, "model": identity(options), "seed": context.seed}
     content |= {"code": code_hash(MAKERS), "libraries": dict(library_versions(MAKERS))}
-    # What is as it was before there was a choice is left out, so that states of then keep their names.
-    usual = {"precision": "float32", "keep": "last"}
-    same = {"checkpoint_seconds", *(name for name, value in usual.items() if getattr(training, name) == value)}
-    return digest(content | {"training": training.model_dump(exclude=same)})
+    return digest(content | {"training": training.model_dump(exclude={"checkpoint_seconds"})})
 
 
 def _round_key(state: ChainState, chain: Chain, index: int, target: float) -> str:

@@ -44,7 +44,8 @@ class ChainModel:
     relus: int
     """ReLU neurons for one input."""
     module: nn.Module = field(repr=False)
-    """In evaluation mode, on the CPU; pruned channels are physically gone. Input ``(B, C, H, W)`` in [0, 1]."""
+    """In evaluation mode, on the CPU; pruned channels are physically gone. Input ``(B, C, H, W)`` in [0, 1], or
+    rows ``(B, n)``."""
     retrained: bool
     """Trained from the initial weights, of which pruning took some away: what a lottery ticket is."""
     control: Control | None

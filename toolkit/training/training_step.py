@@ -28,7 +28,10 @@ class TrainingStep:
     _bounds: dict[str, tuple[Interval, Trace]] = field(default_factory=dict, repr=False)
 
     def bounds(self, kind: Bounds) -> tuple[Interval, Trace]:
-        """Interval bounds of the logits and of every layer's input; see ``options.Bounds`` for the kinds."""
+        """Interval bounds of the logits and of every layer's input.
+
+        The kinds are those of `toolkit.training.training_options.Bounds`.
+        """
         scheduled = kind == "scheduled"
         epsilon = self.epsilon if scheduled else self.maximum_epsilon
         return self._propagated(kind, epsilon, self.images if scheduled else None)
