@@ -49,8 +49,8 @@ class Data(RecipeRecord):
     """What they divide by then."""
     augmentation: Literal["none", "crop", "crop_flip", "edge_crop_flip"] | None = None
     """How training images are changed at random: cut out of a margin of four zeros, mirrored, or cut out of a margin of
-    two repeated pixels and mirrored; by default that of the data set. Own images of three channels, and all of a
-    folder, are cut out and mirrored by default, others are left as they are."""
+    two repeated pixels and mirrored; by default that of the data set. Own images in colour are cut out of zeros and
+    mirrored by default, others are left as they are."""
     label_column: str | None = None
     """Column of a table that has the labels; one that is called label, class, target or the like is found."""
     drop: tuple[str, ...] = ()

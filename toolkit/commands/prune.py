@@ -109,8 +109,8 @@ class Tuning:
     """Mixed precision where it is not float32."""
     augmentation: Literal["none", "crop", "crop_flip", "edge_crop_flip"] | None = None
     """How images to train on are changed at random: none, cut out of a margin of four zeros, that and mirrored, or cut
-    out of a margin of two repeated pixels and mirrored. By default as the data set's name says; own images of three
-    channels, and those of a folder, are cut out and mirrored, others are not changed."""
+    out of a margin of two repeated pixels and mirrored. By default as the data set's name says; own images in colour
+    are cut out of zeros and mirrored, others are not changed."""
 
 
 @Parameter(name="*")

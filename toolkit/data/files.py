@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from toolkit.data.dataset import Dataset, Split, channel_statistics, hold_out, register
+from toolkit.data.rows import IMAGE_SUFFIXES
 from toolkit.data.tabular_dataset import load_arrays
 from toolkit.errors import FieldError, InputError
 
 if TYPE_CHECKING:
     from toolkit.recipe import Data
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".webp"}
+GREY_MODES = {"1", "L", "LA"}
+"""What the imaging library calls files of shades of grey."""
 
 
 @register("npz:")
@@ -38,16 +40,18 @@ def load_npz(data: Data) -> Dataset:
             train, test = (_npz_split(arrays, part, path) for part in ("train", "test"))
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: cannot read the data set: {error}") from error
-    return assemble(data, train, test, "crop_flip" if train.images.shape[1] == 3 else "none")
+    return assemble(data, train, test)
 
 
-def assemble(data: Data, train: Split, test: Split, augmentation: str) -> Dataset:
-    """A data set whose validation split, classes and statistics come from the training images."""
+def assemble(data: Data, train: Split, test: Split) -> Dataset:
+    """A data set whose validation split, classes and statistics come from the training images; colour ones are cut out
+    and mirrored at random in training."""
     if train.images.shape[1:] != test.images.shape[1:]:
         shapes = f"{tuple(train.images.shape[1:])} and {tuple(test.images.shape[1:])}"
         raise FieldError("data.name", f"{data.name}: training and test images differ in shape: {shapes}")
     classes = int(torch.cat([train.labels, test.labels]).max()) + 1
     mean, std = channel_statistics(train.images)
+    augmentation = "crop_flip" if train.images.shape[1] == 3 else "none"
     train, validation = hold_out(train, data.validation)
     return Dataset(data.name, train, validation, test, classes, mean, std, augmentation)
 
@@ -90,7 +94,8 @@ def _channels_first(images: NDArray[Any], where: str) -> NDArray[Any]:
 
 @register("folder:")
 def load_folder(data: Data) -> Dataset:
-    """Image files in ``DIRECTORY/train/CLASS/`` and ``DIRECTORY/test/CLASS/``, all of one size.
+    """Image files in ``DIRECTORY/train/CLASS/`` and ``DIRECTORY/test/CLASS/``, all of one size: of one channel where
+    all of them are grey, else of three.
 
     One of each class in turn: the first test images, which are those that are verified, are of all classes.
     """
@@ -109,11 +114,16 @@ def load_folder(data: Data) -> Dataset:
         raise FieldError(
             "data.classes", f"{', '.join(classes)} are not the classes of {root / 'train'}: {', '.join(found)}"
         )
-    train, test = (_folder_split(root / part, classes) for part in ("train", "test"))
-    return assemble(data, train, test, "crop_flip")
+    train, test = (_labelled_files(root / part, classes) for part in ("train", "test"))
+    images = [_read_image(file) for file, _ in (*train, *test)]
+    pixels = torch.from_numpy(_stacked(images, [file for file, _ in (*train, *test)])).float() / 255
+    parts = zip(pixels.split([len(train), len(test)]), (train, test), strict=True)
+    splits = [Split(values, torch.tensor([label for _, label in pairs])) for values, pairs in parts]
+    return assemble(data, *splits)
 
 
-def _folder_split(folder: Path, classes: list[str]) -> Split:
+def _labelled_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
+    """The images in the folders of the classes with their class numbers, one of each class in turn."""
     groups = [
         [(file, label) for file in sorted((folder / name).glob("*")) if file.suffix.lower() in IMAGE_SUFFIXES]
         for label, name in enumerate(classes)
@@ -121,19 +131,28 @@ def _folder_split(folder: Path, classes: list[str]) -> Split:
     files = [pair for turn in zip_longest(*groups) for pair in turn if pair is not None]
     if not files:
         raise InputError(f"{folder}: no images in sub-folders, one for each class ({', '.join(classes) or 'none'})")
-    images = [_read_image(file) for file, _ in files]
-    for (file, _), image in zip(files, images, strict=True):
-        if image.shape != images[0].shape:
-            raise InputError(f"{file}: shape {image.shape} differs from {images[0].shape}; all images need one size")
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Split(pixels.float() / 255, torch.tensor([label for _, label in files]))
+    return files
+
+
+def _stacked(images: list[NDArray[np.uint8]], files: list[Path]) -> NDArray[np.uint8]:
+    """Images ``(N, C, H, W)`` of one size, grey ones with three channels where others are in colour."""
+    for file, image in zip(files, images, strict=True):
+        if image.shape[:2] != images[0].shape[:2]:
+            raise InputError(
+                f"{file}: {image.shape[1]}x{image.shape[0]} pixels, and {files[0]} has "
+                f"{images[0].shape[1]}x{images[0].shape[0]}; all images need one size"
+            )
+    if all(image.ndim == 2 for image in images):
+        return np.stack(images)[:, None]
+    return np.stack([image if image.ndim == 3 else np.stack([image] * 3, 2) for image in images]).transpose(0, 3, 1, 2)
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:
+    """One image, ``(H, W)`` of a grey file, else ``(H, W, 3)``."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(f"{path}: cannot read the image: {error}") from error

@@ -140,6 +140,20 @@ def test_image_folders(tmp_path: Path) -> None:
         load_dataset(Data(name=f"folder:{tmp_path}"))
 
 
+@pytest.mark.parametrize(("odd", "channels", "augmentation"), [("L", 1, "none"), ("RGB", 3, "crop_flip")])
+def test_a_folder_of_grey_images_has_one_channel(tmp_path: Path, odd: str, channels: int, augmentation: str) -> None:
+    for part, mode in (("train", "L"), ("test", odd)):
+        for label in range(2):
+            (tmp_path / part / str(label)).mkdir(parents=True)
+            Image.new(mode, (5, 4), 51 * label if mode == "L" else (51 * label,) * 3).save(
+                tmp_path / part / str(label) / "a.png"
+            )
+    dataset = load_dataset(Data(name=f"folder:{tmp_path}", validation=0))
+    assert dataset.train.images.shape == dataset.test.images.shape == (2, channels, 4, 5)
+    assert torch.equal(dataset.test.images, dataset.test.labels.reshape(2, 1, 1, 1).expand(2, channels, 4, 5) * 0.2)
+    assert dataset.augmentation == augmentation
+
+
 def test_the_first_test_images_of_a_folder_are_of_all_classes(tmp_path: Path) -> None:
     """Verification takes the first test images: of a folder sorted by class, they would be of one class only."""
     for part in ("train", "test"):
