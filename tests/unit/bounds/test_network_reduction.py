@@ -131,3 +131,15 @@ def test_the_centre_of_the_boxes_may_become_the_origin(name: str) -> None:
         torch.testing.assert_close(forward(reduction.program, moved), forward(program, points), rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(reduction.restore(moved[0]), points[0])
     assert bool((inner.upper - inner.lower <= (upper - lower)[:, reduction.inputs] + 1e-12).all())
+
+
+def test_an_input_is_fixed_only_where_all_boxes_have_its_value() -> None:
+    """The first varies in one box, the second differs between them, the third is one number in both."""
+    program = _cases()["mlp"]
+    box = boxes(program, 0.1, count=2)
+    lower, upper = box.lower.clone(), box.upper.clone()
+    lower[:, 0], upper[0, 0], upper[1, 0] = 0.1, 0.4, 0.1
+    lower[:, 1] = upper[:, 1] = torch.tensor([0.2, 0.3], dtype=lower.dtype)
+    lower[:, 2] = upper[:, 2] = 0.5
+    box = Bounds(lower, upper)
+    assert reduce_program(program, box, crown_bounds(program, box)).inputs.tolist() == [0, 1, 3, 4]
