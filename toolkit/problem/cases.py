@@ -159,7 +159,7 @@ def _boxes(
 
 
 def _imply(query: Query, boxes: RegionBoxes, inputs: NDArray[np.int64]) -> None:
-    """Fill in bounds that follow from the atoms that stand in every case."""
+    """Fill in bounds that follow from the atoms that stand in every case; a box that they contradict has no points."""
     missing = ~(np.isfinite(boxes.lower) & np.isfinite(boxes.upper)).all(axis=1) & boxes.alive
     if not missing.any():
         return
@@ -170,6 +170,7 @@ def _imply(query: Query, boxes: RegionBoxes, inputs: NDArray[np.int64]) -> None:
         rows = linear_input_rows(query.atoms.take(np.concatenate(common)), inputs, query.num_variables)
         for box in np.flatnonzero(missing):
             fill_missing_bounds(rows, boxes.lower[box], boxes.upper[box])
+            boxes.alive[box] = bool((boxes.lower[box] <= boxes.upper[box]).all())
 
 
 def _rows(

@@ -154,6 +154,14 @@ def test_bounds_of_tied_inputs_are_implied() -> None:
         compile_cases(parse_query(TWO + "(assert (== X_f[0] X_g[0]))(assert (<= X_f[1] X_g[1]))"))
 
 
+def test_a_box_that_contradicts_implied_bounds_has_no_case() -> None:
+    tied = TWO + "(assert (== X_f[0] X_g[0]))(assert (== X_f[1] X_g[1]))"
+    cases = compile_cases(parse_query(tied + "(assert (or (>= X_g[0] 2.0) (<= X_g[1] 0.5)))"))
+    assert cases.upper.tolist() == [[0.7, 1.0, 0.7, 0.5]]
+    assert len(cases) == 2
+    assert len(compile_cases(parse_query(tied + "(assert (>= X_g[0] 2.0))"))) == 0
+
+
 def test_bounds_from_a_sum_hold_every_solution() -> None:
     body = "(assert (<= (+ (* 3.0 X_g[0]) (* -2.0 X_f[0])) 1.0))(assert (>= (+ X_g[0] X_g[1]) -1.0))"
     body += "(assert (>= X_g[0] -1.0))(assert (<= X_g[1] 5.0))"
