@@ -30,6 +30,7 @@ from toolkit.formats.vnnlib.write import write_query
 ROOT = Path(__file__).parents[2]
 DECLARED = "".join(f"(declare-const {name}_{i} Real)" for name in "XY" for i in (0, 1))
 BOX = DECLARED + "".join(f"(assert (>= X_{i} 0.0))(assert (<= X_{i} 1.0))" for i in (0, 1))
+INSIDE = "(>= X_0 0.0) (<= X_0 1.0) (>= X_1 0.0) (<= X_1 1.0)"
 REACHED = BOX + "(assert (>= Y_1 0.5))"
 UNREACHED = BOX + "(assert (>= Y_1 1.5))"
 QUICK = {"timeout": 30, "device": "cpu"}
@@ -229,6 +230,30 @@ def test_certified_answers_have_a_checked_certificate(forms: dict, path: Path, f
         found = prunecert.verify(network, question, **arguments, settings=CERTIFIED)
         assert (found.verdict, found.statistics.certificate) == (Verdict.UNSAT, "checked")
     assert prunecert.verify(network, REACHED, **arguments, settings=CERTIFIED).verdict is Verdict.SAT
+
+
+TIED = """(vnnlib-version <2.0>) (declare-network f (declare-input X real [1,2]) (declare-output Y real [1,2]))
+(assert (>= X[0,0] 0.0)) (assert (<= X[0,0] 1.0)) (assert (== X[0,0] X[0,1]))"""
+
+
+@pytest.mark.parametrize(
+    ("text", "certificate"),
+    [
+        (DECLARED + "(assert (>= X_0 2.0))(assert (<= X_0 1.0))(assert (>= Y_1 0.0))", "checked"),
+        (
+            DECLARED + f"(assert (or (and (>= X_0 2.0) (<= X_0 1.0) (>= Y_1 0.0)) (and {INSIDE} (>= Y_1 1.5))))",
+            "checked",
+        ),
+        (TIED + "(assert (or (and (>= X[0,1] 2.0) (>= Y[0,1] 0.0)) (>= Y[0,1] 1.5)))", ""),
+        (TIED + "(assert (>= X[0,1] 2.0))", ""),
+    ],
+)
+def test_inputs_without_bounds_of_their_own(path: Path, text: str, certificate: str) -> None:
+    """In a case without points none is needed; one that follows from a sum is no part of a certificate."""
+    assert prunecert.verify(path, text, **QUICK).verdict is Verdict.UNSAT
+    found = prunecert.verify(path, text, settings=CERTIFIED)
+    assert (found.verdict is Verdict.UNSAT, found.statistics.certificate) == (bool(certificate), certificate)
+    assert certificate or "has no bound" in found.reason
 
 
 def test_nothing_is_certified_that_the_checker_does_not_read(path: Path) -> None:

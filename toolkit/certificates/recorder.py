@@ -78,6 +78,8 @@ class CertificateRecorder:
         Raises `toolkit.proof.network.UnreadableError` for what the checker does not read, OSError for files.
         """
         self.network, self.formula = load_network(network), load_formula(specification)
+        for number in range(len(self.formula.cases)):
+            self.formula.case(number)  # the checker reads all of them, too
         if floats and (reason := unsuited(self.network)):
             raise UnreadableError(reason)
         self.model: Model | None = None

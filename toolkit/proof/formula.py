@@ -84,11 +84,11 @@ class CaseFormula:
     def case(self, number: int) -> FormulaCase:
         """A case with its box; for the number after the last, what all have in common.
 
-        Raises UnreadableError where an input has no bound.
+        Raises UnreadableError where an input has no bound, but for a case without points.
         """
         found = self._within(self.common_part, self.cases[number] if number < len(self.cases) else ())
         unbounded = [place for place, end in enumerate(found.lower + found.upper) if isinstance(end, float)]
-        if unbounded:
+        if unbounded and not (found.empty and number < len(self.cases)):
             raise UnreadableError(f"{self.name}: case {number}: input {unbounded[0] % self.inputs} has no bound")
         return found
 

@@ -255,6 +255,19 @@ def test_what_all_cases_have_in_common_is_proved_once(tmp_path, exact):
 
 
 @pytest.mark.parametrize("exact", [False, True])
+def test_cases_without_points_need_no_bounds_and_no_proof(tmp_path, exact):
+    net = relu_network(tmp_path / "n.onnx", (np.eye(2, dtype=np.float32), np.zeros(2, np.float32)))
+    inside = "(>= X_0 -1) (<= X_0 1) (>= X_1 -1) (<= X_1 1)"
+    cases = f"(assert (or (and (>= X_0 1) (<= X_0 -1)) (and {inside} (>= Y_0 1.5))))"
+    scribe = Scribe(net, specification(tmp_path / "s.vnnlib", 2, 2, [], cases))
+    scribe.refute([scribe.case(1)], [{0: 1.0}])
+    assert scribe.check(exact=exact).status == "checked"
+    scribe = Scribe(scribe.net, scribe.spec)
+    scribe.refute([scribe.case(0)], [{}])
+    assert scribe.check(exact=exact).status == "refuted"
+
+
+@pytest.mark.parametrize("exact", [False, True])
 def test_recomputed_bounds_are_kept_below_and_only_there(tmp_path, exact):
     """With x <= 0 the second layer's neurons are in smaller ranges, once they are computed again."""
     net = relu_network(
