@@ -405,9 +405,10 @@ def class_numbers(labels: NDArray[Any], rows: DataRows, names: Sequence[str], cl
                     f"row {rows.numbers[k]}: the label {label!r} is a measured value and no class, and certified "
                     f"accuracy is about classes: {MEASURED}"
                 )
+            measured = "" if order or not _is_number(str(label)) else f"; {MEASURED}"
             raise InputError(
                 f"row {rows.numbers[k]}: the label {label!r} is none of the network's {classes} classes{known}; "
-                "--classes has their names in the order of the outputs"
+                f"--classes has their names in the order of the outputs{measured}"
             )
         found[k] = number
     return found

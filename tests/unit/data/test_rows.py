@@ -217,6 +217,12 @@ def test_labels_that_no_class_has_are_told(labels: list[object]) -> None:
         class_numbers(np.array(labels), rows, ("no", "yes"), 2)
 
 
+def test_measured_values_are_told_what_can_be_asked() -> None:
+    rows = DataRows(np.zeros((2, 1)), np.array([0, 151]), range(2), 2)
+    with pytest.raises(InputError, match=r"label 151 is none .*of a regressor, `prunecert spec output-range`"):
+        class_numbers(np.array([0, 151]), rows, (), 2)
+
+
 def units(epsilon: str = "0.1", **given: object) -> RowUnits:
     return RowUnits(given_numbers(epsilon, "--epsilon"), **given)  # type: ignore[arg-type]
 
