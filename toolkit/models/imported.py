@@ -50,6 +50,13 @@ class LayerGraph(nn.Module):
         for name, buffer in self.constants.items():
             self.register_buffer(buffer, constants[name].clone())
 
+    @property
+    def strange_layers(self) -> list[str]:
+        """Kinds of its layers that a sequence cannot have."""
+        strange = (layer for layer in self.layers if not isinstance(layer, KNOWN))
+        names = (x.function.__name__ if isinstance(x, Expression) else type(x).__name__ for x in strange)
+        return sorted({name.removeprefix("Onnx") for name in names})
+
     def forward(self, x: Tensor) -> Tensor:
         """The network's output for a batch."""
         values = {name: getattr(self, buffer) for name, buffer in self.constants.items()} | {self.source: x}
@@ -142,7 +149,12 @@ def _check_interface(model: OnnxModel, shape: tuple[int, ...], classes: int) -> 
             "column of a table out"
         )
     if given.size != size or (len(given.shape) == 4 and len(shape) == 3 and given.shape[1:] != shape):
-        raise InputError(f"{model.path}: its input has shape {given.shape}, but the images are {shape} each")
+        remedy = ""
+        if given.size == size:
+            remedy = "; export it with the channels before height and width"
+        elif given.size % size == 0 and given.shape[0] > 1:
+            remedy = "; export it for one image, or with an open batch"
+        raise InputError(f"{model.path}: its input has shape {given.shape}, but the images are {shape} each{remedy}")
     if wanted.size == 1 and classes > 2:
         raise InputError(
             f"{model.path}: has 1 output, which tells two classes apart, but the data set has {classes} classes; "
@@ -202,24 +214,36 @@ def _trainable(imported: ImportedModel) -> LayerGraph:
     """A trainable copy of an imported graph: reshapes keep the batch, and products with constants are linear layers."""
     constants: dict[str, Tensor] = {name: getattr(imported, buffer) for name, buffer in imported.constants.items()}
     triples = zip(imported.operators, imported.wiring, strict=True)
-    steps = [_layer(copy.deepcopy(module), *wires, constants) for module, wires in triples]
+    steps = [step for module, wires in triples for step in _layers(copy.deepcopy(module), *wires, constants)]
     used = {name for _, operands, _ in steps for name in operands}
     kept = {name: value for name, value in constants.items() if name in used}
     return LayerGraph(imported.inputs[0], imported.outputs[0], steps, kept)
 
 
-def _layer(
+def _layers(
     module: nn.Module, operands: tuple[str, ...], results: tuple[str, ...], constants: dict[str, Tensor]
-) -> Step:
+) -> list[Step]:
+    """An operator as layers that can be trained: one, or two where means over pixels drop their axes."""
     kind = type(module).__name__
     if isinstance(module, Expression) and module.function is view:
         shape = list(module.attributes.get("shape", ()))[1:]
-        return nn.Flatten() if len(shape) == 1 else BatchReshape(shape), operands, results
+        return [(nn.Flatten() if len(shape) == 1 else BatchReshape(shape), operands, results)]
     if isinstance(module, Expression) and module.function is output:
-        return nn.Identity(), operands, results
+        return [(nn.Identity(), operands, results)]
+    if isinstance(module, Expression) and _is_mean_of_pixels(module):
+        if module.attributes.get("keepdims", 1):
+            return [(nn.AdaptiveAvgPool2d(1), operands, results)]
+        pooled = (f"{results[0]}/pooled",)
+        return [(nn.AdaptiveAvgPool2d(1), operands, pooled), (nn.Flatten(), pooled, results)]
     if kind == "OnnxMatMul" and len(operands) == 2 and _is_matrix(constants.get(operands[1])):
-        return _linear(constants[operands[1]].t()), operands[:1], results
-    return module, operands, results
+        return [(_linear(constants[operands[1]].t()), operands[:1], results)]
+    return [(module, operands, results)]
+
+
+def _is_mean_of_pixels(module: Expression) -> bool:
+    """Whether an operator takes means over height and width of images ``(N, C, H, W)``."""
+    axes = sorted(module.attributes.get("axes", ()))
+    return module.function.__name__ == "ReduceMean" and axes == [2, 3]
 
 
 def _is_matrix(constant: Tensor | None) -> bool:

@@ -42,7 +42,10 @@ def _sum(values: Tensor) -> Tensor:
 @singledispatch
 def backward(module: nn.Module, a: Tensor, trace: Trace) -> Backward:
     """Coefficients over the layer's input, and a constant, of an upper bound of ``sum(a * module(x))``."""
-    raise UnsupportedError(f"backward bounds have no rule for layer {type(module).__name__}")
+    raise UnsupportedError(
+        f"backward bounds have no rule for layer {type(module).__name__}: use a loss without them, such as ibp, and "
+        "another method than crown_margin"
+    )
 
 
 @backward.register

@@ -106,8 +106,9 @@ def transfer(module: nn.Module, x: Interval, trace: Trace) -> Interval:
 @transfer.register
 def _(module: LayerGraph, x: Interval, trace: Trace) -> Interval:
     raise UnsupportedError(
-        "the imported network is no straight line of known layers, which all bounds in training need: "
-        "use the loss standard, pgd or fgsm_gradalign, without regularisers or channel scores by bounds"
+        f"the imported network ({', '.join(module.strange_layers)}) is no straight line of known layers, which all "
+        "bounds in training need: use the loss standard, pgd or fgsm_gradalign, without regularisers or channel scores "
+        "by bounds"
     )
 
 

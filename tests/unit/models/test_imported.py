@@ -268,3 +268,29 @@ def test_scores_of_any_shape_become_rows(tmp_path: Path, text: str, axes: list[i
     expected = scores if columns > 1 else torch.cat([-scores / 2, scores / 2], 1)
     assert torch.allclose(network(images), expected, atol=1e-5)
     assert certified(network, images, expected.argmax(1), 0.0).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "h = Conv(i, K) j = GlobalAveragePool(h) y = Flatten(j)",
+        "h = Conv(i, K) y = ReduceMean<axes = [-2, -1], keepdims = 0>(h)",
+        "h = Conv(i, K) j = ReduceMean<axes = [2, 3]>(h) y = Flatten(j)",
+    ],
+)
+def test_means_over_pixels_are_layers(tmp_path: Path, text: str) -> None:
+    torch.manual_seed(0)
+    kernel, images = torch.randn(10, 1, 3, 3), torch.rand(20, *SHAPE)
+    constants = {"K": kernel, "shape": torch.tensor([1, 1, 8, 8])}
+    layers = read_network(graph_file(tmp_path / "net.onnx", f"i = Reshape(x, shape) {text}", constants), SHAPE, 10)
+    assert [type(layer) for layer in layers[-3:]] == [nn.Conv2d, nn.AdaptiveAvgPool2d, nn.Flatten]
+    expected = nn.functional.conv2d(images, kernel).mean((2, 3))
+    assert torch.allclose(nn.Sequential(*layers)(images), expected, atol=1e-5)
+
+
+def test_images_of_another_layout_or_number_are_told_what_to_do(tmp_path: Path) -> None:
+    colours = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    for shape, words in (((1, 2, 2, 3), "channels before height and width"), ((4, 3, 2, 2), "with an open batch")):
+        export_model(colours, torch.zeros(shape), tmp_path / "net.onnx", batched=False)
+        with pytest.raises(InputError, match=words):
+            read_network(tmp_path / "net.onnx", (3, 2, 2), 2)
