@@ -54,7 +54,13 @@ this program, 130 when the run was interrupted. The same command continues a run
 
 def build_app() -> App:
     """The application with all its commands, none of them imported."""
-    app = App(name=NAME, version=f"{NAME} {__version__}", help=_SUMMARY, result_action="return_value")
+    app = App(
+        name=NAME,
+        version=f"{NAME} {__version__}",
+        help=_SUMMARY,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
     app.default(_name_or_help(app))
     for name, summary in COMMANDS.items():
         module = name.replace("-", "_")
@@ -130,8 +136,16 @@ def run(arguments: Sequence[str], debug: bool = False) -> int:
     except Exception as error:
         if debug:
             raise
-        text = f"internal error: {_what(error)} (run again with --debug for the traceback)"
-        return _fail(text, ExitCode.INTERNAL_ERROR)
+        return _failed_unexpectedly(error)
+
+
+def _failed_unexpectedly(error: Exception) -> int:
+    """Say that the program made a mistake, or was interrupted where a library made an error of its own of that, as
+    pydantic does."""
+    if isinstance(error.__cause__, KeyboardInterrupt):
+        return _fail("interrupted", ExitCode.INTERRUPTED)
+    text = f"internal error: {_what(error)} (run again with --debug for the traceback)"
+    return _fail(text, ExitCode.INTERNAL_ERROR)
 
 
 def _bad_argument(error: Exception) -> str:

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +318,22 @@ def test_internal_errors(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     )
     with pytest.raises(RuntimeError):
         cli.run(["supports", "--x"], debug=True)
+
+
+def _interrupted_in_a_library() -> int:
+    raise ValueError("wrapped") from KeyboardInterrupt()
+
+
+def _interrupted() -> int:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("fail", [_interrupted, _interrupted_in_a_library])
+def test_an_interruption_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fail: Callable[[], int]
+) -> None:
+    monkeypatch.setattr("toolkit.commands.supports.CAPABILITIES", {"x": lambda *_, **__: fail()})
+    assert run(capsys, "supports", "--x") == (ExitCode.INTERRUPTED, "", "prunecert: interrupted\n")
 
 
 @pytest.mark.parametrize("module", ["toolkit.cli", "prunecert"])
