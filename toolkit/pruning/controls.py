@@ -9,7 +9,7 @@ many parameters (``narrow``).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,6 +41,9 @@ from toolkit.training.training_job import TrainingJob
 from toolkit.training.training_loop import derive_seed
 from toolkit.training.training_options import Training
 
+UNPRUNED: frozenset[Control] = frozenset({"retrained", "stretched"})
+"""Controls that do not depend on what a chain prunes, so that chains of equal training share them."""
+
 
 @dataclass(frozen=True)
 class ControlRound:
@@ -61,16 +64,10 @@ class ControlRound:
         """The training that the pruned network of the round had."""
         return rewound_job(self.job, self.chain, self.context, self.pruned.index)
 
-    @property
-    def epochs(self) -> int:
-        """Epochs of the rounds up to this one, those of learning scores included, without the dense network's."""
-        return self.pruned.index * (self.retraining().training.epochs + self.chain.method.learning_epochs)
-
     def key(self, control: Control, **more: object) -> str:
-        """Hash of everything that makes the control."""
-        training = self.chain.model_dump(include={"rewind", "rewind_epoch", "ramp"})
+        """Hash of everything that makes a control of the pruned network."""
         parents = {"before": self.before.key, "pruned": self.pruned.key}
-        return digest({"control": control, "index": self.pruned.index, "training": training} | parents | more)
+        return _key(self.chain, control, self.pruned.index, parents | more)
 
     def state(self, control: Control, key: str, start: nn.Module, masks: Masks, job: TrainingJob) -> ChainState:
         """The control, trained from ``start`` or taken from the cache."""
@@ -78,6 +75,41 @@ class ControlRound:
         found = trained(self.context, name, key, StoredNetwork(start, masks), job)
         density = state_density(self.chain.method, found.model, found.masks)
         return ChainState(self.pruned.index, density, found.model, found.masks, key, control=control, curve=found.curve)
+
+
+def _key(chain: Chain, control: Control, index: int, made_of: Mapping[str, object]) -> str:
+    """Hash of everything that makes a control of the round with this index, counted from 1."""
+    training = chain.model_dump(include={"rewind", "rewind_epoch", "ramp"})
+    return digest({"control": control, "index": index, "training": training} | dict(made_of))
+
+
+def retrained_key(chain: Chain, index: int, before: str) -> str:
+    """Key of the unpruned network trained on in a round, from that of the round before, or of the dense network."""
+    made_of = {"before": before, "pruned": "", "learning": chain.method.learning_epochs}
+    return _key(chain, "retrained", index, made_of)
+
+
+def stretched_key(context: ChainContext, options: ModelOptions, chain: Chain, training: Training, index: int) -> str:
+    """Key of the unpruned network trained once for as many epochs as the chain had after a round."""
+    dense = dense_key(context, options, stretched_training(chain, training, index))
+    return _key(chain, "stretched", index, {"before": "", "pruned": "", "dense": dense})
+
+
+def stretched_training(chain: Chain, training: Training, index: int) -> Training:
+    """A chain's training, stretched over all epochs up to a round, those of learning scores included."""
+    return stretched(training, training.epochs + index * (training.epochs + chain.method.learning_epochs))
+
+
+def unpruned_keys(context: ChainContext, options: ModelOptions, chain: Chain, training: Training) -> Iterator[str]:
+    """Keys of the networks of a chain that do not depend on what it prunes: the dense one, then `UNPRUNED` controls."""
+    before = dense_key(context, options, training)
+    yield before
+    for index in range(1, len(chain.targets) + 1):
+        if "retrained" in chain.controls:
+            before = retrained_key(chain, index, before)
+            yield before
+        if "stretched" in chain.controls and not isinstance(options, OnnxNet):
+            yield stretched_key(context, options, chain, training, index)
 
 
 def chain_with_controls(
@@ -106,7 +138,7 @@ def _retrained(round_: ControlRound) -> ChainState:
     learning scores included."""
     job, learning = round_.retraining(), round_.chain.method.learning_epochs
     longer = job.training.model_copy(update={"epochs": job.training.epochs + learning})
-    key = round_.key("retrained", pruned="", learning=learning)
+    key = retrained_key(round_.chain, round_.pruned.index, round_.before.key)
     return round_.state("retrained", key, copy.deepcopy(round_.before.model), {}, replace(job, training=longer))
 
 
@@ -116,8 +148,8 @@ def _stretched(round_: ControlRound) -> ChainState:
     context, options, training = round_.context, round_.options, round_.job.training
     if isinstance(options, OnnxNet):
         raise FieldError("chains.controls", f"{options.file} has no initial weights; leave out 'stretched'")
-    longer = stretched(training, training.epochs + round_.epochs)
-    key = round_.key("stretched", before="", pruned="", dense=dense_key(context, options, longer))
+    longer = stretched_training(round_.chain, training, round_.pruned.index)
+    key = stretched_key(context, options, round_.chain, training, round_.pruned.index)
     job = replace(round_.job, training=longer)
     return round_.state("stretched", key, initial_model(context, options, training), {}, job)
 

@@ -21,8 +21,8 @@ from toolkit.data.load import load_dataset
 from toolkit.devices import take_gpu
 from toolkit.errors import ToolkitError
 from toolkit.pruning.chain import ChainContext
-from toolkit.pruning.controls import chain_with_controls
-from toolkit.pruning.recipe_networks import dense_networks
+from toolkit.pruning.controls import UNPRUNED, chain_with_controls, unpruned_keys
+from toolkit.pruning.pruning_options import Control
 from toolkit.recipe import Recipe
 from toolkit.run.lifetime import die_with_spawner, safe_path
 from toolkit.training.training_progress import EpochLines
@@ -35,6 +35,8 @@ class ChainWork:
     recipe: Recipe
     chain: str
     dense_only: bool
+    controls: tuple[Control, ...] = ()
+    """Controls to train: those of the chain, but for unpruned ones that another chain of equal training has, too."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,16 @@ def pieces(recipe: Recipe, dataset: Dataset) -> tuple[list[ChainWork], list[Chai
     """The distinct dense networks, by one chain of each, and all chains."""
     dense, whole = list[ChainWork](), list[ChainWork]()
     for seed in recipe.all_seeds:
-        part = recipe.with_seed(seed)
-        shared = dense_networks(part, ChainContext(dataset, seed=seed)).values()
-        dense += [ChainWork(part, network.chains[0], dense_only=True) for network in shared]
-        whole += [ChainWork(part, chain.name, dense_only=False) for chain in part.all_chains]
+        part, known = recipe.with_seed(seed), set[str]()
+        context = ChainContext(dataset, seed=seed)
+        for chain in part.all_chains:
+            first, *later = unpruned_keys(context, part.models[chain.model], chain, part.training_of(chain))
+            if first not in known:
+                dense.append(ChainWork(part, chain.name, dense_only=True))
+            theirs = UNPRUNED if known.issuperset(later) else set[Control]()
+            own = tuple(control for control in chain.controls if control not in theirs)
+            whole.append(ChainWork(part, chain.name, dense_only=False, controls=own))
+            known |= {first, *later}
     return dense, whole
 
 
@@ -100,7 +108,8 @@ def _get_ready(numbers: SimpleQueue[int], crew: TrainingProcesses) -> None:
 def train_piece(piece: ChainWork, crew: TrainingProcesses) -> None:
     """Train one piece into the cache."""
     recipe = piece.recipe
-    [chain] = [chain for chain in recipe.all_chains if chain.name == piece.chain]
+    [found] = [chain for chain in recipe.all_chains if chain.name == piece.chain]
+    chain = found.model_copy(update={"controls": piece.controls})
     told = EpochLines(prefix=f"seed {recipe.seed}: ")
     context = ChainContext(load_dataset(recipe.data), crew.device, recipe.seed, crew.cache, told)
     states = chain_with_controls(context, recipe.models[chain.model], chain, recipe.training_of(chain))

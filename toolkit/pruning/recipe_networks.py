@@ -15,7 +15,7 @@ from toolkit.errors import FieldError, UnsupportedError
 from toolkit.models.architecture_options import OnnxNet
 from toolkit.models.structure import count_relus
 from toolkit.pruning.chain import ChainContext, ChainState, Progress, dense_key, exported_module
-from toolkit.pruning.controls import chain_with_controls
+from toolkit.pruning.controls import chain_with_controls, unpruned_keys
 from toolkit.pruning.pruning_options import Chain, Control
 from toolkit.recipe import Recipe, Specification
 from toolkit.training.accuracy import accuracy, fgsm_accuracy, pgd_accuracy
@@ -30,7 +30,7 @@ class ChainModel:
     name: str
     """Unique in the recipe, and usable as a file name."""
     chains: tuple[str, ...]
-    """Chains that it belongs to: a dense network is shared by all chains of equal model and training."""
+    """Chains that it belongs to: those of equal model and training share their dense network, and unpruned controls."""
     architecture: str
     """Name of the model in the recipe."""
     method: str
@@ -97,40 +97,49 @@ def build_chains(
         InputError: a method does not fit its network or the data, or training diverged.
     """
     context = ChainContext(dataset, device, recipe.seed, cache, progress)
-    shared = dense_networks(recipe, context)
+    shared = SharedNetworks(dense_names(recipe, context), sharing_chains(recipe, context))
     seen: set[str] = set()
     for chain in recipe.all_chains:
         for state in chain_with_controls(context, recipe.models[chain.model], chain, recipe.training_of(chain)):
-            if state.index > 0 or state.key not in seen:
+            if state.key not in seen or state.key not in shared.chains:
                 yield finished(recipe, context, chain, state, shared)
             seen.add(state.key)
 
 
 @dataclass(frozen=True)
-class DenseNetwork:
-    """Name of a dense network and the chains that start from it."""
+class SharedNetworks:
+    """What is known, before anything is trained, of networks that chains of equal training share."""
 
-    name: str
-    chains: tuple[str, ...]
+    dense: dict[str, str]
+    """Names of the dense networks by their keys."""
+    chains: dict[str, tuple[str, ...]]
+    """Chains of each dense network and unpruned control, by its key."""
 
 
-def dense_networks(recipe: Recipe, context: ChainContext) -> dict[str, DenseNetwork]:
-    """The distinct dense networks of a recipe by key: the first of each model and named training is named after them.
+def sharing_chains(recipe: Recipe, context: ChainContext) -> dict[str, tuple[str, ...]]:
+    """The names of the chains of each network that does not depend on what a chain prunes, by the network's key."""
+    found: dict[str, list[str]] = {}
+    for chain in recipe.all_chains:
+        for key in unpruned_keys(context, recipe.models[chain.model], chain, recipe.training_of(chain)):
+            found.setdefault(key, []).append(chain.name)
+    return {key: tuple(names) for key, names in found.items()}
+
+
+def dense_names(recipe: Recipe, context: ChainContext) -> dict[str, str]:
+    """Names of the distinct dense networks of a recipe by key: the first of each model and named training has theirs.
 
     Raises:
         InputError: two networks would have the same name.
     """
-    keys = {c.name: dense_key(context, recipe.models[c.model], recipe.training_of(c)) for c in recipe.all_chains}
-    found: dict[str, DenseNetwork] = {}
+    found: dict[str, str] = {}
     taken: set[str] = set()
     for chain in recipe.all_chains:
-        key = keys[chain.name]
+        key = dense_key(context, recipe.models[chain.model], recipe.training_of(chain))
         if key not in found:
             usual = chain.model if chain.trained is None else f"{chain.model}-{chain.trained}"
-            name = f"{chain.name if usual in taken else usual}-dense"
-            found[key] = DenseNetwork(name, tuple(other for other, of in keys.items() if of == key))
+            found[key] = f"{chain.name if usual in taken else usual}-dense"
             taken.add(usual)
-    _check_unique([dense.name for dense in found.values()])
+    _check_unique(list(found.values()))
     return found
 
 
@@ -141,10 +150,9 @@ def _check_unique(names: list[str]) -> None:
 
 
 def finished(
-    recipe: Recipe, context: ChainContext, chain: Chain, state: ChainState, shared: dict[str, DenseNetwork]
+    recipe: Recipe, context: ChainContext, chain: Chain, state: ChainState, shared: SharedNetworks
 ) -> ChainModel:
-    """The record of one state: compressed and named."""
-    dense = shared[state.key] if state.index == 0 else None
+    """The record of one state: compressed, and named after the first chain that has it."""
     options = recipe.models[chain.model]
     module = exported_module(context, options, chain, state)
     method = _method(chain, state)
@@ -160,8 +168,8 @@ def finished(
         "nonzero_parameters": str(parameters),
     }
     return ChainModel(
-        name="-".join(filter(None, [chain.name, f"{state.index:02d}", state.control])) if dense is None else dense.name,
-        chains=(chain.name,) if dense is None else dense.chains,
+        name=shared.dense.get(state.key) or "-".join(filter(None, [chain.name, f"{state.index:02d}", state.control])),
+        chains=shared.chains.get(state.key, (chain.name,)),
         architecture=chain.model,
         method=method,
         state=state.index,

@@ -286,6 +286,25 @@ def test_controls_stand_beside_each_pruned_network(digits: Dataset, tmp_path: Pa
     assert all(_equal(model.module, models[model.name].module) for model in again)
 
 
+def test_chains_of_equal_training_share_their_unpruned_controls(digits: Dataset, tmp_path: Path) -> None:
+    """One network in all, as the dense one; with epochs of learning scores, or another rewind, it is another."""
+    controls = ["retrained", "stretched"]
+    recipe = _recipe(
+        {"method": "magnitude", "controls": controls},
+        {"method": "snip", "controls": controls, "densities": [0.4]},
+        {"method": {"name": "hydra", "epochs": 1}, "controls": controls, "densities": [0.4]},
+        {"method": "random", "rewind": "finetune", "controls": ["retrained"], "densities": [0.4]},
+        {"method": "random", "densities": [0.4]},
+    )
+    chains = {model.name: model.chains for model in build_chains(recipe, digits, cache=tmp_path)}
+    own = {f"c{chain}-{state}": (f"c{chain}",) for chain, state in ((0, "01"), (0, "02"), (1, "01"), (2, "01"),
+                                                                    (3, "01"), (4, "01"))}  # fmt: skip
+    first = {f"c0-01-{control}": ("c0", "c1") for control in controls}
+    second = {f"c0-02-{control}": ("c0",) for control in controls}
+    learned = {f"c2-01-{control}": ("c2",) for control in controls} | {"c3-01-retrained": ("c3",)}
+    assert chains == {"net-dense": ("c0", "c1", "c2", "c3", "c4")} | own | first | second | learned
+
+
 @pytest.mark.parametrize(("method", "learning"), [("magnitude", 0), ({"name": "hydra", "epochs": 2}, 2)])
 def test_the_unpruned_control_is_trained_for_as_many_epochs_as_the_chain(
     digits: Dataset, method: Any, learning: int

@@ -47,6 +47,19 @@ def test_dense_networks_come_first_and_once(digits: Dataset) -> None:
     assert all(piece.dense_only for piece in dense)
 
 
+def test_controls_that_chains_share_are_trained_by_one_of_them(digits: Dataset) -> None:
+    rounds = {"model": "net", "controls": ["retrained", "random_masks"]}
+    chains = [
+        {"name": "short", "method": "snip", "densities": [0.5]} | rounds,
+        {"name": "alike", "method": "magnitude", "densities": [0.4]} | rounds,
+        {"name": "longer", "method": "magnitude", "densities": [0.6, 0.3]} | rounds,
+    ]
+    _, whole = pieces(recipe(chains=chains), digits)
+    both = ("retrained", "random_masks")
+    assert [(piece.chain, piece.controls) for piece in whole] == [
+        ("short", both), ("alike", ("random_masks",)), ("longer", both)]  # fmt: skip
+
+
 def test_two_processes_make_the_same_networks(digits: Dataset, tmp_path: Path) -> None:
     train_ahead(recipe(), digits, TrainingProcesses(2, "cpu", torch.get_num_threads(), tmp_path))
     trained: list[str] = []
