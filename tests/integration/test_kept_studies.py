@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from toolkit.bench import expected, generate_properties
+from toolkit.certificates.verify_with_certificate import ProofFiles, verify_with_certificate
 from toolkit.recipe import load_recipe
 from toolkit.result import DECIDED, Verdict
+from toolkit.run.clock import Clock
+from toolkit.run.events import silent
 from toolkit.settings import Settings
-from toolkit.verify import verify_files
+from toolkit.verify import load_networks, verify_files
 
 STUDIES = sorted(path.parent for path in (Path(__file__).parents[2] / "benchmarks" / "studies").glob("*/recipe.toml"))
 
@@ -57,3 +60,32 @@ def test_the_folder_is_a_benchmark_once_its_generator_has_run(study: Path, tmp_p
     fastest = min((row for row in rows if row["verdict"] == "unsat"), key=lambda row: float(row["seconds"]))
     found = verify_files({"": folder / fastest["network"]}, folder / fastest["specification"], Settings(device="cpu"))
     assert found.verdict is Verdict.UNSAT
+
+
+CERTIFIED = [study for study in STUDIES if load_recipe(study / "recipe.toml").verification.certified]
+
+
+def test_some_study_has_certificates() -> None:
+    assert CERTIFIED
+
+
+@pytest.mark.parametrize("study", CERTIFIED, ids=lambda path: path.name)
+def test_proofs_that_took_several_turns_are_certified_again(study: Path, tmp_path: Path) -> None:
+    """Searches over phases that give way to searches over boxes of many inputs, within the study's passes."""
+    folder = tmp_path / study.name
+    shutil.copytree(study, folder)
+    subprocess.run([sys.executable, "-P", "-m", generate_properties.__name__, "0"], cwd=folder, check=True)
+    passes = load_recipe(study / "recipe.toml").verification.passes
+    rows = [row for row in answers(study) if row["verdict"] == "unsat" and passes // 2 < int(row["passes"]) < passes]
+    chosen = sorted(rows, key=lambda row: float(row["seconds"]))[:5]
+    assert len(chosen) == 5
+    ways = Counter[str]()
+    for row in chosen:
+        networks = {"": folder / row["network"]}
+        files = ProofFiles(networks, folder / row["specification"], tmp_path / "certificate")
+        settings = Settings(device="cpu", timeout=120, passes=passes, certified=True)
+        clock = Clock.started(settings.timeout, passes=settings.passes)
+        found = verify_with_certificate(files, load_networks(networks), settings, silent, clock)
+        assert (found.verdict, found.statistics.certificate) == (Verdict.UNSAT, "checked"), (row, found.reason)
+        ways[found.statistics.decided_by] += 1
+    assert ways["input-split"]

@@ -108,7 +108,7 @@ class PhaseRecord:
         are told again."""
         [key] = node_keys(event.leaf)
         node = self.nodes.pop(key, None)
-        if node is None:
+        if node is None or node.case in self.problem.proved:
             return
         if event.multipliers is None:
             self.problem.gaps[f"leaves are closed by {event.by}"] += 1

@@ -70,6 +70,9 @@ class RecordedProblem:
     """What is left of its context, in which bounds of neurons are stated for all cases."""
     begun: dict[int, ProofNode] = field(default_factory=dict)
     """The contexts of cases."""
+    proved: set[int] = field(default_factory=set)
+    """Cases that root bounds refute, about which nothing more is to be written: a search that goes on from root bounds
+    before these looks at them again."""
 
     def state(self, statement: Statement) -> None:
         """State bounds of neurons for all cases that begin from now on: once, where these have a context in common."""
@@ -83,7 +86,9 @@ class RecordedProblem:
             self.common = statement.state(self, self.common)
 
     def case_node(self, case: int) -> ProofNode:
-        """The context of a case, which begins with it; -1 where the formula has no such case."""
+        """The context of a case, which begins with it; -1 where the formula has no such case, or it is proved."""
+        if case in self.proved:
+            return ProofNode(-1, case)
         if case not in self.begun:
             node = ProofNode(-1, case)
             if self.cases[case]:
@@ -104,10 +109,10 @@ class RecordedProblem:
             yield np.flatnonzero(cases == case)
 
     def with_context(self, nodes: Sequence[ProofNode]) -> list[int]:
-        """Positions of the nodes that have a context; those that have none are counted among the gaps."""
+        """Positions of the nodes that have a context; those that need one and have none are counted among the gaps."""
         kept = [number for number, node in enumerate(nodes) if node.context >= 0]
-        if len(kept) < len(nodes):
-            self.gaps["domains are split at what is no element of a tensor of the network"] += len(nodes) - len(kept)
+        if missing := sum(node.context < 0 and node.case not in self.proved for node in nodes):
+            self.gaps["domains are split at what is no element of a tensor of the network"] += missing
         return kept
 
     def split(

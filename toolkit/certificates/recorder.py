@@ -95,8 +95,6 @@ class CertificateRecorder:
         """What cases and neurons of the problem are in the files; None until something is stated of it."""
         self.common_begun = False
         """Whether what all cases have in common may have a context already."""
-        self.refuted: set[int] = set()
-        """Cases of the problem that root bounds refute."""
         self.frontier: Any = None
         self.search: SearchRecord | None = None
         self.before_search: BeforeSearch | None = None
@@ -134,7 +132,6 @@ class CertificateRecorder:
     def problem_begun(self, event: ProblemBegun) -> None:
         """Take the problem that the query goes on with; nothing of it is written before something is proved."""
         self.posed = self.problem = self.frontier = self.search = self.before_search = None
-        self.refuted = set()
         if event.problem.num_cases != len(event.cases):
             self.gaps["problems are about some of the cases alone"] += 1
             return
@@ -199,13 +196,14 @@ class CertificateRecorder:
             return
         self.forget_search()
         found = proved(event.root.lower).nonzero().squeeze(1).tolist()
-        if cases := [case for case in found if case not in self.refuted]:
+        known = set[int]() if self.problem is None else self.problem.proved
+        if cases := [case for case in found if case not in known]:
             problem = self.stated()
-            self.refuted.update(cases)
             multipliers = event.root.multipliers.select(torch.tensor(cases, device=event.root.lower.device))
             nodes = [problem.case_node(case) for case in cases]
             rows = RefutedDomains(nodes, in_numpy(multipliers.alpha), None, in_numpy(multipliers.weight))
             problem.refute(SearchedNeurons.of(event.problem.program, problem.elements), rows)
+            problem.proved.update(cases)
 
     @record.register
     def search_begun(self, event: SearchBegun) -> None:
@@ -244,5 +242,5 @@ class CertificateRecorder:
             if before.unstated:
                 self.problem, self.model, self.common_begun = None, before.model, before.common_begun
             elif known is not None:
-                known.begun = {case: node for case, node in known.begun.items() if case in self.refuted}
+                known.begun = {case: node for case, node in known.begun.items() if case in known.proved}
         self.frontier = self.search = self.before_search = None

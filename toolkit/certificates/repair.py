@@ -137,7 +137,8 @@ def refuted_or_halved(checker: LenientChecker, leaves: list[OpenLeaf]) -> list[O
         if bounds.crossed[owner[best]] or found.least[best] > 0:
             closed.append((leaf.context.number, leaf.candidates[best - start]))
         else:
-            places.append((leaf, place_to_split(checker, bounds, int(owner[best]), found.coefficients[best])))
+            of_boxes = any(above.half is not None and above.half.value == 0 for above in leaf.context.path())
+            places.append((leaf, place_to_split(checker, bounds, int(owner[best]), found.coefficients[best], of_boxes)))
         start += len(leaf.candidates)
     if closed:
         numbers = np.array([number for number, _ in closed])
@@ -166,9 +167,11 @@ class Place(NamedTuple):
     point: float
 
 
-def place_to_split(checker: LenientChecker, bounds: ContextBounds, number: int, coefficients: Array) -> Place:
+def place_to_split(
+    checker: LenientChecker, bounds: ContextBounds, number: int, coefficients: Array, of_boxes: bool
+) -> Place:
     """The input that moves a bound most, at its middle, in one of the contexts of a batch; the neuron with the loosest
-    lines, at zero, where fewer neurons than inputs are not fixed."""
+    lines, at zero, where fewer neurons than inputs are not fixed, unless the context is part of a search over boxes."""
     lower, upper = bounds.lower[0][number], bounds.upper[0][number]
     moved = np.abs(coefficients) * (upper - lower)
     loosest, at, unstable = 0.0, Place(0, 0, 0.0), 0
@@ -178,7 +181,7 @@ def place_to_split(checker: LenientChecker, bounds: ContextBounds, number: int, 
         unstable += int(np.count_nonzero(gap))
         if gap.max(initial=0.0) > loosest:
             loosest, at = float(gap.max()), Place(tensor, int(np.argmax(gap)), 0.0)
-    if 0 < unstable < np.count_nonzero(moved):
+    if 0 < unstable < np.count_nonzero(moved) and not of_boxes:
         return at
     widest = int(np.argmax(moved))
     return Place(0, widest, float((lower[widest] + upper[widest]) / 2))

@@ -162,7 +162,8 @@ def check_or_repair(files: ProofFiles, clock: Clock, count: int = 1) -> CheckOut
     if outcome.status != REFUTED:
         return outcome
     try:
-        better = repaired(*files.paths, clock.part(tuned().certificates.repair_time_share))
+        # by the machine's clock: what is done for a certificate are no bounding passes, of which few may be left
+        better = repaired(*files.paths, Clock.started(tuned().certificates.repair_time_share * clock.seconds_left))
     except OutOfTime:
         return outcome
     if better is None:

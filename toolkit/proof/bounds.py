@@ -34,8 +34,6 @@ ADAPTIVE = 255
 """The slope that leaves the choice to the checker; 0 to 254 are parts of the range that is allowed."""
 ELEMENTS = 1 << 17
 """Coefficients of one layer that are computed at once: few enough for a cache, and what bounds the memory."""
-MOST_KINKS = 32
-"""Multipliers of a half-space that are tried for one functional."""
 MOST_TERMS = 1 << 30
 """More than the terms of all sums of one pass."""
 TANH_ERROR = 2.0**-45
@@ -326,8 +324,7 @@ def below_tanh(l: Array, u: Array, adaptive: Array, part: Array) -> tuple[Array,
         t = np.tanh(middle)
         touches = t + (1 - t * t) * (u - middle) > top
         inner, outer = np.where(touches, middle, inner), np.where(touches, outer, middle)
-    place = l + np.where(adaptive, 0.5, part) * (u - l)
-    point = np.where(u <= 0, place, outer)
+    point = np.where(u <= 0, l + np.where(adaptive, 0.5, part) * (u - l), outer)
     slope = 1 - np.tanh(point) ** 2
     slope = np.where((l >= 0) | ((u > 0) & (1 - bottom * bottom >= chord)) | ~(u > l), np.maximum(chord, 0.0), slope)
     left, right = np.minimum(l, 0.0), np.minimum(u, 0.0)
@@ -509,6 +506,17 @@ def inner_products(coefficients: Array, table: Array) -> Array:
     return coefficients @ table[0] if len(table) == 1 else np.einsum("r...n,rn->r...", coefficients, table)
 
 
+def best_multipliers(b: Array, g: Array, d: Array, lower: Array, upper: Array) -> Array:
+    """For rows ``b``, the m >= 0, ``(R, 1)``, by which the least value of ``b x + m (g x + d)`` over boxes is greatest:
+    it is concave in m, and rises less after each m at which a coefficient changes its sign."""
+    flips = np.divide(-b, g, out=0 * (b + g), where=g != 0)
+    order = np.where(flips > 0, flips, np.inf).astype(float).argsort(1)
+    rise = d + (g * np.where((b > 0) | ((b == 0) & (g > 0)), lower, upper)).sum(1, keepdims=True)
+    falls = np.take_along_axis(np.where(flips > 0, abs(g) * (upper - lower), 0), order, 1).cumsum(1)
+    passed = np.minimum((rise > falls).sum(1), (flips > 0).sum(1) - 1).clip(0)
+    return np.maximum(0, np.take_along_axis(flips, np.take_along_axis(order, passed[:, None], 1), 1))
+
+
 class Pass:
     """A backward pass under way: coefficients, constant and loss of the rows."""
 
@@ -584,18 +592,15 @@ class Pass:
         # magnitudes: the ranges of a context below may be narrower than those that these are of
         lower, upper, size = (self.of(end[0][:, used]) for end in (bounds.lower, bounds.upper, bounds.size))
         b, g, d = a[:, used], self.of(g[:, used]), self.of(d)[:, None]
-        # the least value of b + m g, which is at most that of b in the half-space, is concave in m between 0 and these
-        kinks = np.flatnonzero(g.any(0))[:MOST_KINKS]
-        m = arithmetic.zeros(len(b), 1 + len(kinks))
-        np.divide(-b[:, kinks], g[:, kinks], out=m[:, 1:], where=g[:, kinks] != 0)
-        m = np.maximum(m, 0)
+        m = arithmetic.zeros(len(b), 1)
+        if g.any():  # the least value of b + m g is at most that of b in the half-space
+            m = np.append(m, best_multipliers(b, g, d, lower, upper), 1)
         c, reach = (x[:, None] + m[..., None] * y[:, None] for x, y in ((b, g), (abs(b), abs(g))))
         more = inner_products(np.maximum(c, 0), lower) + inner_products(np.minimum(c, 0), upper) + m * d
         reach = arithmetic.wider(inner_products(reach, size) + m * abs(d), inputs + 8)
         value = np.fmax.reduce(more - arithmetic.gamma(2 * inputs + 16) * reach, 1)
         least = value + self.constant
-        loss = self.loss + arithmetic.gamma(4) * (abs(value) + abs(least))
-        wide = arithmetic.wider(loss, MOST_TERMS)
+        wide = arithmetic.wider(self.loss + arithmetic.gamma(4) * (abs(value) + abs(least)), MOST_TERMS)
         least = arithmetic.down(least - wide)
         return LowerBound(np.where(arithmetic.finite(least), least, -np.inf), a, arithmetic.down(self.constant - wide))
 

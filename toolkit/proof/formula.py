@@ -78,8 +78,7 @@ class CaseFormula:
     @cached_property
     def common_part(self) -> FormulaCase:
         """The box and the atoms that all cases have."""
-        everywhere = FormulaCase([-math.inf] * self.inputs, [math.inf] * self.inputs, [], False)
-        return self._within(everywhere, self.common)
+        return self._within(FormulaCase([-math.inf] * self.inputs, [math.inf] * self.inputs, [], False), self.common)
 
     def case(self, number: int) -> FormulaCase:
         """A case with its box; for the number after the last, what all have in common.

@@ -52,8 +52,7 @@ def exact_rows(a: Array, linear: LinearMap, product: Array) -> Array:
     grain, largest = linear.extent
     sure |= np.bincount(rows, abs(values), len(a)) * largest < 2.0**52 * unit * grain
     if not (sure.all() or linear.slack):
-        reach = linear.magnitude.adjoint(abs(a[~sure])).max(1, initial=0)
-        sure[~sure] = reach < 2.0**52 * unit[~sure] * grain
+        sure[~sure] = linear.magnitude.adjoint(abs(a[~sure])).max(1, initial=0) < 2.0**52 * unit[~sure] * grain
     return (terms == 0) | (sure & (not linear.slack))
 
 

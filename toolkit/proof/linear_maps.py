@@ -221,8 +221,7 @@ class Convolution(LinearMap):
     def spread(self, y: Array) -> Array:
         """The transposed convolution, offset by offset, of the part of the positions that has all but zeros."""
         w, channels = self.window, self.groups * self.weight.shape[1]
-        found = np.nonzero(y.any(0).reshape(-1, *w.out).any(0))
-        ends = zip(found, w.out, strict=True)
+        ends = zip(np.nonzero(y.any(0).reshape(-1, *w.out).any(0)), w.out, strict=True)
         inner: Any = (..., *(slice(at.min(initial=size - 1), at.max(initial=0) + 1) for at, size in ends))
         rows = y.reshape(len(y) * self.images, self.groups, self.weight.shape[0] // self.groups, *w.out)[inner]
         rows = rows.reshape(*rows.shape[:3], -1)

@@ -6,6 +6,7 @@ import ast
 import struct
 import sys
 import zlib
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 import toolkit.proof
 from toolkit.certificates.writer import CertificateWriter, references
 from toolkit.proof.bounds import Model, fresh_bounds
-from toolkit.proof.check import check, main
+from toolkit.proof.check import check, check_match, main
 from toolkit.proof.formula import load_formula
-from toolkit.proof.network import load_network
+from toolkit.proof.network import UnreadableError, load_network
 from toolkit.proof.stream import HEAD, MAGIC, LinearRows, RecordKind
 
 ROOT = Path(toolkit.proof.__file__).parent
@@ -485,3 +486,21 @@ def test_lengths_are_not_trusted(absolute, tmp_path):
     for content in (b"", MAGIC, b"x" * 100, MAGIC + b"\0" * 100, packed(b""), packed(data) + b"more"):
         path.write_bytes(content)
         assert check(net, spec, path).status != "checked"
+
+
+@pytest.mark.parametrize(("declared", "reason"), [
+    ("(declare-input X real [1, 2])(declare-output Y real [1, 3])", None),
+    ("(declare-input X real [2])(declare-output Y real [3, 1])", None),
+    ("(declare-input X real [1, 3])(declare-output Y real [1, 3])", "has 2 inputs and 3 outputs"),
+    ("(declare-input X real [1, 2])(declare-output Y real [1, 2])", "has 2 inputs and 3 outputs"),
+    ("(declare-input X real [3])(declare-output Y real [2])", "has 2 inputs and 3 outputs"),
+    ("(declare-input X real [1])(declare-input U real [1])(declare-output Y real [3])", "tensors of the specification"),
+    ("(declare-input X real [2])(declare-output Y real [2])(declare-output Z real [])", "tensors of the specification"),
+])  # fmt: skip
+def test_a_specification_is_about_tensors_like_the_network_s(tmp_path: Path, declared: str, reason: str | None) -> None:
+    net = relu_network(tmp_path / "n.onnx", (np.ones((2, 2), np.float32), np.zeros(2, np.float32)),
+                       (np.ones((2, 3), np.float32), np.zeros(3, np.float32)))  # fmt: skip
+    spec = tmp_path / "s.vnnlib"
+    spec.write_text(f"(vnnlib-version <2.0>)\n(declare-network N {declared})\n")
+    with nullcontext() if reason is None else pytest.raises(UnreadableError, match=reason):
+        check_match(load_network(net), load_formula(spec))

@@ -10,7 +10,18 @@ import onnx
 import pytest
 from node_models import model_of, one
 
-from toolkit.proof.bounds import ADAPTIVE, Fact, Model, NumberSystem, RangeLines, Rows, backward, fresh_bounds, lines_of
+from toolkit.proof.bounds import (
+    ADAPTIVE,
+    Fact,
+    Model,
+    NumberSystem,
+    RangeLines,
+    Rows,
+    backward,
+    best_multipliers,
+    fresh_bounds,
+    lines_of,
+)
 from toolkit.proof.network import Activation, load_network
 
 DOUBLE = onnx.TensorProto.DOUBLE
@@ -386,3 +397,28 @@ def test_nothing_is_proved_with_what_is_no_number(tmp_path, value):
     assert not np.isfinite(found.least).any()
     nothing = Fact(network.names["x"], np.array([0]), np.array([0]), np.array([-np.inf]), np.array([np.inf]))
     assert not fine.narrowed(3, [nothing]).crossed.any()
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(("seed", "inputs"), [(0, 1), (1, 3), (2, 20), (3, 48), (4, 100)])
+def test_the_best_multiplier_of_a_half_space_is_found_among_any_number_of_inputs(seed, inputs, exact):
+    """A least value over a box is best where some coefficient of the sum changes its sign, or at zero."""
+    rng = np.random.default_rng(seed)
+    b, g = (np.rint(rng.normal(0, 8, (6, inputs))) for _ in range(2))
+    lower, upper = -rng.integers(0, 5, (6, inputs)) + 0.0, rng.integers(0, 5, (6, inputs)) + 0.0
+    level = np.rint(rng.normal(0, 3 * inputs**0.5, (6, 1)))
+    parts = [NumberSystem(exact).numbers(part) for part in (b, g, level, lower, upper)]
+    found = np.maximum(best_multipliers(*parts), 0).astype(float)[:, 0]
+    improved = 0
+    for row in range(6):
+
+        def least(m, row=row):
+            c = b[row] + m * g[row]
+            return float(np.where(c > 0, c * lower[row], c * upper[row]).sum() + m * level[row, 0])
+
+        with np.errstate(all="ignore"):
+            tried = [-x / y for x, y in zip(b[row], g[row], strict=True) if y and -x / y > 0]
+        best = max([least(0.0), *map(least, tried)])
+        assert max(least(0.0), least(found[row])) == pytest.approx(best, rel=1e-12, abs=1e-12)
+        improved += best > least(0.0)
+    assert improved or inputs == 1
