@@ -28,8 +28,8 @@ DEPTH = 4
 
 
 @dataclass(frozen=True)
-class Intervals(DomainBatch):
-    """Intervals of leaves, by their first one and the number of halvings, ``(B,)`` each."""
+class LeafRanges(DomainBatch):
+    """Ranges of leaves, by their first one and the number of halvings, ``(B,)`` each."""
 
     first: Tensor
     depth: Tensor
@@ -39,31 +39,30 @@ class Intervals(DomainBatch):
         return int(self.depth.max()) if len(self) else 0
 
 
-def whole() -> Intervals:
-    """The interval of all leaves."""
-    return Intervals(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64),
-                     torch.zeros(1, dtype=torch.int64))  # fmt: skip
+def whole() -> LeafRanges:
+    """The range of all leaves."""
+    return LeafRanges(*(torch.zeros(1, dtype=torch.int64) for _ in range(3)))
 
 
 @dataclass(kw_only=True)
-class IntervalSearch(Frontier[Intervals, Intervals]):
+class RangeSearch(Frontier[LeafRanges, LeafRanges]):
     """Bounds refute intervals without any of the leaves that are hard; one leaf may be a witness."""
 
     hard: frozenset[int]
     witness: int = -1
     undecided_because = "leaves are hard"
 
-    def begin(self, clock: Clock) -> list[Intervals]:
+    def begin(self, clock: Clock) -> list[LeafRanges]:
         return [self.open]
 
-    def _hard(self, domains: Intervals) -> Tensor:
+    def _hard(self, domains: LeafRanges) -> Tensor:
         """Which intervals have a leaf that bounds do not refute, ``(B,)``."""
         stops = domains.first + 2 ** (DEPTH - domains.depth)
         spans = list(zip(domains.first.tolist(), stops.tolist(), strict=True))
         wanted = self.hard | {self.witness}
         return torch.tensor([any(start <= leaf < stop for leaf in wanted) for start, stop in spans], dtype=torch.bool)
 
-    def pick(self, count: int) -> PickedDomains[Intervals, Intervals] | None:
+    def pick(self, count: int) -> PickedDomains[LeafRanges, LeafRanges] | None:
         if not len(self.open):
             return None
         leaves = self.open.depth >= DEPTH
@@ -71,24 +70,24 @@ class IntervalSearch(Frontier[Intervals, Intervals]):
         chosen[(leaves if leaves.any() else ~leaves).nonzero().squeeze(1)[:count]] = True
         return PickedDomains(self.open.select(chosen), self.open.select(~chosen), bool(leaves.any()))
 
-    def split(self, domains: Intervals, clock: Clock) -> Intervals:
+    def split(self, domains: LeafRanges, clock: Clock) -> LeafRanges:
         clock.check()
         half = 2 ** (DEPTH - domains.depth - 1)
-        return Intervals(domains.case.repeat(2), torch.cat([domains.first, domains.first + half]),
+        return LeafRanges(domains.case.repeat(2), torch.cat([domains.first, domains.first + half]),
                          (domains.depth + 1).repeat(2))  # fmt: skip
 
-    def bound(self, children: Intervals, clock: Clock) -> BoundedChildren[Intervals]:
+    def bound(self, children: LeafRanges, clock: Clock) -> BoundedChildren[LeafRanges]:
         return BoundedChildren(children, children.select(self._hard(children)))
 
-    def find_witness(self, bounded: BoundedChildren[Intervals], budget: Budget) -> bool:
+    def find_witness(self, bounded: BoundedChildren[LeafRanges], budget: Budget) -> bool:
         return False
 
-    def decide(self, leaves: Intervals, budget: Budget) -> LeafOutcome:
+    def decide(self, leaves: LeafRanges, budget: Budget) -> LeafOutcome:
         found = leaves.first.tolist()
         return LeafOutcome(self.witness in found, sum(leaf in self.hard for leaf in found))
 
-    def put(self, rest: Intervals, children: Intervals) -> None:
-        self.open = Intervals.concat([rest, children])
+    def put(self, rest: LeafRanges, children: LeafRanges) -> None:
+        self.open = LeafRanges.concat([rest, children])
 
     def weakest(self) -> float:
         return -float(len(self.open)) if len(self.open) else math.inf
@@ -100,16 +99,16 @@ class IntervalSearch(Frontier[Intervals, Intervals]):
     def divisible(self) -> int:
         return len(self.open)
 
-    def deal(self, count: int) -> list[Intervals]:
+    def deal(self, count: int) -> list[LeafRanges]:
         return [self.open.select(torch.arange(number, len(self.open), count)) for number in range(count)]
 
-    def joined(self, parts: Sequence[Intervals]) -> Intervals:
-        return Intervals.concat(parts)
+    def joined(self, parts: Sequence[LeafRanges]) -> LeafRanges:
+        return LeafRanges.concat(parts)
 
 
-def search(*hard: int, batch: int = 4, limit: int = 1000, witness: int = -1) -> IntervalSearch:
+def search(*hard: int, batch: int = 4, limit: int = 1000, witness: int = -1) -> RangeSearch:
     """A search over all leaves, of which some are hard."""
-    return IntervalSearch(open=whole(), batch=batch, max_domains=limit, hard=frozenset(hard), witness=witness)
+    return RangeSearch(open=whole(), batch=batch, max_domains=limit, hard=frozenset(hard), witness=witness)
 
 
 def budget(seconds: float = 60.0, events: list[object] | None = None) -> Budget:
@@ -134,10 +133,10 @@ def test_a_witness_ends_the_search() -> None:
     assert (outcome.witness, outcome.proved) == (True, False)
 
 
-class LuckySearch(IntervalSearch):
+class LuckySearch(RangeSearch):
     """A search that finds a witness at the first points it looks at."""
 
-    def find_witness(self, bounded: BoundedChildren[Intervals], budget: Budget) -> bool:
+    def find_witness(self, bounded: BoundedChildren[LeafRanges], budget: Budget) -> bool:
         return True
 
 
@@ -149,7 +148,7 @@ def test_a_witness_between_children_ends_the_search() -> None:
 
 def test_the_memory_of_a_domain_is_that_of_a_row_of_each_tensor() -> None:
     @dataclass(frozen=True)
-    class Wide(Intervals):
+    class Wide(LeafRanges):
         bounds: Tensor
 
     assert Wide(torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int32),
@@ -188,10 +187,10 @@ def test_no_domain_is_lost_where_time_runs_out() -> None:
     assert not outcome.proved and frontier.progress.undecided == 3
 
 
-class ShortOfMemory(IntervalSearch):
+class ShortOfMemory(RangeSearch):
     """A search whose device holds two children at a time."""
 
-    def bound(self, children: Intervals, clock: Clock) -> BoundedChildren[Intervals]:
+    def bound(self, children: LeafRanges, clock: Clock) -> BoundedChildren[LeafRanges]:
         if len(children) > 2:
             raise torch.OutOfMemoryError("no room")
         return super().bound(children, clock)
