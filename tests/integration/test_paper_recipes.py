@@ -51,8 +51,10 @@ def test_every_chain_runs(name: str, tmp_path: Path) -> None:
     dataset = load_dataset(recipe.data)
     models = list(build_chains(recipe, dataset))
     targets = {chain.name: chain.targets[0] for chain in recipe.all_chains}
-    pruned = {model.name.removesuffix("-01"): model for model in models if model.state == 1}
+    pruned = {model.name.removesuffix("-01"): model for model in models if model.state == 1 and not model.control}
     assert {name: model.density for name, model in pruned.items()} == pytest.approx(targets, abs=0.03)
+    controls = [model for model in models if model.control == "retrained"]
+    assert sorted(chain for model in controls for chain in model.chains) == sorted(targets)
     for model in models:
         assert bool(torch.isfinite(model.module(dataset.test.images)).all()), model.name
         assert model.state in (0, 1)
