@@ -29,6 +29,14 @@ def answers(study: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
+def benchmark_of(study: Path, folder: Path) -> Path:
+    """The study as a benchmark below a folder, with all its specifications."""
+    benchmark = folder / study.name
+    shutil.copytree(study, benchmark)
+    subprocess.run([sys.executable, "-P", "-m", generate_properties.__name__, "0"], cwd=benchmark, check=True)
+    return benchmark
+
+
 def test_there_is_one() -> None:
     assert STUDIES
 
@@ -49,9 +57,7 @@ def test_tables_count_the_answers(study: Path) -> None:
 def test_the_folder_is_a_benchmark_once_its_generator_has_run(study: Path, tmp_path: Path) -> None:
     """Every specification of an answer is written, and the proof that was fastest is found again."""
     assert load_recipe(study / "recipe.toml").name == study.name
-    folder = tmp_path / study.name
-    shutil.copytree(study, folder)
-    subprocess.run([sys.executable, "-P", "-m", generate_properties.__name__, "0"], cwd=folder, check=True)
+    folder = benchmark_of(study, tmp_path)
     rows = answers(study)
     assert all((folder / row["network"]).is_file() and (folder / row["specification"]).is_file() for row in rows)
     known = expected.read_expected(folder)
@@ -72,9 +78,7 @@ def test_some_study_has_certificates() -> None:
 @pytest.mark.parametrize("study", CERTIFIED, ids=lambda path: path.name)
 def test_proofs_that_took_several_turns_are_certified_again(study: Path, tmp_path: Path) -> None:
     """Searches over phases that give way to searches over boxes of many inputs, within the study's passes."""
-    folder = tmp_path / study.name
-    shutil.copytree(study, folder)
-    subprocess.run([sys.executable, "-P", "-m", generate_properties.__name__, "0"], cwd=folder, check=True)
+    folder = benchmark_of(study, tmp_path)
     passes = load_recipe(study / "recipe.toml").verification.passes
     rows = [row for row in answers(study) if row["verdict"] == "unsat" and passes // 2 < int(row["passes"]) < passes]
     chosen = sorted(rows, key=lambda row: float(row["seconds"]))[:5]

@@ -137,8 +137,8 @@ def refuted_or_halved(checker: LenientChecker, leaves: list[OpenLeaf]) -> list[O
         if bounds.crossed[owner[best]] or found.least[best] > 0:
             closed.append((leaf.context.number, leaf.candidates[best - start]))
         else:
-            of_boxes = any(above.half is not None and above.half.value == 0 for above in leaf.context.path())
-            places.append((leaf, place_to_split(checker, bounds, int(owner[best]), found.coefficients[best], of_boxes)))
+            place = place_to_split(checker, bounds, int(owner[best]), found.coefficients[best], leaf.context)
+            places.append((leaf, place))
         start += len(leaf.candidates)
     if closed:
         numbers = np.array([number for number, _ in closed])
@@ -168,20 +168,24 @@ class Place(NamedTuple):
 
 
 def place_to_split(
-    checker: LenientChecker, bounds: ContextBounds, number: int, coefficients: Array, of_boxes: bool
+    checker: LenientChecker, bounds: ContextBounds, number: int, coefficients: Array, context: ProofContext
 ) -> Place:
-    """The input that moves a bound most, at its middle, in one of the contexts of a batch; the neuron with the loosest
-    lines, at zero, where fewer neurons than inputs are not fixed, unless the context is part of a search over boxes."""
+    """Where to split a context, which has this number in a batch: at the input that moves its bound most, halfway.
+
+    A context that no input was split for, and in which fewer neurons than inputs are not fixed, is split at the neuron
+    with the loosest lines, at zero.
+    """
     lower, upper = bounds.lower[0][number], bounds.upper[0][number]
     moved = np.abs(coefficients) * (upper - lower)
-    loosest, at, unstable = 0.0, Place(0, 0, 0.0), 0
+    widest = int(np.argmax(moved))
+    at_input = Place(0, widest, float((lower[widest] + upper[widest]) / 2))
+    if any(above.half is not None and above.half.value == 0 for above in context.path()):
+        return at_input
+    loosest, at_neuron, unstable = 0.0, at_input, 0
     for tensor, value in enumerate(checker.values[1:], 1):
         l, u = bounds.lower[value][number], bounds.upper[value][number]
         gap = np.where((l < 0) & (u > 0), -l * u / np.where(u > l, u - l, 1.0), 0.0)
         unstable += int(np.count_nonzero(gap))
         if gap.max(initial=0.0) > loosest:
-            loosest, at = float(gap.max()), Place(tensor, int(np.argmax(gap)), 0.0)
-    if 0 < unstable < np.count_nonzero(moved) and not of_boxes:
-        return at
-    widest = int(np.argmax(moved))
-    return Place(0, widest, float((lower[widest] + upper[widest]) / 2))
+            loosest, at_neuron = float(gap.max()), Place(tensor, int(np.argmax(gap)), 0.0)
+    return at_neuron if 0 < unstable < np.count_nonzero(moved) else at_input

@@ -126,7 +126,8 @@ def sharing_chains(recipe: Recipe, context: ChainContext) -> dict[str, tuple[str
 
 
 def dense_names(recipe: Recipe, context: ChainContext) -> dict[str, str]:
-    """Names of the distinct dense networks of a recipe by key: the first of each model and named training has theirs.
+    """Names of the distinct dense networks of a recipe by key: after their model and training, or, where an earlier one
+    has that name, after the first chain that starts from them.
 
     Raises:
         InputError: two networks would have the same name.
@@ -152,7 +153,7 @@ def _check_unique(names: list[str]) -> None:
 def finished(
     recipe: Recipe, context: ChainContext, chain: Chain, state: ChainState, shared: SharedNetworks
 ) -> ChainModel:
-    """The record of one state: compressed, and named after the first chain that has it."""
+    """The record of one state: compressed, and named."""
     options = recipe.models[chain.model]
     module = exported_module(context, options, chain, state)
     method = _method(chain, state)
